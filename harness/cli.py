@@ -1,0 +1,279 @@
+"""The command ``steerboard``. Imports of weight happen inside the commands: help stays quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.records import State
+    from harness.run.options import Options, Prepared
+
+app = typer.Typer(
+    name="steerboard",
+    help="Benchmark steering methods for multilingual synthetic data, and rank them on a board.",
+    epilog="Start with 'steerboard demo': everything once, offline, in minutes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+board_app = typer.Typer(help="Build the leaderboard page.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(board_app, name="board")
+
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
+    ),
+]
+Classifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classifier",
+        help="tfidf, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
+    ),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with a method. Repeat for several."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from harness import __version__
+
+        typer.echo(f"steerboard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")],
+    run_folder: RunFolder = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub id of a chat model. Default: the suite's own.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")] = None,
+    data: Data = None,
+    languages: Annotated[str | None, typer.Option(help="Only these, such as am,he.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, such as topic.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Only these, such as zero-shot,language.")] = None,
+    settings: Annotated[str | None, typer.Option(help="Only these: zero-shot, few-shot.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Only these generation seeds, such as 1,2.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many texts per label.")] = None,
+    classifier: Classifiers = None,
+    plugin: Plugins = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")
+    ] = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 32,
+) -> None:
+    """Generate and score every cell of a suite. Run the same command again to go on.
+
+    Finished cells are never touched, so a killed run goes on where it was. Example:
+
+        steerboard run --suite steer11 --model google/gemma-2-9b-it --languages am,he
+    """
+    from harness.run.options import Options
+
+    options = Options(
+        suite=suite,
+        run=run_folder,
+        model=model,
+        revision=revision,
+        data=data,
+        languages=_split(languages),
+        tasks=_split(tasks),
+        methods=_split(methods),
+        settings=_split(settings),
+        seeds=_numbers(seeds, "--seeds"),
+        limit=limit,
+        classifiers=classifier,
+        plugins=plugin or [],
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        batch_size=batch_size,
+    )
+    folder, failed = _run(options)
+    _summarise(folder)
+    typer.echo(f"next: steerboard board build {folder} --out site")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def score(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    classifier: Classifiers = None,
+    data: Data = None,
+) -> None:
+    """Score the texts of a run that have no score yet; with --classifier, by further classifiers."""
+    from harness.run.options import reopen
+    from harness.run.scoring import Scorer
+
+    prepared = reopen(run_folder, classifier, data)
+    with prepared.run.lock():
+        scored = Scorer(prepared, _console()).run()
+    typer.echo(f"{scored} cells scored")
+    _summarise(run_folder)
+
+
+@board_app.command("build")
+def board_build(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[Path, typer.Option(help="Folder for index.html.")],
+) -> None:
+    """Build the leaderboard: one self-contained page, from result files alone."""
+    typer.echo(f"board: {_build(runs, out)}")
+
+
+@app.command()
+def demo(
+    run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("site"),
+) -> None:
+    """Run the mini suite with every method that ships, build the board, say where it lies."""
+    from harness.run.options import Options
+
+    folder, failed = _run(Options(suite="mini", run=run_folder))
+    _summarise(folder)
+    typer.echo("These numbers show that the machinery works; they say nothing about large models.")
+    typer.echo(f"board: {_build([folder], out)}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, suites, tasks or languages.")],
+    suite: Annotated[str, typer.Option(help="Suite whose tasks and languages are listed.")] = "steer11",
+    plugin: Plugins = None,
+) -> None:
+    """List what there is: methods, suites, tasks or languages."""
+    from harness import listing
+
+    makers = {
+        "methods": lambda: listing.methods(plugin or []),
+        "suites": listing.suites,
+        "tasks": lambda: listing.tasks(suite),
+        "languages": lambda: listing.languages(suite),
+    }
+    if what not in makers:
+        raise unknown("list", what, makers)
+    for name, text in makers[what]():
+        typer.echo(f"{name:<22} {text}".rstrip())
+
+
+def main() -> None:
+    """Entry point: user errors become one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; finished cells are kept, run the same command again to go on", 130)
+    except BrokenPipeError:  # such as: steerboard list methods | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    else:
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"steerboard: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _run(options: Options) -> tuple[Path, bool]:
+    """Generate and score; return the folder and whether any cell failed."""
+    from harness.run.generating import Generator
+    from harness.run.options import prepare
+    from harness.run.scoring import Scorer
+
+    console = _console()
+    prepared = prepare(options)
+    with prepared.run.lock():
+        generator = Generator(prepared, console, options.device, options.device_map, options.batch_size)
+        states = generator.run()
+        Scorer(prepared, console).run()
+    _report(prepared, states)
+    return prepared.run.path, any(state.endswith("error") for state in states)
+
+
+def _report(prepared: Prepared, states: Mapping[State, int]) -> None:
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+    typer.echo(f"run {prepared.run.path}: {len(prepared.cells)} cells, {counts}", err=True)
+    for cell in prepared.cells:
+        status = prepared.run.status(cell.id)
+        if status and status.state.endswith("error"):
+            typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)
+            break
+
+
+def _summarise(folder: Path) -> None:
+    from rich.console import Console
+
+    from harness.ranking.summary import print_summary
+    from harness.ranking.tables import collect
+    from harness.store import Run
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for cellset in collect([Run(folder)]):
+        print_summary(console, cellset)
+
+
+def _build(runs: list[Path], out: Path) -> Path:
+    from harness.store import Run
+    from leaderboard.build import build_board
+
+    return build_board([Run(path) for path in runs], out)
+
+
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str | None, option: str) -> list[int] | None:
+    parts = _split(text)
+    if parts is None:
+        return None
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3.") from None
+
+
+if TYPE_CHECKING:
+    from rich.console import Console

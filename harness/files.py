@@ -1,0 +1,151 @@
+"""Files on disk: atomic writes, checked reads, hashes. Nothing here is ever unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+
+Json = Any  # what json.loads returns
+
+
+def canonical_json(value: Json) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no blanks, no NaN.
+
+    Raises ``ValueError`` for NaN or infinities, which have no JSON form.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Json, length: int = 64) -> str:
+    """Return the first ``length`` hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
+
+    The bytes go to a temporary file beside it, are flushed to disk and renamed over it.
+    Raises ``UserError`` where the folder cannot be written.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            if temporary:
+                Path(temporary).unlink()
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically (see ``write_bytes``)."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write indented JSON atomically; NaN and infinities are refused (``ValueError``)."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
+    """Write one JSON object a line, atomically."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_text(path, "".join(lines))
+
+
+def write_json_gz(path: Path, value: Json) -> None:
+    """Write gzipped JSON atomically, with equal bytes for equal values (no time stamp)."""
+    write_bytes(path, gzip.compress(canonical_json(value).encode(), mtime=0))
+
+
+def read_json_gz(path: Path) -> dict[str, Json]:
+    """Return the object of a gzipped JSON file; ``UserError`` where it is broken or not ours."""
+    try:
+        value = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path} is not readable ({error}). Delete it and run again.") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
+    return value
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file's text; ``UserError`` where it is missing, unreadable or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Check the path.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
+
+
+def read_json(path: Path, schema: int | None = None) -> dict[str, Json]:
+    """Return a JSON object; ``UserError`` where it is truncated, foreign or of a newer schema."""
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it is truncated or not "
+            "ours. Delete it and run the same command again."
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
+    if schema is not None:
+        check_schema(path, value, schema)
+    return value
+
+
+def check_schema(path: Path, value: Mapping[str, Json], newest: int) -> None:
+    """Refuse an object whose ``schema`` is missing or newer than this program reads."""
+    found = value.get("schema")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise UserError(
+            f"{path} has no integer 'schema'; it was not written by steerboard. Remove it from the folder."
+        )
+    if found > newest:
+        raise UserError(
+            f"{path} has schema {found}, this steerboard reads up to {newest}. Upgrade steerboard."
+        )
+
+
+def read_jsonl(path: Path) -> list[dict[str, Json]]:
+    """Return the objects of a JSON-lines file; ``UserError`` names the first bad line."""
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: a JSON {type(row).__name__}, not an object.")
+        rows.append(row)
+    return rows

@@ -1,0 +1,1 @@
+"""Writing the texts: keyed sampling and batched generation."""

@@ -1,0 +1,148 @@
+"""Writing the texts of a cell in batches, to exact counts, with duplicates redrawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.corpus import normalise
+from harness.errors import UserError
+from harness.generation.sampling import KeyedSampler
+from harness.methods.base import Prompt
+from harness.records import FinishReason, Generation
+from harness.steering.interventions import Steering
+from harness.steering.model import SteerableModel
+from harness.suite import Sampling
+
+NoiseKey = Callable[[str, int, int], int]
+"""(label, index, attempt) -> 64-bit key of the draw."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One text to be written."""
+
+    label: str
+    index: int
+
+
+def generate_cell(
+    model: SteerableModel,
+    prompts: Mapping[str, Prompt],
+    texts_per_label: int,
+    steering: Steering,
+    sampling: Sampling,
+    noise_key: NoiseKey,
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda n: None,
+) -> list[Generation]:
+    """Return ``texts_per_label`` texts for every label of ``prompts``, in order.
+
+    A text that is empty or equals an earlier one of the cell (NFKC, case-folded, blanks reduced) is
+    drawn again, up to ``sampling.max_attempts`` draws in all; what is then still a duplicate is kept
+    and marked, so that counts are exact. Redraws happen in rounds over the whole cell, so the result
+    does not depend on ``batch_size``. ``progress`` is told the number of texts after every batch.
+    """
+    inputs = {label: render(model.tokenizer, prompt) for label, prompt in prompts.items()}
+    slots = [Slot(label, i) for label in prompts for i in range(texts_per_label)]
+    texts: dict[Slot, Generation] = {}
+    open_slots = slots
+    for attempt in range(sampling.max_attempts):
+        for start in range(0, len(open_slots), batch_size):
+            batch = open_slots[start : start + batch_size]
+            keys = [noise_key(slot.label, slot.index, attempt) for slot in batch]
+            written = _generate(model, [inputs[s.label] for s in batch], steering, sampling, keys)
+            for slot, fields in zip(batch, written, strict=True):
+                texts[slot] = Generation(index=slot.index, label=slot.label, attempts=attempt + 1, **fields)
+            progress(len(batch))
+        open_slots = _to_redraw([texts[slot] for slot in slots], slots)
+        if not open_slots:
+            break
+    repeated = set(open_slots)
+    return [texts[s].model_copy(update={"duplicate": s in repeated}) for s in slots]
+
+
+def render(tokenizer: Any, prompt: Prompt) -> str:
+    """Return the text that goes into the model: by the chat template, else a plain instruction form.
+
+    A template writes its own BOS, so the text is later tokenised without adding special tokens.
+    """
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": prompt.user}]
+        if prompt.system:
+            turns.insert(0, {"role": "system", "content": prompt.system})
+        rendered: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return rendered
+    system = f"{prompt.system}\n\n" if prompt.system else ""
+    bos = tokenizer.bos_token or ""
+    return f"{bos}{system}### Instruction:\n{prompt.user}\n\n### Response:\n"
+
+
+def _to_redraw(texts: Sequence[Generation], slots: Sequence[Slot]) -> list[Slot]:
+    """Return the slots whose text is empty or equals the text of an earlier slot."""
+    seen: set[str] = set()
+    again = []
+    for text, slot in zip(texts, slots, strict=True):
+        form = normalise(text.text)
+        if not form or form in seen:
+            again.append(slot)
+        seen.add(form)
+    return again
+
+
+def _generate(
+    model: SteerableModel,
+    inputs: list[str],
+    steering: Steering,
+    sampling: Sampling,
+    keys: list[int],
+) -> Iterator[dict[str, Any]]:
+    """Run one batch; yield text, token counts and finish reason per row."""
+    from transformers import GenerationConfig
+
+    encoded = model.encode(inputs, special_tokens=False, side="left")
+    width = encoded["input_ids"].shape[1]
+    own = model.model.generation_config
+    stops = own.eos_token_id if own.eos_token_id is not None else model.tokenizer.eos_token_id
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,  # said here, or a checkpoint's own default would take its place
+        max_new_tokens=_room(model, width, sampling.max_new_tokens),
+        eos_token_id=stops,
+        pad_token_id=model.tokenizer.pad_token_id,
+        bos_token_id=model.tokenizer.bos_token_id,
+        use_cache=True,
+    )
+    sampler = KeyedSampler(keys, width, sampling.temperature, sampling.top_p)
+    with (
+        torch.inference_mode(),
+        model.hooks.steer([steering] * len(inputs), encoded["attention_mask"]),
+    ):
+        output = model.model.generate(**encoded, generation_config=config, logits_processor=[sampler])
+    ends = set(stops if isinstance(stops, list) else [stops])
+    lengths = encoded["attention_mask"].sum(1).tolist()
+    for row, length in zip(output[:, width:].tolist(), lengths, strict=True):
+        yield {"n_prompt_tokens": length, **_finish(model.tokenizer, row, ends)}
+
+
+def _finish(tokenizer: Any, tokens: list[int], ends: set[int]) -> dict[str, Any]:
+    stop = next((i for i, token in enumerate(tokens) if token in ends), None)
+    reason: FinishReason = "length" if stop is None else "stop"
+    kept = tokens if stop is None else tokens[:stop]
+    text = " ".join(tokenizer.decode(kept, skip_special_tokens=True).split())
+    return {"text": text, "n_new_tokens": len(kept), "finish_reason": reason}
+
+
+def _room(model: SteerableModel, width: int, wanted: int) -> int:
+    limit = model.context_length
+    if limit is None:
+        return wanted
+    if width >= limit:
+        raise UserError(
+            f"the prompt has {width} tokens, the model takes {limit}. Use fewer or shorter shots."
+        )
+    return min(wanted, limit - width)

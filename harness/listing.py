@@ -1,0 +1,56 @@
+"""What ``steerboard list`` shows: pairs of a name and a line about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.languages import language
+from harness.registry import load_registry
+from harness.suite import load_suite, suite_files
+
+Lines = list[tuple[str, str]]
+
+
+def methods(plugins: list[Path]) -> Lines:
+    """Return every method with the first line of its docstring, then what could not be used."""
+    registry = load_registry(plugins)
+    lines = [
+        (name, f"{_first_line(cls.__doc__)} [{registry.sources[name]}]")
+        for name, cls in sorted(registry.methods.items())
+    ]
+    return lines + [("not usable:", problem) for problem in registry.problems]
+
+
+def suites() -> Lines:
+    """Return the shipped suites."""
+    return [(name, load_suite(name).description) for name in suite_files()]
+
+
+def tasks(suite_name: str) -> Lines:
+    """Return the tasks of a suite with their labels and sizes."""
+    suite = load_suite(suite_name)
+    return [
+        (
+            name,
+            f"{len(suite.languages)} languages, {size.texts_per_label} texts per label: "
+            f"{', '.join(suite.task(name, suite.languages[0]).labels)}",
+        )
+        for name, size in suite.tasks.items()
+    ]
+
+
+def languages(suite_name: str) -> Lines:
+    """Return the languages of a suite, the reference language last."""
+    suite = load_suite(suite_name)
+    lines = [(code, _describe(code)) for code in suite.languages]
+    reference = suite.reference_language
+    return [*lines, (reference, f"{_describe(reference)}, reference language of vectors")]
+
+
+def _describe(code: str) -> str:
+    known = language(code)
+    return f"{known.name}, {known.native_name} ({known.script})"
+
+
+def _first_line(docstring: str | None) -> str:
+    return (docstring or "").strip().split("\n")[0]

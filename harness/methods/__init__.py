@@ -1,0 +1,1 @@
+"""The methods that ship with steerboard, one idea per module."""

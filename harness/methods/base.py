@@ -1,0 +1,209 @@
+"""The plug-in contract: what an author writes, and what the harness hands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from harness.corpus import Contrast, Corpus
+from harness.errors import UserError
+from harness.languages import language
+from harness.records import MethodIdentity, Setting
+from harness.steering.interventions import Steering
+from harness.suite import Suite, Task
+
+if TYPE_CHECKING:
+    from harness.steering.activations import MeanStates
+
+
+class MethodConfig(BaseModel):
+    """Typed, validated config of a method. Unknown fields are refused.
+
+    In a suite file or in ``--methods`` any field may be a list of values: that is the sweep.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why a method does not run on a cell; stored and shown."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is asked: one user turn, and a system turn where given."""
+
+    user: str
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class CellContext:
+    """The cell that a method is asked about."""
+
+    suite: Suite
+    task: Task
+    setting: Setting
+    seed: int
+    texts_per_label: int
+
+    @property
+    def language(self) -> str:
+        """The language code of the cell."""
+        return self.task.language
+
+
+@dataclass(frozen=True)
+class PromptContext(CellContext):
+    """A cell and the label that a prompt is written for; ``demonstrations`` in few-shot only."""
+
+    label: str = ""
+    demonstrations: tuple[str, ...] = ()
+
+    def suite_prompt(self) -> Prompt:
+        """Return the suite's own prompt for this setting and label."""
+        template = self.task.prompts.get(self.setting)
+        if template is None:
+            raise UserError(
+                f"task {self.task.name!r} has no prompt for setting {self.setting!r}; "
+                f"it has {', '.join(self.task.prompts)}."
+            )
+        values = {
+            "{label}": self.label,
+            "{language}": language(self.language).name,
+            "{examples}": "\n".join(self.demonstrations),
+        }
+        for field, value in values.items():
+            template = template.replace(field, value)
+        return Prompt(template)
+
+
+@dataclass(frozen=True)
+class ReferenceContext(CellContext):
+    """A cell whose texts a reference takes from human text or makes up itself."""
+
+    corpus: Corpus
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a method may fit on: the model's activations, parallel, contrast and train text.
+
+    One fit serves all seeds and settings of a task in a language. ``mean_states(texts)`` runs the
+    model over texts and returns the mean hidden state of every layer; equal texts are run once per
+    run folder. ``rng`` is seeded by method, language and task.
+    """
+
+    suite: Suite
+    task: Task
+    corpus: Corpus
+    n_layers: int
+    mean_states: Callable[[list[str]], MeanStates]
+    rng: np.random.Generator
+
+    @property
+    def language(self) -> str:
+        """The language code that is fitted for."""
+        return self.task.language
+
+    @property
+    def languages(self) -> list[str]:
+        """All languages of the suite, the reference language among them."""
+        return self.corpus.vector_languages
+
+    def parallel(self, code: str) -> list[str]:
+        """Return the parallel sentences of a language, free of validation and test text."""
+        return [sentence.text for sentence in self.corpus.parallel(code)]
+
+    def contrast(self) -> Contrast:
+        """Return human and degraded versions of the cell language's parallel sentences."""
+        return self.corpus.contrast(self.language)
+
+    def train(self) -> dict[str, list[str]]:
+        """Return the human train texts of the task by label."""
+        rows = self.corpus.by_label(self.task.name, self.language, "train")
+        return {label: [row.text for row in group] for label, group in rows.items()}
+
+    def layer(self, depth: int | float) -> int:
+        """Return a layer index: an int as it is, a fraction f as round(f x number of layers)."""
+        last = self.n_layers - 1
+        index = depth if isinstance(depth, int) else min(round(depth * self.n_layers), last)
+        if not 0 <= index < self.n_layers:
+            raise UserError(f"layer {depth} is outside of this model's 0 to {last}.")
+        return index
+
+
+class SteeringMethod:
+    """A way to make a language model write labelled text in a language.
+
+    A method says what to ask (``prompt``) and how to steer (``fit``); it never touches hooks.
+    All three parts are optional. The first line of its docstring is what the board shows.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[str] = "1"
+    settings: ClassVar[tuple[Setting, ...]] = ("zero-shot", "few-shot")
+    needs_model: ClassVar[bool] = True
+
+    class Config(MethodConfig):
+        """A method without options."""
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        self.config: Any = config if config is not None else self.Config()
+
+    @property
+    def identity(self) -> MethodIdentity:
+        """Name, version and full config: the method's part of a cell's identity."""
+        config = self.config.model_dump(mode="json")
+        return MethodIdentity(name=self.name, version=self.version, config=config)
+
+    def supports(self, ctx: CellContext) -> Skip | None:
+        """Return why the method cannot do this cell, or None."""
+        return None
+
+    def fit(self, ctx: FitContext) -> Steering:
+        """Return the interventions for the cell's language; by default none."""
+        return Steering()
+
+    def prompt(self, ctx: PromptContext) -> Prompt:
+        """Return the prompt of one label; by default the suite's for the setting."""
+        return ctx.suite_prompt()
+
+
+class Reference(SteeringMethod):
+    """A row that uses no model: floor or ceiling for everything else."""
+
+    settings: ClassVar[tuple[Setting, ...]] = ("none",)
+    needs_model: ClassVar[bool] = False
+
+    def texts(self, ctx: ReferenceContext) -> dict[str, list[str]]:
+        """Return ``ctx.texts_per_label`` texts for every label of the task."""
+        raise NotImplementedError(f"reference {self.name!r} writes no texts")
+
+
+Method = TypeVar("Method", bound=type[SteeringMethod])
+
+
+def register(name: str) -> Callable[[Method], Method]:
+    """Name a method class, so that the registry finds it in its module.
+
+    Raises ``UserError`` for a class that is no ``SteeringMethod`` or a name that is no slug.
+    """
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+        raise UserError(f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.' only.")
+
+    def mark(cls: Method) -> Method:
+        if not (isinstance(cls, type) and issubclass(cls, SteeringMethod)):
+            raise UserError(f"method {name!r}: the class must derive from SteeringMethod.")
+        cls.name = name
+        return cls
+
+    return mark

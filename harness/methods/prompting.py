@@ -1,0 +1,22 @@
+"""The two unsteered rows: the suite's prompt alone, and with demonstrations."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from harness.methods.base import SteeringMethod, register
+from harness.records import Setting
+
+
+@register("zero-shot")
+class ZeroShot(SteeringMethod):
+    """The suite's prompt, no steering. Source: the unsteered baseline of arXiv 2606.18389."""
+
+    settings: ClassVar[tuple[Setting, ...]] = ("zero-shot",)
+
+
+@register("few-shot")
+class FewShot(SteeringMethod):
+    """The prompt with five human examples, no steering. Source: arXiv 2606.18389."""
+
+    settings: ClassVar[tuple[Setting, ...]] = ("few-shot",)

@@ -1,0 +1,38 @@
+"""Floor and ceiling: texts that no model wrote."""
+
+from __future__ import annotations
+
+from harness.errors import UserError
+from harness.methods.base import Reference, ReferenceContext, register
+
+
+@register("human")
+class Human(Reference):
+    """Ceiling: human train texts of the same number, drawn anew for every seed."""
+
+    def texts(self, ctx: ReferenceContext) -> dict[str, list[str]]:
+        """Return a draw without replacement from the train split, per label."""
+        drawn = {}
+        groups = ctx.corpus.by_label(ctx.task.name, ctx.language, "train")
+        for label, rows in groups.items():
+            if len(rows) < ctx.texts_per_label:
+                raise UserError(
+                    f"human: {ctx.texts_per_label} train texts of {label!r} are needed "
+                    f"({ctx.task.name}, {ctx.language}), there are {len(rows)}."
+                )
+            chosen = ctx.rng.choice(len(rows), size=ctx.texts_per_label, replace=False)
+            drawn[label] = [rows[i].text for i in chosen]
+        return drawn
+
+
+@register("constant")
+class Constant(Reference):
+    """Floor: one train text per label, repeated."""
+
+    def texts(self, ctx: ReferenceContext) -> dict[str, list[str]]:
+        """Return one drawn text per label, ``texts_per_label`` times."""
+        groups = ctx.corpus.by_label(ctx.task.name, ctx.language, "train")
+        return {
+            label: [rows[int(ctx.rng.integers(len(rows)))].text] * ctx.texts_per_label
+            for label, rows in groups.items()
+        }

@@ -1,0 +1,1 @@
+"""From the scores of cells to tables of entries."""

@@ -1,0 +1,242 @@
+"""Tables of entries: one row per entry, one column per language, from the files of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from harness.cells import entry_id, entry_of
+from harness.files import canonical_json, digest
+from harness.records import Entry, Manifest, Score
+from harness.scoring.metrics import Metric, metric
+from harness.store import Run
+
+BASELINE = "zero-shot"
+"""The method that differences are taken to."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A cell that an entry lacks, and why."""
+
+    task: str
+    language: str
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class EntryRow:
+    """A board row before any metric: what it is and which of its cells are there."""
+
+    id: str
+    entry: Entry
+    name: str
+    expected: int
+    present: int
+    missing: list[Missing]
+
+    @property
+    def complete(self) -> bool:
+        """Say whether no cell is missing; only then has the entry an aggregate."""
+        return self.present == self.expected
+
+
+@dataclass(frozen=True)
+class Cellset:
+    """Comparable results: runs of one suite hash and one selection. Only these share a table.
+
+    ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
+    ``language``, ``seed``, ``metric``, ``value``.
+    """
+
+    manifest: Manifest
+    entries: dict[str, EntryRow]
+    scores: pd.DataFrame
+    signatures: dict[str, list[str]]
+    cells: dict[tuple[str, str, str, int], tuple[Run, str]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that were measured, downstream ones first."""
+        names = sorted(set(self.scores["metric"]), key=lambda n: (not n.startswith("macro_f1"), n))
+        return [metric(name) for name in names]
+
+    @property
+    def headline(self) -> Metric | None:
+        """The metric that orders the board: macro-F1 of the suite's first classifier that ran."""
+        found = {m.name: m for m in self.metrics if m.name.startswith("macro_f1/")}
+        for spec in self.manifest.suite["classifiers"]:
+            if f"macro_f1/{spec}" in found:
+                return found[f"macro_f1/{spec}"]
+        return next(iter(found.values()), None)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A mean over cells. ``spread``: standard deviation over the means of the generation seeds
+    (n - 1), None with fewer than two; ``gain``: mean paired difference to the baseline."""
+
+    mean: float | None
+    spread: float | None = None
+    gain: float | None = None
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """One metric: a mean per entry and language, and over all languages where complete."""
+
+    metric: Metric
+    tasks: list[str]
+    languages: list[str]
+    rows: list[tuple[EntryRow, Value, dict[str, Value]]]
+
+
+def collect(runs: Iterable[Run]) -> list[Cellset]:
+    """Read runs and group what is comparable: same suite hash, data and selection."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        manifest = run.manifest()
+        selection = manifest.selection.model_dump(mode="json")
+        key = digest([manifest.suite_hash, selection, manifest.data_hashes])
+        groups.setdefault(key, []).append(run)
+    return [_cellset(group) for group in groups.values()]
+
+
+def _cellset(runs: Sequence[Run]) -> Cellset:
+    lines: list[dict[str, Any]] = []
+    cells: dict[tuple[str, str, str, int], tuple[Run, str]] = {}
+    reasons: dict[tuple[str, str, str, int], str] = {}
+    signatures: dict[str, set[str]] = {}
+    entries: dict[str, Entry] = {}
+    for run in runs:
+        entries |= {entry_id(entry): entry for entry in run.manifest().entries}
+        for cell in run.cell_ids():
+            status = run.status(cell)
+            assert status is not None
+            key = status.cell
+            place = (entry_id(entry_of(key)), key.task, key.language, key.seed)
+            scores = run.scores(cell) if status.state == "ok" else None
+            if scores is None:
+                words = status.reason or "generated, not yet scored"
+                reasons[place] = f"{status.state}: {words}"
+                continue
+            cells[place] = (run, cell)
+            for score in scores.scores:
+                signatures.setdefault(score.metric, set()).add(score.signature)
+                lines.append(_line(place, score))
+    columns = ["entry", "task", "language", "seed", "metric", "value"]
+    frame = pd.DataFrame(lines, columns=columns)
+    manifest = runs[0].manifest()
+    names = _names(entries)
+    rows = {name: _row(name, entry, names[name], manifest, cells, reasons) for name, entry in entries.items()}
+    ordered = {name: sorted(values) for name, values in sorted(signatures.items())}
+    return Cellset(manifest, rows, frame, ordered, cells)
+
+
+def _line(place: tuple[str, str, str, int], score: Score) -> dict[str, Any]:
+    entry, task, language, seed = place
+    return {
+        "entry": entry,
+        "task": task,
+        "language": language,
+        "seed": seed,
+        "metric": score.metric,
+        "value": score.value,
+    }
+
+
+def _row(
+    name: str,
+    entry: Entry,
+    title: str,
+    manifest: Manifest,
+    cells: dict[tuple[str, str, str, int], tuple[Run, str]],
+    reasons: dict[tuple[str, str, str, int], str],
+) -> EntryRow:
+    chosen = manifest.selection
+    wanted = [
+        (task, language, seed)
+        for task in chosen.tasks
+        for language in chosen.languages
+        for seed in chosen.seeds
+    ]
+    missing = [
+        Missing(*place, reasons.get((name, *place), "not run"))
+        for place in wanted
+        if (name, *place) not in cells
+    ]
+    return EntryRow(name, entry, title, len(wanted), len(wanted) - len(missing), missing)
+
+
+def _names(entries: dict[str, Entry]) -> dict[str, str]:
+    """Return a short title per entry: the method, what of its config differs, its setting."""
+    by_method: dict[str, list[Entry]] = {}
+    for entry in entries.values():
+        by_method.setdefault(entry.method.name, []).append(entry)
+    titles = {}
+    for name, entry in entries.items():
+        peers = by_method[entry.method.name]
+        config = entry.method.config
+        differing = [
+            f"{field}={value}"
+            for field, value in config.items()
+            if any(canonical_json(p.method.config.get(field)) != canonical_json(value) for p in peers)
+        ]
+        if any(peer.method.version != entry.method.version for peer in peers):
+            differing.append(f"v{entry.method.version}")
+        title = entry.method.name + (f" [{', '.join(differing)}]" if differing else "")
+        steered_few = entry.setting == "few-shot" and entry.method.name != "few-shot"
+        titles[name] = f"{title} + few-shot" if steered_few else title
+    return titles
+
+
+def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) -> Table:
+    """Return one metric as a table; entries with an aggregate first, best first.
+
+    The mean of an entry weighs every cell the same: languages and tasks have equal numbers of
+    seeds. An entry that lacks a cell or a value has no aggregate.
+    """
+    selection = cellset.manifest.selection
+    chosen = list(tasks or selection.tasks)
+    part = cellset.scores[(cellset.scores["metric"] == name.name) & cellset.scores["task"].isin(chosen)]
+    full = len(chosen) * len(selection.seeds)
+    rows = []
+    for row in cellset.entries.values():
+        own = part[part["entry"] == row.id]
+        base = _baseline(cellset, part, row)
+        by_language = {code: _value(own[own["language"] == code], base, full) for code in selection.languages}
+        rows.append((row, _value(own, base, full * len(selection.languages)), by_language))
+    sign = -1 if name.direction == "up" else 1
+    rows.sort(key=lambda r: (r[1].mean is None, sign * (r[1].mean or 0.0), r[0].name, r[0].id))
+    return Table(name, chosen, list(selection.languages), rows)
+
+
+def _baseline(cellset: Cellset, part: pd.DataFrame, row: EntryRow) -> pd.DataFrame | None:
+    """Return the zero-shot lines of the row's model; of the only model for rows without one."""
+    found = [
+        other.id
+        for other in cellset.entries.values()
+        if other.entry.method.name == BASELINE
+        and (row.entry.model is None or other.entry.model == row.entry.model)
+    ]
+    return part[part["entry"] == found[0]] if len(found) == 1 else None
+
+
+def _value(own: pd.DataFrame, base: pd.DataFrame | None, expected: int) -> Value:
+    known = own.dropna(subset=["value"])
+    if len(known) < expected or known.empty:
+        return Value(None, n=len(known))
+    means = known.groupby("seed")["value"].mean()
+    spread = float(means.std(ddof=1)) if len(means) > 1 else None
+    gain = None
+    if base is not None and not base.equals(own):
+        keys = ["task", "language", "seed"]
+        pairs = known.merge(base.dropna(subset=["value"]), on=keys, suffixes=("", "_base"))
+        if len(pairs) == len(known):
+            gain = float((pairs["value"] - pairs["value_base"]).mean())
+    return Value(float(known["value"].mean()), spread, gain, len(known))

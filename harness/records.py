@@ -1,0 +1,159 @@
+"""The records that stages hand to one another through files. One class per kind of file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+"""Version of every JSON file written by this program."""
+
+Setting = Literal["zero-shot", "few-shot", "none"]
+"""How the model is prompted; ``none`` for references, which prompt no model."""
+
+State = Literal["ok", "skipped", "method_error", "infra_error"]
+Direction = Literal["up", "down"]
+FinishReason = Literal["stop", "length", "reference"]
+
+
+class Record(BaseModel):
+    """An immutable record; unknown keys are refused, so that a foreign file is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Versioned(Record):
+    """A record that is a file of its own and therefore carries the schema number."""
+
+    schema_version: Annotated[int, Field(alias="schema")] = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, with the file's own key names."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Generation(Record):
+    """One text of a cell. ``index`` counts within the label, from 0.
+
+    ``attempts`` is 1 plus the number of redraws; ``duplicate`` says that the text still equals an
+    earlier one after the last attempt. Token counts are 0 for references, which run no model.
+    """
+
+    index: int
+    label: str
+    text: str
+    n_prompt_tokens: int = 0
+    n_new_tokens: int = 0
+    finish_reason: FinishReason
+    attempts: int = 1
+    duplicate: bool = False
+
+
+class ModelIdentity(Record):
+    """Which model wrote the texts: hub id or folder name, commit, content hash, precision."""
+
+    name: str
+    revision: str | None = None
+    fingerprint: str
+    dtype: str
+
+
+class MethodIdentity(Record):
+    """Which method wrote the texts: its name, version and full config."""
+
+    name: str
+    version: str
+    config: dict[str, Any]
+
+
+class Entry(Record):
+    """A row of the board: a method config on a model in one setting, over all its cells."""
+
+    method: MethodIdentity
+    model: ModelIdentity | None
+    setting: Setting
+
+
+class CellKey(Record):
+    """What decides the texts of a cell, and nothing else. ``harness.cells`` turns it into the id."""
+
+    suite: str
+    text_protocol: str
+    data: str
+    model: ModelIdentity | None
+    method: MethodIdentity
+    task: str
+    language: str
+    setting: Setting
+    seed: int
+    texts_per_label: int
+
+
+class CellStatus(Versioned):
+    """How a cell ended. ``reason`` is for people; ``seconds`` is generation alone, on ``device``."""
+
+    cell: CellKey
+    state: State
+    reason: str = ""
+    attempts: int = 1
+    finished: str = ""
+    seconds: float = 0.0
+    device: str = ""
+    steering: str | None = None
+    demonstrations: dict[str, list[str]] = {}
+    redraws: int = 0
+    duplicates: int = 0
+
+
+class Score(Record):
+    """One metric of one cell. ``value`` is None, with the reason in ``note``, if not computable."""
+
+    metric: str
+    value: float | None
+    direction: Direction
+    unit: str
+    signature: str
+    note: str = ""
+    by_seed: dict[str, float] = {}
+
+
+class CellScores(Versioned):
+    """All scores of a cell, and the hashes that say of which texts and by which protocol."""
+
+    cell_id: str
+    generations_sha256: str
+    protocol: str
+    scores: list[Score]
+
+
+class Selection(Record):
+    """What a run covers of its suite. Empty ``narrowed`` means: all of it."""
+
+    languages: list[str]
+    tasks: list[str]
+    settings: list[str]
+    seeds: list[int]
+    texts_per_label: dict[str, int]
+    narrowed: list[str] = []
+
+
+class Manifest(Versioned):
+    """What a run is: suite, model, data, versions; enough to render it without anything else."""
+
+    suite: dict[str, Any]
+    suite_hash: str
+    suite_source: str
+    model: ModelIdentity | None
+    model_path: str | None
+    data_source: str
+    data_revisions: dict[str, str] = {}
+    data_hashes: dict[str, str] = {}
+    entries: list[Entry] = []
+    selection: Selection
+    plugins: list[str] = []
+    versions: dict[str, str] = {}
+    git_commit: str | None = None
+    device: str = ""
+    created: str = ""
+    commands: list[list[str]] = []

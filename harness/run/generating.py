@@ -1,0 +1,197 @@
+"""The generate stage: writes the texts of every cell that has none yet."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+
+from harness.cells import Cell, noise_key
+from harness.errors import UserError
+from harness.files import digest
+from harness.methods.base import (
+    CellContext,
+    PromptContext,
+    Reference,
+    ReferenceContext,
+    SteeringMethod,
+)
+from harness.records import CellStatus, Generation, State
+from harness.run.options import Prepared
+from harness.run.progress import Tracker, track
+
+if TYPE_CHECKING:
+    from harness.run.fitting import Fitter
+    from harness.steering.model import SteerableModel
+
+
+@dataclass
+class Generator:
+    """Writes the texts of the cells of a run; the model is loaded when the first cell needs it."""
+
+    prepared: Prepared
+    console: Console
+    device: str | None = None
+    device_map: str | None = None
+    batch_size: int = 32
+    _fitter: Fitter | None = None
+
+    def run(self) -> dict[State, int]:
+        """Generate every unfinished cell; return how many cells are in which state."""
+        run = self.prepared.run
+        open_cells = [cell for cell in self.prepared.cells if not run.finished(cell.id)]
+        if open_cells:
+            self._check_data(open_cells)
+            if any(cell.key.model for cell in open_cells):
+                self._loaded()  # a bad checkpoint is one error now, not one in every cell
+            with track(self.console, "generate", len(open_cells)) as tracker:
+                for cell in open_cells:
+                    self._one(cell, tracker)
+                    tracker.finish_cell(cell.title)
+        states: dict[State, int] = {}
+        for cell in self.prepared.cells:
+            status = run.status(cell.id)
+            if status:
+                states[status.state] = states.get(status.state, 0) + 1
+        return states
+
+    def _check_data(self, cells: list[Cell]) -> None:
+        """Read all text that will be needed, so that a gap shows now and not in an hour."""
+        corpus = self.prepared.corpus
+        for task, language in {(c.key.task, c.key.language): None for c in cells}:
+            for split in ("train", "validation", "test"):
+                corpus.split(task, language, split)
+        for language in corpus.vector_languages:
+            corpus.parallel(language)
+
+    def _one(self, cell: Cell, tracker: Tracker) -> None:
+        before = self.prepared.run.status(cell.id)
+        attempts = (before.attempts if before else 0) + 1
+        started = time.monotonic()
+        texts: list[Generation] = []
+        extra: dict[str, Any] = {}
+        state: State = "ok"
+        reason = ""
+        try:
+            method = self.prepared.methods[cell.key.method.model_dump_json()]
+            skip = method.supports(self._context(cell))
+            if skip is not None:
+                state, reason = "skipped", skip.reason
+            else:
+                texts, extra = self._texts(cell, method, tracker)
+        except (MemoryError, OSError) as error:
+            state, reason = "infra_error", _in_words(error)
+        except Exception as error:  # a method's failure is recorded and ends nothing else
+            state = "infra_error" if _is_infrastructure(error) else "method_error"
+            reason = _in_words(error)
+        status = CellStatus(
+            cell=cell.key,
+            state=state,
+            reason=reason,
+            attempts=attempts,
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **{"seconds": round(time.monotonic() - started, 3), **extra},
+        )
+        self.prepared.run.write_cell(cell.id, status, texts)
+
+    def _context(self, cell: Cell) -> CellContext:
+        key, suite = cell.key, self.prepared.suite
+        task = suite.task(key.task, key.language)
+        return CellContext(suite, task, key.setting, key.seed, key.texts_per_label)
+
+    def _texts(
+        self, cell: Cell, method: SteeringMethod, tracker: Tracker
+    ) -> tuple[list[Generation], dict[str, Any]]:
+        """Return the texts of a cell and what its status says beyond state and times."""
+        if isinstance(method, Reference):
+            texts = self._reference(cell, method)
+            tracker.add_texts(len(texts))
+            return texts, {}
+        from harness.generation.generate import generate_cell
+
+        fitter = self._loaded()
+        name, steering = fitter.steering(cell, method)
+        prompts, demonstrations = self._prompts(cell, method)
+        key = cell.key
+        started = time.monotonic()
+        texts = generate_cell(
+            fitter.model,
+            prompts,
+            key.texts_per_label,
+            steering,
+            self.prepared.suite.sampling,
+            lambda label, index, attempt: noise_key(key, label, index, attempt),
+            self.batch_size,
+            tracker.add_texts,
+        )
+        return texts, {
+            "seconds": round(time.monotonic() - started, 3),
+            "device": str(fitter.model.device),
+            "steering": name,
+            "demonstrations": demonstrations,
+            "redraws": sum(text.attempts - 1 for text in texts),
+            "duplicates": sum(text.duplicate for text in texts),
+        }
+
+    def _prompts(self, cell: Cell, method: SteeringMethod) -> tuple[dict[str, Any], dict[str, Any]]:
+        key, context = cell.key, self._context(cell)
+        shots: dict[str, list[str]] = {}
+        if key.setting == "few-shot":
+            shots = self.prepared.corpus.demonstrations(key.task, key.language)
+        prompts = {
+            label: method.prompt(
+                PromptContext(**vars(context), label=label, demonstrations=tuple(shots.get(label, ())))
+            )
+            for label in context.task.labels
+        }
+        return prompts, shots
+
+    def _reference(self, cell: Cell, method: Reference) -> list[Generation]:
+        key = cell.key
+        axes = ["reference", key.method.name, key.task, key.language, key.seed]
+        context = ReferenceContext(
+            **vars(self._context(cell)),
+            corpus=self.prepared.corpus,
+            rng=np.random.default_rng(int(digest(axes), 16)),
+        )
+        drawn = method.texts(context)
+        wrong = {label: len(texts) for label, texts in drawn.items()}
+        if wrong != dict.fromkeys(context.task.labels, key.texts_per_label):
+            raise UserError(f"reference {method.name!r} gave {wrong}, not {key.texts_per_label} each.")
+        return [
+            Generation(index=i, label=label, text=text, finish_reason="reference")
+            for label, texts in drawn.items()
+            for i, text in enumerate(texts)
+        ]
+
+    def _loaded(self) -> Fitter:
+        if self._fitter is None:
+            from harness.run.fitting import Fitter
+
+            self._fitter = Fitter(self.prepared, self._load(), self.batch_size)
+        return self._fitter
+
+    def _load(self) -> SteerableModel:
+        from harness.steering.model import choose_device, load_model
+
+        checkpoint = self.prepared.checkpoint
+        if checkpoint is None:
+            raise UserError("this run has no model. Give --model.")
+        device = choose_device(self.device)
+        self.console.print(f"loading {checkpoint.name} ({self.prepared.dtype}, {device})")
+        return load_model(checkpoint, self.prepared.dtype, device, self.device_map)
+
+
+def _is_infrastructure(error: Exception) -> bool:
+    """Say whether the machine failed, not the method: out of memory, a lost device."""
+    name = type(error).__name__
+    return name in {"OutOfMemoryError", "AcceleratorError"} or "CUDA error" in str(error)
+
+
+def _in_words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]

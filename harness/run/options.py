@@ -1,0 +1,267 @@
+"""What the user asked for, and the run that follows from it."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.cells import Cell, entry_id, entry_of, narrowed, plan, select
+from harness.checkpoints import Checkpoint, resolve_checkpoint
+from harness.corpus import Corpus
+from harness.data import LocalData, open_data
+from harness.errors import UserError
+from harness.methods.base import SteeringMethod
+from harness.records import Entry, Manifest, ModelIdentity, Selection
+from harness.registry import Registry, load_registry, parse_methods
+from harness.scoring.classifiers import Classifier, open_classifier
+from harness.store import Run
+from harness.suite import Suite, load_suite, restore_suite
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``steerboard run``; None leaves the choice to the suite or to the machine."""
+
+    suite: str
+    run: Path | None = None
+    model: str | None = None
+    revision: str | None = None
+    data: Path | None = None
+    languages: list[str] | None = None
+    tasks: list[str] | None = None
+    methods: list[str] | None = None
+    settings: list[str] | None = None
+    seeds: list[int] | None = None
+    limit: int | None = None
+    classifiers: list[str] | None = None
+    plugins: list[Path] = field(default_factory=list)
+    device: str | None = None
+    dtype: str | None = None
+    device_map: str | None = None
+    batch_size: int = 32
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to go: its folder, its text, its methods, its cells."""
+
+    run: Run
+    suite: Suite
+    corpus: Corpus
+    checkpoint: Checkpoint | None
+    methods: dict[str, SteeringMethod]
+    cells: list[Cell]
+    classifiers: list[Classifier]
+    dtype: str
+
+
+def default_run(suite: Suite, model: str | None) -> Path:
+    """Return the run folder for a suite and a model: ``runs/<suite>-<model>``."""
+    name = Path(model).resolve().name if model and Path(model).is_dir() else model
+    return Path("runs") / "-".join(filter(None, [suite.name, (name or "").replace("/", "--")]))
+
+
+def prepare(options: Options) -> Prepared:
+    """Check everything that can be checked without loading a model, and write the manifest.
+
+    Raises ``UserError`` for any bad option, and where the run folder holds a different run.
+    """
+    suite = load_suite(options.suite)
+    registry = load_registry(options.plugins)
+    warn_of(registry)
+    specs = suite.methods if options.methods is None else options.methods
+    methods = parse_methods(registry, specs)
+    selection = select(
+        suite, options.languages, options.tasks, options.settings, options.seeds, options.limit
+    )
+    corpus = Corpus(suite, open_data(suite, options.data))
+    model = options.model or _shipped_model(suite)
+    run = Run(options.run or default_run(suite, model))
+    old = run.manifest() if run.exists() else None
+    needs_model = any(method.needs_model for method in methods)
+    checkpoint = resolve_checkpoint(model, options.revision) if model and needs_model else None
+    identity = _identity(checkpoint, options, old)
+    specs_of = options.classifiers or suite.classifiers
+    classifiers = [open_classifier(spec, suite.classifier_protocol) for spec in specs_of]
+    cells = plan(suite, selection, methods, identity, corpus)
+    if not cells:
+        raise UserError(
+            "nothing to run: none of the methods has one of the settings. "
+            f"Methods: {', '.join(m.name for m in methods)}; "
+            f"settings: {', '.join(selection.settings)}."
+        )
+    manifest = _manifest(options, suite, corpus, identity, checkpoint, selection, cells)
+    run.write_manifest(_extend(old, manifest, run) if old else manifest)
+    by_identity = {method.identity.model_dump_json(): method for method in methods}
+    dtype = identity.dtype if identity else "float32"
+    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, dtype)
+
+
+def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prepared:
+    """Return a finished or half-finished run for scoring, from its manifest alone.
+
+    Raises ``UserError`` where the folder holds no run or its data has moved or changed.
+    """
+    run = Run(path)
+    manifest = run.manifest()
+    suite = restore_suite(manifest.suite)
+    folder = data or (None if manifest.data_source == "hub" else Path(manifest.data_source))
+    corpus = Corpus(suite, open_data(suite, folder))
+    for name, old in manifest.data_hashes.items():
+        task, language = name.split("/")
+        if corpus.fingerprint(task, language) != old:
+            raise UserError(
+                f"the data of {name} in {corpus.source.description} is not what the run was made "
+                "with. Give the right folder with --data."
+            )
+    specs = classifiers or suite.classifiers
+    opened = [open_classifier(spec, suite.classifier_protocol) for spec in specs]
+    cells = []
+    for cell_id in run.cell_ids():
+        status = run.status(cell_id)
+        if status is not None:
+            cells.append(Cell(status.cell))
+    return Prepared(run, suite, corpus, None, {}, cells, opened, "float32")
+
+
+def warn_of(registry: Registry) -> None:
+    """Tell on stderr of plug-ins that could not be used."""
+    for problem in registry.problems:
+        print(f"warning: method not usable: {problem}", file=sys.stderr)
+
+
+def _shipped_model(suite: Suite) -> str | None:
+    folder = suite.folder("model")
+    return str(folder) if folder else None
+
+
+def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | None) -> ModelIdentity | None:
+    """Return the model's identity; the precision of an earlier start of the run is kept."""
+    if checkpoint is None:
+        return None
+    dtype = options.dtype or (old.model.dtype if old and old.model else None)
+    if dtype is None:
+        from harness.steering.model import choose_device, choose_dtype
+
+        dtype = choose_dtype(choose_device(options.device), checkpoint)
+    return ModelIdentity(
+        name=checkpoint.name,
+        revision=checkpoint.revision,
+        fingerprint=checkpoint.fingerprint,
+        dtype=dtype,
+    )
+
+
+def _manifest(
+    options: Options,
+    suite: Suite,
+    corpus: Corpus,
+    identity: ModelIdentity | None,
+    checkpoint: Checkpoint | None,
+    selection: Selection,
+    cells: list[Cell],
+) -> Manifest:
+    source = corpus.source
+    entries = {entry_id(entry_of(cell.key)): entry_of(cell.key) for cell in cells}
+    return Manifest(
+        suite=suite.dump(),
+        suite_hash=suite.hash,
+        suite_source=options.suite,
+        model=identity,
+        model_path=str(checkpoint.folder.resolve()) if checkpoint else None,
+        data_source=str(source.root.resolve()) if isinstance(source, LocalData) else "hub",
+        data_revisions=source.revisions,
+        data_hashes={f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in cells},
+        entries=list(entries.values()),
+        selection=selection,
+        plugins=[str(path) for path in options.plugins],
+        versions=_versions(),
+        git_commit=_git_commit(),
+        device=options.device or "auto",
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        commands=[["steerboard", *sys.argv[1:]]],
+    )
+
+
+def _extend(old: Manifest, new: Manifest, run: Run) -> Manifest:
+    """Return ``old`` grown by what ``new`` adds; ``UserError`` where the two do not belong together."""
+    for what, before, now in (
+        ("suite", old.suite_hash, new.suite_hash),
+        ("model", old.model or new.model, new.model or old.model),
+    ):
+        if before != now:
+            raise UserError(f"{run.path} holds a run of another {what}. Choose another --run folder.")
+    shared = old.data_hashes.keys() & new.data_hashes.keys()
+    if any(old.data_hashes[name] != new.data_hashes[name] for name in shared):
+        raise UserError(f"{run.path} holds a run on other data. Choose another --run folder.")
+    sizes = old.selection.texts_per_label
+    if any(sizes.get(t, n) != n for t, n in new.selection.texts_per_label.items()):
+        raise UserError(
+            f"{run.path} holds a run with another number of texts per label ({sizes}). "
+            "Give the same --limit, or another --run folder."
+        )
+    entries: dict[str, Entry] = {entry_id(e): e for e in [*old.entries, *new.entries]}
+    return new.model_copy(
+        update={
+            "selection": _union(restore_suite(new.suite), old.selection, new.selection),
+            "entries": list(entries.values()),
+            "model": new.model or old.model,
+            "model_path": new.model_path or old.model_path,
+            "data_hashes": {**old.data_hashes, **new.data_hashes},
+            "data_revisions": {**old.data_revisions, **new.data_revisions},
+            "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
+            "created": old.created,
+            "commands": [*old.commands, *(c for c in new.commands if c not in old.commands)],
+        }
+    )
+
+
+def _union(suite: Suite, old: Selection, new: Selection) -> Selection:
+    orders: dict[str, Sequence[str] | Sequence[int]] = {
+        "languages": suite.languages,
+        "tasks": list(suite.tasks),
+        "settings": list(suite.settings),
+        "seeds": suite.seeds,
+    }
+    fields = {
+        name: [v for v in order if v in getattr(old, name) or v in getattr(new, name)]
+        for name, order in orders.items()
+    }
+    sizes = {**old.texts_per_label, **new.texts_per_label}
+    both = Selection.model_validate({**fields, "texts_per_label": sizes})
+    return both.model_copy(update={"narrowed": narrowed(suite, both)})
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("steerboard", "torch", "transformers", "scikit-learn", "sacrebleu", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that the package lies in, None for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        shown = subprocess.run(  # noqa: S603
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return shown.stdout.strip()

@@ -1,0 +1,116 @@
+"""Fine-tuning a transformers encoder by the published protocol (arXiv 2606.18389, ``finetune.py``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.checkpoints import Checkpoint
+from harness.errors import UserError
+from harness.scoring.classifiers import Human, Rows
+from harness.suite import ClassifierProtocol
+
+_EVALUATION_BATCH = 64
+
+
+class EncoderTrainer:
+    """A sequence classifier on an encoder: dropout on the head, AdamW without schedule, float32,
+    early stopping on human validation macro-F1, best epoch restored."""
+
+    def __init__(self, checkpoint: Checkpoint, protocol: ClassifierProtocol) -> None:
+        self.checkpoint = checkpoint
+        self.protocol = protocol
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{checkpoint.folder} holds no encoder: {error!s:.150}") from None
+
+    def predict(self, train: Rows, human: Human, seed: int) -> list[int]:
+        """Return the predicted label index of every test text after fine-tuning with ``seed``."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            model = self._model(len(human.labels))
+            self._fit(model, train, human, generator)
+            return self._labels(model, [text for text, _ in human.test])
+
+    def _model(self, n_labels: int) -> Any:
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        level = logging.get_verbosity()
+        logging.set_verbosity_error()  # the head is new on purpose; no warning per seed
+        config = AutoConfig.from_pretrained(self.checkpoint.folder, num_labels=n_labels)
+        config.classifier_dropout = self.protocol.dropout
+        model = AutoModelForSequenceClassification.from_pretrained(
+            self.checkpoint.folder, config=config, dtype=torch.float32, use_safetensors=True
+        )
+        logging.set_verbosity(level)
+        return model.to(self.device)
+
+    def _fit(self, model: Any, train: Rows, human: Human, generator: torch.Generator) -> None:
+        rule = self.protocol
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rule.learning_rate)
+        gold = [human.labels.index(label) for _, label in human.validation]
+        best, best_state, stale = -1.0, None, 0
+        for _ in range(rule.max_epochs):
+            self._epoch(model, train, human.labels, optimizer, generator)
+            found = self._labels(model, [text for text, _ in human.validation])
+            score = _macro_f1(gold, found, len(human.labels))
+            if score > best:
+                best, stale = score, 0
+                best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            else:
+                stale += 1
+                if stale >= rule.patience:
+                    break
+        if best_state is not None:
+            model.load_state_dict(best_state)
+
+    def _epoch(
+        self,
+        model: Any,
+        train: Rows,
+        labels: list[str],
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> None:
+        model.train()
+        order = torch.randperm(len(train), generator=generator).tolist()
+        for start in range(0, len(order), self.protocol.batch_size):
+            rows = [train[i] for i in order[start : start + self.protocol.batch_size]]
+            targets = torch.tensor([labels.index(label) for _, label in rows])
+            loss = model(**self._encode([text for text, _ in rows]), labels=targets.to(self.device)).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def _labels(self, model: Any, texts: list[str]) -> list[int]:
+        """Predict in order of length, so that little padding is computed."""
+        model.eval()
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = [0] * len(texts)
+        for start in range(0, len(order), _EVALUATION_BATCH):
+            batch = order[start : start + _EVALUATION_BATCH]
+            logits = model(**self._encode([texts[i] for i in batch])).logits
+            for i, label in zip(batch, logits.argmax(-1).tolist(), strict=True):
+                found[i] = label
+        return found
+
+    def _encode(self, texts: list[str]) -> dict[str, Tensor]:
+        limit = min(self.protocol.max_tokens, self.tokenizer.model_max_length)
+        batch = self.tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+
+def _macro_f1(gold: list[int], found: list[int], n_labels: int) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(gold, found, labels=list(range(n_labels)), average="macro", zero_division=0))

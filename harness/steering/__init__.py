@@ -1,0 +1,1 @@
+"""The steering engine: models, activations, interventions, hooks."""

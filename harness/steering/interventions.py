@@ -1,0 +1,90 @@
+"""Interventions as data: what a fitted method leaves, and the file it is kept in. No torch here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.files import canonical_json, write_bytes
+
+Site = Literal["layer_output"]
+Operation = Literal["add"]
+Unit = Literal["residual", "raw"]
+Positions = Literal["all", "prompt", "generated"]
+
+SCHEMA = 1
+_HEADER = "steerboard"
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """One change to the forward pass: at ``layer_output`` of ``layer``, h becomes h + s x vector.
+
+    ``vector``: float32, shape [hidden size]. s is ``strength`` (unit ``raw``) or ``strength`` x
+    ``residual_norm`` (unit ``residual``). Layers count from 0; the output of layer l is the residual
+    stream after it. ``positions``: ``all``, ``prompt`` (before the first new token is predicted) or
+    ``generated`` (from the position that predicts it); padding is never steered.
+    """
+
+    site: Site
+    layer: int
+    operation: Operation
+    vector: NDArray[np.float32]
+    strength: float
+    unit: Unit
+    residual_norm: float
+    positions: Positions = "all"
+
+    @property
+    def raw_strength(self) -> float:
+        """The factor of the vector in units of the hidden state."""
+        return self.strength * (self.residual_norm if self.unit == "residual" else 1.0)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """The interventions of a fitted method, none for unsteered, and how they came about."""
+
+    interventions: tuple[Intervention, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_steering(path: Path, steering: Steering) -> None:
+    """Write a steering file: safetensors, everything but the tensors as JSON in its header."""
+    from safetensors.numpy import save
+
+    items = []
+    tensors = {}
+    for i, item in enumerate(steering.interventions):
+        tensors[f"intervention.{i}"] = np.ascontiguousarray(item.vector, dtype=np.float32)
+        fields = {k: v for k, v in vars(item).items() if k != "vector"}
+        items.append({**fields, "tensor": f"intervention.{i}"})
+    header = {"schema": SCHEMA, "interventions": items, "provenance": steering.provenance}
+    write_bytes(path, save(tensors, metadata={_HEADER: canonical_json(header)}))
+
+
+def load_steering(path: Path) -> Steering:
+    """Read a steering file; ``UserError`` where it is foreign, broken or of a newer schema."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
+    if header.get("schema", 0) > SCHEMA:
+        raise UserError(f"{path} has a newer schema ({header['schema']}). Upgrade steerboard.")
+    interventions = []
+    for item in header["interventions"]:
+        vector = tensors[item.pop("tensor")]
+        if not np.isfinite(vector).all():
+            raise UserError(f"{path} holds a vector that is not finite. Fit it again.")
+        interventions.append(Intervention(vector=vector, **item))
+    return Steering(tuple(interventions), header["provenance"])

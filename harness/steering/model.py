@@ -1,0 +1,120 @@
+"""Loading a causal language model and finding its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.checkpoints import Checkpoint
+from harness.errors import UserError
+from harness.steering.hooks import SteeringHooks
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str | None = None) -> str:
+    """Return the device to run on: the one asked for, else the first GPU, else the CPU."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(chosen).type
+    except RuntimeError:
+        raise UserError(f"unknown device {chosen!r}; valid: cpu, cuda, cuda:0, mps.") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {chosen!r} is not available here; use --device cpu.")
+    return chosen
+
+
+def choose_dtype(device: str, checkpoint: Checkpoint) -> str:
+    """Return the precision to run in: float32 on the CPU, else the checkpoint's own."""
+    if torch.device(device).type == "cpu":
+        return "float32"
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(checkpoint.folder)
+    stored = str(config.dtype or torch.bfloat16).removeprefix("torch.")
+    return stored if stored in DTYPES else "bfloat16"
+
+
+class SteerableModel:
+    """A loaded causal LM with its tokenizer, its decoder layers and the always-on steering hooks."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.layers = find_layers(model)
+        self.hooks = SteeringHooks(self.layers)
+        model.eval()
+        model.requires_grad_(False)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go: the device of the embeddings."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest sequence the model takes, None where its config does not say."""
+        config = self.model.config.get_text_config()
+        length: int | None = getattr(config, "max_position_embeddings", None)
+        return length
+
+    def encode(self, texts: list[str], special_tokens: bool, side: str) -> dict[str, torch.Tensor]:
+        """Return ``input_ids`` and ``attention_mask``, [texts, longest], padded on ``side``."""
+        batch = self.tokenizer(
+            texts,
+            add_special_tokens=special_tokens,
+            padding=True,
+            padding_side=side,
+            return_tensors="pt",
+        )
+        return {
+            "input_ids": batch["input_ids"].to(self.device),
+            "attention_mask": batch["attention_mask"].to(self.device),
+        }
+
+
+def find_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the decoder layers, in order; ``UserError`` where the architecture shows none."""
+    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    for name in ("layers", "h"):
+        layers = getattr(decoder, name, None)
+        if isinstance(layers, nn.ModuleList) and len(layers):
+            return layers
+    raise UserError(
+        f"no decoder layers found in {type(model).__name__}; steering needs a decoder-only model."
+    )
+
+
+def load_model(
+    checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None
+) -> SteerableModel:
+    """Load a checkpoint from safetensors, without running code that comes with it.
+
+    ``device_map`` (such as ``auto``) spreads a large model over several GPUs and then decides
+    the device. Raises ``UserError`` where the files are no causal language model.
+    """
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    transformers.utils.logging.disable_progress_bar()
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            **({"device_map": device_map} if device_map else {}),
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {first:.200}") from None
+    if not device_map:
+        model.to(device)
+    return SteerableModel(model, tokenizer)

@@ -1,0 +1,168 @@
+"""The run folder: where every file of a run lies, written atomically, read with checks."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from harness.errors import UserError
+from harness.files import (
+    read_json,
+    read_json_gz,
+    read_jsonl,
+    write_json,
+    write_json_gz,
+    write_jsonl,
+)
+from harness.records import (
+    SCHEMA,
+    CellScores,
+    CellStatus,
+    Generation,
+    Manifest,
+    Versioned,
+)
+from harness.steering.interventions import Steering, load_steering, save_steering
+from harness.suite import explain
+
+File = TypeVar("File", bound=Versioned)
+
+
+class Run:
+    """One run folder. Nothing in it is ever edited but the manifest, which grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest lies."""
+        return self.path / "manifest.json"
+
+    def exists(self) -> bool:
+        """Say whether the folder already holds a run."""
+        return self.manifest_path.is_file()
+
+    def manifest(self) -> Manifest:
+        """Return the manifest; ``UserError`` where the folder holds no readable run."""
+        if not self.exists():
+            raise UserError(
+                f"{self.path} holds no run (no manifest.json). "
+                "Give the folder that 'steerboard run --run DIR' made."
+            )
+        return _read(self.manifest_path, Manifest)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the manifest."""
+        write_json(self.manifest_path, manifest.to_json())
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one writing process; freed by the system when the process dies."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}. Choose another --run folder."
+            ) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise UserError(
+                f"{self.path} is in use by another steerboard. Wait for it, or use another --run."
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def cell(self, cell_id: str) -> Path:
+        """Return the folder of a cell."""
+        return self.path / "cells" / cell_id
+
+    def cell_ids(self) -> list[str]:
+        """Return the ids of all cells that have a status, sorted."""
+        return sorted(path.parent.name for path in self.path.glob("cells/*/status.json"))
+
+    def status(self, cell_id: str) -> CellStatus | None:
+        """Return how a cell ended, None where it never did."""
+        path = self.cell(cell_id) / "status.json"
+        return _read(path, CellStatus) if path.is_file() else None
+
+    def finished(self, cell_id: str) -> bool:
+        """Say whether a cell needs no more generation."""
+        status = self.status(cell_id)
+        return status is not None and status.state == "ok" and self._generations_path(cell_id).is_file()
+
+    def write_cell(self, cell_id: str, status: CellStatus, texts: list[Generation]) -> None:
+        """Write a cell's texts, then its status: a cell with a status is whole."""
+        if texts:
+            rows = (text.model_dump(mode="json") for text in texts)
+            write_jsonl(self._generations_path(cell_id), rows)
+        write_json(self.cell(cell_id) / "status.json", status.to_json())
+
+    def generations(self, cell_id: str) -> list[Generation]:
+        """Return the texts of a cell; ``UserError`` names a foreign or broken line."""
+        path = self._generations_path(cell_id)
+        texts = []
+        for number, row in enumerate(read_jsonl(path), 1):
+            try:
+                texts.append(Generation.model_validate(row))
+            except ValidationError as error:
+                raise UserError(f"{path}, line {number}: {explain(error)}. Not ours?") from None
+        return texts
+
+    def generations_digest(self, cell_id: str) -> str:
+        """Return the SHA-256 of the file of texts."""
+        return hashlib.sha256(self._generations_path(cell_id).read_bytes()).hexdigest()
+
+    def scores(self, cell_id: str) -> CellScores | None:
+        """Return the scores of a cell, None where it was never scored."""
+        path = self.cell(cell_id) / "scores.json"
+        return _read(path, CellScores) if path.is_file() else None
+
+    def write_scores(self, scores: CellScores, predictions: dict[str, Any]) -> None:
+        """Write per-example predictions (compressed), then the scores."""
+        folder = self.cell(scores.cell_id)
+        write_json_gz(folder / "predictions.json.gz", predictions)
+        write_json(folder / "scores.json", scores.to_json())
+
+    def predictions(self, cell_id: str) -> dict[str, Any]:
+        """Return classifier -> classifier seed -> predicted label index per test text."""
+        return read_json_gz(self.cell(cell_id) / "predictions.json.gz")
+
+    def steering_path(self, steering_id: str) -> Path:
+        """Where a fitted steering lies."""
+        return self.path / "steering" / f"{steering_id}.safetensors"
+
+    def steering(self, steering_id: str) -> Steering | None:
+        """Return a fitted steering, None where it was never fitted."""
+        path = self.steering_path(steering_id)
+        return load_steering(path) if path.is_file() else None
+
+    def write_steering(self, steering_id: str, steering: Steering) -> None:
+        """Write a fitted steering."""
+        save_steering(self.steering_path(steering_id), steering)
+
+    def _generations_path(self, cell_id: str) -> Path:
+        return self.cell(cell_id) / "generations.jsonl"
+
+
+def _read(path: Path, kind: type[File]) -> File:
+    body = read_json(path, SCHEMA)
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is not a {kind.__name__.lower()} of steerboard: {explain(error)}. "
+            "Remove it and run the same command again."
+        ) from None

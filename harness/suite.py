@@ -1,0 +1,305 @@
+"""Suites and their tasks: what is generated, how it is prompted, sampled and scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import UserError, unknown
+from harness.files import digest, read_text
+
+Split = Literal["train", "validation", "test"]
+
+
+class Part(BaseModel):
+    """A part of a suite file; unknown keys are errors, so that a typing mistake is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TaskSize(Part):
+    """How many texts a cell of the task holds, per label."""
+
+    texts_per_label: int = Field(gt=0)
+
+
+class Sampling(Part):
+    """How texts are drawn. ``max_attempts`` bounds the draws of one text, the first included."""
+
+    temperature: float = Field(gt=0)
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(gt=0)
+    max_attempts: int = Field(gt=0)
+
+
+class FewShot(Part):
+    """Demonstrations: ``shots`` drawn with ``seed`` from the ``pool`` shortest texts of a label."""
+
+    shots: int = Field(gt=0)
+    pool: int = Field(gt=0)
+    seed: int
+
+
+class Vectors(Part):
+    """Text for vectors: translation ``systems`` in order of preference, else word noise."""
+
+    systems: list[str]
+    word_noise: float = Field(gt=0, lt=1)
+
+
+class ClassifierProtocol(Part):
+    """Fine-tuning of the downstream encoder (arXiv 2606.18389, ``finetune.py``)."""
+
+    seeds: list[int] = Field(min_length=1)
+    dropout: float = Field(ge=0, lt=1)
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    max_epochs: int = Field(gt=0)
+    patience: int = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+
+
+class DistinctSettings(Part):
+    """Fixed number of bigrams per subsample, and how many subsamples are averaged."""
+
+    budget: int = Field(gt=0)
+    subsamples: int = Field(gt=0)
+
+
+class ChrfSettings(Part):
+    """Fixed number of reference texts per scored text."""
+
+    references: int = Field(gt=0)
+
+
+class FidelitySettings(Part):
+    """Parallel sentences per language that train the language identifier, at most."""
+
+    texts_per_language: int = Field(gt=0)
+
+
+class Metrics(Part):
+    """Settings of the metrics that need any."""
+
+    distinct_2: DistinctSettings
+    self_chrf: ChrfSettings
+    language_fidelity: FidelitySettings
+
+
+class Task(Part):
+    """One task in one language, read from a YAML that lm-eval loads too.
+
+    ``prompts`` maps a setting to a template with the fields ``{label}``, ``{language}`` and, for
+    few-shot, ``{examples}``. ``fields`` and ``label_map`` say how the hub's rows are read.
+    """
+
+    name: str
+    language: str
+    labels: list[str]
+    prompts: dict[str, str]
+    dataset_path: str
+    dataset_name: str | None = None
+    revision: str | None = None
+    splits: dict[Split, str | None]
+    fields: dict[str, str]
+    label_map: dict[str, str] = {}
+    parallel: bool = False
+
+
+class Suite(Part):
+    """A versioned definition of what is measured. ``root`` is the folder of the suite file."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    version: int
+    description: str
+    languages: list[str] = Field(min_length=1)
+    reference_language: str
+    tasks: dict[str, TaskSize] = Field(min_length=1)
+    settings: list[Literal["zero-shot", "few-shot"]] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    methods: list[str | dict[str, dict[str, Any]]] = Field(min_length=1)
+    sampling: Sampling
+    few_shot: FewShot
+    vectors: Vectors
+    classifiers: list[str] = Field(min_length=1)
+    classifier_protocol: ClassifierProtocol
+    metrics: Metrics
+    data: str | None = None
+    model: str | None = None
+
+    root: Path = Field(default=Path(), exclude=True)
+    definitions: dict[str, dict[str, Task]] = Field(default={}, exclude=True)
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Suite:
+        for field in ("languages", "seeds", "settings"):
+            values = getattr(self, field)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{field} holds a value twice: {values}")
+        return self
+
+    def task(self, task: str, language: str) -> Task:
+        """Return one task of the suite; ``UserError`` names the valid ones."""
+        if task not in self.definitions:
+            raise unknown("task", task, self.definitions)
+        if language not in self.definitions[task]:
+            raise unknown("language", language, self.definitions[task])
+        return self.definitions[task][language]
+
+    def folder(self, field: Literal["data", "model"]) -> Path | None:
+        """Return the folder that the suite ships for ``field``, or None where it ships none."""
+        relative = getattr(self, field)
+        return self.root / relative if relative else None
+
+    def dump(self) -> dict[str, Any]:
+        """Return the suite with its tasks as plain JSON: what a manifest keeps."""
+        body = self.model_dump(mode="json", by_alias=True)
+        body["definitions"] = {
+            task: {code: item.model_dump(mode="json") for code, item in by_language.items()}
+            for task, by_language in self.definitions.items()
+        }
+        return body
+
+    @property
+    def hash(self) -> str:
+        """Hash of the whole definition: rows of different hashes never share a table."""
+        return digest(self.dump(), 16)
+
+    def text_protocol(self, task: str, language: str) -> str:
+        """Hash of what the suite contributes to the texts of a cell: prompts, sampling, shots."""
+        definition = self.task(task, language)
+        return digest(
+            {
+                "prompts": definition.prompts,
+                "labels": definition.labels,
+                "sampling": self.sampling.model_dump(),
+                "few_shot": self.few_shot.model_dump(),
+                "vectors": self.vectors.model_dump(),
+                "languages": [*self.languages, self.reference_language],
+            },
+            16,
+        )
+
+
+def tasks_root() -> Path:
+    """Return the folder of the shipped suites: inside the wheel, else beside the package."""
+    package = Path(__file__).parent
+    installed = package / "_tasks"
+    return installed if installed.is_dir() else package.parent / "tasks"
+
+
+def suite_files() -> dict[str, Path]:
+    """Return the shipped suites, by name."""
+    return {path.stem: path for path in sorted(tasks_root().glob("*.yaml"))}
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Load a shipped suite by name, or a suite file by path.
+
+    Raises ``UserError`` for an unknown name, broken YAML and invalid fields.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        shipped = suite_files()
+        if name_or_path not in shipped:
+            raise unknown("suite", name_or_path, shipped, "Or give the path of a suite's .yaml.")
+        path = shipped[name_or_path]
+    body = _read_yaml(path)
+    try:
+        suite = Suite.model_validate(body)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+    root = path.parent
+    folders = root if (root / next(iter(suite.tasks))).is_dir() else tasks_root()
+    definitions = {task: _load_tasks(folders / task, task, suite) for task in suite.tasks}
+    return suite.model_copy(update={"root": root, "definitions": definitions})
+
+
+def restore_suite(body: dict[str, Any]) -> Suite:
+    """Rebuild a suite from a manifest's dump; ``UserError`` where the dump is not one."""
+    fields = {key: value for key, value in body.items() if key != "definitions"}
+    try:
+        suite = Suite.model_validate(fields)
+        definitions = {
+            task: {code: Task.model_validate(item) for code, item in by_language.items()}
+            for task, by_language in body["definitions"].items()
+        }
+    except (ValidationError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"the manifest's suite is not readable: {explain(error)}") from None
+    return suite.model_copy(update={"definitions": definitions})
+
+
+def explain(error: Exception) -> str:
+    """Return a validation error as one line: the first problem and how many more there are."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    problems = error.errors()
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"]) or "(top)"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place}: {first['msg']}, got {first['input']!r:.80}{more}"
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Safe YAML; lm-eval's ``!function`` tags stay text, nothing is imported."""
+
+
+def _function_tag(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+_TaskLoader.add_constructor("!function", _function_tag)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        body = yaml.load(read_text(path), Loader=_TaskLoader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {problem:.200}") from None
+    if not isinstance(body, dict):
+        raise UserError(f"{path} holds no YAML mapping. See tasks/mini.yaml for an example.")
+    return body
+
+
+def _load_tasks(folder: Path, task: str, suite: Suite) -> dict[str, Task]:
+    """Read a task in every language, and in the reference language where that is defined."""
+    codes = [*suite.languages]
+    if (folder / f"{suite.reference_language}.yaml").is_file():
+        codes.append(suite.reference_language)
+    return {code: _load_task(folder / f"{code}.yaml", task) for code in dict.fromkeys(codes)}
+
+
+def _load_task(path: Path, task: str) -> Task:
+    body = _read_yaml(path)
+    if "include" in body:
+        base = _read_yaml(path.parent / body.pop("include"))
+        metadata = {**base.get("metadata", {}), **body.get("metadata", {})}
+        body = {**base, **body, "metadata": metadata}
+    metadata = body.get("metadata", {})
+    try:
+        return Task(
+            name=task,
+            language=metadata["language"],
+            labels=metadata["labels"],
+            prompts=metadata["prompts"],
+            dataset_path=body["dataset_path"],
+            dataset_name=body.get("dataset_name"),
+            revision=(body.get("dataset_kwargs") or {}).get("revision"),
+            splits={
+                "train": body["training_split"],
+                "validation": body.get("validation_split"),
+                "test": body["test_split"],
+            },
+            fields=metadata["fields"],
+            label_map=metadata.get("label_map", {}),
+            parallel=metadata.get("parallel", False),
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: the key {error} is missing. Compare tasks/topic/am.yaml.") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None

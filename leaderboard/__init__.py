@@ -1,0 +1,1 @@
+"""The board: from result files to one HTML page."""
