@@ -66,11 +66,25 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"the folder {folder} holds no model: config.json: {error}") from None
     if not isinstance(config, dict) or "model_type" not in config:
         raise UserError(f"the folder {folder} holds no model: config.json names no model_type.")
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         raise UserError(
             f"the folder {folder} holds no model: no *.safetensors file. Other weight formats are "
             "not loaded, since they may run code; convert them first."
         )
+    for path in weights:
+        _check_weights(path)
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse a file whose header does not fit its length, such as half a download."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or not safetensors ({error}). Get it again.") from None
 
 
 def _fingerprint(folder: Path) -> str:

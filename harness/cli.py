@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from harness.errors import UserError, unknown
@@ -27,6 +26,8 @@ app = typer.Typer(
 )
 board_app = typer.Typer(help="Build the leaderboard page.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(board_app, name="board")
+
+_UsageError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this typer keeps it
 
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
@@ -176,7 +177,7 @@ def list_(
     """List what there is: methods, suites, tasks or languages."""
     from harness import listing
 
-    makers = {
+    makers: dict[str, Callable[[], listing.Lines]] = {
         "methods": lambda: listing.methods(plugin or []),
         "suites": listing.suites,
         "tasks": lambda: listing.tasks(suite),
@@ -194,9 +195,12 @@ def main() -> None:
         code = app(standalone_mode=False)
     except UserError as error:
         _fail(str(error), 2)
-    except click.ClickException as error:
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            raise SystemExit(2) from None
         _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; finished cells are kept, run the same command again to go on", 130)
     except BrokenPipeError:  # such as: steerboard list methods | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -219,12 +223,13 @@ def _console() -> Console:
 def _run(options: Options) -> tuple[Path, bool]:
     """Generate and score; return the folder and whether any cell failed."""
     from harness.run.generating import Generator
-    from harness.run.options import prepare
+    from harness.run.options import prepare, record
     from harness.run.scoring import Scorer
 
     console = _console()
     prepared = prepare(options)
     with prepared.run.lock():
+        record(prepared, options)
         generator = Generator(prepared, console, options.device, options.device_map, options.batch_size)
         states = generator.run()
         Scorer(prepared, console).run()

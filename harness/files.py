@@ -53,10 +53,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt, too, leaves nothing behind
         with contextlib.suppress(OSError):
             if temporary:
                 Path(temporary).unlink()
+        if not isinstance(error, OSError):
+            raise
         raise UserError(
             f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
         ) from error
@@ -87,7 +89,7 @@ def read_json_gz(path: Path) -> dict[str, Json]:
     """Return the object of a gzipped JSON file; ``UserError`` where it is broken or not ours."""
     try:
         value = json.loads(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable ({error}). Delete it and run again.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
@@ -115,6 +117,8 @@ def read_json(path: Path, schema: int | None = None) -> dict[str, Json]:
             f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it is truncated or not "
             "ours. Delete it and run the same command again."
         ) from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply; not ours.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
     if schema is not None:
@@ -145,6 +149,8 @@ def read_jsonl(path: Path) -> list[dict[str, Json]]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from None
+        except RecursionError:
+            raise UserError(f"{path}, line {number}: nested too deeply.") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number}: a JSON {type(row).__name__}, not an object.")
         rows.append(row)

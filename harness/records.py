@@ -152,6 +152,7 @@ class Manifest(Versioned):
     entries: list[Entry] = []
     selection: Selection
     plugins: list[str] = []
+    method_notes: dict[str, str] = {}
     versions: dict[str, str] = {}
     git_commit: str | None = None
     device: str = ""

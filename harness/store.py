@@ -91,7 +91,7 @@ class Run:
 
     def cell_ids(self) -> list[str]:
         """Return the ids of all cells that have a status, sorted."""
-        return sorted(path.parent.name for path in self.path.glob("cells/*/status.json"))
+        return sorted(p.parent.name for p in self.path.glob("cells/*/status.json") if p.is_file())
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None where it never did."""

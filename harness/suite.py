@@ -277,10 +277,11 @@ def _load_tasks(folder: Path, task: str, suite: Suite) -> dict[str, Task]:
 def _load_task(path: Path, task: str) -> Task:
     body = _read_yaml(path)
     if "include" in body:
-        base = _read_yaml(path.parent / body.pop("include"))
-        metadata = {**base.get("metadata", {}), **body.get("metadata", {})}
-        body = {**base, **body, "metadata": metadata}
-    metadata = body.get("metadata", {})
+        base = _read_yaml(path.parent / str(body.pop("include")))
+        body = {**base, **body, "metadata": {**_metadata(base), **_metadata(body)}}
+    metadata = _metadata(body)
+    if metadata.get("language", path.stem) != path.stem:
+        raise UserError(f"{path}: the metadata name the language {metadata['language']!r}.")
     try:
         return Task(
             name=task,
@@ -303,3 +304,8 @@ def _load_task(path: Path, task: str) -> Task:
         raise UserError(f"{path}: the key {error} is missing. Compare tasks/topic/am.yaml.") from None
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error)}") from None
+
+
+def _metadata(body: dict[str, Any]) -> dict[str, Any]:
+    found = body.get("metadata")
+    return found if isinstance(found, dict) else {}

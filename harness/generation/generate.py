@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.corpus import normalise
 from harness.errors import UserError
@@ -101,32 +102,68 @@ def _generate(
     keys: list[int],
 ) -> Iterator[dict[str, Any]]:
     """Run one batch; yield text, token counts and finish reason per row."""
+    distinct = list(dict.fromkeys(inputs))
+    encoded = model.encode(distinct, special_tokens=False, side="left")
+    rows = torch.tensor([distinct.index(text) for text in inputs], device=model.device)
+    width = encoded["input_ids"].shape[1]
+    config = _greedy(model, _room(model, width, sampling.max_new_tokens))
+    sampler = KeyedSampler(keys, width, sampling.temperature, sampling.top_p)
+    with torch.inference_mode():
+        cache = _prefill(model, encoded, steering, rows)
+        repeated = {name: tensor[rows] for name, tensor in encoded.items()}
+        with model.hooks.steer([steering] * len(inputs), repeated["attention_mask"]):
+            output = model.model.generate(
+                **repeated,
+                generation_config=config,
+                logits_processor=[sampler],
+                past_key_values=cache,
+            )
+    ends = set(config.eos_token_id)
+    lengths = repeated["attention_mask"].sum(1).tolist()
+    for row, length in zip(output[:, width:].tolist(), lengths, strict=True):
+        yield {"n_prompt_tokens": length, **_finish(model.tokenizer, row, ends)}
+
+
+def _prefill(model: SteerableModel, encoded: dict[str, Tensor], steering: Steering, rows: Tensor) -> Any:
+    """Run each distinct prompt once, all but its last token; return the cache, a row per text.
+
+    The texts of a label share one prompt, so the prompt is read once and not once per text. None,
+    and generate then reads the prompts itself, where there is nothing to share or no usual cache.
+    """
+    mask = encoded["attention_mask"]
+    if mask.shape[1] < 2 or len(rows) == len(mask):
+        return None
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with model.hooks.steer([steering] * len(mask), mask):
+        output = model.model.get_decoder()(
+            input_ids=encoded["input_ids"][:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[:, :-1],
+            use_cache=True,
+        )
+    cache = output.past_key_values
+    if not hasattr(cache, "batch_select_indices"):
+        return None
+    cache.batch_select_indices(rows)
+    return cache
+
+
+def _greedy(model: SteerableModel, max_new_tokens: int) -> Any:
+    """Return the settings of a plain search whose one candidate per step is the sampler's draw."""
     from transformers import GenerationConfig
 
-    encoded = model.encode(inputs, special_tokens=False, side="left")
-    width = encoded["input_ids"].shape[1]
-    own = model.model.generation_config
-    stops = own.eos_token_id if own.eos_token_id is not None else model.tokenizer.eos_token_id
-    config = GenerationConfig(
+    own = model.model.generation_config.eos_token_id
+    stops = own if own is not None else model.tokenizer.eos_token_id
+    return GenerationConfig(
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,  # said here, or a checkpoint's own default would take its place
-        max_new_tokens=_room(model, width, sampling.max_new_tokens),
-        eos_token_id=stops,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops if isinstance(stops, list) else [stops],
         pad_token_id=model.tokenizer.pad_token_id,
         bos_token_id=model.tokenizer.bos_token_id,
         use_cache=True,
     )
-    sampler = KeyedSampler(keys, width, sampling.temperature, sampling.top_p)
-    with (
-        torch.inference_mode(),
-        model.hooks.steer([steering] * len(inputs), encoded["attention_mask"]),
-    ):
-        output = model.model.generate(**encoded, generation_config=config, logits_processor=[sampler])
-    ends = set(stops if isinstance(stops, list) else [stops])
-    lengths = encoded["attention_mask"].sum(1).tolist()
-    for row, length in zip(output[:, width:].tolist(), lengths, strict=True):
-        yield {"n_prompt_tokens": length, **_finish(model.tokenizer, row, ends)}
 
 
 def _finish(tokenizer: Any, tokens: list[int], ends: set[int]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def uniform(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
     """Return float64 numbers in (0, 1), shape of ``tokens`` [rows, n], for ``keys`` [rows]."""
     row = mix(keys ^ mix(torch.full_like(keys, step)))
     bits = mix(row[:, None] ^ mix(tokens))
-    return (_shift(bits, 11).to(torch.float64) + 0.5) * 2.0**-53
+    return (_shift(bits, 12).to(torch.float64) + 0.5) * 2.0**-52  # exact, so never 0 or 1
 
 
 class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
@@ -67,16 +67,19 @@ class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships
         """Return ``scores`` [rows, vocabulary] with all but the drawn token at minus infinity."""
         self.keys = self.keys.to(scores.device)
         step = input_ids.shape[1] - self.prompt_length
-        log_p = torch.log_softmax(scores.to(torch.float32) / self.temperature, dim=-1)
-        chosen = self._draw(log_p, step)
+        chosen = self._draw(scores.to(torch.float32) / self.temperature, step)
         left = torch.full_like(scores, -math.inf)
         return left.scatter_(1, chosen[:, None], 0.0)
 
-    def _draw(self, log_p: Tensor, step: int) -> Tensor:
-        values, tokens = torch.topk(log_p, min(_CANDIDATES, log_p.shape[1]), dim=-1)
-        if values.shape[1] < log_p.shape[1] and bool((values.exp().sum(-1) < self.top_p).any()):
-            values, tokens = torch.sort(log_p, dim=-1, descending=True, stable=True)
-        before = values.exp().to(torch.float64).cumsum(-1) - values.exp().to(torch.float64)
+    def _draw(self, scaled: Tensor, step: int) -> Tensor:
+        """Return the drawn token of every row of tempered logits [rows, vocabulary]."""
+        total = torch.logsumexp(scaled, dim=-1, keepdim=True)
+        values, tokens = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1)
+        mass = (values - total).exp().to(torch.float64)
+        if values.shape[1] < scaled.shape[1] and bool((mass.sum(-1) < self.top_p).any()):
+            values, tokens = torch.sort(scaled, dim=-1, descending=True, stable=True)
+            mass = (values - total).exp().to(torch.float64)
+        before = mass.cumsum(-1) - mass  # of all likelier tokens: 0 for the first, so one is left
         noise = -torch.log(-torch.log(uniform(self.keys, step, tokens)))
         perturbed = torch.where(before < self.top_p, values + noise, -math.inf)
         return tokens.gather(1, perturbed.argmax(-1, keepdim=True)).squeeze(1)

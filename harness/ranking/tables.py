@@ -78,12 +78,19 @@ class Cellset:
 @dataclass(frozen=True)
 class Value:
     """A mean over cells. ``spread``: standard deviation over the means of the generation seeds
-    (n - 1), None with fewer than two; ``gain``: mean paired difference to the baseline."""
+    (n - 1), None with fewer than two; ``gain``: mean paired difference to the baseline, None for the
+    baseline itself; ``n`` of ``expected`` cells have a value."""
 
     mean: float | None
     spread: float | None = None
     gain: float | None = None
     n: int = 0
+    expected: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Say whether every cell has a value; only then is there a mean."""
+        return self.n == self.expected > 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
                 lines.append(_line(place, score))
     columns = ["entry", "task", "language", "seed", "metric", "value"]
     frame = pd.DataFrame(lines, columns=columns)
+    frame = frame.drop_duplicates(columns[:-1], ignore_index=True)  # a reference of several runs counts once
     manifest = runs[0].manifest()
     names = _names(entries)
     rows = {name: _row(name, entry, names[name], manifest, cells, reasons) for name, entry in entries.items()}
@@ -217,7 +225,12 @@ def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) ->
 
 
 def _baseline(cellset: Cellset, part: pd.DataFrame, row: EntryRow) -> pd.DataFrame | None:
-    """Return the zero-shot lines of the row's model; of the only model for rows without one."""
+    """Return the zero-shot lines of the row's model; of the only model for rows without one.
+
+    None for the baseline itself, and where no single baseline fits.
+    """
+    if row.entry.method.name == BASELINE:
+        return None
     found = [
         other.id
         for other in cellset.entries.values()
@@ -230,13 +243,13 @@ def _baseline(cellset: Cellset, part: pd.DataFrame, row: EntryRow) -> pd.DataFra
 def _value(own: pd.DataFrame, base: pd.DataFrame | None, expected: int) -> Value:
     known = own.dropna(subset=["value"])
     if len(known) < expected or known.empty:
-        return Value(None, n=len(known))
+        return Value(None, n=len(known), expected=expected)
     means = known.groupby("seed")["value"].mean()
     spread = float(means.std(ddof=1)) if len(means) > 1 else None
     gain = None
-    if base is not None and not base.equals(own):
+    if base is not None:
         keys = ["task", "language", "seed"]
         pairs = known.merge(base.dropna(subset=["value"]), on=keys, suffixes=("", "_base"))
         if len(pairs) == len(known):
             gain = float((pairs["value"] - pairs["value_base"]).mean())
-    return Value(float(known["value"].mean()), spread, gain, len(known))
+    return Value(float(known["value"].mean()), spread, gain, len(known), expected)

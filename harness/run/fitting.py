@@ -66,7 +66,8 @@ class Fitter:
 
     def mean_states(self, texts: list[str]) -> MeanStates:
         """Return the mean hidden states of the model over ``texts``, run at most once per run."""
-        model = next(cell.key.model for cell in self.prepared.cells if cell.key.model)
+        model = self.prepared.model
+        assert model is not None
         name = digest([model.model_dump(mode="json"), texts], 16)
         if name not in self._means:
             path = self.prepared.run.path / "activations" / f"{name}.safetensors"

@@ -77,7 +77,7 @@ class Generator:
         state: State = "ok"
         reason = ""
         try:
-            method = self.prepared.methods[cell.key.method.model_dump_json()]
+            method = self.prepared.method(cell)
             skip = method.supports(self._context(cell))
             if skip is not None:
                 state, reason = "skipped", skip.reason
@@ -178,12 +178,12 @@ class Generator:
     def _load(self) -> SteerableModel:
         from harness.steering.model import choose_device, load_model
 
-        checkpoint = self.prepared.checkpoint
-        if checkpoint is None:
+        checkpoint, identity = self.prepared.checkpoint, self.prepared.model
+        if checkpoint is None or identity is None:
             raise UserError("this run has no model. Give --model.")
         device = choose_device(self.device)
-        self.console.print(f"loading {checkpoint.name} ({self.prepared.dtype}, {device})")
-        return load_model(checkpoint, self.prepared.dtype, device, self.device_map)
+        self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
+        return load_model(checkpoint, identity.dtype, device, self.device_map)
 
 
 def _is_infrastructure(error: Exception) -> bool:

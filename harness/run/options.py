@@ -16,10 +16,10 @@ from harness.cells import Cell, entry_id, entry_of, narrowed, plan, select
 from harness.checkpoints import Checkpoint, resolve_checkpoint
 from harness.corpus import Corpus
 from harness.data import LocalData, open_data
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod
 from harness.records import Entry, Manifest, ModelIdentity, Selection
-from harness.registry import Registry, load_registry, parse_methods
+from harness.registry import load_registry, parse_methods
 from harness.scoring.classifiers import Classifier, open_classifier
 from harness.store import Run
 from harness.suite import Suite, load_suite, restore_suite
@@ -50,7 +50,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to go: its folder, its text, its methods, its cells."""
+    """A run that is ready to go: its folder, its text, its methods, its cells.
+
+    ``methods`` is keyed by the JSON of a method's identity, as it stands in a cell's key.
+    """
 
     run: Run
     suite: Suite
@@ -59,7 +62,11 @@ class Prepared:
     methods: dict[str, SteeringMethod]
     cells: list[Cell]
     classifiers: list[Classifier]
-    dtype: str
+    model: ModelIdentity | None = None
+
+    def method(self, cell: Cell) -> SteeringMethod:
+        """Return the configured method of a cell."""
+        return self.methods[cell.key.method.model_dump_json()]
 
 
 def default_run(suite: Suite, model: str | None) -> Path:
@@ -69,27 +76,25 @@ def default_run(suite: Suite, model: str | None) -> Path:
 
 
 def prepare(options: Options) -> Prepared:
-    """Check everything that can be checked without loading a model, and write the manifest.
+    """Check everything that can be checked without loading a model; nothing is written yet.
 
-    Raises ``UserError`` for any bad option, and where the run folder holds a different run.
+    Raises ``UserError`` for any bad option.
     """
     suite = load_suite(options.suite)
     registry = load_registry(options.plugins)
-    warn_of(registry)
+    for problem in registry.problems:
+        print(f"warning: method not usable: {problem}", file=sys.stderr)
     specs = suite.methods if options.methods is None else options.methods
     methods = parse_methods(registry, specs)
-    selection = select(
-        suite, options.languages, options.tasks, options.settings, options.seeds, options.limit
-    )
+    selection = _selection(options, suite)
     corpus = Corpus(suite, open_data(suite, options.data))
     model = options.model or _shipped_model(suite)
     run = Run(options.run or default_run(suite, model))
-    old = run.manifest() if run.exists() else None
     needs_model = any(method.needs_model for method in methods)
     checkpoint = resolve_checkpoint(model, options.revision) if model and needs_model else None
-    identity = _identity(checkpoint, options, old)
-    specs_of = options.classifiers or suite.classifiers
-    classifiers = [open_classifier(spec, suite.classifier_protocol) for spec in specs_of]
+    identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
+    wanted = options.classifiers or suite.classifiers
+    classifiers = [open_classifier(spec, suite.classifier_protocol) for spec in wanted]
     cells = plan(suite, selection, methods, identity, corpus)
     if not cells:
         raise UserError(
@@ -97,11 +102,18 @@ def prepare(options: Options) -> Prepared:
             f"Methods: {', '.join(m.name for m in methods)}; "
             f"settings: {', '.join(selection.settings)}."
         )
-    manifest = _manifest(options, suite, corpus, identity, checkpoint, selection, cells)
-    run.write_manifest(_extend(old, manifest, run) if old else manifest)
     by_identity = {method.identity.model_dump_json(): method for method in methods}
-    dtype = identity.dtype if identity else "float32"
-    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, dtype)
+    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, identity)
+
+
+def record(prepared: Prepared, options: Options) -> None:
+    """Write the manifest, or extend the one that is there; call it with the run folder locked.
+
+    Raises ``UserError`` where the folder holds a run of another suite, model, data or size.
+    """
+    run = prepared.run
+    manifest = _manifest(prepared, options)
+    run.write_manifest(_extend(run.manifest(), manifest, run) if run.exists() else manifest)
 
 
 def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prepared:
@@ -128,13 +140,7 @@ def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prep
         status = run.status(cell_id)
         if status is not None:
             cells.append(Cell(status.cell))
-    return Prepared(run, suite, corpus, None, {}, cells, opened, "float32")
-
-
-def warn_of(registry: Registry) -> None:
-    """Tell on stderr of plug-ins that could not be used."""
-    for problem in registry.problems:
-        print(f"warning: method not usable: {problem}", file=sys.stderr)
+    return Prepared(run, suite, corpus, None, {}, cells, opened)
 
 
 def _shipped_model(suite: Suite) -> str | None:
@@ -146,6 +152,8 @@ def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | N
     """Return the model's identity; the precision of an earlier start of the run is kept."""
     if checkpoint is None:
         return None
+    if options.dtype not in {None, "float32", "bfloat16", "float16"}:
+        raise unknown("dtype", str(options.dtype), ["float32", "bfloat16", "float16"])
     dtype = options.dtype or (old.model.dtype if old and old.model else None)
     if dtype is None:
         from harness.steering.model import choose_device, choose_dtype
@@ -159,29 +167,27 @@ def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | N
     )
 
 
-def _manifest(
-    options: Options,
-    suite: Suite,
-    corpus: Corpus,
-    identity: ModelIdentity | None,
-    checkpoint: Checkpoint | None,
-    selection: Selection,
-    cells: list[Cell],
-) -> Manifest:
-    source = corpus.source
+def _selection(options: Options, suite: Suite) -> Selection:
+    return select(suite, options.languages, options.tasks, options.settings, options.seeds, options.limit)
+
+
+def _manifest(prepared: Prepared, options: Options) -> Manifest:
+    source, checkpoint = prepared.corpus.source, prepared.checkpoint
+    cells, methods = prepared.cells, prepared.methods.values()
     entries = {entry_id(entry_of(cell.key)): entry_of(cell.key) for cell in cells}
     return Manifest(
-        suite=suite.dump(),
-        suite_hash=suite.hash,
+        suite=prepared.suite.dump(),
+        suite_hash=prepared.suite.hash,
         suite_source=options.suite,
-        model=identity,
+        model=prepared.model,
         model_path=str(checkpoint.folder.resolve()) if checkpoint else None,
         data_source=str(source.root.resolve()) if isinstance(source, LocalData) else "hub",
         data_revisions=source.revisions,
         data_hashes={f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in cells},
         entries=list(entries.values()),
-        selection=selection,
+        selection=_selection(options, prepared.suite),
         plugins=[str(path) for path in options.plugins],
+        method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
         versions=_versions(),
         git_commit=_git_commit(),
         device=options.device or "auto",
@@ -216,6 +222,7 @@ def _extend(old: Manifest, new: Manifest, run: Run) -> Manifest:
             "model_path": new.model_path or old.model_path,
             "data_hashes": {**old.data_hashes, **new.data_hashes},
             "data_revisions": {**old.data_revisions, **new.data_revisions},
+            "method_notes": {**old.method_notes, **new.method_notes},
             "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
             "created": old.created,
             "commands": [*old.commands, *(c for c in new.commands if c not in old.commands)],

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from harness.cells import Cell
 from harness.corpus import Corpus
+from harness.errors import UserError
 from harness.files import digest
 from harness.records import CellScores, Score
 from harness.run.options import Prepared
@@ -74,6 +75,11 @@ class Scorer:
         run, key = self.prepared.run, cell.key
         generations = run.generations(cell.id)
         human = self._human_text(key.task, key.language)
+        if len(generations) != key.texts_per_label * len(human.labels):
+            raise UserError(
+                f"{run.cell(cell.id)} holds {len(generations)} texts, not {key.texts_per_label} for each "
+                f"of {len(human.labels)} labels. Delete this folder and run the same command again."
+            )
         scores = list(old.scores) if old else self._text_scores(cell)
         predictions = run.predictions(cell.id) if old else {}
         for classifier in missing:

@@ -139,6 +139,8 @@ def _change(protocol: ClassifierProtocol, options: list[str], spec: str) -> Clas
             raise unknown("option", name, ["seeds", *_OPTIONS], f"In classifier {spec!r}.")
         try:
             if name == "seeds":
+                if not 1 <= int(text) <= len(protocol.seeds):
+                    raise ValueError
                 fields["seeds"] = fields["seeds"][: int(text)]
             else:
                 field, convert = _OPTIONS[name]

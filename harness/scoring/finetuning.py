@@ -46,12 +46,16 @@ class EncoderTrainer:
         logging.disable_progress_bar()
         level = logging.get_verbosity()
         logging.set_verbosity_error()  # the head is new on purpose; no warning per seed
-        config = AutoConfig.from_pretrained(self.checkpoint.folder, num_labels=n_labels)
-        config.classifier_dropout = self.protocol.dropout
-        model = AutoModelForSequenceClassification.from_pretrained(
-            self.checkpoint.folder, config=config, dtype=torch.float32, use_safetensors=True
-        )
-        logging.set_verbosity(level)
+        try:
+            config = AutoConfig.from_pretrained(self.checkpoint.folder, num_labels=n_labels)
+            config.classifier_dropout = self.protocol.dropout
+            model = AutoModelForSequenceClassification.from_pretrained(
+                self.checkpoint.folder, config=config, dtype=torch.float32, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"{self.checkpoint.folder} holds no encoder: {error!s:.150}") from None
+        finally:
+            logging.set_verbosity(level)
         return model.to(self.device)
 
     def _fit(self, model: Any, train: Rows, human: Human, generator: torch.Generator) -> None:

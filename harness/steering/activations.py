@@ -74,12 +74,10 @@ def mean_states(
 
 
 def _run(model: SteerableModel, batch: list[str], side: str, sums: _Sums) -> int:
-    inputs = model.encode(batch, special_tokens=False, side=side)
-    limit = model.context_length
-    if limit and inputs["input_ids"].shape[1] > limit:
-        keep = slice(0, limit) if side == "right" else slice(-limit, None)
-        inputs = {name: tensor[:, keep] for name, tensor in inputs.items()}
+    inputs = model.encode(batch, special_tokens=False, side=side, limit=model.context_length)
     mask = inputs["attention_mask"]
+    if not mask.shape[1]:  # a batch of empty texts
+        return 0
     sums.mask = mask.bool()
     # Positions follow the mask: a bare forward would count padding on the left as text.
     positions = (mask.cumsum(1) - 1).clamp(min=0)

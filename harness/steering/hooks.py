@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +67,7 @@ class SteeringHooks:
 
     def _add(self, row: int, layer: int, item: Any, first: Tensor, width: int) -> None:
         """Add one intervention to the row's entry of the layer's table."""
-        vector = torch.from_numpy(item.vector).to(torch.float32) * item.raw_strength
+        vector = torch.from_numpy(np.array(item.vector, dtype=np.float32, order="C")) * item.raw_strength
         table = self._tables[layer]
         start, stop = _span(item.positions, int(first[row]), width)
         if table is None:
@@ -75,6 +76,8 @@ class SteeringHooks:
             self._stops[layer] = torch.full((len(first),), stop, dtype=torch.int64)
         starts, stops = self._starts[layer], self._stops[layer]
         assert starts is not None and stops is not None
+        if len(vector) != table.shape[1]:
+            raise UserError(f"vectors of two sizes at layer {layer}: {table.shape[1]} and {len(vector)}.")
         if table[row].any() and (int(starts[row]), int(stops[row])) != (start, stop):
             raise UserError("two interventions at one layer must share their positions.")
         starts[row], stops[row] = start, stop
@@ -84,13 +87,14 @@ class SteeringHooks:
         def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
             if self._tables[index] is None:
                 return output
+            inputs = (*args, *kwargs.values())
             if isinstance(output, Tensor):
-                return self._steered(index, output, kwargs)
-            return (self._steered(index, output[0], kwargs), *output[1:])
+                return self._steered(index, output, inputs)
+            return (self._steered(index, output[0], inputs), *output[1:])
 
         return hook
 
-    def _steered(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _steered(self, index: int, hidden: Tensor, inputs: tuple[Any, ...]) -> Tensor:
         """Return ``hidden`` [rows, positions, size] plus the table, inside each row's span."""
         table, start, stop = self._local(index, hidden)
         if hidden.ndim != 3 or hidden.shape[0] != table.shape[0]:
@@ -100,7 +104,7 @@ class SteeringHooks:
                 f"the vector has {table.shape[1]} numbers, the model's hidden size is "
                 f"{hidden.shape[2]}. Fit it on this model."
             )
-        position = self._offset(hidden, kwargs) + torch.arange(hidden.shape[1], device=hidden.device)
+        position = self._offset(hidden, inputs) + torch.arange(hidden.shape[1], device=hidden.device)
         inside = (position >= start[:, None]) & (position < stop[:, None])
         return hidden + inside[:, :, None].to(hidden.dtype) * table[:, None, :]
 
@@ -115,12 +119,13 @@ class SteeringHooks:
         return table, start, stop
 
     @staticmethod
-    def _offset(hidden: Tensor, kwargs: dict[str, Any]) -> int:
+    def _offset(hidden: Tensor, inputs: tuple[Any, ...]) -> int:
         """Index of the first position of this pass: 0 without a cache, else after what it held.
 
-        The layer has already written its keys when the hook runs.
+        The layer has already written its keys when the hook runs. Families differ in the cache's name
+        (``past_key_values``, ``layer_past``) and in whether it is named at all, so it is known by its kind.
         """
-        cache = kwargs.get("past_key_values")
+        cache = next((value for value in inputs if hasattr(value, "get_seq_length")), None)
         return int(cache.get_seq_length()) - hidden.shape[1] if cache is not None else 0
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.files import canonical_json, write_bytes
 
 Site = Literal["layer_output"]
@@ -18,6 +18,7 @@ Operation = Literal["add"]
 Unit = Literal["residual", "raw"]
 Positions = Literal["all", "prompt", "generated"]
 
+_WORDS = {"site": Site, "operation": Operation, "unit": Unit, "positions": Positions}
 SCHEMA = 1
 _HEADER = "steerboard"
 
@@ -30,6 +31,7 @@ class Intervention:
     ``residual_norm`` (unit ``residual``). Layers count from 0; the output of layer l is the residual
     stream after it. ``positions``: ``all``, ``prompt`` (before the first new token is predicted) or
     ``generated`` (from the position that predicts it); padding is never steered.
+    Raises ``UserError`` for a word that is none of these and for numbers that are not finite.
     """
 
     site: Site
@@ -40,6 +42,15 @@ class Intervention:
     unit: Unit
     residual_norm: float
     positions: Positions = "all"
+
+    def __post_init__(self) -> None:
+        for name, words in _WORDS.items():
+            if getattr(self, name) not in get_args(words):
+                raise unknown(name, str(getattr(self, name)), get_args(words))
+        if self.vector.ndim != 1:
+            raise UserError(f"the vector has shape {list(self.vector.shape)}, not [hidden size].")
+        if not np.isfinite([*self.vector, self.strength, self.residual_norm]).all():
+            raise UserError("the vector or its strength is not finite. Fit it again.")
 
     @property
     def raw_strength(self) -> float:
@@ -77,14 +88,12 @@ def load_steering(path: Path) -> Steering:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if header.get("schema", 0) > SCHEMA:
+            raise UserError(f"a newer schema ({header['schema']}). Upgrade steerboard.")
+        items = [{**item, "vector": tensors[item["tensor"]]} for item in header["interventions"]]
+        fields = [{name: value for name, value in item.items() if name != "tensor"} for item in items]
+        return Steering(tuple(Intervention(**item) for item in fields), header["provenance"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
-    if header.get("schema", 0) > SCHEMA:
-        raise UserError(f"{path} has a newer schema ({header['schema']}). Upgrade steerboard.")
-    interventions = []
-    for item in header["interventions"]:
-        vector = tensors[item.pop("tensor")]
-        if not np.isfinite(vector).all():
-            raise UserError(f"{path} holds a vector that is not finite. Fit it again.")
-        interventions.append(Intervention(vector=vector, **item))
-    return Steering(tuple(interventions), header["provenance"])

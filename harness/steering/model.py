@@ -63,13 +63,20 @@ class SteerableModel:
         length: int | None = getattr(config, "max_position_embeddings", None)
         return length
 
-    def encode(self, texts: list[str], special_tokens: bool, side: str) -> dict[str, torch.Tensor]:
-        """Return ``input_ids`` and ``attention_mask``, [texts, longest], padded on ``side``."""
+    def encode(
+        self, texts: list[str], special_tokens: bool, side: str, limit: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return ``input_ids`` and ``attention_mask``, [texts, longest], padded on ``side``.
+
+        A text of more than ``limit`` tokens is cut.
+        """
         batch = self.tokenizer(
             texts,
             add_special_tokens=special_tokens,
             padding=True,
             padding_side=side,
+            truncation=limit is not None,
+            max_length=limit,
             return_tensors="pt",
         )
         return {
@@ -112,7 +119,7 @@ def load_model(
             use_safetensors=True,
             **({"device_map": device_map} if device_map else {}),
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {first:.200}") from None
     if not device_map:

@@ -1,0 +1,217 @@
+"""What the tests of the engine share: tiny models of many families, a tokenizer, text made by hand.
+
+The models have random weights and are built here from their configs, so nothing is downloaded and a
+family costs milliseconds. Torch is imported only by the tests that ask for a model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from harness.corpus import Corpus
+from harness.data import DataSource, Example, Sentence
+from harness.errors import UserError
+from harness.suite import Split, Suite, Task, load_suite
+
+if TYPE_CHECKING:
+    from harness.steering.interventions import Steering
+    from harness.steering.model import SteerableModel
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads only get into each other's way here
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+HIDDEN, LAYERS = 16, 3
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    "<|assistant|>{{ m['content'] }}{{ eos_token }}{% else %}<|user|>{{ m['content'] }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SENTENCES = [
+    "Write a review with positive sentiment in Amharic language.",
+    "ምግቡ በጣም ጥሩ ነበር።",
+    "האוכל היה טעים מאוד.",
+    "Output only the text and nothing else.",
+    "a b",
+]
+WIDE = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+GATED = {**WIDE, "intermediate_size": 24, "num_key_value_heads": 2, "max_position_embeddings": 256}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": GATED,
+    "gemma2": {**GATED, "head_dim": 4, "sliding_window": 8},
+    "qwen2": GATED,
+    "mistral": {**GATED, "sliding_window": 8},
+    "phi3": GATED,
+    "gpt2": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 256},
+    "gpt_neox": {**WIDE, "intermediate_size": 24, "max_position_embeddings": 256},
+    "bloom": {"hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": 4},  # returns tuples, as falcon does
+    "falcon": WIDE,
+}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the checkout with real text and larger stand-in models."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"NOT CHECKED: no folder {folder.name!r} beside the checkout, so no real text or model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_tokenizer() -> Callable[..., Any]:
+    """Train a byte-level BPE tokenizer on a handful of sentences; equal calls give equal tokenizers."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    def build(chat_template: str | None = TEMPLATE) -> Any:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        special = ["<pad>", "<s>", "</s>", "<|user|>", "<|assistant|>"]
+        trainer = trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(SENTENCES, trainer)
+        bos = [("<s>", 1)]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=bos)
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            bos_token="<s>",
+            eos_token="</s>",
+            extra_special_tokens=special[3:],
+            chat_template=chat_template,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def new_network() -> Callable[..., Any]:
+    """Build a random-weight causal LM of a family; equal calls give equal weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def build(family: str, seed: int = 0, **changes: Any) -> Any:
+        torch.manual_seed(seed)
+        special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
+        config = AutoConfig.for_model(family, vocab_size=300, **special, **{**FAMILIES[family], **changes})
+        return AutoModelForCausalLM.from_config(config).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def new_model(
+    new_network: Callable[..., Any], new_tokenizer: Callable[..., Any]
+) -> Callable[..., SteerableModel]:
+    """Build a steerable tiny model that a test may change as it likes."""
+    from harness.steering.model import SteerableModel
+
+    def build(family: str = "llama", **changes: Any) -> SteerableModel:
+        return SteerableModel(new_network(family, **changes), new_tokenizer())
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_models(new_model: Callable[..., SteerableModel]) -> dict[str, SteerableModel]:
+    """One steerable tiny model of every family. Leave them as they are."""
+    return {family: new_model(family) for family in FAMILIES}
+
+
+@pytest.fixture(params=FAMILIES)
+def each_model(request: pytest.FixtureRequest, tiny_models: dict[str, SteerableModel]) -> SteerableModel:
+    """The tiny models, one after the other."""
+    return tiny_models[request.param]
+
+
+@pytest.fixture(scope="session")
+def direction() -> Any:
+    """A vector of the tiny models' hidden size, with norm about 4."""
+    return np.random.default_rng(5).normal(size=HIDDEN).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def steer(direction: Any) -> Callable[..., Steering]:
+    """Return the steering that adds ``direction`` at layer 1, or what the test says instead."""
+    from harness.steering.interventions import Intervention, Steering
+
+    def build(**changes: Any) -> Steering:
+        fields = {
+            "site": "layer_output",
+            "layer": 1,
+            "operation": "add",
+            "vector": direction,
+            "strength": 2.0,
+            "unit": "raw",
+            "residual_norm": 1.0,
+            "positions": "all",
+        }
+        return Steering((Intervention(**{**fields, **changes}),))
+
+    return build
+
+
+class MemoryData(DataSource):
+    """Text that a test writes down: by (task, language, split), by language, by (system, language)."""
+
+    description = "memory"
+
+    def __init__(
+        self,
+        parallel: dict[str, list[Sentence]],
+        rows: dict[tuple[str, str, Split], list[Example]] | None = None,
+        degraded: dict[tuple[str, str], list[Sentence]] | None = None,
+    ) -> None:
+        self.revisions = {}
+        self._parallel, self._rows, self._degraded = parallel, rows or {}, degraded or {}
+
+    def rows(self, task: Task, split: Split) -> list[Example]:
+        return self._rows.get((task.name, task.language, split), [])
+
+    def parallel(self, language: str) -> list[Sentence]:
+        if language not in self._parallel:
+            raise UserError(f"no parallel text of {language!r}")
+        return self._parallel[language]
+
+    def degraded(self, system: str, language: str) -> list[Sentence] | None:
+        return self._degraded.get((system, language))
+
+    def fingerprint(self, task: Task, splits: Sequence[Split]) -> str:
+        return "memory"
+
+    def vector_fingerprint(self, languages: Sequence[str], systems: Sequence[str]) -> str:
+        return "memory"
+
+
+@pytest.fixture(scope="session")
+def mini() -> Suite:
+    """The suite that ships with the package."""
+    return load_suite("mini")
+
+
+@pytest.fixture(scope="session")
+def small_suite(mini: Suite) -> Suite:
+    """The mini suite in Amharic and Hebrew alone; English is the reference language."""
+    return mini.model_copy(update={"languages": ["am", "he"]})
+
+
+@pytest.fixture
+def corpus_of(small_suite: Suite) -> Callable[..., Corpus]:
+    """Return the corpus of text that the test writes down (see ``MemoryData``)."""
+
+    def build(*data: Any, suite: Suite = small_suite, **more: Any) -> Corpus:
+        return Corpus(suite, MemoryData(*data, **more))
+
+    return build

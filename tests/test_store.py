@@ -1,0 +1,232 @@
+"""The run folder: one writer at a time, cells that are whole or absent, and no file believed unread."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import environment, generations, key, names_below, toy_manifest
+
+from harness.cells import cell_id
+from harness.errors import UserError
+from harness.records import CellScores, CellStatus, Score
+from harness.steering.interventions import Intervention, Steering
+from harness.store import Run
+
+CELL = cell_id(key())
+TEXTS = generations({"positive": ["ሰላም", "שלום"], "negative": ["a", "b\u2028c"]})
+DOWNSTREAM = Score(
+    metric="macro_f1/tfidf", value=0.5, direction="up", unit="F1", signature="s", by_seed={"0": 0.5}
+)
+SCORES = CellScores(cell_id=CELL, generations_sha256="00", protocol="p", scores=[DOWNSTREAM])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with one finished and scored cell."""
+    run = Run(tmp_path / "run")
+    run.write_manifest(toy_manifest())
+    run.write_cell(CELL, CellStatus(cell=key(), state="ok"), TEXTS)
+    run.write_scores(SCORES, {"tfidf": {"0": [0, 1]}})
+    return run
+
+
+# What is written comes back
+
+
+def test_a_cell_comes_back_as_it_was_written(run):
+    assert run.cell_ids() == [CELL]
+    assert run.status(CELL).cell == key()
+    assert run.generations(CELL) == TEXTS
+    assert run.scores(CELL) == SCORES
+    assert run.predictions(CELL) == {"tfidf": {"0": [0, 1]}}
+
+
+def test_the_manifest_comes_back_as_it_was_written(run):
+    assert run.manifest() == toy_manifest()
+
+
+def test_every_json_file_carries_the_schema(run):
+    for name in ("manifest.json", f"cells/{CELL}/status.json", f"cells/{CELL}/scores.json"):
+        assert json.loads((run.path / name).read_text(encoding="utf-8"))["schema"] == 1
+
+
+def test_the_folder_is_laid_out_as_designed(run):
+    assert names_below(run.path) == [
+        f"cells/{CELL}/generations.jsonl",
+        f"cells/{CELL}/predictions.json.gz",
+        f"cells/{CELL}/scores.json",
+        f"cells/{CELL}/status.json",
+        "manifest.json",
+    ]
+
+
+def test_a_text_is_one_line_of_plain_json(run):
+    lines = (run.cell(CELL) / "generations.jsonl").read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 5 and lines[-1] == ""
+    assert json.loads(lines[0]) == {
+        "index": 0,
+        "label": "positive",
+        "text": "ሰላም",
+        "n_prompt_tokens": 0,
+        "n_new_tokens": 0,
+        "finish_reason": "reference",
+        "attempts": 1,
+        "duplicate": False,
+    }
+
+
+def test_steering_comes_back_as_it_was_written(run):
+    vector = np.array([0.6, 0.8], dtype=np.float32)
+    item = Intervention("layer_output", 1, "add", vector, 0.5, "residual", 4.0, "generated")
+    run.write_steering("abc", Steering((item,), {"rule": "by hand"}))
+    back = run.steering("abc")
+    assert back.provenance == {"rule": "by hand"}
+    assert back.interventions[0].raw_strength == 2.0
+    assert back.interventions[0].vector.tolist() == vector.tolist()
+    assert run.steering("none") is None
+
+
+# What counts as finished
+
+
+def test_a_cell_that_never_ran_has_nothing(run):
+    assert run.status("0000") is None
+    assert run.scores("0000") is None
+    assert not run.finished("0000")
+
+
+@pytest.mark.parametrize(
+    ("state", "finished"), [("ok", True), ("method_error", False), ("infra_error", False), ("skipped", False)]
+)
+def test_only_an_ok_cell_is_finished(run, state, finished):
+    run.write_cell(CELL, CellStatus(cell=key(), state=state), TEXTS)
+    assert run.finished(CELL) is finished
+
+
+def test_a_cell_without_its_texts_is_not_finished(run):
+    (run.cell(CELL) / "generations.jsonl").unlink()
+    assert not run.finished(CELL)
+
+
+def test_texts_without_a_status_are_no_cell(run):
+    (run.cell(CELL) / "status.json").unlink()
+    assert run.cell_ids() == []
+    assert not run.finished(CELL)
+
+
+def test_leftovers_of_a_killed_writer_are_no_cell(run):
+    (run.cell(CELL) / "status.json").rename(run.cell(CELL) / ".status.json.x7")
+    assert run.cell_ids() == []
+
+
+def test_the_status_is_written_after_the_texts(run, monkeypatch):
+    def broken(*arguments):
+        raise UserError("disk full")
+
+    monkeypatch.setattr("harness.store.write_jsonl", broken)
+    with pytest.raises(UserError):
+        run.write_cell("0001", CellStatus(cell=key(), state="ok"), TEXTS)
+    assert run.status("0001") is None
+
+
+# Files that are not ours
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("manifest.json", lambda run: run.manifest()),
+        (f"cells/{CELL}/status.json", lambda run: run.status(CELL)),
+        (f"cells/{CELL}/scores.json", lambda run: run.scores(CELL)),
+    ],
+    ids=["manifest", "status", "scores"],
+)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda old: old[: len(old) // 2], "truncated or not ours"),
+        (lambda old: "", "truncated or not ours"),
+        (lambda old: '{"name": "another program"}', "no integer 'schema'"),
+        (lambda old: '{"schema": 1, "name": "another program"}', "Extra inputs|Field required"),
+        (lambda old: old.replace('"schema": 1', '"schema": 2'), "Upgrade steerboard"),
+        (lambda old: "[]", "not an object"),
+    ],
+    ids=["truncated", "empty", "foreign", "foreign with a schema", "newer", "a list"],
+)
+def test_a_file_that_is_not_ours_is_one_line_that_names_it(run, name, read, spoil, words):
+    path = run.path / name
+    path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(UserError, match=words) as caught:
+        read(run)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"index": 0, "label": "po', r"line 3: not valid JSON"),
+        ('{"text": "a"}', r"line 3: index: Field required"),
+        ('{"index": 0, "label": "a", "text": "b", "finish_reason": "tired"}', r"line 3: finish_reason"),
+    ],
+)
+def test_a_text_that_is_not_ours_is_named_by_its_line(run, line, words):
+    path = run.cell(CELL) / "generations.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    path.write_text("\n".join([*lines[:2], line]), encoding="utf-8")
+    with pytest.raises(UserError, match=words):
+        run.generations(CELL)
+
+
+def test_predictions_that_are_not_ours_are_one_clear_error(run):
+    (run.cell(CELL) / "predictions.json.gz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="is not readable"):
+        run.predictions(CELL)
+
+
+def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"holds no run \(no manifest\.json\)"):
+        Run(tmp_path).manifest()
+
+
+# The lock
+
+
+def test_a_second_writer_is_refused(run):
+    with run.lock(), pytest.raises(UserError, match="is in use by another steerboard"), Run(run.path).lock():
+        pytest.fail("two writers at once")
+
+
+def test_the_lock_is_free_again_after_its_holder(run):
+    with run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(run):
+    code = (
+        "import sys, time; from pathlib import Path; from harness.store import Run\n"
+        "with Run(Path(sys.argv[1])).lock():\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    arguments = [sys.executable, "-c", code, str(run.path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment()) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="in use"), run.lock():
+            pytest.fail("two writers at once")
+        os.kill(holder.pid, signal.SIGKILL)
+    with run.lock():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    lock = Run(tmp_path / "file" / "run").lock()
+    with pytest.raises(UserError, match=r"cannot write .*Choose another --run"), lock:
+        pytest.fail("locked nothing")
