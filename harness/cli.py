@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +14,8 @@ from harness.errors import UserError, unknown
 if TYPE_CHECKING:
     from harness.records import State
     from harness.run.options import Options, Prepared
+
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     name="steerboard",
@@ -26,8 +27,6 @@ app = typer.Typer(
 )
 board_app = typer.Typer(help="Build the leaderboard page.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(board_app, name="board")
-
-_UsageError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this typer keeps it
 
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
@@ -92,7 +91,7 @@ def run(
     device_map: Annotated[
         str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 64,
 ) -> None:
     """Generate and score every cell of a suite. Run the same command again to go on.
 
@@ -192,20 +191,18 @@ def list_(
 def main() -> None:
     """Entry point: user errors become one line and exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="steerboard")
     except UserError as error:
         _fail(str(error), 2)
-    except _UsageError as error:
+    except typer.TyperException as error:  # bad options, and help where a command is missing
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())
+            print(message)
             raise SystemExit(2) from None
-        _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; finished cells are kept, run the same command again to go on", 130)
-    except BrokenPipeError:  # such as: steerboard list methods | head -1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        _fail(message, 2)
     else:
+        if code == _INTERRUPTED:
+            _fail("stopped; finished cells are kept, run the same command again to go on", code)
         raise SystemExit(code if isinstance(code, int) else 0)
 
 
@@ -223,14 +220,16 @@ def _console() -> Console:
 def _run(options: Options) -> tuple[Path, bool]:
     """Generate and score; return the folder and whether any cell failed."""
     from harness.run.generating import Generator
-    from harness.run.options import prepare, record
+    from harness.run.options import manifest_of, prepare
     from harness.run.scoring import Scorer
 
     console = _console()
     prepared = prepare(options)
     with prepared.run.lock():
-        record(prepared, options)
+        manifest = manifest_of(prepared, options)
         generator = Generator(prepared, console, options.device, options.device_map, options.batch_size)
+        generator.check()
+        prepared.run.write_manifest(manifest)
         states = generator.run()
         Scorer(prepared, console).run()
     _report(prepared, states)

@@ -206,11 +206,17 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
     import datasets
 
     datasets.disable_progress_bars()
-    table = datasets.load_dataset(folder, task.dataset_name)
+    try:
+        table = datasets.load_dataset(folder, task.dataset_name)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"missing data: {task.dataset_path} is not readable ({error!s:.120}).") from None
     loaded: dict[Split, list[Example]] = {}
     for split, name in task.splits.items():
         if name is not None and name in table:
             place = f"{task.dataset_path}, {name}"
+            lacking = sorted(set(task.fields.values()) - set(table[name].column_names))
+            if lacking:
+                raise UserError(f"{place}: has no column {', '.join(lacking)}.")
             mapped = (_map_row(row, task, i) for i, row in enumerate(table[name]))
             loaded[split] = [_example(row, task, place) for row in mapped if row]
     for needed in ("train", "test"):

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class BrokenFileError(UserError):
+    """A file of a run folder cannot be read: the folder needs a look, no method is at fault."""
+
+
 def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> UserError:
     """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested."""
     names = sorted(valid)

@@ -42,10 +42,9 @@ class Registry:
         """Take in the registered classes that ``module`` defines; return their names."""
         found = [
             value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, SteeringMethod)
-            and value.name
+            for value in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
+            if issubclass(value, SteeringMethod)
+            and vars(value).get("name")  # its own, not one inherited from the method it builds on
             and value.__module__ == module.__name__
         ]
         for cls in found:

@@ -146,6 +146,23 @@ def key(**changes: Any) -> CellKey:
     return CellKey(**{**fields, **changes})
 
 
+def small_suite(folder: Path, model: Path) -> Path:
+    """Write a suite of two languages with the mini suite's text, and very short texts of ``model``."""
+    text = (TASKS / "mini.yaml").read_text(encoding="utf-8")
+    for old, new in (
+        ("name: mini", "name: small"),
+        ("languages: [am, cs, da, de, he, id, jv, mt, sk, sl, su]", "languages: [am, he]"),
+        ("max_new_tokens: 64, max_attempts: 5", "max_new_tokens: 4, max_attempts: 2"),
+        ("data: mini/data", f"data: {MINI / 'data'}"),
+        ("model: mini/pocketlm", f"model: {model}"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 def byte_tokenizer(special: list[str]) -> Any:
     """Return a tokenizer of bytes: 256 tokens, after the special ones in the order given."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

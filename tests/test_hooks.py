@@ -67,7 +67,7 @@ def states(model: SteerableModel, rows: list[Steering], mask: Tensor = FULL) -> 
 def steered_positions(
     model: SteerableModel, prompts: list[list[int]], steering: Steering, new: int, **options: Any
 ):
-    """Greedily write ``new`` tokens after left-padded prompts; return per pass and row a string, x = steered."""
+    """Greedily write ``new`` tokens after left-padded prompts; return per pass and row where x was added."""
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])

@@ -108,7 +108,7 @@ def test_an_intervention_with_a_foreign_field_or_no_tensor_is_refused(tmp_path, 
 
 def test_safetensors_of_another_program_are_refused(tmp_path):
     save_file({"weight": np.ones(3, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="model.safetensors is not a steering file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not a steering file"):
         load_steering(tmp_path / "model.safetensors")
 
 
@@ -132,7 +132,7 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match="gone.safetensors"):
+    with pytest.raises(UserError, match=r"gone\.safetensors"):
         load_steering(tmp_path / "gone.safetensors")
 
 

@@ -37,7 +37,7 @@ def generate_cell(
     steering: Steering,
     sampling: Sampling,
     noise_key: NoiseKey,
-    batch_size: int = 32,
+    batch_size: int = 64,
     progress: Callable[[int], None] = lambda n: None,
 ) -> list[Generation]:
     """Return ``texts_per_label`` texts for every label of ``prompts``, in order.
@@ -48,6 +48,8 @@ def generate_cell(
     does not depend on ``batch_size``. ``progress`` is told the number of texts after every batch.
     """
     inputs = {label: render(model.tokenizer, prompt) for label, prompt in prompts.items()}
+    width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
+    room = _room(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
     slots = [Slot(label, i) for label in prompts for i in range(texts_per_label)]
     texts: dict[Slot, Generation] = {}
     open_slots = slots
@@ -55,7 +57,7 @@ def generate_cell(
         for start in range(0, len(open_slots), batch_size):
             batch = open_slots[start : start + batch_size]
             keys = [noise_key(slot.label, slot.index, attempt) for slot in batch]
-            written = _generate(model, [inputs[s.label] for s in batch], steering, sampling, keys)
+            written = _generate(model, [inputs[s.label] for s in batch], steering, sampling, keys, room)
             for slot, fields in zip(batch, written, strict=True):
                 texts[slot] = Generation(index=slot.index, label=slot.label, attempts=attempt + 1, **fields)
             progress(len(batch))
@@ -100,13 +102,14 @@ def _generate(
     steering: Steering,
     sampling: Sampling,
     keys: list[int],
+    max_new_tokens: int,
 ) -> Iterator[dict[str, Any]]:
     """Run one batch; yield text, token counts and finish reason per row."""
     distinct = list(dict.fromkeys(inputs))
     encoded = model.encode(distinct, special_tokens=False, side="left")
     rows = torch.tensor([distinct.index(text) for text in inputs], device=model.device)
     width = encoded["input_ids"].shape[1]
-    config = _greedy(model, _room(model, width, sampling.max_new_tokens))
+    config = _greedy(model, max_new_tokens)
     sampler = KeyedSampler(keys, width, sampling.temperature, sampling.top_p)
     with torch.inference_mode():
         cache = _prefill(model, encoded, steering, rows)
@@ -157,7 +160,6 @@ def _greedy(model: SteerableModel, max_new_tokens: int) -> Any:
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
-        repetition_penalty=1.0,  # said here, or a checkpoint's own default would take its place
         max_new_tokens=max_new_tokens,
         eos_token_id=stops if isinstance(stops, list) else [stops],
         pad_token_id=model.tokenizer.pad_token_id,

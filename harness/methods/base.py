@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class MethodConfig(BaseModel):
     """Typed, validated config of a method. Unknown fields are refused.
 
-    In a suite file or in ``--methods`` any field may be a list of values: that is the sweep.
+    In a suite file any field may be a list of values: that is the sweep.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

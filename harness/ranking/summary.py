@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
 from harness.ranking.tables import Cellset, EntryRow, Table, Value, table
 from harness.scoring.metrics import DISTINCT_2, LANGUAGE_FIDELITY, SELF_CHRF
@@ -48,7 +49,7 @@ def print_summary(console: Console, cellset: Cellset) -> None:
         others = [_of(part, row) for part in per_task]
         spread = f" ± {value.spread:.3f}" if value.spread is not None else ""
         grid.add_row(
-            row.name,
+            Text(row.name),  # not markup: a name may hold brackets
             *(plain(other.mean) for other in others),
             plain(value.mean) + spread,
             signed(value.gain),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.cells import Cell, steering_id
+from harness.errors import BrokenFileError
 from harness.files import digest, write_bytes
 from harness.methods.base import FitContext, SteeringMethod
 from harness.run.options import Prepared
@@ -25,7 +26,7 @@ class Fitter:
 
     prepared: Prepared
     model: SteerableModel
-    batch_size: int = 32
+    batch_size: int = 64
     _steering: dict[str, Steering] = field(default_factory=dict)
     _means: dict[str, MeanStates] = field(default_factory=dict)
 
@@ -87,10 +88,14 @@ def _save(path: Path, means: MeanStates) -> None:
 
 
 def _load(path: Path) -> MeanStates:
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     from harness.steering.activations import MeanStates
 
-    tensors = load_file(path)
-    n_tokens, n_texts = (int(n) for n in tensors["counts"])
-    return MeanStates(tensors["mean"], tensors["norm"], n_tokens, n_texts)
+    try:
+        tensors = load_file(path)
+        n_tokens, n_texts = (int(n) for n in tensors["counts"])
+        return MeanStates(tensors["mean"], tensors["norm"], n_tokens, n_texts)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise BrokenFileError(f"{path} holds no mean states ({error}). Delete it and run again.") from None

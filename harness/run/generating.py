@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell, noise_key
-from harness.errors import UserError
+from harness.errors import BrokenFileError, UserError
 from harness.files import digest
 from harness.methods.base import (
     CellContext,
@@ -37,17 +37,14 @@ class Generator:
     console: Console
     device: str | None = None
     device_map: str | None = None
-    batch_size: int = 32
+    batch_size: int = 64
     _fitter: Fitter | None = None
 
     def run(self) -> dict[State, int]:
         """Generate every unfinished cell; return how many cells are in which state."""
         run = self.prepared.run
-        open_cells = [cell for cell in self.prepared.cells if not run.finished(cell.id)]
+        open_cells = [cell for cell in self.prepared.cells if self._open(cell)]
         if open_cells:
-            self._check_data(open_cells)
-            if any(cell.key.model for cell in open_cells):
-                self._loaded()  # a bad checkpoint is one error now, not one in every cell
             with track(self.console, "generate", len(open_cells)) as tracker:
                 for cell in open_cells:
                     self._one(cell, tracker)
@@ -59,14 +56,27 @@ class Generator:
                 states[status.state] = states.get(status.state, 0) + 1
         return states
 
-    def _check_data(self, cells: list[Cell]) -> None:
-        """Read all text that will be needed, so that a gap shows now and not in an hour."""
+    def _open(self, cell: Cell) -> bool:
+        """Say whether a cell has work left: no texts yet, and not skipped for a reason that still holds."""
+        status = self.prepared.run.status(cell.id)
+        if status is not None and status.state == "skipped":
+            return self.prepared.method(cell).supports(self._context(cell)) is None
+        return not self.prepared.run.finished(cell.id)
+
+    def check(self) -> None:
+        """Read the text and load the model that open cells need, before the run is written down.
+
+        A gap shows now and not in an hour; a bad checkpoint is one error, not one in every cell.
+        """
         corpus = self.prepared.corpus
+        cells = [cell for cell in self.prepared.cells if self._open(cell)]
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):
                 corpus.split(task, language, split)
-        for language in corpus.vector_languages:
+        for language in corpus.vector_languages if cells else ():
             corpus.parallel(language)
+        if any(cell.key.model for cell in cells):
+            self._loaded()
 
     def _one(self, cell: Cell, tracker: Tracker) -> None:
         before = self.prepared.run.status(cell.id)
@@ -83,9 +93,11 @@ class Generator:
                 state, reason = "skipped", skip.reason
             else:
                 texts, extra = self._texts(cell, method, tracker)
+        except BrokenFileError:
+            raise
         except (MemoryError, OSError) as error:
             state, reason = "infra_error", _in_words(error)
-        except Exception as error:  # a method's failure is recorded and ends nothing else
+        except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
             state = "infra_error" if _is_infrastructure(error) else "method_error"
             reason = _in_words(error)
         status = CellStatus(
@@ -186,7 +198,7 @@ class Generator:
         return load_model(checkpoint, identity.dtype, device, self.device_map)
 
 
-def _is_infrastructure(error: Exception) -> bool:
+def _is_infrastructure(error: BaseException) -> bool:
     """Say whether the machine failed, not the method: out of memory, a lost device."""
     name = type(error).__name__
     return name in {"OutOfMemoryError", "AcceleratorError"} or "CUDA error" in str(error)

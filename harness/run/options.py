@@ -45,7 +45,7 @@ class Options:
     device: str | None = None
     dtype: str | None = None
     device_map: str | None = None
-    batch_size: int = 32
+    batch_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ def prepare(options: Options) -> Prepared:
     return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, identity)
 
 
-def record(prepared: Prepared, options: Options) -> None:
-    """Write the manifest, or extend the one that is there; call it with the run folder locked.
+def manifest_of(prepared: Prepared, options: Options) -> Manifest:
+    """Return the manifest to write, grown from the one that is there; call it with the run folder locked.
 
     Raises ``UserError`` where the folder holds a run of another suite, model, data or size.
     """
     run = prepared.run
     manifest = _manifest(prepared, options)
-    run.write_manifest(_extend(run.manifest(), manifest, run) if run.exists() else manifest)
+    return _extend(run.manifest(), manifest, run) if run.exists() else manifest
 
 
 def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prepared:

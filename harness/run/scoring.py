@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,13 @@ from harness.scoring.metrics import macro_f1
 
 VERSION = 1
 """Raised whenever a score's definition changes; older scores are then computed again."""
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 @dataclass
@@ -41,7 +49,8 @@ class Scorer:
                     jobs.append((cell, old, missing))
         jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language))
         if jobs:
-            with track(self.console, "score", len(jobs)) as tracker:
+            # The matrices are small: more threads of BLAS only wait for one another.
+            with _one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
                     self._one(cell, old, missing)
                     tracker.finish_cell(cell.title)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError, unknown
+from harness.errors import BrokenFileError, UserError, unknown
 from harness.files import canonical_json, write_bytes
 
 Site = Literal["layer_output"]
@@ -81,7 +81,7 @@ def save_steering(path: Path, steering: Steering) -> None:
 
 
 def load_steering(path: Path) -> Steering:
-    """Read a steering file; ``UserError`` where it is foreign, broken or of a newer schema."""
+    """Read a steering file; ``BrokenFileError`` where it is foreign, broken or of a newer schema."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -94,6 +94,6 @@ def load_steering(path: Path) -> Steering:
         fields = [{name: value for name, value in item.items() if name != "tensor"} for item in items]
         return Steering(tuple(Intervention(**item) for item in fields), header["provenance"])
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise BrokenFileError(f"{path}: {error}") from None
     except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
+        raise BrokenFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None

@@ -41,12 +41,16 @@ class SteerableModel:
     """A loaded causal LM with its tokenizer, its decoder layers and the always-on steering hooks."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
+        from transformers import GenerationConfig
+
         self.model = model
         self.tokenizer = tokenizer
         self.layers = find_layers(model)
         self.hooks = SteeringHooks(self.layers)
         model.eval()
         model.requires_grad_(False)
+        # Where a checkpoint says how to search (a repetition penalty, say), generate() would follow it.
+        model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
 

@@ -25,7 +25,7 @@ from harness.suite import Suite, load_suite
 
 HERE = Path(__file__).parent
 VOCABULARY = 4000
-STEPS = 700
+STEPS = 850
 BATCH = {"zero-shot": 32, "few-shot": 8}  # few-shot prompts are long: batches of like length
 PEAK_RATE = 3e-3
 FEW_SHOT_SHARE = 0.25

@@ -1,0 +1,331 @@
+"""Runs from end to end: they finish, resume with the same texts, and outlive a method that fails."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers import (
+    Outcome,
+    command,
+    contents,
+    environment,
+    second_process,
+    small_suite,
+    snapshot,
+    steerboard,
+    toy_encoder,
+    toy_llm,
+)
+
+from harness.cells import cell_id
+from harness.records import CellStatus
+from harness.store import Run
+
+slow = pytest.mark.slow
+PLUGIN = """
+from harness import Reference, Skip, Steering, SteeringMethod, register
+
+@register("mine")
+class Mine(SteeringMethod):
+    '''A method made for a test.'''
+    settings = ("zero-shot",)
+{body}
+"""
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory) -> Path:
+    """A suite of two languages with a model of random weights that writes four bytes a text."""
+    folder = tmp_path_factory.mktemp("suite")
+    return small_suite(folder, toy_llm(folder / "toy"))
+
+
+@pytest.fixture
+def go(suite, tmp_path):
+    """Run the small suite in this process: call it with options; the folder is always the same."""
+
+    def start(*options: object, methods: str = "human", plugin: str = "") -> Outcome:
+        words = ["--languages", "am,he", "--tasks", "sentiment", "--seeds", "1", "--limit", "2"]
+        if plugin:
+            (tmp_path / "mine.py").write_text(PLUGIN.format(body=plugin))
+            words += ["--plugin", tmp_path / "mine.py"]
+        run = ["--run", tmp_path / "run"]
+        return steerboard("run", "--suite", suite, "--methods", methods, *words, *run, *options)
+
+    return start
+
+
+def statuses(folder: Path) -> dict[tuple[str, str], CellStatus]:
+    """Return how cells ended, by method and language."""
+    run = Run(folder)
+    found = [run.status(cell) for cell in run.cell_ids()]
+    return {(status.cell.method.name, status.cell.language): status for status in found}
+
+
+# A method that fails
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("    def prompt(self, ctx):\n        raise ValueError('no\\nidea')", "ValueError: no idea"),
+        ("    def fit(self, ctx):\n        return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("    def supports(self, ctx):\n        return ctx.nothing", "AttributeError: "),
+        ("    def prompt(self, ctx):\n        return None", "AttributeError: "),
+        ("    def prompt(self, ctx):\n        raise SystemExit(3)", "SystemExit: 3"),
+    ],
+    ids=["prompt", "fit", "supports", "wrong type", "exit"],
+)
+def test_a_method_that_raises_fails_alone(go, tmp_path, body, reason):
+    outcome = go(methods="mine,zero-shot,human", plugin=body)
+    found = statuses(tmp_path / "run")
+    assert outcome.code == 1
+    assert {key: status.state for key, status in found.items()} == {
+        ("mine", "am"): "method_error",
+        ("mine", "he"): "method_error",
+        ("zero-shot", "am"): "ok",
+        ("zero-shot", "he"): "ok",
+        ("human", "am"): "ok",
+        ("human", "he"): "ok",
+    }
+    assert found["mine", "am"].reason.startswith(reason)
+    assert "6 cells, 2 method_error, 4 ok" in outcome.err
+    assert f"first failure: mine/zero-shot/sentiment/am/seed 1: {reason}" in outcome.err
+
+
+def test_a_failure_is_no_result_and_is_tried_again(go, tmp_path):
+    broken = "    def prompt(self, ctx):\n        raise ValueError('no')"
+    assert go(methods="mine", plugin=broken).code == 1
+    assert go(methods="mine", plugin="    pass").code == 0
+    status = statuses(tmp_path / "run")["mine", "am"]
+    assert (status.state, status.reason, status.attempts) == ("ok", "", 2)
+
+
+def test_a_failure_for_one_language_leaves_the_other(go, tmp_path):
+    body = "    def fit(self, ctx):\n        assert ctx.language != 'he'\n        return Steering()"
+    assert go(methods="mine", plugin=body).code == 1
+    found = statuses(tmp_path / "run")
+    assert (found["mine", "am"].state, found["mine", "he"].state) == ("ok", "method_error")
+
+
+def test_a_reference_with_another_number_of_texts_has_failed(go, tmp_path):
+    body = (
+        "@register('short')\nclass Short(Reference):\n    '''Too few.'''\n"
+        "    def texts(self, ctx):\n        return {label: ['x'] for label in ctx.task.labels}"
+    )
+    assert go(methods="short", plugin="    pass\n" + body).code == 1
+    reason = statuses(tmp_path / "run")["short", "am"].reason
+    assert reason == "reference 'short' gave {'negative': 1, 'positive': 1}, not 2 each."
+
+
+def test_running_out_of_memory_is_no_fault_of_the_method(go, tmp_path):
+    go(methods="mine", plugin="    def prompt(self, ctx):\n        raise MemoryError('full')")
+    assert statuses(tmp_path / "run")["mine", "am"].state == "infra_error"
+
+
+# A method that does not do a cell
+
+SKIP = "    def supports(self, ctx):\n        return Skip('no Hebrew') if ctx.language == 'he' else None"
+
+
+def test_what_a_method_cannot_do_is_stored_with_its_reason(go, tmp_path):
+    outcome = go(methods="mine", plugin=SKIP)
+    found = statuses(tmp_path / "run")
+    assert outcome.code == 0
+    assert found["mine", "am"].state == "ok"
+    assert (found["mine", "he"].state, found["mine", "he"].reason) == ("skipped", "no Hebrew")
+    assert "2 cells, 1 ok, 1 skipped" in outcome.err
+
+
+def test_a_skipped_cell_has_no_texts_and_no_scores(go, tmp_path):
+    go(methods="mine", plugin=SKIP)
+    run = Run(tmp_path / "run")
+    cell = cell_id(statuses(tmp_path / "run")["mine", "he"].cell)
+    assert [path.name for path in run.cell(cell).iterdir()] == ["status.json"]
+
+
+def test_a_second_run_leaves_a_skipped_cell_as_it_is(go, tmp_path):
+    go(methods="mine", plugin=SKIP)
+    before = snapshot(tmp_path / "run" / "cells")
+    outcome = go(methods="mine", plugin=SKIP)
+    assert outcome.code == 0
+    assert "loading" not in outcome.err
+    assert snapshot(tmp_path / "run" / "cells") == before
+
+
+def test_a_method_that_learns_to_do_a_cell_does_it(go, tmp_path):
+    go(methods="mine", plugin=SKIP)
+    go(methods="mine", plugin="    pass")
+    assert statuses(tmp_path / "run")["mine", "he"].state == "ok"
+
+
+# What a run leaves
+
+
+def test_a_cell_holds_the_exact_number_of_texts_for_every_label(go, tmp_path):
+    go(methods="zero-shot")
+    run = Run(tmp_path / "run")
+    for cell in run.cell_ids():
+        texts = [(text.label, text.index) for text in run.generations(cell)]
+        assert texts == [("negative", 0), ("negative", 1), ("positive", 0), ("positive", 1)]
+
+
+def test_the_demonstrations_of_a_cell_are_written_to_its_status(go, tmp_path):
+    go(methods="few-shot,zero-shot")
+    found = statuses(tmp_path / "run")
+    shown = found["few-shot", "am"].demonstrations
+    assert {label: len(texts) for label, texts in shown.items()} == {"negative": 5, "positive": 5}
+    assert found["zero-shot", "am"].demonstrations == {}
+
+
+def test_a_narrowed_run_is_marked(go, tmp_path):
+    outcome = go(methods="human")
+    words = ["1 of 2 tasks (sentiment)", "1 of 3 seeds (1)", "2 of 10 texts per sentiment label"]
+    assert Run(tmp_path / "run").manifest().selection.narrowed == words
+    assert "narrowed run: " + "; ".join(words) in " ".join(outcome.out.split())
+
+
+def test_a_run_grows_by_what_is_added(go, tmp_path):
+    go("--languages", "he", methods="human")
+    go("--seeds", "3", methods="human,constant")
+    manifest = Run(tmp_path / "run").manifest()
+    assert (manifest.selection.languages, manifest.selection.seeds) == (["am", "he"], [1, 3])
+    assert [entry.method.name for entry in manifest.entries] == ["human", "constant"]
+    assert len(manifest.commands) == 2
+
+
+def test_a_started_run_is_resumed_by_the_same_command_and_marks_nothing_new(go, tmp_path):
+    go(methods="human")
+    before = (tmp_path / "run" / "manifest.json").read_bytes()
+    go(methods="human")
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == before
+
+
+def test_a_lost_cell_is_written_again_with_the_same_texts(go, tmp_path):
+    go(methods="zero-shot,human")
+    cells = tmp_path / "run" / "cells"
+    before = {name: data for name, data in contents(cells).items() if "status" not in name}
+    for cell in cells.iterdir():
+        (cell / "status.json").unlink()
+        (cell / "generations.jsonl").unlink()
+    go(methods="zero-shot,human")
+    assert {name: data for name, data in contents(cells).items() if "status" not in name} == before
+
+
+def test_a_further_classifier_adds_its_score_and_leaves_the_rest(go, tmp_path):
+    encoder = toy_encoder(tmp_path / "toyenc")
+    go(methods="human")
+    run = Run(tmp_path / "run")
+    before = {cell: run.scores(cell).scores for cell in run.cell_ids()}
+    outcome = steerboard("score", run.path, "--classifier", f"hf:{encoder},epochs=1,seeds=2")
+    assert outcome.out.startswith("2 cells scored\n")
+    for cell in run.cell_ids():
+        *old, new = run.scores(cell).scores
+        assert old == before[cell]
+        assert (new.metric, list(new.by_seed)) == ("macro_f1/hf:toyenc", ["1", "2"])
+        assert set(run.predictions(cell)) == {"tfidf", "hf:toyenc"}
+
+
+def test_scores_belong_to_the_texts_they_were_computed_on(go, tmp_path):
+    go(methods="human")
+    run = Run(tmp_path / "run")
+    cell = run.cell_ids()[0]
+    path = run.cell(cell) / "generations.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace('"text": "', '"text": "x '), encoding="utf-8")
+    go(methods="human")
+    assert run.scores(cell).generations_sha256 == run.generations_digest(cell)
+
+
+# Processes of their own
+
+NARROW = ["--suite", "mini", "--languages", "am,he", "--limit", "2", "--seeds", "1"]
+CELLS = 2 * 2 * 8  # languages, tasks, rows of the board
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The mini suite in two languages with every method, run without interruption."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    outcome = second_process("run", *NARROW, "--run", folder)
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Return every file of a run that must not depend on when and how it was run."""
+    timed = {"status.json", "manifest.json"}
+    return {name: data for name, data in contents(folder).items() if Path(name).name not in timed}
+
+
+def start_and_stop(folder: Path, how: signal.Signals, cells: int) -> subprocess.CompletedProcess:
+    """Start the run, and end it by a signal once so many cells are finished."""
+    arguments = command("run", *NARROW, "--run", folder)
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        while len(list(folder.glob("cells/*/status.json"))) < cells:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert len(list(folder.glob("cells/*/status.json"))) < CELLS, "it was over before it was stopped"
+    return subprocess.CompletedProcess(arguments, process.returncode, stderr=err)
+
+
+@slow
+def test_a_run_of_the_mini_suite_finishes(whole):
+    run = Run(whole)
+    assert [run.status(cell).state for cell in run.cell_ids()] == ["ok"] * CELLS
+    assert all(run.scores(cell) for cell in run.cell_ids())
+
+
+@slow
+def test_a_second_run_touches_no_cell_and_loads_no_model(whole):
+    code = (
+        "import sys\nfrom harness.cli import main\nsys.argv[0] = 'steerboard'\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    before = snapshot(whole / "cells")
+    started = time.monotonic()
+    outcome = second_process("run", *NARROW, "--run", whole, code=code)
+    assert time.monotonic() - started < 5
+    assert outcome.code == 0
+    assert outcome.err.splitlines() == [f"run {whole}: {CELLS} cells, {CELLS} ok", "False"]
+    assert snapshot(whole / "cells") == before
+
+
+@slow
+def test_another_number_of_texts_does_not_go_into_the_folder(whole):
+    before = snapshot(whole)
+    outcome = second_process("run", *NARROW, "--limit", "3", "--run", whole)
+    assert "another number of texts per label" in outcome.one_line()
+    assert snapshot(whole) == before
+
+
+@slow
+@pytest.mark.parametrize("cells", [1, 20], ids=lambda n: f"after {n} cells")
+def test_a_killed_run_goes_on_with_the_same_texts(whole, tmp_path, cells):
+    folder = tmp_path / "run"
+    assert start_and_stop(folder, signal.SIGKILL, cells).returncode == -signal.SIGKILL
+    assert second_process("run", *NARROW, "--run", folder).code == 0
+    assert results(folder) == results(whole)
+
+
+@slow
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    stopped = start_and_stop(tmp_path / "run", signal.SIGINT, 2)
+    assert stopped.returncode == 130
+    assert stopped.stderr.splitlines()[-1].startswith("steerboard: stopped; finished cells are kept")
+    assert "Traceback" not in stopped.stderr
+
+
+@slow
+def test_the_manifest_can_tell_where_a_run_came_from(whole):
+    manifest = json.loads((whole / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["commands"] == [["steerboard", "run", *NARROW, "--run", str(whole)]]
+    assert {"python", "torch", "transformers", "scikit-learn", "sacrebleu"} <= set(manifest["versions"])
+    assert manifest["model"]["name"] == "pocketlm"
+    assert manifest["selection"]["narrowed"][0] == "2 of 11 languages (am, he)"
