@@ -2,8 +2,9 @@
 
     python benchmarks/generation.py [--model FOLDER] [--repeats 5]
 
-Compares, on few-shot topic prompts of one language: (1) reading each distinct prompt once against reading it
-once per text, (2) one steered layer against none, (3) keyed sampling against transformers' own top-p sampling.
+Compares, on topic prompts of one language: (1) reading each distinct prompt once against reading it once per
+text, (2) rows that leave the batch when they end against rows kept to the end, (3) no steering against one
+steered layer, (4) keyed sampling against transformers' own top-p sampling.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers import GenerationConfig
 from harness.checkpoints import resolve_checkpoint
 from harness.corpus import Corpus
 from harness.data import open_data
+from harness.generation import decoding
 from harness.generation import generate as engine
 from harness.methods.base import PromptContext
 from harness.steering.interventions import Intervention, Steering
@@ -81,14 +83,14 @@ def sampling_only(model: SteerableModel, keyed: bool) -> Callable[[], Any]:
             ids,
             attention_mask=mask,
             generation_config=config,
-            logits_processor=[engine.KeyedSampler(list(range(42)), 16, 0.8, 0.9)],
+            logits_processor=[decoding.KeyedSampler(list(range(42)), 16, 0.8, 0.9)],
         )
     config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.9, top_k=0, **length)
     return lambda: model.model.generate(ids, attention_mask=mask, generation_config=config)
 
 
 def main() -> None:
-    """Print the three ratios."""
+    """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(MINI))
     parser.add_argument("--repeats", type=int, default=5)
@@ -97,22 +99,35 @@ def main() -> None:
     model = load_model(resolve_checkpoint(arguments.model), "float32", device)
     size, layer = model.model.config.hidden_size, len(model.layers) // 2
     vector = np.ones(size, dtype=np.float32) / np.sqrt(size).astype(np.float32)
-    steering = Steering(
-        (Intervention("layer_output", layer, "add", vector, 0.05, "residual", 1.0, "all"),)
-    )
-    shared = engine._prefill
+    steering = Steering((Intervention("layer_output", layer, "add", vector, 0.05, "residual", 1.0, "all"),))
+    shared = decoding._prefill
+
+    stride = decoding._STRIDE
+
+    def to_the_end() -> int:
+        decoding._STRIDE = 10**6
+        try:
+            return texts_of(model, "zero-shot", Steering())
+        finally:
+            decoding._STRIDE = stride
 
     def per_text() -> int:
-        engine._prefill = lambda *_: None
+        decoding._prefill = lambda *_: None
         try:
             return texts_of(model, "few-shot", Steering())
         finally:
-            engine._prefill = shared
+            decoding._prefill = shared
 
     compare(
         "prompt read once per label, against once per text (few-shot)",
         lambda: texts_of(model, "few-shot", Steering()),
         per_text,
+        arguments.repeats,
+    )
+    compare(
+        "ended rows leave the batch, against rows kept to the end (zero-shot)",
+        lambda: texts_of(model, "zero-shot", Steering()),
+        to_the_end,
         arguments.repeats,
     )
     compare(

@@ -37,7 +37,8 @@ class Generation(Record):
     """One text of a cell. ``index`` counts within the label, from 0.
 
     ``attempts`` is 1 plus the number of redraws; ``duplicate`` says that the text still equals an
-    earlier one after the last attempt. Token counts are 0 for references, which run no model.
+    earlier one, or is still empty, after the last attempt. Token counts are 0 for references, which
+    run no model.
     """
 
     index: int

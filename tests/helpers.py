@@ -22,6 +22,7 @@ from harness.records import (
     ModelIdentity,
     Selection,
 )
+from harness.suite import load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT / "tasks"
@@ -149,7 +150,9 @@ def key(**changes: Any) -> CellKey:
 def small_suite(folder: Path, model: Path) -> Path:
     """Write a suite of two languages with the mini suite's text, and very short texts of ``model``."""
     text = (TASKS / "mini.yaml").read_text(encoding="utf-8")
+    size = load_suite("mini").tasks["sentiment"].texts_per_label
     for old, new in (
+        (f"sentiment: {{texts_per_label: {size}}}", "sentiment: {texts_per_label: 9}"),
         ("name: mini", "name: small"),
         ("languages: [am, cs, da, de, he, id, jv, mt, sk, sl, su]", "languages: [am, he]"),
         ("max_new_tokens: 64, max_attempts: 5", "max_new_tokens: 4, max_attempts: 2"),

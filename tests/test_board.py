@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -184,7 +185,8 @@ def test_the_axis_of_the_plot_holds_all_bars_on_round_ticks() -> None:
 
 
 FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync --disable-quic --enable-logging=stderr"""
+    --disable-component-update --disable-sync --disable-quic --enable-logging=stderr
+    --virtual-time-budget=3000"""
 
 
 def browse(page: Path, folder: Path) -> tuple[str, str, list[str]]:
@@ -198,9 +200,12 @@ def browse(page: Path, folder: Path) -> tuple[str, str, list[str]]:
         [browser, *FLAGS.split(), *own, page.as_uri()], capture_output=True, text=True, timeout=120
     )
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
     # The browser has errands of its own; what a page asks for has an origin as its initiator.
-    events = re.findall(r'"initiator":"([^"]*)"[^}]*?"url":"(https?://[^"]+)"', log.read_text())
-    return done.stdout, console, [url for initiator, url in events if initiator != "not an origin"]
+    asked = {
+        e["url"] for e in events if "url" in e and e.get("initiator", "not an origin") != "not an origin"
+    }
+    return done.stdout, console, sorted(url for url in asked if url.startswith("http"))
 
 
 @pytest.mark.slow

@@ -120,30 +120,30 @@ def test_no_two_draws_share_their_noise():
 
 
 def test_a_full_selection_is_not_marked():
-    chosen = select(load_suite("mini"))
+    chosen = select(load_suite("steer11"))
     assert chosen.narrowed == []
-    assert chosen.texts_per_label == {"sentiment": 10, "topic": 6}
+    assert chosen.texts_per_label == {"sentiment": 50, "topic": 20}
 
 
 def test_a_narrowed_selection_says_so_in_words():
-    chosen = select(load_suite("mini"), languages=["he", "am"], tasks=["topic"], seeds=[2], limit=4)
+    chosen = select(load_suite("steer11"), languages=["he", "am"], tasks=["topic"], seeds=[2], limit=4)
     assert chosen.narrowed == [
         "2 of 11 languages (am, he)",
         "1 of 2 tasks (topic)",
         "1 of 3 seeds (2)",
-        "4 of 6 texts per topic label",
+        "4 of 20 texts per topic label",
     ]
 
 
 def test_a_selection_keeps_the_order_of_the_suite_and_each_value_once():
-    chosen = select(load_suite("mini"), languages=["su", "am", "su"], seeds=[3, 1])
+    chosen = select(load_suite("steer11"), languages=["su", "am", "su"], seeds=[3, 1])
     assert (chosen.languages, chosen.seeds) == (["am", "su"], [1, 3])
 
 
-def test_a_limit_above_the_size_of_the_suite_narrows_nothing():
-    chosen = select(load_suite("mini"), limit=8)
-    assert chosen.texts_per_label == {"sentiment": 8, "topic": 6}
-    assert chosen.narrowed == ["8 of 10 texts per sentiment label"]
+def test_a_limit_narrows_only_what_is_larger():
+    chosen = select(load_suite("steer11"), limit=30)
+    assert chosen.texts_per_label == {"sentiment": 30, "topic": 20}
+    assert chosen.narrowed == ["30 of 50 texts per sentiment label"]
 
 
 @pytest.mark.parametrize(

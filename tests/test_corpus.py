@@ -105,7 +105,7 @@ def test_contrast_falls_back_to_word_noise(corpus_of, degraded):
 @pytest.fixture
 def sixty(corpus_of):
     """Sixty train texts of 1 to 60 characters, in no order; the longest ten are outside of the pool."""
-    rows = [Example(f"r{n:02}", "ሀ" * n, "positive") for n in range(1, 61)]
+    rows = [Example(f"r{99 - n}", "ሀ" * n, "positive") for n in range(1, 61)]
     rows += [Example(f"n{n}", "ለ" * n, "negative") for n in range(1, 7)]
     random.Random(3).shuffle(rows)
     return corpus_of({}, {("sentiment", "am", "train"): rows})

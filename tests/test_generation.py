@@ -220,8 +220,16 @@ def test_what_is_not_marked_is_unique_and_what_is_marked_came_before(each_model)
         seen.add(form)
 
 
-def test_texts_that_differ_only_in_case_blanks_or_width_are_one_text():
-    assert normalise("Ａ  Fine\tDay\n") == normalise("a fine day")
+def test_texts_that_differ_only_in_case_blanks_or_width_are_duplicates(new_model, monkeypatch):
+    model, answers = new_model(), iter(["Good  day", "good day", "ＧＯＯＤ DAY ", "good days"])
+    monkeypatch.setattr(model.tokenizer, "decode", lambda *_, **__: next(answers))
+    texts = write(model, {"positive": PROMPTS["positive"]}, max_attempts=1)
+    assert [(t.text, t.duplicate) for t in texts] == [
+        ("Good day", False),
+        ("good day", True),
+        ("ＧＯＯＤ DAY", True),
+        ("good days", False),
+    ]
 
 
 def test_an_empty_text_is_redrawn(new_model):

@@ -41,14 +41,7 @@ LIGHT = [
     "harness.steering.interventions",
     "leaderboard.build",
 ]
-ENGINE = {
-    "harness.generation.generate",
-    "harness.generation.sampling",
-    "harness.scoring.finetuning",
-    "harness.steering.activations",
-    "harness.steering.hooks",
-    "harness.steering.model",
-}
+ENGINE = ("harness.generation.", "harness.steering.", "harness.scoring.finetuning")
 
 
 def modules() -> dict[str, Path]:
@@ -120,7 +113,7 @@ def test_torch_is_imported_at_the_top_of_the_engine_alone():
         top = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
         if {"torch", "transformers"} & {name.split(".")[0] for node in top for name in imports(node)}:
             found.add(module)
-    assert found <= ENGINE
+    assert [module for module in sorted(found) if not module.startswith(ENGINE)] == []
 
 
 def test_help_answers_in_half_a_second():

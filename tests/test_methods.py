@@ -87,8 +87,10 @@ def test_the_language_vector_is_the_own_mean_minus_the_mean_of_the_others(corpus
     # (9, 4) - ((2, 0) + (4, 0)) / 2 = (6, 4); the numbers of tokens are no weights
     states = {PARALLEL["am"][0]: [9.0, 4.0], PARALLEL["he"][0]: [2.0, 0.0], PARALLEL["en"][0]: [4.0, 0.0]}
     ctx = context(corpus, made_up(states, {PARALLEL["he"][0]: 1000}), n_layers=1)
-    (item,) = LanguageSteering().fit(ctx).interventions
+    fitted = LanguageSteering().fit(ctx)
+    (item,) = fitted.interventions
     np.testing.assert_allclose(item.vector, np.array([6.0, 4.0]) / np.sqrt(52), rtol=1e-6)
+    assert fitted.provenance["norm_before_unit"] == pytest.approx(np.sqrt(52))
     assert item.residual_norm == pytest.approx(10 * np.sqrt(97))
 
 

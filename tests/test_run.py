@@ -185,7 +185,7 @@ def test_the_demonstrations_of_a_cell_are_written_to_its_status(go, tmp_path):
 
 def test_a_narrowed_run_is_marked(go, tmp_path):
     outcome = go(methods="human")
-    words = ["1 of 2 tasks (sentiment)", "1 of 3 seeds (1)", "2 of 10 texts per sentiment label"]
+    words = ["1 of 2 tasks (sentiment)", "1 of 3 seeds (1)", "2 of 9 texts per sentiment label"]
     assert Run(tmp_path / "run").manifest().selection.narrowed == words
     assert "narrowed run: " + "; ".join(words) in " ".join(outcome.out.split())
 

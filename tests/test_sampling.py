@@ -182,6 +182,14 @@ def test_equal_logits_at_the_edge_of_the_nucleus_change_no_draw(monkeypatch):
     assert draw(rounded, range(300), 0.9) == full_sort(monkeypatch, rounded, range(300), 0.9)
 
 
+def test_a_nucleus_that_ends_among_tokens_cut_off_by_a_tie_is_found_whole(monkeypatch):
+    """Ten tokens hold 0.55, the other 990 the rest in equal parts: 0.6 is reached among those."""
+    logits = torch.tensor(log([0.055] * 10 + [0.45 / 990] * 990)).flip(0).repeat(2000, 1)
+    tokens = draw(logits, range(2000), 0.6)
+    assert tokens == full_sort(monkeypatch, logits, range(2000), 0.6)
+    assert {token for token in tokens if token < 990} <= set(range(111))  # 0.05 / (0.45 / 990) = 110
+
+
 def test_a_row_draws_the_same_beside_a_row_that_needs_all_tokens():
     generator = torch.Generator().manual_seed(3)
     peaked = (torch.randn(200, 1500, generator=generator) * 3).round()

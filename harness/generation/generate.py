@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from harness.corpus import normalise
 from harness.errors import UserError
-from harness.generation.sampling import KeyedSampler
+from harness.generation.decoding import decode
 from harness.methods.base import Prompt
 from harness.records import FinishReason, Generation
 from harness.steering.interventions import Steering
@@ -57,7 +54,7 @@ def generate_cell(
         for start in range(0, len(open_slots), batch_size):
             batch = open_slots[start : start + batch_size]
             keys = [noise_key(slot.label, slot.index, attempt) for slot in batch]
-            written = _generate(model, [inputs[s.label] for s in batch], steering, sampling, keys, room)
+            written = _write(model, [inputs[s.label] for s in batch], steering, sampling, keys, room)
             for slot, fields in zip(batch, written, strict=True):
                 texts[slot] = Generation(index=slot.index, label=slot.label, attempts=attempt + 1, **fields)
             progress(len(batch))
@@ -96,7 +93,7 @@ def _to_redraw(texts: Sequence[Generation], slots: Sequence[Slot]) -> list[Slot]
     return again
 
 
-def _generate(
+def _write(
     model: SteerableModel,
     inputs: list[str],
     steering: Steering,
@@ -105,75 +102,15 @@ def _generate(
     max_new_tokens: int,
 ) -> Iterator[dict[str, Any]]:
     """Run one batch; yield text, token counts and finish reason per row."""
-    distinct = list(dict.fromkeys(inputs))
-    encoded = model.encode(distinct, special_tokens=False, side="left")
-    rows = torch.tensor([distinct.index(text) for text in inputs], device=model.device)
-    width = encoded["input_ids"].shape[1]
-    config = _greedy(model, max_new_tokens)
-    sampler = KeyedSampler(keys, width, sampling.temperature, sampling.top_p)
-    with torch.inference_mode():
-        cache = _prefill(model, encoded, steering, rows)
-        repeated = {name: tensor[rows] for name, tensor in encoded.items()}
-        with model.hooks.steer([steering] * len(inputs), repeated["attention_mask"]):
-            output = model.model.generate(
-                **repeated,
-                generation_config=config,
-                logits_processor=[sampler],
-                past_key_values=cache,
-            )
-    ends = set(config.eos_token_id)
-    lengths = repeated["attention_mask"].sum(1).tolist()
-    for row, length in zip(output[:, width:].tolist(), lengths, strict=True):
-        yield {"n_prompt_tokens": length, **_finish(model.tokenizer, row, ends)}
-
-
-def _prefill(model: SteerableModel, encoded: dict[str, Tensor], steering: Steering, rows: Tensor) -> Any:
-    """Run each distinct prompt once, all but its last token; return the cache, a row per text.
-
-    The texts of a label share one prompt, so the prompt is read once and not once per text. None,
-    and generate then reads the prompts itself, where there is nothing to share or no usual cache.
-    """
-    mask = encoded["attention_mask"]
-    if mask.shape[1] < 2 or len(rows) == len(mask):
-        return None
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    with model.hooks.steer([steering] * len(mask), mask):
-        output = model.model.get_decoder()(
-            input_ids=encoded["input_ids"][:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, :-1],
-            use_cache=True,
-        )
-    cache = output.past_key_values
-    if not hasattr(cache, "batch_select_indices"):
-        return None
-    cache.batch_select_indices(rows)
-    return cache
-
-
-def _greedy(model: SteerableModel, max_new_tokens: int) -> Any:
-    """Return the settings of a plain search whose one candidate per step is the sampler's draw."""
-    from transformers import GenerationConfig
-
-    own = model.model.generation_config.eos_token_id
-    stops = own if own is not None else model.tokenizer.eos_token_id
-    return GenerationConfig(
-        do_sample=False,
-        num_beams=1,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=stops if isinstance(stops, list) else [stops],
-        pad_token_id=model.tokenizer.pad_token_id,
-        bos_token_id=model.tokenizer.bos_token_id,
-        use_cache=True,
-    )
-
-
-def _finish(tokenizer: Any, tokens: list[int], ends: set[int]) -> dict[str, Any]:
-    stop = next((i for i, token in enumerate(tokens) if token in ends), None)
-    reason: FinishReason = "length" if stop is None else "stop"
-    kept = tokens if stop is None else tokens[:stop]
-    text = " ".join(tokenizer.decode(kept, skip_special_tokens=True).split())
-    return {"text": text, "n_new_tokens": len(kept), "finish_reason": reason}
+    for row in decode(model, inputs, steering, sampling, keys, max_new_tokens):
+        reason: FinishReason = "stop" if row.ended else "length"
+        text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
+        yield {
+            "text": " ".join(text.split()),
+            "n_prompt_tokens": row.n_prompt_tokens,
+            "n_new_tokens": len(row.tokens),
+            "finish_reason": reason,
+        }
 
 
 def _room(model: SteerableModel, width: int, wanted: int) -> int:

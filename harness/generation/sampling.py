@@ -72,24 +72,38 @@ class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships
         return left.scatter_(1, chosen[:, None], 0.0)
 
     def _draw(self, scaled: Tensor, step: int) -> Tensor:
-        """Return the drawn token of every row of tempered logits [rows, vocabulary]."""
+        """Return the drawn token of every row of tempered logits [rows, vocabulary].
+
+        The nucleus is looked for among the likeliest tokens; only rows where it reaches beyond them
+        are sorted whole.
+        """
         total = torch.logsumexp(scaled, dim=-1, keepdim=True)
-        values, tokens = self._candidates(scaled, total)
+        values, tokens = _likeliest(scaled)
+        drawn = self._pick(values, tokens, total, self.keys, step)
+        if values.shape[1] == scaled.shape[1]:
+            return drawn
+        surely = (values - total).exp() * (values > values[:, -1:])  # ties of the last may be cut off
+        flat = surely.sum(-1) < self.top_p
+        if bool(flat.any()):
+            values, tokens = torch.sort(scaled[flat], dim=-1, descending=True, stable=True)
+            drawn[flat] = self._pick(values, tokens, total[flat], self.keys[flat], step)
+        return drawn
+
+    def _pick(self, values: Tensor, tokens: Tensor, total: Tensor, keys: Tensor, step: int) -> Tensor:
+        """Return each row's Gumbel-max draw over the nucleus of its candidates, likeliest first."""
         mass = (values - total).exp().to(torch.float64)
         before = mass.cumsum(-1) - mass  # of all likelier tokens: 0 for the first, so one is left
-        noise = -torch.log(-torch.log(uniform(self.keys, step, tokens)))
+        noise = -torch.log(-torch.log(uniform(keys, step, tokens)))
         perturbed = torch.where(before < self.top_p, values + noise, -math.inf)
         return tokens.gather(1, perturbed.argmax(-1, keepdim=True)).squeeze(1)
 
-    def _candidates(self, scaled: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        """Return at least the nucleus, likeliest first, equally likely tokens by number.
 
-        Half-precision logits hold many ties; top-k orders those as it likes, and that would let a
-        draw depend on which way the rows beside it are looked up.
-        """
-        tokens = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1).indices.sort(-1).values
-        values, order = torch.sort(scaled.gather(1, tokens), dim=-1, descending=True, stable=True)
-        surely = (values - total).exp() * (values > values[:, -1:])  # ties of the last may be cut off
-        if values.shape[1] < scaled.shape[1] and bool((surely.sum(-1) < self.top_p).any()):
-            return torch.sort(scaled, dim=-1, descending=True, stable=True)
-        return values, tokens.gather(1, order)
+def _likeliest(scaled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values and tokens of the likeliest candidates, likeliest first, ties by number.
+
+    Half-precision logits hold many ties; top-k orders those as it likes, and that would let a draw
+    depend on which way the rows beside it are looked up.
+    """
+    tokens = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1).indices.sort(-1).values
+    values, order = torch.sort(scaled.gather(1, tokens), dim=-1, descending=True, stable=True)
+    return values, tokens.gather(1, order)

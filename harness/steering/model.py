@@ -20,7 +20,7 @@ def choose_device(device: str | None = None) -> str:
     try:
         kind = torch.device(chosen).type
     except RuntimeError:
-        raise UserError(f"unknown device {chosen!r}; valid: cpu, cuda, cuda:0, mps.") from None
+        raise UserError(f"unknown device {chosen!r}; valid: cpu, cuda, cuda:0.") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {chosen!r} is not available here; use --device cpu.")
     return chosen
