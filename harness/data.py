@@ -232,14 +232,17 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
 
 
 def _map_row(row: Mapping[str, Any], task: Task, index: int) -> dict[str, Any] | None:
-    """Rename a hub row's fields; None for a row whose label the task drops."""
+    """Rename a hub row's fields; None for a row without text or with a label that the task drops."""
     label = str(row[task.fields["label"]])
     if task.label_map:
         if label not in task.label_map:
             return None
         label = task.label_map[label]
+    text = row[task.fields["text"]]
+    if text is None or not str(text).strip():
+        return None
     identity = row[task.fields["id"]] if "id" in task.fields else f"row-{index}"
-    return {"id": str(identity), "text": row[task.fields["text"]], "label": label}
+    return {"id": str(identity), "text": str(text), "label": label}
 
 
 def _example(row: Mapping[str, Any], task: Task, place: str) -> Example:

@@ -297,6 +297,20 @@ def test_a_model_that_does_not_load_ends_the_run_before_it_is_written_down(llm, 
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
+def test_a_model_that_lacks_weights_is_not_run_with_random_ones(llm, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(llm, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    outcome = run(tmp_path / "run", methods="zero-shot", model=folder)
+    assert outcome.code == 2
+    words = r"model lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"
+    assert re.search(words, outcome.err.splitlines()[-1])
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
 # Data
 
 

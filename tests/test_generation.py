@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from harness.errors import UserError
 from harness.generation.generate import generate_cell, render
 from harness.methods.base import Prompt, PromptContext
 from harness.records import Generation
-from harness.steering.interventions import Steering
+from harness.steering.interventions import Intervention, Steering
 from harness.steering.model import SteerableModel, load_model
 from harness.suite import Sampling, Suite
 
@@ -57,10 +58,13 @@ def sequences(monkeypatch):
         def generate(**inputs: Any) -> Any:
             output = original(**inputs)
             width = inputs["input_ids"].shape[1]
-            for given, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], output, strict=True):
+            for given, mask, row in zip(
+                inputs["input_ids"], inputs["attention_mask"], output.sequences, strict=True
+            ):
                 rows.append((given[mask.bool()].tolist(), row[width:].tolist()))
             return output
 
+        monkeypatch.setattr("harness.generation.decoding._STRIDE", 10**6)  # one call a batch
         monkeypatch.setattr(model.model, "generate", generate)
         return rows
 
@@ -394,3 +398,31 @@ def test_a_shared_prompt_is_read_once_and_writes_what_it_would_alone(tiny_models
     model, prompt = tiny_models["mistral"], {"positive": Prompt("a b " * 12)}  # beyond the sliding window
     steering = steer(positions="generated", strength=0.5)
     assert write(model, prompt, steering=steering) == write(model, prompt, steering=steering, batch_size=1)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 10**6])
+def test_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, stride):
+    task = mini.task("sentiment", "am")
+    prompts = {
+        label: Prompt(task.prompts["zero-shot"].format(label=label, language="Amharic"))
+        for label in task.labels
+    }
+    expected = write(pocketlm, prompts, 6, max_new_tokens=40)
+    monkeypatch.setattr("harness.generation.decoding._STRIDE", stride)
+    assert write(pocketlm, prompts, 6, max_new_tokens=40) == expected
+    assert len({text.n_new_tokens for text in expected}) > 1, "all rows end at once: nothing was tested"
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_steered_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, positions):
+    task = mini.task("sentiment", "he")
+    prompts = {
+        label: Prompt(task.prompts["zero-shot"].format(label=label, language="Hebrew"))
+        for label in task.labels
+    }
+    vector = np.ones(192, dtype=np.float32)
+    steering = Steering((Intervention("layer_output", 1, "add", vector, 0.3, "raw", 1.0, positions),))
+    monkeypatch.setattr("harness.generation.decoding._STRIDE", 10**6)
+    expected = write(pocketlm, prompts, 6, steering, max_new_tokens=40)
+    monkeypatch.setattr("harness.generation.decoding._STRIDE", 2)
+    assert write(pocketlm, prompts, 6, steering, max_new_tokens=40) == expected

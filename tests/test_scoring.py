@@ -302,6 +302,7 @@ def test_the_suites_protocol_is_the_default(encoder):
 
 def test_options_change_the_protocol_and_show_in_the_signature(encoder):
     classifier = open_classifier(f"hf:{encoder},lr=2e-4,epochs=12,seeds=2,patience=3", PROTOCOL)
+    assert classifier.name == "hf:toyenc,epochs=12,lr=2e-4,patience=3,seeds=2"
     assert classifier.seeds == [1, 2]
     assert "|adamw:0.0002|batch:16|epochs:12|patience:3|tokens:512|seeds:2|" in classifier.signature
 

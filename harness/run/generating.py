@@ -60,7 +60,10 @@ class Generator:
         """Say whether a cell has work left: no texts yet, and not skipped for a reason that still holds."""
         status = self.prepared.run.status(cell.id)
         if status is not None and status.state == "skipped":
-            return self.prepared.method(cell).supports(self._context(cell)) is None
+            try:
+                return self.prepared.method(cell).supports(self._context(cell)) is None
+            except Exception:  # it is tried as any open cell is, and the failure recorded there
+                return True
         return not self.prepared.run.finished(cell.id)
 
     def check(self) -> None:

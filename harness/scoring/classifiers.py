@@ -83,8 +83,11 @@ class TfidfClassifier:
 class EncoderClassifier:
     """A transformers encoder fine-tuned by the published protocol; loaded on first use."""
 
-    def __init__(self, checkpoint: Checkpoint, protocol: ClassifierProtocol) -> None:
-        self.name = f"hf:{checkpoint.name}"
+    def __init__(
+        self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = ()
+    ) -> None:
+        # Options are part of the name: a changed protocol is another metric, not a rival value.
+        self.name = ",".join([f"hf:{checkpoint.name}", *sorted(options)])
         self.seeds = list(protocol.seeds)
         self.signature = (
             f"hf:{checkpoint.name}@{checkpoint.fingerprint}|dropout:{protocol.dropout}"
@@ -121,7 +124,7 @@ def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
     path, *options = rest.split(",")
     changed = _change(protocol, options, spec)
     checkpoint = resolve_checkpoint(path)
-    return EncoderClassifier(checkpoint, changed)
+    return EncoderClassifier(checkpoint, changed, options)
 
 
 _OPTIONS: dict[str, tuple[str, type]] = {

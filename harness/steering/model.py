@@ -117,15 +117,21 @@ def load_model(
         raise UserError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=DTYPES[dtype],
             use_safetensors=True,
+            output_loading_info=True,
             **({"device_map": device_map} if device_map else {}),
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {first:.200}") from None
+    missing = sorted(report["missing_keys"])
+    if missing:  # they would be random numbers, other ones in every process
+        raise UserError(
+            f"{checkpoint.folder} lacks {len(missing)} weights, such as {missing[0]}. Get it again."
+        )
     if not device_map:
         model.to(device)
     return SteerableModel(model, tokenizer)
