@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -211,21 +211,32 @@ def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) ->
     """
     selection = cellset.manifest.selection
     chosen = list(tasks or selection.tasks)
-    part = cellset.scores[(cellset.scores["metric"] == name.name) & cellset.scores["task"].isin(chosen)]
+    lines = _lines(cellset, name, chosen)
+    whole, by_language = _values(lines, ["entry"]), _values(lines, ["entry", "language"])
     full = len(chosen) * len(selection.seeds)
     rows = []
     for row in cellset.entries.values():
-        own = part[part["entry"] == row.id]
-        base = _baseline(cellset, part, row)
-        by_language = {code: _value(own[own["language"] == code], base, full) for code in selection.languages}
-        rows.append((row, _value(own, base, full * len(selection.languages)), by_language))
+        cells = {code: _take(by_language, (row.id, code), full) for code in selection.languages}
+        rows.append((row, _take(whole, (row.id,), full * len(selection.languages)), cells))
     sign = -1 if name.direction == "up" else 1
     rows.sort(key=lambda r: (r[1].mean is None, sign * (r[1].mean or 0.0), r[0].name, r[0].id))
     return Table(name, chosen, list(selection.languages), rows)
 
 
-def _baseline(cellset: Cellset, part: pd.DataFrame, row: EntryRow) -> pd.DataFrame | None:
-    """Return the zero-shot lines of the row's model; of the only model for rows without one.
+def _lines(cellset: Cellset, name: Metric, tasks: Sequence[str]) -> pd.DataFrame:
+    """Return the known values of a metric with ``gain``, the paired difference to the baseline (or NaN)."""
+    scores = cellset.scores
+    part = scores[(scores["metric"] == name.name) & scores["task"].isin(list(tasks))].dropna(subset=["value"])
+    baselines = {row.id: _baseline(cellset, row) for row in cellset.entries.values()}
+    keys = ["baseline", "task", "language", "seed"]
+    own = part.assign(baseline=part["entry"].map(baselines).astype(object))
+    base = part.rename(columns={"entry": "baseline", "value": "base"})[[*keys, "base"]]
+    joined = own.merge(base.astype({"baseline": object}), on=keys, how="left")
+    return joined.assign(gain=joined["value"] - joined["base"])
+
+
+def _baseline(cellset: Cellset, row: EntryRow) -> str | None:
+    """Return the zero-shot entry of the row's model; of the only model for rows without one.
 
     None for the baseline itself, and where no single baseline fits.
     """
@@ -237,19 +248,31 @@ def _baseline(cellset: Cellset, part: pd.DataFrame, row: EntryRow) -> pd.DataFra
         if other.entry.method.name == BASELINE
         and (row.entry.model is None or other.entry.model == row.entry.model)
     ]
-    return part[part["entry"] == found[0]] if len(found) == 1 else None
+    return found[0] if len(found) == 1 else None
 
 
-def _value(own: pd.DataFrame, base: pd.DataFrame | None, expected: int) -> Value:
-    known = own.dropna(subset=["value"])
-    if len(known) < expected or known.empty:
-        return Value(None, n=len(known), expected=expected)
-    means = known.groupby("seed")["value"].mean()
-    spread = float(means.std(ddof=1)) if len(means) > 1 else None
-    gain = None
-    if base is not None:
-        keys = ["task", "language", "seed"]
-        pairs = known.merge(base.dropna(subset=["value"]), on=keys, suffixes=("", "_base"))
-        if len(pairs) == len(known):
-            gain = float((pairs["value"] - pairs["value_base"]).mean())
-    return Value(float(known["value"].mean()), spread, gain, len(known), expected)
+def _values(lines: pd.DataFrame, keys: list[str]) -> dict[tuple[str, ...], Value]:
+    """Return mean, spread and gain per group; a gain needs a baseline value beside every value."""
+    groups = lines.groupby(keys)
+    means = groups.agg(
+        n=("value", "size"), mean=("value", "mean"), gain=("gain", "mean"), pairs=("gain", "count")
+    )
+    seeds = lines.groupby([*keys, "seed"])["value"].mean().groupby(level=keys)
+    means["spread"], means["seeds"] = seeds.std(ddof=1), seeds.size()
+    found = {}
+    for line in means.reset_index().to_dict("records"):
+        found[tuple(line[key] for key in keys)] = Value(
+            mean=float(line["mean"]),
+            spread=float(line["spread"]) if line["seeds"] > 1 else None,
+            gain=float(line["gain"]) if line["pairs"] == line["n"] else None,
+            n=int(line["n"]),
+        )
+    return found
+
+
+def _take(values: dict[tuple[str, ...], Value], key: tuple[str, ...], expected: int) -> Value:
+    """Return a group's value if it has all that is expected, else only how much of it is there."""
+    value = values.get(key, Value(None))
+    if value.n < expected:
+        return Value(None, n=value.n, expected=expected)
+    return replace(value, expected=expected)
