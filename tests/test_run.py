@@ -228,7 +228,7 @@ def test_a_further_classifier_adds_its_score_and_leaves_the_rest(go, tmp_path):
         *old, new = run.scores(cell).scores
         assert old == before[cell]
         assert (new.metric, list(new.by_seed)) == ("macro_f1/hf:toyenc,epochs=1,seeds=2", ["1", "2"])
-        assert set(run.predictions(cell)) == {"tfidf", "hf:toyenc"}
+        assert set(run.predictions(cell)) == {"tfidf", "hf:toyenc,epochs=1,seeds=2"}
 
 
 def test_scores_belong_to_the_texts_they_were_computed_on(go, tmp_path):
