@@ -10,6 +10,7 @@ steered layer, (4) keyed sampling against transformers' own top-p sampling.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import GenerationConfig
 
 from harness.checkpoints import resolve_checkpoint
@@ -34,8 +36,8 @@ MINI = Path(__file__).parent.parent / "tasks" / "mini" / "pocketlm"
 TEXTS_PER_LABEL = 6
 
 
-def texts_of(model: SteerableModel, setting: str, steering: Steering) -> int:
-    """Write one cell and return its number of texts."""
+def texts_of(model: SteerableModel, setting: str, steering: Steering) -> list[str]:
+    """Write one cell and return its texts."""
     suite = load_suite("mini")
     corpus = Corpus(suite, open_data(suite, None))
     task = suite.task("topic", "am")
@@ -50,26 +52,33 @@ def texts_of(model: SteerableModel, setting: str, steering: Steering) -> int:
     written = engine.generate_cell(
         model, prompts, TEXTS_PER_LABEL, steering, sampling, lambda _, i, a: i + 1000 * a, 64
     )
-    return len(written)
+    return [row.text for row in written]
 
 
-def timed(work: Callable[[], Any], repeats: int) -> list[float]:
-    """Return the seconds of ``repeats`` calls, after one to warm up."""
+def timed(work: Callable[[], Any]) -> float:
+    """Return the seconds of one call."""
+    started = time.perf_counter()
     work()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return seconds
+    return time.perf_counter() - started
 
 
-def compare(name: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int) -> None:
-    """Print the ratio of the medians and the range of the pairwise ratios."""
-    first, second = timed(ours, repeats), timed(other, repeats)
-    pairs = sorted(b / a for a, b in zip(first, second, strict=True))
-    ratio = statistics.median(second) / statistics.median(first)
-    print(f"{name}: {ratio:.2f}x (pairs {pairs[0]:.2f} to {pairs[-1]:.2f}), n = {repeats}")
+def compare(
+    name: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int, same: bool
+) -> dict[str, Any]:
+    """Run both in turns; print and return how many times longer the other side takes.
+
+    The calls before the first measured one warm up, and show that both sides give the same where
+    they must (``same``).
+    """
+    first, second = ours(), other()
+    if same and first != second:
+        raise SystemExit(f"{name}: the two sides do not give the same")
+    pairs = [(timed(ours), timed(other)) for _ in range(repeats)]
+    ratios = sorted(b / a for a, b in pairs)
+    ratio = statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)
+    print(f"{name}: {ratio:.2f}x (pairs {ratios[0]:.2f} to {ratios[-1]:.2f}), n = {repeats}")
+    spread = [round(ratios[0], 3), round(ratios[-1], 3)]
+    return {"name": name, "ratio": round(ratio, 3), "spread": spread, "repeats": repeats}
 
 
 def sampling_only(model: SteerableModel, keyed: bool) -> Callable[[], Any]:
@@ -104,44 +113,60 @@ def main() -> None:
 
     stride = decoding._STRIDE
 
-    def to_the_end() -> int:
+    def to_the_end() -> list[str]:
         decoding._STRIDE = 10**6
         try:
             return texts_of(model, "zero-shot", Steering())
         finally:
             decoding._STRIDE = stride
 
-    def per_text() -> int:
+    def per_text() -> list[str]:
         decoding._prefill = lambda *_: None
         try:
             return texts_of(model, "few-shot", Steering())
         finally:
             decoding._prefill = shared
 
-    compare(
-        "prompt read once per label, against once per text (few-shot)",
-        lambda: texts_of(model, "few-shot", Steering()),
-        per_text,
-        arguments.repeats,
+    results = []
+    results.append(
+        compare(
+            "prompt read once per label, against once per text (few-shot)",
+            lambda: texts_of(model, "few-shot", Steering()),
+            per_text,
+            arguments.repeats,
+            same=True,
+        )
     )
-    compare(
-        "ended rows leave the batch, against rows kept to the end (zero-shot)",
-        lambda: texts_of(model, "zero-shot", Steering()),
-        to_the_end,
-        arguments.repeats,
+    results.append(
+        compare(
+            "ended rows leave the batch, against rows kept to the end (zero-shot)",
+            lambda: texts_of(model, "zero-shot", Steering()),
+            to_the_end,
+            arguments.repeats,
+            same=True,
+        )
     )
-    compare(
-        "no steering, against one steered layer (zero-shot)",
-        lambda: texts_of(model, "zero-shot", Steering()),
-        lambda: texts_of(model, "zero-shot", steering),
-        arguments.repeats,
+    results.append(
+        compare(
+            "no steering, against one steered layer (zero-shot)",
+            lambda: texts_of(model, "zero-shot", Steering()),
+            lambda: texts_of(model, "zero-shot", steering),
+            arguments.repeats,
+            same=False,
+        )
     )
-    compare(
-        "keyed sampling, against transformers' top-p sampling",
-        sampling_only(model, keyed=True),
-        sampling_only(model, keyed=False),
-        arguments.repeats,
+    results.append(
+        compare(
+            "keyed sampling, against transformers' top-p sampling",
+            sampling_only(model, keyed=True),
+            sampling_only(model, keyed=False),
+            arguments.repeats,
+            same=False,
+        )
     )
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    for result in results:
+        print(json.dumps({**result, "device": device, "versions": versions}))
 
 
 if __name__ == "__main__":
