@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -448,3 +449,12 @@ def test_half_a_download_is_one_clear_error(encoder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors is truncated"):
         open_classifier(f"hf:{broken}", PROTOCOL)
+
+
+def test_texts_are_cut_to_the_encoders_positions_where_the_tokenizer_names_no_limit(tmp_path):
+    folder = toy_encoder(tmp_path / "enc")  # 130 positions, two of them lost to padding
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
+    human = Human(["a", "b"], [("ሀ" * 400, "a")], [("ሀ" * 400, "a"), ("b", "b")])
+    classifier = open_classifier(f"hf:{folder},epochs=1,seeds=1", PROTOCOL)
+    assert len(classifier.predict([("ሀ" * 400, "a"), ("b", "b")], human, 1)) == 2

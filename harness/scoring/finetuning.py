@@ -23,12 +23,16 @@ class EncoderTrainer:
         self.checkpoint = checkpoint
         self.protocol = protocol
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+            config = AutoConfig.from_pretrained(checkpoint.folder)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{checkpoint.folder} holds no encoder: {error!s:.150}") from None
+        # Encoders of the RoBERTa type lose two positions to padding; not every tokenizer says so.
+        positions = getattr(config, "max_position_embeddings", None) or 10**9
+        self.longest = min(protocol.max_tokens, self.tokenizer.model_max_length, positions - 2)
 
     def predict(self, train: Rows, human: Human, seed: int) -> list[int]:
         """Return the predicted label index of every test text after fine-tuning with ``seed``."""
@@ -109,8 +113,9 @@ class EncoderTrainer:
         return found
 
     def _encode(self, texts: list[str]) -> dict[str, Tensor]:
-        limit = min(self.protocol.max_tokens, self.tokenizer.model_max_length)
-        batch = self.tokenizer(texts, truncation=True, max_length=limit, padding=True, return_tensors="pt")
+        batch = self.tokenizer(
+            texts, truncation=True, max_length=self.longest, padding=True, return_tensors="pt"
+        )
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
