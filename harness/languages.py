@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Language:
-    """One language. ``code`` is ISO 639-1, ``script`` ISO 15924, ``flores`` the FLORES-200 code."""
+    """One language. ``code`` is ISO 639-1, ``script`` ISO 15924."""
 
     code: str
     name: str
     native_name: str
     script: str
-    flores: str
 
     @property
     def direction(self) -> str:
@@ -22,22 +21,22 @@ class Language:
 
 
 _KNOWN = (
-    Language("am", "Amharic", "አማርኛ", "Ethi", "amh_Ethi"),
-    Language("cs", "Czech", "čeština", "Latn", "ces_Latn"),
-    Language("da", "Danish", "dansk", "Latn", "dan_Latn"),
-    Language("de", "German", "Deutsch", "Latn", "deu_Latn"),
-    Language("en", "English", "English", "Latn", "eng_Latn"),
-    Language("he", "Hebrew", "עברית", "Hebr", "heb_Hebr"),
-    Language("id", "Indonesian", "Bahasa Indonesia", "Latn", "ind_Latn"),
-    Language("jv", "Javanese", "Basa Jawa", "Latn", "jav_Latn"),
-    Language("mt", "Maltese", "Malti", "Latn", "mlt_Latn"),
-    Language("sk", "Slovak", "slovenčina", "Latn", "slk_Latn"),
-    Language("sl", "Slovenian", "slovenščina", "Latn", "slv_Latn"),
-    Language("su", "Sundanese", "Basa Sunda", "Latn", "sun_Latn"),
+    Language("am", "Amharic", "አማርኛ", "Ethi"),
+    Language("cs", "Czech", "čeština", "Latn"),
+    Language("da", "Danish", "dansk", "Latn"),
+    Language("de", "German", "Deutsch", "Latn"),
+    Language("en", "English", "English", "Latn"),
+    Language("he", "Hebrew", "עברית", "Hebr"),
+    Language("id", "Indonesian", "Bahasa Indonesia", "Latn"),
+    Language("jv", "Javanese", "Basa Jawa", "Latn"),
+    Language("mt", "Maltese", "Malti", "Latn"),
+    Language("sk", "Slovak", "slovenčina", "Latn"),
+    Language("sl", "Slovenian", "slovenščina", "Latn"),
+    Language("su", "Sundanese", "Basa Sunda", "Latn"),
 )
 LANGUAGES = {language.code: language for language in _KNOWN}
 
 
 def language(code: str) -> Language:
     """Return what is known of ``code``; a language not listed is named by its code."""
-    return LANGUAGES.get(code) or Language(code, code, code, "Zyyy", code)
+    return LANGUAGES.get(code) or Language(code, code, code, "Zyyy")

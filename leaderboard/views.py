@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.files import digest
 from harness.languages import Language, language
 from harness.ranking.summary import mark
 from harness.ranking.tables import BASELINE, Cellset, EntryRow, Table, table
@@ -59,7 +60,9 @@ class Section:
 class BoardView:
     """Everything about one set of comparable results."""
 
+    title: str
     manifest: Manifest
+    manifests: list[Manifest]
     suite: dict[str, Any]
     mark: str
     sentence: str
@@ -77,7 +80,8 @@ class BoardView:
 def board_view(cellset: Cellset) -> BoardView:
     """Return the view of one set of comparable results; the headline metric comes first."""
     headline = cellset.headline or cellset.metrics[0]
-    anchor = f"{clean(cellset.manifest.suite['name'])}-{cellset.manifest.suite_hash[:6]}"
+    kind = digest([cellset.manifest.suite_hash, cellset.manifest.selection.model_dump(mode="json")], 6)
+    anchor = f"{clean(cellset.manifest.suite['name'])}-{kind}"
     tasks = list(cellset.manifest.selection.tasks)
     overall = table(cellset, headline)
     main = [_section(cellset, headline, tasks, anchor)]
@@ -85,7 +89,9 @@ def board_view(cellset: Cellset) -> BoardView:
         main += [_section(cellset, headline, [task], anchor) for task in tasks]
     others = [_section(cellset, m, tasks, anchor) for m in cellset.metrics if m != headline]
     return BoardView(
+        title=cellset.title,
         manifest=cellset.manifest,
+        manifests=cellset.manifests,
         suite=cellset.manifest.suite,
         mark=mark(cellset),
         sentence=_sentence(overall),

@@ -39,13 +39,19 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def write_run(folder: Path, scores: dict[tuple[str, str], float], narrowed: list[str], text: str = "") -> Run:
+def write_run(
+    folder: Path,
+    scores: dict[tuple[str, str], float],
+    narrowed: list[str],
+    text: str = "",
+    model: Any = MODEL,
+) -> Run:
     """Write a run of (method, language) -> macro-F1, one seed, one text per label."""
     run = Run(folder)
     texts = {"am": text or AMHARIC, "he": text or HEBREW}
     names = sorted({name for name, _ in scores})
     keys = {
-        (name, code): key(method=method(name), language=code, texts_per_label=1)
+        (name, code): key(method=method(name), language=code, texts_per_label=1, model=model)
         for name in names
         for code in LANGUAGES
     }
@@ -54,7 +60,7 @@ def write_run(folder: Path, scores: dict[tuple[str, str], float], narrowed: list
         suite={**suite, "description": text or "a toy"},
         suite_hash="abc",
         suite_source="toy",
-        model=MODEL,
+        model=model,
         model_path=None,
         data_source="toy",
         entries=[entry_of(keys[name, "am"]) for name in names],
@@ -223,3 +229,19 @@ def test_the_browser_check_notices_a_page_that_asks_for_something(tmp_path: Path
     page = tmp_path / "bad.html"
     page.write_text("<img src='http://localhost:9/picture.png'><p>x", encoding="utf-8")
     assert browse(page, tmp_path)[2] == ["http://localhost:9/picture.png"]
+
+
+def test_rows_of_two_models_are_told_apart(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", FULL, [])
+    two = write_run(tmp_path / "two", FULL, [], model=MODEL.model_copy(update={"name": "other"}))
+    page = build_board([one, two], tmp_path / "out").read_text(encoding="utf-8")
+    assert "mini on toy, other" in page
+    assert '<th scope="row">language, toy</th>' in page
+    assert '<th scope="row">language, other</th>' in page
+
+
+def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", FULL, []), write_run(tmp_path / "b", FULL, ["1 of 3 seeds (1)"])]
+    tags = Page(build_board(runs, tmp_path / "out").read_text(encoding="utf-8")).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))

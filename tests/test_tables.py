@@ -243,7 +243,7 @@ def test_two_models_share_a_table_and_each_has_its_own_baseline(tmp_path):
     [cellset] = collect([one, two])
     found = [(row.entry.model, row.name) for row in cellset.entries.values()]
     assert len(found) == len(set(map(str, found))) == 5  # two rows per model, and one for human text
-    gains = [v.gain for row, v, _ in table(cellset, F1).rows if row.name == "language"]
+    gains = [v.gain for row, v, _ in table(cellset, F1).rows if row.entry.method.name == "language"]
     assert gains == [pytest.approx(0.05), pytest.approx(0.05)]
 
 

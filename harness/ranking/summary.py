@@ -32,15 +32,13 @@ def mark(cellset: Cellset) -> str:
 def print_summary(console: Console, cellset: Cellset) -> None:
     """Print one table: the headline per task and overall, its gain, the other metrics, n of N."""
     headline = cellset.headline
-    manifest = cellset.manifest
-    model = manifest.model.name if manifest.model else "no model"
     if headline is None:
         console.print("nothing is scored yet")
         return
     overall = table(cellset, headline)
     per_task = [table(cellset, headline, [task]) for task in overall.tasks]
     sides = [table(cellset, side) for side in _SIDE]
-    title = f"{manifest.suite['name']} on {model}: {headline.title}"
+    title = f"{cellset.title}: {headline.title}"
     grid = Grid(title=title, caption=mark(cellset) or None, box=box.SIMPLE_HEAD, show_edge=False)
     grid.add_column("entry", no_wrap=True)
     for head in (*overall.tasks, "mean ± sd", "vs zero-shot", *(s.title for s in _SIDE), "cells"):

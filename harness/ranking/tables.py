@@ -58,6 +58,13 @@ class Cellset:
     scores: pd.DataFrame
     signatures: dict[str, list[str]]
     cells: dict[tuple[str, str, str, int], tuple[Run, str]] = field(default_factory=dict)
+    manifests: list[Manifest] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The suite and the models: what a heading says."""
+        names = dict.fromkeys(m.model.name for m in self.manifests if m.model)
+        return f"{self.manifest.suite['name']} on {', '.join(names) or 'no model'}"
 
     @property
     def metrics(self) -> list[Metric]:
@@ -139,11 +146,12 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
     columns = ["entry", "task", "language", "seed", "metric", "value"]
     frame = pd.DataFrame(lines, columns=columns)
     frame = frame.drop_duplicates(columns[:-1], ignore_index=True)  # a reference of several runs counts once
-    manifest = runs[0].manifest()
+    manifests = [run.manifest() for run in runs]
+    manifest = manifests[0]  # suite, selection and data are the same in all of them
     names = _names(entries)
     rows = {name: _row(name, entry, names[name], manifest, cells, reasons) for name, entry in entries.items()}
     ordered = {name: sorted(values) for name, values in sorted(signatures.items())}
-    return Cellset(manifest, rows, frame, ordered, cells)
+    return Cellset(manifest, rows, frame, ordered, cells, manifests)
 
 
 def _line(place: tuple[str, str, str, int], score: Score) -> dict[str, Any]:
@@ -182,7 +190,9 @@ def _row(
 
 
 def _names(entries: dict[str, Entry]) -> dict[str, str]:
-    """Return a short title per entry: the method, what of its config differs, its setting."""
+    """Return a short title per entry: the method, what of its config differs, its setting, and the
+    model where there are several."""
+    several = len({entry.model.model_dump_json() for entry in entries.values() if entry.model}) > 1
     by_method: dict[str, list[Entry]] = {}
     for entry in entries.values():
         by_method.setdefault(entry.method.name, []).append(entry)
@@ -199,7 +209,8 @@ def _names(entries: dict[str, Entry]) -> dict[str, str]:
             differing.append(f"v{entry.method.version}")
         title = entry.method.name + (f" [{', '.join(differing)}]" if differing else "")
         steered_few = entry.setting == "few-shot" and entry.method.name != "few-shot"
-        titles[name] = f"{title} + few-shot" if steered_few else title
+        title = f"{title} + few-shot" if steered_few else title
+        titles[name] = f"{title}, {entry.model.name}" if several and entry.model else title
     return titles
 
 
