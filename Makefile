@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 PYTHON ?= python3.11 python3# the first of these that is new enough makes .venv
+# Independent programs that tests compare with; they ask for older versions of what we use, hence --no-deps.
+ORACLES := steering-vectors repeng
 ARGS ?=# more words for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the run folders that 'make board' shows
 OUT ?= site# where it puts the page
@@ -67,4 +69,5 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	echo "installing what is needed into $(VENV): some minutes the first time"; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(ORACLES); \
 	touch $@

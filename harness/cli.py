@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands import contrast, method, vectors
+from harness.commands.options import Classifiers, Data, Plugins, RunFolder, console, numbers, split
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -27,27 +29,9 @@ app = typer.Typer(
 )
 board_app = typer.Typer(help="Build the leaderboard page.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(board_app, name="board")
-
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
-    ),
-]
-Classifiers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--classifier",
-        help="tfidf, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
-    ),
-]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", help="Python file with a method. Repeat for several."),
-]
+app.add_typer(contrast.app, name="contrast")
+app.add_typer(vectors.app, name="vectors")
+app.add_typer(method.app, name="method")
 
 
 def _version(wanted: bool) -> None:
@@ -107,11 +91,11 @@ def run(
         model=model,
         revision=revision,
         data=data,
-        languages=_split(languages),
-        tasks=_split(tasks),
-        methods=_split(methods),
-        settings=_split(settings),
-        seeds=_numbers(seeds, "--seeds"),
+        languages=split(languages),
+        tasks=split(tasks),
+        methods=split(methods),
+        settings=split(settings),
+        seeds=numbers(seeds, "--seeds"),
         limit=limit,
         classifiers=classifier,
         plugins=plugin or [],
@@ -138,7 +122,7 @@ def score(
 
     prepared = reopen(run_folder, classifier, data)
     with prepared.run.lock():
-        scored = Scorer(prepared, _console()).run()
+        scored = Scorer(prepared, console()).run()
     typer.echo(f"{scored} cells scored")
     _summarise(run_folder)
 
@@ -211,27 +195,21 @@ def _fail(message: str, code: int) -> None:
     raise SystemExit(code)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
 def _run(options: Options) -> tuple[Path, bool]:
     """Generate and score; return the folder and whether any cell failed."""
     from harness.run.generating import Generator
     from harness.run.options import manifest_of, prepare
     from harness.run.scoring import Scorer
 
-    console = _console()
+    shown = console()
     prepared = prepare(options)
     with prepared.run.lock():
         manifest = manifest_of(prepared, options)
-        generator = Generator(prepared, console, options.device, options.device_map, options.batch_size)
+        generator = Generator(prepared, shown, options.device, options.device_map, options.batch_size)
         generator.check()
         prepared.run.write_manifest(manifest)
         states = generator.run()
-        Scorer(prepared, console).run()
+        Scorer(prepared, shown).run()
     _report(prepared, states)
     return prepared.run.path, any(state.endswith("error") for state in states)
 
@@ -263,21 +241,3 @@ def _build(runs: list[Path], out: Path) -> Path:
     from leaderboard.build import build_board
 
     return build_board([Run(path) for path in runs], out)
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str | None, option: str) -> list[int] | None:
-    parts = _split(text)
-    if parts is None:
-        return None
-    try:
-        return [int(part) for part in parts]
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3.") from None
-
-
-if TYPE_CHECKING:
-    from rich.console import Console

@@ -22,7 +22,7 @@ FLOORS = [
     ["registry", "store"],
     ["run", "ranking", "listing"],
     ["leaderboard"],
-    ["cli"],
+    ["commands", "cli"],
 ]
 RANK = {unit: (floor, i) for floor, units in enumerate(FLOORS) for i, unit in enumerate(units)}
 LIGHT = [

@@ -1,0 +1,57 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
+    ),
+]
+Classifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classifier",
+        help="tfidf, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
+    ),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with a method. Repeat for several."),
+]
+
+
+def console() -> Console:
+    """Return the console of progress and remarks: stderr, so that stdout can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def split(text: str | None) -> list[str] | None:
+    """Return the parts of a list written with commas; None stays None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """Return whole numbers written with commas; ``UserError`` names the option that holds another."""
+    parts = split(text)
+    if parts is None:
+        return None
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3.") from None
