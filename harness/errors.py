@@ -17,6 +17,10 @@ class BrokenFileError(UserError):
     """A file of a run folder cannot be read: the folder needs a look, no method is at fault."""
 
 
+class Unsupported(UserError):
+    """A method cannot run on this model or language: the cell is skipped with this reason."""
+
+
 def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> UserError:
     """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested."""
     names = sorted(valid)

@@ -169,7 +169,7 @@ def test_a_vector_that_is_no_list_of_numbers_is_refused(shape):
 
 @pytest.mark.parametrize(
     "change",
-    [{"site": "mlp_neurons"}, {"operation": "scale"}, {"unit": "percent"}, {"positions": "last"}],
+    [{"site": "attention"}, {"operation": "ablate"}, {"unit": "percent"}, {"positions": "last"}],
     ids=str,
 )
 def test_a_word_that_this_version_does_not_know_is_refused_and_not_guessed(tmp_path, change):

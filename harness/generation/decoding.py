@@ -137,7 +137,7 @@ def _prefill(model: SteerableModel, encoded: dict[str, Tensor], steering: Steeri
         return None
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with model.hooks.steer([steering] * len(mask), mask):
-        output = model.model.get_decoder()(
+        output = model.decoder(
             input_ids=encoded["input_ids"][:, :-1],
             attention_mask=mask[:, :-1],
             position_ids=positions[:, :-1],

@@ -1,7 +1,7 @@
-"""Applying interventions: one always-on hook per decoder layer, driven by buffers.
+"""Applying interventions: always-on hooks at two sites of every decoder layer, driven by buffers.
 
-The hook computes ``h + V[row]`` out of place. Row 0 of the table V is exact zeros, so rows of one
-batch can carry different steering, and a row without steering stays as it is, bit for bit. It is
+A hook computes ``h x F[row] + V[row]`` out of place. Rows of one batch can carry different steering; a
+row without steering, and every position outside of a row's span, stays as it is, bit for bit. Hooks are
 attached once, before anything else, so that captures and compiled graphs see the steered state.
 """
 
@@ -9,130 +9,191 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.steering.interventions import Positions, Steering
+from harness.steering.interventions import Intervention, Positions, Site, Steering
+from harness.steering.neurons import down_projection
 
 _FOREVER = torch.iinfo(torch.int64).max
+_Effect = Literal["add", "factor"]
+
+
+@dataclass
+class _Slot:
+    """What one site of one layer does to each row: tables [rows, size] and a span of positions.
+
+    ``used`` says which rows are steered at all; ``start`` and ``stop`` bound their positions, and the
+    positions from ``pad`` up to ``width`` are padding on the right.
+    """
+
+    used: Tensor
+    start: Tensor
+    stop: Tensor
+    pad: Tensor
+    width: int
+    tables: dict[_Effect, Tensor] = field(default_factory=dict)
+
+    def to(self, state: Tensor) -> None:
+        """Move the buffers to the state's device and the tables to its precision, once."""
+        for effect, table in self.tables.items():
+            if table.device != state.device or table.dtype != state.dtype:
+                self.tables[effect] = table.to(state.device, state.dtype)
+        if self.start.device != state.device:
+            for buffer in ("used", "start", "stop", "pad"):
+                setattr(self, buffer, getattr(self, buffer).to(state.device))
+
+    @property
+    def size(self) -> int:
+        """How many numbers a vector of this slot has."""
+        return next(iter(self.tables.values())).shape[1]
+
+    def inside(self, position: Tensor) -> Tensor:
+        """Return which [rows, positions] are steered."""
+        within = (position >= self.start[:, None]) & (position < self.stop[:, None])
+        padding = (position >= self.pad[:, None]) & (position < self.width)
+        return self.used[:, None] & within & ~padding
 
 
 class SteeringHooks:
     """The hooks of one model. State lives in the instance: two models never interfere."""
 
-    def __init__(self, layers: nn.ModuleList) -> None:
-        self._tables: list[Tensor | None] = [None] * len(layers)
-        self._starts: list[Tensor | None] = [None] * len(layers)
-        self._stops: list[Tensor | None] = [None] * len(layers)
+    def __init__(self, decoder: nn.Module, layers: nn.ModuleList) -> None:
+        self._layers = layers
+        self._slots: dict[tuple[Site, int], _Slot] = {}
+        self._past = 0
+        decoder.register_forward_pre_hook(self._note_past, prepend=True, with_kwargs=True)
         for index, layer in enumerate(layers):
-            layer.register_forward_hook(self._hook(index), prepend=True, with_kwargs=True)
+            layer.register_forward_hook(self._after_layer(index), prepend=True)
+            projection = down_projection(layer)
+            if projection is not None:
+                projection.register_forward_pre_hook(self._before_projection(index), prepend=True)
 
     @contextmanager
     def steer(self, rows: Sequence[Steering], attention_mask: Tensor) -> Iterator[None]:
         """Steer row i of every forward pass inside the block with ``rows[i]``.
 
-        ``attention_mask``, [rows, prompt length], is the padded prompt's: padding is never
-        steered, and ``generated`` starts at the last prompt position, which predicts the first new
-        token. Raises ``UserError`` for a vector that does not fit the model.
+        ``attention_mask``, [rows, prompt length], is the padded prompt's, on either side: padding is
+        never steered, and ``generated`` starts at the last prompt token, which predicts the first new
+        one. Raises ``UserError`` for a vector or a site that does not fit the model.
         """
         try:
             self._set(rows, attention_mask)
             yield
         finally:
-            self._tables = [None] * len(self._tables)
-            self._starts = [None] * len(self._starts)
-            self._stops = [None] * len(self._stops)
+            self._slots = {}
 
     @property
     def active(self) -> bool:
         """Say whether any layer is steered now."""
-        return any(table is not None for table in self._tables)
+        return bool(self._slots)
 
     def _set(self, rows: Sequence[Steering], mask: Tensor) -> None:
         if len(rows) != len(mask):
             raise ValueError(f"{len(rows)} steerings for {len(mask)} rows")
-        first = mask.to(torch.int64).argmax(dim=1)  # index of the first token that is no padding
+        real = mask.to(torch.int64)
+        first = real.argmax(dim=1)  # index of the first token that is no padding
+        end = mask.shape[1] - real.flip(1).argmax(dim=1)  # index after the last one
         for i, steering in enumerate(rows):
             for item in steering.interventions:
-                if not 0 <= item.layer < len(self._tables):
-                    raise UserError(
-                        f"the steering is for layer {item.layer}, this model has layers 0 to "
-                        f"{len(self._tables) - 1}. Fit it on this model."
-                    )
-                self._add(i, item.layer, item, first, mask.shape[1])
+                self._check(item)
+                slot = self._slot(item, len(rows), end.cpu(), mask.shape[1])
+                self._enter(slot, i, item, int(first[i]), int(end[i]))
 
-    def _add(self, row: int, layer: int, item: Any, first: Tensor, width: int) -> None:
-        """Add one intervention to the row's entry of the layer's table."""
-        vector = torch.from_numpy(np.array(item.vector, dtype=np.float32, order="C")) * item.raw_strength
-        table = self._tables[layer]
-        start, stop = _span(item.positions, int(first[row]), width)
-        if table is None:
-            table = self._tables[layer] = torch.zeros(len(first), len(vector))
-            self._starts[layer] = torch.full((len(first),), start, dtype=torch.int64)
-            self._stops[layer] = torch.full((len(first),), stop, dtype=torch.int64)
-        starts, stops = self._starts[layer], self._stops[layer]
-        assert starts is not None and stops is not None
-        if len(vector) != table.shape[1]:
-            raise UserError(f"vectors of two sizes at layer {layer}: {table.shape[1]} and {len(vector)}.")
-        if table[row].any() and (int(starts[row]), int(stops[row])) != (start, stop):
+    def _check(self, item: Intervention) -> None:
+        if not 0 <= item.layer < len(self._layers):
+            raise UserError(
+                f"the steering is for layer {item.layer}, this model has layers 0 to "
+                f"{len(self._layers) - 1}. Fit it on this model."
+            )
+        if item.site == "mlp_neurons":
+            down_projection(self._layers[item.layer], required=item.layer)
+
+    def _slot(self, item: Intervention, rows: int, end: Tensor, width: int) -> _Slot:
+        """Return the slot of an intervention's site, made where it is the first one there."""
+        place = (item.site, item.layer)
+        if place not in self._slots:
+            zeros = torch.zeros(rows, dtype=torch.int64)
+            self._slots[place] = _Slot(zeros.bool(), zeros.clone(), zeros.clone(), end, width)
+        slot = self._slots[place]
+        effect: _Effect = "add" if item.operation == "add" else "factor"
+        size = len(item.vector)
+        if slot.tables and slot.size != size:
+            raise UserError(f"vectors of two sizes at layer {item.layer}: {slot.size} and {size}.")
+        if effect not in slot.tables:
+            slot.tables[effect] = torch.full((rows, size), 1.0 if effect == "factor" else 0.0)
+        return slot
+
+    @staticmethod
+    def _enter(slot: _Slot, row: int, item: Intervention, first: int, end: int) -> None:
+        """Put one intervention into the row's entry of the slot's tables."""
+        start, stop = _span(item.positions, first, end)
+        if slot.used[row] and (int(slot.start[row]), int(slot.stop[row])) != (start, stop):
             raise UserError("two interventions at one layer must share their positions.")
-        starts[row], stops[row] = start, stop
-        table[row] += vector
+        vector = torch.from_numpy(np.array(item.vector, dtype=np.float32, order="C")) * item.raw_strength
+        if item.operation == "add":
+            slot.tables["add"][row] += vector
+        else:
+            slot.tables["factor"][row] *= 1 + vector
+        slot.used[row], slot.start[row], slot.stop[row] = True, start, stop
 
-    def _hook(self, index: int) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            if self._tables[index] is None:
+    def _note_past(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Note how many positions the cache holds before this pass: 0 without a cache.
+
+        Families differ in the cache's name (``past_key_values``, ``layer_past``) and in whether it is
+        named at all, so it is known by its kind.
+        """
+        cache = next((v for v in (*args, *kwargs.values()) if hasattr(v, "get_seq_length")), None)
+        self._past = int(cache.get_seq_length()) if cache is not None else 0
+
+    def _after_layer(self, index: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            slot = self._slots.get(("layer_output", index))
+            if slot is None:
                 return output
-            inputs = (*args, *kwargs.values())
             if isinstance(output, Tensor):
-                return self._steered(index, output, inputs)
-            return (self._steered(index, output[0], inputs), *output[1:])
+                return self._steered(slot, output, "hidden size")
+            return (self._steered(slot, output[0], "hidden size"), *output[1:])
 
         return hook
 
-    def _steered(self, index: int, hidden: Tensor, inputs: tuple[Any, ...]) -> Tensor:
-        """Return ``hidden`` [rows, positions, size] plus the table, inside each row's span."""
-        table, start, stop = self._local(index, hidden)
-        if hidden.ndim != 3 or hidden.shape[0] != table.shape[0]:
-            raise ValueError(f"steering {table.shape[0]} rows, got a state of {tuple(hidden.shape)}")
-        if hidden.shape[2] != table.shape[1]:
+    def _before_projection(self, index: int) -> Any:
+        def hook(module: nn.Module, args: Any) -> Any:
+            slot = self._slots.get(("mlp_neurons", index))
+            if slot is None:
+                return args
+            return (self._steered(slot, args[0], "number of MLP neurons"), *args[1:])
+
+        return hook
+
+    def _steered(self, slot: _Slot, state: Tensor, measure: str) -> Tensor:
+        """Return ``state`` [rows, positions, size] with the slot's tables applied inside the spans."""
+        slot.to(state)
+        if state.ndim != 3 or state.shape[0] != slot.used.shape[0]:
+            raise ValueError(f"steering {slot.used.shape[0]} rows, got a state of {tuple(state.shape)}")
+        if state.shape[2] != slot.size:
             raise UserError(
-                f"the vector has {table.shape[1]} numbers, the model's hidden size is "
-                f"{hidden.shape[2]}. Fit it on this model."
+                f"the vector has {slot.size} numbers, the model's {measure} is {state.shape[2]}. "
+                "Fit it on this model."
             )
-        position = self._offset(hidden, inputs) + torch.arange(hidden.shape[1], device=hidden.device)
-        inside = (position >= start[:, None]) & (position < stop[:, None])
-        return hidden + inside[:, :, None].to(hidden.dtype) * table[:, None, :]
-
-    def _local(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the layer's buffers, moved once to the layer's own device and dtype."""
-        table, start, stop = self._tables[index], self._starts[index], self._stops[index]
-        assert table is not None and start is not None and stop is not None
-        if table.device != hidden.device or table.dtype != hidden.dtype:
-            table = self._tables[index] = table.to(hidden.device, hidden.dtype)
-            start = self._starts[index] = start.to(hidden.device)
-            stop = self._stops[index] = stop.to(hidden.device)
-        return table, start, stop
-
-    @staticmethod
-    def _offset(hidden: Tensor, inputs: tuple[Any, ...]) -> int:
-        """Index of the first position of this pass: 0 without a cache, else after what it held.
-
-        The layer has already written its keys when the hook runs. Families differ in the cache's name
-        (``past_key_values``, ``layer_past``) and in whether it is named at all, so it is known by its kind.
-        """
-        cache = next((value for value in inputs if hasattr(value, "get_seq_length")), None)
-        return int(cache.get_seq_length()) - hidden.shape[1] if cache is not None else 0
+        position = self._past + torch.arange(state.shape[1], device=state.device)
+        steered = state
+        if "factor" in slot.tables:
+            steered = steered * slot.tables["factor"][:, None, :]
+        if "add" in slot.tables:
+            steered = steered + slot.tables["add"][:, None, :]
+        return torch.where(slot.inside(position[None, :])[:, :, None], steered, state)
 
 
-def _span(positions: Positions, first: int, width: int) -> tuple[int, int]:
-    """Return the half-open range of steered positions of a row whose padding ends at ``first``."""
+def _span(positions: Positions, first: int, end: int) -> tuple[int, int]:
+    """Return the half-open range of steered positions of a row whose prompt is first to end."""
     if positions == "prompt":
-        return first, width - 1
+        return first, end - 1
     if positions == "generated":
-        return width - 1, _FOREVER
+        return end - 1, _FOREVER
     return first, _FOREVER

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from harness.errors import BrokenFileError, UserError, unknown
 from harness.files import canonical_json, write_bytes
 
-Site = Literal["layer_output"]
-Operation = Literal["add"]
+Site = Literal["layer_output", "mlp_neurons"]
+Operation = Literal["add", "scale"]
 Unit = Literal["residual", "raw"]
 Positions = Literal["all", "prompt", "generated"]
 
@@ -25,12 +25,15 @@ _HEADER = "steerboard"
 
 @dataclass(frozen=True)
 class Intervention:
-    """One change to the forward pass: at ``layer_output`` of ``layer``, h becomes h + s x vector.
+    """One change to the forward pass, at one site of one layer.
 
-    ``vector``: float32, shape [hidden size]. s is ``strength`` (unit ``raw``) or ``strength`` x
-    ``residual_norm`` (unit ``residual``). Layers count from 0; the output of layer l is the residual
-    stream after it. ``positions``: ``all``, ``prompt`` (before the first new token is predicted) or
-    ``generated`` (from the position that predicts it); padding is never steered.
+    Sites: ``layer_output``, the residual stream h after decoder layer l (layers count from 0), and
+    ``mlp_neurons``, the input x of the layer's ``mlp.down_proj``. Operations: ``add``, h becomes
+    h + s x vector, and ``scale``, h[j] becomes h[j] x (1 + s x vector[j]). ``vector``: float32, shape
+    [hidden size] or [neurons]. s is ``strength`` (unit ``raw``) or ``strength`` x ``residual_norm``
+    (unit ``residual``, for vectors added to the residual stream). ``positions``: ``all``, ``prompt``
+    (before the first new token is predicted) or ``generated`` (from the position that predicts it);
+    padding is never steered.
     Raises ``UserError`` for a word that is none of these and for numbers that are not finite.
     """
 
@@ -47,6 +50,8 @@ class Intervention:
         for name, words in _WORDS.items():
             if getattr(self, name) not in get_args(words):
                 raise unknown(name, str(getattr(self, name)), get_args(words))
+        if self.unit == "residual" and (self.site, self.operation) != ("layer_output", "add"):
+            raise UserError("unit 'residual' is for vectors added at layer_output; use 'raw' elsewhere.")
         if self.vector.ndim != 1:
             raise UserError(f"the vector has shape {list(self.vector.shape)}, not [hidden size].")
         if not np.isfinite([*self.vector, self.strength, self.residual_norm]).all():
@@ -97,3 +102,26 @@ def load_steering(path: Path) -> Steering:
         raise BrokenFileError(f"{path}: {error}") from None
     except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise BrokenFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
+
+
+def check_model(steering: Steering, model: dict[str, Any], tokenizer: str, where: str) -> None:
+    """Refuse a steering that was fitted on another model than ``model`` (an identity as JSON).
+
+    Weights are compared by fingerprint, the tokenizer by hash. A header without either passes: it
+    is then the author's word that it fits. Raises ``UserError`` naming both models.
+    """
+    fitted = steering.provenance.get("model") or {}
+    if fitted.get("fingerprint", model["fingerprint"]) != model["fingerprint"]:
+        raise UserError(
+            f"{where} was fitted on {_model_in_words(fitted)}, this model is {_model_in_words(model)}. "
+            "Fit it again on this model."
+        )
+    if steering.provenance.get("tokenizer", tokenizer) != tokenizer:
+        raise UserError(
+            f"{where} was fitted with another tokenizer than {model['name']} has here. Fit it again."
+        )
+
+
+def _model_in_words(model: dict[str, Any]) -> str:
+    revision = f" at revision {model['revision']}" if model.get("revision") else ""
+    return f"{model.get('name')}{revision} (weights {model.get('fingerprint')})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from harness.checkpoints import Checkpoint
 from harness.errors import UserError
+from harness.files import digest
 from harness.steering.hooks import SteeringHooks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,14 +47,29 @@ class SteerableModel:
 
         self.model = model
         self.tokenizer = tokenizer
-        self.layers = find_layers(model)
-        self.hooks = SteeringHooks(self.layers)
+        self.decoder = find_decoder(model)
+        self.layers = find_layers(self.decoder)
+        self.hooks = SteeringHooks(self.decoder, self.layers)
         model.eval()
         model.requires_grad_(False)
         # Where a checkpoint says how to search (a repetition penalty, say), generate() would follow it.
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+
+    @property
+    def hidden_size(self) -> int:
+        """How many numbers the residual stream has."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """Hash of the tokenizer: its whole pipeline, without the padding that the last call left."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return digest(sorted(self.tokenizer.get_vocab().items()), 16)
+        pipeline = json.loads(backend.to_str())
+        return digest({k: v for k, v in pipeline.items() if k not in {"padding", "truncation"}}, 16)
 
     @property
     def device(self) -> torch.device:
@@ -89,9 +106,15 @@ class SteerableModel:
         }
 
 
+def find_decoder(model: nn.Module) -> nn.Module:
+    """Return the part of a model that runs the decoder layers, without the head."""
+    decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    return decoder
+
+
 def find_layers(model: nn.Module) -> nn.ModuleList:
     """Return the decoder layers, in order; ``UserError`` where the architecture shows none."""
-    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    decoder = find_decoder(model)
     for name in ("layers", "h"):
         layers = getattr(decoder, name, None)
         if isinstance(layers, nn.ModuleList) and len(layers):
