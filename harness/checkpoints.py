@@ -24,6 +24,12 @@ class Checkpoint:
     revision: str | None
     fingerprint: str
 
+    @property
+    def model_type(self) -> str:
+        """What its config.json calls the architecture, such as ``gemma2``."""
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return str(config["model_type"])
+
 
 def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
     """Return the checkpoint of a folder or a hub id (from the local cache when offline).

@@ -71,14 +71,17 @@ class Corpus:
         return list(dict.fromkeys([*self.suite.languages, self.suite.reference_language]))
 
     def demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
-        """Return few-shot demonstrations per label: drawn from the label's shortest train texts.
+        """Return few-shot demonstrations per label: train texts of the label, drawn as the suite says.
 
         The draw is the same for every method and seed (arXiv 2606.18389: five of the 50 shortest).
+        Raises ``UserError`` where a label has too few texts.
         """
         rule = self.suite.few_shot
         chosen = {}
         for label, rows in self.by_label(task, language, "train").items():
-            pool = sorted(rows, key=lambda row: (len(row.text), row.id))[: rule.pool]
+            pool = sorted(rows, key=lambda row: (len(row.text), row.id))
+            if rule.selection == "shortest":
+                pool = pool[: rule.pool]
             if len(pool) < rule.shots:
                 raise UserError(
                     f"few-shot needs {rule.shots} train texts of {label!r} ({task}, {language}); "

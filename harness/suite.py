@@ -12,6 +12,9 @@ from harness.errors import UserError, unknown
 from harness.files import digest, read_text
 
 Split = Literal["train", "validation", "test"]
+Prompting = Literal["zero-shot", "few-shot"]
+MethodSpec = str | dict[str, dict[str, Any]]
+"""A method of a suite: its name, or its name with options; a list as an option is a sweep."""
 
 
 class Part(BaseModel):
@@ -27,20 +30,32 @@ class TaskSize(Part):
 
 
 class Sampling(Part):
-    """How texts are drawn. ``max_attempts`` bounds the draws of one text, the first included."""
+    """How texts are drawn. ``max_attempts`` bounds the draws of one text, the first included.
+
+    ``template``: the tokenizer's chat template where it has one, or always the plain instruction
+    form. ``keep``: the whole answer, or its first line that is not blank. ``strip_quotes``: whether
+    all ``"`` and ``'`` are deleted from the answer.
+    """
 
     temperature: float = Field(gt=0)
     top_p: float = Field(gt=0, le=1)
     max_new_tokens: int = Field(gt=0)
     max_attempts: int = Field(gt=0)
+    template: Literal["chat", "instruction"] = "chat"
+    keep: Literal["all", "first-line"] = "all"
+    strip_quotes: bool = False
 
 
 class FewShot(Part):
-    """Demonstrations: ``shots`` drawn with ``seed`` from the ``pool`` shortest texts of a label."""
+    """Demonstrations: ``shots`` human train texts of a label, drawn with ``seed``.
+
+    ``selection``: from the ``pool`` shortest texts of the label, or at random from all of them.
+    """
 
     shots: int = Field(gt=0)
     pool: int = Field(gt=0)
     seed: int
+    selection: Literal["shortest", "random"] = "shortest"
 
 
 class Vectors(Part):
@@ -109,8 +124,25 @@ class Task(Part):
     parallel: bool = False
 
 
+class Family(Part):
+    """What a family of models has of its own; ``Suite.for_model`` puts it in place.
+
+    ``model_types`` are the values of ``model_type`` in the config.json of its models. ``prompts``
+    (task -> setting -> template) and ``sampling`` replace single values of the suite, ``methods``
+    come after the suite's.
+    """
+
+    model_types: list[str] = Field(min_length=1)
+    methods: list[MethodSpec] = []
+    prompts: dict[str, dict[Prompting, str]] = {}
+    sampling: dict[str, Any] = {}
+
+
 class Suite(Part):
-    """A versioned definition of what is measured. ``root`` is the folder of the suite file."""
+    """A versioned definition of what is measured. ``root`` is the folder of the suite file.
+
+    A suite with ``families`` is not complete before ``for_model`` has chosen one of them.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     name: str
@@ -119,15 +151,16 @@ class Suite(Part):
     languages: list[str] = Field(min_length=1)
     reference_language: str
     tasks: dict[str, TaskSize] = Field(min_length=1)
-    settings: list[Literal["zero-shot", "few-shot"]] = Field(min_length=1)
+    settings: list[Prompting] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
-    methods: list[str | dict[str, dict[str, Any]]] = Field(min_length=1)
+    methods: list[MethodSpec] = Field(min_length=1)
     sampling: Sampling
     few_shot: FewShot
     vectors: Vectors
     classifiers: list[str] = Field(min_length=1)
     classifier_protocol: ClassifierProtocol
     metrics: Metrics
+    families: dict[str, Family] = {}
     data: str | None = None
     model: str | None = None
 
@@ -141,6 +174,60 @@ class Suite(Part):
             if len(set(values)) != len(values):
                 raise ValueError(f"{field} holds a value twice: {values}")
         return self
+
+    @model_validator(mode="after")
+    def _families_fit(self) -> Suite:
+        seen: dict[str, str] = {}
+        for name, family in self.families.items():
+            for task in family.prompts:
+                if task not in self.tasks:
+                    raise ValueError(f"families.{name}.prompts: {unknown('task', task, self.tasks)}")
+            try:
+                self._sampling_of(family)
+            except ValidationError as error:
+                raise ValueError(f"families.{name}.sampling.{explain(error)}") from None
+            for model_type in family.model_types:
+                if seen.setdefault(model_type, name) != name:
+                    raise ValueError(f"model type {model_type!r} is in two families")
+        return self
+
+    def _sampling_of(self, family: Family) -> Sampling:
+        return Sampling.model_validate({**self.sampling.model_dump(), **family.sampling})
+
+    def for_model(self, model_type: str) -> Suite:
+        """Return the suite with prompts, sampling and methods of the model's family.
+
+        Of ``families`` the chosen one is left, without what is now in place, so that the hash says
+        what was used: two families never share a table. A suite without families returns itself.
+        Raises ``UserError`` for a model of no family.
+        """
+        if not self.families:
+            return self
+        for name, family in self.families.items():
+            if model_type in family.model_types:
+                return self._in_family(name, family)
+        known = "; ".join(f"{name} ({', '.join(f.model_types)})" for name, f in self.families.items())
+        raise UserError(
+            f"the suite {self.name!r} has no prompts for models of type {model_type!r}; its families: "
+            f"{known}. Take --suite steer11, which serves every model."
+        )
+
+    def _in_family(self, name: str, family: Family) -> Suite:
+        definitions = {
+            task: {
+                code: item.model_copy(update={"prompts": {**item.prompts, **family.prompts.get(task, {})}})
+                for code, item in by_language.items()
+            }
+            for task, by_language in self.definitions.items()
+        }
+        return self.model_copy(
+            update={
+                "definitions": definitions,
+                "sampling": self._sampling_of(family),
+                "methods": [*self.methods, *family.methods],
+                "families": {name: Family(model_types=family.model_types)},
+            }
+        )
 
     def task(self, task: str, language: str) -> Task:
         """Return one task of the suite; ``UserError`` names the valid ones."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from harness.corpus import normalise
 from harness.errors import UserError
@@ -44,7 +44,7 @@ def generate_cell(
     and marked, so that counts are exact. Redraws happen in rounds over the whole cell, so the result
     does not depend on ``batch_size``. ``progress`` is told the number of texts after every batch.
     """
-    inputs = {label: render(model.tokenizer, prompt) for label, prompt in prompts.items()}
+    inputs = {label: render(model.tokenizer, prompt, sampling.template) for label, prompt in prompts.items()}
     width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
     room = _room(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
     slots = [Slot(label, i) for label in prompts for i in range(texts_per_label)]
@@ -65,12 +65,13 @@ def generate_cell(
     return [texts[s].model_copy(update={"duplicate": s in repeated}) for s in slots]
 
 
-def render(tokenizer: Any, prompt: Prompt) -> str:
+def render(tokenizer: Any, prompt: Prompt, template: Literal["chat", "instruction"] = "chat") -> str:
     """Return the text that goes into the model: by the chat template, else a plain instruction form.
 
-    A template writes its own BOS, so the text is later tokenised without adding special tokens.
+    ``instruction`` takes the plain form even where there is a chat template. Either form has its BOS,
+    so the text is later tokenised without adding special tokens.
     """
-    if tokenizer.chat_template:
+    if template == "chat" and tokenizer.chat_template:
         turns = [{"role": "user", "content": prompt.user}]
         if prompt.system:
             turns.insert(0, {"role": "system", "content": prompt.system})
@@ -79,6 +80,20 @@ def render(tokenizer: Any, prompt: Prompt) -> str:
     system = f"{prompt.system}\n\n" if prompt.system else ""
     bos = tokenizer.bos_token or ""
     return f"{bos}{system}### Instruction:\n{prompt.user}\n\n### Response:\n"
+
+
+def answer(text: str, sampling: Sampling) -> tuple[str, bool]:
+    """Return what is kept of a decoded answer, in single blanks, and whether a line break ended it.
+
+    The first line is the first that is not blank. Quotes are deleted as ``strip_quotes`` says.
+    """
+    ended = False
+    if sampling.keep == "first-line":
+        text, line_break, _ = text.lstrip().partition("\n")
+        ended = bool(line_break)
+    if sampling.strip_quotes:
+        text = text.replace('"', "").replace("'", "")
+    return " ".join(text.split()), ended
 
 
 def _to_redraw(texts: Sequence[Generation], slots: Sequence[Slot]) -> list[Slot]:
@@ -103,10 +118,11 @@ def _write(
 ) -> Iterator[dict[str, Any]]:
     """Run one batch; yield text, token counts and finish reason per row."""
     for row in decode(model, inputs, steering, sampling, keys, max_new_tokens):
-        reason: FinishReason = "stop" if row.ended else "length"
-        text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
+        decoded = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
+        text, ended = answer(decoded, sampling)
+        reason: FinishReason = "stop" if row.ended or ended else "length"
         yield {
-            "text": " ".join(text.split()),
+            "text": text,
             "n_prompt_tokens": row.n_prompt_tokens,
             "n_new_tokens": len(row.tokens),
             "finish_reason": reason,
