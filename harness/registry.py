@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod
-from harness.suite import explain
+from harness.suite import MethodSpec, explain
 
 BUILT_IN = {
     "zero-shot": "harness.methods.prompting",
@@ -102,9 +102,7 @@ def load_registry(plugins: Iterable[Path] = ()) -> Registry:
     return registry
 
 
-def parse_methods(
-    registry: Registry, specs: Iterable[str | Mapping[str, Mapping[str, Any]]]
-) -> list[SteeringMethod]:
+def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
     """Return configured methods for a suite's list: a name, or a name with its options."""
     methods: list[SteeringMethod] = []
     for spec in specs:
@@ -112,6 +110,15 @@ def parse_methods(
         for name, options in items.items():
             methods += registry.configure(name, options or {})
     return methods
+
+
+def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[MethodSpec]:
+    """Return the named methods with the options that a suite's list gives them, else without any."""
+    given: dict[str, list[MethodSpec]] = {}
+    for spec in specs:
+        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
+            given.setdefault(name, []).append({name: options})
+    return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
 
 
 def _load_file(path: Path) -> ModuleType:

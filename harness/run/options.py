@@ -19,10 +19,10 @@ from harness.data import LocalData, open_data
 from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod
 from harness.records import Entry, Manifest, ModelIdentity, Selection
-from harness.registry import load_registry, parse_methods
+from harness.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.scoring.classifiers import Classifier, open_classifier
 from harness.store import Run
-from harness.suite import Suite, load_suite, restore_suite
+from harness.suite import MethodSpec, Suite, load_suite, restore_suite
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,18 @@ def prepare(options: Options) -> Prepared:
     registry = load_registry(options.plugins)
     for problem in registry.problems:
         print(f"warning: method not usable: {problem}", file=sys.stderr)
-    specs = suite.methods if options.methods is None else options.methods
-    methods = parse_methods(registry, specs)
+    model = options.model or _shipped_model(suite)
+    checkpoint = _of_a_family(suite, model, options, registry) if suite.families else None
+    suite = suite.for_model(checkpoint.model_type) if checkpoint else suite
+    methods = _methods(suite.methods, options, registry)
     selection = _selection(options, suite)
     corpus = Corpus(suite, open_data(suite, options.data))
-    model = options.model or _shipped_model(suite)
     run = Run(options.run or default_run(suite, model))
     needs_model = any(method.needs_model for method in methods)
-    checkpoint = resolve_checkpoint(model, options.revision) if model and needs_model else None
+    if not needs_model:
+        checkpoint = None
+    elif model and checkpoint is None:
+        checkpoint = resolve_checkpoint(model, options.revision)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
     wanted = options.classifiers or suite.classifiers
     classifiers = [open_classifier(spec, suite.classifier_protocol) for spec in wanted]
@@ -146,6 +150,22 @@ def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prep
 def _shipped_model(suite: Suite) -> str | None:
     folder = suite.folder("model")
     return str(folder) if folder else None
+
+
+def _methods(specs: list[MethodSpec], options: Options, registry: Registry) -> list[SteeringMethod]:
+    """Return the methods of a suite's list, or the ones asked for, with the options that the list gives."""
+    return parse_methods(registry, specs if options.methods is None else pick_methods(specs, options.methods))
+
+
+def _of_a_family(suite: Suite, model: str | None, options: Options, registry: Registry) -> Checkpoint:
+    """Return the checkpoint that decides the family, after what needs none: it may be a long download."""
+    _methods([*suite.methods, *(m for f in suite.families.values() for m in f.methods)], options, registry)
+    _selection(options, suite)
+    if model is None:
+        raise UserError(
+            f"the prompts of suite {suite.name!r} depend on the model. Give --model (also for references)."
+        )
+    return resolve_checkpoint(model, options.revision)
 
 
 def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | None) -> ModelIdentity | None:
