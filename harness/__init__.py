@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.methods.base import (
         CellContext,
-        FitContext,
         MethodConfig,
         Prompt,
         PromptContext,
@@ -22,13 +21,14 @@ if TYPE_CHECKING:
         SteeringMethod,
         register,
     )
+    from harness.methods.fit_context import FitContext
     from harness.steering.interventions import Intervention, Steering
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CellContext": "harness.methods.base",
-    "FitContext": "harness.methods.base",
+    "FitContext": "harness.methods.fit_context",
     "Intervention": "harness.steering.interventions",
     "MethodConfig": "harness.methods.base",
     "Prompt": "harness.methods.base",

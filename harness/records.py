@@ -67,6 +67,19 @@ class MethodIdentity(Record):
     version: str
     config: dict[str, Any]
 
+    @property
+    def title(self) -> str:
+        """The name; a control's with the method that it controls."""
+        of = self.config.get("of")
+        return f"{self.name} of {of}" if isinstance(of, str) else self.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The config as one level; a control's with the options that it shares with its method."""
+        flat = {k: v for k, v in self.config.items() if k not in {"of", "options"}}
+        shared = self.config.get("options")
+        return {**flat, **shared} if isinstance(shared, dict) else self.config
+
 
 class Entry(Record):
     """A row of the board: a method config on a model in one setting, over all its cells."""

@@ -7,6 +7,7 @@ way from sentences to the vector.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from test_activations import by_hand
 from harness.data import Example, LocalData, Sentence
 from harness.errors import UserError
 from harness.methods.base import (
-    FitContext,
     Prompt,
     PromptContext,
     Reference,
@@ -26,6 +26,7 @@ from harness.methods.base import (
     SteeringMethod,
     register,
 )
+from harness.methods.fit_context import FitContext
 from harness.methods.language import LanguageSteering
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.methods.quality import QualitySteering
@@ -44,14 +45,24 @@ def sentences(texts: list[str], prefix: str = "s") -> list[Sentence]:
     return [Sentence(f"{prefix}{i}", text) for i, text in enumerate(texts)]
 
 
+@dataclass
+class HandMade:
+    """An engine whose mean states the test writes down."""
+
+    n_layers: int
+    means: Any
+
+    def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
+        return self.means(texts)
+
+
 def context(corpus: Any, means: Any, language: str = "am", n_layers: int = LAYERS) -> FitContext:
     return FitContext(
         suite=corpus.suite,
         task=corpus.suite.task("sentiment", language),
-        corpus=corpus,
-        n_layers=n_layers,
-        mean_states=means,
+        engine=HandMade(n_layers, means),
         rng=np.random.default_rng(0),
+        _corpus=corpus,
     )
 
 
@@ -108,7 +119,11 @@ def test_the_reference_language_is_among_the_others_and_counted_once(corpus_of, 
     corpus = corpus_of({code: sentences(texts) for code, texts in PARALLEL.items()}, suite=suite)
     states = {PARALLEL["am"][0]: [9.0, 4.0], PARALLEL["he"][0]: [2.0, 0.0], PARALLEL["en"][0]: [4.0, 0.0]}
     fitted = LanguageSteering().fit(context(corpus, made_up(states), n_layers=1))
-    assert fitted.provenance["texts"] == {"am": 2, "he": 2, "en": 2}
+    assert {code: n["texts"] for code, n in fitted.provenance["counts"].items()} == {
+        "am": 2,
+        "he": 2,
+        "en": 2,
+    }
     np.testing.assert_allclose(fitted.interventions[0].vector, np.array([6, 4]) / np.sqrt(52), rtol=1e-6)
 
 
@@ -127,7 +142,7 @@ def test_the_quality_vector_of_a_model_equals_means_of_plain_loops(corpus, by_mo
         fitted.interventions[0].vector, direction[1] / np.linalg.norm(direction[1]), atol=1e-5
     )
     assert fitted.provenance["contrast"] == "translations:noise"
-    assert fitted.provenance["pairs"] == 2
+    assert [n["texts"] for n in fitted.provenance["counts"].values()] == [2, 2]
 
 
 @pytest.mark.parametrize("method", [LanguageSteering, QualitySteering])
@@ -153,9 +168,9 @@ def test_provenance_counts_texts_tokens_and_what_was_held_out(corpus_of, by_mode
     test = {("sentiment", "am", "test"): [Example("t", PARALLEL["am"][0], "positive")]}
     corpus = corpus_of({code: sentences(texts) for code, texts in PARALLEL.items()}, test)
     provenance = LanguageSteering().fit(context(corpus, by_model[0])).provenance
-    assert provenance["texts"] == {"am": 1, "he": 2, "en": 2}
+    assert {code: n["texts"] for code, n in provenance["counts"].items()} == {"am": 1, "he": 2, "en": 2}
     assert provenance["dropped_held_out"] == {"am": 1, "he": 0, "en": 0}
-    assert provenance["n_layers"] == LAYERS
+    assert len(provenance["residual_norm"]) == LAYERS
 
 
 @pytest.mark.parametrize("numbers", [[2.0, 2.0], [float("nan"), 1.0]], ids=["equal", "not a number"])
@@ -203,7 +218,13 @@ def test_a_config_with_a_bad_value_is_refused(options):
 
 
 def test_the_config_is_part_of_the_identity():
-    assert LanguageSteering().identity.config == {"layer": 0.21, "strength": 0.2, "unit": "residual"}
+    assert LanguageSteering().identity.config == {
+        "layer": 0.21,
+        "strength": 0.2,
+        "unit": "residual",
+        "positions": "all",
+        "exclude_sinks": False,
+    }
     assert LanguageSteering(LanguageSteering.Config(layer=3)).identity.config["layer"] == 3
 
 
@@ -251,7 +272,7 @@ def train(corpus_of):
 def texts_of(reference: type[Reference], corpus: Any, n: int = 5, seed: int = 1) -> dict[str, list[str]]:
     task = corpus.suite.task("sentiment", "am")
     rng = np.random.default_rng(seed)
-    return reference().texts(ReferenceContext(corpus.suite, task, "none", seed, n, corpus=corpus, rng=rng))
+    return reference().texts(ReferenceContext(corpus.suite, task, "none", seed, n, _corpus=corpus, rng=rng))
 
 
 def test_the_human_ceiling_draws_train_texts_of_each_label_without_repeats(train):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from harness.corpus import Contrast, Corpus
+from harness.corpus import Corpus
 from harness.errors import UserError
 from harness.languages import language
+from harness.methods.fit_context import FitContext
 from harness.records import MethodIdentity, Setting
 from harness.steering.interventions import Steering
 from harness.suite import Suite, Task
-
-if TYPE_CHECKING:
-    from harness.steering.activations import MeanStates
 
 
 class MethodConfig(BaseModel):
@@ -87,69 +85,28 @@ class PromptContext(CellContext):
 
 @dataclass(frozen=True)
 class ReferenceContext(CellContext):
-    """A cell whose texts a reference takes from human text or makes up itself."""
+    """A cell whose texts a reference takes from human train text or makes up itself."""
 
-    corpus: Corpus
     rng: np.random.Generator
-
-
-@dataclass(frozen=True)
-class FitContext:
-    """What a method may fit on: the model's activations, parallel, contrast and train text.
-
-    One fit serves all seeds and settings of a task in a language. ``mean_states(texts)`` runs the
-    model over texts and returns the mean hidden state of every layer; equal texts are run once per
-    run folder. ``rng`` is seeded by method, language and task.
-    """
-
-    suite: Suite
-    task: Task
-    corpus: Corpus
-    n_layers: int
-    mean_states: Callable[[list[str]], MeanStates]
-    rng: np.random.Generator
-
-    @property
-    def language(self) -> str:
-        """The language code that is fitted for."""
-        return self.task.language
-
-    @property
-    def languages(self) -> list[str]:
-        """All languages of the suite, the reference language among them."""
-        return self.corpus.vector_languages
-
-    def parallel(self, code: str) -> list[str]:
-        """Return the parallel sentences of a language, free of validation and test text."""
-        return [sentence.text for sentence in self.corpus.parallel(code)]
-
-    def contrast(self) -> Contrast:
-        """Return human and degraded versions of the cell language's parallel sentences."""
-        return self.corpus.contrast(self.language)
+    _corpus: Corpus
 
     def train(self) -> dict[str, list[str]]:
         """Return the human train texts of the task by label."""
-        rows = self.corpus.by_label(self.task.name, self.language, "train")
-        return {label: [row.text for row in group] for label, group in rows.items()}
-
-    def layer(self, depth: int | float) -> int:
-        """Return a layer index: an int as it is, a fraction f as round(f x number of layers)."""
-        last = self.n_layers - 1
-        index = depth if isinstance(depth, int) else min(round(depth * self.n_layers), last)
-        if not 0 <= index < self.n_layers:
-            raise UserError(f"layer {depth} is outside of this model's 0 to {last}.")
-        return index
+        groups = self._corpus.by_label(self.task.name, self.language, "train")
+        return {label: [row.text for row in rows] for label, rows in groups.items()}
 
 
 class SteeringMethod:
     """A way to make a language model write labelled text in a language.
 
     A method says what to ask (``prompt``) and how to steer (``fit``); it never touches hooks.
-    All three parts are optional. The first line of its docstring is what the board shows.
+    All three parts are optional. The first line of its docstring is what the board shows. ``grid``
+    names the values of config fields that ``steerboard tune`` tries.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
+    grid: ClassVar[dict[str, list[Any]]] = {}
     settings: ClassVar[tuple[Setting, ...]] = ("zero-shot", "few-shot")
     needs_model: ClassVar[bool] = True
 

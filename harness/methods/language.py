@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
-from harness.methods.base import FitContext, SteeringMethod, register
-from harness.methods.vectors import VectorConfig, add_direction
+from harness.methods.base import SteeringMethod, register
+from harness.methods.fit_context import FitContext
+from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, counts, excluded
 from harness.steering.interventions import Steering
 
 
@@ -17,19 +20,21 @@ class LanguageSteering(SteeringMethod):
     them), m[L] the mean hidden state over all tokens of the parallel text of language L.
     """
 
+    grid: ClassVar = {"layer": DEPTHS, "strength": STRENGTHS}
+
     class Config(VectorConfig):
         """Depth and strength of the vector."""
 
     def fit(self, ctx: FitContext) -> Steering:
         """Return one vector for the cell's language."""
-        means = {code: ctx.mean_states(ctx.parallel(code)) for code in ctx.languages}
+        sinks = self.config.exclude_sinks
+        means = {code: ctx.mean_states(ctx.parallel(code), sinks) for code in ctx.languages}
         own = means[ctx.language]
         others = np.mean([m.mean for code, m in means.items() if code != ctx.language], axis=0)
-        provenance = {
+        details = {
             "rule": "own mean - unweighted mean of the others",
-            "token_rule": "all non-pad tokens, no BOS",
-            "texts": {code: m.n_texts for code, m in means.items()},
-            "tokens": {code: m.n_tokens for code, m in means.items()},
-            "dropped_held_out": {code: ctx.corpus.dropped.get(code, 0) for code in means},
+            "counts": counts(means),
+            "excluded": excluded(means),
+            "dropped_held_out": {code: ctx.dropped(code) for code in means},
         }
-        return add_direction(ctx, self.config, own.mean - others, own.norm, provenance)
+        return add_direction(ctx, self.config, own.mean - others, own.norm, details)

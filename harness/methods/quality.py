@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from harness.methods.base import FitContext, SteeringMethod, register
-from harness.methods.vectors import VectorConfig, add_direction
+from typing import ClassVar
+
+from harness.methods.base import SteeringMethod, register
+from harness.methods.fit_context import FitContext
+from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, counts, excluded
 from harness.steering.interventions import Steering
 
 
@@ -15,18 +18,19 @@ class QualitySteering(SteeringMethod):
     over all tokens, within one language.
     """
 
+    grid: ClassVar = {"layer": DEPTHS, "strength": STRENGTHS}
+
     class Config(VectorConfig):
         """Depth and strength of the vector."""
 
     def fit(self, ctx: FitContext) -> Steering:
         """Return one vector for the cell's language."""
-        contrast = ctx.contrast()
-        good, bad = ctx.mean_states(contrast.good), ctx.mean_states(contrast.bad)
-        provenance = {
+        contrast, sinks = ctx.contrast(), self.config.exclude_sinks
+        good, bad = ctx.mean_states(contrast.good, sinks), ctx.mean_states(contrast.bad, sinks)
+        details = {
             "rule": "mean of human text - mean of degraded text",
-            "token_rule": "all non-pad tokens, no BOS",
             "contrast": contrast.source,
-            "pairs": len(contrast.good),
-            "tokens": {"good": good.n_tokens, "bad": bad.n_tokens},
+            "counts": counts({"good": good, "bad": bad}),
+            "excluded": excluded({"good": good, "bad": bad}),
         }
-        return add_direction(ctx, self.config, good.mean - bad.mean, good.norm, provenance)
+        return add_direction(ctx, self.config, good.mean - bad.mean, good.norm, details)

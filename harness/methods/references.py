@@ -13,15 +13,14 @@ class Human(Reference):
     def texts(self, ctx: ReferenceContext) -> dict[str, list[str]]:
         """Return a draw without replacement from the train split, per label."""
         drawn = {}
-        groups = ctx.corpus.by_label(ctx.task.name, ctx.language, "train")
-        for label, rows in groups.items():
-            if len(rows) < ctx.texts_per_label:
+        for label, texts in ctx.train().items():
+            if len(texts) < ctx.texts_per_label:
                 raise UserError(
                     f"human: {ctx.texts_per_label} train texts of {label!r} are needed "
-                    f"({ctx.task.name}, {ctx.language}), there are {len(rows)}."
+                    f"({ctx.task.name}, {ctx.language}), there are {len(texts)}."
                 )
-            chosen = ctx.rng.choice(len(rows), size=ctx.texts_per_label, replace=False)
-            drawn[label] = [rows[i].text for i in chosen]
+            chosen = ctx.rng.choice(len(texts), size=ctx.texts_per_label, replace=False)
+            drawn[label] = [texts[i] for i in chosen]
         return drawn
 
 
@@ -31,8 +30,7 @@ class Constant(Reference):
 
     def texts(self, ctx: ReferenceContext) -> dict[str, list[str]]:
         """Return one drawn text per label, ``texts_per_label`` times."""
-        groups = ctx.corpus.by_label(ctx.task.name, ctx.language, "train")
         return {
-            label: [rows[int(ctx.rng.integers(len(rows)))].text] * ctx.texts_per_label
-            for label, rows in groups.items()
+            label: [texts[int(ctx.rng.integers(len(texts)))]] * ctx.texts_per_label
+            for label, texts in ctx.train().items()
         }

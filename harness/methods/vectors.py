@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.methods.base import FitContext, MethodConfig
-from harness.steering.interventions import Intervention, Steering
+from harness.methods.base import MethodConfig
+from harness.methods.fit_context import FitContext
+from harness.steering.interventions import Intervention, Positions, Steering
+
+if TYPE_CHECKING:
+    from harness.steering.activations import MeanStates
+
+Depth = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
+"""A layer index, or a depth below 1 as fraction of the layers."""
+
+DEPTHS = [0.21, 0.48, 0.74]  # of arXiv 2606.18389
+STRENGTHS = [0.05, 0.1, 0.2, 0.4]
 
 
 class VectorConfig(MethodConfig):
@@ -18,11 +28,15 @@ class VectorConfig(MethodConfig):
 
     ``layer``: a layer index, or a depth below 1 as fraction of the layers. ``strength``: in units of
     the mean residual norm at that layer (``residual``), or a plain factor as in the paper (``raw``).
+    ``positions``: all, prompt or generated. ``exclude_sinks``: leave special tokens and outliers of
+    norm out of the means; the paper takes all tokens.
     """
 
-    layer: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = 0.21
+    layer: Depth = 0.21
     strength: float = Field(default=0.2, allow_inf_nan=False)
     unit: Literal["residual", "raw"] = "residual"
+    positions: Positions = "all"
+    exclude_sinks: bool = False
 
 
 def add_direction(
@@ -49,7 +63,22 @@ def add_direction(
         strength=config.strength,
         unit=config.unit,
         residual_norm=float(residual_norm[layer]),
-        positions="all",
+        positions=config.positions,
     )
-    details = {**provenance, "norm_before_unit": norm, "n_layers": ctx.n_layers}
+    details = {
+        "token_rule": "all tokens but padding" + (" and sinks" if config.exclude_sinks else ""),
+        "residual_norm": [float(value) for value in residual_norm],
+        "norm_before_unit": norm,
+        **provenance,
+    }
     return Steering((intervention,), details)
+
+
+def counts(means: dict[str, MeanStates]) -> dict[str, dict[str, int]]:
+    """Return texts and tokens of every mean, as JSON."""
+    return {name: {"texts": m.n_texts, "tokens": m.n_tokens} for name, m in means.items()}
+
+
+def excluded(means: dict[str, MeanStates]) -> dict[str, Any]:
+    """Return the reports of excluded sink tokens, as JSON; empty where none were looked for."""
+    return {name: m.excluded for name, m in means.items() if m.excluded}

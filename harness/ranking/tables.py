@@ -195,19 +195,19 @@ def _names(entries: dict[str, Entry]) -> dict[str, str]:
     several = len({entry.model.model_dump_json() for entry in entries.values() if entry.model}) > 1
     by_method: dict[str, list[Entry]] = {}
     for entry in entries.values():
-        by_method.setdefault(entry.method.name, []).append(entry)
+        by_method.setdefault(entry.method.title, []).append(entry)
     titles = {}
     for name, entry in entries.items():
-        peers = by_method[entry.method.name]
-        config = entry.method.config
+        peers = by_method[entry.method.title]
+        config = entry.method.options
         differing = [
             f"{field}={value}"
             for field, value in config.items()
-            if any(canonical_json(p.method.config.get(field)) != canonical_json(value) for p in peers)
+            if any(canonical_json(p.method.options.get(field)) != canonical_json(value) for p in peers)
         ]
         if any(peer.method.version != entry.method.version for peer in peers):
             differing.append(f"v{entry.method.version}")
-        title = entry.method.name + (f" [{', '.join(differing)}]" if differing else "")
+        title = entry.method.title + (f" [{', '.join(differing)}]" if differing else "")
         steered_few = entry.setting == "few-shot" and entry.method.name != "few-shot"
         title = f"{title} + few-shot" if steered_few else title
         titles[name] = f"{title}, {entry.model.name}" if several and entry.model else title

@@ -2,100 +2,189 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.cells import Cell, steering_id
 from harness.errors import BrokenFileError
-from harness.files import digest, write_bytes
-from harness.methods.base import FitContext, SteeringMethod
-from harness.run.options import Prepared
-from harness.steering.interventions import Steering
+from harness.files import canonical_json, digest, write_bytes
+from harness.methods.base import SteeringMethod
+from harness.methods.fit_context import FitContext
+from harness.run.options import Prepared, library_versions
+from harness.steering.interventions import Steering, check_model
 
 if TYPE_CHECKING:
-    from harness.steering.activations import MeanStates
+    from harness.steering.activations import MeanStates, NeuronMeans
     from harness.steering.model import SteerableModel
+
+_HEADER_DETAILS = ("token_rule", "bos_rule", "counts", "residual_norm")
+"""What a method's fit says that belongs to the header of every steering file."""
 
 
 @dataclass
 class Fitter:
-    """Fits methods on one model; keeps steering and mean states in memory and in the run folder."""
+    """Fits methods on one model; keeps steering and activations in memory and in the run folder.
+
+    It is the ``Engine`` of the fit contexts.
+    """
 
     prepared: Prepared
     model: SteerableModel
     batch_size: int = 64
+    say: Callable[[str], None] = lambda words: None
     _steering: dict[str, Steering] = field(default_factory=dict)
-    _means: dict[str, MeanStates] = field(default_factory=dict)
+    _read: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         """Return the steering of a cell and the name of its file, None where it steers nothing."""
-        if type(method).fit is SteeringMethod.fit:
+        if not steers(method):
             return None, Steering()
         name = steering_id(cell.key)
         if name not in self._steering:
             stored = self.prepared.run.steering(name)
+            if stored is not None:
+                self._check(name, stored)
             self._steering[name] = stored or self._fit(name, cell, method)
         steering = self._steering[name]
         return (name if steering.interventions else None), steering
 
+    @property
+    def n_layers(self) -> int:
+        """How many decoder layers the model has."""
+        return len(self.model.layers)
+
+    @property
+    def sandwich_norm(self) -> bool:
+        """Whether a norm follows the MLP inside its layers."""
+        from harness.steering.neurons import has_sandwich_norm
+
+        return has_sandwich_norm(self.model.layers[0])
+
+    def progress(self, words: str) -> None:
+        """Show what a fit is doing."""
+        self.say(words)
+
+    def _check(self, name: str, stored: Steering) -> None:
+        model = self.prepared.model
+        if model is not None:
+            where = str(self.prepared.run.steering_path(name))
+            check_model(stored, model.model_dump(mode="json"), self.model.tokenizer_hash, where)
+
     def _fit(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
         key, suite = cell.key, self.prepared.suite
+        seed = int(digest(["fit", name], 16), 16)
         context = FitContext(
             suite=suite,
             task=suite.task(key.task, key.language),
-            corpus=self.prepared.corpus,
-            n_layers=len(self.model.layers),
-            mean_states=self.mean_states,
-            rng=np.random.default_rng(int(digest(["fit", name]), 16)),
+            engine=self,
+            rng=np.random.default_rng(seed),
+            _corpus=self.prepared.corpus,
+            _stored_fit=lambda other, code: self._fit_of(cell, other, code),
         )
         fitted = method.fit(context)
-        provenance = {
-            **fitted.provenance,
+        header = self._header(cell, context, fitted, seed) if fitted.interventions else {}
+        steering = Steering(fitted.interventions, header)
+        self.prepared.run.write_steering(name, steering)
+        return steering
+
+    def _fit_of(self, cell: Cell, method: SteeringMethod, code: str) -> Steering:
+        """Return a method's fit for another cell than the one at hand, with its details as it gave them."""
+        data = self.prepared.corpus.fingerprint(cell.key.task, code)
+        changes = {"method": method.identity, "language": code, "data": data}
+        _, steering = self.steering(Cell(cell.key.model_copy(update=changes)), method)
+        header = steering.provenance
+        lifted = {name: header[name] for name in _HEADER_DETAILS if name in header}
+        return Steering(steering.interventions, {**lifted, **header.get("fit", {})})
+
+    def _header(self, cell: Cell, ctx: FitContext, fitted: Steering, seed: int) -> dict[str, Any]:
+        """Return what a steering file says of how it came about, as JSON."""
+        key, details = cell.key, dict(fitted.provenance)
+        lifted = {name: details.pop(name) for name in _HEADER_DETAILS if name in details}
+        if "residual_norm" not in lifted:
+            own = self.mean_states(ctx.parallel(key.language))
+            lifted["residual_norm"] = [float(value) for value in own.norm]
+        return {
             "method": key.method.model_dump(mode="json"),
             "model": key.model.model_dump(mode="json") if key.model else None,
+            "tokenizer": self.model.tokenizer_hash,
             "language": key.language,
             "task": key.task,
             "data": key.data,
             "layer_convention": "0-based; output of layer l is the residual stream after it",
+            "n_layers": self.n_layers,
+            "hidden_size": self.model.hidden_size,
+            "token_rule": "the method's own",
+            "bos_rule": "no BOS and no other special token added to the texts that are read",
+            "counts": {},
+            **lifted,
+            "seed": seed,
+            "versions": library_versions(),
+            "fit": details,
         }
-        steering = Steering(fitted.interventions, provenance)
-        self.prepared.run.write_steering(name, steering)
-        return steering
 
-    def mean_states(self, texts: list[str]) -> MeanStates:
+    def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
         """Return the mean hidden states of the model over ``texts``, run at most once per run."""
+        from harness.steering.activations import MeanStates, mean_states
+
+        def run() -> dict[str, Any]:
+            return vars(mean_states(self.model, texts, self.batch_size, exclude_sinks=exclude_sinks))
+
+        return MeanStates(**self._once(["mean states", exclude_sinks, texts], run))
+
+    def neuron_means(self, texts: list[str]) -> NeuronMeans:
+        """Return the mean neurons of the model over ``texts``, run at most once per run."""
+        from harness.steering.activations import NeuronMeans, neuron_means
+
+        def run() -> dict[str, Any]:
+            return vars(neuron_means(self.model, texts, self.batch_size))
+
+        return NeuronMeans(**self._once(["neuron means", texts], run))
+
+    def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
+        """Return how far a steering moves the residual stream over ``texts``, per layer."""
+        from harness.steering.activations import residual_change
+
+        return residual_change(self.model, steering, texts)
+
+    def _once(self, what: list[Any], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what ``run`` measures, from memory or the run folder where it was measured before."""
         model = self.prepared.model
         assert model is not None
-        name = digest([model.model_dump(mode="json"), texts], 16)
-        if name not in self._means:
+        name = digest([model.model_dump(mode="json"), *what], 16)
+        if name not in self._read:
             path = self.prepared.run.path / "activations" / f"{name}.safetensors"
             if not path.is_file():
-                from harness.steering.activations import mean_states
-
-                _save(path, mean_states(self.model, texts, self.batch_size))
-            self._means[name] = _load(path)
-        return self._means[name]
+                _save(path, run())
+            self._read[name] = _load(path)
+        return self._read[name]
 
 
-def _save(path: Path, means: MeanStates) -> None:
+def steers(method: SteeringMethod) -> bool:
+    """Say whether a method has a fit of its own."""
+    return type(method).fit is not SteeringMethod.fit
+
+
+def _save(path: Path, fields: dict[str, Any]) -> None:
     from safetensors.numpy import save
 
-    counts = np.array([means.n_tokens, means.n_texts], dtype=np.int64)
-    write_bytes(path, save({"mean": means.mean, "norm": means.norm, "counts": counts}))
+    arrays = {k: np.ascontiguousarray(v) for k, v in fields.items() if isinstance(v, np.ndarray)}
+    rest = {k: v for k, v in fields.items() if k not in arrays}
+    write_bytes(path, save(arrays, metadata={"fields": canonical_json(rest)}))
 
 
-def _load(path: Path) -> MeanStates:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _load(path: Path) -> dict[str, Any]:
+    import json
 
-    from harness.steering.activations import MeanStates
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
-        n_tokens, n_texts = (int(n) for n in tensors["counts"])
-        return MeanStates(tensors["mean"], tensors["norm"], n_tokens, n_texts)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise BrokenFileError(f"{path} holds no mean states ({error}). Delete it and run again.") from None
+        with safe_open(path, framework="numpy") as file:
+            rest = json.loads((file.metadata() or {})["fields"])
+            return {**{name: file.get_tensor(name) for name in file.keys()}, **rest}  # noqa: SIM118
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        raise BrokenFileError(f"{path} holds no activations ({error}). Delete it and run again.") from None

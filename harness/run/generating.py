@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell, noise_key
-from harness.errors import BrokenFileError, UserError
+from harness.errors import BrokenFileError, Unsupported, UserError
 from harness.files import digest
 from harness.methods.base import (
     CellContext,
@@ -98,6 +98,8 @@ class Generator:
                 texts, extra = self._texts(cell, method, tracker)
         except BrokenFileError:
             raise
+        except Unsupported as error:
+            state, reason = "skipped", _in_words(error)
         except (MemoryError, OSError) as error:
             state, reason = "infra_error", _in_words(error)
         except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
@@ -129,6 +131,7 @@ class Generator:
         from harness.generation.generate import generate_cell
 
         fitter = self._loaded()
+        fitter.say = lambda words: tracker.say(f"{cell.title}: {words}")
         name, steering = fitter.steering(cell, method)
         prompts, demonstrations = self._prompts(cell, method)
         key = cell.key
@@ -170,7 +173,7 @@ class Generator:
         axes = ["reference", key.method.name, key.task, key.language, key.seed]
         context = ReferenceContext(
             **vars(self._context(cell)),
-            corpus=self.prepared.corpus,
+            _corpus=self.prepared.corpus,
             rng=np.random.default_rng(int(digest(axes), 16)),
         )
         drawn = method.texts(context)

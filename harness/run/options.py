@@ -208,7 +208,7 @@ def _manifest(prepared: Prepared, options: Options) -> Manifest:
         selection=_selection(options, prepared.suite),
         plugins=[str(path) for path in options.plugins],
         method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
-        versions=_versions(),
+        versions=library_versions(),
         git_commit=_git_commit(),
         device=options.device or "auto",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -266,7 +266,8 @@ def _union(suite: Suite, old: Selection, new: Selection) -> Selection:
     return both.model_copy(update={"narrowed": narrowed(suite, both)})
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of what decides texts and scores."""
     found = {"python": platform.python_version()}
     for package in ("steerboard", "torch", "transformers", "scikit-learn", "sacrebleu", "numpy"):
         try:

@@ -44,6 +44,11 @@ class Tracker:
         self.title = title
         self._show()
 
+    def say(self, words: str) -> None:
+        """Show what is going on inside of a cell."""
+        self.title = words
+        self._show()
+
     @property
     def rate(self) -> float:
         """Texts per second since the start."""

@@ -1,0 +1,150 @@
+"""CLAS: on the late layers, neurons that several languages share are scaled up, others down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from harness.errors import Unsupported, UserError
+from harness.methods.base import MethodConfig, SteeringMethod, register
+from harness.methods.fit_context import FitContext
+from harness.steering.interventions import Intervention, Positions, Steering
+
+_BRIDGE_DEPTH = 0.7
+_LAST_EXCLUDED = 2
+_NEAR_BEST = 0.1  # share of the best score that a layer of the run may lack
+_CHECKED_TEXTS = 32  # sentences over which the change of the residual stream is measured
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Which neurons are active in how many languages: bool, [layers, neurons] each.
+
+    dead: in none; specific: in one; partial: in two to all but one; shared: in all.
+    """
+
+    dead: NDArray[np.bool_]
+    specific: NDArray[np.bool_]
+    partial: NDArray[np.bool_]
+    shared: NDArray[np.bool_]
+
+    def counts(self) -> list[dict[str, int]]:
+        """Return the number of neurons of each category, one table line per layer."""
+        return [
+            {name: int(mask[layer].sum()) for name, mask in vars(self).items()}
+            for layer in range(len(self.dead))
+        ]
+
+
+def categorise(active: NDArray[np.bool_]) -> Categories:
+    """Return the categories of neurons from ``active``: bool, [languages, layers, neurons]."""
+    n_languages, n_active = len(active), active.sum(axis=0)
+    return Categories(
+        dead=n_active == 0,
+        specific=(n_active == 1) & (n_languages > 1),
+        partial=(n_active > 1) & (n_active < n_languages),
+        shared=n_active == n_languages,
+    )
+
+
+def bridge_layers(categories: Categories) -> list[int]:
+    """Return the bridge layers: the last run of late layers with the highest % partial - dead - specific.
+
+    Late: at depth 0.7 or more, the final two left out. A run holds neighbours that come within a tenth of
+    the best score. A model too shallow for any late layer gives the one before the final two.
+    Raises ``Unsupported`` for a model of fewer than three layers.
+    """
+    n_layers = len(categories.dead)
+    end = n_layers - _LAST_EXCLUDED
+    if end < 1:
+        raise Unsupported(f"a model of {n_layers} layers has none before the final two to bridge with.")
+    late = [layer for layer in range(end) if layer >= _BRIDGE_DEPTH * n_layers] or [end - 1]
+    shares = {name: mask.mean(axis=1) for name, mask in vars(categories).items()}
+    score = shares["partial"] - shares["dead"] - shares["specific"]
+    best = max(score[layer] for layer in late)
+    good = [layer for layer in late if score[layer] >= best - _NEAR_BEST * abs(best)]
+    run = [good[-1]]
+    while run[0] - 1 in good:
+        run.insert(0, run[0] - 1)
+    return run
+
+
+@register("clas")
+class Clas(SteeringMethod):
+    """Scales language-shared and language-specific MLP neurons of late layers. Source: arXiv 2601.16390.
+
+    A neuron is a coordinate of the input of ``mlp.down_proj``. It is active in a language if its mean over
+    the language's parallel sentences, at their last token, is above 0. On the bridge layers partial-shared
+    neurons become x (1 + alpha beta) and specific ones x (1 - alpha gamma), at every position: the blend
+    (1 - alpha) h + alpha h2 of the paper. The sign of alpha is a free knob; the paper's example is -5.
+    """
+
+    grid: ClassVar = {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}
+
+    class Config(MethodConfig):
+        """Strength ``alpha`` of the blend; ``beta`` for shared, ``gamma`` for specific neurons.
+
+        ``layers``: the bridge layers by the rule of ``bridge_layers``, or a list of layer indices.
+        ``min_texts``: sentences per language that the statistics need at least.
+        """
+
+        alpha: float = Field(default=-1.0, allow_inf_nan=False)
+        beta: float = Field(default=0.4, ge=0, allow_inf_nan=False)
+        gamma: float = Field(default=0.2, ge=0, allow_inf_nan=False)
+        layers: Literal["bridge"] | list[int] = "bridge"
+        min_texts: int = Field(default=100, gt=0)
+        positions: Positions = "all"
+
+    def fit(self, ctx: FitContext) -> Steering:
+        """Return one scaling per bridge layer. It is the same in every language."""
+        texts = {code: self._texts(ctx, code) for code in ctx.languages}
+        active = np.stack([ctx.neuron_means(rows).mean > 0 for rows in texts.values()])
+        categories = categorise(active)
+        layers = self._layers(ctx, categories)
+        steering = Steering(tuple(self._scaling(categories, layer) for layer in layers))
+        checked = texts[ctx.language][:_CHECKED_TEXTS]
+        details: dict[str, Any] = {
+            "rule": "partial-shared x (1 + alpha beta), specific x (1 - alpha gamma)",
+            "token_rule": "last token of every sentence",
+            "counts": {code: {"texts": len(rows)} for code, rows in texts.items()},
+            "categories": categories.counts(),
+            "bridge": layers,
+            "residual_change": [float(x) for x in ctx.residual_change(steering, checked)],
+            "residual_change_texts": len(checked),
+            "sandwich_norm": ctx.sandwich_norm,
+        }
+        return Steering(steering.interventions, details)
+
+    def _texts(self, ctx: FitContext, code: str) -> list[str]:
+        texts = ctx.parallel(code)
+        if len(texts) < self.config.min_texts:
+            raise Unsupported(
+                f"clas needs {self.config.min_texts} parallel sentences of {code!r}, there are {len(texts)}."
+            )
+        return texts
+
+    def _layers(self, ctx: FitContext, categories: Categories) -> list[int]:
+        if self.config.layers == "bridge":
+            return bridge_layers(categories)
+        wrong = [layer for layer in self.config.layers if not 0 <= layer < ctx.n_layers]
+        if wrong or not self.config.layers:
+            raise UserError(f"clas: layers {self.config.layers}: valid are 0 to {ctx.n_layers - 1}.")
+        return sorted(set(self.config.layers))
+
+    def _scaling(self, categories: Categories, layer: int) -> Intervention:
+        config = self.config
+        gain = config.beta * categories.partial[layer] - config.gamma * categories.specific[layer]
+        return Intervention(
+            site="mlp_neurons",
+            layer=layer,
+            operation="scale",
+            vector=gain.astype(np.float32),
+            strength=config.alpha,
+            unit="raw",
+            residual_norm=1.0,
+            positions=config.positions,
+        )
