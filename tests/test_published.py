@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import MINI, TASKS, Outcome, snapshot, steerboard, toy_llm
+import yaml
+from helpers import MINI, ROOT, TASKS, Outcome, snapshot, steerboard, toy_llm
 
 from harness.checkpoints import resolve_checkpoint
 from harness.corpus import Corpus
@@ -221,6 +222,18 @@ def test_the_suite_is_listed_before_a_model_has_chosen():
     tasks = steerboard("list", "tasks", "--suite", "published").out
     assert "51 texts per label: negative, positive" in tasks
     assert "he" in steerboard("list", "languages", "--suite", "published").out.split()
+
+
+def test_the_example_in_the_docs_is_a_suite(tmp_path):
+    section = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").split("## The published protocol")[1]
+    example = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
+    body = yaml.safe_load((TASKS / "steer11.yaml").read_text(encoding="utf-8"))
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**body, **example}), encoding="utf-8")
+    chosen = load_suite(str(path)).for_model("gemma3")
+    assert chosen.sampling.keep == "first-line"
+    assert chosen.task("topic", "am").prompts["zero-shot"] == "Write about {label} in {language}."
+    assert chosen.task("topic", "am").prompts["few-shot"].startswith("Generate a long")
 
 
 # Prompt forms and what is kept of an answer
@@ -536,3 +549,15 @@ def test_a_bad_option_of_the_other_familys_method_is_noticed(edited, models):
     line = steerboard("run", "--suite", suite, "--model", models["gemma"], "--data", MINI / "data").one_line()
     assert "'language'" in line
     assert "strenght" in line
+
+
+def test_the_shipped_suite_runs_by_its_name(models, tmp_path):
+    words = (
+        "--languages he --tasks topic --settings zero-shot --methods zero-shot --limit 1 --classifier tfidf"
+    )
+    folders = ["--model", models["llama"], "--data", MINI / "data", "--run", tmp_path / "run"]
+    assert steerboard("run", "--suite", "published", *folders, *words.split()).code == 0
+    [(status, texts)] = cells(tmp_path / "run")
+    assert len(texts) == 7
+    assert status.cell.suite == "published"
+    assert max(text.n_new_tokens for text in texts) > 100
