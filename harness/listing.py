@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.languages import language
 from harness.registry import load_registry
 from harness.suite import load_suite, suite_files
@@ -12,13 +13,20 @@ Lines = list[tuple[str, str]]
 
 
 def methods(plugins: list[Path]) -> Lines:
-    """Return every method with the first line of its docstring, then what could not be used."""
+    """Return every method with the first line of its docstring, then what could not be used.
+
+    Packages are imported for that, since they were installed on purpose; folders are only read.
+    """
     registry = load_registry(plugins)
-    lines = [
-        (name, f"{_first_line(cls.__doc__)} [{registry.sources[name]}]")
-        for name, cls in sorted(registry.methods.items())
-    ]
-    return lines + [("not usable:", problem) for problem in registry.problems]
+    lines, problems = [], [*registry.problems]
+    for name, source in sorted(registry.sources.items()):
+        try:
+            text = _first_line(registry.docstring(name))
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            lines.append((name, f"{text or '(no docstring: the board shows nothing)'} [{source}]"))
+    return lines + [("not usable:", _first_line(problem)) for problem in problems]
 
 
 def suites() -> Lines:
@@ -52,5 +60,7 @@ def _describe(code: str) -> str:
     return f"{known.name}, {known.native_name} ({known.script})"
 
 
-def _first_line(docstring: str | None) -> str:
-    return (docstring or "").strip().split("\n")[0]
+def _first_line(text: str) -> str:
+    """Return the first line of somebody's text, without the signs that would steer a terminal."""
+    line = text.strip().split("\n")[0][:300]
+    return "".join(sign for sign in line if sign.isprintable()).strip()

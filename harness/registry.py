@@ -1,22 +1,27 @@
-"""Finding methods: built in, in a plug-in file, in an installed package; and configuring them."""
+"""Finding methods: built in, in a plug-in file, in a folder, in a package; and configuring them.
+
+Finding runs no code of packages and folders: that runs when a method of theirs is asked for by name.
+A plug-in file runs at once: naming the file is asking for it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
-import itertools
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod
+from harness.methods.sweep import spread
+from harness.plugins import Classes, check_name, in_words, load_entry_point, load_file, outline, registered
 from harness.suite import MethodSpec, explain
 
 BUILT_IN = {
@@ -24,81 +29,139 @@ BUILT_IN = {
     "few-shot": "harness.methods.prompting",
     "language": "harness.methods.language",
     "quality": "harness.methods.quality",
+    "clas": "harness.methods.clas",
+    "random": "harness.methods.controls",
+    "negated": "harness.methods.controls",
+    "other-language": "harness.methods.controls",
+    "shuffled": "harness.methods.controls",
     "human": "harness.methods.references",
     "constant": "harness.methods.references",
 }
 ENTRY_POINTS = "steerboard.methods"
+SUBMISSIONS = "submissions"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from, in words, and how its code is run."""
+
+    kind: Literal["built in", "file", "package", "folder"]
+    words: str
+    load: Callable[[], Classes]
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @dataclass
 class Registry:
-    """The methods of a process by name. Built-ins win a name clash; what broke is in ``problems``."""
+    """The methods of a process by name.
 
-    methods: dict[str, type[SteeringMethod]] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
+    ``sources`` says where each comes from, ``problems`` which were found and cannot be used: a name
+    that is taken or not allowed, a package that cannot be read. The first source of a name keeps it:
+    built in, then plug-in files, packages, folders.
+    """
+
+    sources: dict[str, Source] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    _classes: Classes = field(default_factory=dict)
 
-    def add_module(self, module: ModuleType, source: str) -> list[str]:
-        """Take in the registered classes that ``module`` defines; return their names."""
-        found = [
-            value
-            for value in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
-            if issubclass(value, SteeringMethod)
-            and vars(value).get("name")  # its own, not one inherited from the method it builds on
-            and value.__module__ == module.__name__
-        ]
-        for cls in found:
-            if cls.name in self.methods:
-                taken = self.sources[cls.name]
-                self.problems.append(
-                    f"{source}: the name {cls.name!r} is taken by {taken}; choose another name."
-                )
-            else:
-                self.methods[cls.name] = cls
-                self.sources[cls.name] = source
-        return [cls.name for cls in found]
+    def add(self, name: str, source: Source) -> None:
+        """Note where a method is; ``UserError`` for a bad name and for one that is taken."""
+        if name in self.sources:
+            raise UserError(
+                f"{source}: the name {name!r} is taken by {self.sources[name]}; choose another name."
+            )
+        try:
+            check_name(name)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        self.sources[name] = source
 
     def get(self, name: str) -> type[SteeringMethod]:
-        """Return a method class; ``UserError`` suggests the nearest name."""
-        if name not in self.methods:
-            raise unknown("method", name, self.methods, "Add your own with --plugin FILE.")
-        return self.methods[name]
+        """Return a method's class and run its code for that, once.
+
+        Raises ``UserError`` with the nearest name for an unknown one, and for code that does not work.
+        """
+        if name not in self.sources:
+            raise unknown("method", name, self.sources, "Add your own with --plugin FILE.")
+        if name not in self._classes:
+            source = self.sources[name]
+            classes = source.load()
+            if name not in classes:
+                what = "entry point" if source.kind == "package" else "folder"
+                has = ", ".join(map(repr, classes))
+                raise UserError(f"{source}: {what} {name!r} registers no method {name!r}; it has {has}.")
+            self._classes[name] = classes[name]
+        return self._classes[name]
+
+    def docstring(self, name: str) -> str:
+        """Return a method's docstring, empty for none; a folder's file is read and does not run.
+
+        Raises ``UserError`` for code that does not work, or a file that registers another name.
+        """
+        source = self.sources[name]
+        if source.kind != "folder" or source.path is None:
+            return self.get(name).__doc__ or ""
+        found = outline(source.path)
+        if name not in found:
+            has = f"it has {', '.join(map(repr, found))}" if found else "no class with @register(...) in it"
+            raise UserError(f"{source}: folder {name!r} registers no method {name!r}; {has}.")
+        return found[name] or ""
 
     def configure(self, name: str, options: Mapping[str, Any]) -> list[SteeringMethod]:
-        """Return the method once per point of the sweep that list-valued options span."""
+        """Return the method once per point of the sweep that list-valued options span.
+
+        A method with ``bind(configure)`` is given this function, so that it can build on others.
+        """
         cls = self.get(name)
-        axes = [
-            [(key, item) for item in (value if isinstance(value, list) else [value])]
-            for key, value in options.items()
-        ]
-        configured = []
-        for point in itertools.product(*axes):
-            try:
-                configured.append(cls(cls.Config(**dict(point))))
-            except ValidationError as error:
-                fields = ", ".join(cls.Config.model_fields) or "(none)"
-                raise UserError(f"method {name!r}: {explain(error)}. Its options: {fields}.") from None
-        return configured
+        return [self._build(cls, point) for point in spread(cls.Config, options, name)]
+
+    def _build(self, cls: type[SteeringMethod], point: Mapping[str, Any]) -> SteeringMethod:
+        try:
+            config = cls.Config.model_validate(point)
+        except ValidationError as error:
+            fields = ", ".join(cls.Config.model_fields) or "(none)"
+            raise UserError(f"method {cls.name!r}: {explain(error)}. Its options: {fields}.") from None
+        except Exception as error:  # an author's validator
+            raise UserError(f"the config of method {cls.name!r} breaks: {in_words(error)}") from None
+        try:
+            method = cls(config)
+            bind = getattr(method, "bind", None)
+            if callable(bind):
+                bind(self.configure)
+            method.identity.model_dump_json()  # what cannot be written down cannot be run
+        except UserError:
+            raise
+        except ValidationError as error:
+            raise UserError(f"method {cls.name!r} cannot be set up: {explain(error)}.") from None
+        except Exception as error:  # an author's __init__ or bind
+            raise UserError(f"method {cls.name!r} cannot be set up: {in_words(error)}") from None
+        return method
 
 
 def load_registry(plugins: Iterable[Path] = ()) -> Registry:
-    """Return all methods. A broken plug-in file named by the user is an error; a broken installed
-    package is reported in ``problems`` and ends nothing."""
+    """Return all methods that can be found.
+
+    Raises ``UserError`` for a plug-in file that does not work or takes a name: the user named it.
+    What is wrong with a package or a folder is in ``problems`` and ends nothing.
+    """
     registry = Registry()
-    for module_name in dict.fromkeys(BUILT_IN.values()):
-        registry.add_module(importlib.import_module(module_name), "built in")
-    for path in plugins:
-        known = len(registry.problems)
-        if not registry.add_module(_load_file(path), str(path)):
-            raise UserError(f"plug-in {path}: no class with @register(...) in it.")
-        if len(registry.problems) > known:
-            raise UserError(registry.problems[known])
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            point.load()
-            registry.add_module(sys.modules[point.module], f"package {point.value}")
-        except Exception as error:  # somebody else's package: report it, run the rest
-            registry.problems.append(f"package {point.value}: {type(error).__name__}: {error}")
+    for name, module in BUILT_IN.items():
+        registry.add(name, Source("built in", "built in", partial(_load_module, module)))
+    files = {path.resolve(): path for path in plugins}  # a file given twice is one
+    for real, path in files.items():
+        classes = load_file(path)
+        for name in classes:
+            registry.add(name, Source("file", str(path), partial(dict, classes), real))
+    found = [*_packages(registry.problems), *_folders(registry.problems)]
+    for name, source in found:
+        if source.path not in files:
+            try:
+                registry.add(name, source)
+            except UserError as error:
+                registry.problems.append(in_words(error))
     return registry
 
 
@@ -121,31 +184,51 @@ def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[Meth
     return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
 
 
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"plug-in {path} does not exist. Give the path of a Python file.")
-    name = f"steerboard_plugin_{path.resolve().parent.name}_{path.stem}".replace("-", "_")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"plug-in {path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+def _load_module(module: str) -> Classes:
+    return registered(importlib.import_module(module), module)
+
+
+def _packages(problems: list[str]) -> Iterator[tuple[str, Source]]:
+    """Yield the methods of installed packages: an entry point's name is the method's."""
+    for point in sorted(_entry_points(problems), key=lambda point: (point.name, point.value)):
+        words = f"package {point.value}"
+        with contextlib.suppress(Exception):  # no metadata, no name
+            words = f"package {point.dist.name} ({point.value})" if point.dist else words
+        yield point.name, Source("package", words, partial(load_entry_point, point, words))
+
+
+def _entry_points(problems: list[str]) -> list[EntryPoint]:
+    """Return the entry points of our group; one package that cannot be read does not hide the others."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        sys.modules.pop(name, None)
-        line = _line_in(path, error)
-        raise UserError(f"plug-in {path}{line}: {type(error).__name__}: {error}") from None
-    return module
+        return list(importlib.metadata.entry_points(group=ENTRY_POINTS))
+    except Exception:  # which of them it was is not said; look at one after the other
+        points: list[EntryPoint] = []
+        for package in importlib.metadata.distributions():
+            try:
+                points += package.entry_points.select(group=ENTRY_POINTS)
+            except Exception as error:
+                problems.append(f"package {package.name}: its entry points are broken: {in_words(error)}")
+        return points
 
 
-def _line_in(path: Path, error: BaseException) -> str:
-    """Return ", line N" for the deepest frame of ``error`` that lies in ``path``."""
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}"
-    line, trace = "", error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = f", line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
+def _folders(problems: list[str]) -> Iterator[tuple[str, Source]]:
+    """Yield the methods in ``submissions/NAME/method.py``, here and in the checkout, by folder name.
+
+    A folder without a ``method.py`` holds no method, which is no problem.
+    """
+    roots = [Path(SUBMISSIONS)]
+    checkout = Path(__file__).resolve().parents[1]
+    own = checkout / SUBMISSIONS
+    if (checkout / "pyproject.toml").is_file() and own != roots[0].resolve():  # no wheel, and not twice
+        roots.append(own)
+    for root in roots:
+        try:
+            files = [path for path in sorted(root.glob("*/method.py")) if path.is_file()]
+        except OSError as error:
+            problems.append(f"{root} cannot be read: {in_words(error)}")
+            continue
+        for path in files:
+            if not path.parent.name.startswith((".", "_")):
+                real = path.resolve()
+                load = partial(load_file, real, str(path))
+                yield path.parent.name, Source("folder", str(path), load, real)

@@ -19,8 +19,8 @@ FLOORS = [
     ["corpus"],
     ["steering", "scoring"],
     ["cells", "methods", "generation"],
-    ["registry", "store"],
-    ["run", "ranking", "listing"],
+    ["plugins", "registry", "store"],
+    ["run", "ranking", "listing", "starter"],
     ["leaderboard"],
     ["commands", "cli"],
 ]
@@ -34,6 +34,7 @@ LIGHT = [
     "harness.store",
     "harness.registry",
     "harness.listing",
+    "harness.starter",
     "harness.run.options",
     "harness.run.scoring",
     "harness.ranking.tables",

@@ -1,0 +1,51 @@
+"""The sweep that options with lists of values span."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from typing import Any, get_args, get_origin
+
+from harness.errors import UserError, unknown
+from harness.methods.base import MethodConfig
+
+_LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Set)
+
+
+def spread(config: type[MethodConfig], options: Mapping[str, Any], method: str) -> list[dict[str, Any]]:
+    """Return the options of every point of the sweep, the last option running fastest.
+
+    A list is a sweep where it is nested more deeply than the field's own type: for ``list[int]``,
+    ``[1, 2]`` is one value and ``[[1, 2], [3]]`` are two. Raises ``UserError`` for an option that
+    the config does not have and for a list without a value.
+    """
+    axes = []
+    for key, value in options.items():
+        _check_option(config, key, method)
+        field = config.model_fields.get(key)
+        sweep = _nested(value, _depth(field.annotation) if field else 0)
+        if sweep and not value:
+            raise UserError(f"option {key!r} of method {method!r} is an empty list. Give it a value.")
+        axes.append([(key, item) for item in (value if sweep else [value])])
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def _check_option(config: type[MethodConfig], key: object, method: str) -> None:
+    aliases = {field.alias for field in config.model_fields.values()} - {None}
+    if config.model_config.get("extra") == "forbid" and key not in {*config.model_fields, *aliases}:
+        raise unknown(f"option of method {method!r}:", str(key), config.model_fields)
+
+
+def _depth(annotation: Any) -> int:
+    """Return how many lists a type nests at most: 0 for a number, 1 for ``int | list[int]``."""
+    annotation = getattr(annotation, "__value__", annotation)  # what a type alias stands for
+    inner = max((_depth(part) for part in get_args(annotation)), default=0)
+    own = get_origin(annotation) or annotation
+    if any(own is kind for kind in _LISTS):
+        return 1 + inner
+    return 0 if isinstance(own, type) and issubclass(own, Mapping) else inner
+
+
+def _nested(value: Any, depth: int) -> bool:
+    """Say whether a value is nested more deeply than ``depth`` lists."""
+    return isinstance(value, list) and (depth == 0 or any(_nested(item, depth - 1) for item in value))
