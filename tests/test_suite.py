@@ -200,7 +200,7 @@ def test_a_language_without_a_task_file_is_one_clear_error(tasks):
 
 
 def test_an_unknown_suite_is_told_the_names_there_are():
-    with pytest.raises(UserError, match=r"unknown suite 'steer1'; valid: mini, published, steer11\. Did you mean"):
+    with pytest.raises(UserError, match=r"unknown suite 'steer1'; valid: mini, .*, steer11\. Did you mean"):
         load_suite("steer1")
 
 
