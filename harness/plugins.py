@@ -91,21 +91,21 @@ def registered(module: ModuleType, where: str) -> Classes:
     return found
 
 
-def outline(path: Path) -> dict[str, str | None]:
+def outline(path: Path, where: str) -> dict[str, str | None]:
     """Return the docstring of every registered class of a file by name, without running the file.
 
-    Raises ``UserError`` for a file that cannot be read as Python.
+    Raises ``UserError``, which starts with ``where``, for a file that cannot be read as Python.
     """
     try:
         if path.stat().st_size > _READ_AT_MOST:
-            raise UserError(f"{path} is larger than {_READ_AT_MOST:,} bytes: that is no method.")
+            raise UserError(f"{where} is larger than {_READ_AT_MOST:,} bytes: that is no method.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {in_words(error)}") from None
+        raise UserError(f"{where}, line {error.lineno}: {in_words(error)}") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path}: {in_words(error)}") from None
+        raise UserError(f"{where}: {in_words(error)}") from None
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     return {
         name: ast.get_docstring(node)
@@ -128,6 +128,8 @@ def in_words(error: BaseException) -> str:
         text = str(error)
     elif isinstance(error, SystemExit):
         text = f"it ends the program when it is imported (SystemExit: {error.code})"
+    elif isinstance(error, SyntaxError):  # without the place that str() adds
+        text = f"{type(error).__name__}: {error.msg}"
     else:
         text = f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:300]

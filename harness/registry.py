@@ -104,7 +104,7 @@ class Registry:
         source = self.sources[name]
         if source.kind != "folder" or source.path is None:
             return self.get(name).__doc__ or ""
-        found = outline(source.path)
+        found = outline(source.path, source.words)
         if name not in found:
             has = f"it has {', '.join(map(repr, found))}" if found else "no class with @register(...) in it"
             raise UserError(f"{source}: folder {name!r} registers no method {name!r}; {has}.")
