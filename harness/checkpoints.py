@@ -12,7 +12,7 @@ from harness.files import digest
 
 _WHOLE = 64 * 2**20  # files up to this size are hashed whole, larger ones by three samples
 _SAMPLE = 2**20
-_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)

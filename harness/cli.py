@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.commands import contrast, method, vectors
-from harness.commands.options import Classifiers, Data, Plugins, RunFolder, console, numbers, split
+from harness.commands.options import (
+    Classifiers,
+    ContrastText,
+    Data,
+    Plugins,
+    RunFolder,
+    console,
+    numbers,
+    split,
+)
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -60,6 +69,7 @@ def run(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")] = None,
     data: Data = None,
+    contrast: ContrastText = None,
     languages: Annotated[str | None, typer.Option(help="Only these, such as am,he.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these, such as topic.")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, such as zero-shot,language.")] = None,
@@ -91,6 +101,7 @@ def run(
         model=model,
         revision=revision,
         data=data,
+        contrast=contrast,
         languages=split(languages),
         tasks=split(tasks),
         methods=split(methods),
@@ -115,12 +126,13 @@ def score(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     classifier: Classifiers = None,
     data: Data = None,
+    contrast: ContrastText = None,
 ) -> None:
     """Score the texts of a run that have no score yet; with --classifier, by further classifiers."""
     from harness.run.options import reopen
     from harness.run.scoring import Scorer
 
-    prepared = reopen(run_folder, classifier, data)
+    prepared = reopen(run_folder, classifier, data, contrast)
     with prepared.run.lock():
         scored = Scorer(prepared, console()).run()
     typer.echo(f"{scored} cells scored")

@@ -6,6 +6,7 @@ import random
 import unicodedata
 from dataclasses import dataclass, field
 
+from harness.contrast import ContrastFolder
 from harness.data import DataSource, Example, Sentence
 from harness.errors import UserError
 from harness.files import digest
@@ -14,7 +15,10 @@ from harness.suite import Split, Suite
 
 @dataclass(frozen=True)
 class Contrast:
-    """Pairs for the quality vector: ``good[i]`` is human text, ``bad[i]`` the same, degraded."""
+    """Pairs for the quality vector: ``good[i]`` is human text, ``bad[i]`` the same, degraded.
+
+    ``source`` says how it was degraded, and how many pairs were left out as validation or test text.
+    """
 
     good: list[str]
     bad: list[str]
@@ -26,14 +30,17 @@ class Corpus:
     """All text of a run, read once, with the roles of the splits enforced.
 
     Vector text never holds a validation or test sentence of its language, by id or by text; what
-    had to be dropped for that is counted in ``dropped``.
+    had to be dropped for that is counted in ``dropped``. ``contrast_folder`` comes before the data's own
+    contrast text.
     """
 
     suite: Suite
     source: DataSource
+    contrast_folder: ContrastFolder | None = None
     dropped: dict[str, int] = field(default_factory=dict)
     _splits: dict[tuple[str, str, Split], list[Example]] = field(default_factory=dict)
     _parallel: dict[str, list[Sentence]] = field(default_factory=dict)
+    _contrast_fingerprint: str | None = None
 
     def split(self, task: str, language: str, split: Split) -> list[Example]:
         """Return the human texts of one split."""
@@ -51,13 +58,17 @@ class Corpus:
 
     def fingerprint(self, task: str, language: str) -> str:
         """Return the hash of all data that may decide the texts of a cell."""
-        return digest(
-            [
-                self.source.fingerprint(self.suite.task(task, language), ["train"]),
-                self.source.vector_fingerprint(self.vector_languages, self.suite.vectors.systems),
-            ],
-            16,
-        )
+        parts = [
+            self.source.fingerprint(self.suite.task(task, language), ["train"]),
+            self.source.vector_fingerprint(self.vector_languages, self.suite.vectors.systems),
+        ]
+        if self.contrast_folder:
+            # All languages: a method may fit for another one than the cell's.
+            self._contrast_fingerprint = self._contrast_fingerprint or self.contrast_folder.fingerprint(
+                self.vector_languages
+            )
+            parts.append(self._contrast_fingerprint)
+        return digest(parts, 16)
 
     def scoring_fingerprint(self, task: str, language: str) -> str:
         """Return the hash of all data that may decide the scores of a cell."""
@@ -104,7 +115,14 @@ class Corpus:
         return self._parallel[language]
 
     def contrast(self, language: str) -> Contrast:
-        """Return human sentences and their degraded versions: translations, else word noise."""
+        """Return human sentences and their degraded versions.
+
+        They come from the contrast folder, else from the suite's translation systems, else from word
+        noise. Raises ``UserError`` where all pairs of the folder are validation or test text.
+        """
+        given = self._given_contrast(language)
+        if given:
+            return given
         human = self.parallel(language)
         for system in self.suite.vectors.systems:
             rows = self.source.degraded(system, language)
@@ -117,6 +135,23 @@ class Corpus:
         p = self.suite.vectors.word_noise
         noisy = [word_noise(s.text, p, f"{language}/{s.id}") for s in human]
         return Contrast([s.text for s in human], noisy, f"word-noise:{p}")
+
+    def _given_contrast(self, language: str) -> Contrast | None:
+        """Return the contrast folder's pairs, None where it lacks the language."""
+        folder = self.contrast_folder
+        made = folder.made(language) if folder else None
+        if folder is None or made is None:
+            return None
+        ids, texts = self._held_out(language)
+        pairs = folder.pairs(language)
+        kept = [p for p in pairs if p.id not in ids and not {normalise(p.good), normalise(p.bad)} & texts]
+        if not kept:
+            raise UserError(
+                f"no contrast text of {language!r} in {folder.path} is left outside of test data."
+            )
+        dropped = f" ({len(pairs) - len(kept)} pairs held out)" if len(kept) < len(pairs) else ""
+        source = f"contrast:{folder.name}:{made.recipe_hash}{dropped}"
+        return Contrast([p.good for p in kept], [p.bad for p in kept], source)
 
     def _held_out(self, language: str) -> tuple[set[str], set[str]]:
         ids, texts = set(), set()

@@ -36,7 +36,41 @@ _KNOWN = (
 )
 LANGUAGES = {language.code: language for language in _KNOWN}
 
+FLORES = {
+    "am": "amh_Ethi",
+    "cs": "ces_Latn",
+    "cy": "cym_Latn",
+    "da": "dan_Latn",
+    "de": "deu_Latn",
+    "en": "eng_Latn",
+    "he": "heb_Hebr",
+    "id": "ind_Latn",
+    "jv": "jav_Latn",
+    "mt": "mlt_Latn",
+    "sk": "slk_Latn",
+    "sl": "slv_Latn",
+    "su": "sun_Latn",
+    "zh": "zho_Hans",
+}
+"""FLORES-200 codes of the languages above and of pivots for translation, by ISO 639-1 code."""
+
+_FORMER = {"he": "iw", "id": "in", "jv": "jw"}  # withdrawn codes that some models still use
+_MANDARIN = {"zh": ["cmn_Hans", "cmn"]}
+
 
 def language(code: str) -> Language:
     """Return what is known of ``code``; a language not listed is named by its code."""
     return LANGUAGES.get(code) or Language(code, code, code, "Zyyy")
+
+
+def code_forms(code: str) -> list[str]:
+    """Return the codes by which translation models may know a language, ``code`` itself first.
+
+    For an ISO 639-1 or FLORES-200 code of a known language: ISO 639-1, FLORES-200, ISO 639-3, a
+    withdrawn ISO code, and for Chinese the code of Mandarin. Any other code stands alone.
+    """
+    iso = next((short for short, flores in FLORES.items() if code in {short, flores}), None)
+    if iso is None:
+        return [code]
+    forms = [code, iso, FLORES[iso], FLORES[iso].split("_")[0], _FORMER.get(iso), *_MANDARIN.get(iso, [])]
+    return list(dict.fromkeys(form for form in forms if form))

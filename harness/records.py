@@ -163,9 +163,11 @@ class Manifest(Versioned):
     data_source: str
     data_revisions: dict[str, str] = {}
     data_hashes: dict[str, str] = {}
+    contrast: str | None = None
     entries: list[Entry] = []
     selection: Selection
     plugins: list[str] = []
+    tuning: dict[str, TunedMethod] = {}
     method_notes: dict[str, str] = {}
     versions: dict[str, str] = {}
     git_commit: str | None = None

@@ -15,9 +15,9 @@ from helpers import ROOT, command, environment, python
 FLOORS = [
     ["errors", "files", "languages", "records"],
     ["suite", "checkpoints"],
-    ["data"],
-    ["corpus"],
-    ["steering", "scoring"],
+    ["data", "contrast"],
+    ["corpus", "backtranslation"],
+    ["steering", "scoring", "translation"],
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
@@ -32,6 +32,8 @@ LIGHT = [
     "harness.suite",
     "harness.cells",
     "harness.store",
+    "harness.contrast",
+    "harness.backtranslation",
     "harness.registry",
     "harness.listing",
     "harness.starter",
@@ -42,7 +44,7 @@ LIGHT = [
     "harness.steering.interventions",
     "leaderboard.build",
 ]
-ENGINE = ("harness.generation.", "harness.steering.", "harness.scoring.finetuning")
+ENGINE = ("harness.generation.", "harness.steering.", "harness.scoring.finetuning", "harness.translation")
 
 
 def modules() -> dict[str, Path]:

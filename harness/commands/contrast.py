@@ -2,15 +2,197 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from harness.commands.options import Data, console, split
+from harness.errors import unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.backtranslation import Job, Translator
+    from harness.contrast import Made
 
 app = typer.Typer(
     help="Make or import contrast text: human sentences beside degraded versions of them.",
+    epilog="The method 'quality' steers from the degraded to the human text. Example, without a model: "
+    "'steerboard contrast build --translator noise --out contrast/noise', then "
+    "'steerboard run --suite steer11 --model google/gemma-2-9b-it --contrast contrast/noise'.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+Out = Annotated[
+    Path, typer.Option(help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages.")
+]
+_LOG_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
 @app.callback()
 def _group() -> None:
     pass
+
+
+@app.command("build")
+def build(
+    out: Out,
+    languages: Annotated[str | None, typer.Option(help="Only these, such as am,da. Default: all.")] = None,
+    translator: Annotated[
+        str,
+        typer.Option(
+            help="Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise."
+        ),
+    ] = "facebook/nllb-200-distilled-600M",
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or pull request (refs/pr/N) of a hub model.")
+    ] = None,
+    pivots: Annotated[
+        str | None, typer.Option(help="Languages on the way, in order. Default: de,zh,de.")
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise."
+        ),
+    ] = None,
+    suite: Annotated[str, typer.Option(help="Suite whose languages and text are taken.")] = "steer11",
+    data: Data = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many sentences.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sentences per batch.")] = 64,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")
+    ] = None,
+) -> None:
+    """Degrade human sentences by translating them to and fro, with word noise after every hop.
+
+    The sentences are the suite's parallel text, without any validation or test text. Run the same
+    command again to go on after a stop. As published (arXiv 2606.18389):
+
+        steerboard contrast build --languages am,da --out contrast/nllb
+        --translator facebook/nllb-200-distilled-600M --revision refs/pr/45 --dtype float16
+
+    Weights are read from safetensors alone; hub models that have them only in a pull request need
+    --revision. One model per pair of languages, and no model at all:
+
+        steerboard contrast build --out contrast/opus --languages da
+        --translator 'Helsinki-NLP/opus-mt-{src}-{tgt}' --pivots en
+
+        steerboard contrast build --translator noise --out contrast/noise
+
+    Languages are named by their codes in the suite (am), or by the model's own (amh_Ethi).
+    """
+    from harness.backtranslation import NOISE_ALONE, PUBLISHED_NOISE, PUBLISHED_PIVOTS, plan
+    from harness.corpus import Corpus
+    from harness.data import open_data
+    from harness.suite import load_suite
+
+    definition = load_suite(suite)
+    corpus = Corpus(definition, open_data(definition, data))
+    chosen = split(languages) or definition.languages
+    for code in chosen:
+        if code not in corpus.vector_languages:
+            raise unknown("language", code, corpus.vector_languages)
+    opened = _open(translator, revision, device, dtype, batch_size)
+    alone = opened.kind == "noise"
+    way = split(pivots) if pivots is not None else ([] if alone else PUBLISHED_PIVOTS)
+    probability = noise if noise is not None else (NOISE_ALONE if alone else PUBLISHED_NOISE)
+    jobs = plan(corpus, list(dict.fromkeys(chosen)), opened, way or [], probability, limit)
+    _make_all(out, jobs, opened)
+    typer.echo(f"next: steerboard run --suite {suite} --contrast {out} ...")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help='JSON: {"good": [...], "bad": [...]}.')],
+    language: Annotated[str, typer.Option(help="Code of its language, such as sk.")],
+    out: Out,
+    source: Annotated[str | None, typer.Option(help="Where the file comes from, for the records.")] = None,
+) -> None:
+    """Take over pairs of texts from a file: "good" and "bad" are lists of equal length.
+
+    This is the published format (arXiv 2606.18389), one file per language. Pairs of equal texts and
+    empty ones are dropped. Example:
+
+        steerboard contrast import pairs_flor_sk.json --language sk --out contrast/published
+    """
+    from harness.contrast import ContrastFolder, Recipe, check_code, read_published
+    from harness.files import file_digest
+    from harness.run.options import library_versions
+
+    check_code(language, "--language")
+    pairs = read_published(file)
+    recipe = Recipe(kind="import", text=file_digest(file))
+    folder = ContrastFolder(out)
+    with folder.lock():
+        if folder.holds(language, recipe):
+            typer.echo(f"{folder.pairs_path(language)}: nothing to do, this file is already there")
+            return
+        made = folder.add(language, recipe, pairs, source or file.name, library_versions())
+    typer.echo(_in_words(folder.pairs_path(language), made))
+    typer.echo(f"next: steerboard run ... --contrast {out}")
+
+
+def _open(
+    name: str, revision: str | None, device: str | None, dtype: str | None, batch_size: int
+) -> Translator:
+    """Return the translator; word noise alone loads no library of models."""
+    if name == "noise":
+        from harness.backtranslation import NoTranslator
+
+        return NoTranslator()
+    from harness.translation import open_translator
+
+    return open_translator(name, revision, device, dtype, batch_size)
+
+
+def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
+    from harness.backtranslation import make
+    from harness.contrast import ContrastFolder
+    from harness.run.options import library_versions
+
+    folder = ContrastFolder(out)
+    with folder.lock():
+        finished = [job.language for job in jobs if folder.holds(job.language, job.recipe)]
+        for job in jobs:
+            path = folder.pairs_path(job.language)
+            if job.language in finished:
+                typer.echo(f"{path}: finished before")
+                continue
+            with _progress(console(), job) as advance:
+                made = make(folder, job, translator, library_versions(), advance)
+            typer.echo(_in_words(path, made))
+
+
+def _in_words(path: Path, made: Made) -> str:
+    counts = {"with equal texts": made.dropped_equal, "with an empty text": made.dropped_empty}
+    dropped = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return f"{path}: {made.pairs} pairs ({made.source})" + (f"; dropped: {dropped}" if dropped else "")
+
+
+@contextmanager
+def _progress(shown: Console, job: Job) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with the number of sentences done: a bar on a terminal, else a line now and then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    total = len(job.sentences)
+    if shown.is_terminal:
+        columns = (TextColumn(job.language), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=shown) as bar:
+            task = bar.add_task(job.language, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    logged = time.monotonic()
+
+    def log(done: int) -> None:
+        nonlocal logged
+        if time.monotonic() - logged > _LOG_EVERY:
+            logged = time.monotonic()
+            shown.print(f"  {job.language}: {done}/{total} sentences")
+
+    yield log

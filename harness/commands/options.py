@@ -21,6 +21,10 @@ Data = Annotated[
         help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
     ),
 ]
+ContrastText = Annotated[
+    Path | None,
+    typer.Option(help="Folder of 'steerboard contrast': degraded text for the quality vector."),
+]
 Classifiers = Annotated[
     list[str] | None,
     typer.Option(

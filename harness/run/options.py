@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.cells import Cell, entry_id, entry_of, narrowed, plan, select
 from harness.checkpoints import Checkpoint, resolve_checkpoint
+from harness.contrast import ContrastFolder, open_contrast
 from harness.corpus import Corpus
 from harness.data import LocalData, open_data
 from harness.errors import UserError, unknown
@@ -34,6 +35,7 @@ class Options:
     model: str | None = None
     revision: str | None = None
     data: Path | None = None
+    contrast: Path | None = None
     languages: list[str] | None = None
     tasks: list[str] | None = None
     methods: list[str] | None = None
@@ -89,7 +91,7 @@ def prepare(options: Options) -> Prepared:
     suite = suite.for_model(checkpoint.model_type) if checkpoint else suite
     methods = _methods(suite.methods, options, registry)
     selection = _selection(options, suite)
-    corpus = Corpus(suite, open_data(suite, options.data))
+    corpus = Corpus(suite, open_data(suite, options.data), open_contrast(options.contrast))
     run = Run(options.run or default_run(suite, model))
     needs_model = any(method.needs_model for method in methods)
     if not needs_model:
@@ -117,26 +119,34 @@ def manifest_of(prepared: Prepared, options: Options) -> Manifest:
     """
     run = prepared.run
     manifest = _manifest(prepared, options)
-    return _extend(run.manifest(), manifest, run) if run.exists() else manifest
+    if not run.exists():
+        return manifest
+    old = run.manifest()
+    _check_contrast(old, prepared)
+    return _extend(old, manifest, run)
 
 
-def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prepared:
+def reopen(
+    path: Path, classifiers: list[str] | None, data: Path | None, contrast: Path | None = None
+) -> Prepared:
     """Return a finished or half-finished run for scoring, from its manifest alone.
 
-    Raises ``UserError`` where the folder holds no run or its data has moved or changed.
+    ``data`` and ``contrast`` are the new places of folders that were moved. Raises ``UserError`` where
+    the folder holds no run or its data has moved or changed.
     """
     run = Run(path)
     manifest = run.manifest()
     suite = restore_suite(manifest.suite)
     folder = data or (None if manifest.data_source == "hub" else Path(manifest.data_source))
-    corpus = Corpus(suite, open_data(suite, folder))
-    for name, old in manifest.data_hashes.items():
-        task, language = name.split("/")
-        if corpus.fingerprint(task, language) != old:
-            raise UserError(
-                f"the data of {name} in {corpus.source.description} is not what the run was made "
-                "with. Give the right folder with --data."
-            )
+    corpus = Corpus(suite, open_data(suite, folder), _reopen_contrast(manifest, contrast))
+    changed = _changed(manifest, corpus)
+    if changed:
+        also = f", or the contrast text in {corpus.contrast_folder.path}," if corpus.contrast_folder else ""
+        option = "--data or --contrast" if also else "--data"
+        raise UserError(
+            f"the data of {changed} in {corpus.source.description}{also} is not what the run was made "
+            f"with. Give the right folder with {option}."
+        )
     specs = classifiers or suite.classifiers
     opened = [open_classifier(spec, suite.classifier_protocol) for spec in specs]
     cells = []
@@ -145,6 +155,29 @@ def reopen(path: Path, classifiers: list[str] | None, data: Path | None) -> Prep
         if status is not None:
             cells.append(Cell(status.cell))
     return Prepared(run, suite, corpus, None, {}, cells, opened)
+
+
+def _reopen_contrast(manifest: Manifest, moved: Path | None) -> ContrastFolder | None:
+    if manifest.contrast is None and moved is not None:
+        raise UserError("the run was made without contrast text; leave out --contrast.")
+    place = moved or (Path(manifest.contrast) if manifest.contrast else None)
+    if place and not place.is_dir():
+        raise UserError(
+            f"the run's contrast text is no longer in {place}. Put it back, or give its new place with "
+            "--contrast."
+        )
+    return open_contrast(place)
+
+
+def _changed(manifest: Manifest, corpus: Corpus) -> str | None:
+    """Return the first task and language whose text is not what a manifest says, None if all are."""
+    names = (name.split("/") for name in manifest.data_hashes)
+    changed = (
+        f"{task}/{language}"
+        for task, language in names
+        if corpus.fingerprint(task, language) != manifest.data_hashes[f"{task}/{language}"]
+    )
+    return next(changed, None)
 
 
 def _shipped_model(suite: Suite) -> str | None:
@@ -193,6 +226,7 @@ def _selection(options: Options, suite: Suite) -> Selection:
 
 def _manifest(prepared: Prepared, options: Options) -> Manifest:
     source, checkpoint = prepared.corpus.source, prepared.checkpoint
+    contrast = prepared.corpus.contrast_folder
     cells, methods = prepared.cells, prepared.methods.values()
     entries = {entry_id(entry_of(cell.key)): entry_of(cell.key) for cell in cells}
     return Manifest(
@@ -203,6 +237,7 @@ def _manifest(prepared: Prepared, options: Options) -> Manifest:
         model_path=str(checkpoint.folder.resolve()) if checkpoint else None,
         data_source=str(source.root.resolve()) if isinstance(source, LocalData) else "hub",
         data_revisions=source.revisions,
+        contrast=str(contrast.path.resolve()) if contrast else None,
         data_hashes={f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in cells},
         entries=list(entries.values()),
         selection=_selection(options, prepared.suite),
@@ -214,6 +249,19 @@ def _manifest(prepared: Prepared, options: Options) -> Manifest:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commands=[["steerboard", *sys.argv[1:]]],
     )
+
+
+def _check_contrast(old: Manifest, prepared: Prepared) -> None:
+    """Refuse to grow a run by cells with other contrast text, also where they share no language."""
+    folder, path = prepared.corpus.contrast_folder, prepared.run.path
+    if (old.contrast is None) != (folder is None):
+        has = f"contrast text from {old.contrast}" if old.contrast else "no contrast text given"
+        raise UserError(f"{path} holds a run with {has}. Give the same --contrast, or another --run folder.")
+    if folder and _changed(old, prepared.corpus):
+        raise UserError(
+            f"{path} holds a run on other data or other contrast text than that in {folder.path}. "
+            "Choose another --run folder."
+        )
 
 
 def _extend(old: Manifest, new: Manifest, run: Run) -> Manifest:
