@@ -167,7 +167,6 @@ class Manifest(Versioned):
     entries: list[Entry] = []
     selection: Selection
     plugins: list[str] = []
-    tuning: dict[str, TunedMethod] = {}
     method_notes: dict[str, str] = {}
     versions: dict[str, str] = {}
     git_commit: str | None = None
