@@ -415,6 +415,7 @@ def test_a_file_that_is_no_steering_is_one_line_for_both_commands(stored, tmp_pa
 
 # What people see
 
+KINDS = ("dead", "specific", "partial", "shared")
 METHOD = {"name": "language", "version": "1", "config": {"layer": 0.21, "positions": "all"}}
 PROVENANCE: dict[str, Any] = {
     "method": METHOD,
@@ -540,7 +541,7 @@ def test_no_excluded_tokens_are_no_block(stored, none):
         {"curve": [point(0, 10**400)], "excluded": {"a": 1, "b": {"rule": "x"}}},
         {
             "curve": [point(0, 1.0)],
-            "categories": [dict.fromkeys(("dead", "specific", "partial", "shared"), 1)],
+            "categories": [dict.fromkeys(KINDS, 1)],
         },
     ],
     ids=lambda fit: str(fit)[:40],
