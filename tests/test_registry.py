@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import re
 import sys
 import textwrap
@@ -146,7 +147,10 @@ def test_a_file_given_twice_is_one(plugin, tmp_path, monkeypatch):
     assert "mine" in load_registry([path, Path("method.py")]).sources
 
 
-def test_a_file_that_was_changed_at_once_is_loaded_anew_and_leaves_nothing_beside_it(plugin, tmp_path):
+def test_a_file_that_was_changed_at_once_is_loaded_anew_and_leaves_nothing_beside_it(
+    plugin, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     first = load_registry([plugin()]).get("mine")
     second = load_registry([plugin(METHOD.replace("int = 3", "int = 4"))]).get("mine")
     assert (first().config.layer, second().config.layer) == (3, 4)
@@ -306,9 +310,13 @@ def test_a_package_that_takes_a_built_in_name_is_reported_unread_and_the_built_i
     assert "their_package" not in sys.modules
 
 
-def test_two_packages_of_one_name_are_reported_and_the_first_by_name_stays(installed):
+@pytest.mark.parametrize("backwards", [False, True])
+def test_two_packages_of_one_name_are_reported_and_the_first_by_name_stays(installed, monkeypatch, backwards):
     installed("b_package", METHOD)
     installed("a_package", METHOD)
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    found = sorted(points, key=lambda point: point.value, reverse=backwards)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found)
     registry = load_registry()
     assert registry.problems == [
         "package b_package (b_package): the name 'mine' is taken by package a_package (a_package); "
