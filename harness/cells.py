@@ -128,7 +128,7 @@ def select(
 
 def narrowed(suite: Suite, selection: Selection) -> list[str]:
     """Return in words what of the suite a selection leaves out; empty for a full run."""
-    words = []
+    words = [] if suite.scored_split == "test" else [f"scored on {suite.scored_split} text"]
     for field, full in (
         ("languages", suite.languages),
         ("tasks", list(suite.tasks)),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import contrast, method, vectors
+from harness.commands import contrast, method, tune, vectors
 from harness.commands.options import (
     Classifiers,
     ContrastText,
@@ -18,13 +18,13 @@ from harness.commands.options import (
     RunFolder,
     console,
     numbers,
+    report,
     split,
 )
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.records import State
-    from harness.run.options import Options, Prepared
+    from harness.run.options import Options
 
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -41,6 +41,7 @@ app.add_typer(board_app, name="board")
 app.add_typer(contrast.app, name="contrast")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(method.app, name="method")
+app.command("tune")(tune.tune)
 
 
 def _version(wanted: bool) -> None:
@@ -86,6 +87,9 @@ def run(
         str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 64,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")
+    ] = False,
 ) -> None:
     """Generate and score every cell of a suite. Run the same command again to go on.
 
@@ -114,6 +118,7 @@ def run(
         dtype=dtype,
         device_map=device_map,
         batch_size=batch_size,
+        tuned=tuned,
     )
     folder, failed = _run(options)
     _summarise(folder)
@@ -209,31 +214,13 @@ def _fail(message: str, code: int) -> None:
 
 def _run(options: Options) -> tuple[Path, bool]:
     """Generate and score; return the folder and whether any cell failed."""
-    from harness.run.generating import Generator
-    from harness.run.options import manifest_of, prepare
-    from harness.run.scoring import Scorer
+    from harness.run.options import prepare
+    from harness.run.stages import run_stages
 
-    shown = console()
     prepared = prepare(options)
-    with prepared.run.lock():
-        manifest = manifest_of(prepared, options)
-        generator = Generator(prepared, shown, options.device, options.device_map, options.batch_size)
-        generator.check()
-        prepared.run.write_manifest(manifest)
-        states = generator.run()
-        Scorer(prepared, shown).run()
-    _report(prepared, states)
+    states = run_stages(prepared, options, console())
+    report(prepared, states)
     return prepared.run.path, any(state.endswith("error") for state in states)
-
-
-def _report(prepared: Prepared, states: Mapping[State, int]) -> None:
-    counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
-    typer.echo(f"run {prepared.run.path}: {len(prepared.cells)} cells, {counts}", err=True)
-    for cell in prepared.cells:
-        status = prepared.run.status(cell.id)
-        if status and status.state.endswith("error"):
-            typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)
-            break
 
 
 def _summarise(folder: Path) -> None:

@@ -17,7 +17,7 @@ class BrokenFileError(UserError):
     """A file of a run folder cannot be read: the folder needs a look, no method is at fault."""
 
 
-class Unsupported(UserError):
+class UnsupportedError(UserError):
     """A method cannot run on this model or language: the cell is skipped with this reason."""
 
 

@@ -152,6 +152,51 @@ class Selection(Record):
     narrowed: list[str] = []
 
 
+class SurfacePoint(Record):
+    """One configuration that was tried: its means over cells of validation text.
+
+    ``options``: the values of the swept config fields. ``gain``: macro-F1 minus the unsteered one of the
+    same cells. ``valid``: share of texts in the asked language, times the share that is no duplicate.
+    """
+
+    method: str
+    options: dict[str, Any]
+    macro_f1: float | None
+    gain: float | None
+    valid: float | None
+    eligible: bool
+    chosen: bool = False
+    cells: int
+    cells_expected: int
+    texts: int
+    tokens: int
+    seconds: float
+
+
+class TunedMethod(Record):
+    """What was chosen for a method (None: no configuration passed the gate), and what the search cost."""
+
+    version: str
+    options: dict[str, Any] | None
+    configurations: int
+    texts: int
+    tokens: int
+    seconds: float
+
+
+class Tuned(Versioned):
+    """The outcome of ``steerboard tune``: on what, by which rule, the choices, the whole surface."""
+
+    suite: str
+    suite_hash: str
+    model: ModelIdentity
+    data_hashes: dict[str, str]
+    selection: Selection
+    rule: str
+    methods: dict[str, TunedMethod]
+    surface: list[SurfacePoint]
+
+
 class Manifest(Versioned):
     """What a run is: suite, model, data, versions; enough to render it without anything else."""
 
@@ -167,6 +212,7 @@ class Manifest(Versioned):
     entries: list[Entry] = []
     selection: Selection
     plugins: list[str] = []
+    tuning: dict[str, TunedMethod] = {}
     method_notes: dict[str, str] = {}
     versions: dict[str, str] = {}
     git_commit: str | None = None

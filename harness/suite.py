@@ -158,6 +158,7 @@ class Suite(Part):
     few_shot: FewShot
     vectors: Vectors
     classifiers: list[str] = Field(min_length=1)
+    scored_split: Literal["test", "validation"] = "test"
     classifier_protocol: ClassifierProtocol
     metrics: Metrics
     families: dict[str, Family] = {}

@@ -39,10 +39,14 @@ LIGHT = [
     "harness.starter",
     "harness.run.options",
     "harness.run.scoring",
+    "harness.run.tuning",
     "harness.ranking.tables",
     "harness.ranking.summary",
+    "harness.steering.describe",
+    "harness.steering.export",
     "harness.steering.interventions",
     "leaderboard.build",
+    "leaderboard.heatmap",
 ]
 ENGINE = ("harness.generation.", "harness.steering.", "harness.scoring.finetuning", "harness.translation")
 

@@ -10,7 +10,12 @@ import typer
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
+
+    from harness.records import State
+    from harness.run.options import Prepared
 
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
@@ -59,3 +64,14 @@ def numbers(text: str | None, option: str) -> list[int] | None:
         return [int(part) for part in parts]
     except ValueError:
         raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3.") from None
+
+
+def report(prepared: Prepared, states: Mapping[State, int]) -> None:
+    """Say on stderr how many cells are in which state, and why the first failed."""
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+    typer.echo(f"run {prepared.run.path}: {len(prepared.cells)} cells, {counts}", err=True)
+    for cell in prepared.cells:
+        status = prepared.run.status(cell.id)
+        if status and status.state.endswith("error"):
+            typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)
+            break

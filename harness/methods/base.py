@@ -42,6 +42,23 @@ class Prompt:
     system: str | None = None
 
 
+def suite_prompt(task: Task, setting: str, label: str, demonstrations: tuple[str, ...] = ()) -> Prompt:
+    """Return the suite's own prompt of a task for a setting and a label; ``UserError`` where it has none."""
+    template = task.prompts.get(setting)
+    if template is None:
+        raise UserError(
+            f"task {task.name!r} has no prompt for setting {setting!r}; it has {', '.join(task.prompts)}."
+        )
+    values = {
+        "{label}": label,
+        "{language}": language(task.language).name,
+        "{examples}": "\n".join(demonstrations),
+    }
+    for field, value in values.items():
+        template = template.replace(field, value)
+    return Prompt(template)
+
+
 @dataclass(frozen=True)
 class CellContext:
     """The cell that a method is asked about."""
@@ -67,20 +84,7 @@ class PromptContext(CellContext):
 
     def suite_prompt(self) -> Prompt:
         """Return the suite's own prompt for this setting and label."""
-        template = self.task.prompts.get(self.setting)
-        if template is None:
-            raise UserError(
-                f"task {self.task.name!r} has no prompt for setting {self.setting!r}; "
-                f"it has {', '.join(self.task.prompts)}."
-            )
-        values = {
-            "{label}": self.label,
-            "{language}": language(self.language).name,
-            "{examples}": "\n".join(self.demonstrations),
-        }
-        for field, value in values.items():
-            template = template.replace(field, value)
-        return Prompt(template)
+        return suite_prompt(self.task, self.setting, self.label, self.demonstrations)
 
 
 @dataclass(frozen=True)

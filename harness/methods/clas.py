@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import Unsupported, UserError
+from harness.errors import UnsupportedError, UserError
 from harness.methods.base import MethodConfig, SteeringMethod, register
 from harness.methods.fit_context import FitContext
 from harness.steering.interventions import Intervention, Positions, Steering
@@ -56,12 +56,12 @@ def bridge_layers(categories: Categories) -> list[int]:
 
     Late: at depth 0.7 or more, the final two left out. A run holds neighbours that come within a tenth of
     the best score. A model too shallow for any late layer gives the one before the final two.
-    Raises ``Unsupported`` for a model of fewer than three layers.
+    Raises ``UnsupportedError`` for a model of fewer than three layers.
     """
     n_layers = len(categories.dead)
     end = n_layers - _LAST_EXCLUDED
     if end < 1:
-        raise Unsupported(f"a model of {n_layers} layers has none before the final two to bridge with.")
+        raise UnsupportedError(f"a model of {n_layers} layers has none before the final two to bridge with.")
     late = [layer for layer in range(end) if layer >= _BRIDGE_DEPTH * n_layers] or [end - 1]
     shares = {name: mask.mean(axis=1) for name, mask in vars(categories).items()}
     score = shares["partial"] - shares["dead"] - shares["specific"]
@@ -122,7 +122,7 @@ class Clas(SteeringMethod):
     def _texts(self, ctx: FitContext, code: str) -> list[str]:
         texts = ctx.parallel(code)
         if len(texts) < self.config.min_texts:
-            raise Unsupported(
+            raise UnsupportedError(
                 f"clas needs {self.config.min_texts} parallel sentences of {code!r}, there are {len(texts)}."
             )
         return texts

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell, noise_key
-from harness.errors import BrokenFileError, Unsupported, UserError
+from harness.errors import BrokenFileError, UnsupportedError, UserError
 from harness.files import digest
 from harness.methods.base import (
     CellContext,
@@ -98,7 +98,7 @@ class Generator:
                 texts, extra = self._texts(cell, method, tracker)
         except BrokenFileError:
             raise
-        except Unsupported as error:
+        except UnsupportedError as error:
             state, reason = "skipped", _in_words(error)
         except (MemoryError, OSError) as error:
             state, reason = "infra_error", _in_words(error)

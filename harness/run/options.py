@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +19,9 @@ from harness.corpus import Corpus
 from harness.data import LocalData, open_data
 from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod
-from harness.records import Entry, Manifest, ModelIdentity, Selection
+from harness.records import Entry, Manifest, ModelIdentity, Selection, Tuned
 from harness.registry import Registry, load_registry, parse_methods, pick_methods
+from harness.run.tuned import check_tuned, read_tuned, with_tuned
 from harness.scoring.classifiers import Classifier, open_classifier
 from harness.store import Run
 from harness.suite import MethodSpec, Suite, load_suite, restore_suite
@@ -48,6 +49,7 @@ class Options:
     dtype: str | None = None
     device_map: str | None = None
     batch_size: int = 64
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Prepared:
     cells: list[Cell]
     classifiers: list[Classifier]
     model: ModelIdentity | None = None
+    tuned: Tuned | None = None
 
     def method(self, cell: Cell) -> SteeringMethod:
         """Return the configured method of a cell."""
@@ -77,19 +80,22 @@ def default_run(suite: Suite, model: str | None) -> Path:
     return Path("runs") / "-".join(filter(None, [suite.name, (name or "").replace("/", "--")]))
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None = None) -> Prepared:
     """Check everything that can be checked without loading a model; nothing is written yet.
 
-    Raises ``UserError`` for any bad option.
+    ``derive`` makes the suite that is run out of the one that is named. Raises ``UserError`` for any bad
+    option.
     """
     suite = load_suite(options.suite)
     registry = load_registry(options.plugins)
     for problem in registry.problems:
         print(f"warning: method not usable: {problem}", file=sys.stderr)
-    model = options.model or _shipped_model(suite)
+    model = options.model or shipped_model(suite)
     checkpoint = _of_a_family(suite, model, options, registry) if suite.families else None
     suite = suite.for_model(checkpoint.model_type) if checkpoint else suite
-    methods = _methods(suite.methods, options, registry)
+    suite = derive(suite, registry) if derive else suite
+    tuned = read_tuned(options.run or default_run(suite, model)) if options.tuned else None
+    methods = _methods(suite.methods, options, registry, tuned)
     selection = _selection(options, suite)
     corpus = Corpus(suite, open_data(suite, options.data), open_contrast(options.contrast))
     run = Run(options.run or default_run(suite, model))
@@ -108,8 +114,10 @@ def prepare(options: Options) -> Prepared:
             f"Methods: {', '.join(m.name for m in methods)}; "
             f"settings: {', '.join(selection.settings)}."
         )
+    if tuned is not None:
+        check_tuned(tuned, run.path, suite, identity)
     by_identity = {method.identity.model_dump_json(): method for method in methods}
-    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, identity)
+    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, identity, tuned)
 
 
 def manifest_of(prepared: Prepared, options: Options) -> Manifest:
@@ -180,14 +188,18 @@ def _changed(manifest: Manifest, corpus: Corpus) -> str | None:
     return next(changed, None)
 
 
-def _shipped_model(suite: Suite) -> str | None:
+def shipped_model(suite: Suite) -> str | None:
+    """Return the folder of the model that a suite ships, None where it ships none."""
     folder = suite.folder("model")
     return str(folder) if folder else None
 
 
-def _methods(specs: list[MethodSpec], options: Options, registry: Registry) -> list[SteeringMethod]:
-    """Return the methods of a suite's list, or the ones asked for, with the options that the list gives."""
-    return parse_methods(registry, specs if options.methods is None else pick_methods(specs, options.methods))
+def _methods(
+    specs: list[MethodSpec], options: Options, registry: Registry, tuned: Tuned | None = None
+) -> list[SteeringMethod]:
+    """Return the methods of a suite's list, or the ones asked for, with the list's or the tuned options."""
+    wanted = specs if options.methods is None else pick_methods(specs, options.methods)
+    return parse_methods(registry, with_tuned(wanted, tuned.methods, registry) if tuned else wanted)
 
 
 def _of_a_family(suite: Suite, model: str | None, options: Options, registry: Registry) -> Checkpoint:
@@ -242,6 +254,7 @@ def _manifest(prepared: Prepared, options: Options) -> Manifest:
         entries=list(entries.values()),
         selection=_selection(options, prepared.suite),
         plugins=[str(path) for path in options.plugins],
+        tuning=prepared.tuned.methods if prepared.tuned else {},
         method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
         versions=library_versions(),
         git_commit=_git_commit(),
@@ -291,6 +304,7 @@ def _extend(old: Manifest, new: Manifest, run: Run) -> Manifest:
             "data_hashes": {**old.data_hashes, **new.data_hashes},
             "data_revisions": {**old.data_revisions, **new.data_revisions},
             "method_notes": {**old.method_notes, **new.method_notes},
+            "tuning": {**old.tuning, **new.tuning},
             "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
             "created": old.created,
             "commands": [*old.commands, *(c for c in new.commands if c not in old.commands)],

@@ -59,7 +59,8 @@ class Scorer:
     def _protocol(self, cell: Cell) -> str:
         """Hash of what decides a cell's scores, the classifiers aside: these have signatures."""
         data = self.prepared.corpus.scoring_fingerprint(cell.key.task, cell.key.language)
-        return digest([VERSION, self.prepared.suite.metrics.model_dump(), data], 16)
+        suite = self.prepared.suite
+        return digest([VERSION, suite.metrics.model_dump(), suite.scored_split, data], 16)
 
     def _valid(self, cell: Cell) -> CellScores | None:
         """Return the stored scores if they are of these texts, by this protocol, on this data."""
@@ -131,11 +132,11 @@ class Scorer:
 
     def _human_text(self, task: str, language: str) -> Human:
         if (task, language) not in self._human:
-            corpus = self.prepared.corpus
+            corpus, scored = self.prepared.corpus, self.prepared.suite.scored_split
             self._human.clear()  # cells come sorted: one task and language at a time
             self._human[task, language] = Human(
                 labels=self.prepared.suite.task(task, language).labels,
                 validation=[(r.text, r.label) for r in corpus.split(task, language, "validation")],
-                test=[(r.text, r.label) for r in corpus.split(task, language, "test")],
+                test=[(r.text, r.label) for r in corpus.split(task, language, scored)],
             )
         return self._human[task, language]

@@ -97,7 +97,7 @@ def mean_states(
 def neuron_means(model: SteerableModel, texts: list[str], batch_size: int = 32) -> NeuronMeans:
     """Return the mean input of every ``down_proj`` at the last token that is no padding, over ``texts``.
 
-    Raises ``Unsupported`` for a layer without a gated MLP, and ``UserError`` for a text without a token.
+    Raises ``UnsupportedError`` for a layer without a gated MLP, and ``UserError`` for a text without a token.
     """
     projections = nn.ModuleList(
         [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]  # type: ignore[misc]

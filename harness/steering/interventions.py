@@ -54,7 +54,9 @@ class Intervention:
             raise UserError("unit 'residual' is for vectors added at layer_output; use 'raw' elsewhere.")
         if self.vector.ndim != 1:
             raise UserError(f"the vector has shape {list(self.vector.shape)}, not [hidden size].")
-        if not np.isfinite([*self.vector, self.strength, self.residual_norm]).all():
+        if not isinstance(self.layer, int) or self.layer < 0:
+            raise UserError(f"layer {self.layer!r} is no index; layers count from 0.")
+        if not np.isfinite([*self.vector, self.strength, self.residual_norm, self.raw_strength]).all():
             raise UserError("the vector or its strength is not finite. Fit it again.")
 
     @property
@@ -97,10 +99,18 @@ def load_steering(path: Path) -> Steering:
             raise UserError(f"a newer schema ({header['schema']}). Upgrade steerboard.")
         items = [{**item, "vector": tensors[item["tensor"]]} for item in header["interventions"]]
         fields = [{name: value for name, value in item.items() if name != "tensor"} for item in items]
-        return Steering(tuple(Intervention(**item) for item in fields), header["provenance"])
+        return Steering(tuple(Intervention(**item) for item in fields), dict(header["provenance"]))
     except UserError as error:
         raise BrokenFileError(f"{path}: {error}") from None
-    except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise BrokenFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-from harness.errors import Unsupported
+from harness.errors import UnsupportedError
 
 
 def down_projection(layer: nn.Module, required: int | None = None) -> nn.Module | None:
     """Return ``down_proj`` of a layer's gated MLP, or None where it has none.
 
-    With ``required``, the layer's index, raises ``Unsupported`` instead, saying what stands there.
+    With ``required``, the layer's index, raises ``UnsupportedError`` instead, saying what stands there.
     """
     mlp: Any = getattr(layer, "mlp", None)
     gated = any(hasattr(mlp, name) for name in ("gate_proj", "gate_up_proj"))
@@ -25,7 +25,7 @@ def down_projection(layer: nn.Module, required: int | None = None) -> nn.Module 
         return projection
     if required is None:
         return None
-    raise Unsupported(_refusal(layer, mlp, required))
+    raise UnsupportedError(_refusal(layer, mlp, required))
 
 
 def _refusal(layer: nn.Module, mlp: Any, index: int) -> str:

@@ -1,0 +1,180 @@
+"""The command ``steerboard tune``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.commands.options import Data, Plugins, console, report, split
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.records import SurfacePoint, Tuned
+
+
+def tune(
+    suite: Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")],
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="Folder of the run that will use the choice.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub id of a chat model. Default: the suite's own.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")] = None,
+    data: Data = None,
+    languages: Annotated[str | None, typer.Option(help="Only these, such as am,he.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, such as topic.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Tune these. Default: all of the suite that name a grid.")
+    ] = None,
+    settings: Annotated[str | None, typer.Option(help="Only these: zero-shot, few-shot.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers to try: indices or depths, such as 0.21,0.48,12.")
+    ] = None,
+    strengths: Annotated[str | None, typer.Option(help="Strengths to try, such as 0.1,0.2,0.4.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many texts per label.")] = None,
+    plugin: Plugins = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")
+    ] = None,
+    device_map: Annotated[
+        str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 64,
+) -> None:
+    """Choose layer and strength of the methods on validation text, for 'run --tuned'.
+
+    Writes texts with every configuration of the methods' grids, with a seed that no score uses, trains the
+    tfidf classifier on them and tests it on the validation split. Of the configurations whose texts are about
+    as valid as the unsteered ones, the best is taken. Choice, surface and pictures lie in RUN/tuned.json and
+    RUN/tuning/. Run the same command again to go on. Example:
+
+        steerboard tune --suite steer11 --model google/gemma-2-9b-it --methods language,quality
+
+        steerboard run --suite steer11 --model google/gemma-2-9b-it --tuned
+    """
+    from harness.run.options import Options
+
+    options = Options(
+        suite=suite,
+        run=run_folder,
+        model=model,
+        revision=revision,
+        data=data,
+        languages=split(languages),
+        tasks=split(tasks),
+        settings=split(settings),
+        limit=limit,
+        plugins=plugin or [],
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        batch_size=batch_size,
+    )
+    overrides: dict[str, list[Any]] = {}
+    if layers is not None:
+        overrides["layer"] = _numbers(layers, "--layers")
+    if strengths is not None:
+        overrides["strength"] = [float(value) for value in _numbers(strengths, "--strengths")]
+    _tune(options, split(methods), overrides)
+
+
+def _tune(options: Any, methods: list[str] | None, overrides: dict[str, list[Any]]) -> None:
+    from harness.run.options import default_run, prepare, shipped_model
+    from harness.run.stages import run_stages
+    from harness.run.tuned import write_tuned
+    from harness.run.tuning import survey, tuning_suite
+    from harness.suite import Suite, load_suite
+
+    named = load_suite(options.suite)
+    target = options.run or default_run(named, options.model or shipped_model(named))
+    base: list[Suite] = []
+
+    def derive(suite: Suite, registry: Any) -> Suite:
+        base.append(suite)
+        return tuning_suite(suite, registry, methods, overrides)
+
+    inner = replace(options, run=target / "tuning")
+    prepared = prepare(inner, derive)
+    states = run_stages(prepared, inner, console())
+    report(prepared, states)
+    tuned = survey(prepared, base[0])
+    path = write_tuned(target, tuned)
+    _show(tuned, _write_surface(target / "tuning", tuned))
+    typer.echo(f"choice: {path}")
+    more = " with the --model and --data of this command" if options.model or options.data else ""
+    typer.echo(f"next: steerboard run --suite {options.suite} --run {target} --tuned{more}")
+    raise typer.Exit(1 if any(state.endswith("error") for state in states) else 0)
+
+
+def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
+    """Write the surface as CSV and a picture per method; return the paths."""
+    import csv
+    import io
+
+    from harness.files import write_text
+    from leaderboard.heatmap import heatmap_svg
+
+    fields = list(dict.fromkeys(field for point in tuned.surface for field in point.options))
+    rest = ["macro_f1", "gain", "valid", "eligible", "chosen", "cells", "cells_expected", "texts", "tokens"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", *fields, *rest, "seconds"])
+    for point in tuned.surface:
+        values = [getattr(point, name) for name in (*rest, "seconds")]
+        writer.writerow([point.method, *(point.options.get(field, "") for field in fields), *values])
+    paths = [folder / "surface.csv"]
+    write_text(paths[0], text.getvalue())
+    for method in tuned.methods:
+        points = [point for point in tuned.surface if point.method == method]
+        paths.append(folder / f"surface-{method}.svg")
+        write_text(paths[-1], heatmap_svg(method, points))
+    return paths
+
+
+def _show(tuned: Tuned, paths: list[Path]) -> None:
+    """Print the surface, the best first within a method, and what was chosen."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.ranking.summary import plain, signed
+
+    grid = Table(title="validation macro-F1 (tfidf)", box=box.SIMPLE_HEAD, show_edge=False)
+    for head in ("method", "configuration"):
+        grid.add_column(head, no_wrap=True)
+    for head in ("macro-F1", "gain", "valid", "texts", ""):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for point in sorted(tuned.surface, key=lambda p: (p.method, -(p.macro_f1 or -1.0))):
+        mark = "chosen" if point.chosen else "" if point.eligible else "not eligible"
+        cells = [plain(point.macro_f1), signed(point.gain), plain(point.valid), str(point.texts), mark]
+        grid.add_row(Text(point.method), Text(_words(point)), *cells)
+    shown = Console(width=None if sys.stdout.isatty() else 140)
+    shown.print(grid)
+    for name, method in tuned.methods.items():
+        cost = f"{method.configurations} configurations, {method.texts} texts, {method.seconds:.0f} s"
+        choice = "nothing passes the gate; its default stays" if method.options is None else ""
+        words = choice or ", ".join(f"{k}={v}" for k, v in method.options.items())  # type: ignore[union-attr]
+        shown.print(f"{name}: {words} ({cost})", markup=False, highlight=False)
+    shown.print(f"pictures and surface.csv: {paths[0].parent}", markup=False, highlight=False)
+
+
+def _words(point: SurfacePoint) -> str:
+    return ", ".join(f"{field}={value}" for field, value in point.options.items())
+
+
+def _numbers(text: str, option: str) -> list[int | float]:
+    parts = split(text) or []
+    try:
+        found = [float(part) if "." in part or "e" in part.lower() else int(part) for part in parts]
+    except ValueError:
+        raise UserError(f"{option} {text!r}: give numbers, such as 0.2,0.4.") from None
+    if not found:
+        raise UserError(f"{option} is empty: give numbers, such as 0.2,0.4.")
+    return found
