@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads only get into each 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-HIDDEN, LAYERS = 16, 3
+HIDDEN, LAYERS, NEURONS = 16, 3, 24
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}"
     "<|assistant|>{{ m['content'] }}{{ eos_token }}{% else %}<|user|>{{ m['content'] }}{% endif %}"
@@ -41,17 +41,36 @@ SENTENCES = [
     "a b",
 ]
 WIDE = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
-GATED = {**WIDE, "intermediate_size": 24, "num_key_value_heads": 2, "max_position_embeddings": 256}
+GATED = {**WIDE, "intermediate_size": NEURONS, "num_key_value_heads": 2, "max_position_embeddings": 256}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": GATED,
     "gemma2": {**GATED, "head_dim": 4, "sliding_window": 8},
+    "gemma3_text": {
+        **GATED,
+        "head_dim": 4,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
     "qwen2": GATED,
+    "qwen3": {**GATED, "head_dim": 4},
     "mistral": {**GATED, "sliding_window": 8},
     "phi3": GATED,
     "gpt2": {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 256},
     "gpt_neox": {**WIDE, "intermediate_size": 24, "max_position_embeddings": 256},
     "bloom": {"hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": 4},  # returns tuples, as falcon does
     "falcon": WIDE,
+}
+GATED_FAMILIES = [family for family, config in FAMILIES.items() if "num_key_value_heads" in config]
+MIXTURES: dict[str, dict[str, Any]] = {  # of experts: they take vectors, and refuse neurons
+    "mixtral": {**GATED, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "qwen3_moe": {
+        **GATED,
+        "head_dim": 4,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 8,
+        "mlp_only_layers": [0],
+    },
 }
 
 
@@ -105,7 +124,8 @@ def new_network() -> Callable[..., Any]:
     def build(family: str, seed: int = 0, **changes: Any) -> Any:
         torch.manual_seed(seed)
         special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
-        config = AutoConfig.for_model(family, vocab_size=300, **special, **{**FAMILIES[family], **changes})
+        shape = FAMILIES.get(family) or MIXTURES[family]
+        config = AutoConfig.for_model(family, vocab_size=300, **special, **{**shape, **changes})
         return AutoModelForCausalLM.from_config(config).eval()
 
     return build
@@ -161,6 +181,21 @@ def steer(direction: Any) -> Callable[..., Steering]:
         return Steering((Intervention(**{**fields, **changes}),))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def gains() -> Any:
+    """A gain per neuron of the tiny models' gated MLPs; every third neuron is left as it is."""
+    drawn = np.random.default_rng(7).normal(size=NEURONS).astype(np.float32)
+    drawn[::3] = 0.0
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def scale(steer: Callable[..., Steering], gains: Any) -> Callable[..., Steering]:
+    """Return the steering that scales the neurons of layer 1 by ``gains``, or what the test says instead."""
+    neurons = {"site": "mlp_neurons", "operation": "scale", "vector": gains, "strength": -1.5}
+    return lambda **changes: steer(**{**neurons, **changes})
 
 
 class MemoryData(DataSource):

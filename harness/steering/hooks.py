@@ -22,6 +22,8 @@ from harness.steering.neurons import down_projection
 
 _FOREVER = torch.iinfo(torch.int64).max
 _Effect = Literal["add", "factor"]
+_NEUTRAL: dict[_Effect, float] = {"add": -0.0, "factor": 1.0}
+"""What leaves every number as it is, bit for bit: 0.0 would turn -0.0 into 0.0."""
 
 
 @dataclass
@@ -78,15 +80,18 @@ class SteeringHooks:
     def steer(self, rows: Sequence[Steering], attention_mask: Tensor) -> Iterator[None]:
         """Steer row i of every forward pass inside the block with ``rows[i]``.
 
-        ``attention_mask``, [rows, prompt length], is the padded prompt's, on either side: padding is
-        never steered, and ``generated`` starts at the last prompt token, which predicts the first new
-        one. Raises ``UserError`` for a vector or a site that does not fit the model.
+        ``attention_mask``, [rows, prompt length], is the padded prompt's, on either side. Padding is
+        never steered. ``generated`` means: the row's last prompt token, which predicts the first new
+        one, and every position after the prompt; on the right, the pads between are left out.
+        A block within a block steers alone. Raises ``UserError`` for a vector or a site that does not
+        fit the model.
         """
+        outer, self._slots = self._slots, {}
         try:
             self._set(rows, attention_mask)
             yield
         finally:
-            self._slots = {}
+            self._slots = outer
 
     @property
     def active(self) -> bool:
@@ -96,13 +101,13 @@ class SteeringHooks:
     def _set(self, rows: Sequence[Steering], mask: Tensor) -> None:
         if len(rows) != len(mask):
             raise ValueError(f"{len(rows)} steerings for {len(mask)} rows")
-        real = mask.to(torch.int64)
+        real = mask.to("cpu", torch.int64)
         first = real.argmax(dim=1)  # index of the first token that is no padding
-        end = mask.shape[1] - real.flip(1).argmax(dim=1)  # index after the last one
+        end = (real * torch.arange(1, mask.shape[1] + 1)).amax(dim=1)  # after the last one; 0 for none
         for i, steering in enumerate(rows):
             for item in steering.interventions:
                 self._check(item)
-                slot = self._slot(item, len(rows), end.cpu(), mask.shape[1])
+                slot = self._slot(item, len(rows), end, mask.shape[1])
                 self._enter(slot, i, item, int(first[i]), int(end[i]))
 
     def _check(self, item: Intervention) -> None:
@@ -126,7 +131,7 @@ class SteeringHooks:
         if slot.tables and slot.size != size:
             raise UserError(f"vectors of two sizes at layer {item.layer}: {slot.size} and {size}.")
         if effect not in slot.tables:
-            slot.tables[effect] = torch.full((rows, size), 1.0 if effect == "factor" else 0.0)
+            slot.tables[effect] = torch.full((rows, size), _NEUTRAL[effect])
         return slot
 
     @staticmethod
@@ -137,7 +142,8 @@ class SteeringHooks:
             raise UserError("two interventions at one layer must share their positions.")
         vector = torch.from_numpy(np.array(item.vector, dtype=np.float32, order="C")) * item.raw_strength
         if item.operation == "add":
-            slot.tables["add"][row] += vector
+            total = slot.tables["add"][row] + vector
+            slot.tables["add"][row] = total.masked_fill(total == 0, _NEUTRAL["add"])
         else:
             slot.tables["factor"][row] *= 1 + vector
         slot.used[row], slot.start[row], slot.stop[row] = True, start, stop
