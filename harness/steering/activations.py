@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -102,18 +102,20 @@ def neuron_means(model: SteerableModel, texts: list[str], batch_size: int = 32) 
     projections = nn.ModuleList(
         [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]  # type: ignore[misc]
     )
+    if not texts:
+        raise UserError("no text to average over.")
     sums: list[Tensor | None] = [None] * len(projections)
+    n_read = 0
     for inputs in _batches(model, texts, batch_size, "left"):
-        if not inputs["attention_mask"][:, -1].all():
-            raise UserError("a text without a token has no last token to read.")
+        n_read += int(inputs["attention_mask"][:, -1].sum())
 
         def add(layer: int, state: Tensor) -> None:
             total, old = state[:, -1].to(torch.float64).sum(0), sums[layer]
             sums[layer] = total if old is None else old + total
 
         _forward(model, inputs, projections, add, "input")
-    if any(total is None for total in sums):
-        raise UserError("no text to average over.")
+    if n_read < len(texts):
+        raise UserError(f"{len(texts) - n_read} texts hold no token, so no last token to read.")
     return NeuronMeans(np.stack([_array(total) for total in sums]) / len(texts), len(texts))
 
 
@@ -122,12 +124,14 @@ def residual_change(
 ) -> NDArray[np.float64]:
     """Return by how much a steering moves the residual stream: mean ||h' - h|| / ||h||, [layers].
 
-    The unit in which strengths of different kinds and families can be compared.
+    The unit in which strengths of different kinds and families can be compared. Every token is steered
+    here, whatever the positions: the figure is that of a steered token.
     """
+    steering = Steering(tuple(replace(item, positions="all") for item in steering.interventions))
     totals, n_tokens = np.zeros(len(model.layers)), 0
     for inputs in _batches(model, texts, batch_size, "left"):
         mask = inputs["attention_mask"].bool()
-        plain, steered = _states(model, inputs), []
+        plain = _states(model, inputs)
         with model.hooks.steer([steering] * len(mask), inputs["attention_mask"]):
             steered = _states(model, inputs)
         for layer, (before, after) in enumerate(zip(plain, steered, strict=True)):
