@@ -21,6 +21,7 @@ FLOORS = [
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
+    ["conformance"],
     ["leaderboard"],
     ["commands", "cli"],
 ]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.options import Plugins
+
 app = typer.Typer(
     help="Start a method of your own, and check it.",
     no_args_is_help=True,
@@ -37,3 +39,37 @@ def new(
     typer.echo(f"wrote {path}: a method that works. Change it, then:")
     for command in next_commands(name, path):
         typer.echo(f"  {command}")
+
+
+@app.command("test")
+def test(
+    method: Annotated[
+        str, typer.Argument(metavar="FILE_OR_NAME", help="Python file with a method, or a method's name.")
+    ],
+    options: Annotated[
+        str | None,
+        typer.Option(help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."),
+    ] = None,
+    plugin: Plugins = None,
+    output: Annotated[str, typer.Option("--format", help="text, or json for machines.")] = "text",
+) -> None:
+    """Check whether a method keeps the contract, on the small model that ships; under a minute.
+
+    Exit code 0: all checks passed. 1: one failed. 2: the method could not be loaded.
+    """
+    import json
+
+    from harness.errors import UserError, unknown
+
+    if output not in {"text", "json"}:
+        raise unknown("format", output, ["text", "json"])
+    try:
+        config = json.loads(options) if options else {}
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"--options {options!r:.80}: give a JSON object, such as '{{\"layer\": 1}}'.")
+    from harness.conformance import report
+
+    passed = report.test(method, config, plugin or [], as_json=output == "json")
+    raise typer.Exit(0 if passed else 1)

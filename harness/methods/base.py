@@ -105,7 +105,8 @@ class SteeringMethod:
 
     A method says what to ask (``prompt``) and how to steer (``fit``); it never touches hooks.
     All three parts are optional. The first line of its docstring is what the board shows. ``grid``
-    names the values of config fields that ``steerboard tune`` tries.
+    names the values of config fields that ``steerboard tune`` tries. ``strength_field`` names the config
+    field that at 0 leaves the texts unsteered, where Config has one; None where 0 does not mean that.
     """
 
     name: ClassVar[str] = ""
@@ -113,6 +114,7 @@ class SteeringMethod:
     grid: ClassVar[dict[str, list[Any]]] = {}
     settings: ClassVar[tuple[Setting, ...]] = ("zero-shot", "few-shot")
     needs_model: ClassVar[bool] = True
+    strength_field: ClassVar[str | None] = "strength"
 
     class Config(MethodConfig):
         """A method without options."""

@@ -83,6 +83,7 @@ class Clas(SteeringMethod):
     (1 - alpha) h + alpha h2 of the paper. The sign of alpha is a free knob; the paper's example is -5.
     """
 
+    strength_field: ClassVar = "alpha"
     grid: ClassVar = {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}
 
     class Config(MethodConfig):

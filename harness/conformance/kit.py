@@ -1,0 +1,75 @@
+"""Running the kit: which checks there are for a method, one after the other, whatever one of them meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.conformance import contract, fits, manners, references, texts
+from harness.conformance.bench import Bench
+from harness.conformance.trial import Check, Failed, Result, Skipped, Trial
+from harness.errors import UserError
+from harness.methods.base import Reference, SteeringMethod
+from harness.plugins import in_words, load_file
+from harness.registry import Registry, load_registry
+
+
+def find(what: str, plugins: list[Path]) -> tuple[Registry, str, list[Path]]:
+    """Return a registry with the method, the method's name, and the plug-in files that it needs.
+
+    ``what``: a name, the path of a Python file, or a folder with a ``method.py``. Raises ``UserError``
+    for what is not there, does not load, or is a file with several methods.
+    """
+    path = Path(what)
+    if path.is_dir() and (path / "method.py").is_file():
+        path = path / "method.py"
+    if path.suffix != ".py" and "/" not in what:
+        registry = load_registry(plugins)
+        registry.get(what)
+        return registry, what, plugins
+    names = list(load_file(path))
+    if len(names) > 1:
+        raise UserError(
+            f"{path} registers {', '.join(names)}. Name one of them: "
+            f"steerboard method test {names[0]} --plugin {path}"
+        )
+    files = [*plugins, path]
+    return load_registry(files), names[0], files
+
+
+def checks_of(cls: type[SteeringMethod]) -> list[Check]:
+    """Return the checks for a method, or the shorter list for a reference."""
+    own = references.CHECKS if issubclass(cls, Reference) else (*fits.CHECKS, *texts.CHECKS)
+    first = [check for check in contract.CHECKS if check.name != "prompt" or not issubclass(cls, Reference)]
+    return [*first, *own, *manners.CHECKS]
+
+
+def check_options(cls: type[SteeringMethod], registry: Registry, options: dict[str, Any]) -> None:
+    """Refuse options that do not lead to one method; ``UserError`` says which."""
+    if options and len(registry.configure(cls.name, options)) != 1:
+        raise UserError(f"--options {options}: give single values, not lists to sweep over.")
+
+
+def examine(bench: Bench, registry: Registry, name: str, options: dict[str, Any]) -> Iterator[Result]:
+    """Run every check of a method; yield each result as it comes."""
+    bench.begin()
+    trial = Trial(bench, registry, name, options)
+    for check in checks_of(trial.cls):
+        bench.say(check.name)
+        yield _result(check, trial)
+
+
+def _result(check: Check, trial: Trial) -> Result:
+    try:
+        return Result(check.name, "ok", _line(check.run(trial)))
+    except Failed as found:
+        return Result(check.name, "FAILED", _line(str(found)))
+    except Skipped as reason:
+        return Result(check.name, "skipped", _line(str(reason)))
+    except Exception as error:  # the method's code, at a place where nobody thought of it
+        return Result(check.name, "FAILED", _line(f"the check could not go on: {in_words(error)}"))
+
+
+def _line(words: str) -> str:
+    return " ".join(words.split())

@@ -1,0 +1,118 @@
+"""What a method's code does beside its work: prints, writes files, opens connections, reads test text.
+
+Python's audit events tell of files and connections. Code that leaves Python (a library that writes by
+itself) is seen only where a new file appears in the working directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_HELD_OUT = {"validation.jsonl", "test.jsonl"}
+_MADE = {"os.mkdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.remove": 0, "os.truncate": 0}
+_NETWORK = {"socket.connect": 1, "socket.sendto": 1, "socket.getaddrinfo": 0, "socket.gethostbyname": 0}
+_EXEMPT = {"__pycache__", ".cache"}  # what libraries keep for themselves
+
+
+class NetworkRefusedError(OSError):
+    """A connection that the kit does not let through."""
+
+
+@dataclass
+class Watch:
+    """Notes what happens inside of ``on()``. Files below ``own`` are the harness's and not noted."""
+
+    own: Path
+    printed: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    connected: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Watch the block; what it prints is noted and not shown, connections are refused."""
+        text, before, names = io.StringIO(), _Audit.watch, _names()
+        _Audit.start(self)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                    yield
+        finally:
+            _Audit.watch = before
+            if text.getvalue().strip():
+                self.printed.append(text.getvalue().strip())
+            self.written += [name for name in sorted(_names() - names) if not self._exempt(name)]
+
+    def opened(self, path: str, writing: bool) -> None:
+        """Note a file that is opened."""
+        if writing:
+            if not self._exempt(path):
+                self.written.append(path)
+        elif Path(path).name in _HELD_OUT:
+            self.held_out.append("/".join(Path(path).parts[-3:]))
+
+    def connecting(self, address: Any) -> None:
+        """Note a connection and refuse it; one to this machine's own files (a string) passes."""
+        if isinstance(address, tuple | list):
+            address = ":".join(str(part) for part in address[:2])
+        elif isinstance(address, bytes) or str(address).startswith("/"):
+            return
+        self.connected.append(str(address))
+        raise NetworkRefusedError(f"no connection to {address} during a fit")
+
+    def _exempt(self, path: str) -> bool:
+        full = Path(path).absolute()
+        if full.is_relative_to(self.own) or full.is_relative_to("/dev") or _EXEMPT & set(full.parts):
+            return True
+        return full.is_relative_to(tempfile.gettempdir()) and not full.is_relative_to(Path.cwd())
+
+
+class _Audit:
+    """The one audit hook of the process: Python cannot take one away, so it rests while none watches."""
+
+    watch: Watch | None = None
+    _installed = False
+
+    @classmethod
+    def start(cls, watch: Watch) -> None:
+        if not cls._installed:
+            sys.addaudithook(cls._event)
+            cls._installed = True
+        cls.watch = watch
+
+    @classmethod
+    def _event(cls, event: str, args: tuple[Any, ...]) -> None:
+        watch = cls.watch
+        if watch is None:
+            return
+        if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
+            watch.opened(os.fsdecode(args[0]), _writes(args[1], args[2]))
+        elif event in _MADE and isinstance(args[_MADE[event]], str | bytes | os.PathLike):
+            watch.opened(os.fsdecode(args[_MADE[event]]), writing=True)
+        elif event in _NETWORK:
+            watch.connecting(args[_NETWORK[event]])
+
+
+def _writes(mode: object, flags: object) -> bool:
+    if isinstance(mode, str):
+        return any(letter in mode for letter in "wax+")
+    return isinstance(flags, int) and bool(flags & _WRITING)
+
+
+def _names() -> set[str]:
+    """Return what lies in the working directory."""
+    try:
+        return {path.name for path in Path.cwd().iterdir()}
+    except OSError:
+        return set()
