@@ -31,7 +31,8 @@ class SinkFilter:
         """Return ``mask`` without sinks: [texts, positions], for states [texts, positions, size].
 
         By id: special tokens, at every layer. By norm: tokens above ``FACTOR`` times the median norm of
-        the text's other tokens at this layer; the median is over the text alone, so no batch matters.
+        the text's tokens that are not special, at this layer; the median is over the text alone, so no
+        batch matters.
         """
         special = torch.isin(ids, self._special.to(ids.device)) & mask
         rest = (mask & ~special).to(hidden.device)
@@ -47,13 +48,15 @@ class SinkFilter:
         self._by_norm[layer] += int(outlier.sum())
         first = mask.int().argmax(dim=1)
         self._first += int(outlier[torch.arange(len(first), device=ids.device), first].sum())
-        self._tokens.update(ids[outlier].tolist())
+        self._tokens.update(ids[outlier | special].tolist())
         if layer == 0:
             self._by_id += int(special.sum())
-            self._tokens.update(ids[special].tolist())
 
     def report(self, n_tokens: int) -> dict[str, Any]:
-        """Return what was dropped, as JSON: counts by rule and layer, and the commonest tokens."""
+        """Return what was dropped, as JSON: counts by rule and layer, and the commonest tokens.
+
+        A token counts once for every layer at which it was dropped; ``by_id`` counts it once in all.
+        """
         total = sum(self._by_norm)
         common = self._tokens.most_common(10)
         return {
