@@ -149,7 +149,7 @@ class Corpus:
             raise UserError(
                 f"no contrast text of {language!r} in {folder.path} is left outside of test data."
             )
-        dropped = f" ({len(pairs) - len(kept)} pairs held out)" if len(kept) < len(pairs) else ""
+        dropped = f" ({len(pairs) - len(kept)} held out)" if len(kept) < len(pairs) else ""
         source = f"contrast:{folder.name}:{made.recipe_hash}{dropped}"
         return Contrast([p.good for p in kept], [p.bad for p in kept], source)
 

@@ -32,7 +32,7 @@ _LOADING = (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionE
 _LANGUAGE_TOKEN = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}|[a-z]{2}_[A-Z]{2}")
 _PREFIX_TOKEN = re.compile(r"<2([A-Za-z]{2,3}(?:_[A-Za-z]+)?)>")
 _TARGET_TOKEN = re.compile(r">>([A-Za-z]{2,3}(?:_[A-Za-z]+)?)<<")
-_NOT_SEARCH = {"transformers_version", "max_length", "max_new_tokens", "do_sample", "_from_model_config"}
+_NOT_SEARCH = {"transformers_version", "max_length", "max_new_tokens", "do_sample", "use_cache"}
 
 
 class Seq2Seq:
@@ -56,9 +56,13 @@ class Seq2Seq:
     def source(self) -> ModelSource:
         """What identifies the model, and how it searches."""
         found = self.checkpoint
-        search = {k: v for k, v in self.search.to_diff_dict().items() if k not in _NOT_SEARCH}
+        stored = {k: v for k, v in self.search.to_diff_dict().items() if k not in _NOT_SEARCH}
+        search = {k: v for k, v in stored.items() if not k.startswith(("_", "output_"))}
         return ModelSource(
-            name=found.name, revision=found.revision, fingerprint=found.fingerprint, search=search
+            name=found.name,
+            revision=found.revision,
+            fingerprint=found.fingerprint,
+            search={"num_beams": self.search.num_beams or 1, **search},
         )
 
     @cached_property
@@ -126,7 +130,9 @@ class Seq2Seq:
                 f"a batch of {len(texts)} texts does not fit into the memory of {self.device}. Run the "
                 "same command with a smaller --batch-size; it goes on where it was."
             ) from None
-        decoded: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        # Not every tokenizer counts its language tokens among the special ones.
+        rows = [[token for token in row if token != forced_bos] for row in tokens.tolist()]
+        decoded: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
     def knows_prefix(self, token: str) -> bool:
@@ -308,7 +314,7 @@ def _resolve(name: str, revision: str | None) -> Checkpoint:
     try:
         return resolve_checkpoint(name, revision)
     except UserError as error:
-        if "no *.safetensors" not in str(error) or revision:
+        if "no *.safetensors" not in str(error) or revision or Path(name).is_dir():
             raise
         raise UserError(
             f"{name} has no weights in safetensors at its main revision, and other formats are not "
