@@ -160,8 +160,11 @@ def register(name: str) -> Callable[[Method], Method]:
 
     Raises ``UserError`` for a class that is no ``SteeringMethod`` or a name that is no slug.
     """
-    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
-        raise UserError(f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.' only.")
+    letters = name.isascii() and all(c.isalnum() or c in "-_." for c in name)
+    if not letters or not name[:1].isalnum():
+        raise UserError(
+            f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.', a letter or digit first."
+        )
 
     def mark(cls: Method) -> Method:
         if not (isinstance(cls, type) and issubclass(cls, SteeringMethod)):
