@@ -20,6 +20,8 @@ from harness.errors import UserError
 from harness.suite import Split, Suite, Task, load_suite
 
 if TYPE_CHECKING:
+    from harness.methods.base import SteeringMethod
+    from harness.run.fitting import Fitter
     from harness.steering.interventions import Steering
     from harness.steering.model import SteerableModel
 
@@ -250,3 +252,40 @@ def corpus_of(small_suite: Suite) -> Callable[..., Corpus]:
         return Corpus(suite, MemoryData(*data, **more))
 
     return build
+
+
+@pytest.fixture
+def new_fitter(tmp_path: Path) -> Callable[..., Fitter]:
+    """Return what fits methods on a model and a corpus, with the run folder of the test."""
+    from harness.records import ModelIdentity
+    from harness.run.fitting import Fitter
+    from harness.run.options import Prepared
+    from harness.store import Run
+
+    def build(model: SteerableModel, corpus: Corpus, folder: str = "run") -> Fitter:
+        identity = ModelIdentity(name="tiny", fingerprint="f00d", dtype="float32")
+        prepared = Prepared(Run(tmp_path / folder), corpus.suite, corpus, None, {}, [], [], identity)
+        return Fitter(prepared, model)
+
+    return build
+
+
+def fit(fitter: Fitter, method: SteeringMethod, language: str = "am") -> Steering:
+    """Return the steering of a method for the sentiment task in a language, with its file's header."""
+    from harness.cells import Cell
+    from harness.records import CellKey
+
+    data = fitter.prepared.corpus.fingerprint("sentiment", language)
+    key = CellKey(
+        suite="small",
+        text_protocol="p",
+        data=data,
+        model=fitter.prepared.model,
+        method=method.identity,
+        task="sentiment",
+        language=language,
+        setting="zero-shot",
+        seed=1,
+        texts_per_label=2,
+    )
+    return fitter.steering(Cell(key), method)[1]

@@ -63,8 +63,8 @@ def bridge_layers(categories: Categories) -> list[int]:
     if end < 1:
         raise UnsupportedError(f"a model of {n_layers} layers has none before the final two to bridge with.")
     late = [layer for layer in range(end) if layer >= _BRIDGE_DEPTH * n_layers] or [end - 1]
-    shares = {name: mask.mean(axis=1) for name, mask in vars(categories).items()}
-    score = shares["partial"] - shares["dead"] - shares["specific"]
+    n = {name: mask.sum(axis=1) for name, mask in vars(categories).items()}  # exact, unlike shares
+    score = n["partial"] - n["dead"] - n["specific"]
     best = max(score[layer] for layer in late)
     good = [layer for layer in late if score[layer] >= best - _NEAR_BEST * abs(best)]
     run = [good[-1]]
