@@ -60,13 +60,15 @@ class Fit:
 class Bench:
     """Model, text and cells of the mini suite, with short texts and one seed; everything is temporary.
 
-    Every fit meets the model as it was loaded: one that a method changed is loaded again.
+    ``languages``: a part of the suite's, for quick tests. Every fit meets the model as it was loaded: one
+    that a method changed is loaded again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, languages: list[str] | None = None) -> None:
         suite = load_suite("mini")
         short = suite.sampling.model_copy(update={"max_new_tokens": _NEW_TOKENS, "max_attempts": 2})
-        self.suite: Suite = suite.model_copy(update={"sampling": short, "seeds": suite.seeds[:1]})
+        cut = {"sampling": short, "seeds": suite.seeds[:1], "languages": languages or suite.languages}
+        self.suite: Suite = suite.model_copy(update=cut)
         self._temporary = tempfile.TemporaryDirectory(prefix="steerboard-conformance-")
         self.folder = Path(self._temporary.name).resolve()
         self._activations = self.folder / "activations"

@@ -98,8 +98,8 @@ def _fitted_in_words(trial: Trial) -> str:
     if items == {0}:
         return f"{len(sound)} fits, which steer nothing{told}"
     slowest = max(done.seconds for done in trial.fits)
-    number = " or ".join(map(str, sorted(items)))
-    return f"{len(sound)} fits of {number} interventions, the slowest {slowest:.1f} s{told}"
+    number = " or ".join(map(str, sorted(items))) + (" intervention" if items == {1} else " interventions")
+    return f"{len(sound)} fits of {number}, the slowest {slowest:.1f} s{told}"
 
 
 def provenance(trial: Trial) -> str:
@@ -158,7 +158,8 @@ def order(trial: Trial) -> str:
         after = trial.bench.fit(method, before.cell, fitter)
         if not _same(before, after):
             raise Failed(
-                f"the fit of {_where(before)} depends on what was fitted before{_reason(after)}. Keep nothing in self or in the module, and change no array that ctx gives."
+                f"the fit of {_where(before)} depends on what was fitted before{_reason(after)}. "
+                "Keep nothing in self or in the module, and change no array that ctx gives."
             )
     return f"{_where(pair[0])} and {_where(pair[1])} in both orders"
 

@@ -52,8 +52,8 @@ def strength_zero(trial: Trial) -> str:
             if one != other:
                 raise Failed(
                     f"{cell.title}: with {name}=0 the text is {other!r:.40}, unsteered it is {one!r:.40}. "
-                    "Give the option to Intervention(strength=...) as it is, or set strength_field = None in the "
-                    "class where 0 does not mean unsteered."
+                    "Give the option to Intervention(strength=...) as it is, or set strength_field = None "
+                    "in the class where 0 does not mean unsteered."
                 )
         count += len(plain)
     return f"{count} texts with {name}=0 are the unsteered ones, bit for bit"

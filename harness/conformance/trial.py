@@ -37,6 +37,7 @@ class Trial:
     prompts: dict[str, dict[str, Prompt]] = field(default_factory=dict)
     fits: list[Fit] = field(default_factory=list)
     determined: bool = False
+    complete: bool = False
 
     @property
     def cls(self) -> type[SteeringMethod]:
