@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.records import SurfacePoint
+from leaderboard.views import clean
 
 _CELL, _ROW, _LEFT, _TOP = 92, 44, 150, 78
-_WORSE, _EQUAL, _BETTER = (178, 80, 20), (246, 246, 244), (24, 92, 150)
+_LETTER = 8  # pixels, a wide one at 13 pixels
+_LEGEND = 600  # pixels of the longest line below the squares
+_LONGEST = 40  # letters of a name
+_WORSE, _EQUAL, _BETTER = (228, 160, 105), (246, 246, 244), (125, 178, 224)  # pale: dark text lies on them
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,6 @@ class Square:
     x: int
     y: int
     fill: str
-    ink: str
     value: str
     gain: str
     title: str
@@ -42,32 +44,39 @@ class Heatmap:
     x_title: str
     y_title: str
     squares: list[Square]
-    cell: int = _CELL
+    left: int
+    cell: int
     row: int = _ROW
-    left: int = _LEFT
     top: int = _TOP
 
 
 def heatmap(method: str, points: Sequence[SurfacePoint]) -> Heatmap:
-    """Lay out the points of one method. All points name the same fields; at least one point."""
-    fields = list(points[0].options)
-    x_field, y_fields = fields[-1], fields[:-1]
-    columns = list(dict.fromkeys(_plain(p.options[x_field]) for p in points))
-    rows = list(dict.fromkeys(_row_name(p, y_fields) for p in points))
+    """Lay out the points of one method. All points name the same fields; at least one point and field."""
+    *y_fields, x_field = points[0].options
+    places = [(_name(p, [x_field]), _name(p, y_fields)) for p in points]
+    columns, rows = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    title, x_title = _short(f"{method}: macro-F1 on validation text", 60), _short(x_field)
+    y_title = _short(" and ".join(y_fields))
+    left = max(_LEFT, 36 + _LETTER * max(len(_short(name)) for name in [*rows, y_title]))
+    cell = max(_CELL, 12 + _LETTER * max(len(_short(name)) for name in columns))
     largest = max((abs(p.gain) for p in points if p.gain is not None), default=0.0) or 1.0
-    squares = []
-    for point in points:
-        column, row = columns.index(_plain(point.options[x_field])), rows.index(_row_name(point, y_fields))
-        squares.append(_square(point, _LEFT + column * _CELL, _TOP + row * _ROW, largest))
+    squares = [
+        _square(point, left + columns.index(column) * cell, _TOP + rows.index(row) * _ROW, largest)
+        for point, (column, row) in zip(points, places, strict=True)
+    ]
     return Heatmap(
-        title=f"{method}: macro-F1 on validation text",
-        width=max(_LEFT + len(columns) * _CELL + 20, 560),
+        title=title,
+        width=max(
+            _LEGEND, 32 + 10 * len(title), left + 20 + max(len(columns) * cell, _LETTER * len(x_title))
+        ),
         height=_TOP + len(rows) * _ROW + 64,
-        columns=[(_LEFT + i * _CELL + _CELL // 2, name) for i, name in enumerate(columns)],
-        rows=[(_TOP + i * _ROW + _ROW // 2, name) for i, name in enumerate(rows)],
-        x_title=x_field,
-        y_title=" and ".join(y_fields),
+        columns=[(left + i * cell + cell // 2, _short(name)) for i, name in enumerate(columns)],
+        rows=[(_TOP + i * _ROW + _ROW // 2, _short(name)) for i, name in enumerate(rows)],
+        x_title=x_title,
+        y_title=y_title,
         squares=squares,
+        left=left,
+        cell=cell,
     )
 
 
@@ -88,19 +97,20 @@ def _square(point: SurfacePoint, x: int, y: int, largest: float) -> Square:
     fill = _mix(_EQUAL, _BETTER if share > 0 else _WORSE, abs(share))
     value = "–" if point.macro_f1 is None else f"{point.macro_f1:.3f}"
     gain = "" if point.gain is None else f"{point.gain:+.3f}".replace("-", "−")
-    settings = ", ".join(f"{field} {_plain(v)}" for field, v in point.options.items())
+    settings = ", ".join(f"{field} {v}" for field, v in point.options.items())
     valid = "not measured" if point.valid is None else f"{point.valid:.3f}"
-    title = f"{settings}: macro-F1 {value}, gain {gain or '–'}, valid share {valid}, {point.cells} cells"
-    ink = "#ffffff" if abs(share) > 0.6 else "#1a1a1a"
-    return Square(x, y, _hex(fill), ink, value, gain, title, point.eligible, point.chosen)
+    cells = f"{point.cells} of {point.cells_expected} cells"
+    title = f"{settings}: macro-F1 {value}, gain {gain or '–'}, valid share {valid}, {cells}"
+    return Square(x, y, _hex(fill), value, gain, clean(title), point.eligible, point.chosen)
 
 
-def _row_name(point: SurfacePoint, fields: Sequence[str]) -> str:
-    return ", ".join(_plain(point.options[field]) for field in fields)
+def _name(point: SurfacePoint, fields: Sequence[str]) -> str:
+    """Return the values of some fields in words: layer 0 and depth 0.0 stay two."""
+    return ", ".join(str(point.options[field]) for field in fields)
 
 
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _short(text: str, longest: int = _LONGEST) -> str:
+    return clean(text, longest)
 
 
 def _mix(a: tuple[int, int, int], b: tuple[int, int, int], share: float) -> list[int]:
