@@ -28,7 +28,9 @@ Data = Annotated[
 ]
 ContrastText = Annotated[
     Path | None,
-    typer.Option(help="Folder of 'steerboard contrast': degraded text for the quality vector."),
+    typer.Option(
+        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it before the run."
+    ),
 ]
 Classifiers = Annotated[
     list[str] | None,
