@@ -16,7 +16,8 @@ from harness.records import SurfacePoint
 from leaderboard.heatmap import heatmap, heatmap_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
-HOSTILE = "<b>&\"'ሰላם"
+WORD = "ሰላም שלום"
+HOSTILE = f"<b>&\"'{WORD}"
 
 
 def point(gain: float | None = 0.0, **changes: Any) -> SurfacePoint:
@@ -257,7 +258,7 @@ def test_the_browser_check_notices_words_that_do_not_fit(tmp_path, monkeypatch):
 def test_a_real_browser_opens_the_picture_by_itself(tmp_path):
     shown = browse(tmp_path, heatmap_svg(HOSTILE, GRID))
     assert "parsererror" not in shown
-    assert "ሰላም: macro-F1 on validation text" in shown
+    assert f"{WORD}: macro-F1 on validation text" in shown
     assert "parsererror" in browse(tmp_path, "<svg xmlns='http://www.w3.org/2000/svg'><b></svg>")
 
 
