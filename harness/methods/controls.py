@@ -116,26 +116,23 @@ class OtherLanguage(Control):
         language: str | None = None
 
     def fit(self, ctx: FitContext) -> Steering:
-        """Return the target's interventions fitted for the other language.
-
-        Raises ``UserError`` where there is none, or where it is the cell's own.
-        """
-        code = self.config.language or self._next(ctx)
-        if code == ctx.language:
-            raise UserError(f"control 'other-language': {code!r} is the cell's own language.")
+        """Return the target's interventions fitted for the other language."""
+        code = self._other(ctx)
         fitted = ctx.fit(self.target, code)
         return self._changed(fitted, list(fitted.interventions), "fitted for another language", language=code)
 
     def supports(self, ctx: CellContext) -> Skip | None:
-        """Return the target's reason, or that a fixed language is the cell's own."""
-        if self.config.language == ctx.language:
+        """Return the target's reason, or that there is no language but the cell's own to take."""
+        if self._other(ctx) != ctx.language:
+            return self.target.supports(ctx)
+        if self.config.language:
             return Skip(f"{ctx.language} is the language that the vector is taken from")
-        return self.target.supports(ctx)
+        return Skip(f"suite {ctx.suite.name!r} has no other language")
 
-    @staticmethod
-    def _next(ctx: FitContext) -> str:
+    def _other(self, ctx: CellContext | FitContext) -> str:
         codes = ctx.suite.languages
-        return codes[(codes.index(ctx.language) + 1) % len(codes)]
+        following: str = codes[(codes.index(ctx.language) + 1) % len(codes)]
+        return self.config.language or following
 
 
 @register("shuffled")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from harness.corpus import Contrast
+from harness.errors import UnsupportedError
 from harness.files import digest
 
 
@@ -14,10 +15,15 @@ def reassigned(pools: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
     """Return each language's sentences after their languages were permuted, sentence by sentence.
 
     ``pools``: language -> id -> text. Only ids that every language has are used, so that each
-    "language" gets every sentence once, in a language drawn by chance.
+    "language" gets every sentence once, in a language drawn by chance. Raises ``UnsupportedError``
+    where there is no such id.
     """
     codes = list(pools)
     shared = [i for i in pools[codes[0]] if all(i in pool for pool in pools.values())]
+    if not shared:
+        raise UnsupportedError(
+            f"control 'shuffled': there is no sentence that all languages have ({', '.join(codes)})."
+        )
     dealt: dict[str, list[str]] = {code: [] for code in codes}
     for identity in shared:
         order = random.Random(f"shuffled/{identity}").sample(codes, len(codes))

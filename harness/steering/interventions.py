@@ -118,17 +118,20 @@ def check_model(steering: Steering, model: dict[str, Any], tokenizer: str, where
     """Refuse a steering that was fitted on another model than ``model`` (an identity as JSON).
 
     Weights are compared by fingerprint, the tokenizer by hash. A header without either passes: it
-    is then the author's word that it fits. Raises ``UserError`` naming both models.
+    is then the author's word that it fits. Raises ``BrokenFileError`` naming both models: no method
+    is at fault.
     """
-    fitted = steering.provenance.get("model") or {}
+    given = steering.provenance.get("model")
+    fitted = given if isinstance(given, dict) else {}
     if fitted.get("fingerprint", model["fingerprint"]) != model["fingerprint"]:
-        raise UserError(
+        raise BrokenFileError(
             f"{where} was fitted on {_model_in_words(fitted)}, this model is {_model_in_words(model)}. "
-            "Fit it again on this model."
+            "Delete the file, and it is fitted again."
         )
     if steering.provenance.get("tokenizer", tokenizer) != tokenizer:
-        raise UserError(
-            f"{where} was fitted with another tokenizer than {model['name']} has here. Fit it again."
+        raise BrokenFileError(
+            f"{where} was fitted with another tokenizer than {model['name']} has here. "
+            "Delete the file, and it is fitted again."
         )
 
 
