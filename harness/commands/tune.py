@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.commands.options import Data, Plugins, console, report, split
+from harness.commands.options import ContrastText, Data, Plugins, console, report, split
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.records import SurfacePoint, Tuned
+    from harness.run.options import Options, Prepared
 
 
 def tune(
@@ -26,6 +28,7 @@ def tune(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")] = None,
     data: Data = None,
+    contrast: ContrastText = None,
     languages: Annotated[str | None, typer.Option(help="Only these, such as am,he.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these, such as topic.")] = None,
     methods: Annotated[
@@ -66,6 +69,7 @@ def tune(
         model=model,
         revision=revision,
         data=data,
+        contrast=contrast,
         languages=split(languages),
         tasks=split(tasks),
         settings=split(settings),
@@ -84,7 +88,7 @@ def tune(
     _tune(options, split(methods), overrides)
 
 
-def _tune(options: Any, methods: list[str] | None, overrides: dict[str, list[Any]]) -> None:
+def _tune(options: Options, methods: list[str] | None, overrides: dict[str, list[Any]]) -> None:
     from harness.run.options import default_run, prepare, shipped_model
     from harness.run.stages import run_stages
     from harness.run.tuned import write_tuned
@@ -101,15 +105,32 @@ def _tune(options: Any, methods: list[str] | None, overrides: dict[str, list[Any
 
     inner = replace(options, run=target / "tuning")
     prepared = prepare(inner, derive)
+    _check_sweep(prepared)
     states = run_stages(prepared, inner, console())
     report(prepared, states)
     tuned = survey(prepared, base[0])
     path = write_tuned(target, tuned)
     _show(tuned, _write_surface(target / "tuning", tuned))
     typer.echo(f"choice: {path}")
-    more = " with the --model and --data of this command" if options.model or options.data else ""
-    typer.echo(f"next: steerboard run --suite {options.suite} --run {target} --tuned{more}")
+    typer.echo(f"next: steerboard run --suite {options.suite} --run {target} --tuned{_same(options)}")
     raise typer.Exit(1 if any(state.endswith("error") for state in states) else 0)
+
+
+def _check_sweep(prepared: Prepared) -> None:
+    """Refuse to add another sweep to a folder: what was tried would no longer be one surface."""
+    run = prepared.run
+    if run.exists() and run.manifest().suite_hash != prepared.suite.hash:
+        raise UserError(
+            f"{run.path} holds a sweep of another suite, other methods or other values. "
+            "Repeat its command, remove that folder to sweep anew, or choose another --run folder."
+        )
+
+
+def _same(options: Options) -> str:
+    """Return in words which options of this command the run needs, too."""
+    names = ("model", "revision", "data", "contrast", "plugins", "dtype")
+    given = [f"--{name.removesuffix('s')}" for name in names if getattr(options, name)]
+    return f" with this command's {', '.join(given)}" if given else ""
 
 
 def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
@@ -151,7 +172,7 @@ def _show(tuned: Tuned, paths: list[Path]) -> None:
         grid.add_column(head, no_wrap=True)
     for head in ("macro-F1", "gain", "valid", "texts", ""):
         grid.add_column(head, justify="right", no_wrap=True)
-    for point in sorted(tuned.surface, key=lambda p: (p.method, -(p.macro_f1 or -1.0))):
+    for point in sorted(tuned.surface, key=lambda p: (p.method, p.macro_f1 is None, -(p.macro_f1 or 0.0))):
         mark = "chosen" if point.chosen else "" if point.eligible else "not eligible"
         cells = [plain(point.macro_f1), signed(point.gain), plain(point.valid), str(point.texts), mark]
         grid.add_row(Text(point.method), Text(_words(point)), *cells)
@@ -161,8 +182,8 @@ def _show(tuned: Tuned, paths: list[Path]) -> None:
         cost = f"{method.configurations} configurations, {method.texts} texts, {method.seconds:.0f} s"
         choice = "nothing passes the gate; its default stays" if method.options is None else ""
         words = choice or ", ".join(f"{k}={v}" for k, v in method.options.items())  # type: ignore[union-attr]
-        shown.print(f"{name}: {words} ({cost})", markup=False, highlight=False)
-    shown.print(f"pictures and surface.csv: {paths[0].parent}", markup=False, highlight=False)
+        typer.echo(f"{name}: {words} ({cost})")
+    typer.echo(f"pictures and surface.csv: {paths[0].parent}")
 
 
 def _words(point: SurfacePoint) -> str:
@@ -174,7 +195,7 @@ def _numbers(text: str, option: str) -> list[int | float]:
     try:
         found = [float(part) if "." in part or "e" in part.lower() else int(part) for part in parts]
     except ValueError:
-        raise UserError(f"{option} {text!r}: give numbers, such as 0.2,0.4.") from None
-    if not found:
-        raise UserError(f"{option} is empty: give numbers, such as 0.2,0.4.")
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise UserError(f"{option} {text!r}: give numbers, such as 0.2,0.4.")
     return found

@@ -49,28 +49,48 @@ def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | No
 def with_tuned(
     specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], registry: Registry
 ) -> list[MethodSpec]:
-    """Return a suite's list of methods with the chosen options put in; controls follow their method."""
+    """Return a suite's list of methods with the chosen options put in; controls follow their method.
+
+    Raises ``UserError`` where a method is of another version than the one that was tuned.
+    """
     tuned: list[MethodSpec] = []
     for spec in specs:
         for name, given in ({spec: {}} if isinstance(spec, str) else spec).items():
             options = dict(given or {})
             cls = registry.get(name)
-            if name in chosen:
-                tuned.append({name: {**options, **(chosen[name].options or {})}})
-            elif issubclass(cls, Control):
+            if issubclass(cls, Control):
                 options.setdefault("of", cls.Config.model_fields["of"].default)
-                tuned += _following(name, options, chosen)
+                new = _following(name, options, chosen, registry)
             else:
-                tuned.append({name: options})
+                new = [{name: {**options, **_choice(name, chosen, registry)}}]
+            tuned += [
+                item for item in new if item not in tuned
+            ]  # a sweep written as several items is one now
     return tuned
 
 
-def _following(name: str, options: dict[str, Any], chosen: dict[str, TunedMethod]) -> list[MethodSpec]:
+def _choice(name: object, chosen: dict[str, TunedMethod], registry: Registry) -> dict[str, Any]:
+    """Return the chosen options of a method; none where it was not tuned or nothing passed the gate."""
+    found = chosen.get(name) if isinstance(name, str) else None
+    if found is None:
+        return {}
+    version = registry.get(str(name)).version
+    if found.version != version:
+        raise UserError(
+            f"method {name!r} was tuned as version {found.version} and is now version {version}. Tune again."
+        )
+    return found.options or {}
+
+
+def _following(
+    name: str, options: dict[str, Any], chosen: dict[str, TunedMethod], registry: Registry
+) -> list[MethodSpec]:
     """Return a control once per method that it controls, with that method's chosen options."""
-    targets = options["of"] if isinstance(options["of"], list) else [options["of"]]
     specs: list[MethodSpec] = []
-    for of in targets:
-        found = chosen[of].options if of in chosen else None
-        shared = {**options.get("options", {}), **(found or {})}
+    for of in options["of"] if isinstance(options["of"], list) else [options["of"]]:
+        shared = options.get("options") or {}
+        found = _choice(of, chosen, registry)
+        if found and isinstance(shared, dict):  # else the control's config says what is wrong with it
+            shared = {**shared, **found}
         specs.append({name: {**options, "of": of, **({"options": shared} if shared else {})}})
     return specs

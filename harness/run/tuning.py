@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from harness.cells import cell_id
-from harness.errors import UserError
+from harness.cells import Cell, cell_id, select
+from harness.errors import UserError, unknown
 from harness.files import canonical_json
-from harness.records import CellStatus, Setting, SurfacePoint, Tuned, TunedMethod
+from harness.methods.base import Reference, SteeringMethod
+from harness.methods.controls import Control
+from harness.records import CellStatus, Selection, Setting, SurfacePoint, Tuned, TunedMethod
 from harness.registry import Registry, pick_methods
 from harness.run.options import Prepared
 from harness.scoring.metrics import LANGUAGE_FIDELITY, macro_f1
@@ -27,6 +29,7 @@ RULE = (
     f"is at least {GATE} x that of the unsteered texts; one configuration per method, over all its cells"
 )
 _BASELINES: dict[Setting, str] = {"zero-shot": "zero-shot", "few-shot": "few-shot"}
+_ROUNDING = 1e-9  # 0.9 x 0.1 is a little more than 0.09
 
 
 def tuning_suite(
@@ -34,26 +37,29 @@ def tuning_suite(
 ) -> Suite:
     """Return the suite of the sweep: the methods' grids, validation text, an unused seed.
 
-    ``names``: the methods to tune, by default all of the suite that name a grid. ``overrides`` replaces
-    the values of a grid's field. Raises ``UserError`` for a method without a grid, and where none is left.
+    ``names``: the methods to tune, by default all of the suite that name a grid. What the suite gives a
+    method stays: a list is its sweep, a single value is fixed. ``overrides`` replaces the values of a grid's
+    field. Raises ``UserError`` for a method without a grid, for a field of no grid, and where none is left.
     """
     specs = suite.methods if names is None else pick_methods(suite.methods, names)
     sweeps: list[MethodSpec] = []
+    used: set[str] = set()
     for spec in specs:
-        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
-            grid = {**registry.get(name).grid}
-            if not grid and names is None:
-                continue
-            if not grid:
-                raise UserError(
-                    f"method {name!r} names no grid of config values, so there is nothing to tune."
-                )
-            grid |= {field: list(values) for field, values in overrides.items() if field in grid}
-            sweeps.append({name: {**(options or {}), **grid}})
+        for name, given in ({spec: {}} if isinstance(spec, str) else spec).items():
+            grid = _grid(registry.get(name))
+            sweep = _sweep(grid, given or {}, overrides)
+            if sweep:
+                sweeps.append({name: sweep})
+                used |= grid.keys()
+            elif names is not None:
+                why = "the suite fixes every field of its grid" if grid else "it names no grid of values"
+                raise UserError(f"method {name!r}: {why}, so there is nothing to tune.")
     if not sweeps:
         raise UserError(
             "none of the suite's methods names a grid, so there is nothing to tune. Give --methods."
         )
+    for field in overrides.keys() - used:
+        raise UserError(f"no method to be tuned has {field!r} in its grid. Leave out --{field}s.")
     seed = next(s for s in range(len(suite.seeds) + 1) if s not in suite.seeds)
     changes = {
         "name": f"{suite.name}-tuning",
@@ -65,38 +71,89 @@ def tuning_suite(
     return suite.model_copy(update=changes)
 
 
+def _grid(cls: type[SteeringMethod]) -> dict[str, list[Any]]:
+    """Return the values that a method names; none for references, and for controls, which follow a method.
+
+    Raises ``UserError`` for a grid that is none: it may be an author's.
+    """
+    if issubclass(cls, Reference | Control):
+        return {}
+    grid: Any = cls.grid
+    if not isinstance(grid, Mapping) or not all(isinstance(v, list | tuple) and v for v in grid.values()):
+        raise UserError(f"method {cls.name!r}: grid = {grid!r:.80} gives no list of values for each field.")
+    for field in grid:
+        if field not in cls.Config.model_fields:
+            raise unknown(f"field in the grid of method {cls.name!r}:", str(field), cls.Config.model_fields)
+    return {field: list(values) for field, values in grid.items()}
+
+
+def _sweep(
+    grid: Mapping[str, list[Any]], given: Mapping[str, Any], overrides: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    """Return a method's options with the values to try, the grid's last; empty where none is left open."""
+    if not any(field in overrides or isinstance(given.get(field, []), list) for field in grid):
+        return {}
+    fixed = {field: value for field, value in given.items() if field not in grid}
+    values = {f: _once(overrides[f]) if f in overrides else given.get(f, grid[f]) for f in grid}
+    return {**fixed, **values}
+
+
+def _once(values: Iterable[Any]) -> list[Any]:
+    """Return each value once; layer 0 and depth 0.0 are two."""
+    return list({repr(value): value for value in values}.values())
+
+
 def survey(prepared: Prepared, base: Suite) -> Tuned:
     """Return the surface and the choice from the finished cells of a sweep; ``base`` is the run's suite.
 
-    Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing.
+    Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and
+    where no method has a cell.
     """
     cells = _Cells(prepared)
-    manifest = prepared.run.manifest()
     methods: dict[str, TunedMethod] = {}
     surface: list[SurfacePoint] = []
-    for name, fields in _swept(prepared.suite).items():
-        points = [cells.point(name, config, fields) for config in cells.configs(name)]
+    for name in _swept(prepared.suite):
+        configs = cells.configs(name)
+        if not configs:  # it runs in other settings
+            continue
+        method = next(m for m in prepared.methods.values() if m.name == name)
+        fields = _fields(method, configs)
+        points = [cells.point(name, config, fields) for config in configs]
         best = choose(points)
         points = [p.model_copy(update={"chosen": p is best}) for p in points]
         surface += points
         methods[name] = TunedMethod(
-            version=next(m.version for m in prepared.methods.values() if m.name == name),
+            version=method.version,
             options=best.options if best else None,
             configurations=len(points),
             texts=sum(p.texts for p in points),
             tokens=sum(p.tokens for p in points),
             seconds=round(sum(p.seconds for p in points), 3),
         )
+    if not surface:
+        raise UserError("nothing was tried: no method to be tuned has one of the settings.")
     assert prepared.model is not None
     return Tuned(
         suite=base.name,
         suite_hash=base.hash,
         model=prepared.model,
-        data_hashes=manifest.data_hashes,
-        selection=manifest.selection,
+        data_hashes={f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in prepared.cells},
+        selection=_covered(prepared),
         rule=RULE,
         methods=methods,
         surface=surface,
+    )
+
+
+def _covered(prepared: Prepared) -> Selection:
+    """Return what these cells cover; the sweep's folder may hold more, of earlier commands."""
+    keys = [cell.key for cell in prepared.cells]
+    return select(
+        prepared.suite,
+        [key.language for key in keys],
+        [key.task for key in keys],
+        [key.setting for key in keys],
+        limit=max(key.texts_per_label for key in keys),
     )
 
 
@@ -111,57 +168,62 @@ class _Cells:
 
     def __init__(self, prepared: Prepared) -> None:
         self._run = prepared.run
-        self._found: dict[str, dict[str, dict[tuple[str, str, Setting], CellStatus]]] = {}
-        self._expected: dict[tuple[str, str], int] = {}
+        self._cells: dict[str, dict[str, dict[str, Cell]]] = {}  # by method, config and id
         for cell in prepared.cells:
-            key, config = cell.key, canonical_json(cell.key.method.config)
-            place = (key.method.name, config)
-            self._expected[place] = self._expected.get(place, 0) + 1
-            status = prepared.run.status(cell.id)
-            by_config = self._found.setdefault(key.method.name, {}).setdefault(config, {})
-            if status is not None and status.state == "ok":
-                by_config[key.task, key.language, key.setting] = status
+            method = cell.key.method
+            by_config = self._cells.setdefault(method.name, {})
+            by_config.setdefault(canonical_json(method.config), {})[cell.id] = cell
+        self._baselines = {
+            (cell.key.setting, cell.key.task, cell.key.language): cell.id
+            for cell in prepared.cells
+            if cell.key.method.name == _BASELINES.get(cell.key.setting)
+        }
         self._values: dict[str, tuple[float | None, float]] = {}
 
     def configs(self, method: str) -> list[str]:
         """Return the configs of a method, as JSON, in the order of the sweep."""
-        return list(self._found.get(method, {}))
+        return list(self._cells.get(method, {}))
 
     def point(self, method: str, config: str, fields: Sequence[str]) -> SurfacePoint:
         """Return the means of one configuration; not eligible where a cell is missing."""
-        cells = self._found[method][config]
-        expected = self._expected[method, config]
-        unsteered = [self._unsteered(place) for place in cells]
-        mine = [self._value(status) for status in cells.values()]
-        whole = len(cells) == expected and all(f1 is not None for f1, _ in mine)
-        f1 = fmean(f1 or 0.0 for f1, _ in mine) if whole else None
-        valid = fmean(share for _, share in mine) if mine else None
-        base_f1 = fmean(f1 or 0.0 for f1, _ in unsteered) if unsteered else 0.0
-        base_valid = fmean(share for _, share in unsteered) if unsteered else 0.0
-        written = [row for s in cells.values() for row in self._run.generations(cell_id(s.cell))]
+        cells = self._cells[method][config]
+        done = [status for name in cells if (status := self._finished(name))]
+        mine = [self._value(status) for status in done]
+        unsteered = [self._unsteered(status) for status in done]
+        whole = len(done) == len(cells) and all(f1 is not None for f1, _ in mine)
+        f1 = _mean([f1 for f1, _ in mine]) if whole else None
+        base_f1 = _mean([f1 for f1, _ in unsteered])
+        valid, base_valid = (_mean([share for _, share in pairs]) for pairs in (mine, unsteered))
+        written = [row for status in done for row in self._run.generations(cell_id(status.cell))]
         options = json.loads(config)
         return SurfacePoint(
             method=method,
             options={field: options[field] for field in fields},
             macro_f1=f1,
-            gain=None if f1 is None else f1 - base_f1,
+            gain=None if f1 is None or base_f1 is None else f1 - base_f1,
             valid=valid,
-            eligible=whole and (valid or 0.0) >= GATE * base_valid,
-            cells=len(cells),
-            cells_expected=expected,
+            eligible=whole and (valid or 0.0) >= GATE * (base_valid or 0.0) - _ROUNDING,
+            cells=len(done),
+            cells_expected=len(cells),
             texts=len(written),
             tokens=sum(row.n_prompt_tokens + row.n_new_tokens for row in written),
-            seconds=round(sum(status.seconds for status in cells.values()), 3),
+            seconds=round(sum(status.seconds for status in done), 3),
         )
 
-    def _unsteered(self, place: tuple[str, str, Setting]) -> tuple[float | None, float]:
-        name = _BASELINES[place[2]]
-        for cells in self._found.get(name, {}).values():
-            if place in cells:
-                return self._value(cells[place])
-        raise UserError(
-            f"the unsteered cell {name}/{'/'.join(place)} is missing. Run the same command again."
-        )
+    def _finished(self, cell: str) -> CellStatus | None:
+        status = self._run.status(cell)
+        return status if status is not None and status.state == "ok" else None
+
+    def _unsteered(self, steered: CellStatus) -> tuple[float | None, float]:
+        """Return the values of the unsteered cell that has the setting, task and language of another."""
+        key = steered.cell
+        place = (key.setting, key.task, key.language)
+        found = self._finished(self._baselines[place]) if place in self._baselines else None
+        if found is None:
+            raise UserError(
+                f"the unsteered cell of {'/'.join(place)} is missing. Run the same command again."
+            )
+        return self._value(found)
 
     def _value(self, status: CellStatus) -> tuple[float | None, float]:
         """Return macro-F1 and valid share of a cell."""
@@ -176,10 +238,19 @@ class _Cells:
         return self._values[cell]
 
 
-def _swept(suite: Suite) -> dict[str, list[str]]:
-    """Return the swept fields of every method of a sweep's suite."""
-    found: dict[str, list[str]] = {}
-    for spec in suite.methods:
-        for name, options in ({} if isinstance(spec, str) else spec).items():
-            found[name] = [field for field, value in options.items() if isinstance(value, list)]
-    return found
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None where a value is missing or there is none."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _swept(suite: Suite) -> list[str]:
+    """Return the methods that a sweep's suite gives options to: all but the unsteered ones."""
+    return list(dict.fromkeys(name for spec in suite.methods if not isinstance(spec, str) for name in spec))
+
+
+def _fields(method: SteeringMethod, configs: Sequence[str]) -> list[str]:
+    """Return what tells configurations apart: fields in which they differ, and those of the grid, last."""
+    loaded = [json.loads(config) for config in configs]
+    differ = [field for field in loaded[0] if any(c.get(field) != loaded[0][field] for c in loaded)]
+    return [*(field for field in differ if field not in method.grid), *method.grid]
