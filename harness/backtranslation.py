@@ -91,6 +91,11 @@ class Job:
         size = self.recipe.chunk or CHUNK
         return [self.sentences[i : i + size] for i in range(0, len(self.sentences), size)]
 
+    @property
+    def hops(self) -> list[tuple[str, str]]:
+        """Source and target of every translation; word noise alone counts as one."""
+        return list(pairwise(self.recipe.path)) or [(self.language, self.language)]
+
 
 def plan(
     corpus: Corpus,
@@ -146,19 +151,21 @@ def path_of(language: str, pivots: Sequence[str], translator: Translator) -> lis
     return path
 
 
-def degrade(sentences: Sequence[Sentence], job: Job, translator: Translator) -> list[Pair]:
+def degrade(
+    sentences: Sequence[Sentence], job: Job, translator: Translator, advance: Callable[[int], None]
+) -> list[Pair]:
     """Return the sentences beside what all hops make of them, with word noise after every hop.
 
     The noise depends on language, sentence id, number of the hop and text alone, so it is the same
-    in every order and batch.
+    in every order and batch. ``advance`` is told after every hop how many texts went through it.
     """
     texts = [sentence.text for sentence in sentences]
-    hops = list(pairwise(job.recipe.path)) or [(job.language, job.language)]
-    for number, (source, target) in enumerate(hops, 1):
+    for number, (source, target) in enumerate(job.hops, 1):
         texts = translator.translate(texts, source, target)
         keys = [f"{job.language}/{sentence.id}/{number}" for sentence in sentences]
         if job.recipe.noise:
             texts = [word_noise(t, job.recipe.noise, key) for t, key in zip(texts, keys, strict=True)]
+        advance(len(texts))
     return [Pair(s.id, s.text, text.strip()) for s, text in zip(sentences, texts, strict=True)]
 
 
@@ -167,12 +174,12 @@ def make(
     job: Job,
     translator: Translator,
     versions: dict[str, str],
-    progress: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> Made:
     """Make one language that the folder lacks; call it with the folder locked.
 
     Chunks that an earlier start finished are kept, so the result is the same as that of one start.
-    ``progress`` is told how many sentences are done.
+    ``advance`` is told how many more of all sentences times all hops are done.
     """
     parts = folder.path / ".parts" / f"{job.language}-{job.recipe.hash}"
     pairs: list[Pair] = []
@@ -180,10 +187,11 @@ def make(
         path = parts / f"{number:04}.jsonl"
         done = _read_part(path, sentences)
         if done is None:
-            done = degrade(sentences, job, translator)
+            done = degrade(sentences, job, translator, advance)
             write_jsonl(path, ({"id": p.id, "good": p.good, "bad": p.bad} for p in done))
+        else:
+            advance(len(done) * len(job.hops))
         pairs += done
-        progress(len(pairs))
     made = folder.add(job.language, job.recipe, pairs, _in_words(job.recipe), versions)
     shutil.rmtree(parts, ignore_errors=True)
     with contextlib.suppress(OSError):  # another language may have parts

@@ -66,7 +66,8 @@ def build(
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences per batch.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")
+        str | None,
+        typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU, else as stored."),
     ] = None,
 ) -> None:
     """Degrade human sentences by translating them to and fro, with word noise after every hop.
@@ -177,22 +178,23 @@ def _in_words(path: Path, made: Made) -> str:
 
 @contextmanager
 def _progress(shown: Console, job: Job) -> Iterator[Callable[[int], None]]:
-    """Yield what to call with the number of sentences done: a bar on a terminal, else a line now and then."""
+    """Yield what to tell how many more translations are done: a bar on a terminal, else lines."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    total = len(job.sentences)
+    total = len(job.sentences) * len(job.hops)
     if shown.is_terminal:
         columns = (TextColumn(job.language), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=shown) as bar:
             task = bar.add_task(job.language, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda more: bar.advance(task, more)
         return
-    logged = time.monotonic()
+    logged, done = time.monotonic(), 0
 
-    def log(done: int) -> None:
-        nonlocal logged
+    def log(more: int) -> None:
+        nonlocal logged, done
+        done += more
         if time.monotonic() - logged > _LOG_EVERY:
             logged = time.monotonic()
-            shown.print(f"  {job.language}: {done}/{total} sentences")
+            shown.print(f"  {job.language}: {done}/{total} translations")
 
     yield log

@@ -29,7 +29,7 @@ Data = Annotated[
 ContrastText = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it before the run."
+        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first."
     ),
 ]
 Classifiers = Annotated[
