@@ -59,7 +59,7 @@ HOOK = "ctx.model.layers[1].register_forward_hook(lambda *a: None)"
 BROKEN = {
     "a docstring without a source": ("loads", {"Source: own work.": "Mine alone."}),
     "no docstring": ("loads", {'"""Adds the mean state of the language. Source: own work."""': ""}),
-    "a version that is no string": ("loads", {"# class": "version = 2"}),
+    "an empty version": ("loads", {"# class": "version = ' '"}),
     "an option that is no JSON": (
         "config",
         {"# option": "model_config = {'arbitrary_types_allowed': True}\n        thing: object = object()"},
@@ -77,9 +77,7 @@ BROKEN = {
     "no supported cell": ("supports", {"# method": "def supports(self, ctx): return Skip('never')"}),
     "a prompt by chance": (
         "prompt",
-        {
-            "# method": "def prompt(self, ctx): return Prompt(f'{ctx.label} {id(object())} {np.random.random()}')"
-        },
+        {"# method": "def prompt(self, ctx): return Prompt(f'{ctx.label} {np.random.random()}')"},
     ),
     "a prompt with an open field": (
         "prompt",

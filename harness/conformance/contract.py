@@ -17,6 +17,7 @@ from harness.plugins import in_words
 from harness.records import Setting
 
 _FIELD = re.compile(r"\{\w*\}")
+_SOURCE = re.compile(r"Source: \S|arXiv[: ]\d{4}\.\d{4,5}|https?://\S|doi[:.]\S", re.IGNORECASE)
 _NO_OPTION = "no_such_option"
 
 
@@ -26,12 +27,13 @@ def loads(trial: Trial) -> str:
     first = (cls.__doc__ or "").strip().split("\n")[0]
     if not first or cls.__doc__ == SteeringMethod.__doc__:
         raise Failed("the class has no docstring; its first line is what the board shows.")
-    if not issubclass(cls, Reference | Control) and not re.search(r"Source: \S", first):
+    if not issubclass(cls, Reference | Control) and not _SOURCE.search(first):
         raise Failed(
             f"the first line of the docstring names no source: {first!r:.80}. End it with "
             "'Source: arXiv 1234.56789', a URL or 'Source: own work.'"
         )
-    if not isinstance(cls.version, str) or not cls.version.strip():
+    version: object = cls.version  # what an author wrote, whatever the annotation says
+    if not isinstance(version, str) or not version.strip():
         raise Failed(f"version is {cls.version!r}; give a string such as '1'.")
     if set(cls.settings) - set(get_args(Setting)) or len(set(cls.settings)) < len(cls.settings):
         raise Failed(f"settings {cls.settings!r}: use each of {', '.join(get_args(Setting))} once at most.")

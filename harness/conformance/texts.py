@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.cells import Cell
 from harness.conformance.bench import Fit
 from harness.conformance.trial import Check, Failed, Skipped, Trial
 from harness.methods.base import SteeringMethod
@@ -42,7 +43,8 @@ def strength_zero(trial: Trial) -> str:
     count = 0
     for cell in trial.pair():
         trial.steered(cell)
-        done = trial.bench.fit(zero, cell, trial.bench.fitter())
+        own = Cell(cell.key.model_copy(update={"method": zero.identity}))
+        done = trial.bench.fit(zero, own, trial.fitter or trial.bench.fitter())
         if done.steering is None:
             raise Failed(f"the fit of {cell.key.language!r} with {name}=0 ends with: {_told(done)}")
         prompts = trial.asked(cell)

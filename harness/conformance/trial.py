@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from harness.cells import Cell
 from harness.conformance.bench import Bench, Fit
+from harness.conformance.fitting import WatchedFitter
 from harness.methods.base import Prompt, PromptContext, SteeringMethod
 from harness.registry import Registry
 from harness.run.fitting import steers
@@ -36,7 +37,9 @@ class Trial:
     supported: list[Cell] = field(default_factory=list)
     prompts: dict[str, dict[str, Prompt]] = field(default_factory=dict)
     fits: list[Fit] = field(default_factory=list)
+    fitter: WatchedFitter | None = None
     determined: bool = False
+    calls: int = 0
     complete: bool = False
 
     @property
