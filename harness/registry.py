@@ -30,6 +30,7 @@ BUILT_IN = {
     "language": "harness.methods.language",
     "quality": "harness.methods.quality",
     "clas": "harness.methods.clas",
+    "learned": "harness.methods.learned",
     "random": "harness.methods.controls",
     "negated": "harness.methods.controls",
     "other-language": "harness.methods.controls",

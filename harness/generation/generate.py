@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from harness.corpus import normalise
 from harness.errors import UserError
 from harness.generation.decoding import decode
 from harness.methods.base import Prompt
 from harness.records import FinishReason, Generation
+from harness.steering.chat import render
 from harness.steering.interventions import Steering
 from harness.steering.model import SteerableModel
 from harness.suite import Sampling
@@ -65,23 +66,6 @@ def generate_cell(
     return [texts[s].model_copy(update={"duplicate": s in repeated}) for s in slots]
 
 
-def render(tokenizer: Any, prompt: Prompt, template: Literal["chat", "instruction"] = "chat") -> str:
-    """Return the text that goes into the model: by the chat template, else a plain instruction form.
-
-    ``instruction`` takes the plain form even where there is a chat template. Either form has its BOS,
-    so the text is later tokenised without adding special tokens.
-    """
-    if template == "chat" and tokenizer.chat_template:
-        turns = [{"role": "user", "content": prompt.user}]
-        if prompt.system:
-            turns.insert(0, {"role": "system", "content": prompt.system})
-        rendered: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return rendered
-    system = f"{prompt.system}\n\n" if prompt.system else ""
-    bos = tokenizer.bos_token or ""
-    return f"{bos}{system}### Instruction:\n{prompt.user}\n\n### Response:\n"
-
-
 def answer(text: str, sampling: Sampling) -> tuple[str, bool]:
     """Return what is kept of a decoded answer, in single blanks, and whether a line break ended it.
 
@@ -117,9 +101,15 @@ def _write(
     max_new_tokens: int,
 ) -> Iterator[dict[str, Any]]:
     """Run one batch; yield text, token counts and finish reason per row."""
-    for row in decode(model, inputs, steering, sampling, keys, max_new_tokens):
-        decoded = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
-        text, ended = answer(decoded, sampling)
+
+    def read(tokens: list[int]) -> tuple[str, bool]:
+        return answer(model.tokenizer.decode(tokens, skip_special_tokens=True), sampling)
+
+    def enough(tokens: list[int]) -> bool:
+        return sampling.keep == "first-line" and read(tokens)[1]
+
+    for row in decode(model, inputs, steering, sampling, keys, max_new_tokens, enough):
+        text, ended = read(row.tokens)
         reason: FinishReason = "stop" if row.ended or ended else "length"
         yield {
             "text": text,

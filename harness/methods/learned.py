@@ -1,0 +1,180 @@
+"""The learned vector: what gradient descent finds at one layer of the frozen model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from harness.errors import UnsupportedError, UserError
+from harness.methods.base import CellContext, MethodConfig, Skip, SteeringMethod, register, suite_prompt
+from harness.methods.fit_context import FitContext
+from harness.methods.vectors import DEPTHS, Depth
+from harness.steering.chat import render
+from harness.steering.interventions import Intervention, Positions, Steering
+
+if TYPE_CHECKING:
+    from harness.steering.learning import Alignment, Learned, Likelihood
+
+_HELD_OUT = (8, 256)  # a tenth of the texts, but at least and at most so many
+_WORDS = {
+    "likelihood": {
+        "rule": "negative log-likelihood of train texts and their end token under the zero-shot prompt",
+        "token_rule": "every token of a text and its end token weighs the same; padding counts nowhere",
+        "bos_rule": "as the prompt's template has it",
+        "loss_unit": "nats per token",
+    },
+    "align": {
+        "rule": "squared distance of the steered sentence's mean state to that of its translation, unsteered",
+        "token_rule": "mean over all tokens of a sentence but padding; every pair weighs the same",
+        "loss_unit": "squared residual norms per pair",
+    },
+}
+
+
+@register("learned")
+class LearnedVector(SteeringMethod):
+    """Adds one vector at one layer, learned by Adam with the model frozen. After arXiv 2505.12584.
+
+    That paper's loss is not public; both objectives are this project's own, in the spirit of its abstract.
+    ``likelihood``, for generation: the vector makes human train texts of the task likely under the task's
+    zero-shot prompt. ``align``, for understanding: it moves sentences of the language to their translations
+    in the reference language, as a later layer reads them.
+    """
+
+    quick: ClassVar = {"steps": 20}
+    grid: ClassVar = {"layer": DEPTHS, "strength": [0.5, 1.0, 2.0]}
+
+    class Config(MethodConfig):
+        """Where the vector is added, and how it is learned.
+
+        ``strength``: a factor of the learned vector; it changes nothing in the learning. ``lr``: how far a
+        step moves the vector, and ``max_norm``: how long it may get, both in units of the mean residual
+        norm at the layer. ``readout``: the layer that ``align`` reads. ``max_texts``: texts or pairs that
+        are used, held-out ones included; ``max_tokens``: where a text is cut. ``positions`` also says
+        where the vector is added while ``likelihood`` is learned.
+        """
+
+        layer: Depth = 0.48
+        objective: Literal["likelihood", "align"] = "likelihood"
+        strength: float = Field(default=1.0, allow_inf_nan=False)
+        readout: Depth = 0.74
+        steps: int = Field(default=100, gt=0)
+        batch_size: int = Field(default=16, gt=0)
+        lr: float = Field(default=0.02, gt=0, allow_inf_nan=False)
+        max_norm: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+        max_texts: int = Field(default=512, ge=2 * _HELD_OUT[0])
+        max_tokens: int = Field(default=256, gt=0)
+        positions: Positions = "all"
+
+    def supports(self, ctx: CellContext) -> Skip | None:
+        """Refuse to align the reference language with itself."""
+        if self.config.objective == "align" and ctx.language == ctx.suite.reference_language:
+            return Skip(f"{ctx.language} is the reference language: there is nothing to align it with")
+        return None
+
+    def fit(self, ctx: FitContext) -> Steering:
+        """Return the learned vector; all strengths share the fit of strength 1.
+
+        Raises ``UserError`` for a read-out layer before the steered one, its kind
+        ``UnsupportedError`` for too few texts.
+        """
+        if self.config.strength != 1.0:
+            return self._of_strength_one(ctx)
+        layer = ctx.layer(self.config.layer)
+        norms = ctx.mean_states(ctx.parallel(ctx.language)).norm
+        used, n_there = self._texts(ctx)
+        objective = self._objective(ctx, layer, used, norms)
+        n_held_out = min(max(len(used) // 10, _HELD_OUT[0]), _HELD_OUT[1])
+        parts = {"train": range(n_held_out, len(used)), "held_out": range(n_held_out)}
+        learned = self._learn(ctx, objective, parts, float(norms[layer]))
+        intervention = Intervention(
+            site="layer_output",
+            layer=layer,
+            operation="add",
+            vector=learned.vector,
+            strength=1.0,
+            unit="raw",
+            residual_norm=float(norms[layer]),
+            positions=self.config.positions,
+        )
+        details = {
+            **_WORDS[self.config.objective],
+            "counts": {name: _count(objective, rows) for name, rows in parts.items()},
+            "residual_norm": [float(norm) for norm in norms],
+            "source": {"texts": n_there, "used": len(used), "cut": objective.cut},
+            **_outcome(learned),
+        }
+        return Steering((intervention,), details)
+
+    def _of_strength_one(self, ctx: FitContext) -> Steering:
+        plain = type(self)(self.config.model_copy(update={"strength": 1.0}))
+        fitted = ctx.fit(plain, ctx.language)
+        items = tuple(replace(item, strength=self.config.strength) for item in fitted.interventions)
+        return Steering(items, {**fitted.provenance, "fitted_at_strength": 1.0})
+
+    def _texts(self, ctx: FitContext) -> tuple[list[tuple[str, str]], int]:
+        """Return (prompt, text) or (sentence, translation), drawn by chance, and how many there are."""
+        if self.config.objective == "align":
+            found = ctx.pairs(ctx.language, ctx.suite.reference_language)
+        else:
+            prompts = {label: self._prompt(ctx, label) for label in ctx.task.labels}
+            found = [(prompts[label], text) for label, texts in ctx.train().items() for text in texts]
+        if len(found) < 2 * _HELD_OUT[0]:
+            kind = (
+                "parallel sentences" if self.config.objective == "align" else f"{ctx.task.name} train texts"
+            )
+            raise UnsupportedError(
+                f"learned needs {2 * _HELD_OUT[0]} {kind} of {ctx.language!r}, there are {len(found)}."
+            )
+        drawn = ctx.rng.permutation(len(found))[: self.config.max_texts]
+        return [found[i] for i in drawn], len(found)
+
+    @staticmethod
+    def _prompt(ctx: FitContext, label: str) -> str:
+        prompt = suite_prompt(ctx.task, "zero-shot", label)
+        return render(ctx.model.tokenizer, prompt, ctx.suite.sampling.template)
+
+    def _objective(
+        self, ctx: FitContext, layer: int, used: list[tuple[str, str]], norms: Any
+    ) -> Likelihood | Alignment:
+        from harness.steering.learning import Alignment, Likelihood
+
+        config = self.config
+        if config.objective == "likelihood":
+            template = ctx.suite.sampling.template
+            return Likelihood(ctx.model, layer, used, config.max_tokens, config.positions, template)
+        readout = ctx.layer(config.readout)
+        if readout < layer:
+            raise UserError(
+                f"learned: the read-out layer {readout} comes before layer {layer}, which is steered; "
+                f"valid: readout {layer} to {ctx.n_layers - 1}."
+            )
+        unit = float(norms[readout])
+        return Alignment(ctx.model, layer, readout, used, unit, config.max_tokens, config.batch_size)
+
+    def _learn(
+        self, ctx: FitContext, objective: Likelihood | Alignment, parts: dict[str, range], norm: float
+    ) -> Learned:
+        from harness.steering.learning import Plan, learn
+
+        config = self.config
+        plan = Plan(config.steps, config.batch_size, config.lr, config.max_norm)
+        return learn(objective, parts["train"], parts["held_out"], norm, plan, ctx.rng, ctx.progress)
+
+
+def _count(objective: Likelihood | Alignment, rows: range) -> dict[str, int]:
+    return {"texts": len(rows), "tokens": sum(objective.length(row) for row in rows)}
+
+
+def _outcome(learned: Learned) -> dict[str, Any]:
+    best = next(point for point in learned.curve if point["step"] == learned.best_step)
+    return {
+        "held_out_before": learned.curve[0]["held_out"],
+        "held_out_after": best["held_out"],
+        "norm": best["norm"],
+        "best_step": learned.best_step,
+        "stopped": learned.stopped,
+        "curve": learned.curve,
+    }
