@@ -306,6 +306,13 @@ def test_options_reach_the_method_and_its_strength_0(check):
     assert failed(check(changed({"# fit": "assert layer == 2"}), layer=1)) == ["fit"]
 
 
+def test_quick_options_are_used_where_none_are_given(check):
+    body = changed({"# class": "quick = {'layer': 2}", "# fit": "assert layer == 2"})
+    assert failed(check(body)) == []
+    assert failed(check(body, layer=1)) == ["fit"]
+    assert failed(check(changed({"# class": "quick = {'lyaer': 2}"}))) == ["config"]
+
+
 def test_the_starter_file_passes(check):
     results = check(starter("my-method"))
     assert failed(results) == []

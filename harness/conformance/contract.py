@@ -47,8 +47,7 @@ def config(trial: Trial) -> str:
         default = cls()
     except Exception as error:  # an author's validator may raise anything
         raise Failed(f"Config() does not work: {in_words(error)}. Give every option a default.") from None
-    for fields in (default, cls.model_validate(trial.options)):
-        _check_json(cls, fields)
+    _check_json(cls, default)
     try:
         cls.model_validate({_NO_OPTION: 1})
     except ValidationError:
@@ -61,7 +60,9 @@ def config(trial: Trial) -> str:
     try:
         trial.method = trial.build()
     except UserError as error:
-        raise Failed(f"{error} Give every option a value that is JSON.") from None
+        told = " (see also quick, whose options are used here)" if trial.cls.quick else ""
+        raise Failed(f"{error}{told}") from None
+    _check_json(cls, trial.method.config)
     shown = ", ".join(f"{k}={v!r}" for k, v in trial.method.config.model_dump(mode="json").items())
     return shown or "no options"
 

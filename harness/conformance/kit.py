@@ -52,9 +52,12 @@ def check_options(cls: type[SteeringMethod], registry: Registry, options: dict[s
 
 
 def examine(bench: Bench, registry: Registry, name: str, options: dict[str, Any]) -> Iterator[Result]:
-    """Run every check of a method; yield each result as it comes."""
+    """Run every check of a method; yield each result as it comes.
+
+    ``options`` come before the ones of the method's ``quick``.
+    """
     bench.begin()
-    trial = Trial(bench, registry, name, options)
+    trial = Trial(bench, registry, name, {**registry.get(name).quick, **options})
     for check in checks_of(trial.cls):
         bench.say(check.name)
         yield _result(check, trial)

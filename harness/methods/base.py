@@ -107,6 +107,7 @@ class SteeringMethod:
     All three parts are optional. The first line of its docstring is what the board shows. ``grid``
     names the values of config fields that ``steerboard tune`` tries. ``strength_field`` names the config
     field that at 0 leaves the texts unsteered, where Config has one; None where 0 does not mean that.
+    ``quick`` holds options for a short fit; ``steerboard method test`` uses them.
     """
 
     name: ClassVar[str] = ""
@@ -115,6 +116,7 @@ class SteeringMethod:
     settings: ClassVar[tuple[Setting, ...]] = ("zero-shot", "few-shot")
     needs_model: ClassVar[bool] = True
     strength_field: ClassVar[str | None] = "strength"
+    quick: ClassVar[dict[str, Any]] = {}
 
     class Config(MethodConfig):
         """A method without options."""
