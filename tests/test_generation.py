@@ -18,9 +18,10 @@ from harness.checkpoints import resolve_checkpoint
 from harness.corpus import Corpus, normalise
 from harness.data import LocalData
 from harness.errors import UserError
-from harness.generation.generate import generate_cell, render
+from harness.generation.generate import generate_cell
 from harness.methods.base import Prompt, PromptContext
 from harness.records import Generation
+from harness.steering.chat import render
 from harness.steering.interventions import Intervention, Steering
 from harness.steering.model import SteerableModel, load_model
 from harness.suite import Sampling, Suite
@@ -426,3 +427,17 @@ def test_steered_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm,
     expected = write(pocketlm, prompts, 6, steering, max_new_tokens=40)
     monkeypatch.setattr("harness.generation.decoding._STRIDE", 2)
     assert write(pocketlm, prompts, 6, steering, max_new_tokens=40) == expected
+
+
+def test_a_row_whose_first_line_is_kept_leaves_when_it_is_written_with_the_same_text(
+    monkeypatch, tiny_models
+):
+    # The tiny models break a line now and then; room for 64 tokens shows who went on after that.
+    long = {"texts": 12, "keep": "first-line", "max_new_tokens": 64, "max_attempts": 1}
+    early = write(tiny_models["gemma2"], **long)
+    monkeypatch.setattr("harness.generation.decoding._STRIDE", 10**6)  # nobody leaves before the end
+    late = write(tiny_models["gemma2"], **long)
+    assert [row.text for row in early] == [row.text for row in late]
+    assert [row.finish_reason for row in early] == [row.finish_reason for row in late]
+    saved = [a.n_new_tokens < b.n_new_tokens for a, b in zip(early, late, strict=True)]
+    assert any(saved) and not any(a.n_new_tokens > b.n_new_tokens for a, b in zip(early, late, strict=True))

@@ -7,6 +7,7 @@ keyed, none of this changes a text.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,19 @@ def decode(
     sampling: Sampling,
     keys: list[int],
     max_new_tokens: int,
+    enough: Callable[[list[int]], bool] = lambda tokens: False,
 ) -> list[Decoded]:
-    """Return the continuation of every prompt; ``keys`` are the 64-bit noise keys of the rows."""
+    """Return the continuation of every prompt; ``keys`` are the 64-bit noise keys of the rows.
+
+    ``enough`` says of a row's new tokens that nothing of what would follow is kept.
+    """
     distinct = list(dict.fromkeys(prompts))
     encoded = model.encode(distinct, special_tokens=False, side="left")
     rows = torch.tensor([distinct.index(text) for text in prompts], device=model.device)
     with torch.inference_mode():
         cache = _prefill(model, encoded, steering, rows)
         batch = _Batch(model, steering, sampling, keys, encoded["input_ids"][rows], cache)
-        batch.run(encoded["attention_mask"][rows], max_new_tokens)
+        batch.run(encoded["attention_mask"][rows], max_new_tokens, enough)
     lengths = encoded["attention_mask"].sum(1)[rows].tolist()
     return [_cut(length, tokens, batch.ends) for length, tokens in zip(lengths, batch.written, strict=True)]
 
@@ -72,8 +77,8 @@ class _Batch:
         listed = stops if isinstance(stops, list) else [stops]
         self.ends = {token for token in listed if token is not None}
 
-    def run(self, prompt_mask: Tensor, max_new_tokens: int) -> None:
-        """Write until every row has ended or has ``max_new_tokens``."""
+    def run(self, prompt_mask: Tensor, max_new_tokens: int, enough: Callable[[list[int]], bool]) -> None:
+        """Write until every row has ended, has ``enough`` or has ``max_new_tokens``."""
         left = max_new_tokens
         while self.active and left > 0:
             count = min(_STRIDE, left)
@@ -82,7 +87,8 @@ class _Batch:
             for row, tokens in zip(self.active, new, strict=True):
                 self.written[row] += tokens
             left -= count
-            self._keep(output, [i for i, tokens in enumerate(new) if self.ends.isdisjoint(tokens)])
+            going = [i for i, tokens in enumerate(new) if self.ends.isdisjoint(tokens)]
+            self._keep(output, [i for i in going if not enough(self.written[self.active[i]])])
 
     def _step(self, prompt_mask: Tensor, count: int) -> Any:
         grown = self.ids.shape[1] - self.width
