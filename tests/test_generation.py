@@ -429,7 +429,7 @@ def test_steered_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm,
     assert write(pocketlm, prompts, 6, steering, max_new_tokens=40) == expected
 
 
-def test_a_row_whose_first_line_is_kept_leaves_when_it_is_written_with_the_same_text(
+def test_a_row_leaves_when_the_line_that_is_kept_is_written_and_its_text_stays(
     monkeypatch, tiny_models
 ):
     # The tiny models break a line now and then; room for 64 tokens shows who went on after that.
