@@ -25,7 +25,7 @@ OTHERS = ["llama", "gemma2", "gemma3_text", "qwen2", "qwen3", "mistral", "phi3",
 
 @pytest.fixture(scope="module")
 def package() -> Any:
-    """The package ``steering-vectors``, installed without its dependencies (``make oracles``)."""
+    """The package ``steering-vectors``, installed without its dependencies (``make test`` does it)."""
     return pytest.importorskip(
         "steering_vectors", reason="NOT CHECKED against the package steering-vectors, which is not installed"
     )
