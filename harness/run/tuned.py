@@ -63,9 +63,8 @@ def with_tuned(
                 new = _following(name, options, chosen, registry)
             else:
                 new = [{name: {**options, **_choice(name, chosen, registry)}}]
-            tuned += [
-                item for item in new if item not in tuned
-            ]  # a sweep written as several items is one now
+            # A sweep that the suite writes as several items is one row now.
+            tuned += [item for item in new if item not in tuned]
     return tuned
 
 
