@@ -239,6 +239,15 @@ def test_a_method_by_chance_is_controlled_in_the_very_fit_that_its_own_cells_use
     assert np.array_equal(one, -other)
 
 
+def test_a_random_vector_has_the_norm_of_a_vector_that_is_no_unit_vector(fitter):
+    drawn = load_registry().get("random")(Control.Config(of="by-chance"))
+    drawn.bind(lambda name, options: [by_chance()()])
+    own, other = (fit(fitter, m).interventions[0].vector for m in (by_chance()(), drawn))
+    assert np.linalg.norm(own) > 2
+    assert np.linalg.norm(other) == pytest.approx(np.linalg.norm(own), rel=1e-6)
+    assert not np.allclose(own, other)
+
+
 # Other language
 
 

@@ -216,6 +216,14 @@ def test_special_tokens_do_not_move_the_median():
     ]
 
 
+def test_the_median_is_that_of_the_text_alone():
+    _, sinks, _ = filtered([1.0])
+    norms = torch.tensor([[1.0, 1.0, 1.0, 11.0], [100.0, 100.0, 100.0, 100.0]])
+    ids = torch.ones(2, 4, dtype=torch.int64)
+    kept = sinks.keep(0, norms[..., None] * torch.tensor([0.6, 0.8]), ids, ids.bool())
+    assert kept.tolist() == [[True, True, True, False], [True] * 4]
+
+
 def test_the_report_is_json_of_counts_and_commonest_tokens():
     _, sinks, n = filtered([1.0, 1.0, 1.0, 99.0, 7.0], [5, 6, 7, 8, 0])
     report = sinks.report(n)
