@@ -29,6 +29,7 @@ NOTHING = Steering()
 
 
 PLACES = [(f, "layer_output") for f in FAMILIES] + [(f, "mlp_neurons") for f in GATED_FAMILIES]
+STATIC = [(f, s) for f, s in PLACES if f in {"llama", "gemma2", "gemma3_text", "gpt2"}]
 
 
 @pytest.fixture(params=PLACES, ids="-".join)
@@ -321,10 +322,11 @@ def test_positions_are_the_same_without_a_cache(place, side, positions):
 
 
 @pytest.mark.parametrize(("side", "positions"), EXPECTED)
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "gpt2"])
-def test_positions_are_right_with_a_static_cache(tiny_models, steer, family, side, positions):
-    build, options = steer(positions=positions), {"cache_implementation": "static"}
-    found = steered_positions(tiny_models[family], PROMPTS, build, NEW, side, **options)
+@pytest.mark.parametrize("place", STATIC, ids="-".join, indirect=True)
+def test_positions_are_right_with_a_static_cache(place, side, positions):
+    model, build = place
+    options = {"cache_implementation": "static"}
+    found = steered_positions(model, PROMPTS, build(positions=positions), NEW, side, **options)
     prompt, later = EXPECTED[side, positions]
     assert found == [prompt] + [[later, later]] * (NEW - 1)
 
