@@ -272,7 +272,8 @@ def test_only_the_vector_gets_a_gradient_and_the_layers_below_build_no_graph(eac
         loss, _ = objective.loss([0, 1, 2, 3], vector)
         loss.backward()
         assert vector.grad.abs().sum() > 0
-        assert (0, False) in seen
+        assert (0, False) in seen  # below the vector
+        assert (LAYERS - 1, isinstance(objective, Likelihood)) in seen  # above what is read
     for handle in handles:
         handle.remove()
     assert [p for p in each_model.model.parameters() if p.requires_grad or p.grad is not None] == []
@@ -411,7 +412,7 @@ def test_a_step_keeps_no_more_for_backward_than_a_plain_pass(tiny_models, family
     baseline = saved_bytes(model, lambda: plain(model, examples))
     for objective in (
         Likelihood(model, layer, examples, 256),
-        Alignment(model, layer, LAYERS - 1, examples, 1.0, 256, 8),
+        Alignment(model, layer, LAYERS - 1, [(a + b, b) for a, b in examples], 1.0, 256, 8),
     ):
         ours = saved_bytes(model, lambda o=objective: o.loss(range(8), vector)[0])
         assert 0 < ours <= 1.3 * baseline

@@ -35,7 +35,7 @@ _WORDS = {
 
 @register("learned")
 class LearnedVector(SteeringMethod):
-    """Adds one vector at one layer, learned by Adam with the model frozen. After arXiv 2505.12584.
+    """Adds one vector at one layer, learned by Adam, the model frozen. Source: after arXiv 2505.12584.
 
     That paper's loss is not public; both objectives are this project's own, in the spirit of its abstract.
     ``likelihood``, for generation: the vector makes human train texts of the task likely under the task's
@@ -43,7 +43,7 @@ class LearnedVector(SteeringMethod):
     in the reference language, as a later layer reads them.
     """
 
-    quick: ClassVar = {"steps": 20}
+    quick: ClassVar = {"steps": 10}
     grid: ClassVar = {"layer": DEPTHS, "strength": [0.5, 1.0, 2.0]}
 
     class Config(MethodConfig):
