@@ -118,8 +118,6 @@ def outline(path: Path, where: str) -> dict[str, str | None]:
 def check_name(name: str) -> None:
     """Refuse a method name that could not be a folder's name or a word of a command."""
     register(name)
-    if not name[0].isalnum():
-        raise UserError(f"method name {name!r}: start with a letter or a digit.")
 
 
 def in_words(error: BaseException) -> str:

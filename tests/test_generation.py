@@ -429,9 +429,7 @@ def test_steered_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm,
     assert write(pocketlm, prompts, 6, steering, max_new_tokens=40) == expected
 
 
-def test_a_row_leaves_when_the_line_that_is_kept_is_written_and_its_text_stays(
-    monkeypatch, tiny_models
-):
+def test_a_row_leaves_when_the_line_that_is_kept_is_written_and_its_text_stays(monkeypatch, tiny_models):
     # The tiny models break a line now and then; room for 64 tokens shows who went on after that.
     long = {"texts": 12, "keep": "first-line", "max_new_tokens": 64, "max_attempts": 1}
     early = write(tiny_models["gemma2"], **long)

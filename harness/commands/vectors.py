@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,17 +106,7 @@ def _load(file: Path) -> Steering:
         raise UserError(f"{reason} Give a steering file: RUN/steering/*.safetensors.") from None
     except (ValueError, RecursionError) as error:  # NaN, half a character, endless nesting
         raise UserError(f"{file} is not a steering file ({error} in its header).") from None
-    if not _sound(steering):
-        raise UserError(f"{file} is not a steering file (its header is not as steerboard writes it).")
     return steering
-
-
-def _sound(steering: Steering) -> bool:
-    """Say whether a header that was read has the types that steerboard writes."""
-    return isinstance(steering.provenance, dict) and all(
-        type(item.layer) is int and item.layer >= 0 and math.isfinite(item.raw_strength)
-        for item in steering.interventions
-    )
 
 
 def _fitted_on(steering: Steering) -> dict[str, Any]:

@@ -162,11 +162,10 @@ def register(name: str) -> Callable[[Method], Method]:
 
     Raises ``UserError`` for a class that is no ``SteeringMethod`` or a name that is no slug.
     """
-    letters = name.isascii() and all(c.isalnum() or c in "-_." for c in name)
-    if not letters or not name[:1].isalnum():
-        raise UserError(
-            f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.', a letter or digit first."
-        )
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+        raise UserError(f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.' only.")
+    if not name[0].isalnum():
+        raise UserError(f"method name {name!r}: start with a letter or a digit.")
 
     def mark(cls: Method) -> Method:
         if not (isinstance(cls, type) and issubclass(cls, SteeringMethod)):

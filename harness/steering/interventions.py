@@ -99,7 +99,10 @@ def load_steering(path: Path) -> Steering:
             raise UserError(f"a newer schema ({header['schema']}). Upgrade steerboard.")
         items = [{**item, "vector": tensors[item["tensor"]]} for item in header["interventions"]]
         fields = [{name: value for name, value in item.items() if name != "tensor"} for item in items]
-        return Steering(tuple(Intervention(**item) for item in fields), dict(header["provenance"]))
+        provenance = header["provenance"]
+        if not isinstance(provenance, dict):
+            raise TypeError("the provenance is no object")
+        return Steering(tuple(Intervention(**item) for item in fields), provenance)
     except UserError as error:
         raise BrokenFileError(f"{path}: {error}") from None
     except (
