@@ -436,6 +436,10 @@ SPOILS = {
         lambda old: re.sub(rb'"suite_hash": "\w+"', b'"suite_hash": "0"', old),
         r"for another suite",
     ),
+    "other data": (
+        lambda old: re.sub(rb'("sentiment/he": )"\w+"', rb'\1"0"', old),
+        r"made on other data or contrast text of sentiment/he",
+    ),
     "no option": (
         lambda old: old.replace(b'"strength": 0.2', b'"strenght": 0.2'),
         r"unknown option of method",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.corpus import Contrast, Corpus
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.methods import shuffling
 from harness.steering.interventions import Steering
 from harness.suite import Suite, Task
@@ -111,6 +111,8 @@ class FitContext:
         """Return the parallel sentences of a language, free of validation and test text."""
         if self.shuffled:
             pools = {c: {s.id: s.text for s in self._corpus.parallel(c)} for c in self.languages}
+            if code not in pools:
+                raise unknown("language", code, pools)
             return shuffling.reassigned(pools)[code]
         return [sentence.text for sentence in self._corpus.parallel(code)]
 

@@ -115,7 +115,7 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
             f"settings: {', '.join(selection.settings)}."
         )
     if tuned is not None:
-        check_tuned(tuned, run.path, suite, identity)
+        check_tuned(tuned, run.path, suite, identity, _data_hashes(cells))
     by_identity = {method.identity.model_dump_json(): method for method in methods}
     return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, identity, tuned)
 
@@ -188,6 +188,10 @@ def _changed(manifest: Manifest, corpus: Corpus) -> str | None:
     return next(changed, None)
 
 
+def _data_hashes(cells: Sequence[Cell]) -> dict[str, str]:
+    return {f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in cells}
+
+
 def shipped_model(suite: Suite) -> str | None:
     """Return the folder of the model that a suite ships, None where it ships none."""
     folder = suite.folder("model")
@@ -250,7 +254,7 @@ def _manifest(prepared: Prepared, options: Options) -> Manifest:
         data_source=str(source.root.resolve()) if isinstance(source, LocalData) else "hub",
         data_revisions=source.revisions,
         contrast=str(contrast.path.resolve()) if contrast else None,
-        data_hashes={f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in cells},
+        data_hashes=_data_hashes(cells),
         entries=list(entries.values()),
         selection=_selection(options, prepared.suite),
         plugins=[str(path) for path in options.plugins],

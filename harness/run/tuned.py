@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ def read_tuned(run: Path) -> Tuned:
         raise UserError(f"{path} is broken: {explain(error)}. Tune again.") from None
 
 
-def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None) -> None:
-    """Refuse a choice that was made for another suite or model."""
+def check_tuned(
+    tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]
+) -> None:
+    """Refuse a choice that was made for another suite, model or data (hash by task and language)."""
     if tuned.suite_hash != suite.hash:
         raise UserError(f"{run / FILE} was made for another suite ({tuned.suite}). Tune again.")
     if model is not None and tuned.model != model:
@@ -44,6 +46,10 @@ def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | No
             f"{run / FILE} was made on {tuned.model.name} ({tuned.model.fingerprint}, {tuned.model.dtype}), "
             f"this model is {model.name} ({model.fingerprint}, {model.dtype}). Tune again."
         )
+    shared = [name for name in tuned.data_hashes if name in data]
+    other = [name for name in shared if tuned.data_hashes[name] != data[name]]
+    if other:
+        raise UserError(f"{run / FILE} was made on other data or contrast text of {other[0]}. Tune again.")
 
 
 def with_tuned(

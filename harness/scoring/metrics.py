@@ -57,8 +57,8 @@ def macro_f1(classifier: str) -> Metric:
         f"macro-F1 ({classifier})",
         "up",
         "F1, 0 to 1",
-        f"Macro-F1 on the human test split of the classifier {classifier} trained on the texts of "
-        "the cell, over the task's fixed list of labels.",
+        f"Macro-F1 of the classifier {classifier}, trained on the texts of the cell, on human text of the "
+        "suite's scored split (test), over the task's fixed list of labels.",
     )
 
 
