@@ -11,11 +11,22 @@ import typer
 
 from harness.commands import contrast, method, tune, vectors
 from harness.commands.options import (
+    BatchSize,
     Classifiers,
     ContrastText,
     Data,
+    Device,
+    DeviceMap,
+    Dtype,
+    Languages,
+    Limit,
+    ModelName,
     Plugins,
+    Revision,
     RunFolder,
+    Settings,
+    SuiteName,
+    Tasks,
     console,
     numbers,
     report,
@@ -63,30 +74,24 @@ def _root(
 
 @app.command()
 def run(
-    suite: Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")],
+    suite: SuiteName,
     run_folder: RunFolder = None,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of a chat model. Default: the suite's own.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")] = None,
+    model: ModelName = None,
+    revision: Revision = None,
     data: Data = None,
     contrast: ContrastText = None,
-    languages: Annotated[str | None, typer.Option(help="Only these, such as am,he.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Only these, such as topic.")] = None,
+    languages: Languages = None,
+    tasks: Tasks = None,
     methods: Annotated[str | None, typer.Option(help="Only these, such as zero-shot,language.")] = None,
-    settings: Annotated[str | None, typer.Option(help="Only these: zero-shot, few-shot.")] = None,
+    settings: Settings = None,
     seeds: Annotated[str | None, typer.Option(help="Only these generation seeds, such as 1,2.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many texts per label.")] = None,
+    limit: Limit = None,
     classifier: Classifiers = None,
     plugin: Plugins = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")
-    ] = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 64,
+    device: Device = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = 64,
     tuned: Annotated[
         bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")
     ] = False,

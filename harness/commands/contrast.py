@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.options import Data, console, split
+from harness.commands.options import (
+    Data,
+    Device,
+    console,
+    split,
+)
 from harness.errors import unknown
 
 if TYPE_CHECKING:
@@ -64,7 +69,7 @@ def build(
     data: Data = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many sentences.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences per batch.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
+    device: Device = None,
     dtype: Annotated[
         str | None,
         typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU, else as stored."),

@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from harness.records import State
     from harness.run.options import Prepared
 
+SuiteName = Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")]
+ModelName = Annotated[
+    str | None, typer.Option(help="Folder or hub id of a chat model. Default: the suite's own.")
+]
+Revision = Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")]
+Languages = Annotated[str | None, typer.Option(help="Only these, such as am,he.")]
+Tasks = Annotated[str | None, typer.Option(help="Only these, such as topic.")]
+Settings = Annotated[str | None, typer.Option(help="Only these: zero-shot, few-shot.")]
+Limit = Annotated[int | None, typer.Option(help="At most this many texts per label.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")]
+DeviceMap = Annotated[
+    str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
 ]

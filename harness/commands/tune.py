@@ -10,7 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.commands.options import ContrastText, Data, Plugins, console, report, split
+from harness.commands.options import (
+    BatchSize,
+    ContrastText,
+    Data,
+    Device,
+    DeviceMap,
+    Dtype,
+    Languages,
+    Limit,
+    ModelName,
+    Plugins,
+    Revision,
+    Settings,
+    SuiteName,
+    Tasks,
+    console,
+    report,
+    split,
+)
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,36 +37,30 @@ if TYPE_CHECKING:
 
 
 def tune(
-    suite: Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")],
+    suite: SuiteName,
     run_folder: Annotated[
         Path | None, typer.Option("--run", help="Folder of the run that will use the choice.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of a chat model. Default: the suite's own.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")] = None,
+    model: ModelName = None,
+    revision: Revision = None,
     data: Data = None,
     contrast: ContrastText = None,
-    languages: Annotated[str | None, typer.Option(help="Only these, such as am,he.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Only these, such as topic.")] = None,
+    languages: Languages = None,
+    tasks: Tasks = None,
     methods: Annotated[
         str | None, typer.Option(help="Tune these. Default: all of the suite that name a grid.")
     ] = None,
-    settings: Annotated[str | None, typer.Option(help="Only these: zero-shot, few-shot.")] = None,
+    settings: Settings = None,
     layers: Annotated[
         str | None, typer.Option(help="Layers to try: indices or depths, such as 0.21,0.48,12.")
     ] = None,
     strengths: Annotated[str | None, typer.Option(help="Strengths to try, such as 0.1,0.2,0.4.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many texts per label.")] = None,
+    limit: Limit = None,
     plugin: Plugins = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")
-    ] = None,
-    device_map: Annotated[
-        str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")] = 64,
+    device: Device = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = 64,
 ) -> None:
     """Choose layer and strength of the methods on validation text, for 'run --tuned'.
 
