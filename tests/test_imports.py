@@ -16,8 +16,8 @@ FLOORS = [
     ["errors", "files", "languages", "records"],
     ["suite", "checkpoints"],
     ["data", "contrast"],
-    ["corpus", "backtranslation"],
-    ["steering", "scoring", "translation"],
+    ["corpus"],
+    ["steering", "scoring", "backtranslation"],
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
@@ -34,7 +34,7 @@ LIGHT = [
     "harness.cells",
     "harness.store",
     "harness.contrast",
-    "harness.backtranslation",
+    "harness.backtranslation.building",
     "harness.registry",
     "harness.listing",
     "harness.starter",
@@ -49,7 +49,12 @@ LIGHT = [
     "leaderboard.build",
     "leaderboard.heatmap",
 ]
-ENGINE = ("harness.generation.", "harness.steering.", "harness.scoring.finetuning", "harness.translation")
+ENGINE = (
+    "harness.generation.",
+    "harness.steering.",
+    "harness.scoring.finetuning",
+    "harness.backtranslation.translators",
+)
 
 
 def modules() -> dict[str, Path]:

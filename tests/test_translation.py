@@ -197,7 +197,7 @@ def test_pair_models_take_a_model_per_hop_and_the_token_of_the_variant(pairs, tm
 
 
 def test_pair_models_are_loaded_one_at_a_time(pairs):
-    from harness.translation import open_translator
+    from harness.backtranslation.translators import open_translator
 
     translator: Any = open_translator(f"{pairs}/opus-mt-{{src}}-{{tgt}}", device="cpu")
     translator.sources(["am", "de", "zh"])
@@ -257,7 +257,7 @@ def test_word_noise_comes_after_every_hop_with_a_key_of_its_own(nllb, tmp_path):
 
 KILLED = """
 import os, signal
-import harness.backtranslation as b
+import harness.backtranslation.building as b
 b.CHUNK = 3
 real = b.write_jsonl
 def write(path, rows):
@@ -272,7 +272,7 @@ main()
 
 @pytest.mark.slow
 def test_a_build_killed_half_way_goes_on_and_ends_with_the_same_bytes(nllb, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.backtranslation.CHUNK", 3)
+    monkeypatch.setattr("harness.backtranslation.building.CHUNK", 3)
     options = ["--languages", "am,he", "--limit", "8", "--translator", nllb]
     build(tmp_path / "whole", *options)
     words = ["contrast", "build", "--suite", "mini", "--out", tmp_path / "cut", "--device", "cpu", *options]
@@ -292,7 +292,7 @@ def test_a_build_killed_half_way_goes_on_and_ends_with_the_same_bytes(nllb, tmp_
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the texts that models translate from now on."""
-    from harness.translation import Seq2Seq
+    from harness.backtranslation.translators import Seq2Seq
 
     real, counts = Seq2Seq.translate, []
 
@@ -305,7 +305,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_spoiled_part_is_made_again(nllb, tmp_path, monkeypatch):
-    from harness import backtranslation
+    from harness.backtranslation import building as backtranslation
 
     monkeypatch.setattr(backtranslation, "CHUNK", 3)
     options = ["--languages", "am", "--limit", "6", "--translator", nllb]
@@ -383,7 +383,7 @@ def mbart(tmp_path_factory) -> Path:
 
 
 def test_mbart_knows_languages_by_country(mbart):
-    from harness.translation import open_translator
+    from harness.backtranslation.translators import open_translator
 
     translator = open_translator(str(mbart), device="cpu")
     codes = [translator.code(code) for code in ("cs", "de", "he", "sl", "zh", "en", "deu_Latn", "de_DE")]
@@ -477,12 +477,12 @@ def test_a_tokenizer_that_needs_sentencepiece_says_so(nllb, tmp_path):
 
 
 def test_progress_counts_every_hop_of_every_sentence_also_of_those_done_before(nllb, tmp_path, monkeypatch):
-    from harness import backtranslation
+    from harness.backtranslation import building as backtranslation
+    from harness.backtranslation.translators import open_translator
     from harness.contrast import ContrastFolder
     from harness.corpus import Corpus
     from harness.data import LocalData
     from harness.suite import load_suite
-    from harness.translation import open_translator
 
     monkeypatch.setattr(backtranslation, "CHUNK", 2)
     translator = open_translator(str(nllb), device="cpu")

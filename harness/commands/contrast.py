@@ -21,7 +21,7 @@ from harness.errors import unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.backtranslation import Job, Translator
+    from harness.backtranslation.building import Job, Translator
     from harness.contrast import Made
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def build(
 
     Languages are named by their codes in the suite (am), or by the model's own (amh_Ethi).
     """
-    from harness.backtranslation import NOISE_ALONE, PUBLISHED_NOISE, PUBLISHED_PIVOTS, plan
+    from harness.backtranslation.building import NOISE_ALONE, PUBLISHED_NOISE, PUBLISHED_PIVOTS, plan
     from harness.corpus import Corpus
     from harness.data import open_data
     from harness.suite import load_suite
@@ -149,16 +149,16 @@ def _open(
 ) -> Translator:
     """Return the translator; word noise alone loads no library of models."""
     if name == "noise":
-        from harness.backtranslation import NoTranslator
+        from harness.backtranslation.building import NoTranslator
 
         return NoTranslator()
-    from harness.translation import open_translator
+    from harness.backtranslation.translators import open_translator
 
     return open_translator(name, revision, device, dtype, batch_size)
 
 
 def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
-    from harness.backtranslation import make
+    from harness.backtranslation.building import make
     from harness.contrast import ContrastFolder
     from harness.run.options import library_versions
 

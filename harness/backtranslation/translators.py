@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 
-from harness.backtranslation import NoTranslator, Translator
+from harness.backtranslation.building import NoTranslator, Translator
 from harness.checkpoints import Checkpoint, resolve_checkpoint
 from harness.contrast import Kind, ModelSource, check_code
 from harness.errors import UserError, unknown
