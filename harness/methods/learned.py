@@ -62,7 +62,7 @@ class LearnedVector(SteeringMethod):
         readout: Depth = 0.74
         steps: int = Field(default=100, gt=0)
         batch_size: int = Field(default=16, gt=0)
-        lr: float = Field(default=0.02, gt=0, allow_inf_nan=False)
+        lr: float = Field(default=0.005, gt=0, allow_inf_nan=False)
         max_norm: float = Field(default=0.5, gt=0, allow_inf_nan=False)
         max_texts: int = Field(default=512, ge=2 * _HELD_OUT[0])
         max_tokens: int = Field(default=256, gt=0)
