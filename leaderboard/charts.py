@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WIDTH = 640
-LABELS = 190
+PLOT = 450  # room for the axis and the last figure
+LABELS = (190, 420)  # room for the names, at least and at most
+LETTER = 8.2  # a generous width of a letter at the labels' size
 ROW = 26
 
 
@@ -47,12 +48,15 @@ def interval_plot(
     start, stop = math.floor(low / step) * step, math.ceil(high / step) * step
     stop = stop if stop > start else start + step
 
+    longest = max(len(name) for name, *_ in rows)
+    labels = round(min(max(LABELS[0], LETTER * longest + 12), LABELS[1]))
+
     def x(value: float) -> float:
-        return round(LABELS + (WIDTH - LABELS - 60) * (value - start) / (stop - start), 1)
+        return round(labels + (PLOT - 60) * (value - start) / (stop - start), 1)
 
     bars = [
         Bar(
-            name=name,
+            name=_shortened(name),
             y=ROW * (i + 0.5),
             x=x(mean),
             low=x(mean - (spread or 0)),
@@ -66,7 +70,12 @@ def interval_plot(
     digits = max(0, -math.floor(math.log10(step)))
     ticks = [(x(start + i * step), f"{start + i * step:.{digits}f}") for i in range(count + 1)]
     zero = x(baseline) if baseline is not None else None
-    return IntervalPlot(WIDTH, ROW * len(rows) + 30, LABELS, bars, ticks, zero)
+    return IntervalPlot(labels + PLOT, ROW * len(rows) + 30, labels, bars, ticks, zero)
+
+
+def _shortened(name: str) -> str:
+    room = int((LABELS[1] - 12) / LETTER)
+    return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
 def _step(span: float) -> float:

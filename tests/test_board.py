@@ -245,3 +245,14 @@ def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_pa
     tags = Page(build_board(runs, tmp_path / "out").read_text(encoding="utf-8")).tags
     ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", ["human", "other-language of quality + few-shot", "x" * 200])
+def test_the_plot_has_room_for_the_longest_name(name):
+    from leaderboard.charts import LETTER, interval_plot
+
+    plot = interval_plot([("zero-shot", 0.4, None, False), (name, 0.5, 0.1, False)], 0.4)
+    assert plot is not None
+    assert all(len(bar.name) * LETTER <= plot.labels - 12 + 1 for bar in plot.bars)
+    assert name.startswith(plot.bars[1].name.rstrip("…"))
+    assert all(plot.labels <= x <= plot.width for x, _ in plot.ticks)
