@@ -20,7 +20,7 @@ help: ## say what there is (this text)
 	@echo "make TARGET; .venv is set up first where that is needed"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-6s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## run the mini suite with every method, build the board, say where it lies
+demo: $(STAMP) ## run the mini suite, build the board, say where it lies
 	@$(BIN)/steerboard demo
 
 test: $(STAMP) ## run all tests

@@ -163,7 +163,7 @@ def demo(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
     out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("site"),
 ) -> None:
-    """Run the mini suite with every method that ships, build the board, say where it lies."""
+    """Run the mini suite with every steering method, build the board, say where it lies."""
     from harness.run.options import Options
 
     folder, failed = _run(Options(suite="mini", run=run_folder))

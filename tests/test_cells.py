@@ -178,9 +178,9 @@ def planned():
     return make
 
 
-def test_the_mini_suite_has_1056_cells(planned):
+def test_the_mini_suite_has_792_cells(planned):
     cells = planned()
-    assert len(cells) == 11 * 2 * 3 * 16  # languages, tasks, seeds; rows: 4 unsteered or human, 6 x 2 steered
+    assert len(cells) == 11 * 2 * 3 * 12  # languages, tasks, seeds; rows: 4 unsteered or human, 4 x 2 steered
     assert len({cell.id for cell in cells}) == len(cells)
 
 
@@ -197,10 +197,6 @@ def test_each_method_runs_in_its_own_settings(planned):
         ("clas", "few-shot"),
         ("learned", "zero-shot"),
         ("learned", "few-shot"),
-        ("random", "zero-shot"),
-        ("random", "few-shot"),
-        ("negated", "zero-shot"),
-        ("negated", "few-shot"),
         ("human", "none"),
         ("constant", "none"),
     ]
@@ -214,8 +210,6 @@ def test_a_narrowed_setting_leaves_references_in(planned):
         "quality",
         "clas",
         "learned",
-        "random",
-        "negated",
         "human",
         "constant",
     ]
