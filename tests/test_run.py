@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -329,3 +331,22 @@ def test_the_manifest_can_tell_where_a_run_came_from(whole):
     assert {"python", "torch", "transformers", "scikit-learn", "sacrebleu"} <= set(manifest["versions"])
     assert manifest["model"]["name"] == "pocketlm"
     assert manifest["selection"]["narrowed"][0] == "2 of 11 languages (am, he)"
+
+
+def test_ctrl_c_that_foreign_code_drops_ends_the_run_after_the_cell():
+    import os
+
+    from rich.console import Console
+
+    from harness.run.progress import track
+
+    finished = []
+    with pytest.raises(KeyboardInterrupt), track(Console(file=io.StringIO()), "generate", 3) as tracker:
+        for cell in ("first", "second", "third"):
+            if cell == "second":
+                with contextlib.suppress(KeyboardInterrupt):  # as a finaliser would
+                    os.kill(os.getpid(), signal.SIGINT)
+            finished.append(cell)
+            tracker.finish_cell(cell)
+    assert finished == ["first", "second"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +33,7 @@ class Tracker:
     done: int = 0
     texts: int = 0
     started: float = field(default_factory=time.monotonic)
+    stopped: Callable[[], bool] = lambda: False
     _logged: float = field(default_factory=time.monotonic)
 
     def add_texts(self, count: int) -> None:
@@ -39,10 +42,12 @@ class Tracker:
         self._show()
 
     def finish_cell(self, title: str) -> None:
-        """Count one cell as finished."""
+        """Count one cell as finished. Raises ``KeyboardInterrupt`` where Ctrl-C was pressed and got lost."""
         self.done += 1
         self.title = title
         self._show()
+        if self.stopped():
+            raise KeyboardInterrupt
 
     def say(self, words: str) -> None:
         """Show what is going on inside of a cell."""
@@ -65,8 +70,38 @@ class Tracker:
 
 
 @contextmanager
+def noting_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether Ctrl-C was pressed in the block.
+
+    It raises at once, as ever; but where it hits a finaliser or a callback from foreign code, Python or
+    that code drops the exception, and the run would go on.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
+        yield lambda: False
+        return
+    pressed: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def track(console: Console, stage: str, total: int) -> Iterator[Tracker]:
     """Show progress of ``total`` cells of a stage while the block runs."""
+    with noting_ctrl_c() as stopped, _shown(console, stage, total) as tracker:
+        tracker.stopped = stopped
+        yield tracker
+
+
+@contextmanager
+def _shown(console: Console, stage: str, total: int) -> Iterator[Tracker]:
     if not console.is_terminal:
         console.print(f"{stage}: {total} cells")
         yield Tracker(console, "", total)
