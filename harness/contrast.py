@@ -4,12 +4,10 @@ each language was made. Pure format: nothing here runs a model.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +15,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from harness.errors import UserError
-from harness.files import digest, file_digest, read_json, read_jsonl, read_text, write_json, write_jsonl
+from harness.files import (
+    digest,
+    file_digest,
+    locked,
+    read_json,
+    read_jsonl,
+    read_text,
+    write_json,
+    write_jsonl,
+)
 from harness.records import SCHEMA, Record, Versioned
 
 _LARGEST_IMPORT = 200 * 10**6  # bytes; the published files have 0.8 million
@@ -194,25 +201,9 @@ class ContrastFolder:
         write_json(self.index_path, ContrastFile(languages=dict(sorted(languages.items()))).to_json())
         return made
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for one writing process; freed by the system when the process dies."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}. Choose another --out.") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise UserError(
-                f"{self.path} is in use by another steerboard. Wait for it, or use another --out."
-            ) from None
-        try:
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.path, "--out")
 
 
 def open_contrast(path: Path | None) -> ContrastFolder | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,27 @@ def read_jsonl(path: Path) -> list[dict[str, Json]]:
             raise UserError(f"{path}, line {number}: a JSON {type(row).__name__}, not an object.")
         rows.append(row)
     return rows
+
+
+@contextlib.contextmanager
+def locked(folder: Path, option: str) -> Iterator[None]:
+    """Hold a folder, made where it is missing, for one writing process; freed when that process dies.
+
+    Raises ``UserError`` for a folder that cannot be written or is held; ``option`` names what chose it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}. Choose another {option} folder.") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise UserError(
+            f"{folder} is in use by another steerboard. Wait for it, or use another {option}."
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)

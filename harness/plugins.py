@@ -16,7 +16,7 @@ from types import CodeType, ModuleType
 from typing import get_args
 
 from harness.errors import UserError, unknown
-from harness.methods.base import MethodConfig, SteeringMethod, register
+from harness.methods.base import MethodConfig, SteeringMethod, check_name
 from harness.records import Setting
 
 Classes = dict[str, type[SteeringMethod]]
@@ -113,11 +113,6 @@ def outline(path: Path, where: str) -> dict[str, str | None]:
         for name in map(_registered_as, node.decorator_list)
         if name is not None
     }
-
-
-def check_name(name: str) -> None:
-    """Refuse a method name that could not be a folder's name or a word of a command."""
-    register(name)
 
 
 def in_words(error: BaseException) -> str:

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harness.errors import UserError, unknown
-from harness.methods.base import SteeringMethod
+from harness.methods.base import SteeringMethod, check_name
 from harness.methods.sweep import spread
-from harness.plugins import Classes, check_name, in_words, load_entry_point, load_file, outline, registered
+from harness.plugins import Classes, in_words, load_entry_point, load_file, outline, registered
 from harness.suite import MethodSpec, explain
 
 BUILT_IN = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.files import write_text
-from harness.plugins import check_name
+from harness.methods.base import check_name
 from harness.registry import SUBMISSIONS, load_registry
 
 _LONGEST_NAME = 60

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +11,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError
 from harness.files import (
+    locked,
     read_json,
     read_json_gz,
     read_jsonl,
@@ -63,27 +61,9 @@ class Run:
         """Write the manifest."""
         write_json(self.manifest_path, manifest.to_json())
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for one writing process; freed by the system when the process dies."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self.path}: {error.strerror}. Choose another --run folder."
-            ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise UserError(
-                f"{self.path} is in use by another steerboard. Wait for it, or use another --run."
-            ) from None
-        try:
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.path, "--run")
 
     def cell(self, cell_id: str) -> Path:
         """Return the folder of a cell."""

@@ -10,7 +10,6 @@ from harness.cells import Cell
 from harness.conformance.bench import Fit
 from harness.conformance.text import with_other_held_out_text
 from harness.conformance.trial import Check, Failed, Skipped, Trial
-from harness.run.fitting import steers
 from harness.steering.interventions import Intervention, Steering, load_steering
 
 _SLOW = 30.0  # seconds of one fit on the pocket model; a real model is a thousand times its size
@@ -40,7 +39,7 @@ _HEADER = {
 def fit(trial: Trial) -> str:
     """Every supported language of a task, and one of another task, gives a steering that fits the model."""
     method, groups = trial.configured(), trial.groups()
-    if not steers(method):
+    if not method.steers:
         return "the method steers nothing: it has no fit of its own"
     fitter, problems = trial.bench.fitter(), []
     trial.fitter = fitter

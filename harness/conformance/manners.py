@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from harness.conformance.trial import Check, Failed, Trial
 
+_SEEN = {  # check: what the watch calls it, what that is, what to do instead, what is said of none
+    "files": ("written", "wrote", "Results go into the steering alone.", "nothing written"),
+    "silence": ("printed", "printed", "Say what goes on with ctx.progress('...').", "nothing printed"),
+    "network": ("connected", "asked for", "Ship what it needs in its package or folder.", "no connection"),
+}
 
-def files(trial: Trial) -> str:
-    """No file was written, renamed or deleted."""
+
+def unseen(name: str, trial: Trial) -> str:
+    """The watch saw no file written, renamed or deleted; nothing printed; no connection opened."""
+    what, verb, advice, none = _SEEN[name]
     trial.configured()
-    written = trial.bench.watch.written
-    if written:
-        raise Failed(f"the method wrote {written[0]!r:.80}. Results go into the steering alone.")
-    return "nothing written"
+    seen: list[str] = getattr(trial.bench.watch, what)
+    if seen:
+        raise Failed(f"the method {verb} {seen[0]!r:.80}. {advice}")
+    return none
 
 
-def silence(trial: Trial) -> str:
-    """Nothing was printed."""
-    trial.configured()
-    printed = trial.bench.watch.printed
-    if printed:
-        raise Failed(f"the method printed {printed[0]!r:.60}. Say what goes on with ctx.progress('...').")
-    return "nothing printed"
-
-
-def network(trial: Trial) -> str:
-    """No connection was opened."""
-    trial.configured()
-    connected = trial.bench.watch.connected
-    if connected:
-        raise Failed(
-            f"the method asked for {connected[0]!r:.60}. Ship what it needs in its package or folder."
-        )
-    return "no connection"
-
-
-CHECKS = (Check("files", files), Check("silence", silence), Check("network", network))
+CHECKS = tuple(Check(name, partial(unseen, name)) for name in _SEEN)

@@ -9,7 +9,6 @@ from harness.conformance.bench import Fit
 from harness.conformance.trial import Check, Failed, Skipped, Trial
 from harness.methods.base import SteeringMethod
 from harness.methods.controls import Control
-from harness.run.fitting import steers
 from harness.steering.interventions import Steering
 
 _BATCHES = (16, 3, 1)
@@ -37,7 +36,7 @@ def batches(trial: Trial) -> str:
 
 def strength_zero(trial: Trial) -> str:
     """Where a method has a strength, 0 gives the unsteered texts."""
-    if not steers(trial.configured()):
+    if not trial.configured().steers:
         raise Skipped("the method steers nothing")
     name, zero = _at_zero(trial)
     count = 0

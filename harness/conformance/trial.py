@@ -11,7 +11,6 @@ from harness.conformance.bench import Bench, Fit
 from harness.conformance.fitting import WatchedFitter
 from harness.methods.base import Prompt, PromptContext, SteeringMethod
 from harness.registry import Registry
-from harness.run.fitting import steers
 from harness.steering.interventions import Steering
 
 Verdict = Literal["ok", "FAILED", "skipped"]
@@ -75,7 +74,7 @@ class Trial:
     def steering(self) -> list[Fit]:
         """Return the sound fits of the main task; ``Skipped`` where the method has none."""
         cells = self.cells()
-        if not steers(self.configured()):
+        if not self.configured().steers:
             raise Skipped("the method steers nothing")
         good = [fit for fit in self.fits if fit.steering and fit.cell.key.task == cells[0].key.task]
         if not good:
@@ -91,7 +90,7 @@ class Trial:
 
     def steered(self, cell: Cell) -> Steering:
         """Return the steering of a cell: none for a method without a fit."""
-        if not steers(self.configured()):
+        if not self.configured().steers:
             return Steering()
         for fit in self.steering():
             if fit.steering and fit.cell.key.language == cell.key.language:

@@ -130,6 +130,11 @@ class SteeringMethod:
         config = self.config.model_dump(mode="json")
         return MethodIdentity(name=self.name, version=self.version, config=config)
 
+    @property
+    def steers(self) -> bool:
+        """Whether the method has a fit of its own."""
+        return type(self).fit is not SteeringMethod.fit
+
     def supports(self, ctx: CellContext) -> Skip | None:
         """Return why the method cannot do this cell, or None."""
         return None
@@ -157,15 +162,20 @@ class Reference(SteeringMethod):
 Method = TypeVar("Method", bound=type[SteeringMethod])
 
 
+def check_name(name: str) -> None:
+    """Refuse a method name that could not be a folder's name or a word of a command."""
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+        raise UserError(f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.' only.")
+    if not name[0].isalnum():
+        raise UserError(f"method name {name!r}: start with a letter or a digit.")
+
+
 def register(name: str) -> Callable[[Method], Method]:
     """Name a method class, so that the registry finds it in its module.
 
     Raises ``UserError`` for a class that is no ``SteeringMethod`` or a name that is no slug.
     """
-    if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
-        raise UserError(f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.' only.")
-    if not name[0].isalnum():
-        raise UserError(f"method name {name!r}: start with a letter or a digit.")
+    check_name(name)
 
     def mark(cls: Method) -> Method:
         if not (isinstance(cls, type) and issubclass(cls, SteeringMethod)):

@@ -47,7 +47,7 @@ class Control(SteeringMethod):
         if len(found) != 1:
             raise UserError(f"control {self.name!r}: give single options of {self.config.of!r}, not a sweep.")
         (self.target,) = found
-        if isinstance(self.target, Control) or type(self.target).fit is SteeringMethod.fit:
+        if isinstance(self.target, Control) or not self.target.steers:
             raise UserError(
                 f"control {self.name!r}: {self.config.of!r} steers nothing of its own. "
                 "Name a method that does, such as language."

@@ -42,7 +42,7 @@ class Fitter:
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         """Return the steering of a cell and the name of its file, None where it steers nothing."""
-        if not steers(method):
+        if not method.steers:
             return None, Steering()
         name = steering_id(cell.key)
         if name not in self._steering:
@@ -162,11 +162,6 @@ class Fitter:
                 _save(path, run())
             self._read[name] = _load(path)
         return self._read[name]
-
-
-def steers(method: SteeringMethod) -> bool:
-    """Say whether a method has a fit of its own."""
-    return type(method).fit is not SteeringMethod.fit
 
 
 def _save(path: Path, fields: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from harness.errors import UserError, unknown
 from harness.files import canonical_json
 from harness.methods.base import Reference, SteeringMethod
 from harness.methods.controls import Control
-from harness.records import CellStatus, Selection, Setting, SurfacePoint, Tuned, TunedMethod
+from harness.records import CellStatus, Selection, SurfacePoint, Tuned, TunedMethod
 from harness.registry import Registry, pick_methods
 from harness.run.options import Prepared
 from harness.scoring.metrics import LANGUAGE_FIDELITY, macro_f1
@@ -28,7 +28,7 @@ RULE = (
     f"highest mean macro-F1 ({CLASSIFIER}) on the validation split among configurations whose valid share "
     f"is at least {GATE} x that of the unsteered texts; one configuration per method, over all its cells"
 )
-_BASELINES: dict[Setting, str] = {"zero-shot": "zero-shot", "few-shot": "few-shot"}
+_UNSTEERED = ("zero-shot", "few-shot")  # methods, each named as the setting that it runs in
 _ROUNDING = 1e-9  # 0.9 x 0.1 is a little more than 0.09
 
 
@@ -63,7 +63,7 @@ def tuning_suite(
     seed = next(s for s in range(len(suite.seeds) + 1) if s not in suite.seeds)
     changes = {
         "name": f"{suite.name}-tuning",
-        "methods": [*_BASELINES.values(), *sweeps],
+        "methods": [*_UNSTEERED, *sweeps],
         "seeds": [seed],
         "classifiers": [CLASSIFIER],
         "scored_split": "validation",
@@ -176,7 +176,7 @@ class _Cells:
         self._baselines = {
             (cell.key.setting, cell.key.task, cell.key.language): cell.id
             for cell in prepared.cells
-            if cell.key.method.name == _BASELINES.get(cell.key.setting)
+            if cell.key.method.name in _UNSTEERED
         }
         self._values: dict[str, tuple[float | None, float]] = {}
 
