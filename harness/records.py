@@ -13,7 +13,9 @@ Setting = Literal["zero-shot", "few-shot", "none"]
 """How the model is prompted; ``none`` for references, which prompt no model."""
 
 State = Literal["ok", "skipped", "method_error", "infra_error"]
-Direction = Literal["up", "down"]
+Direction = Literal["up", "down", "none"]
+"""Whether a higher or a lower value is better; ``none`` for what only describes, such as length."""
+
 FinishReason = Literal["stop", "length", "reference"]
 
 
@@ -121,7 +123,12 @@ class CellStatus(Versioned):
 
 
 class Score(Record):
-    """One metric of one cell. ``value`` is None, with the reason in ``note``, if not computable."""
+    """One metric of one cell. ``value`` is None, with the reason in ``note``, if not computable.
+
+    ``interval``: 95 % interval of ``value`` over draws of texts, by subsampling without replacement.
+    ``human``: the metric on human train text of the same task, language, seed and number, by the same
+    budget. ``by_seed``: classifier seed -> value. ``detail``: further figures, such as quantiles.
+    """
 
     metric: str
     value: float | None
@@ -129,15 +136,22 @@ class Score(Record):
     unit: str
     signature: str
     note: str = ""
+    interval: tuple[float, float] | None = None
+    human: float | None = None
     by_seed: dict[str, float] = {}
+    detail: dict[str, float] = {}
 
 
 class CellScores(Versioned):
-    """All scores of a cell, and the hashes that say of which texts and by which protocol."""
+    """All scores of a cell, and the hashes that say of which texts and by which protocol.
+
+    ``parts``: name of a part of the scoring -> its signature; a part whose signature changed is scored anew.
+    """
 
     cell_id: str
     generations_sha256: str
     protocol: str
+    parts: dict[str, str] = {}
     scores: list[Score]
 
 

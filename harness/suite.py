@@ -77,17 +77,22 @@ class ClassifierProtocol(Part):
     max_tokens: int = Field(gt=0)
 
 
-class DistinctSettings(Part):
-    """Fixed number of bigrams per subsample, and how many subsamples are averaged."""
+class Budgets(Part):
+    """Fixed budgets of the diversity metrics, so that neither number nor length of texts decides.
 
-    budget: int = Field(gt=0)
-    subsamples: int = Field(gt=0)
+    ``texts``: texts of one subsample; ``subsamples``: how many are averaged; ``window``: characters that
+    count of every text (shorter texts do not count at all); ``ngrams``: n-grams of distinct-n;
+    ``references``: other texts that a text is compared with; ``panel``: texts that are compared at most;
+    ``characters``: text that is compressed.
+    """
 
-
-class ChrfSettings(Part):
-    """Fixed number of reference texts per scored text."""
-
+    texts: int = Field(gt=1)
+    subsamples: int = Field(gt=1)
+    window: int = Field(gt=0)
+    ngrams: int = Field(gt=0)
     references: int = Field(gt=0)
+    panel: int = Field(gt=1)
+    characters: int = Field(gt=0)
 
 
 class FidelitySettings(Part):
@@ -97,11 +102,11 @@ class FidelitySettings(Part):
 
 
 class Metrics(Part):
-    """Settings of the metrics that need any."""
+    """Settings of the metrics. ``embeddings``: what Vendi score and pairwise distance read."""
 
-    distinct_2: DistinctSettings
-    self_chrf: ChrfSettings
+    budgets: Budgets
     language_fidelity: FidelitySettings
+    embeddings: list[str] = ["tfidf"]
 
 
 class Task(Part):

@@ -1,21 +1,33 @@
-"""The metrics by name: title, direction, unit, definition. Adding a column of the board starts here."""
+"""The metrics by name: title, direction, unit, definition. Adding a column of the board starts here.
+
+A name is ``BASE[.valid][/OF]``: ``.valid`` for the metric on valid text alone, ``OF`` for the classifier,
+embedding or corpus that it is measured with, such as ``macro_f1.valid/tfidf``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from harness.records import Direction, Score
+
+Group = Literal["downstream", "diversity", "validity", "leakage", "other"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a reader must know of a score. ``direction``: whether up or down is better."""
+    """What a reader must know of a score. ``direction``: whether up or down is better.
+
+    ``primary`` marks what is fit for every script and comes first in its group.
+    """
 
     name: str
     title: str
     direction: Direction
     unit: str
     definition: str
+    group: Group = "other"
+    primary: bool = False
 
     def score(self, value: float | None, signature: str, note: str = "", **fields: object) -> Score:
         """Return a score of this metric."""
@@ -24,49 +36,284 @@ class Metric:
             {"metric": self.name, "direction": self.direction, "unit": self.unit, **body}
         )
 
+    def of(self, provider: str) -> Metric:
+        """Return this metric as measured with a classifier, an embedding or a corpus."""
+        return replace(self, name=f"{self.name}/{provider}", title=f"{self.title} ({provider})")
 
-DISTINCT_2 = Metric(
-    "distinct_2",
-    "distinct-2",
-    "up",
-    "share, 0 to 1",
-    "Share of different word pairs among a fixed number of word pairs, within texts, averaged over "
-    "subsamples (Li et al. 2016, at a fixed budget).",
+    @property
+    def valid(self) -> Metric:
+        """This metric on valid text alone."""
+        base, slash, provider = self.name.partition("/")
+        return replace(
+            self,
+            name=f"{base}.valid{slash}{provider}",
+            title=f"{self.title}, valid text",
+            definition=f"{self.definition} Of valid texts alone.",
+            primary=False,
+        )
+
+
+SHARE = "share, 0 to 1"
+PERCENT = "0 to 100"
+
+# Diversity: at fixed budgets, comparable within one language
+
+DISTINCT_1, DISTINCT_2, DISTINCT_3 = (
+    Metric(
+        f"distinct_{n}",
+        f"distinct-{n}",
+        "up",
+        SHARE,
+        f"Share of different {words} among a fixed number of them, within texts, averaged over subsamples "
+        "(Li et al. 2016, at a fixed budget).",
+        "diversity",
+    )
+    for n, words in ((1, "words"), (2, "word pairs"), (3, "word triples"))
 )
 SELF_CHRF = Metric(
     "self_chrf",
     "self-chrF",
     "down",
-    "chrF, 0 to 100",
-    "chrF of every text against a fixed number of other texts of the cell (best match), averaged.",
+    f"chrF, {PERCENT}",
+    "chrF of the first characters of every text against those of a fixed number of other texts of the cell "
+    "(best match), averaged (Popović 2015, as sacrebleu has it).",
+    "diversity",
+    primary=True,
+)
+SELF_BLEU = Metric(
+    "self_bleu",
+    "self-BLEU",
+    "down",
+    f"BLEU, {PERCENT}",
+    "BLEU of the first characters of every text against those of a fixed number of other texts of the cell, "
+    "averaged (Zhu et al. 2018, as sacrebleu has it).",
+    "diversity",
+)
+COMPRESSION = Metric(
+    "compression_ratio",
+    "compression",
+    "down",
+    "ratio, above 0",
+    "Size of a fixed number of characters, one byte each, over their size after deflate: the more "
+    "repetition, the higher.",
+    "diversity",
+    primary=True,
+)
+SELF_REPETITION = Metric(
+    "self_repetition",
+    "self-repetition",
+    "down",
+    "log, from 0",
+    "Mean log(1 + number of other texts, of a fixed number, that share a run of four words) "
+    "(Salkar et al. 2022).",
+    "diversity",
+)
+NEAR_DUPLICATES = Metric(
+    "near_duplicates",
+    "near-duplicates",
+    "down",
+    SHARE,
+    "Share of texts with another text of the cell that has at least 0.8 of their character 5-grams in "
+    "common (Jaccard; found by MinHash, Broder 1997).",
+    "diversity",
+)
+VENDI = Metric(
+    "vendi",
+    "Vendi",
+    "up",
+    "texts, from 1",
+    "Effective number of different texts among a fixed number: exp of the Shannon entropy of the "
+    "eigenvalues of the matrix of cosines (Friedman and Dieng 2023, q = 1).",
+    "diversity",
+    primary=True,
+)
+VENDI_RARE, VENDI_COMMON, VENDI_MODE = (
+    replace(
+        VENDI,
+        name=f"vendi_q{name}",
+        title=f"Vendi q={title}",
+        definition=f"As Vendi, of order {title} (Pasarkar and Dieng 2024): {what}.",
+        primary=False,
+    )
+    for name, title, what in (
+        ("05", "0.5", "rare texts weigh more"),
+        ("2", "2", "common texts weigh more"),
+        ("inf", "∞", "only the largest group of alike texts counts"),
+    )
+)
+PAIRWISE = Metric(
+    "pairwise_distance",
+    "pairwise distance",
+    "up",
+    "cosine distance, 0 to 2",
+    "Mean cosine distance of two different texts of the cell.",
+    "diversity",
+    primary=True,
+)
+LENGTH = Metric(
+    "length",
+    "length",
+    "none",
+    "characters",
+    "Mean number of characters of a text; no better and no worse, but what other metrics must not hang on.",
+    "diversity",
+)
+
+# Validity: is it what was asked for
+
+VALID_SHARE = Metric(
+    "valid_share",
+    "valid",
+    "up",
+    SHARE,
+    "Share of texts that pass every check: mostly in the asked language and script, no loop, no echo of "
+    "the prompt, not empty, not gibberish, no refusal and no preamble.",
+    "validity",
+    primary=True,
 )
 LANGUAGE_FIDELITY = Metric(
     "language_fidelity",
     "language",
     "up",
-    "share, 0 to 1",
-    "Share of texts that a character n-gram classifier, trained on the parallel text of all the "
-    "suite's languages, takes for the asked language.",
+    SHARE,
+    "Share of characters that stand in sentences of the asked language, by a character n-gram classifier "
+    "trained on the parallel text of all the suite's languages.",
+    "validity",
+    primary=True,
 )
+LANGUAGE_SENTENCES = replace(
+    LANGUAGE_FIDELITY,
+    name="language_sentences",
+    title="sentences in the language",
+    definition="Share of sentences in the asked language, identified as for language fidelity.",
+    primary=False,
+)
+LABEL_FIDELITY = Metric(
+    "label_fidelity",
+    "label",
+    "up",
+    SHARE,
+    "Share of texts that a classifier trained on human train text (other folds of it, where it holds the "
+    "text itself) gives the label that was asked for.",
+    "validity",
+    primary=True,
+)
+SCRIPT_SHARE = Metric(
+    "script_share",
+    "script",
+    "up",
+    SHARE,
+    "Share of letters in the script of the asked language.",
+    "validity",
+)
+DEGENERATE = Metric(
+    "degenerate",
+    "degenerate",
+    "down",
+    SHARE,
+    "Share of texts that are empty, run in a loop, repeat the prompt or hold no words of the language.",
+    "validity",
+)
+REFUSALS = Metric(
+    "refusals",
+    "refusals",
+    "down",
+    SHARE,
+    "Share of texts that refuse or begin by talking to the user, as far as patterns find it.",
+    "validity",
+)
+
+# Leakage and anchoring, each for several corpora
+
+COPIED = Metric(
+    "copied",
+    "copied",
+    "down",
+    SHARE,
+    "Share of texts that copy a text of the corpus, whole or in a long piece.",
+    "leakage",
+    primary=True,
+)
+OVERLAP = Metric(
+    "overlap",
+    "overlap",
+    "none",
+    SHARE,
+    "Mean share of a text's character n-grams that stand in the corpus.",
+    "leakage",
+)
+
+# Downstream, each for several classifiers
+
+MACRO_F1 = Metric(
+    "macro_f1",
+    "macro-F1",
+    "up",
+    "F1, 0 to 1",
+    "Macro-F1 of the classifier, trained on the texts of the cell, on human text of the suite's scored split "
+    "(test), over the task's fixed list of labels.",
+    "downstream",
+    primary=True,
+)
+ACCURACY = Metric(
+    "accuracy",
+    "accuracy",
+    "up",
+    SHARE,
+    "Share of human texts of the scored split whose label the classifier finds.",
+    "downstream",
+)
+CALIBRATION_ERROR = Metric(
+    "calibration_error",
+    "calibration error",
+    "down",
+    SHARE,
+    "Expected calibration error of the classifier: mean gap between confidence and accuracy over ten bins "
+    "of equal size (Guo et al. 2017; Nguyen and O'Connor 2015).",
+    "downstream",
+)
+BRIER = Metric(
+    "brier",
+    "Brier score",
+    "down",
+    "0 to 2",
+    "Mean squared distance of the classifier's probabilities from the truth, summed over labels "
+    "(Brier 1950).",
+    "downstream",
+)
+
+METRICS: dict[str, Metric] = {
+    known.name: known
+    for known in (
+        *(MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER),
+        *(SELF_CHRF, VENDI, PAIRWISE, COMPRESSION),
+        *(DISTINCT_1, DISTINCT_2, DISTINCT_3, SELF_BLEU, SELF_REPETITION, NEAR_DUPLICATES),
+        *(VENDI_RARE, VENDI_COMMON, VENDI_MODE, LENGTH),
+        *(VALID_SHARE, LANGUAGE_FIDELITY, LANGUAGE_SENTENCES, LABEL_FIDELITY, SCRIPT_SHARE),
+        *(DEGENERATE, REFUSALS, COPIED, OVERLAP),
+    )
+}
+"""Every metric without its suffixes, in the order of the board."""
 
 
 def macro_f1(classifier: str) -> Metric:
     """Return the downstream metric of one classifier, such as ``tfidf`` or ``hf:devenc``."""
-    return Metric(
-        f"macro_f1/{classifier}",
-        f"macro-F1 ({classifier})",
-        "up",
-        "F1, 0 to 1",
-        f"Macro-F1 of the classifier {classifier}, trained on the texts of the cell, on human text of the "
-        "suite's scored split (test), over the task's fixed list of labels.",
-    )
+    return MACRO_F1.of(classifier)
 
 
 def metric(name: str) -> Metric:
     """Return the metric with this name; an unlisted one (of a newer program) shows as it is."""
-    if name.startswith("macro_f1/"):
-        return macro_f1(name.removeprefix("macro_f1/"))
-    for known in (DISTINCT_2, SELF_CHRF, LANGUAGE_FIDELITY):
-        if known.name == name:
-            return known
-    return Metric(name, name, "up", "", "")
+    head, slash, provider = name.partition("/")
+    base, dot, variant = head.partition(".")
+    found = METRICS.get(base)
+    if found is None or (dot and variant != "valid"):
+        return Metric(name, name, "none", "", "")
+    found = found.of(provider) if slash else found
+    return found.valid if dot else found
+
+
+def order(name: str) -> tuple[int, str]:
+    """Return the key that sorts names of metrics as the board shows them."""
+    base = name.partition("/")[0].partition(".")[0]
+    listed = list(METRICS)
+    return (listed.index(base) if base in METRICS else len(listed), name)
