@@ -7,16 +7,14 @@ import shutil
 
 import pytest
 from helpers import MINI, generations, toy_encoder
-from sacrebleu.metrics import CHRF
 
 from harness.data import LocalData
 from harness.errors import UserError
 from harness.scoring.classifiers import Human, TfidfClassifier, open_classifier
-from harness.scoring.diversity import distinct_2, self_chrf, words
 from harness.scoring.downstream import downstream, training_rows
 from harness.scoring.metrics import metric
 from harness.scoring.validity import LanguageIdentifier
-from harness.suite import ChrfSettings, ClassifierProtocol, DistinctSettings, load_suite
+from harness.suite import ClassifierProtocol, load_suite
 
 PROTOCOL = ClassifierProtocol(
     seeds=[1, 2, 3],
@@ -27,123 +25,6 @@ PROTOCOL = ClassifierProtocol(
     patience=10,
     max_tokens=512,
 )
-
-
-def distinct(texts: list[str], budget: int, subsamples: int = 3):
-    return distinct_2(texts, DistinctSettings(budget=budget, subsamples=subsamples))
-
-
-# distinct-2
-
-
-def test_distinct_2_is_the_share_of_different_pairs():
-    assert distinct(["a b a b"], 3).value == pytest.approx(2 / 3)  # ab ba ab
-
-
-def test_distinct_2_counts_punctuation_and_case():
-    assert distinct(["Ja, ja."], 3).value == 1.0  # "Ja ,"  ", ja"  "ja ."
-    assert words("Ja, ja.") == ["Ja", ",", "ja", "."]
-
-
-def test_distinct_2_reads_amharic_words():
-    text = "ሰላም ለዓለም። ሰላም ለዓለም።"
-    assert words(text) == ["ሰላም", "ለዓለም", "።", "ሰላም", "ለዓለም", "።"]
-    assert distinct([text], 5).value == pytest.approx(3 / 5)  # of five pairs two come twice
-
-
-def test_distinct_2_reads_hebrew_words_with_and_without_points():
-    assert words("שָׁלוֹם עוֹלָם") == ["שלום", "עולם"]
-    assert distinct(["שָׁלוֹם עולם שלום עולם"], 3).value == pytest.approx(2 / 3)
-
-
-def test_distinct_2_does_not_see_how_an_accent_is_stored():
-    assert distinct(["caf\u00e9 a cafe\u0301 a"], 3).value == pytest.approx(2 / 3)
-
-
-def test_pairs_do_not_cross_from_one_text_to_the_next():
-    assert distinct(["a b", "c d"], 2).value == 1.0
-    assert distinct(["a b", "c d"], 3).value is None  # there would be three if "b c" counted
-    assert distinct(["a", "b", "c"], 1).value is None
-
-
-def test_too_few_pairs_give_no_value_and_say_why():
-    score = distinct(["a b c"], 5)
-    assert score.value is None
-    assert score.note == "only 2 of the 5 word pairs of the budget"
-
-
-def test_the_budget_bounds_the_pairs_that_are_looked_at():
-    assert distinct(["a b c d e"], 1).value == 1.0
-    assert distinct(["a b a b a b a b"], 4).value == pytest.approx(2 / 4)
-
-
-def test_distinct_2_is_the_same_at_every_call():
-    texts = [f"w{i} w{i % 3} w{i % 5}" for i in range(30)]
-    assert distinct(texts, 20, 4) == distinct(texts, 20, 4)
-
-
-def test_constant_text_has_the_lowest_distinct_2_there_is():
-    assert distinct(["a b c d"] * 10, 30).value == pytest.approx(3 / 30)
-
-
-def test_distinct_2_says_how_it_was_computed():
-    assert distinct(["a b"], 1).signature == (
-        "distinct-2|budget:1|subsamples:3|tok:unicode-words|norm:NFC|case:mixed|seed:0|version:1"
-    )
-
-
-# self-chrF
-
-
-def chrf(texts: list[str], references: int):
-    return self_chrf(texts, ChrfSettings(references=references))
-
-
-def test_identical_texts_have_a_self_chrf_of_100():
-    assert chrf(["ሰላም ለዓለም"] * 4, 3).value == pytest.approx(100)
-
-
-def test_texts_without_a_common_letter_have_a_self_chrf_of_0():
-    assert chrf(["ab", "cd", "ef"], 2).value == 0
-
-
-def test_self_chrf_is_what_sacrebleu_says_of_each_text_against_the_others():
-    texts = ["Das Essen war gut.", "Das Essen war kalt.", "Wir kommen wieder."]
-    by_hand = [
-        CHRF().sentence_score(text, [other for other in texts if other is not text]).score for text in texts
-    ]
-    assert chrf(texts, 2).value == pytest.approx(sum(by_hand) / 3)
-
-
-def test_self_chrf_compares_with_as_many_texts_as_the_suite_says(monkeypatch):
-    seen = []
-    original = CHRF.sentence_score
-
-    def watched(self, text, references):
-        seen.append((text, list(references)))
-        return original(self, text, references)
-
-    monkeypatch.setattr(CHRF, "sentence_score", watched)
-    texts = [f"text {i}" for i in range(6)]
-    chrf(texts, 4)
-    assert [text for text, _ in seen] == texts
-    assert all(len(set(others)) == 4 and text not in others for text, others in seen)
-
-
-def test_too_few_texts_give_no_self_chrf_and_say_why():
-    score = chrf(["a", "b"], 2)
-    assert (score.value, score.note) == (None, "only 2 texts for 2 references")
-
-
-def test_a_lower_self_chrf_is_better():
-    assert chrf(["a", "b"], 1).direction == "down"
-
-
-def test_self_chrf_carries_the_signature_of_sacrebleu():
-    measure = CHRF()
-    measure.sentence_score("a", ["b"])
-    signature = chrf(["a", "b"], 1).signature
-    assert signature == f"self-chrF|references:1|seed:0|version:1|{measure.get_signature().format()}"
 
 
 # Language
