@@ -52,6 +52,7 @@ LIGHT = [
 ENGINE = (
     "harness.generation.",
     "harness.steering.",
+    "harness.scoring.encoders",
     "harness.scoring.finetuning",
     "harness.backtranslation.translators",
 )
