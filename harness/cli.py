@@ -18,6 +18,8 @@ from harness.commands.options import (
     Device,
     DeviceMap,
     Dtype,
+    Embeddings,
+    Identifiers,
     Languages,
     Limit,
     ModelName,
@@ -87,6 +89,8 @@ def run(
     seeds: Annotated[str | None, typer.Option(help="Only these generation seeds, such as 1,2.")] = None,
     limit: Limit = None,
     classifier: Classifiers = None,
+    embedding: Embeddings = None,
+    language_id: Identifiers = None,
     plugin: Plugins = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -118,6 +122,8 @@ def run(
         seeds=numbers(seeds, "--seeds"),
         limit=limit,
         classifiers=classifier,
+        embeddings=embedding,
+        identifiers=language_id,
         plugins=plugin or [],
         device=device,
         dtype=dtype,
@@ -135,14 +141,21 @@ def run(
 def score(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     classifier: Classifiers = None,
+    embedding: Embeddings = None,
+    language_id: Identifiers = None,
     data: Data = None,
     contrast: ContrastText = None,
 ) -> None:
-    """Score the texts of a run that have no score yet; with --classifier, by further classifiers."""
+    """Score the texts of a run that have no score yet; also by further classifiers, embeddings, identifiers.
+
+    What is scored stays. Example:
+
+        steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
+    """
     from harness.run.options import reopen
     from harness.run.scoring import Scorer
 
-    prepared = reopen(run_folder, classifier, data, contrast)
+    prepared = reopen(run_folder, classifier, data, contrast, embedding, language_id)
     with prepared.run.lock():
         scored = Scorer(prepared, console()).run()
     typer.echo(f"{scored} cells scored")

@@ -142,16 +142,20 @@ class Score(Record):
     detail: dict[str, float] = {}
 
 
-class CellScores(Versioned):
-    """All scores of a cell, and the hashes that say of which texts and by which protocol.
+class PartRecord(Record):
+    """Which metrics a part of the scoring gave, and by which recipe; another recipe is scored anew."""
 
-    ``parts``: name of a part of the scoring -> its signature; a part whose signature changed is scored anew.
-    """
+    signature: str
+    metrics: list[str]
+
+
+class CellScores(Versioned):
+    """All scores of a cell by the parts of the scoring, and the hashes that say of which texts and data."""
 
     cell_id: str
     generations_sha256: str
     protocol: str
-    parts: dict[str, str] = {}
+    parts: dict[str, PartRecord] = {}
     scores: list[Score]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ from harness.steering.interventions import Steering, load_steering, save_steerin
 from harness.suite import explain
 
 File = TypeVar("File", bound=Versioned)
+
+CLASSIFIER = "classifier/"
+"""How the names of those parts of the scoring begin that train a classifier."""
 
 
 class Run:
@@ -110,15 +114,22 @@ class Run:
         path = self.cell(cell_id) / "scores.json"
         return _read(path, CellScores) if path.is_file() else None
 
-    def write_scores(self, scores: CellScores, predictions: dict[str, Any]) -> None:
-        """Write per-example predictions (compressed), then the scores."""
+    def write_scores(self, scores: CellScores, kept: Mapping[str, Any]) -> None:
+        """Write what the parts keep (compressed; classifiers apart, by far the largest), then the scores."""
         folder = self.cell(scores.cell_id)
+        predictions = {name: found for name, found in kept.items() if name.startswith(CLASSIFIER)}
         write_json_gz(folder / "predictions.json.gz", predictions)
+        others = {name: found for name, found in kept.items() if name not in predictions}
+        write_json_gz(folder / "audit.json.gz", others)
         write_json(folder / "scores.json", scores.to_json())
 
     def predictions(self, cell_id: str) -> dict[str, Any]:
-        """Return classifier -> classifier seed -> predicted label index per test text."""
+        """Return part ``classifier/NAME`` -> gold labels and predictions per classifier seed."""
         return read_json_gz(self.cell(cell_id) / "predictions.json.gz")
+
+    def audit(self, cell_id: str) -> dict[str, Any]:
+        """Return part of the scoring -> what it found out about every text, such as which are valid."""
+        return read_json_gz(self.cell(cell_id) / "audit.json.gz")
 
     def steering_path(self, steering_id: str) -> Path:
         """Where a fitted steering lies."""

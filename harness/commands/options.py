@@ -51,7 +51,21 @@ Classifiers = Annotated[
     list[str] | None,
     typer.Option(
         "--classifier",
-        help="tfidf, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
+        help="tfidf, frozen:PATH_OR_ID, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
+    ),
+]
+Embeddings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        help="What Vendi score and pairwise distance read: tfidf, or hf:PATH_OR_ID. Repeat for several.",
+    ),
+]
+Identifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--language-id",
+        help="A further language identifier beside the suite's: fasttext:PATH, such as GlotLID's model.",
     ),
 ]
 Plugins = Annotated[

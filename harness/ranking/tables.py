@@ -11,7 +11,7 @@ import pandas as pd
 from harness.cells import entry_id, entry_of
 from harness.files import canonical_json, digest
 from harness.records import Entry, Manifest, Score
-from harness.scoring.metrics import Metric, metric
+from harness.scoring.metrics import Metric, metric, order
 from harness.store import Run
 
 BASELINE = "zero-shot"
@@ -50,7 +50,7 @@ class Cellset:
     """Comparable results: runs of one suite hash and one selection. Only these share a table.
 
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
-    ``language``, ``seed``, ``metric``, ``value``.
+    ``language``, ``seed``, ``metric``, ``value``, ``human``.
     """
 
     manifest: Manifest
@@ -69,8 +69,7 @@ class Cellset:
     @property
     def metrics(self) -> list[Metric]:
         """The metrics that were measured, downstream ones first."""
-        names = sorted(set(self.scores["metric"]), key=lambda n: (not n.startswith("macro_f1"), n))
-        return [metric(name) for name in names]
+        return [metric(name) for name in sorted(set(self.scores["metric"]), key=order)]
 
     @property
     def headline(self) -> Metric | None:
@@ -86,11 +85,13 @@ class Cellset:
 class Value:
     """A mean over cells. ``spread``: standard deviation over the means of the generation seeds
     (n - 1), None with fewer than two; ``gain``: mean paired difference to the baseline, None for the
-    baseline itself; ``n`` of ``expected`` cells have a value."""
+    baseline itself; ``human``: mean of human text of the same cells, by the same budget; ``n`` of
+    ``expected`` cells have a value."""
 
     mean: float | None
     spread: float | None = None
     gain: float | None = None
+    human: float | None = None
     n: int = 0
     expected: int = 0
 
@@ -143,9 +144,9 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
             for score in scores.scores:
                 signatures.setdefault(score.metric, set()).add(score.signature)
                 lines.append(_line(place, score))
-    columns = ["entry", "task", "language", "seed", "metric", "value"]
-    frame = pd.DataFrame(lines, columns=columns)
-    frame = frame.drop_duplicates(columns[:-1], ignore_index=True)  # a reference of several runs counts once
+    columns = ["entry", "task", "language", "seed", "metric", "value", "human"]
+    frame = pd.DataFrame(lines, columns=columns).astype({"human": float})
+    frame = frame.drop_duplicates(columns[:-2], ignore_index=True)  # a reference of several runs counts once
     manifests = [run.manifest() for run in runs]
     manifest = manifests[0]  # suite, selection and data are the same in all of them
     names = _names(entries)
@@ -163,6 +164,7 @@ def _line(place: tuple[str, str, str, int], score: Score) -> dict[str, Any]:
         "seed": seed,
         "metric": score.metric,
         "value": score.value,
+        "human": score.human,
     }
 
 
@@ -266,7 +268,12 @@ def _values(lines: pd.DataFrame, keys: list[str]) -> dict[tuple[str, ...], Value
     """Return mean, spread and gain per group; a gain needs a baseline value beside every value."""
     groups = lines.groupby(keys)
     means = groups.agg(
-        n=("value", "size"), mean=("value", "mean"), gain=("gain", "mean"), pairs=("gain", "count")
+        n=("value", "size"),
+        mean=("value", "mean"),
+        gain=("gain", "mean"),
+        pairs=("gain", "count"),
+        human=("human", "mean"),
+        beside=("human", "count"),
     )
     seeds = lines.groupby([*keys, "seed"])["value"].mean().groupby(level=keys)
     means["spread"], means["seeds"] = seeds.std(ddof=1), seeds.size()
@@ -276,6 +283,7 @@ def _values(lines: pd.DataFrame, keys: list[str]) -> dict[tuple[str, ...], Value
             mean=float(line["mean"]),
             spread=float(line["spread"]) if line["seeds"] > 1 else None,
             gain=float(line["gain"]) if line["pairs"] == line["n"] else None,
+            human=float(line["human"]) if line["beside"] == line["n"] else None,
             n=int(line["n"]),
         )
     return found

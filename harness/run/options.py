@@ -21,8 +21,9 @@ from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod
 from harness.records import Entry, Manifest, ModelIdentity, Selection, Tuned
 from harness.registry import Registry, load_registry, parse_methods, pick_methods
+from harness.run.parts import open_parts
 from harness.run.tuned import check_tuned, read_tuned, with_tuned
-from harness.scoring.classifiers import Classifier, open_classifier
+from harness.scoring.parts import Part
 from harness.store import Run
 from harness.suite import MethodSpec, Suite, load_suite, restore_suite
 
@@ -44,6 +45,8 @@ class Options:
     seeds: list[int] | None = None
     limit: int | None = None
     classifiers: list[str] | None = None
+    embeddings: list[str] | None = None
+    identifiers: list[str] | None = None
     plugins: list[Path] = field(default_factory=list)
     device: str | None = None
     dtype: str | None = None
@@ -56,7 +59,8 @@ class Options:
 class Prepared:
     """A run that is ready to go: its folder, its text, its methods, its cells.
 
-    ``methods`` is keyed by the JSON of a method's identity, as it stands in a cell's key.
+    ``methods`` is keyed by the JSON of a method's identity, as it stands in a cell's key; ``parts`` are those
+    of the scoring.
     """
 
     run: Run
@@ -65,7 +69,7 @@ class Prepared:
     checkpoint: Checkpoint | None
     methods: dict[str, SteeringMethod]
     cells: list[Cell]
-    classifiers: list[Classifier]
+    parts: list[Part]
     model: ModelIdentity | None = None
     tuned: Tuned | None = None
 
@@ -105,8 +109,7 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
     elif model and checkpoint is None:
         checkpoint = resolve_checkpoint(model, options.revision)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
-    wanted = options.classifiers or suite.classifiers
-    classifiers = [open_classifier(spec, suite.classifier_protocol) for spec in wanted]
+    parts = open_parts(suite, corpus, options.classifiers, options.embeddings, options.identifiers)
     cells = plan(suite, selection, methods, identity, corpus)
     if not cells:
         raise UserError(
@@ -117,7 +120,7 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
     if tuned is not None:
         check_tuned(tuned, run.path, suite, identity, _data_hashes(cells))
     by_identity = {method.identity.model_dump_json(): method for method in methods}
-    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, classifiers, identity, tuned)
+    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, parts, identity, tuned)
 
 
 def manifest_of(prepared: Prepared, options: Options) -> Manifest:
@@ -135,12 +138,18 @@ def manifest_of(prepared: Prepared, options: Options) -> Manifest:
 
 
 def reopen(
-    path: Path, classifiers: list[str] | None, data: Path | None, contrast: Path | None = None
+    path: Path,
+    classifiers: list[str] | None,
+    data: Path | None,
+    contrast: Path | None = None,
+    embeddings: list[str] | None = None,
+    identifiers: list[str] | None = None,
 ) -> Prepared:
     """Return a finished or half-finished run for scoring, from its manifest alone.
 
-    ``data`` and ``contrast`` are the new places of folders that were moved. Raises ``UserError`` where
-    the folder holds no run or its data has moved or changed.
+    ``data`` and ``contrast`` are the new places of folders that were moved; the other lists are what to
+    score with, by default the suite's. Raises ``UserError`` where the folder holds no run or its data has
+    moved or changed.
     """
     run = Run(path)
     manifest = run.manifest()
@@ -155,14 +164,13 @@ def reopen(
             f"the data of {changed} in {corpus.source.description}{also} is not what the run was made "
             f"with. Give the right folder with {option}."
         )
-    specs = classifiers or suite.classifiers
-    opened = [open_classifier(spec, suite.classifier_protocol) for spec in specs]
+    parts = open_parts(suite, corpus, classifiers, embeddings, identifiers)
     cells = []
     for cell_id in run.cell_ids():
         status = run.status(cell_id)
         if status is not None:
             cells.append(Cell(status.cell))
-    return Prepared(run, suite, corpus, None, {}, cells, opened)
+    return Prepared(run, suite, corpus, None, {}, cells, parts)
 
 
 def _reopen_contrast(manifest: Manifest, moved: Path | None) -> ContrastFolder | None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell
-from harness.corpus import Corpus
 from harness.errors import UserError
 from harness.files import digest
-from harness.records import CellScores, Score
+from harness.records import CellScores, PartRecord, Score
 from harness.run.options import Prepared
+from harness.run.places import Places
 from harness.run.progress import track
-from harness.scoring.classifiers import Classifier, Human
-from harness.scoring.metrics import macro_f1
+from harness.scoring.parts import Part, Place, Sample, Scored
+from harness.scoring.validity import ValidityPart
 
-VERSION = 1
-"""Raised whenever a score's definition changes; older scores are then computed again."""
+VERSION = 2
+"""Raised whenever what a part is given changes; all scores are then computed again."""
+
+
+VALIDITY = "validity"
+"""The part that decides which texts are valid; the others depend on it."""
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:
@@ -31,12 +37,16 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
 
 @dataclass
 class Scorer:
-    """Scores the cells of a run; keeps the identifier and the human text of one task at hand."""
+    """Scores the cells of a run part by part; keeps what one task and language need at hand."""
 
     prepared: Prepared
     console: Console
-    _identifier: Any = None
-    _human: dict[tuple[str, str], Human] = field(default_factory=dict)
+    _places: Places = field(init=False)
+    _human: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
+    _protocols: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._places = Places(self.prepared.suite, self.prepared.corpus)
 
     def run(self) -> int:
         """Score every generated cell that lacks a score; return how many were scored."""
@@ -45,9 +55,10 @@ class Scorer:
             if self.prepared.run.finished(cell.id):
                 old = self._valid(cell)
                 missing = self._missing(old)
-                if old is None or missing:
-                    jobs.append((cell, old, missing))
-        jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language))
+                if missing:
+                    renewed = any(part.name == VALIDITY for part in missing)
+                    jobs.append((cell, None if renewed else old, missing))
+        jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language, job[0].key.seed))
         if jobs:
             # The matrices are small: more threads of BLAS only wait for one another.
             with _one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
@@ -57,10 +68,16 @@ class Scorer:
         return len(jobs)
 
     def _protocol(self, cell: Cell) -> str:
-        """Hash of what decides a cell's scores, the classifiers aside: these have signatures."""
-        data = self.prepared.corpus.scoring_fingerprint(cell.key.task, cell.key.language)
-        suite = self.prepared.suite
-        return digest([VERSION, suite.metrics.model_dump(), suite.scored_split, data], 16)
+        """Hash of what decides a cell's scores, the recipes of the parts aside."""
+        task, language = cell.key.task, cell.key.language
+        if (task, language) not in self._protocols:
+            data = self.prepared.corpus.scoring_fingerprint(task, language)
+            suite = self.prepared.suite
+            shown = [suite.scored_split, suite.few_shot.model_dump(), suite.task(task, language).prompts]
+            self._protocols[task, language] = digest(
+                [VERSION, suite.metrics.budgets.model_dump(), shown, data], 16
+            )
+        return self._protocols[task, language]
 
     def _valid(self, cell: Cell) -> CellScores | None:
         """Return the stored scores if they are of these texts, by this protocol, on this data."""
@@ -70,73 +87,76 @@ class Scorer:
         texts = self.prepared.run.generations_digest(cell.id)
         return scores if scores.generations_sha256 == texts else None
 
-    def _missing(self, old: CellScores | None) -> list[Classifier]:
-        """Return the classifiers that the stored scores lack, by name and recipe."""
-        have = {(score.metric, score.signature) for score in old.scores} if old else set()
-        return [
-            classifier
-            for classifier in self.prepared.classifiers
-            if (macro_f1(classifier.name).name, classifier.signature) not in have
-        ]
+    def _missing(self, old: CellScores | None) -> list[Part]:
+        """Return the parts that the stored scores lack, by name and recipe.
 
-    def _one(self, cell: Cell, old: CellScores | None, missing: list[Classifier]) -> None:
-        from harness.scoring.downstream import downstream
+        All of them where validity is among these: it decides which texts the others call valid.
+        """
+        have = {name: part.signature for name, part in old.parts.items()} if old else {}
+        parts = self.prepared.parts
+        missing = [part for part in parts if have.get(part.name) != part.signature]
+        return list(parts) if any(part.name == VALIDITY for part in missing) else missing
 
+    def _one(self, cell: Cell, old: CellScores | None, missing: Sequence[Part]) -> None:
         run, key = self.prepared.run, cell.key
-        generations = run.generations(cell.id)
-        human = self._human_text(key.task, key.language)
-        if len(generations) != key.texts_per_label * len(human.labels):
-            raise UserError(
-                f"{run.cell(cell.id)} holds {len(generations)} texts, not {key.texts_per_label} for each "
-                f"of {len(human.labels)} labels. Delete this folder and run the same command again."
+        place = self._places.place(key.task, key.language)
+        scores = list(old.scores) if old else []
+        parts = dict(old.parts) if old else {}
+        kept = {**run.audit(cell.id), **run.predictions(cell.id)} if old else {}
+        sample = self._sample(cell, place, kept.get(VALIDITY, {}).get("valid"))
+        for part in missing:
+            found = part.score(sample, place)
+            stale = {*(parts[part.name].metrics if part.name in parts else ())}
+            scores = [s for s in scores if s.metric not in stale] + self._beside(cell, part, found, place)
+            parts[part.name] = PartRecord(
+                signature=part.signature, metrics=[score.metric for score in found.scores]
             )
-        scores = list(old.scores) if old else self._text_scores(cell)
-        predictions = run.predictions(cell.id) if old else {}
-        for classifier in missing:
-            score, found = downstream(generations, human, classifier)
-            scores = [s for s in scores if s.metric != score.metric] + [score]
-            predictions[classifier.name] = found
+            kept.pop(part.name, None)
+            kept |= {part.name: found.kept} if found.kept else {}
         record = CellScores(
             cell_id=cell.id,
             generations_sha256=run.generations_digest(cell.id),
             protocol=self._protocol(cell),
+            parts=parts,
             scores=scores,
         )
-        run.write_scores(record, predictions)
+        run.write_scores(record, kept)
 
-    def _text_scores(self, cell: Cell) -> list[Score]:
-        """Return the scores that need no classifier of labels."""
-        from harness.scoring.diversity import distinct_2, self_chrf
-
-        texts = [row.text for row in self.prepared.run.generations(cell.id)]
-        settings = self.prepared.suite.metrics
-        return [
-            distinct_2(texts, settings.distinct_2),
-            self_chrf(texts, settings.self_chrf),
-            self._languages().fidelity(texts, cell.key.language),
-        ]
-
-    def _languages(self) -> Any:
-        if self._identifier is None:
-            from harness.scoring.validity import LanguageIdentifier
-
-            corpus: Corpus = self.prepared.corpus
-            size = self.prepared.suite.metrics.language_fidelity.texts_per_language
-            self._identifier = LanguageIdentifier(
-                {
-                    code: [sentence.text for sentence in corpus.parallel(code)[:size]]
-                    for code in corpus.vector_languages
-                }
+    def _sample(self, cell: Cell, place: Place, valid: list[bool] | None) -> Sample:
+        """Return the texts of a cell; ``valid``: what an earlier check of the same texts found."""
+        run, key = self.prepared.run, cell.key
+        generations = run.generations(cell.id)
+        if len(generations) != key.texts_per_label * len(place.labels):
+            raise UserError(
+                f"{run.cell(cell.id)} holds {len(generations)} texts, not {key.texts_per_label} for each "
+                f"of {len(place.labels)} labels. Delete this folder and run the same command again."
             )
-        return self._identifier
+        texts, labels = [g.text for g in generations], [g.label for g in generations]
+        if valid is None:
+            return self._checked(texts, labels, place)
+        return Sample(texts, labels, np.array(valid, dtype=bool))
 
-    def _human_text(self, task: str, language: str) -> Human:
-        if (task, language) not in self._human:
-            corpus, scored = self.prepared.corpus, self.prepared.suite.scored_split
-            self._human.clear()  # cells come sorted: one task and language at a time
-            self._human[task, language] = Human(
-                labels=self.prepared.suite.task(task, language).labels,
-                validation=[(r.text, r.label) for r in corpus.split(task, language, "validation")],
-                test=[(r.text, r.label) for r in corpus.split(task, language, scored)],
+    def _checked(self, texts: Sequence[str], labels: Sequence[str], place: Place) -> Sample:
+        """Return texts with the mask of those that pass the checks of validity."""
+        validity = next(part for part in self.prepared.parts if isinstance(part, ValidityPart))
+        return Sample(texts, labels, validity.check(texts, labels, place)[0])
+
+    def _beside(self, cell: Cell, part: Part, found: Scored, place: Place) -> list[Score]:
+        """Return scores with the value of human text beside each, where the part is compared with that."""
+        if not part.human:
+            return found.scores
+        human = self._of_human(cell, part, place)
+        return [score.model_copy(update={"human": human.get(score.metric)}) for score in found.scores]
+
+    def _of_human(self, cell: Cell, part: Part, place: Place) -> dict[str, float]:
+        """Return a part's values of human text of the same task, language, seed and number."""
+        key = cell.key
+        name = (part.name, key.task, key.language, key.seed, key.texts_per_label)
+        if name not in self._human:
+            self._human = {known: v for known, v in self._human.items() if known[1:] == name[1:]}
+            drawn = self._places.human(key)
+            scores = (
+                part.score(self._checked(drawn.texts, drawn.labels, place), place).scores if drawn else []
             )
-        return self._human[task, language]
+            self._human[name] = {s.metric: s.value for s in scores if s.value is not None}
+        return self._human[name]

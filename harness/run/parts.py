@@ -1,0 +1,52 @@
+"""Which parts a run is scored by: the suite's, or those that were asked for."""
+
+from __future__ import annotations
+
+from harness.corpus import Corpus
+from harness.scoring.classifiers import open_classifier
+from harness.scoring.downstream import ClassifierPart
+from harness.scoring.embeddings import open_embedding
+from harness.scoring.identification import LanguageIdentifier, open_identifier
+from harness.scoring.leakage import LeakagePart
+from harness.scoring.lexical import LexicalPart
+from harness.scoring.parts import Part
+from harness.scoring.validity import IdentifierPart, ValidityPart
+from harness.scoring.vendi import EmbeddingPart
+from harness.suite import Suite
+
+
+def open_parts(
+    suite: Suite,
+    corpus: Corpus,
+    classifiers: list[str] | None = None,
+    embeddings: list[str] | None = None,
+    identifiers: list[str] | None = None,
+) -> list[Part]:
+    """Return the parts that score a run of ``suite``, validity first; nothing is trained or loaded yet.
+
+    A sweep on validation text has only what its choice hangs on: validity and the classifiers. Raises
+    ``UserError`` for a bad specification.
+    """
+    trained = [
+        ClassifierPart(open_classifier(spec, suite.classifier_protocol))
+        for spec in classifiers or suite.classifiers
+    ]
+    validity = ValidityPart(lambda: _identifier(suite, corpus))
+    if suite.scored_split == "validation":
+        return [validity, *trained]
+    budgets = suite.metrics.budgets
+    return [
+        validity,
+        LexicalPart(budgets),
+        *(EmbeddingPart(open_embedding(spec), budgets) for spec in embeddings or suite.metrics.embeddings),
+        LeakagePart(),
+        *(IdentifierPart(open_identifier(spec)) for spec in identifiers or ()),
+        *trained,
+    ]
+
+
+def _identifier(suite: Suite, corpus: Corpus) -> LanguageIdentifier:
+    size = suite.metrics.language_fidelity.texts_per_language
+    return LanguageIdentifier(
+        {code: [row.text for row in corpus.parallel(code)[:size]] for code in corpus.vector_languages}
+    )

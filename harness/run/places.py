@@ -1,0 +1,92 @@
+"""The human text that scores need, by task and language, and the human sample that stands beside a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.corpus import Corpus
+from harness.data import Example
+from harness.errors import UserError
+from harness.files import digest
+from harness.methods.base import Reference, ReferenceContext, suite_prompt
+from harness.methods.references import Human
+from harness.records import CellKey
+from harness.scoring.parts import Place, Sample
+from harness.suite import Suite
+
+
+def reference_texts(reference: Reference, key: CellKey, suite: Suite, corpus: Corpus) -> dict[str, list[str]]:
+    """Return what a reference draws for a cell: label -> texts. Equal keys give equal draws."""
+    axes = ["reference", reference.name, key.task, key.language, key.seed]
+    context = ReferenceContext(
+        suite=suite,
+        task=suite.task(key.task, key.language),
+        setting=key.setting,
+        seed=key.seed,
+        texts_per_label=key.texts_per_label,
+        _corpus=corpus,
+        rng=np.random.default_rng(int(digest(axes), 16)),
+    )
+    return reference.texts(context)
+
+
+def sample_of(texts: dict[str, list[str]]) -> Sample:
+    """Return texts by label as a sample in which nothing is checked yet."""
+    rows = [(text, label) for label, group in texts.items() for text in group]
+    return Sample([t for t, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
+
+
+@dataclass
+class Places:
+    """Human text by task and language, read when it is first asked for; one place at a time is kept."""
+
+    suite: Suite
+    corpus: Corpus
+    _place: dict[tuple[str, str], Place] = field(default_factory=dict)
+
+    def place(self, task: str, language: str) -> Place:
+        """Return the human text of a task and language; cells come sorted, so the last one is kept."""
+        if (task, language) not in self._place:
+            self._place.clear()
+            self._place[task, language] = self._read(task, language)
+        return self._place[task, language]
+
+    def human(self, key: CellKey) -> Sample | None:
+        """Return human train text of a cell's task, language, seed and number, as the row ``human`` has it.
+
+        None where the train split is too small.
+        """
+        try:
+            return sample_of(reference_texts(Human(), key, self.suite, self.corpus))
+        except UserError:
+            return None
+
+    def _read(self, task: str, language: str) -> Place:
+        definition, corpus = self.suite.task(task, language), self.corpus
+        test = corpus.split(task, language, self.suite.scored_split)
+        contrast = corpus.contrast(language)
+        vectors = [row.text for row in corpus.parallel(language)]
+        return Place(
+            task=task,
+            language=language,
+            labels=definition.labels,
+            train=_rows(corpus.split(task, language, "train")),
+            validation=_rows(corpus.split(task, language, "validation")),
+            test=_rows(test),
+            examples=digest([row.id for row in test], 16),
+            vectors=list(dict.fromkeys([*vectors, *contrast.good, *contrast.bad])),
+            prompts={label: suite_prompt(definition, "zero-shot", label).user for label in definition.labels},
+            demonstrations=self._demonstrations(task, language),
+        )
+
+    def _demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
+        try:
+            return self.corpus.demonstrations(task, language)
+        except UserError:  # too little train text for few-shot: then there was none
+            return {}
+
+
+def _rows(examples: list[Example]) -> list[tuple[str, str]]:
+    return [(row.text, row.label) for row in examples]
