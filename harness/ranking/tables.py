@@ -50,7 +50,8 @@ class Cellset:
     """Comparable results: runs of one suite hash and one selection. Only these share a table.
 
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
-    ``language``, ``seed``, ``metric``, ``value``, ``human``.
+    ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature``, ``trainings`` (number of
+    classifier seeds).
     """
 
     manifest: Manifest
@@ -144,9 +145,10 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
             for score in scores.scores:
                 signatures.setdefault(score.metric, set()).add(score.signature)
                 lines.append(_line(place, score))
-    columns = ["entry", "task", "language", "seed", "metric", "value", "human"]
+    place_of = ["entry", "task", "language", "seed", "metric"]
+    columns = [*place_of, "value", "human", "signature", "trainings"]
     frame = pd.DataFrame(lines, columns=columns).astype({"human": float})
-    frame = frame.drop_duplicates(columns[:-2], ignore_index=True)  # a reference of several runs counts once
+    frame = frame.drop_duplicates(place_of, ignore_index=True)  # a reference of several runs counts once
     manifests = [run.manifest() for run in runs]
     manifest = manifests[0]  # suite, selection and data are the same in all of them
     names = _names(entries)
@@ -165,6 +167,8 @@ def _line(place: tuple[str, str, str, int], score: Score) -> dict[str, Any]:
         "metric": score.metric,
         "value": score.value,
         "human": score.human,
+        "signature": score.signature,
+        "trainings": len(score.by_seed),
     }
 
 
