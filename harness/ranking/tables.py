@@ -50,8 +50,8 @@ class Cellset:
     """Comparable results: runs of one suite hash and one selection. Only these share a table.
 
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
-    ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature``, ``trainings`` (number of
-    classifier seeds).
+    ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature`` and ``protocol`` (how it
+    was scored, on what data), ``trainings`` (number of classifier seeds).
     """
 
     manifest: Manifest
@@ -141,12 +141,12 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
                 words = status.reason or "generated, not yet scored"
                 reasons[place] = f"{status.state}: {words}"
                 continue
-            cells[place] = (run, cell)
+            cells.setdefault(place, (run, cell))  # the same one whose values are kept below
             for score in scores.scores:
                 signatures.setdefault(score.metric, set()).add(score.signature)
-                lines.append(_line(place, score))
+                lines.append(_line(place, score) | {"protocol": scores.protocol})
     place_of = ["entry", "task", "language", "seed", "metric"]
-    columns = [*place_of, "value", "human", "signature", "trainings"]
+    columns = [*place_of, "value", "human", "signature", "protocol", "trainings"]
     frame = pd.DataFrame(lines, columns=columns).astype({"human": float})
     frame = frame.drop_duplicates(place_of, ignore_index=True)  # a reference of several runs counts once
     manifests = [run.manifest() for run in runs]
