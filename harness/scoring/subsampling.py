@@ -28,14 +28,29 @@ def interval(values: Sequence[float], used: float, n: int) -> tuple[float, float
     """Return a 95 % interval of the mean of ``values``, one per subsample of ``used`` of ``n`` texts.
 
     The variance of the subsamples is scaled by used / (n - used): the delete-d jackknife of Shao and Wu
-    (1989), which knows that subsamples overlap, with Student's t for n - 1 texts. Drawing with replacement
-    would create duplicates and bias every measure of diversity. None where there is nothing left out.
+    (1989), which knows that subsamples overlap. To it comes the variance of the mean over so few of all
+    subsamples, which is what remains where the texts are many. Student's t has the degrees of freedom of
+    the smaller number, texts or subsamples. Drawing with replacement would create duplicates and bias
+    every measure of diversity. None where nothing is left out, and where the values do not differ: the
+    texts then do not tell how far others would lie.
     """
-    from scipy.special import stdtrit
-
     if n - used < 1 or len(values) < 2:
         return None
-    mean = float(np.mean(values))
-    error = float(np.sqrt(used / (n - used) * np.var(values)))
-    half = float(stdtrit(n - 1, 0.975)) * error
+    variance = float(np.var(values, ddof=1)) * (used / (n - used) + 1 / len(values))
+    return _around(float(np.mean(values)), variance, min(n, len(values)) - 1)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return a 95 % interval (Student's t) of the mean of independent values; None if they do not differ."""
+    if len(values) < 2:
+        return None
+    return _around(float(np.mean(values)), float(np.var(values, ddof=1)) / len(values), len(values) - 1)
+
+
+def _around(mean: float, variance: float, freedom: int) -> tuple[float, float] | None:
+    from scipy.special import stdtrit
+
+    if variance == 0 or freedom < 1:
+        return None
+    half = float(stdtrit(freedom, 0.975)) * variance**0.5
     return (mean - half, mean + half)
