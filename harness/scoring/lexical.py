@@ -116,8 +116,10 @@ def compression(texts: Sequence[str], budgets: Budgets) -> Score:
     """
     budget, count = budgets.characters, budgets.subsamples
     library = "zlib-ng" if "ng" in zlib.ZLIB_RUNTIME_VERSION else "zlib"
-    signature = f"compression|characters:{budget}|subsamples:{count}|symbols:256|norm:NFC"
-        f"|{library}:9|seed:0|version:1"
+    signature = (
+        f"compression|characters:{budget}|subsamples:{count}|symbols:256|norm:NFC|{library}:9|seed:0"
+        "|version:1"
+    )
     ordered = sorted(f"{text}\n" for text in texts)
     sizes = [len(text) for text in ordered]
     if sum(sizes) < budget:
