@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import contrast, method, tune, vectors
+from harness.commands import compare, contrast, method, tune, vectors
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -55,6 +55,7 @@ app.add_typer(contrast.app, name="contrast")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(method.app, name="method")
 app.command("tune")(tune.tune)
+app.command("compare")(compare.compare)
 
 
 def _version(wanted: bool) -> None:

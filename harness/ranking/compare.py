@@ -1,0 +1,197 @@
+"""Two runs of one suite against each other: every entry with its partner, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import UserError, unknown
+from harness.ranking.comparable import Pair, common_selection, environment, listed, partners, scope
+from harness.ranking.evidence import Evidence, gather, lacking
+from harness.ranking.multiplicity import holm
+from harness.ranking.stats import Estimate, estimate
+from harness.ranking.tables import Cellset, collect
+from harness.records import Selection
+from harness.scoring.metrics import Metric, metric, order
+from harness.store import Run
+
+LEVEL = 0.05
+"""Chance of any false difference among the pairs of a metric."""
+
+ALL = "all"
+"""Instead of a metric's name: every metric that was measured."""
+
+Verdict = Literal["better", "worse", "higher", "lower", "no clear difference", "identical", "cannot tell"]
+"""Of B against A; ``higher`` and ``lower`` for metrics without a better side."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One metric of one pair. ``difference``: B minus A, paired by task, language and seed.
+
+    ``p``: of no difference, by Holm over the pairs of the metric. ``reason``: why it cannot be told.
+    """
+
+    metric: Metric
+    pair: Pair
+    a: float | None
+    b: float | None
+    difference: Estimate | None
+    p: float | None
+    verdict: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that two runs say about each other.
+
+    ``cells``: tasks x languages x seeds of both. ``scope``: what of the runs is left out, in words; empty
+    where both cover the same. ``alone_a``, ``alone_b``: entries without a partner. ``environment``: what
+    differs between the runs themselves, as (what, A, B). ``notes``: what limits the numbers of a metric.
+    """
+
+    a: str
+    b: str
+    suite: str
+    cells: int
+    scope: list[str]
+    pairs: list[Pair]
+    alone_a: list[str]
+    alone_b: list[str]
+    environment: list[tuple[str, str, str]]
+    metrics: list[Metric]
+    lines: list[Line]
+    notes: dict[str, str]
+
+
+def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
+    """Return B against A, by the named metrics; by default the headline and the primary ones.
+
+    Raises ``UserError`` where the runs cannot be compared, for a metric that neither has, and where no
+    entry has a partner.
+    """
+    (one,), (other,) = collect([a]), collect([b])
+    common = common_selection(one.manifest, other.manifest)
+    pairs, alone_a, alone_b = partners(one, other)
+    if not pairs:
+        raise UserError(
+            f"no entry of {a.path} has a partner in {b.path}: {listed(alone_a)} against {listed(alone_b)}. "
+            "Partners have the same method and setting."
+        )
+    chosen = choose(one, other, metrics)
+    joined = _joined(one, other, pairs, common)
+    lines, notes = [], {}
+    for measured in chosen:
+        evidence = gather(joined, measured)
+        lines += _lines(joined, evidence, pairs)
+        if evidence.note:
+            notes[measured.name] = evidence.note
+    return Comparison(
+        a=str(a.path),
+        b=str(b.path),
+        suite=str(one.manifest.suite["name"]),
+        cells=len(common.tasks) * len(common.languages) * len(common.seeds),
+        scope=scope(one.manifest.selection, other.manifest.selection, common),
+        pairs=pairs,
+        alone_a=alone_a,
+        alone_b=alone_b,
+        environment=environment(one.manifest, other.manifest),
+        metrics=chosen,
+        lines=lines,
+        notes=notes,
+    )
+
+
+def choose(a: Cellset, b: Cellset, names: Sequence[str]) -> list[Metric]:
+    """Return the metrics to compare by; ``UserError`` for one that neither run has."""
+    measured = sorted({m.name for side in (a, b) for m in side.metrics}, key=order)
+    if not measured:
+        raise UserError("neither run is scored yet. Run 'steerboard score' on both.")
+    for name in names:
+        if name not in (*measured, ALL):
+            raise unknown("metric", name, measured, f"Or {ALL!r} for every one.")
+    if ALL in names:
+        return [metric(name) for name in measured]
+    if names:
+        return [metric(name) for name in dict.fromkeys(names)]
+    headline = a.headline or b.headline
+    first = [headline] if headline else []
+    groups = ("diversity", "validity")
+    return first + [m for name in measured if (m := metric(name)).primary and m.group in groups]
+
+
+def _joined(a: Cellset, b: Cellset, pairs: Sequence[Pair], common: Selection) -> Cellset:
+    """Return the paired entries of both runs as one set, under names of their own."""
+    ids = [(a, pair.a.id, f"a/{i}") for i, pair in enumerate(pairs)]
+    ids += [(b, pair.b.id, f"b/{i}") for i, pair in enumerate(pairs)]
+    frames = [side.scores[side.scores["entry"] == name].assign(entry=new) for side, name, new in ids]
+    cells = {
+        (new, *place[1:]): where
+        for side, name, new in ids
+        for place, where in side.cells.items()
+        if place[0] == name
+    }
+    return Cellset(
+        manifest=a.manifest.model_copy(update={"selection": common}),
+        entries={new: replace(side.entries[name], id=new) for side, name, new in ids},
+        scores=pd.concat(frames, ignore_index=True),
+        signatures={},
+        cells=cells,
+    )
+
+
+def _lines(joined: Cellset, evidence: Evidence, pairs: Sequence[Pair]) -> list[Line]:
+    """Return a line per pair; p-values are adjusted over those that have one."""
+    drafts = [_draft(joined, evidence, pair, f"a/{i}", f"b/{i}") for i, pair in enumerate(pairs)]
+    raw = [np.nan if line.p is None else line.p for line in drafts]
+    adjusted = holm(np.array(raw, dtype=np.float64)).tolist()
+    return [
+        line if line.p is None else replace(line, p=p, verdict=_verdict(evidence.metric, line, p))
+        for line, p in zip(drafts, adjusted, strict=True)
+    ]
+
+
+def _draft(joined: Cellset, evidence: Evidence, pair: Pair, a: str, b: str) -> Line:
+    """Return a line with its own p-value; without one where there is nothing to test."""
+    means = [
+        float(evidence.values[evidence.position[name]].mean()) if name in evidence.complete else None
+        for name in (a, b)
+    ]
+    line = Line(evidence.metric, pair, means[0], means[1], None, None, "cannot tell")
+    if None in means:
+        return replace(line, reason=_gaps(joined, evidence, a, b))
+    panel = evidence.panel([a, b])
+    found = estimate(panel, {1: 1.0, 0: -1.0})
+    line = replace(line, difference=found)
+    if evidence.mixed:
+        return replace(line, reason=f"scored in different ways: {evidence.mixed[0]}")
+    if np.array_equal(panel.values[0], panel.values[1]):
+        return replace(line, verdict="identical")
+    if found.p is None:
+        return replace(line, reason="one generation seed in common")
+    return replace(line, p=found.p)
+
+
+def _verdict(measured: Metric, line: Line, p: float) -> Verdict:
+    assert line.difference is not None
+    if p > LEVEL:
+        return "no clear difference"
+    up = line.difference.mean > 0
+    if measured.direction == "none":
+        return "higher" if up else "lower"
+    return "better" if up == (measured.direction == "up") else "worse"
+
+
+def _gaps(joined: Cellset, evidence: Evidence, a: str, b: str) -> str:
+    """Return in words what is missing on which side."""
+    words = []
+    for side, name in (("A", a), ("B", b)):
+        found = lacking(joined, evidence, name)
+        if found.missing:
+            words.append(f"{side} lacks {len(found.missing)} of {found.expected} cells ({found.reasons[0]})")
+    return "; ".join(words)

@@ -1,0 +1,145 @@
+"""Entries whose texts are not what their scores suggest: copies, collapse, another language.
+
+Every bound is stated in ``RULES``. A flag hides no number, but who carries one has no tier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.ranking.tables import Cellset
+from harness.scoring.metrics import (
+    DEGENERATE,
+    DISTINCT_1,
+    LABEL_FIDELITY,
+    LANGUAGE_FIDELITY,
+    NEAR_DUPLICATES,
+    VALID_SHARE,
+    VENDI,
+    Metric,
+    metric,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Means of a metric over the cells of an entry and a task: of its texts and of human text beside.
+
+    ``human`` is None where a cell has none; ``chance``: one over the number of labels, None if unknown.
+    """
+
+    value: float
+    human: float | None
+    chance: float | None
+
+
+Bound = Callable[[Case], float | None]
+"""What a value is held against; None where that is not known."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A bound of one metric, with or without a suffix. ``high``: what lies above is flagged, else what lies
+    below. ``why`` says what that means. ``references``: whether texts of no model are held to it as well."""
+
+    base: Metric
+    high: bool
+    bound: Bound
+    why: str
+    references: bool = True
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What is wrong with an entry: the metric, its value and the bound that it breaks, and all in words."""
+
+    metric: Metric
+    task: str
+    value: float
+    bound: float
+    words: str
+
+
+def _fixed(value: float) -> Bound:
+    return lambda case: value
+
+
+def _of_human(factor: float = 1.0, plus: float = 0.0) -> Bound:
+    return lambda case: None if case.human is None else factor * case.human + plus
+
+
+def _near_chance(case: Case) -> float | None:
+    """Return chance and a tenth of what human text reaches beyond it."""
+    if case.human is None or case.chance is None or case.human <= case.chance:
+        return None
+    return case.chance + 0.1 * (case.human - case.chance)
+
+
+RULES = [
+    Rule(NEAR_DUPLICATES, True, _of_human(plus=0.2), "texts repeat one another"),
+    Rule(VENDI, False, _of_human(0.5), "collapsed: less than half as varied as human text"),
+    Rule(DISTINCT_1, False, _of_human(0.5), "collapsed: less than half as many words as human text"),
+    Rule(DEGENERATE, True, _fixed(0.2), "degenerate texts"),
+    Rule(VALID_SHARE, False, _fixed(0.5), "most texts are not valid"),
+    Rule(LANGUAGE_FIDELITY, False, _of_human(0.5), "written in another language"),
+    Rule(LABEL_FIDELITY, False, _near_chance, "texts do not show their labels"),
+]
+"""All rules, held against the mean over the cells of an entry and a task."""
+
+
+def flags(cellset: Cellset) -> dict[str, list[Flag]]:
+    """Return entry id -> what is wrong with it, in the order of the rules; empty lists where nothing is."""
+    cases = _cases(cellset)
+    return {
+        name: [
+            flag
+            for rule in RULES
+            if rule.references or row.entry.setting != "none"
+            for flag in _broken(rule, cases.get(name, {}))
+        ]
+        for name, row in sorted(cellset.entries.items())
+    }
+
+
+def _broken(rule: Rule, cases: dict[tuple[str, str], Case]) -> Iterator[Flag]:
+    for (task, name), case in sorted(cases.items()):
+        bound = rule.bound(case) if _falls_under(name, rule.base) else None
+        if bound is None or not (case.value > bound if rule.high else case.value < bound):
+            continue
+        measured = metric(name)
+        side = "above" if rule.high else "below"
+        words = f"{rule.why}: {measured.title} {case.value:.3g} in {task}, {side} {bound:.3g}"
+        yield Flag(measured, task, case.value, bound, words)
+
+
+def _falls_under(name: str, base: Metric) -> bool:
+    """Say whether a name is that of a metric, alone or as measured with something: not on valid text."""
+    return name == base.name or name.partition("/")[0] == base.name
+
+
+def _cases(cellset: Cellset) -> dict[str, dict[tuple[str, str], Case]]:
+    """Return entry -> (task, metric) -> means over its cells."""
+    known = cellset.scores.dropna(subset=["value"])
+    groups = known.astype({"value": float}).groupby(["entry", "task", "metric"])
+    means = groups.agg(
+        value=("value", "mean"), human=("human", "mean"), n=("value", "size"), beside=("human", "count")
+    )
+    chances = _chances(cellset)
+    found: dict[str, dict[tuple[str, str], Case]] = {}
+    for line in means.reset_index().itertuples():
+        human = float(line.human) if line.beside == line.n else None
+        case = Case(float(line.value), human, chances.get(line.task))
+        found.setdefault(line.entry, {})[line.task, line.metric] = case
+    return found
+
+
+def _chances(cellset: Cellset) -> dict[str, float]:
+    """Return task -> what guessing labels gets right, where the manifest says how many labels there are."""
+    definitions: dict[str, Any] = cellset.manifest.suite.get("definitions", {})
+    return {
+        task: 1 / len(labels)
+        for task, by_language in definitions.items()
+        if (labels := next((item["labels"] for item in by_language.values() if item.get("labels")), None))
+    }

@@ -1,0 +1,201 @@
+"""A comparison as text: for the terminal, as Markdown for a pull request, as JSON, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness.ranking.compare import Comparison, Line
+from harness.ranking.stats import Estimate
+from harness.ranking.summary import plain, signed
+from harness.records import SCHEMA
+from harness.scoring.metrics import Metric
+
+_HEADS = ("A", "B", "B − A", "95 % interval", "p (Holm)", "verdict")
+_STYLES = {"better": "green", "worse": "red", "cannot tell": "yellow"}
+_SPECIAL = "\\`*_{}[]()<>#+-!|~$"
+_COLUMNS = (
+    *("metric", "direction", "entry", "setting", "entry_a", "entry_b"),
+    *("mean_a", "mean_b", "difference", "low", "high", "se", "df", "p", "p_holm", "mde"),
+    *("verdict", "reason"),
+)
+
+
+def clean(text: str) -> str:
+    """Return text from outside on one line, without control and direction characters."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
+
+
+def digits(metric: Metric) -> int:
+    """Return how many digits of a metric are shown."""
+    return 1 if "100" in metric.unit or metric.unit == "characters" else 3
+
+
+# One line in words
+
+
+def _numbers(line: Line) -> tuple[str, ...]:
+    places, found = digits(line.metric), line.difference or Estimate(0.0)
+    interval = "–"
+    if found.low is not None and found.high is not None:
+        interval = f"{signed(found.low, places)} to {signed(found.high, places)}"
+    return (
+        plain(line.a, places),
+        plain(line.b, places),
+        signed(line.difference.mean if line.difference else None, places),
+        interval,
+        "–" if line.p is None else "<0.001" if line.p < 0.001 else f"{line.p:.3f}",
+        _words(line),
+    )
+
+
+def _words(line: Line) -> str:
+    if line.reason:
+        return f"{line.verdict}: {clean(line.reason)}"
+    if line.verdict == "no clear difference" and line.difference and line.difference.mde is not None:
+        return f"{line.verdict} (detectable: {line.difference.mde:.{digits(line.metric)}f})"
+    return line.verdict
+
+
+def _title(metric: Metric) -> str:
+    better = {"up": "higher is better", "down": "lower is better", "none": "neither way is better"}
+    return f"{clean(metric.title)} ({better[metric.direction]})"
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    """Yield, in words, what is left out and what else differs."""
+    yield from (f"{part}" for part in comparison.scope)
+    for side, names in (("A", comparison.alone_a), ("B", comparison.alone_b)):
+        if names:
+            yield f"without a partner, only in {side}: {', '.join(names)}"
+    for pair in comparison.pairs:
+        if pair.changed:
+            yield f"{pair.name}: {', '.join(pair.changed)}"
+    yield from (f"{what}: {one} → {other}" for what, one, other in comparison.environment)
+    yield from (f"{name}: {note}" for name, note in comparison.notes.items())
+
+
+def _tally(comparison: Comparison, metric: Metric) -> str:
+    counts = Counter(line.verdict for line in comparison.lines if line.metric == metric)
+    return ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+
+
+_EXPLAINED = (
+    "B − A is paired by task, language and seed. A verdict needs p of at most 0.05, by Holm's method over "
+    "the entries of a metric; 'detectable' is the difference that would be found in 80 of 100 comparisons."
+)
+
+
+# Formats
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print a table per metric and what else differs."""
+    console.print(Text(f"A: {clean(comparison.a)}\nB: {clean(comparison.b)}"))
+    console.print(Text(f"{clean(comparison.suite)}, {comparison.cells} cells per entry in common"))
+    for metric in comparison.metrics:
+        title = Text(f"{_title(metric)}: {_tally(comparison, metric)}", style="bold")
+        grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+        grid.add_column("entry")
+        for head in _HEADS[:-1]:
+            grid.add_column(head, justify="right", no_wrap=True)
+        grid.add_column(_HEADS[-1])
+        for line in comparison.lines:
+            if line.metric == metric:
+                *numbers, words = _numbers(line)
+                verdict = Text(words, style=_STYLES.get(line.verdict, ""))
+                grid.add_row(Text(clean(line.pair.name)), *(Text(number) for number in numbers), verdict)
+        console.print(grid)
+    for remark in _remarks(comparison):
+        console.print(Text(f"- {clean(remark)}"))
+    console.print(Text(_EXPLAINED, style="dim"))
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Return the comparison as GitHub's Markdown; text from outside can form no markup."""
+    lines = [
+        f"### {_md(comparison.suite)}: B against A",
+        "",
+        f"A: {_md(comparison.a)}, B: {_md(comparison.b)}; {comparison.cells} cells per entry in common.",
+    ]
+    for metric in comparison.metrics:
+        lines += ["", f"**{_md(_title(metric))}**: {_tally(comparison, metric)}", ""]
+        lines += [_row(("entry", *_HEADS)), _row(("---", *["---:"] * 5, "---"))]
+        for line in comparison.lines:
+            if line.metric == metric:
+                *numbers, words = _numbers(line)
+                lines.append(_row((_md(line.pair.name), *numbers, _md(words))))
+    remarks = [f"- {_md(remark)}" for remark in _remarks(comparison)]
+    lines += ["", *remarks, *([""] if remarks else []), f"<sub>{_EXPLAINED}</sub>"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text: str) -> str:
+    """Return text from outside so that Markdown shows it as it is: no table, link, tag or mention."""
+    escaped = "".join(f"\\{sign}" if sign in _SPECIAL else sign for sign in clean(text).replace("&", "&amp;"))
+    return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("@", "&#64;")
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return the comparison as JSON, with full precision."""
+    body = {
+        "schema": SCHEMA,
+        "a": comparison.a,
+        "b": comparison.b,
+        "suite": comparison.suite,
+        "cells": comparison.cells,
+        "left_out": comparison.scope,
+        "only_a": comparison.alone_a,
+        "only_b": comparison.alone_b,
+        "environment": [{"what": what, "a": one, "b": other} for what, one, other in comparison.environment],
+        "notes": comparison.notes,
+        "results": [{**_record(line), "changed": line.pair.changed} for line in comparison.lines],
+    }
+    return json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return one line per metric and pair, with full precision; unknown values are empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in comparison.lines:
+        writer.writerow({key: clean(v) if isinstance(v, str) else v for key, v in _record(line).items()})
+    return out.getvalue()
+
+
+def _record(line: Line) -> dict[str, Any]:
+    found = line.difference
+    return {
+        "metric": line.metric.name,
+        "direction": line.metric.direction,
+        "entry": line.pair.name,
+        "setting": line.pair.a.entry.setting,
+        "entry_a": line.pair.a.id,
+        "entry_b": line.pair.b.id,
+        "mean_a": line.a,
+        "mean_b": line.b,
+        "difference": found.mean if found else None,
+        "low": found.low if found else None,
+        "high": found.high if found else None,
+        "se": found.se if found else None,
+        "df": found.df if found else None,
+        "p": found.p if found else None,
+        "p_holm": line.p,
+        "mde": found.mde if found else None,
+        "verdict": line.verdict,
+        "reason": line.reason,
+    }

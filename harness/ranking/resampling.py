@@ -1,0 +1,113 @@
+"""Scores of kept predictions when the test examples are resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.scoring.metrics import ACCURACY, MACRO_F1, Metric
+from harness.store import CLASSIFIER
+
+Measure = Literal["macro_f1", "accuracy"]
+_MEASURES: tuple[Measure, ...] = ("macro_f1", "accuracy")
+
+_BATCH = 2**22  # numbers of a one-hot matrix that are held at once: 16 MB
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The predictions of one cell by one classifier: ``predictions`` is (classifier seed, example).
+
+    ``examples``: digest of the test examples; equal ones hold the same examples in the same order.
+    """
+
+    examples: str
+    labels: list[str]
+    gold: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+
+    def same_test(self, other: Kept) -> bool:
+        """Say whether both were tested on the same examples with the same labels."""
+        return (self.examples, self.labels) == (other.examples, other.labels) and np.array_equal(
+            self.gold, other.gold
+        )
+
+
+def measure_of(metric: Metric) -> Measure | None:
+    """Return how the metric follows from predictions, None where it does not."""
+    base = metric.name.partition("/")[0].partition(".")[0]
+    return next((known for known in _MEASURES if known == base), None)
+
+
+def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
+    """Return the predictions behind a metric from what a cell keeps; None where it keeps none.
+
+    What was trained on valid text alone has an entry of its own only where that is another text.
+    """
+    base, _, provider = metric.name.partition("/")
+    variant = base.removeprefix(ACCURACY.name).removeprefix(MACRO_F1.name)
+    try:
+        part = kept[f"{CLASSIFIER}{provider}"]
+        found = part["predictions"]
+        plain, own = f"{MACRO_F1.name}/{provider}", f"{MACRO_F1.name}{variant}/{provider}"
+        by_seed = found[own] if own in found else found[plain]
+        seeds = sorted(by_seed)
+        predictions = np.array([by_seed[seed] for seed in seeds], dtype=np.int64)
+        gold = np.array(part["gold"], dtype=np.int64)
+        record = Kept(str(part["examples"]), [str(label) for label in part["labels"]], gold, predictions)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return record if _sound(record) else None
+
+
+def _sound(kept: Kept) -> bool:
+    """Say whether gold labels and predictions are label indices of as many examples."""
+    n, count = len(kept.gold), len(kept.labels)
+    if kept.gold.ndim != 1 or kept.predictions.ndim != 2 or kept.predictions.shape[1] != n or not n:
+        return False
+    both = np.concatenate([kept.gold[None], kept.predictions])
+    return bool(len(kept.predictions) and both.min() >= 0 and both.max() < count)
+
+
+def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the measure of every cell, mean over its classifier seeds, under every draw: (cell, draw).
+
+    ``cells``: tested on the same examples. ``weights`` (draw, example): how often a draw holds an example.
+    Macro-F1 is over the fixed list of labels, a label that neither occurs nor is predicted counting as 0.
+    """
+    gold, size = cells[0].gold, len(cells[0].labels)
+    every = np.concatenate([cell.predictions for cell in cells])
+    step = max(1, _BATCH // (len(gold) * size))
+    measured = _macro_f1 if measure == "macro_f1" else _accuracy
+    parts = [
+        measured(gold, every[start : start + step], size, weights) for start in range(0, len(every), step)
+    ]
+    by_training = np.concatenate(parts)
+    counts = np.array([len(cell.predictions) for cell in cells])
+    sums = np.add.reduceat(by_training, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
+    return np.asarray(sums / counts[:, None], dtype=np.float32)
+
+
+def _macro_f1(
+    gold: NDArray[np.int64], predicted: NDArray[np.int64], size: int, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return macro-F1 of every row of predictions under every draw."""
+    one_hot = np.eye(size, dtype=np.float32)
+    truth, found = one_hot[gold], one_hot[predicted.T]  # (example, label), (example, row, label)
+    shape = (len(weights), len(predicted), size)
+    hits = (weights @ (found * truth[:, None]).reshape(len(gold), -1)).reshape(shape)
+    both = (weights @ found.reshape(len(gold), -1)).reshape(shape) + (weights @ truth)[:, None]
+    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
+    return np.asarray(f1.mean(axis=2).T, dtype=np.float32)
+
+
+def _accuracy(
+    gold: NDArray[np.int64], predicted: NDArray[np.int64], size: int, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the share of right predictions of every row under every draw."""
+    right = (predicted == gold).astype(np.float32)
+    return np.asarray((right @ weights.T) / weights.sum(axis=1), dtype=np.float32)
