@@ -6,15 +6,13 @@ import json
 import shutil
 
 import pytest
-from helpers import MINI, generations, toy_encoder
+from helpers import generations, toy_encoder
 
-from harness.data import LocalData
 from harness.errors import UserError
 from harness.scoring.classifiers import Human, TfidfClassifier, open_classifier
 from harness.scoring.downstream import downstream, training_rows
 from harness.scoring.metrics import metric
-from harness.scoring.validity import LanguageIdentifier
-from harness.suite import ClassifierProtocol, load_suite
+from harness.suite import ClassifierProtocol
 
 PROTOCOL = ClassifierProtocol(
     seeds=[1, 2, 3],
@@ -25,35 +23,6 @@ PROTOCOL = ClassifierProtocol(
     patience=10,
     max_tokens=512,
 )
-
-
-# Language
-
-
-@pytest.fixture(scope="module")
-def identifier():
-    source = LocalData(MINI / "data")
-    suite = load_suite("mini")
-    codes = [*suite.languages, suite.reference_language]
-    return LanguageIdentifier({code: [s.text for s in source.parallel(code)] for code in codes})
-
-
-@pytest.mark.parametrize("code", load_suite("mini").languages)
-def test_unseen_human_text_is_known_for_its_language(identifier, code):
-    rows = LocalData(MINI / "data").rows(load_suite("mini").task("topic", code), "test")
-    assert identifier.fidelity([row.text for row in rows], code).value >= 0.95
-
-
-def test_text_in_another_language_counts_for_nothing(identifier):
-    english = [s.text for s in LocalData(MINI / "data").parallel("en")]
-    assert identifier.fidelity(english, "am").value == 0
-
-
-def test_fidelity_is_a_share(identifier):
-    score = identifier.fidelity(["ምግቡ በጣም ጥሩ ነበር።", "The food was very good.", "", "  "], "am")
-    assert score.value == pytest.approx(1 / 4)
-    assert score.signature.startswith("language|")
-    assert "am:100" in score.signature
 
 
 # Downstream

