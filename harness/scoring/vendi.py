@@ -1,0 +1,183 @@
+"""How far apart the texts of a cell lie in an embedding: Vendi scores and mean pairwise distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.records import Score
+from harness.scoring import subsampling
+from harness.scoring.embeddings import Embedding, Rows
+from harness.scoring.metrics import PAIRWISE, VENDI, VENDI_COMMON, VENDI_MODE, VENDI_RARE, metric
+from harness.scoring.parts import Place, Sample, Scored
+from harness.scoring.windows import windows
+from harness.suite import Budgets
+
+Array = NDArray[np.float64]
+ORDERS = {VENDI: 1.0, VENDI_RARE: 0.5, VENDI_COMMON: 2.0, VENDI_MODE: math.inf}
+"""The Vendi metrics and their orders q."""
+_CENTRE = 500  # human texts that are averaged, at most
+
+
+def spectrum(kernels: Array) -> Array:
+    """Return the eigenvalues of K / m for symmetric kernels K, [..., m, m] -> [..., m], ascending.
+
+    What lies below the noise of floating point is set to 0, negative values among it.
+    """
+    m = kernels.shape[-1]
+    values: Array = np.linalg.eigvalsh(kernels / m)
+    return np.where(values > m * np.finfo(float).eps * values[..., -1:], values, 0.0)
+
+
+def effective_number(shares: Array, q: float) -> Array:
+    """Return exp of the Rényi entropy of order ``q`` of shares along the last axis (Hill 1973).
+
+    ``q`` = 1 is Shannon's entropy, infinity leaves the largest share alone.
+    """
+    found: Array
+    if q == math.inf:
+        found = 1.0 / shares.max(axis=-1)
+    elif q == 1:
+        logs = np.log(np.where(shares > 0, shares, 1.0))
+        found = np.exp(-(shares * logs).sum(axis=-1))
+    else:
+        found = np.power(np.power(shares, q).sum(axis=-1), 1.0 / (1.0 - q))
+    return found
+
+
+def vendi(kernel: Array, q: float = 1.0) -> float:
+    """Return the Vendi score of order ``q`` of a kernel [m, m] with ones on its diagonal: from 1 to m.
+
+    Friedman and Dieng (2023); orders other than 1 by Pasarkar and Dieng (2024).
+    """
+    return float(effective_number(spectrum(kernel), q))
+
+
+def mean_pairwise_distance(rows: Rows, centre: Array | None = None) -> float:
+    """Return the mean cosine distance of two different rows, of at least two, of length 1 or 0.
+
+    It is 1 - (|sum of rows|**2 - sum of |row|**2) / (n (n - 1)), in linear time. ``centre`` is taken off
+    every row before, and the rest scaled to length 1, without making sparse rows dense; a row that equals
+    it counts as 0.
+    """
+    n = rows.shape[0]
+    squares = _squares(rows)
+    if centre is None:
+        total, lengths = _sum(rows), squares.sum()
+    else:
+        squares = squares - 2.0 * (rows @ centre) + centre @ centre
+        far = squares > 1e-9
+        scale = np.where(far, 1.0 / np.sqrt(np.where(far, squares, 1.0)), 0.0)
+        total, lengths = rows.T @ scale - scale.sum() * centre, far.sum()
+    return float(1.0 - (total @ total - lengths) / (n * (n - 1)))
+
+
+class EmbeddingPart:
+    """Vendi scores and mean pairwise distance of the beginnings of texts, on all texts and on valid ones.
+
+    The Vendi scores are means over seeded subsamples of one size, since they grow with the number of
+    texts. The distance is that of all texts; its interval comes from the same subsamples.
+    """
+
+    human = True
+
+    def __init__(self, embedding: Embedding, budgets: Budgets) -> None:
+        self.name = f"embedding/{embedding.name}"
+        self.signature = (
+            f"{embedding.signature}|window:{budgets.window}|texts:{budgets.texts}"
+            f"|subsamples:{budgets.subsamples}|interval:delete-d|seed:0|version:1"
+        )
+        self._embedding = embedding
+        self._budgets = budgets
+        self._orders = {known.of(embedding.name): q for known, q in ORDERS.items()}
+        self._pairwise = PAIRWISE.of(embedding.name)
+        self._centre: tuple[Place, Array | None] | None = None
+
+    def score(self, sample: Sample, place: Place) -> Scored:
+        """Return the scores of the texts of one cell, and again of those that are valid."""
+        whole = self._scores(sample.texts, place)
+        valid = whole if sample.valid.all() else self._scores(sample.only(sample.valid).texts, place)
+        renamed = [score.model_copy(update={"metric": metric(score.metric).valid.name}) for score in valid]
+        return Scored(whole + renamed)
+
+    def _scores(self, texts: Sequence[str], place: Place) -> list[Score]:
+        rows = self._rows(texts, place)
+        n, m = rows.shape[0], self._budgets.texts
+        if n < m:
+            note = f"only {n} texts with {self._budgets.window} characters, of {m} for the budget"
+            return [
+                measured.score(None, self.signature, note, detail={"texts": n})
+                for measured in (*self._orders, self._pairwise)
+            ]
+        kernels = self._kernels(rows)
+        shares = spectrum(kernels)
+        scores = []
+        for measured, q in self._orders.items():
+            values = effective_number(shares, q)
+            scores.append(
+                measured.score(
+                    float(values.mean()),
+                    self.signature,
+                    interval=subsampling.interval(values.tolist(), m, n),
+                    detail={"texts": n},
+                )
+            )
+        return [*scores, self._distance(rows, kernels, place)]
+
+    def _rows(self, texts: Sequence[str], place: Place) -> Rows:
+        """Return the rows of the texts that are long enough and hold something, in the texts' own order.
+
+        Sorted, so that no result hangs on the order of a cell.
+        """
+        rows = self._embedding.embed(sorted(windows(texts, self._budgets.window)[0]), place)
+        return rows[np.flatnonzero(_squares(rows))]
+
+    def _kernels(self, rows: Rows) -> Array:
+        """Return the matrix of cosines of every subsample, [subsamples, m, m]."""
+        n, m = rows.shape[0], self._budgets.texts
+        count = self._budgets.subsamples if n > m else 1
+        drawn = np.stack([order[:m] for order in subsampling.orders(n, count, "vendi")])
+        used, at = np.unique(drawn, return_inverse=True)
+        at = at.reshape(drawn.shape)
+        chosen = rows[used]
+        cosines = chosen @ chosen.T
+        dense: Array = cosines if isinstance(cosines, np.ndarray) else cosines.toarray()
+        return dense[at[:, :, None], at[:, None, :]]
+
+    def _distance(self, rows: Rows, kernels: Array, place: Place) -> Score:
+        n, m = rows.shape[0], self._budgets.texts
+        value = mean_pairwise_distance(rows)
+        ones = np.trace(kernels, axis1=1, axis2=2)
+        values = 1.0 - (kernels.sum(axis=(1, 2)) - ones) / (m * (m - 1))
+        found = subsampling.interval(values.tolist(), m, n)
+        shift = value - float(values.mean())
+        interval = (found[0] + shift, found[1] + shift) if found else None
+        centre = self._human_centre(place)
+        detail = {"texts": float(n)}
+        if centre is not None:
+            detail["centred"] = mean_pairwise_distance(rows, centre)
+        return self._pairwise.score(value, self.signature, interval=interval, detail=detail)
+
+    def _human_centre(self, place: Place) -> Array | None:
+        """Return the mean row of the place's human train text: what all its texts have in common."""
+        if self._centre is None or self._centre[0] is not place:
+            found = sorted(windows([text for text, _ in place.train], self._budgets.window)[0])
+            if len(found) > _CENTRE:
+                found = [found[i] for i in subsampling.orders(len(found), 1, "centre")[0][:_CENTRE]]
+            rows = self._embedding.embed(found, place)
+            self._centre = (place, _sum(rows) / len(found) if found else None)
+        return self._centre[1]
+
+
+def _sum(rows: Rows) -> Array:
+    return np.asarray(rows.sum(axis=0), dtype=np.float64).ravel()
+
+
+def _squares(rows: Rows) -> Array:
+    """Return the squared length of every row."""
+    squares: Any = rows * rows if isinstance(rows, np.ndarray) else rows.multiply(rows)
+    return np.asarray(squares.sum(axis=1), dtype=np.float64).ravel()
