@@ -173,7 +173,7 @@ def _draft(joined: Cellset, evidence: Evidence, pair: Pair, a: str, b: str) -> L
     if np.array_equal(panel.values[0], panel.values[1]):
         return replace(line, verdict="identical")
     if found.p is None:
-        return replace(line, reason="one generation seed in common")
+        return replace(line, reason="only one generation seed in common")
     return replace(line, p=found.p)
 
 

@@ -35,6 +35,8 @@ class Case:
     chance: float | None
 
 
+_ROUNDING = 1e-9  # of a mean that lies on its bound
+
 Bound = Callable[[Case], float | None]
 """What a value is held against; None where that is not known."""
 
@@ -106,7 +108,7 @@ def flags(cellset: Cellset) -> dict[str, list[Flag]]:
 def _broken(rule: Rule, cases: dict[tuple[str, str], Case]) -> Iterator[Flag]:
     for (task, name), case in sorted(cases.items()):
         bound = rule.bound(case) if _falls_under(name, rule.base) else None
-        if bound is None or not (case.value > bound if rule.high else case.value < bound):
+        if bound is None or (case.value - bound if rule.high else bound - case.value) <= _ROUNDING:
             continue
         measured = metric(name)
         side = "above" if rule.high else "below"

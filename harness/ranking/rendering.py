@@ -22,7 +22,9 @@ from harness.scoring.metrics import Metric
 
 _HEADS = ("A", "B", "B − A", "95 % interval", "p (Holm)", "verdict")
 _STYLES = {"better": "green", "worse": "red", "cannot tell": "yellow"}
-_SPECIAL = "\\`*_{}[]()<>#+-!|~$"
+_ESCAPED = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"}
+_ESCAPED |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_ESCAPED |= {"@": "@&#8203;", "#": "#&#8203;"}  # a sign of no width: else GitHub links people and issues
 _COLUMNS = (
     *("metric", "direction", "entry", "setting", "entry_a", "entry_b"),
     *("mean_a", "mean_b", "difference", "low", "high", "se", "df", "p", "p_holm", "mde"),
@@ -145,8 +147,7 @@ def _row(cells: tuple[str, ...]) -> str:
 
 def _md(text: str) -> str:
     """Return text from outside so that Markdown shows it as it is: no table, link, tag or mention."""
-    escaped = "".join(f"\\{sign}" if sign in _SPECIAL else sign for sign in clean(text).replace("&", "&amp;"))
-    return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("@", "&#64;")
+    return "".join(_ESCAPED.get(sign, sign) for sign in clean(text))
 
 
 def as_json(comparison: Comparison) -> str:
