@@ -230,7 +230,8 @@ COPIED = Metric(
     "copied",
     "down",
     SHARE,
-    "Share of texts that copy a text of the corpus, whole or in a long piece.",
+    "Share of texts that copy a text of the corpus: a third of it or more lies in runs of 50 characters that "
+    "stand there, or it has the words of one text there, in whatever order.",
     "leakage",
     primary=True,
 )
@@ -239,7 +240,7 @@ OVERLAP = Metric(
     "overlap",
     "none",
     SHARE,
-    "Mean share of a text's character n-grams that stand in the corpus.",
+    "Mean share of a text's character 8-grams that stand in the corpus.",
     "leakage",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +30,23 @@ class Ngrams:
     @classmethod
     def of(cls, texts: Sequence[str], size: int) -> Ngrams:
         """Return the n-grams of ``size`` characters (code points) of texts as they are."""
-        padded = [text.ljust(size, PAD) if text else "" for text in texts]
-        counts = np.array([max(len(text) - size + 1, 0) for text in padded], dtype=np.int64)
-        joined = "".join(padded).encode("utf-32-le", "surrogatepass")
-        windows = _windows(np.frombuffer(joined, dtype=np.uint32), size)
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        # Between the windows of two texts stand size - 1 that cross the border; they are left out.
-        lengths = np.array([len(text) for text in padded], dtype=np.int64)
-        shift = np.concatenate([[0], np.cumsum(lengths)])[:-1] - starts[:-1]
-        return cls(windows[np.arange(starts[-1]) + np.repeat(shift, counts)], starts)
+        hashes, _, starts = _all(texts, size)
+        return cls(hashes, starts)
+
+    @classmethod
+    def of_words(cls, texts: Sequence[str], size: int) -> Ngrams:
+        """Return the n-grams that lie within a word and the blanks (U+0020) around it.
+
+        They say nothing of the order of words. Words of ``size - 3`` characters and fewer have none.
+        """
+        hashes, blank, starts = _all([f" {text} " for text in texts], size)
+        kept = ~blank
+        return cls(hashes[kept], np.concatenate([[0], np.cumsum(kept)])[starts])
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The hashes, ready to be looked up."""
+        return Keys.of(self.hashes)
 
     def mean(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
         """Return the mean per text of a value per n-gram; 0 for a text without any."""
@@ -50,12 +59,12 @@ class NgramIndex:
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
         self.size = size
-        self.hashes = np.unique(self._ngrams(texts).hashes)
+        self.hashes = distinct(self._ngrams(texts).hashes)
 
     def known(self, texts: Sequence[str]) -> tuple[Ngrams, NDArray[np.bool_]]:
         """Return the n-grams of texts and, for each of them, whether it occurs here."""
         grams = self._ngrams(texts)
-        return grams, member(grams.hashes, self.hashes)
+        return grams, grams.keys.locate(self.hashes) >= 0
 
     def share(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return, for each text, the share of its n-grams that occur here; 0 for an empty text."""
@@ -66,13 +75,50 @@ class NgramIndex:
         return Ngrams.of([normalise(text) for text in texts], self.size)
 
 
-def member(values: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Return which values occur in a sorted array."""
-    if not ordered.size:
-        return np.zeros(values.size, dtype=np.bool_)
-    found = np.minimum(np.searchsorted(ordered, values), ordered.size - 1)
-    hits: NDArray[np.bool_] = ordered[found] == values
-    return hits
+def distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the different values, sorted; many times quicker than ``numpy.unique`` of numpy 2.4."""
+    ordered = np.sort(values)
+    first = np.ones(ordered.size, dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Values that are looked up in several arrays; sorted once, which makes every look-up quick."""
+
+    order: NDArray[np.int64]
+    ordered: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.uint64]) -> Keys:
+        """Return the keys of values in any order."""
+        order = np.argsort(values)
+        return cls(order, values[order])
+
+    def locate(self, known: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return for each value its place in an array of different sorted values; -1 where it has none."""
+        found = np.searchsorted(known, self.ordered)
+        there = found < known.size
+        there[there] = known[found[there]] == self.ordered[there]
+        places = np.empty(self.order.size, dtype=np.int64)
+        places[self.order] = np.where(there, found, -1)
+        return places
+
+
+def _all(texts: Sequence[str], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return the hash of every n-gram, whether a blank stands inside of it, and where each text's start."""
+    padded = [text.ljust(size, PAD) if text else "" for text in texts]
+    lengths = np.array([len(text) for text in padded], dtype=np.int64)
+    codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    counts = np.maximum(lengths - size + 1, 0)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    # Between the windows of two texts stand size - 1 that cross the border; they are left out.
+    shift = np.concatenate([[0], np.cumsum(lengths)])[:-1] - starts[:-1]
+    first = np.arange(starts[-1]) + np.repeat(shift, counts)
+    blanks = np.concatenate([[0], np.cumsum(codes == ord(" "))])
+    inside = blanks[first + size - 1] > blanks[first + 1]
+    return _windows(codes, size)[first], inside, starts
 
 
 def _windows(codes: NDArray[np.uint32], size: int) -> NDArray[np.uint64]:
