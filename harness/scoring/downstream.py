@@ -2,40 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from dataclasses import dataclass
 from statistics import fmean
 
-from harness.records import Generation, Score
-from harness.scoring.classifiers import Classifier, Human, Rows
-from harness.scoring.metrics import macro_f1
+import numpy as np
+
+from harness.records import Score
+from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
+from harness.scoring.classifiers import Classifier
+from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
+from harness.scoring.parts import Place, Rows, Sample, Scored
 
 
-def training_rows(texts: Sequence[Generation]) -> Rows:
+def training_rows(sample: Sample) -> Rows:
     """Return texts with labels, each pair once and no empty text (as in arXiv 2606.18389)."""
-    rows = ((text.text, text.label) for text in texts if text.text.strip())
-    return list(dict.fromkeys(rows))
+    pairs = zip(sample.texts, sample.labels, strict=True)
+    return list(dict.fromkeys((text, label) for text, label in pairs if text.strip()))
 
 
-def downstream(
-    texts: Sequence[Generation], human: Human, classifier: Classifier
-) -> tuple[Score, dict[str, list[int]]]:
-    """Return macro-F1 on the human test split, mean over classifier seeds, and all predictions.
+@dataclass(frozen=True)
+class _Tested:
+    """What came of training on some rows, by seed: label indices, and the values of metrics by name."""
 
-    Macro-F1 is over the task's fixed list of labels: a label never predicted counts as 0.
+    rows: Rows
+    predictions: dict[str, list[int]]
+    values: dict[str, dict[str, float]]
+
+
+class ClassifierPart:
+    """One downstream classifier, trained on all texts as generated and again on the valid ones alone.
+
+    Kept: ``examples``, the digest of the test examples; the ``labels``; ``gold`` and, for every seed of the
+    classifier, ``predictions``, as label indices, one per test text. These stand under the name of
+    macro-F1, such as ``macro_f1/tfidf``; under ``macro_f1.valid/tfidf`` only where the valid texts are not
+    all texts. Of equally probable labels the first is predicted.
     """
-    from sklearn.metrics import f1_score
 
-    rows = training_rows(texts)
-    metric = macro_f1(classifier.name)
-    if not rows:
-        return metric.score(None, classifier.signature, "no text to train on"), {}
-    gold = [human.labels.index(label) for _, label in human.test]
-    indices = list(range(len(human.labels)))
-    predictions, by_seed = {}, {}
-    for seed in classifier.seeds:
-        found = classifier.predict(rows, human, seed)
-        predictions[str(seed)] = found
-        value = f1_score(gold, found, labels=indices, average="macro", zero_division=0)
-        by_seed[str(seed)] = float(value)
-    score = metric.score(fmean(by_seed.values()), classifier.signature, by_seed=by_seed)
-    return score, predictions
+    human = False
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.name = f"classifier/{classifier.name}"
+        self.signature = classifier.signature
+        self._classifier = classifier
+
+    def score(self, sample: Sample, place: Place) -> Scored:
+        """Return macro-F1 over the fixed list of labels and accuracy, means over the seeds, each also for
+        training on valid text; calibration error and Brier score.
+
+        ``detail``: ``texts``, how many were trained on, and ``per_label_min``, how many of these the label
+        with the fewest has.
+        """
+        gold = [place.labels.index(label) for _, label in place.test]
+        rows, valid = training_rows(sample), training_rows(sample.only(sample.valid))
+        every = self._test(rows, place, gold)
+        sound = every if valid == rows else self._test(valid, place, gold)
+        scores = [
+            *(self._score(m, m, every, place) for m in (MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER)),
+            *(self._score(m, m.valid, sound, place) for m in (MACRO_F1, ACCURACY)),
+        ]
+        found = {MACRO_F1: every} if sound is every else {MACRO_F1: every, MACRO_F1.valid: sound}
+        predictions = {
+            m.of(self._classifier.name).name: tested.predictions for m, tested in found.items() if tested.rows
+        }
+        kept = {"examples": place.examples, "labels": list(place.labels), "gold": gold}
+        return Scored(scores, {**kept, "predictions": predictions})
+
+    def _test(self, rows: Rows, place: Place, gold: list[int]) -> _Tested:
+        """Train on ``rows`` and test, with every seed; with none where there is no text."""
+        predictions: dict[str, list[int]] = {}
+        values: dict[str, dict[str, float]] = {}
+        for seed in self._classifier.seeds if rows else ():
+            found = self._classifier.probabilities(rows, place, seed)
+            predicted = found.argmax(axis=1)
+            measured = {
+                MACRO_F1.name: macro_f1_of(gold, predicted, len(place.labels)),
+                ACCURACY.name: float(np.mean(predicted == gold)),
+                CALIBRATION_ERROR.name: calibration_error(found, gold),
+                BRIER.name: brier_score(found, gold),
+            }
+            predictions[str(seed)] = predicted.tolist()
+            for name, value in measured.items():
+                values.setdefault(name, {})[str(seed)] = value
+        return _Tested(rows, predictions, values)
+
+    def _score(self, base: Metric, metric: Metric, tested: _Tested, place: Place) -> Score:
+        """Return the score of ``metric``, whose values are those of ``base``."""
+        named = metric.of(self._classifier.name)
+        if not tested.rows:
+            return named.score(None, self.signature, "no text to train on")
+        by_seed = tested.values[base.name]
+        counts = Counter(label for _, label in tested.rows)
+        detail = {"texts": len(tested.rows), "per_label_min": min(counts[label] for label in place.labels)}
+        return named.score(fmean(by_seed.values()), self.signature, by_seed=by_seed, detail=detail)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.checkpoints import Checkpoint
 from harness.errors import UserError
-from harness.scoring.classifiers import Human, Rows
+from harness.scoring.calibration import macro_f1_of
+from harness.scoring.logistic import Probabilities
+from harness.scoring.parts import Place, Rows
 from harness.suite import ClassifierProtocol
 
 _EVALUATION_BATCH = 64
@@ -34,14 +37,23 @@ class EncoderTrainer:
         positions = getattr(config, "max_position_embeddings", None) or 10**9
         self.longest = min(protocol.max_tokens, self.tokenizer.model_max_length, positions - 2)
 
-    def predict(self, train: Rows, human: Human, seed: int) -> list[int]:
-        """Return the predicted label index of every test text after fine-tuning with ``seed``."""
+    def probabilities(self, train: Rows, place: Place, seed: int) -> Probabilities:
+        """Return the probabilities [n test, n labels] of the test texts after fine-tuning with ``seed``.
+
+        A label without training text has none, in choosing the epoch as well. With one label in ``train``
+        there is nothing to train.
+        """
+        trained = _trained(train, place)
+        if trained.sum() == 1:
+            return np.tile(trained.double().numpy(), (len(place.test), 1))
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            model = self._model(len(human.labels))
-            self._fit(model, train, human, generator)
-            return self._labels(model, [text for text, _ in human.test])
+            model = self._model(len(place.labels))
+            self._fit(model, train, place, generator)
+            logits = self._logits(model, [text for text, _ in place.test])
+        shares: Probabilities = logits.masked_fill(~trained, -torch.inf).softmax(-1).numpy()
+        return shares
 
     def _model(self, n_labels: int) -> Any:
         from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -62,15 +74,17 @@ class EncoderTrainer:
             logging.set_verbosity(level)
         return model.to(self.device)
 
-    def _fit(self, model: Any, train: Rows, human: Human, generator: torch.Generator) -> None:
+    def _fit(self, model: Any, train: Rows, place: Place, generator: torch.Generator) -> None:
         rule = self.protocol
         optimizer = torch.optim.AdamW(model.parameters(), lr=rule.learning_rate)
-        gold = [human.labels.index(label) for _, label in human.validation]
+        trained = _trained(train, place)
+        gold = [place.labels.index(label) for _, label in place.validation]
         best, best_state, stale = -1.0, None, 0
         for _ in range(rule.max_epochs):
-            self._epoch(model, train, human.labels, optimizer, generator)
-            found = self._labels(model, [text for text, _ in human.validation])
-            score = _macro_f1(gold, found, len(human.labels))
+            self._epoch(model, train, place.labels, optimizer, generator)
+            logits = self._logits(model, [text for text, _ in place.validation])
+            found = logits.masked_fill(~trained, -torch.inf).argmax(-1)
+            score = macro_f1_of(gold, found.numpy(), len(place.labels))
             if score > best:
                 best, stale = score, 0
                 best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -100,17 +114,15 @@ class EncoderTrainer:
             optimizer.zero_grad()
 
     @torch.inference_mode()
-    def _labels(self, model: Any, texts: list[str]) -> list[int]:
-        """Predict in order of length, so that little padding is computed."""
+    def _logits(self, model: Any, texts: list[str]) -> Tensor:
+        """Return [n, labels] in double precision on the CPU; 0 where training has diverged."""
         model.eval()
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        found = [0] * len(texts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # so that little padding is computed
+        found = []
         for start in range(0, len(order), _EVALUATION_BATCH):
-            batch = order[start : start + _EVALUATION_BATCH]
-            logits = model(**self._encode([texts[i] for i in batch])).logits
-            for i, label in zip(batch, logits.argmax(-1).tolist(), strict=True):
-                found[i] = label
-        return found
+            batch = [texts[i] for i in order[start : start + _EVALUATION_BATCH]]
+            found.append(model(**self._encode(batch)).logits.double().cpu().nan_to_num())
+        return torch.cat(found)[torch.tensor(order).argsort()]
 
     def _encode(self, texts: list[str]) -> dict[str, Tensor]:
         batch = self.tokenizer(
@@ -119,7 +131,7 @@ class EncoderTrainer:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def _macro_f1(gold: list[int], found: list[int], n_labels: int) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(gold, found, labels=list(range(n_labels)), average="macro", zero_division=0))
+def _trained(train: Rows, place: Place) -> Tensor:
+    """Say of every label of the place whether it has a text."""
+    present = {label for _, label in train}
+    return torch.tensor([label in present for label in place.labels])
