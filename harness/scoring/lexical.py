@@ -6,7 +6,7 @@ import math
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import numpy as np
@@ -24,7 +24,7 @@ from harness.scoring.metrics import (
 )
 from harness.scoring.parts import Place, Sample, Scored
 from harness.scoring.similarity import self_bleu, self_chrf
-from harness.scoring.subsampling import interval, mean_interval, orders
+from harness.scoring.subsampling import Dealt, Range, deal, interval, mean_interval
 from harness.scoring.windows import windows
 from harness.scoring.words import words
 from harness.suite import Budgets
@@ -92,27 +92,28 @@ def distinct(k: int, tokens: Sequence[list[str]], budgets: Budgets) -> Score:
     sizes = [max(len(text) - k + 1, 0) for text in ordered]
     if sum(sizes) < budget:
         return metric.score(None, signature, f"only {sum(sizes)} of the {budget} {name} of the budget")
-    shares, used = [], []
-    for order in orders(len(ordered), count, "texts"):
-        parts, texts = _up_to(budget, sizes, order)
+    dealt = deal(sizes, budget, count, "texts")
+    shares = []
+    for hand in dealt.subsamples:
         found = {
             gram
-            for i, size in parts
+            for i, size in hand
             for gram in zip(*(ordered[i][j : j + size] for j in range(k)), strict=True)
         }
         shares.append(len(found) / budget)
-        used.append(texts)
-    span = interval(shares, float(np.mean(used)), len(ordered))
-    return metric.score(float(np.mean(shares)), signature, interval=span)
+    return metric.score(
+        float(np.mean(shares)), signature, interval=_interval(shares, dealt, len(ordered), 1.0)
+    )
 
 
 def compression(texts: Sequence[str], budgets: Budgets) -> Score:
     """Return characters / size after deflate, mean over subsamples of ``budgets.characters`` characters.
 
-    A subsample takes texts (NFC) in seeded order, each ended by a line feed, and is cut to the budget.
-    Every different character of it becomes one byte, so that no script is dearer than another: its rank
-    by frequency, all from the 256th on sharing the last. Deflate finds repeats up to 32 KiB back; a
-    budget above that would miss far ones. No value where the texts hold fewer characters.
+    A subsample takes texts (NFC, single blanks) in seeded order, each ended by a blank, and is cut to the
+    budget; with another mark than the blank, short texts would hold one symbol more than long ones and
+    compress less. Every different character becomes one byte, so that no script is dearer than another:
+    its rank by frequency, all from the 256th on sharing the last. Deflate finds repeats up to 32 KiB back;
+    a budget above that would miss far ones. No value where the texts hold fewer characters.
     """
     budget, count = budgets.characters, budgets.subsamples
     library = "zlib-ng" if "ng" in zlib.ZLIB_RUNTIME_VERSION else "zlib"
@@ -120,19 +121,18 @@ def compression(texts: Sequence[str], budgets: Budgets) -> Score:
         f"compression|characters:{budget}|subsamples:{count}|symbols:256|norm:NFC|{library}:9|seed:0"
         "|version:1"
     )
-    ordered = sorted(f"{text}\n" for text in texts)
+    ordered = sorted(" ".join(unicodedata.normalize("NFC", text).split()) + " " for text in texts)
     sizes = [len(text) for text in ordered]
     if sum(sizes) < budget:
         return COMPRESSION.score(
             None, signature, f"only {sum(sizes)} of the {budget} characters of the budget"
         )
-    ratios, used = [], []
-    for order in orders(len(ordered), count, "texts"):
-        parts, number = _up_to(budget, sizes, order)
-        symbols = _one_byte_each("".join(ordered[i][:size] for i, size in parts))
+    dealt = deal(sizes, budget, count, "texts")
+    ratios = []
+    for hand in dealt.subsamples:
+        symbols = _one_byte_each("".join(ordered[i][:size] for i, size in hand))
         ratios.append(budget / len(zlib.compress(symbols, 9)))
-        used.append(number)
-    span = interval(ratios, float(np.mean(used)), len(ordered))
+    span = _interval(ratios, dealt, len(ordered), math.inf)
     return COMPRESSION.score(float(np.mean(ratios)), signature, interval=span)
 
 
@@ -152,10 +152,10 @@ def self_repetition(beginnings: Sequence[str], budgets: Budgets) -> Score:
         note = f"only {n} of {size} texts with {budgets.window} characters"
         return SELF_REPETITION.score(None, signature, note)
     runs = [_runs(text) for text in sorted(beginnings)]
-    values = [_repetition([runs[i] for i in order[:size]]) for order in orders(n, count, "windows")]
-    return SELF_REPETITION.score(
-        float(np.mean(values)), signature, interval=interval(values, size, n), detail={"texts": n}
-    )
+    dealt = deal([1] * n, size, count, "windows")
+    values = [_repetition([runs[i] for i, _ in hand]) for hand in dealt.subsamples]
+    span = _interval(values, dealt, n, math.log(size))
+    return SELF_REPETITION.score(float(np.mean(values)), signature, interval=span, detail={"texts": n})
 
 
 def length(texts: Sequence[str]) -> Score:
@@ -171,20 +171,8 @@ def length(texts: Sequence[str]) -> Score:
     return LENGTH.score(float(np.mean(sizes)), signature, interval=mean_interval(sizes), detail=detail)
 
 
-def _up_to(budget: int, sizes: Sequence[int], order: Iterable[int]) -> tuple[list[tuple[int, int]], float]:
-    """Return which texts fill the budget, and how much of each; and the number of texts that this took.
-
-    The last text counts by the part of it that was needed.
-    """
-    parts: list[tuple[int, int]] = []
-    left, texts = budget, 0.0
-    for i in order:
-        if sizes[i] >= left:
-            return [*parts, (i, left)], texts + left / sizes[i]
-        parts.append((i, sizes[i]))
-        left -= sizes[i]
-        texts += 1
-    raise ValueError("the texts do not fill the budget")
+def _interval(values: Sequence[float], dealt: Dealt, n: int, most: float) -> Range | None:
+    return interval(values, dealt.texts, n, dealt.decks, within=(0.0, most))
 
 
 def _one_byte_each(text: str) -> bytes:

@@ -63,7 +63,9 @@ def _among_themselves(
         note = f"only {n} of {size} texts with {budgets.window} characters"
         return metric.score(None, signature, note)
     detail = {"texts": n, "groups": groups}
-    return metric.score(float(np.mean(means)), signature, interval=mean_interval(means), detail=detail)
+    return metric.score(
+        float(np.mean(means)), signature, interval=mean_interval(means, within=(0.0, 100.0)), detail=detail
+    )
 
 
 def _mean_score(measure: Any, group: Sequence[str]) -> float:
