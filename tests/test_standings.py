@@ -27,6 +27,7 @@ from harness.ranking.resampling import Kept, resampled
 from harness.ranking.standings import Standing, Standings, standings
 from harness.scoring.metrics import (
     ACCURACY,
+    COPIED,
     DEGENERATE,
     DISTINCT_1,
     LABEL_FIDELITY,
@@ -510,6 +511,11 @@ BAD = [
     (DEGENERATE, 0.25, None, "degenerate texts: degenerate 0.25 in sentiment, above 0.2"),
     (VALID_SHARE, 0.4, None, "most texts are not valid: valid 0.4 in sentiment, below 0.5"),
     (LANGUAGE_FIDELITY, 0.4, 0.9, "written in another language: language 0.4 in sentiment, below 0.45"),
+    (COPIED.of("test"), 0.11, None, "copies of test text: copied (test) 0.11 in sentiment, above 0.1"),
+    (COPIED.of("validation"), 0.11, None, "copies of validation text"),
+    (COPIED.of("train"), 0.11, None, "copies of train text"),
+    (COPIED.of("vectors"), 0.11, None, "copies of vector text"),
+    (COPIED.of("demonstrations"), 0.11, None, "copies of few-shot demonstrations"),
 ]
 
 
@@ -573,6 +579,41 @@ def test_one_task_that_breaks_a_bound_is_enough(tmp_path):
 def test_collapsed_references_are_flagged_too(tmp_path):
     row = flagged(tmp_path, VENDI_TFIDF, 1.0, 8.0, name="constant")
     assert [flag.metric for flag in row.flags] == [VENDI_TFIDF]
+
+
+def test_what_a_model_copies_without_the_method_is_not_held_against_the_method(tmp_path):
+    entries = {
+        name: scored(name, flat(0.5, BOTH)) for name in ("zero-shot", "few-shot", "same", "more", "human")
+    }
+    for name, train, test in (
+        ("zero-shot", 0.1, 0.0),
+        ("few-shot", 0.3, 0.3),
+        ("same", 0.4, 0.0),
+        ("more", 0.41, 0.0),
+        ("human", 1.0, 0.0),
+    ):
+        entries[name].scores[COPIED.of("train")] = flat(train, BOTH, (0,))
+        entries[name].scores[COPIED.of("test")] = flat(test, BOTH, (0,))
+    found = rows(field_of(tmp_path, BOTH, *entries.values()))
+    assert {name: [flag.metric.name for flag in row.flags] for name, row in found.items()} == {
+        "zero-shot": [],
+        "few-shot": ["copied/test"],  # nothing excuses copies of what is tested on
+        "same": [],
+        "more": ["copied/train"],
+        "human": [],  # it is train text
+    }
+
+
+def test_another_model_excuses_no_copies(tmp_path):
+    other = MODEL.model_copy(update={"name": "other", "fingerprint": "beef"})
+    sides = []
+    for model, copied in ((MODEL, 0.9), (other, 0.0)):
+        entries = [toy("zero-shot", model), toy("a", model)]
+        for entry, value in zip(entries, (copied, 0.5), strict=True):
+            entry.scores = {F1: flat(0.5, AM), COPIED.of("train"): flat(value, AM, (0,))}
+        sides.append(write_run(tmp_path / model.name, entries, AM, model=model))
+    found = rows(standings(cellset_of(*sides), F1))
+    assert (found["a, toy"].flags, len(found["a, other"].flags)) == ([], 1)
 
 
 def test_every_rule_says_why_in_words():

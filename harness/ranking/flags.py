@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.ranking.tables import Cellset
+from harness.ranking.gains import FEW_SHOT
+from harness.ranking.tables import BASELINE, Cellset
+from harness.scoring.leakage import COPIED_BOUND
 from harness.scoring.metrics import (
+    COPIED,
     DEGENERATE,
     DISTINCT_1,
     LABEL_FIDELITY,
@@ -27,12 +30,14 @@ from harness.scoring.metrics import (
 class Case:
     """Means of a metric over the cells of an entry and a task: of its texts and of human text beside.
 
-    ``human`` is None where a cell has none; ``chance``: one over the number of labels, None if unknown.
+    ``human`` is None where a cell has none; ``chance``: one over the number of labels, None if unknown;
+    ``usual``: the most that zero-shot and few-shot of the same model have, 0 where they are not known.
     """
 
     value: float
     human: float | None
     chance: float | None
+    usual: float
 
 
 _ROUNDING = 1e-9  # of a mean that lies on its bound
@@ -72,6 +77,11 @@ def _of_human(factor: float = 1.0, plus: float = 0.0) -> Bound:
     return lambda case: None if case.human is None else factor * case.human + plus
 
 
+def _beyond_usual(case: Case) -> float | None:
+    """Return what a model that recites text does under every method, and the bound beyond it."""
+    return case.usual + COPIED_BOUND
+
+
 def _near_chance(case: Case) -> float | None:
     """Return chance and a tenth of what human text reaches beyond it."""
     if case.human is None or case.chance is None or case.human <= case.chance:
@@ -80,6 +90,16 @@ def _near_chance(case: Case) -> float | None:
 
 
 RULES = [
+    Rule(COPIED.of("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
+    Rule(COPIED.of("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
+    *(
+        Rule(COPIED.of(corpus), True, _beyond_usual, f"copies of {words}", references=False)
+        for corpus, words in (
+            ("train", "train text"),
+            ("demonstrations", "few-shot demonstrations"),
+            ("vectors", "vector text"),
+        )
+    ),
     Rule(NEAR_DUPLICATES, True, _of_human(plus=0.2), "texts repeat one another"),
     Rule(VENDI, False, _of_human(0.5), "collapsed: less than half as varied as human text"),
     Rule(DISTINCT_1, False, _of_human(0.5), "collapsed: less than half as many words as human text"),
@@ -129,12 +149,24 @@ def _cases(cellset: Cellset) -> dict[str, dict[tuple[str, str], Case]]:
         value=("value", "mean"), human=("human", "mean"), n=("value", "size"), beside=("human", "count")
     )
     chances = _chances(cellset)
+    values = means["value"].to_dict()
+    bases = _baselines(cellset)
     found: dict[str, dict[tuple[str, str], Case]] = {}
-    for line in means.reset_index().itertuples():
+    for (entry, task, name), line in zip(means.index, means.itertuples(), strict=True):
         human = float(line.human) if line.beside == line.n else None
-        case = Case(float(line.value), human, chances.get(line.task))
-        found.setdefault(line.entry, {})[line.task, line.metric] = case
+        usual = max((values.get((base, task, name), 0.0) for base in bases.get(entry, ())), default=0.0)
+        case = Case(float(line.value), human, chances.get(task), float(usual))
+        found.setdefault(entry, {})[task, name] = case
     return found
+
+
+def _baselines(cellset: Cellset) -> dict[str, list[str]]:
+    """Return entry -> the unsteered entries of its model, itself among them if it is one."""
+    models = {name: row.entry.model for name, row in cellset.entries.items()}
+    plain = [name for name, row in cellset.entries.items() if row.entry.method.name in {BASELINE, FEW_SHOT}]
+    return {
+        name: [base for base in plain if model and models[base] == model] for name, model in models.items()
+    }
 
 
 def _chances(cellset: Cellset) -> dict[str, float]:

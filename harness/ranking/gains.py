@@ -14,6 +14,9 @@ from harness.ranking.stats import Estimate, Panel, estimate
 from harness.ranking.tables import Cellset, EntryRow
 from harness.scoring.metrics import Metric
 
+FEW_SHOT = "few-shot"
+"""The other unsteered method."""
+
 LEVEL = 0.05
 """Of every test: chance of any false difference of tiers, share of false discoveries of the grid."""
 

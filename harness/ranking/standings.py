@@ -11,6 +11,7 @@ from harness.ranking import ranks
 from harness.ranking.evidence import Evidence, gather, lacking
 from harness.ranking.flags import Flag, flags
 from harness.ranking.gains import (
+    FEW_SHOT,
     LEVEL,
     Correlation,
     LanguageGain,
@@ -32,7 +33,7 @@ SEEDS = 3
 TRAININGS = 5
 """Classifier seeds that a ranking needs where training hangs on a seed."""
 
-FEW_SHOT, CEILING, FLOOR = "few-shot", "human", "constant"
+CEILING, FLOOR = "human", "constant"
 _SEEDED = "hf:"  # how classifiers are named whose training hangs on a seed
 
 
