@@ -33,6 +33,7 @@ _COMPARED = 20_000  # of these, compared in full at once
 _HASH_BITS, _HASH_MASK = np.uint64(40), np.uint64(2**40 - 1)
 
 _SILENT = regex.compile(r"[\p{Cf}\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]+")
+_SIGN = regex.compile(r"[\p{L}\p{N}]")
 _BETWEEN = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 
 
@@ -43,7 +44,8 @@ def bare(text: str) -> str:
     nothing of the kind, such as one of emoji, stays in its normal form (``normalise``).
     """
     normal = normalise(text)
-    return _BETWEEN.sub(" ", _SILENT.sub("", normal)).strip() or normal
+    plain = _BETWEEN.sub(" ", _SILENT.sub("", normal)).strip()
+    return plain if _SIGN.search(plain) else normal
 
 
 @dataclass(frozen=True)
