@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 """Version of every JSON file written by this program."""
+
+Number = TypeVar("Number", int, float)
 
 Setting = Literal["zero-shot", "few-shot", "none"]
 """How the model is prompted; ``none`` for references, which prompt no model."""
@@ -106,8 +109,35 @@ class CellKey(Record):
     texts_per_label: int
 
 
+class Spent(Record):
+    """What a piece of work took: seconds, and the tokens that the model read and wrote."""
+
+    seconds: float
+    tokens: int
+
+
+FitParts = dict[str, Spent | None]
+"""What the parts of a work took, by name; None for a part made before costs were recorded."""
+
+
+class FitCost(Versioned):
+    """What a fit took if it were alone: its own work, every reading and every other fit that it used.
+
+    A part is named by the file that it left, such as ``steering/ID`` or ``activations/HASH``, so that parts
+    which two fits share are known as the same. Tokens are those that the model read and wrote on the way
+    forward; learning runs backward too, which only the seconds show.
+    """
+
+    parts: FitParts
+
+
 class CellStatus(Versioned):
-    """How a cell ended. ``reason`` is for people; ``seconds`` is generation alone, on ``device``."""
+    """How a cell ended. ``reason`` is for people; ``seconds`` is generation alone, on ``device``.
+
+    ``prompt_tokens``: tokens of the prompt, once per draw of a text; ``new_tokens``: tokens written, the end
+    token not counted; both with all redraws. ``fit``: parts of the fit of the steering (see ``FitCost``),
+    empty where nothing was fitted. All three are None where they were not recorded.
+    """
 
     cell: CellKey
     state: State
@@ -120,6 +150,28 @@ class CellStatus(Versioned):
     demonstrations: dict[str, list[str]] = {}
     redraws: int = 0
     duplicates: int = 0
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
+    fit: FitParts | None = None
+
+
+def fit_of(statuses: Iterable[CellStatus]) -> Spent | None:
+    """Return what the fits of cells took, parts that they share counted once; None where one is not known."""
+    parts: FitParts = {}
+    for status in statuses:
+        parts |= {"not recorded": None} if status.fit is None else status.fit
+    known = [part for part in parts.values() if part is not None]
+    if len(known) < len(parts):
+        return None
+    seconds = round(sum(part.seconds for part in known), 3)
+    return Spent(seconds=seconds, tokens=sum(part.tokens for part in known))
+
+
+def known_sum(values: Iterable[Number | None]) -> Number | None:
+    """Return the sum; None where one of the values is."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 class Score(Record):
@@ -175,6 +227,7 @@ class SurfacePoint(Record):
 
     ``options``: the values of the swept config fields. ``gain``: macro-F1 minus the unsteered one of the
     same cells. ``valid``: share of texts in the asked language, times the share that is no duplicate.
+    ``tokens`` (None where not recorded) and ``seconds`` are those of generation.
     """
 
     method: str
@@ -187,19 +240,24 @@ class SurfacePoint(Record):
     cells: int
     cells_expected: int
     texts: int
-    tokens: int
+    tokens: int | None
     seconds: float
 
 
 class TunedMethod(Record):
-    """What was chosen for a method (None: no configuration passed the gate), and what the search cost."""
+    """What was chosen for a method (None: no configuration passed the gate), and what the search cost.
+
+    ``tokens`` and ``seconds`` are those of generation; ``fit`` is what all fits took, each reading that
+    they share counted once. None where not recorded.
+    """
 
     version: str
     options: dict[str, Any] | None
     configurations: int
     texts: int
-    tokens: int
+    tokens: int | None
     seconds: float
+    fit: Spent | None = None
 
 
 class Tuned(Versioned):

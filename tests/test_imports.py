@@ -42,6 +42,7 @@ LIGHT = [
     "harness.run.scoring",
     "harness.run.tuning",
     "harness.commands.compare",
+    "harness.ranking.cost",
     "harness.ranking.tables",
     "harness.ranking.compare",
     "harness.ranking.rendering",

@@ -260,8 +260,8 @@ def whole(tmp_path_factory) -> Path:
 
 def results(folder: Path) -> dict[str, bytes]:
     """Return every file of a run that must not depend on when and how it was run."""
-    timed = {"status.json", "manifest.json"}
-    return {name: data for name, data in contents(folder).items() if Path(name).name not in timed}
+    timed = ("status.json", "manifest.json", ".cost.json")
+    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
 
 
 def start_and_stop(folder: Path, how: signal.Signals, cells: int) -> subprocess.CompletedProcess:

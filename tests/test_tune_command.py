@@ -59,7 +59,7 @@ def writer(best: float) -> Any:
     strengths, and unsteered, one in three is wrong.
     """
 
-    def write(model: Any, prompts: Any, n: int, steering: Any, *_: Any) -> list[Generation]:
+    def write(model: Any, prompts: Any, n: int, steering: Any, *rest: Any) -> list[Generation]:
         strength = steering.interventions[0].strength if steering.interventions else 0.0
         code = next(c for c, name in NAMES.items() if name in next(iter(prompts.values())).user)
         texts: dict[str, list[str]] = {label: [] for label in prompts}
@@ -74,6 +74,7 @@ def writer(best: float) -> Any:
                 fields = {"n_prompt_tokens": 10, "n_new_tokens": 5, "finish_reason": "stop"}
                 duplicate = strength == 0.4 and i % 2 == 1
                 rows.append(Generation(index=i, label=label, text=text, duplicate=duplicate, **fields))
+        rest[-1].prompt_tokens, rest[-1].new_tokens = 10 * len(rows), 5 * len(rows)
         return rows
 
     return write

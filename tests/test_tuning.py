@@ -16,7 +16,7 @@ from harness.cells import Cell
 from harness.errors import UserError
 from harness.methods.base import MethodConfig, SteeringMethod
 from harness.methods.prompting import FewShot, ZeroShot
-from harness.records import CellScores, CellStatus, Generation, Tuned, TunedMethod
+from harness.records import CellScores, CellStatus, Generation, Spent, Tuned, TunedMethod
 from harness.registry import Registry, load_registry, parse_methods
 from harness.run.options import Prepared
 from harness.run.tuned import with_tuned
@@ -204,7 +204,10 @@ def finish(run: Run, cell: Cell, values: Values | str) -> None:
         for label in ("negative", "positive")
         for i in range(2)
     ]
-    status = CellStatus(cell=cell.key, state="ok", seconds=0.5, duplicates=duplicates)
+    # of the tokens that the rows had, and of as many in draws that were not kept
+    tokens: dict[str, Any] = {"prompt_tokens": 80, "new_tokens": 40}
+    fit = {"steering/s": Spent(seconds=2.0, tokens=30), f"steering/{cell.id}": Spent(seconds=1.0, tokens=3)}
+    status = CellStatus(cell=cell.key, state="ok", seconds=0.5, duplicates=duplicates, fit=fit, **tokens)
     run.write_cell(cell.id, status, rows)
     scores = [macro_f1("tfidf").score(f1, "recipe"), LANGUAGE_FIDELITY.score(fidelity, "recipe")]
     run.write_scores(CellScores(cell_id=cell.id, generations_sha256="0", protocol="p", scores=scores), {})
@@ -335,10 +338,23 @@ def test_the_cost_counts_texts_tokens_and_seconds_of_what_was_tried(tmp_path):
     unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
     steered = {1: {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}, 2: {AM: (0.5, 1.0, 0), HE: "skipped"}}
     tuned = surveyed(tmp_path, unsteered, steered)
-    assert [(p.texts, p.tokens, p.seconds) for p in tuned.surface] == [(8, 120, 1.0), (4, 60, 0.5)]
+    assert [(p.texts, p.tokens, p.seconds) for p in tuned.surface] == [(8, 240, 1.0), (4, 120, 0.5)]
     mine = tuned.methods["mine"]
-    assert (mine.configurations, mine.texts, mine.tokens, mine.seconds) == (2, 12, 180, 1.5)
+    assert (mine.configurations, mine.texts, mine.tokens, mine.seconds) == (2, 12, 360, 1.5)
+    assert mine.fit == Spent(seconds=5.0, tokens=39)  # what the three cells share counts once
     assert mine.version == "7"
+
+
+def test_a_cost_that_an_old_sweep_did_not_record_is_not_known(tmp_path):
+    surveyed(tmp_path, PLAIN, {1: {AM: (0.5, 1.0, 0)}})
+    steered = a_cell(Mine(Mine.Config(strength=1))).id
+    path = Run(tmp_path).cell(steered) / "status.json"
+    status = json.loads(path.read_text(encoding="utf-8"))
+    for field in ("prompt_tokens", "new_tokens", "fit"):
+        del status[field]
+    path.write_text(json.dumps(status), encoding="utf-8")
+    mine = surveyed(tmp_path, PLAIN, {1: {AM: None}}).methods["mine"]
+    assert (mine.texts, mine.seconds, mine.tokens, mine.fit) == (4, 0.5, None, None)
 
 
 def test_a_missing_unsteered_cell_is_one_clear_error(tmp_path):

@@ -28,6 +28,14 @@ class Slot:
     index: int
 
 
+@dataclass
+class Usage:
+    """Tokens of all draws so far: of the prompt, once per draw, and written without the end token."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+
+
 def generate_cell(
     model: SteerableModel,
     prompts: Mapping[str, Prompt],
@@ -37,6 +45,7 @@ def generate_cell(
     noise_key: NoiseKey,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda n: None,
+    usage: Usage | None = None,
 ) -> list[Generation]:
     """Return ``texts_per_label`` texts for every label of ``prompts``, in order.
 
@@ -44,7 +53,9 @@ def generate_cell(
     drawn again, up to ``sampling.max_attempts`` draws in all; what is then still a duplicate is kept
     and marked, so that counts are exact. Redraws happen in rounds over the whole cell, so the result
     does not depend on ``batch_size``. ``progress`` is told the number of texts after every batch.
+    ``usage`` counts the tokens of all draws, those that were drawn again included.
     """
+    usage = usage or Usage()
     inputs = {label: render(model.tokenizer, prompt, sampling.template) for label, prompt in prompts.items()}
     width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
     room = _room(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
@@ -58,6 +69,8 @@ def generate_cell(
             written = _write(model, [inputs[s.label] for s in batch], steering, sampling, keys, room)
             for slot, fields in zip(batch, written, strict=True):
                 texts[slot] = Generation(index=slot.index, label=slot.label, attempts=attempt + 1, **fields)
+                usage.prompt_tokens += texts[slot].n_prompt_tokens
+                usage.new_tokens += texts[slot].n_new_tokens
             progress(len(batch))
         open_slots = _to_redraw([texts[slot] for slot in slots], slots)
         if not open_slots:

@@ -15,6 +15,8 @@ from harness.errors import BrokenFileError
 from harness.files import canonical_json, digest, write_bytes
 from harness.methods.base import SteeringMethod
 from harness.methods.fit_context import FitContext
+from harness.records import FitParts
+from harness.run.metering import Meter, name_of, read_cost, write_cost
 from harness.run.options import Prepared, library_versions
 from harness.steering.interventions import Steering, check_model
 
@@ -39,6 +41,8 @@ class Fitter:
     say: Callable[[str], None] = lambda words: None
     _steering: dict[str, Steering] = field(default_factory=dict)
     _read: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _costs: dict[Path, FitParts] = field(default_factory=dict)
+    _meter: Meter = field(default_factory=Meter)
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         """Return the steering of a cell and the name of its file, None where it steers nothing."""
@@ -50,8 +54,13 @@ class Fitter:
             if stored is not None:
                 self._check(name, stored)
             self._steering[name] = stored or self._fit(name, cell, method)
+        self._meter.use(self._cost_of(self.prepared.run.steering_path(name)))
         steering = self._steering[name]
         return (name if steering.interventions else None), steering
+
+    def cost(self, cell: Cell, method: SteeringMethod) -> FitParts:
+        """Return what the fit of a cell's steering took, part by part; nothing where none is fitted."""
+        return self._cost_of(self.prepared.run.steering_path(steering_id(cell.key))) if method.steers else {}
 
     @property
     def n_layers(self) -> int:
@@ -75,7 +84,21 @@ class Fitter:
             where = str(self.prepared.run.steering_path(name))
             check_model(stored, model.model_dump(mode="json"), self.model.tokenizer_hash, where)
 
+    def _cost_of(self, path: Path) -> FitParts:
+        if path not in self._costs:
+            self._costs[path] = read_cost(path)
+        return self._costs[path]
+
     def _fit(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
+        path = self.prepared.run.steering_path(name)
+        with self._meter.part(name_of(path), self.model) as measured:
+            steering = self._fitted(name, cell, method)
+        self._costs[path] = measured.parts
+        write_cost(path, measured.parts)  # first, so that no steering is without
+        self.prepared.run.write_steering(name, steering)
+        return steering
+
+    def _fitted(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
         key, suite = cell.key, self.prepared.suite
         seed = int(digest(["fit", name], 16), 16)
         context = FitContext(
@@ -88,9 +111,7 @@ class Fitter:
         )
         fitted = method.fit(context)
         header = self._header(cell, context, fitted, seed) if fitted.interventions else {}
-        steering = Steering(fitted.interventions, header)
-        self.prepared.run.write_steering(name, steering)
-        return steering
+        return Steering(fitted.interventions, header)
 
     def _fit_of(self, cell: Cell, method: SteeringMethod, code: str) -> Steering:
         """Return a method's fit for another cell than the one at hand, with its details as it gave them."""
@@ -156,11 +177,15 @@ class Fitter:
         model = self.prepared.model
         assert model is not None
         name = digest([model.model_dump(mode="json"), *what], 16)
+        path = self.prepared.run.path / "activations" / f"{name}.safetensors"
         if name not in self._read:
-            path = self.prepared.run.path / "activations" / f"{name}.safetensors"
             if not path.is_file():
-                _save(path, run())
+                with self._meter.part(name_of(path), self.model) as measured:
+                    fields = run()
+                write_cost(path, measured.parts)
+                _save(path, fields)
             self._read[name] = _load(path)
+        self._meter.use(self._cost_of(path))
         return self._read[name]
 
 

@@ -127,14 +127,14 @@ class Generator:
         if isinstance(method, Reference):
             texts = self._reference(cell, method)
             tracker.add_texts(len(texts))
-            return texts, {}
-        from harness.generation.generate import generate_cell
+            return texts, {"prompt_tokens": 0, "new_tokens": 0, "fit": {}}
+        from harness.generation.generate import Usage, generate_cell
 
         fitter = self._loaded()
         fitter.say = lambda words: tracker.say(f"{cell.title}: {words}")
         name, steering = fitter.steering(cell, method)
         prompts, demonstrations = self._prompts(cell, method)
-        key = cell.key
+        key, usage = cell.key, Usage()
         started = time.monotonic()
         texts = generate_cell(
             fitter.model,
@@ -145,6 +145,7 @@ class Generator:
             lambda label, index, attempt: noise_key(key, label, index, attempt),
             self.batch_size,
             tracker.add_texts,
+            usage,
         )
         return texts, {
             "seconds": round(time.monotonic() - started, 3),
@@ -153,6 +154,8 @@ class Generator:
             "demonstrations": demonstrations,
             "redraws": sum(text.attempts - 1 for text in texts),
             "duplicates": sum(text.duplicate for text in texts),
+            **vars(usage),
+            "fit": fitter.cost(cell, method),
         }
 
     def _prompts(self, cell: Cell, method: SteeringMethod) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,7 +16,16 @@ from harness.errors import UserError, unknown
 from harness.files import canonical_json
 from harness.methods.base import Reference, SteeringMethod
 from harness.methods.controls import Control
-from harness.records import CellStatus, Selection, SurfacePoint, Tuned, TunedMethod
+from harness.records import (
+    CellStatus,
+    Selection,
+    Spent,
+    SurfacePoint,
+    Tuned,
+    TunedMethod,
+    fit_of,
+    known_sum,
+)
 from harness.registry import Registry, pick_methods
 from harness.run.options import Prepared
 from harness.scoring.metrics import LANGUAGE_FIDELITY, macro_f1
@@ -127,8 +136,9 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
             options=best.options if best else None,
             configurations=len(points),
             texts=sum(p.texts for p in points),
-            tokens=sum(p.tokens for p in points),
+            tokens=known_sum(p.tokens for p in points),
             seconds=round(sum(p.seconds for p in points), 3),
+            fit=cells.fits(name),
         )
     if not surface:
         raise UserError("nothing was tried: no method to be tuned has one of the settings.")
@@ -194,7 +204,6 @@ class _Cells:
         f1 = _mean([f1 for f1, _ in mine]) if whole else None
         base_f1 = _mean([f1 for f1, _ in unsteered])
         valid, base_valid = (_mean([share for _, share in pairs]) for pairs in (mine, unsteered))
-        written = [row for status in done for row in self._run.generations(cell_id(status.cell))]
         options = json.loads(config)
         return SurfacePoint(
             method=method,
@@ -205,10 +214,15 @@ class _Cells:
             eligible=whole and (valid or 0.0) >= GATE * (base_valid or 0.0) - _ROUNDING,
             cells=len(done),
             cells_expected=len(cells),
-            texts=len(written),
-            tokens=sum(row.n_prompt_tokens + row.n_new_tokens for row in written),
+            texts=sum(len(self._run.generations(cell_id(status.cell))) for status in done),
+            tokens=known_sum(n for status in done for n in (status.prompt_tokens, status.new_tokens)),
             seconds=round(sum(status.seconds for status in done), 3),
         )
+
+    def fits(self, method: str) -> Spent | None:
+        """Return what all fits of a method took, parts that they share counted once."""
+        cells = [name for by_id in self._cells[method].values() for name in by_id]
+        return fit_of(status for name in cells if (status := self._finished(name)))
 
     def _finished(self, cell: str) -> CellStatus | None:
         status = self._run.status(cell)

@@ -1,0 +1,131 @@
+"""What an entry costs: tokens, seconds and devices; its fits and its tuning included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.ranking.tables import Cellset
+from harness.records import CellStatus, Entry, Spent, TunedMethod, fit_of, known_sum
+from harness.scoring.metrics import VALID_SHARE
+
+Place = tuple[str, str, str, int]
+"""(entry, task, language, seed)"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the finished cells of an entry took, as if the entry had been run alone.
+
+    ``seconds``, ``prompt_tokens`` and ``new_tokens`` are those of generation, redraws included. A prompt
+    counts once for every draw, as an API bills it; the engine reads it once per label and shares it.
+    ``fit_*``: all fits, parts that they share counted once. ``tuning_*``: the whole search for the method's
+    options, in every entry that uses them. A figure is None where a cell, a fit or a search has it not
+    recorded, ``valid_texts`` also where a cell has no ``valid_share``.
+
+    Seconds on different devices, or on a machine that did something else as well, are not comparable;
+    hence ``devices``. Loading the model, scoring, and tries that failed count nowhere.
+    """
+
+    texts: int
+    valid_texts: int | None
+    prompt_tokens: int | None
+    new_tokens: int | None
+    seconds: float
+    fit_seconds: float | None
+    fit_tokens: int | None
+    tuning_seconds: float | None
+    tuning_tokens: int | None
+    devices: list[str]
+
+    @property
+    def texts_per_second(self) -> float | None:
+        """Texts per second of generation, valid or not; None for texts that no model wrote."""
+        return self.texts / self.seconds if self.seconds else None
+
+    @property
+    def seconds_per_1000_valid(self) -> float | None:
+        """Seconds of generation, fits and tuning for every 1,000 valid texts."""
+        return self._per_1000_valid(known_sum([self.seconds, self.fit_seconds, self.tuning_seconds]))
+
+    @property
+    def tokens_per_1000_valid(self) -> float | None:
+        """Tokens of prompts, texts, fits and tuning for every 1,000 valid texts."""
+        parts = [self.prompt_tokens, self.new_tokens, self.fit_tokens, self.tuning_tokens]
+        return self._per_1000_valid(known_sum(parts))
+
+    def _per_1000_valid(self, amount: float | None) -> float | None:
+        return 1000 * amount / self.valid_texts if amount is not None and self.valid_texts else None
+
+
+def costs(cellset: Cellset) -> dict[str, Cost]:
+    """Return the cost of every entry that has a finished cell, by entry id."""
+    places: dict[str, list[Place]] = {}
+    for place in cellset.cells:
+        places.setdefault(place[0], []).append(place)
+    shares = _valid_shares(cellset)
+    return {name: _cost(cellset, name, found, shares) for name, found in places.items()}
+
+
+def _cost(cellset: Cellset, name: str, places: Sequence[Place], shares: dict[Place, float]) -> Cost:
+    statuses = [status for place in places if (status := _status(cellset, place))]
+    sizes = {place: len(run.generations(cell)) for place in places for run, cell in [cellset.cells[place]]}
+    valid = known_sum(
+        round(shares[place] * size) if place in shares else None for place, size in sizes.items()
+    )
+    fit, tuning = fit_of(statuses), _tuning(_tuned(cellset, cellset.entries[name].entry))
+    return Cost(
+        texts=sum(sizes.values()),
+        valid_texts=valid,
+        prompt_tokens=known_sum(status.prompt_tokens for status in statuses),
+        new_tokens=known_sum(status.new_tokens for status in statuses),
+        seconds=round(sum(status.seconds for status in statuses if status.device), 3),
+        fit_seconds=fit.seconds if fit else None,
+        fit_tokens=fit.tokens if fit else None,
+        tuning_seconds=tuning.seconds if tuning else None,
+        tuning_tokens=tuning.tokens if tuning else None,
+        devices=sorted({status.device for status in statuses if status.device}),
+    )
+
+
+def _status(cellset: Cellset, place: Place) -> CellStatus | None:
+    run, cell = cellset.cells[place]
+    return run.status(cell)
+
+
+def _valid_shares(cellset: Cellset) -> dict[Place, float]:
+    """Return the share of valid texts by cell; without cells that have none."""
+    scores = cellset.scores
+    found = scores[scores["metric"] == VALID_SHARE.name].dropna(subset=["value"])
+    columns = (found[column] for column in ("entry", "task", "language", "seed", "value"))
+    return {
+        (entry, task, language, seed): float(value)
+        for entry, task, language, seed, value in zip(*columns, strict=True)
+    }
+
+
+def _tuned(cellset: Cellset, entry: Entry) -> TunedMethod | None:
+    """Return the search that an entry's options come from, None where they come from none.
+
+    A control has the search of the method that it controls, as it has its options and its fit.
+    """
+    method, of = entry.method, entry.method.config.get("of")
+    name, version = (
+        (of, method.config.get("of_version")) if isinstance(of, str) else (method.name, method.version)
+    )
+    for manifest in cellset.manifests:
+        tuned = manifest.tuning.get(name)
+        if tuned is None or tuned.version != version or entry not in manifest.entries:
+            continue
+        if (tuned.options or {}).items() <= method.options.items():
+            return tuned
+    return None
+
+
+def _tuning(tuned: TunedMethod | None) -> Spent | None:
+    """Return what a search took: nothing where there was none, None where it is not known."""
+    if tuned is None:
+        return Spent(seconds=0.0, tokens=0)
+    if tuned.tokens is None or tuned.fit is None:
+        return None
+    return Spent(seconds=round(tuned.seconds + tuned.fit.seconds, 3), tokens=tuned.tokens + tuned.fit.tokens)
