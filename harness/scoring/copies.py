@@ -123,6 +123,12 @@ class CopyIndex:
     def _same_words(self, bags: Bags) -> NDArray[np.bool_]:
         copies = np.zeros(len(bags.sizes), dtype=np.bool_)
         places = bags.keys.locate(self._vocabulary)
+        known = np.bincount(bags.texts[places >= 0], minlength=len(bags.sizes))
+        least = ALIKE * np.maximum(LEAST, bags.sizes / RATIO)
+        able = (bags.sizes >= LEAST) & (known >= least)
+        if not able.any():
+            return copies
+        places[~able[bags.texts]] = -1
         rare = self._rarest(bags, places)
         left_out = bags.sizes - np.bincount(bags.texts[rare], minlength=len(bags.sizes))
         whole, part = self._matrix(bags, places), self._matrix(bags, np.where(rare, places, -1))
