@@ -210,6 +210,12 @@ class CellScores(Versioned):
     parts: dict[str, PartRecord] = {}
     scores: list[Score]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; of the scores only what says something, for there are many."""
+        body = super().to_json()
+        body["scores"] = [score.model_dump(mode="json", exclude_defaults=True) for score in self.scores]
+        return body
+
 
 class Selection(Record):
     """What a run covers of its suite. Empty ``narrowed`` means: all of it."""

@@ -154,7 +154,7 @@ OPTIONS = [
     ({"limit": "two"}, r"Invalid value for '--limit'"),
     ({"limit": 3}, r"another number of texts per label \({'sentiment': 2}\)\. Give the same --limit"),
     ({"batch_size": 0}, r"Invalid value for '--batch-size'"),
-    ({"classifier": "svm"}, r"unknown classifier 'svm'; valid: hf:PATH_OR_ID, tfidf"),
+    ({"classifier": "svm"}, r"unknown classifier 'svm'; valid: frozen:PATH_OR_ID, hf:PATH_OR_ID, tfidf"),
     ({"classifier": "hf:none/of/these"}, r"the model folder none/of/these does not exist"),
     ({"classifier": "hf:owner/none"}, r"'owner/none' is no folder and cannot be had from the hub"),
     ({"data": "none"}, r"the data folder none does not exist\. Give --data a folder with"),

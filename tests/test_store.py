@@ -32,7 +32,7 @@ def run(tmp_path):
     run = Run(tmp_path / "run")
     run.write_manifest(toy_manifest())
     run.write_cell(CELL, CellStatus(cell=key(), state="ok"), TEXTS)
-    run.write_scores(SCORES, {"tfidf": {"0": [0, 1]}})
+    run.write_scores(SCORES, {"classifier/tfidf": {"gold": [0, 1]}, "validity": {"valid": [True]}})
     return run
 
 
@@ -44,7 +44,8 @@ def test_a_cell_comes_back_as_it_was_written(run):
     assert run.status(CELL).cell == key()
     assert run.generations(CELL) == TEXTS
     assert run.scores(CELL) == SCORES
-    assert run.predictions(CELL) == {"tfidf": {"0": [0, 1]}}
+    assert run.predictions(CELL) == {"classifier/tfidf": {"gold": [0, 1]}}
+    assert run.audit(CELL) == {"validity": {"valid": [True]}}
 
 
 def test_the_manifest_comes_back_as_it_was_written(run):
@@ -59,6 +60,7 @@ def test_every_json_file_carries_the_schema(run):
 def test_the_folder_is_laid_out_as_designed(run):
     assert names_below(run.path) == [
         f"cells/{CELL}/generations.jsonl",
+        f"cells/{CELL}/audit.json.gz",
         f"cells/{CELL}/predictions.json.gz",
         f"cells/{CELL}/scores.json",
         f"cells/{CELL}/status.json",

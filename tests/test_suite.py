@@ -238,7 +238,7 @@ def test_the_hash_changes_with_a_prompt_and_not_with_the_place(tasks):
 
 
 def test_a_change_of_the_scores_alone_leaves_the_texts_their_identity(tasks):
-    path = edit(tasks / "steer11.yaml", "budget: 500", "budget: 501")
+    path = edit(tasks / "steer11.yaml", "ngrams: 500", "ngrams: 501")
     changed, shipped = load_suite(str(path)), load_suite("steer11")
     assert changed.hash != shipped.hash
     assert changed.text_protocol("topic", "am") == shipped.text_protocol("topic", "am")

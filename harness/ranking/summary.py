@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from harness.ranking.standings import Standing, Standings, standings
+from harness.ranking.stats import Estimate
 from harness.ranking.tables import Cellset, EntryRow, Table, Value, table
-from harness.scoring.metrics import DISTINCT_2, LANGUAGE_FIDELITY, SELF_CHRF
+from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
 
-_SIDE = (DISTINCT_2, SELF_CHRF, LANGUAGE_FIDELITY)
+_SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
+_ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
+NARROW = 140  # columns where the output is no terminal
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -23,6 +29,22 @@ def plain(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def digits_of(metric: str) -> int:
+    """Return how many decimals a metric is shown with."""
+    return 1 if metric.startswith(_ONE_DIGIT) else 0 if metric.startswith("length") else 3
+
+
+def spanned(estimate: Estimate | None, digits: int = 3) -> str:
+    """Return a difference with its 95 % interval, such as ``+0.010 [−0.002, +0.022]``, or a dash."""
+    if estimate is None:
+        return "–"
+    if estimate.low is None:
+        return signed(estimate.mean, digits)
+    return (
+        f"{signed(estimate.mean, digits)} [{signed(estimate.low, digits)}, {signed(estimate.high, digits)}]"
+    )
+
+
 def mark(cellset: Cellset) -> str:
     """Return what a narrowed run covers, in words; empty for a full run."""
     narrowed = cellset.manifest.selection.narrowed
@@ -30,36 +52,62 @@ def mark(cellset: Cellset) -> str:
 
 
 def print_summary(console: Console, cellset: Cellset) -> None:
-    """Print one table: the headline per task and overall, its gain, the other metrics, n of N."""
+    """Print one table: tier, headline per task and overall, gain, the other metrics, n of N; then remarks."""
     headline = cellset.headline
     if headline is None:
         console.print("nothing is scored yet")
         return
-    overall = table(cellset, headline)
-    per_task = [table(cellset, headline, [task]) for task in overall.tasks]
+    ranked = standings(cellset, headline)
+    per_task = [table(cellset, headline, [task]) for task in ranked.tasks]
     sides = [table(cellset, side) for side in _SIDE]
     title = f"{cellset.title}: {headline.title}"
     grid = Grid(title=title, caption=mark(cellset) or None, box=box.SIMPLE_HEAD, show_edge=False)
+    grid.add_column("tier", justify="right")
     grid.add_column("entry", no_wrap=True)
-    for head in (*overall.tasks, "mean ± sd", "vs zero-shot", *(s.title for s in _SIDE), "cells"):
-        grid.add_column(head, justify="right", no_wrap=True)
-    for row, value, _ in overall.rows:
-        others = [_of(part, row) for part in per_task]
-        spread = f" ± {value.spread:.3f}" if value.spread is not None else ""
+    for head in (*ranked.tasks, "mean", "vs zero-shot [95 %]", "gap %", *(s.title for s in _SIDE), "cells"):
+        grid.add_column(head.replace(" (tfidf)", ""), justify="right", no_wrap=True)
+    for standing in ranked.rows:
+        row = standing.row
+        gap = standing.gap_closed
         grid.add_row(
+            tier_of(standing),
             Text(row.name),  # not markup: a name may hold brackets
-            *(plain(other.mean) for other in others),
-            plain(value.mean) + spread,
-            signed(value.gain),
-            *(_side(part, row) for part in sides),
+            *(plain(_of(part, row).mean) for part in per_task),
+            plain(standing.mean.mean if standing.mean else None),
+            spanned(standing.over_zero_shot),
+            signed(gap.mean if gap else None, 0),
+            *(plain(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
             f"{row.present}/{row.expected}",
         )
     console.print(grid)
-    console.print("sd: over the means of the generation seeds; not a test of significance.", style="dim")
+    for line in remarks(ranked):
+        console.print(Text(line), style="dim")
 
 
-def _side(part: Table, row: EntryRow) -> str:
-    return plain(_of(part, row).mean, 1 if part.metric is SELF_CHRF else 3)
+def tier_of(standing: Standing) -> str:
+    """Return the tier of an entry for a table: a number, ``flag`` for a flagged one, else a dash."""
+    if standing.tier is not None:
+        return str(standing.tier)
+    return "flag" if standing.flags and not standing.reference else "–"
+
+
+def remarks(ranked: Standings) -> list[str]:
+    """Return what a reader must know of standings: why nobody is ranked, what could be found, flags."""
+    lines = [
+        f"not ranked: {ranked.reason}"
+        if ranked.reason
+        else "tier: entries of a tier do not differ significantly from its first (paired differences, Holm "
+        "over all pairs, 5 %)."
+    ]
+    effects = [row.over_zero_shot.mde for row in ranked.rows if row.over_zero_shot and row.over_zero_shot.mde]
+    if effects:
+        lines.append(
+            f"minimum detectable difference to zero-shot: {median(effects):.3f} (median; 80 % power, 5 %)."
+        )
+    lines += ranked.notes
+    for row in ranked.rows:
+        lines += [f"flag: {row.row.name}: {flag.words}" for flag in row.flags if not row.reference]
+    return lines
 
 
 def _of(part: Table, row: EntryRow) -> Value:

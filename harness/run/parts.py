@@ -40,7 +40,7 @@ def open_parts(
         LexicalPart(budgets),
         *(EmbeddingPart(open_embedding(spec), budgets) for spec in embeddings or suite.metrics.embeddings),
         LeakagePart(),
-        *(IdentifierPart(open_identifier(spec)) for spec in identifiers or ()),
+        *(IdentifierPart(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
     ]
 

@@ -74,9 +74,8 @@ class Scorer:
             data = self.prepared.corpus.scoring_fingerprint(task, language)
             suite = self.prepared.suite
             shown = [suite.scored_split, suite.few_shot.model_dump(), suite.task(task, language).prompts]
-            self._protocols[task, language] = digest(
-                [VERSION, suite.metrics.budgets.model_dump(), shown, data], 16
-            )
+            settings = suite.metrics.model_dump(exclude={"embeddings"})
+            self._protocols[task, language] = digest([VERSION, settings, shown, data], 16)
         return self._protocols[task, language]
 
     def _valid(self, cell: Cell) -> CellScores | None:
