@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from harness.errors import UserError
 from harness.files import write_text
-from harness.ranking.summary import plain, signed
+from harness.ranking.summary import plain, signed, spanned, tier_of
 from harness.ranking.tables import collect
 from harness.store import Run
 from leaderboard.views import board_view
@@ -36,7 +36,7 @@ def build_board(runs: Sequence[Run], out: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(plain=plain, signed=signed)
+    environment.filters.update(plain=plain, signed=signed, spanned=spanned, tier_of=tier_of)
     # The only text put in unescaped: the style sheet that ships beside the templates.
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704
     page = environment.get_template("page.html.j2").render(views=views, style=style)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 PLOT = 450  # room for the axis and the last figure
@@ -12,8 +13,20 @@ ROW = 26
 
 
 @dataclass(frozen=True)
+class PlotRow:
+    """A value with its interval (None where unknown). ``kind``: ``ranked``, ``flagged`` or ``reference``."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    text: str
+    kind: str = "ranked"
+
+
+@dataclass(frozen=True)
 class Bar:
-    """One row of the interval plot, in pixels. ``low`` and ``high`` are mean minus and plus sd."""
+    """One row of the interval plot, in pixels; ``low`` and ``high`` are the ends of its interval."""
 
     name: str
     y: float
@@ -21,12 +34,12 @@ class Bar:
     low: float
     high: float
     text: str
-    reference: bool
+    kind: str
 
 
 @dataclass(frozen=True)
 class IntervalPlot:
-    """Means with spreads on a common axis; ``baseline`` is the x of the zero-shot mean."""
+    """Values with intervals on a common axis; ``baseline`` is the x of 0, where that is on the axis."""
 
     width: int
     height: int
@@ -36,19 +49,17 @@ class IntervalPlot:
     baseline: float | None
 
 
-def interval_plot(
-    rows: list[tuple[str, float, float | None, bool]], baseline: float | None
-) -> IntervalPlot | None:
-    """Lay out rows of (name, mean, spread, is a reference); None where there are none."""
+def interval_plot(rows: Sequence[PlotRow]) -> IntervalPlot | None:
+    """Lay out rows; None where there are none."""
     if not rows:
         return None
-    low = min(mean - (spread or 0) for _, mean, spread, _ in rows)
-    high = max(mean + (spread or 0) for _, mean, spread, _ in rows)
+    low = min(row.value if row.low is None else row.low for row in rows)
+    high = max(row.value if row.high is None else row.high for row in rows)
     step = _step(max(high - low, 1e-6))
     start, stop = math.floor(low / step) * step, math.ceil(high / step) * step
     stop = stop if stop > start else start + step
 
-    longest = max(len(name) for name, *_ in rows)
+    longest = max(len(row.name) for row in rows)
     labels = round(min(max(LABELS[0], LETTER * longest + 12), LABELS[1]))
 
     def x(value: float) -> float:
@@ -56,20 +67,20 @@ def interval_plot(
 
     bars = [
         Bar(
-            name=_shortened(name),
+            name=_shortened(row.name),
             y=ROW * (i + 0.5),
-            x=x(mean),
-            low=x(mean - (spread or 0)),
-            high=x(mean + (spread or 0)),
-            text=f"{mean:.3f}" + (f" ± {spread:.3f}" if spread is not None else ""),
-            reference=reference,
+            x=x(row.value),
+            low=x(row.value if row.low is None else row.low),
+            high=x(row.value if row.high is None else row.high),
+            text=row.text,
+            kind=row.kind,
         )
-        for i, (name, mean, spread, reference) in enumerate(rows)
+        for i, row in enumerate(rows)
     ]
     count = round((stop - start) / step)
     digits = max(0, -math.floor(math.log10(step)))
     ticks = [(x(start + i * step), f"{start + i * step:.{digits}f}") for i in range(count + 1)]
-    zero = x(baseline) if baseline is not None else None
+    zero = x(0.0) if start <= 0 <= stop else None
     return IntervalPlot(labels + PLOT, ROW * len(rows) + 30, labels, bars, ticks, zero)
 
 

@@ -9,11 +9,23 @@ from typing import Any
 
 from harness.files import digest
 from harness.languages import Language, language
-from harness.ranking.summary import mark
-from harness.ranking.tables import BASELINE, Cellset, EntryRow, Table, table
+from harness.ranking.cost import Cost, costs
+from harness.ranking.standings import Standing, Standings, standings
+from harness.ranking.summary import digits_of, mark, remarks, signed, spanned
+from harness.ranking.tables import Cellset, EntryRow, Table, Value, table
 from harness.records import Manifest
-from harness.scoring.metrics import Metric
-from leaderboard.charts import IntervalPlot, interval_plot
+from harness.scoring.metrics import (
+    LABEL_FIDELITY,
+    LANGUAGE_FIDELITY,
+    SELF_CHRF,
+    VALID_SHARE,
+    VENDI,
+    Metric,
+)
+from leaderboard.charts import IntervalPlot, PlotRow, interval_plot
+
+SIDES = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
+"""Metrics that stand beside the headline in the ranking."""
 
 SAMPLES_PER_LABEL = 2
 LONGEST_SAMPLE = 400  # characters
@@ -55,6 +67,20 @@ class Section:
     table: Table
     digits: int
 
+    @property
+    def human(self) -> bool:
+        """Whether values of human text stand beside."""
+        return any(value.human is not None for _, value, _ in self.table.rows)
+
+
+@dataclass(frozen=True)
+class RankedRow:
+    """A row of the ranking: its standing, the metrics of ``SIDES`` in their order, and what it cost."""
+
+    standing: Standing
+    sides: list[Value]
+    cost: Cost | None
+
 
 @dataclass(frozen=True)
 class BoardView:
@@ -66,6 +92,10 @@ class BoardView:
     suite: dict[str, Any]
     mark: str
     sentence: str
+    remarks: list[str]
+    standings: Standings
+    ranking: list[RankedRow]
+    sides: list[tuple[Metric, int]]
     plot: IntervalPlot | None
     main: list[Section]
     others: list[Section]
@@ -84,6 +114,7 @@ def board_view(cellset: Cellset) -> BoardView:
     anchor = f"{clean(cellset.manifest.suite['name'])}-{kind}"
     tasks = list(cellset.manifest.selection.tasks)
     overall = table(cellset, headline)
+    ranked = standings(cellset, headline)
     main = [_section(cellset, headline, tasks, anchor)]
     if len(tasks) > 1:
         main += [_section(cellset, headline, [task], anchor) for task in tasks]
@@ -94,8 +125,12 @@ def board_view(cellset: Cellset) -> BoardView:
         manifests=cellset.manifests,
         suite=cellset.manifest.suite,
         mark=mark(cellset),
-        sentence=_sentence(overall),
-        plot=_plot(overall),
+        sentence=_sentence(ranked),
+        remarks=remarks(ranked),
+        standings=ranked,
+        ranking=_ranking(cellset, ranked),
+        sides=[(side, digits_of(side.name)) for side in SIDES],
+        plot=_plot(ranked),
         main=main,
         others=others,
         languages=[language(code) for code in overall.languages],
@@ -117,41 +152,52 @@ def _section(cellset: Cellset, metric: Metric, tasks: Sequence[str], anchor: str
     whole = len(tasks) == len(cellset.manifest.selection.tasks)
     scope = "all tasks" if whole and len(tasks) > 1 else ", ".join(tasks)
     slug = re.sub(r"[^a-z0-9]+", "-", f"{metric.name}-{scope}".lower()).strip("-")
-    digits = 1 if "100" in metric.unit else 3
-    return Section(scope, f"{anchor}-{slug}", table(cellset, metric, tasks), digits)
+    return Section(scope, f"{anchor}-{slug}", table(cellset, metric, tasks), digits_of(metric.name))
 
 
-def _is_reference(row: EntryRow) -> bool:
-    return row.entry.setting == "none"
+def _ranking(cellset: Cellset, ranked: Standings) -> list[RankedRow]:
+    spent = costs(cellset)
+    sides = [{row.id: value for row, value, _ in table(cellset, side).rows} for side in SIDES]
+    return [
+        RankedRow(standing, [side[standing.row.id] for side in sides], spent.get(standing.row.id))
+        for standing in ranked.rows
+    ]
 
 
-def _sentence(overall: Table) -> str:
-    """Say in one sentence who leads, by how much, and that this is not yet a test."""
-    ranked = [(row, value) for row, value, _ in overall.rows if not _is_reference(row)]
-    done = [(row, value) for row, value in ranked if value.mean is not None]
-    if not done:
+def _sentence(ranked: Standings) -> str:
+    """Say in one sentence who leads, by how much, and who cannot be told from it."""
+    rows = [row for row in ranked.rows if not row.reference and row.mean is not None]
+    if not rows:
         return "No entry has all its cells yet, so there is no mean to compare."
-    row, best = done[0]
-    words = f"Highest mean {overall.metric.title}: {row.name}, {best.mean:.3f}"
-    if best.gain is not None:
-        words += f", {best.gain:+.3f} against zero-shot".replace("-0", "−0")
-    if len(done) > 1:
-        words += f"; next is {done[1][0].name} with {done[1][1].mean:.3f}"
-    return words + ". Whether such a difference is more than chance is not tested on this page."
+    first = next((row for row in rows if row.tier == 1), rows[0])
+    assert first.mean is not None
+    words = f"Highest mean {ranked.metric.title}: {first.row.name}, {first.mean.mean:.3f}"
+    if first.over_zero_shot is not None:
+        words += f", {spanned(first.over_zero_shot)} against zero-shot"
+    if ranked.reason:
+        return f"{words}. Not ranked: {ranked.reason}."
+    peers = [row.row.name for row in rows if row.tier == 1 and row is not first]
+    if not peers:
+        return f"{words}. It differs significantly from every other entry."
+    listed = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")
+    return f"{words}. It cannot be told from {listed}: they share tier 1."
 
 
-def _plot(overall: Table) -> IntervalPlot | None:
-    rows = [
-        (row.name, value.mean, value.spread, _is_reference(row))
-        for row, value, _ in overall.rows
-        if value.mean is not None
-    ]
-    base = [
-        value.mean
-        for row, value, _ in overall.rows
-        if row.entry.method.name == BASELINE and value.mean is not None
-    ]
-    return interval_plot(rows, base[0] if len(base) == 1 else None)
+def _plot(ranked: Standings) -> IntervalPlot | None:
+    return interval_plot(
+        [
+            PlotRow(
+                standing.row.name,
+                gain.mean,
+                gain.low,
+                gain.high,
+                f"{signed(gain.mean)}, tier {standing.tier}" if standing.tier else signed(gain.mean),
+                "reference" if standing.reference else "flagged" if standing.flags else "ranked",
+            )
+            for standing in ranked.rows
+            if (gain := standing.over_zero_shot) is not None
+        ]
+    )
 
 
 def _samples(cellset: Cellset, overall: Table, code: str) -> LanguageSamples:

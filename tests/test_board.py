@@ -19,7 +19,7 @@ from harness.scoring.metrics import macro_f1
 from harness.store import Run
 from harness.suite import load_suite
 from leaderboard.build import build_board
-from leaderboard.charts import interval_plot
+from leaderboard.charts import PlotRow, interval_plot
 from leaderboard.views import clean
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -181,13 +181,15 @@ def test_a_run_without_scores_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_axis_of_the_plot_holds_all_bars_on_round_ticks() -> None:
-    plot = interval_plot([("a", 0.31, 0.05, False), ("b", 0.62, None, True)], baseline=0.31)
+    rows = [PlotRow("a", -0.04, -0.09, 0.01, "−0.040"), PlotRow("b", 0.27, None, None, "+0.270")]
+    plot = interval_plot(rows)
     assert plot is not None
     ticks = [label for _, label in plot.ticks]
-    assert ticks == ["0.25", "0.30", "0.35", "0.40", "0.45", "0.50", "0.55", "0.60", "0.65"]
+    assert ticks == ["-0.10", "-0.05", "0.00", "0.05", "0.10", "0.15", "0.20", "0.25", "0.30"]
     ends = plot.ticks[0][0], plot.ticks[-1][0]
     assert all(ends[0] <= bar.low <= bar.x <= bar.high <= ends[1] for bar in plot.bars)
-    assert plot.baseline == plot.bars[0].x
+    assert plot.baseline == plot.ticks[2][0]  # where the axis says 0
+    assert plot.bars[1].low == plot.bars[1].x == plot.bars[1].high
 
 
 FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking
@@ -249,9 +251,10 @@ def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_pa
 
 @pytest.mark.parametrize("name", ["human", "other-language of quality + few-shot", "x" * 200])
 def test_the_plot_has_room_for_the_longest_name(name):
-    from leaderboard.charts import LETTER, interval_plot
+    from leaderboard.charts import LETTER
 
-    plot = interval_plot([("zero-shot", 0.4, None, False), (name, 0.5, 0.1, False)], 0.4)
+    rows = [PlotRow("language", 0.0, None, None, ""), PlotRow(name, 0.1, 0.0, 0.2, "")]
+    plot = interval_plot(rows)
     assert plot is not None
     assert all(len(bar.name) * LETTER <= plot.labels - 12 + 1 for bar in plot.bars)
     assert name.startswith(plot.bars[1].name.rstrip("…"))

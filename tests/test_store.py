@@ -59,8 +59,8 @@ def test_every_json_file_carries_the_schema(run):
 
 def test_the_folder_is_laid_out_as_designed(run):
     assert names_below(run.path) == [
-        f"cells/{CELL}/generations.jsonl",
         f"cells/{CELL}/audit.json.gz",
+        f"cells/{CELL}/generations.jsonl",
         f"cells/{CELL}/predictions.json.gz",
         f"cells/{CELL}/scores.json",
         f"cells/{CELL}/status.json",

@@ -47,7 +47,7 @@ class Sample:
 
     def only(self, mask: NDArray[np.bool_]) -> Sample:
         """Return the texts where ``mask`` is true."""
-        chosen = np.flatnonzero(mask)
+        chosen = [int(i) for i in np.flatnonzero(mask)]
         return Sample([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.valid[chosen])
 
 
