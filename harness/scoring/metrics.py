@@ -176,8 +176,8 @@ LANGUAGE_FIDELITY = Metric(
     "language",
     "up",
     SHARE,
-    "Share of characters that stand in sentences of the asked language, by a character n-gram classifier "
-    "trained on the parallel text of all the suite's languages.",
+    "Share of characters that stand in sentences of the asked language, averaged over texts: by a character "
+    "n-gram classifier trained on the parallel text of all the suite's languages, or by the model named.",
     "validity",
     primary=True,
 )
@@ -185,7 +185,8 @@ LANGUAGE_SENTENCES = replace(
     LANGUAGE_FIDELITY,
     name="language_sentences",
     title="sentences in the language",
-    definition="Share of sentences in the asked language, identified as for language fidelity.",
+    definition="Share of sentences in the asked language, averaged over texts; identified as for language "
+    "fidelity.",
     primary=False,
 )
 LABEL_FIDELITY = Metric(
@@ -203,7 +204,7 @@ SCRIPT_SHARE = Metric(
     "script",
     "up",
     SHARE,
-    "Share of letters in the script of the asked language.",
+    "Share of letters in the script of the asked language, averaged over texts.",
     "validity",
 )
 DEGENERATE = Metric(
@@ -219,7 +220,7 @@ REFUSALS = Metric(
     "refusals",
     "down",
     SHARE,
-    "Share of texts that refuse or begin by talking to the user, as far as patterns find it.",
+    "Share of texts that refuse or talk to the user around what was asked for, as far as patterns find it.",
     "validity",
 )
 

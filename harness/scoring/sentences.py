@@ -9,10 +9,10 @@ import regex
 # does not after one letter (J. Smith, z. B.), nor after one or two digits, which mostly are an ordinal.
 _END = regex.compile(
     r"""
-    (?: (?: [።፧፨։׃。！？؟۔।॥] | ፡፡ )+ [\p{Pe}\p{Pf}"'.!?]*
-      | (?: [!?…]+ | \.{2,} | (?<!\.) (?<! (?<![\p{L}\p{M}]) \p{L} | (?<!\d) \d{1,2} ) \. )
-        [\p{Pe}\p{Pf}"'.!?…]* (?=\s|$)
-    )
+    (?: [።፧፨։׃。！？؟۔।॥] | ፡፡ )+ [\p{Pe}\p{Pf}"'.!?]{0,5}
+    | (?<![.!?…])
+      (?: [.!?…]{2,}+ | [!?…] | (?<! (?<![\p{L}\p{M}]) \p{L} | (?<!\d) \d{1,2} ) \. )
+      [\p{Pe}\p{Pf}"']{0,5}+ [.!?…]{0,5}+ (?=\s|$)
     | [\n\r\v\f\u0085\u2028\u2029]+
     """,
     regex.VERBOSE,

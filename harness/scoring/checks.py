@@ -1,0 +1,135 @@
+"""Checks of single texts: no letters, another script, a loop, an echo of the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import regex
+
+from harness.corpus import normalise
+from harness.languages import FLORES, language
+from harness.scoring.sentences import letters
+
+LOOP_OF_WORDS, SHORT_LOOP = 1 / 3, 6
+LOOP_OF_ALL, LONG_LOOP = 1 / 2, 50
+REPEATED = 1 / 2
+"""Bounds of ``loops``: share of the words' characters that one run covers, and how many at least; the same
+for all characters; share of repeated runs of four words. Chosen so that hardly any human text is hit."""
+
+ECHOED_WORDS, ECHOED_CHARACTERS = 5, 30
+"""How much in a row must stand in the prompt for an echo."""
+
+_TIMES, _LAST = 3, 4000
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+_LETTER = regex.compile(r"\p{L}")
+
+
+def empty(text: str) -> bool:
+    """Return whether a text holds no letter of any script."""
+    return not letters(text)
+
+
+def script_of(code: str) -> str:
+    """Return the ISO 15924 script of a language, ``Zyyy`` where it is not known."""
+    return FLORES[code].split("_")[1] if code in FLORES else language(code).script
+
+
+def script_share(text: str, script: str) -> float | None:
+    """Return the share of a text's letters that are of an ISO 15924 script (Unicode's property Script).
+
+    None for a text without letters, and where the script is not known.
+    """
+    pattern, total = _letter_of(script), len(_LETTER.findall(text))
+    return len(pattern.findall(text)) / total if pattern and total else None
+
+
+@cache
+def _letter_of(script: str) -> Any:
+    # Hans and Hant are ways to write one script of Unicode; Zyyy is what belongs to no script.
+    name = {"Hans": "Hani", "Hant": "Hani"}.get(script, script)
+    try:
+        return None if name == "Zyyy" else regex.compile(rf"(?=\p{{L}})\p{{Script={name}}}")
+    except regex.error:
+        return None
+
+
+def loops(text: str) -> bool:
+    """Return whether a text runs in a loop.
+
+    It does if one run of its words, or of all its characters, repeats a piece at least three times and
+    covers much of the text, or if most runs of four words come again (Welleck et al. 2020, seq-rep-4).
+    Case and numbers make no difference. Of a long text the last 4,000 characters count: a model that
+    has begun to loop goes on until its tokens are used up.
+    """
+    plain = regex.sub(r"\p{N}+", "0", normalise(text))[-_LAST:]
+    words = _WORD.findall(plain)
+    if repeated_words(words) > REPEATED:
+        return True
+    return _runs_on(" ".join(words), LOOP_OF_WORDS, SHORT_LOOP) or _runs_on(plain, LOOP_OF_ALL, LONG_LOOP)
+
+
+def _runs_on(text: str, share: float, least: int) -> bool:
+    return looped(text, share) * len(text) >= max(least, share * len(text))
+
+
+def looped(text: str, least: float) -> float:
+    """Return the share of a text in its longest run of a piece that comes three times or more in a row.
+
+    0 where that share is below ``least``.
+    """
+    text += " "  # so that "a a a" is three times "a "
+    if not _may_loop(text, least):
+        return 0.0
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    best = 0.0
+    for period in range(1, len(codes) // _TIMES + 1):
+        same = codes[period:] == codes[:-period]
+        needed = max((_TIMES - 1) * period, max(best, least) * len(codes) - period)
+        if np.count_nonzero(same) >= needed:
+            edges = np.flatnonzero(np.diff(same, prepend=False, append=False))
+            longest = int(np.max(edges[1::2] - edges[::2], initial=0))
+            if longest >= needed:
+                best = (longest + period) / len(codes)
+    return best
+
+
+def _may_loop(text: str, least: float) -> bool:
+    """Return whether a text repeats enough to hold such a run; quick, and never wrong with a no.
+
+    A run of ``least`` of the text holds two thirds of itself as repeats, but for the last seven characters.
+    """
+    grams = [text[i : i + 8] for i in range(max(len(text) - 7, 1))]
+    return len(grams) - len(set(grams)) >= (_TIMES - 1) / _TIMES * least * len(text) - 8
+
+
+def repeated_words(words: list[str], size: int = 4) -> float:
+    """Return the share of runs of ``size`` words that stood in the text before."""
+    runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+class Echo:
+    """Finds long pieces of prompts in texts: five words in a row, or thirty characters."""
+
+    def __init__(self, prompts: Iterable[str]) -> None:
+        plain = [normalise(prompt) for prompt in prompts]
+        self._words = {run for prompt in plain for run in _runs(prompt)}
+        self._characters = {piece for prompt in plain for piece in _windows(prompt)}
+
+    def heard(self, text: str) -> bool:
+        """Return whether a text repeats one of the prompts; case makes no difference."""
+        plain = normalise(text)
+        return not self._words.isdisjoint(_runs(plain)) or not self._characters.isdisjoint(_windows(plain))
+
+
+def _runs(text: str) -> list[tuple[str, ...]]:
+    words = _WORD.findall(text)
+    return [tuple(words[i : i + ECHOED_WORDS]) for i in range(len(words) - ECHOED_WORDS + 1)]
+
+
+def _windows(text: str) -> list[str]:
+    size = ECHOED_CHARACTERS
+    return [text[i : i + size] for i in range(len(text) - size + 1)]
