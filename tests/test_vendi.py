@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from harness.scoring import vendi as vendi_module
 from harness.scoring.embeddings import TfidfEmbedding
 from harness.scoring.metrics import metric
 from harness.scoring.parts import Place, Sample
@@ -189,6 +190,22 @@ def test_every_metric_comes_on_all_texts_and_on_valid_ones():
     assert {score.detail["texts"] for name, score in found.items() if ".valid" in name} == {6}
 
 
+def test_every_metric_is_of_its_own_order():
+    texts, human = Zipf(1, n_words=20).texts(4, 8), place(*Zipf(2).texts(9, 8))
+    rows = TfidfEmbedding().embed([text[:10] for text in texts], human)
+    found = scores(texts, human)
+    for name, q in zip(NAMES[:-1], [1.0, 0.5, 2.0, math.inf], strict=True):
+        assert found[name].value == pytest.approx(vendi((rows @ rows.T).toarray(), q))
+    assert found[NAMES[-1]].value == pytest.approx(mean_pairwise_distance(rows))
+    assert len({score.value for score in found.values()}) == 5
+
+
+def test_intervals_lie_around_their_values():
+    texts, human = Loop(1).texts(60, 8), place(*Zipf(2).texts(9, 8))
+    for score in scores(texts, human, texts=10, subsamples=30).values():
+        assert np.mean(score.interval) == pytest.approx(score.value)
+
+
 def test_valid_texts_are_scored_as_if_the_others_were_not_there():
     texts, human = Zipf(1).texts(9, 8), place(*Zipf(2).texts(9, 8))
     mixed = scores(texts, human, [True] * 6 + [False] * 3)
@@ -276,13 +293,22 @@ def test_signatures_name_the_embedding_and_the_budget():
 # What must not move the numbers
 
 
-def test_a_large_corpus_and_its_double_differ_by_less_than_the_interval():
+def test_a_large_corpus_and_its_double_differ_by_less_than_the_margin_of_a_cell():
+    """Of 5000 texts twice, few come together in one subsample; of 100 many would, and do count as alike."""
     texts, human = Zipf(1).texts(5000, 12), place(*Zipf(2).texts(300, 12))
     part = EmbeddingPart(TfidfEmbedding(), STEER11)
     single, double = by_name(part, sample(texts), human), by_name(part, sample(texts * 2), human)
+    cell = by_name(part, sample(texts[:100]), human)
     for name in NAMES:
-        low, high = single[name].interval
-        assert low <= double[name].value <= high
+        assert abs(single[name].value - double[name].value) < cell[name].interval[1] - cell[name].value
+
+
+def test_the_kernels_of_many_texts_are_those_of_few(monkeypatch):
+    texts, human = Zipf(1).texts(60, 8), place(*Zipf(2).texts(9, 8))
+    together = scores(texts, human)
+    monkeypatch.setattr(vendi_module, "_TOGETHER", 10)
+    for name, score in scores(texts, human).items():
+        assert score.value == pytest.approx(together[name].value, abs=1e-12)
 
 
 @pytest.mark.parametrize("source", [Zipf, Clusters])

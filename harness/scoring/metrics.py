@@ -122,8 +122,8 @@ VENDI = Metric(
     "Vendi",
     "up",
     "texts, from 1",
-    "Effective number of different texts among a fixed number: exp of the Shannon entropy of the "
-    "eigenvalues of the matrix of cosines (Friedman and Dieng 2023, q = 1).",
+    "Effective number of different texts, by their first characters, among a fixed number: exp of the "
+    "Shannon entropy of the eigenvalues of the matrix of cosines (Friedman and Dieng 2023, q = 1).",
     "diversity",
     primary=True,
 )
@@ -146,7 +146,7 @@ PAIRWISE = Metric(
     "pairwise distance",
     "up",
     "cosine distance, 0 to 2",
-    "Mean cosine distance of two different texts of the cell.",
+    "Mean cosine distance of the first characters of two different texts of the cell.",
     "diversity",
     primary=True,
 )

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 ORDERS = {VENDI: 1.0, VENDI_RARE: 0.5, VENDI_COMMON: 2.0, VENDI_MODE: math.inf}
 """The Vendi metrics and their orders q."""
 _CENTRE = 500  # human texts that are averaged, at most
+_TOGETHER = 1000  # texts whose cosines are all computed at once, at most: 8 MB
 
 
 def spectrum(kernels: Array) -> Array:
@@ -89,7 +90,7 @@ class EmbeddingPart:
         self.name = f"embedding/{embedding.name}"
         self.signature = (
             f"{embedding.signature}|window:{budgets.window}|texts:{budgets.texts}"
-            f"|subsamples:{budgets.subsamples}|interval:delete-d|seed:0|version:1"
+            f"|subsamples:{budgets.subsamples}|dealt|interval:delete-d|version:1"
         )
         self._embedding = embedding
         self._budgets = budgets
@@ -113,20 +114,16 @@ class EmbeddingPart:
                 measured.score(None, self.signature, note, detail={"texts": n})
                 for measured in (*self._orders, self._pairwise)
             ]
-        kernels = self._kernels(rows)
+        dealt = subsampling.deal([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
+        kernels = self._kernels(rows, dealt)
         shares = spectrum(kernels)
         scores = []
         for measured, q in self._orders.items():
             values = effective_number(shares, q)
-            scores.append(
-                measured.score(
-                    float(values.mean()),
-                    self.signature,
-                    interval=subsampling.interval(values.tolist(), m, n),
-                    detail={"texts": n},
-                )
-            )
-        return [*scores, self._distance(rows, kernels, place)]
+            interval = subsampling.interval(values.tolist(), m, n, dealt.decks, within=(1.0, m))
+            value, detail = float(values.mean()), {"texts": n}
+            scores.append(measured.score(value, self.signature, interval=interval, detail=detail))
+        return [*scores, self._distance(rows, kernels, dealt, place)]
 
     def _rows(self, texts: Sequence[str], place: Place) -> Rows:
         """Return the rows of the texts that are long enough and hold something, in the texts' own order.
@@ -136,26 +133,22 @@ class EmbeddingPart:
         rows = self._embedding.embed(sorted(windows(texts, self._budgets.window)[0]), place)
         return rows[np.flatnonzero(_squares(rows))]
 
-    def _kernels(self, rows: Rows) -> Array:
+    def _kernels(self, rows: Rows, dealt: subsampling.Dealt) -> Array:
         """Return the matrix of cosines of every subsample, [subsamples, m, m]."""
-        n, m = rows.shape[0], self._budgets.texts
-        count = self._budgets.subsamples if n > m else 1
-        drawn = np.stack([order[:m] for order in subsampling.orders(n, count, "vendi")])
-        used, at = np.unique(drawn, return_inverse=True)
-        at = at.reshape(drawn.shape)
-        chosen = rows[used]
-        cosines = chosen @ chosen.T
-        dense: Array = cosines if isinstance(cosines, np.ndarray) else cosines.toarray()
-        return dense[at[:, :, None], at[:, None, :]]
+        drawn = np.array([[i for i, _ in hand] for hand in dealt.subsamples])
+        if rows.shape[0] > _TOGETHER:
+            return np.stack([_cosines(rows[hand]) for hand in drawn])
+        kernels: Array = _cosines(rows)[drawn[:, :, None], drawn[:, None, :]]
+        return kernels
 
-    def _distance(self, rows: Rows, kernels: Array, place: Place) -> Score:
+    def _distance(self, rows: Rows, kernels: Array, dealt: subsampling.Dealt, place: Place) -> Score:
         n, m = rows.shape[0], self._budgets.texts
         value = mean_pairwise_distance(rows)
         ones = np.trace(kernels, axis1=1, axis2=2)
         values = 1.0 - (kernels.sum(axis=(1, 2)) - ones) / (m * (m - 1))
-        found = subsampling.interval(values.tolist(), m, n)
-        shift = value - float(values.mean())
-        interval = (found[0] + shift, found[1] + shift) if found else None
+        # The mean over subsamples hangs on the draw, that of all texts does not: only the width is taken.
+        around = (value + values - values.mean()).tolist()
+        interval = subsampling.interval(around, m, n, dealt.decks, within=(0.0, 2.0))
         centre = self._human_centre(place)
         detail = {"texts": float(n)}
         if centre is not None:
@@ -167,10 +160,17 @@ class EmbeddingPart:
         if self._centre is None or self._centre[0] is not place:
             found = sorted(windows([text for text, _ in place.train], self._budgets.window)[0])
             if len(found) > _CENTRE:
-                found = [found[i] for i in subsampling.orders(len(found), 1, "centre")[0][:_CENTRE]]
+                order = subsampling.generator("centre", len(found)).permutation(len(found))
+                found = [found[i] for i in order[:_CENTRE]]
             rows = self._embedding.embed(found, place)
             self._centre = (place, _sum(rows) / len(found) if found else None)
         return self._centre[1]
+
+
+def _cosines(rows: Rows) -> Array:
+    found = rows @ rows.T
+    dense: Array = found if isinstance(found, np.ndarray) else found.toarray()
+    return dense
 
 
 def _sum(rows: Rows) -> Array:
