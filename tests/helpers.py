@@ -22,6 +22,7 @@ from harness.records import (
     ModelIdentity,
     Selection,
 )
+from harness.scoring.parts import Place, Rows
 from harness.suite import load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -250,6 +251,23 @@ def generations(texts: Mapping[str, Iterable[str]]) -> list[Generation]:
         for label, group in texts.items()
         for i, text in enumerate(group)
     ]
+
+
+def place(labels: list[str], test: Rows = (), **changes: Any) -> Place:
+    """Return a made-up task in Amharic with human text for testing."""
+    fields: dict[str, Any] = {
+        "task": "sentiment",
+        "language": "am",
+        "labels": labels,
+        "train": [],
+        "validation": [],
+        "test": test,
+        "examples": "e",
+        "vectors": [],
+        "prompts": {},
+        "demonstrations": {},
+    }
+    return Place(**{**fields, **changes})
 
 
 def toy_manifest(**changes: Any) -> Manifest:

@@ -1,310 +1,262 @@
-"""Every score against numbers that can be worked out by hand, and the floor where texts are worthless."""
+"""Downstream scores against numbers worked out by hand, and the floor where texts are worthless."""
 
 from __future__ import annotations
 
 import json
-import shutil
 
+import numpy as np
 import pytest
-from helpers import generations, toy_encoder
+from helpers import place
+from sklearn.metrics import brier_score_loss, f1_score
 
-from harness.errors import UserError
-from harness.scoring.classifiers import Human, TfidfClassifier, open_classifier
-from harness.scoring.downstream import downstream, training_rows
+from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
+from harness.scoring.classifiers import TfidfClassifier
+from harness.scoring.downstream import ClassifierPart, training_rows
 from harness.scoring.metrics import metric
-from harness.suite import ClassifierProtocol
+from harness.scoring.parts import Sample
 
-PROTOCOL = ClassifierProtocol(
-    seeds=[1, 2, 3],
-    dropout=0.2,
-    learning_rate=2e-5,
-    batch_size=16,
-    max_epochs=50,
-    patience=10,
-    max_tokens=512,
-)
+ABC = place(["a", "b", "c"], [("1", "a"), ("2", "b"), ("3", "c")])
 
 
-# Downstream
+def sample(rows, invalid=()):
+    """Return texts with labels, all valid but those at ``invalid``."""
+    valid = np.array([i not in invalid for i in range(len(rows))], dtype=bool)
+    return Sample([text for text, _ in rows], [label for _, label in rows], valid)
+
+
+TWO = sample([("x", "a"), ("y", "b")])
 
 
 class Fixed:
-    """A classifier that gives the predictions it was made with, one list per seed."""
+    """A classifier that is sure of the predictions it was made with, one list per seed."""
 
     name, signature = "fixed", "fixed|version:1"
 
-    def __init__(self, *predictions: list[int]) -> None:
+    def __init__(self, *predictions):
         self.predictions = predictions
         self.seeds = list(range(len(predictions)))
-        self.trained_on: list = []
+        self.trained_on = []
 
-    def predict(self, train, human, seed):
-        self.trained_on.append(train)
-        return self.predictions[seed]
+    def probabilities(self, train, place, seed):
+        self.trained_on.append(list(train))
+        return np.eye(len(place.labels))[self.predictions[seed]]
 
 
-ABC = Human(labels=["a", "b", "c"], validation=[], test=[("1", "a"), ("2", "b"), ("3", "c")])
-TWO = generations({"a": ["x"], "b": ["y"]})
+def score(texts, human, classifier):
+    """Return the scores by name, and what is kept."""
+    found = ClassifierPart(classifier).score(texts, human)
+    return {score.metric.removesuffix(f"/{classifier.name}"): score for score in found.scores}, found.kept
+
+
+# Macro-F1
+
+
+def macro_f1(human, *predictions):
+    return score(TWO, human, Fixed(*predictions))[0]["macro_f1"]
 
 
 def test_a_perfect_classifier_scores_1():
-    score, predictions = downstream(TWO, ABC, Fixed([0, 1, 2]))
-    assert score.value == 1.0
-    assert predictions == {"0": [0, 1, 2]}
+    assert macro_f1(ABC, [0, 1, 2]).value == 1.0
 
 
 def test_a_label_that_is_never_predicted_counts_as_0():
-    score, _ = downstream(TWO, ABC, Fixed([0, 0, 0]))
-    assert score.value == pytest.approx((2 / 4 + 0 + 0) / 3)  # F1 of a: 2 hits / (3 predicted + 1 true)
+    assert macro_f1(ABC, [0, 0, 0]).value == pytest.approx(
+        (2 / 4 + 0 + 0) / 3  # F1 of a: 2 hits / (3 predicted + 1 true)
+    )
 
 
 def test_a_label_that_the_test_split_lacks_counts_as_0():
-    human = Human(labels=["a", "b", "c"], validation=[], test=[("1", "a"), ("2", "b")])
-    score, _ = downstream(TWO, human, Fixed([0, 1]))
-    assert score.value == pytest.approx((1 + 1 + 0) / 3)
+    human = place(["a", "b", "c"], [("1", "a"), ("2", "b")])
+    assert macro_f1(human, [0, 1]).value == pytest.approx((1 + 1 + 0) / 3)
+
+
+def test_macro_f1_is_that_of_scikit_learn():
+    draw = np.random.default_rng(1)
+    for labels in (2, 3, 7):
+        for size in (1, 4, 60):
+            gold, found = draw.integers(0, labels, (2, size))
+            known = f1_score(gold, found, labels=range(labels), average="macro", zero_division=0)
+            assert macro_f1_of(gold, found, labels) == pytest.approx(known, abs=1e-12)
+            assert macro_f1_of(gold.tolist(), found.tolist(), labels) == pytest.approx(known, abs=1e-12)
 
 
 def test_the_score_is_the_mean_over_the_seeds_of_the_classifier():
-    score, predictions = downstream(TWO, ABC, Fixed([0, 1, 2], [0, 0, 0]))
-    assert score.by_seed == {"0": 1.0, "1": pytest.approx(1 / 6)}
-    assert score.value == pytest.approx((1 + 1 / 6) / 2)
-    assert predictions == {"0": [0, 1, 2], "1": [0, 0, 0]}
+    found = macro_f1(ABC, [0, 1, 2], [0, 0, 0])
+    assert found.by_seed == {"0": 1.0, "1": pytest.approx(1 / 6)}
+    assert found.value == pytest.approx((1 + 1 / 6) / 2)
 
 
-def test_a_classifier_trains_on_each_text_of_a_label_once_and_on_no_empty_text():
-    texts = generations({"a": ["x", "x", " ", "y"], "b": ["x", ""]})
-    assert training_rows(texts) == [("x", "a"), ("y", "a"), ("x", "b")]
+# Calibration
 
 
-def test_texts_that_are_all_empty_give_no_score_and_say_why():
-    score, predictions = downstream(generations({"a": [""], "b": [" "]}), ABC, Fixed([0, 0, 0]))
-    assert (score.value, score.note, predictions) == (None, "no text to train on", {})
+def sure(*pairs):
+    """Return probabilities of two labels, the first with each confidence, and whether it is the gold one."""
+    confidences = np.array([confidence for confidence, _ in pairs])
+    return np.stack([confidences, 1 - confidences], axis=1), [0 if right else 1 for _, right in pairs]
 
 
-def test_one_text_for_all_labels_scores_at_the_floor():
-    human = Human(
-        labels=["bad", "good"],
-        validation=[],
-        test=[("the food was good", "good"), ("the food was bad", "bad")],
-    )
-    texts = generations({"bad": ["we ate here"] * 5, "good": ["we ate here"] * 5})
-    score, _ = downstream(texts, human, TfidfClassifier())
-    assert score.value == pytest.approx(1 / 3)  # one label for everything: (2/3 + 0) / 2
+def test_confidence_that_is_as_often_right_has_no_calibration_error():
+    assert calibration_error(*sure(*[(0.75, True)] * 3, (0.75, False))) == pytest.approx(0)
+
+
+def test_certainty_that_is_always_wrong_has_a_calibration_error_of_1():
+    assert calibration_error(*sure(*[(1.0, False)] * 30)) == pytest.approx(1)
+
+
+def test_calibration_error_is_the_mean_gap_of_ten_bins_of_equal_size():
+    low = [(0.6, True), (0.62, False)]  # confidence 0.61 and half of them right: a gap of 0.11
+    high = [(0.91 + i / 1000, True) for i in range(18)]  # nine bins of two, all right: gaps from 1
+    by_hand = (0.11 + sum(1 - (0.9105 + i / 500) for i in range(9))) / 10
+    assert calibration_error(*sure(*high, *low)) == pytest.approx(by_hand)
+
+
+def test_bins_are_cut_by_number_and_not_by_confidence():
+    close = [(0.9 + i / 1000, i < 10) for i in range(20)]  # ten right, then ten wrong
+    gaps = [0.1 - 0.0005 - i / 500 for i in range(5)] + [0.9105 + i / 500 for i in range(5)]
+    assert calibration_error(*sure(*close)) == pytest.approx(sum(gaps) / 10)
+
+
+def test_fewer_examples_than_bins_have_a_bin_each():
+    assert calibration_error(*sure((0.6, True), (0.9, False))) == pytest.approx((0.4 + 0.9) / 2)
+
+
+def test_the_order_of_equally_sure_examples_does_not_matter():
+    probabilities, gold = sure(*[(0.5, True)] * 10, *[(0.5, False)] * 10)
+    assert calibration_error(probabilities, gold) == pytest.approx(0)
+    shuffled = np.random.default_rng(0).permutation(20)
+    assert calibration_error(probabilities[shuffled], np.array(gold)[shuffled]) == pytest.approx(0)
+
+
+def test_brier_score_by_hand():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    of_first = 0.3**2 + 0.2**2 + 0.1**2
+    assert brier_score(probabilities, [0, 2, 0]) == pytest.approx((of_first + 0 + 2) / 3)
+
+
+def test_brier_score_of_two_labels_is_twice_that_of_scikit_learn():
+    draw = np.random.default_rng(2)
+    second, gold = draw.random(50), draw.integers(0, 2, 50)
+    found = brier_score(np.stack([1 - second, second], axis=1), gold)
+    assert found == pytest.approx(2 * brier_score_loss(gold, second))
+
+
+# What a part returns
+
+
+def test_a_part_measures_macro_f1_accuracy_and_calibration():
+    scores, _ = score(TWO, ABC, Fixed([0, 0, 2]))
+    assert {name: round(found.value, 4) for name, found in scores.items()} == {
+        "macro_f1": round((2 / 3 + 0 + 1) / 3, 4),
+        "accuracy": round(2 / 3, 4),
+        "calibration_error": round(1 / 3, 4),
+        "brier": round(2 / 3, 4),
+        "macro_f1.valid": round((2 / 3 + 0 + 1) / 3, 4),
+        "accuracy.valid": round(2 / 3, 4),
+    }
 
 
 def test_a_score_says_what_it_is():
-    score, _ = downstream(TWO, ABC, Fixed([0, 1, 2]))
+    found = macro_f1(ABC, [0, 1, 2])
     known = metric("macro_f1/fixed")
-    assert (score.metric, score.direction, score.unit) == ("macro_f1/fixed", "up", known.unit)
-    assert score.signature == "fixed|version:1"
+    assert (found.metric, found.direction, found.unit) == ("macro_f1/fixed", "up", known.unit)
+    assert found.signature == "fixed|version:1"
 
 
-# The tf-idf classifier
-
-FOOD = [
-    ("the soup was good", "good"),
-    ("good bread", "good"),
-    ("a bad soup", "bad"),
-    ("bad, bad bread", "bad"),
-]
-FOOD_HUMAN = Human(
-    labels=["bad", "good"],
-    validation=[("good food", "good"), ("bad food", "bad")],
-    test=[("bad fish", "bad"), ("good fish", "good"), ("really good", "good")],
-)
+def test_a_part_is_named_by_its_classifier():
+    part = ClassifierPart(Fixed([0]))
+    assert (part.name, part.signature, part.human) == ("classifier/fixed", "fixed|version:1", False)
 
 
-def test_tfidf_learns_what_the_texts_tell():
-    assert TfidfClassifier().predict(FOOD, FOOD_HUMAN, 0) == [0, 1, 1]
+def test_twenty_seeds_are_kept_for_every_example():
+    predictions = [[seed % 3, 1, 2] for seed in range(20)]
+    scores, kept = score(TWO, ABC, Fixed(*predictions))
+    found = kept["predictions"]["macro_f1/fixed"]
+    assert [found[str(seed)] for seed in range(20)] == predictions
+    assert {name: len(one.by_seed) for name, one in scores.items()} == dict.fromkeys(scores, 20)
 
 
-def test_tfidf_needs_no_second_run():
-    assert TfidfClassifier().seeds == [0]
+def test_what_is_kept_is_plain_json_that_tells_how_to_read_it():
+    kept = json.loads(json.dumps(score(TWO, ABC, Fixed([0, 0, 2]))[1]))
+    assert kept == {
+        "examples": "e",
+        "labels": ["a", "b", "c"],
+        "gold": [0, 1, 2],
+        "predictions": {"macro_f1/fixed": {"0": [0, 0, 2]}},
+    }
 
 
-def test_tfidf_never_predicts_a_label_without_texts():
-    assert TfidfClassifier().predict([("good", "good"), ("fine", "good")], FOOD_HUMAN, 0) == [1, 1, 1]
+def test_of_equally_probable_labels_the_first_is_predicted():
+    class Unsure(Fixed):
+        def probabilities(self, train, place, seed):
+            return np.full((3, 3), 1 / 3)
+
+    assert score(TWO, ABC, Unsure([]))[1]["predictions"] == {"macro_f1/fixed": {"0": [0, 0, 0]}}
 
 
-def test_tfidf_keeps_the_test_texts_of_two_languages_apart():
-    other = Human(labels=["good", "bad"], validation=[], test=[("bad fish", "bad"), ("good fish", "good")])
-    classifier = TfidfClassifier()
-    first = classifier.predict(FOOD, FOOD_HUMAN, 0)
-    assert classifier.predict(FOOD, other, 0) == [1, 0]
-    assert classifier.predict(FOOD, FOOD_HUMAN, 0) == first
+# What is trained on
 
 
-# Options of a classifier
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return toy_encoder(tmp_path_factory.mktemp("models") / "toyenc")
-
-
-def test_the_suites_protocol_is_the_default(encoder):
-    classifier = open_classifier(f"hf:{encoder}", PROTOCOL)
-    assert classifier.name == "hf:toyenc"
-    assert classifier.seeds == [1, 2, 3]
-    assert "|dropout:0.2|adamw:2e-05|batch:16|epochs:50|patience:10|tokens:512|seeds:3|" in (
-        classifier.signature
+def test_a_classifier_trains_on_each_text_of_a_label_once_and_on_no_empty_text():
+    texts = sample(
+        [("ሰላም", "a"), ("ሰላም", "a"), (" ", "a"), ("שלום", "a"), ("ሰላም", "b"), ("", "b"), ("\u2003", "b")]
     )
+    assert training_rows(texts) == [("ሰላም", "a"), ("שלום", "a"), ("ሰላም", "b")]
 
 
-def test_options_change_the_protocol_and_show_in_the_signature(encoder):
-    classifier = open_classifier(f"hf:{encoder},lr=2e-4,epochs=12,seeds=2,patience=3", PROTOCOL)
-    assert classifier.name == "hf:toyenc,epochs=12,lr=2e-4,patience=3,seeds=2"
-    assert classifier.seeds == [1, 2]
-    assert "|adamw:0.0002|batch:16|epochs:12|patience:3|tokens:512|seeds:2|" in classifier.signature
+def test_where_all_texts_are_valid_nothing_is_trained_twice():
+    classifier = Fixed([0, 1, 2])
+    scores, _ = score(TWO, ABC, classifier)
+    assert len(classifier.trained_on) == 1
+    assert scores["macro_f1.valid"].value == scores["macro_f1"].value
+    assert scores["macro_f1.valid"].metric == "macro_f1.valid/fixed"
 
 
-def test_the_signature_names_the_weights(encoder, tmp_path):
-    other = toy_encoder(tmp_path / "toyenc", seed=1)
-    one, two = (open_classifier(f"hf:{folder}", PROTOCOL) for folder in (encoder, other))
-    assert one.name == two.name
-    assert one.signature != two.signature
+def test_where_only_empty_and_repeated_texts_are_invalid_nothing_is_trained_twice():
+    classifier = Fixed([0, 1, 2])
+    score(sample([("x", "a"), ("", "a"), ("y", "b"), ("y", "b")], invalid=[1, 3]), ABC, classifier)
+    assert len(classifier.trained_on) == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ("rate=1", r"unknown option 'rate'; valid: epochs, lr, patience, seeds"),
-        ("lr=fast", r"'fast' is no value for 'lr'"),
-        ("lr=0", r"'0' is no value for 'lr'"),
-        ("lr", r"'' is no value for 'lr'"),
-        ("epochs=1.5", r"'1.5' is no value for 'epochs'"),
-        ("seeds=0", r"'0' is no value for 'seeds'"),
-        ("seeds=-1", r"'-1' is no value for 'seeds'"),
-        ("seeds=4", r"'4' is no value for 'seeds'"),
-        ("", r"unknown option ''"),
-    ],
-)
-def test_a_bad_option_is_one_clear_error(encoder, options, words):
-    with pytest.raises(UserError, match=words):
-        open_classifier(f"hf:{encoder},{options}", PROTOCOL)
+def test_valid_text_is_trained_on_alone_and_counted():
+    texts = sample([("x", "a"), ("y", "a"), ("u", "b"), ("v", "b"), ("w", "b"), ("z", "c")], invalid=[1, 3])
+    classifier = Fixed([0, 1, 2])
+    scores, kept = score(texts, ABC, classifier)
+    assert classifier.trained_on[1] == [("x", "a"), ("u", "b"), ("w", "b"), ("z", "c")]
+    assert scores["macro_f1"].detail == {"texts": 6, "per_label_min": 1}
+    assert (
+        scores["macro_f1.valid"].detail == scores["accuracy.valid"].detail == {"texts": 4, "per_label_min": 1}
+    )
+    assert set(kept["predictions"]) == {"macro_f1/fixed", "macro_f1.valid/fixed"}
 
 
-@pytest.mark.parametrize("spec", ["svm", "hf", "hf:", "TFIDF", ""])
-def test_an_unknown_classifier_is_one_clear_error(spec):
-    with pytest.raises(UserError, match=r"unknown classifier .*valid: hf:PATH_OR_ID, tfidf"):
-        open_classifier(spec, PROTOCOL)
+def test_a_label_without_valid_text_is_never_predicted_and_the_others_are_scored():
+    human = place(["bad", "good"], [("bad fish", "bad"), ("good fish", "good"), ("good", "good")])
+    texts = sample([("a bad soup", "bad"), ("good bread", "good"), ("a good soup", "good")], invalid=[0])
+    scores, kept = score(texts, human, TfidfClassifier())
+    assert kept["predictions"]["macro_f1/tfidf"] == {"0": [0, 1, 1]}
+    assert kept["predictions"]["macro_f1.valid/tfidf"] == {"0": [1, 1, 1]}
+    assert scores["macro_f1.valid"].value == pytest.approx((0 + 4 / 5) / 2)
+    assert scores["accuracy.valid"].value == pytest.approx(2 / 3)
+    assert scores["accuracy.valid"].detail == {"texts": 2, "per_label_min": 0}
 
 
-# Fine-tuning
+def test_without_valid_text_only_the_scores_of_valid_text_are_missing_and_say_why():
+    scores, kept = score(sample([("x", "a"), ("y", "b")], invalid=[0, 1]), ABC, Fixed([0, 1, 2]))
+    assert scores["macro_f1"].value == 1.0
+    for name in ("macro_f1.valid", "accuracy.valid"):
+        assert (scores[name].value, scores[name].note) == (None, "no valid text to train on")
+    assert set(kept["predictions"]) == {"macro_f1/fixed"}
 
 
-def trainer(folder, **changes):
-    from harness.checkpoints import resolve_checkpoint
-    from harness.scoring.finetuning import EncoderTrainer
-
-    protocol = PROTOCOL.model_copy(update={"max_epochs": 2, "learning_rate": 1e-3, **changes})
-    return EncoderTrainer(resolve_checkpoint(str(folder)), protocol)
-
-
-def trained_weights(folder, seed):
-    """Return the weights of the head after fine-tuning."""
-    ours, kept = trainer(folder), []
-    fit = ours._fit
-
-    def watched(model, *arguments):
-        fit(model, *arguments)
-        kept.append(model.classifier.out_proj.weight.detach().clone())
-
-    ours._fit = watched
-    ours.predict(FOOD, FOOD_HUMAN, seed)
-    return kept[0]
+def test_texts_that_are_all_empty_give_no_score_and_say_why():
+    scores, kept = score(sample([("", "a"), (" ", "b")]), ABC, Fixed([0, 0, 0]))
+    assert {one.value for one in scores.values()} == {None}
+    assert scores["brier"].note == "no text to train on"
+    assert kept["predictions"] == {}
 
 
-def test_an_encoder_is_trained_and_gives_a_label_per_test_text(encoder):
-    found = open_classifier(f"hf:{encoder},lr=1e-3,epochs=2", PROTOCOL).predict(FOOD, FOOD_HUMAN, 1)
-    assert len(found) == 3
-    assert set(found) <= {0, 1}
-
-
-def test_an_encoder_learns_what_the_texts_tell(encoder):
-    rows = [("aaaa", "bad"), ("aaa", "bad"), ("zzzz", "good"), ("zzz", "good")]
-    human = Human(["bad", "good"], [("aa", "bad"), ("zz", "good")], [("aaaaa", "bad"), ("zzzzz", "good")])
-    found = trainer(encoder, max_epochs=40, patience=40, learning_rate=3e-3).predict(rows, human, 1)
-    assert found == [0, 1]
-
-
-def test_equal_seeds_give_equal_weights_and_other_seeds_others(encoder):
-    first, again, other = (trained_weights(encoder, seed) for seed in (1, 1, 2))
-    assert first.equal(again)
-    assert not first.equal(other)
-
-
-def test_fine_tuning_leaves_the_random_numbers_of_the_process_alone(encoder):
-    import torch
-
-    torch.manual_seed(7)
-    undisturbed = torch.rand(3)
-    torch.manual_seed(7)
-    trainer(encoder).predict(FOOD, FOOD_HUMAN, 1)
-    assert torch.rand(3).equal(undisturbed)
-
-
-def test_the_head_has_the_dropout_of_the_protocol(encoder):
-    model = trainer(encoder)._model(3)
-    assert model.classifier.dropout.p == 0.2
-    assert model.classifier.out_proj.out_features == 3
-
-
-def fit_by_script(encoder, validation: list[list[int]], **changes):
-    """Fit a model whose one weight is the number of the epoch, with given answers on validation."""
-    import torch
-
-    ours, epochs = trainer(encoder, max_epochs=50, **changes), []
-    model = torch.nn.Linear(1, 1, bias=False)
-
-    def epoch(model, *arguments):
-        epochs.append(len(epochs) + 1)
-        model.weight.data.fill_(epochs[-1])
-
-    ours._epoch = epoch
-    ours._labels = lambda model, texts: validation[len(epochs) - 1]
-    ours._fit(model, FOOD, FOOD_HUMAN, torch.Generator())
-    return model.weight.item(), len(epochs)
-
-
-RIGHT, WRONG, HALF = [1, 0], [0, 1], [0, 0]  # the validation labels are good, bad
-
-
-def test_early_stopping_restores_the_best_epoch(encoder):
-    best, epochs = fit_by_script(encoder, [HALF, RIGHT, WRONG, HALF], patience=2)
-    assert (best, epochs) == (2, 4)
-
-
-def test_of_equal_epochs_the_first_is_the_best(encoder):
-    best, epochs = fit_by_script(encoder, [HALF, RIGHT, RIGHT, RIGHT], patience=2)
-    assert (best, epochs) == (2, 4)
-
-
-def test_a_better_epoch_starts_the_patience_anew(encoder):
-    best, epochs = fit_by_script(encoder, [WRONG, WRONG, HALF, WRONG, RIGHT, WRONG, WRONG], patience=2)
-    assert (best, epochs) == (5, 7)
-
-
-def test_a_folder_whose_weights_are_no_encoder_is_one_clear_error(encoder, tmp_path):
-    broken = shutil.copytree(encoder, tmp_path / "broken")
-    config = broken / "config.json"
-    config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
-    with pytest.raises(UserError, match="broken holds no encoder"):
-        trainer(broken).predict(FOOD, FOOD_HUMAN, 1)
-
-
-def test_half_a_download_is_one_clear_error(encoder, tmp_path):
-    broken = shutil.copytree(encoder, tmp_path / "broken")
-    weights = broken / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"model\.safetensors is truncated"):
-        open_classifier(f"hf:{broken}", PROTOCOL)
-
-
-def test_texts_are_cut_to_the_encoders_positions_where_the_tokenizer_names_no_limit(tmp_path):
-    folder = toy_encoder(tmp_path / "enc")  # 130 positions, two of them lost to padding
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
-    human = Human(["a", "b"], [("ሀ" * 400, "a")], [("ሀ" * 400, "a"), ("b", "b")])
-    classifier = open_classifier(f"hf:{folder},epochs=1,seeds=1", PROTOCOL)
-    assert len(classifier.predict([("ሀ" * 400, "a"), ("b", "b")], human, 1)) == 2
+def test_one_text_for_all_labels_scores_at_the_floor():
+    human = place(["bad", "good"], [("the food was good", "good"), ("the food was bad", "bad")])
+    scores, _ = score(sample([("we ate here", "bad"), ("we ate here", "good")] * 5), human, TfidfClassifier())
+    assert scores["macro_f1"].value == pytest.approx(1 / 3)  # one label for everything: (2/3 + 0) / 2
+    assert scores["calibration_error"].value == pytest.approx(0)  # sure of nothing, and half right

@@ -90,7 +90,8 @@ class ClassifierPart:
         """Return the score of ``metric``, whose values are those of ``base``."""
         named = metric.of(self._classifier.name)
         if not tested.rows:
-            return named.score(None, self.signature, "no text to train on")
+            kind = "text" if metric is base else "valid text"
+            return named.score(None, self.signature, f"no {kind} to train on")
         by_seed = tested.values[base.name]
         counts = Counter(label for _, label in tested.rows)
         detail = {"texts": len(tested.rows), "per_label_min": min(counts[label] for label in place.labels)}

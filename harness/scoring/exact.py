@@ -153,8 +153,8 @@ class _Columns:
 def _standardised(
     train: NDArray[np.float64], test: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both with mean 0 and mean squared length 1 on ``train``; what is constant there becomes 0."""
+    """Return both with mean 0 and mean squared length 1 on ``train``."""
     centre, spread = train.mean(axis=0), train.std(axis=0)
-    varied = spread > 1e-6 * np.sqrt(np.mean(train**2))  # the rest is rounding
-    scale = np.where(varied, 1.0 / np.where(varied, spread, 1.0), 0.0) / np.sqrt(max(varied.sum(), 1))
+    varied = spread > 0  # what is constant on train gets no weight
+    scale = 1.0 / (np.where(varied, spread, 1.0) * np.sqrt(max(varied.sum(), 1)))
     return (train - centre) * scale, (test - centre) * scale

@@ -12,7 +12,6 @@ Probabilities = NDArray[np.float64]
 """A row per test text, a column per label of the place; rows sum to 1."""
 
 _TOLERANCE = 1e-6  # of the gradient: probabilities then hold to 1e-5 (at scikit-learn's default, to 1e-3)
-_DEPENDENT = 1e-10  # of the largest squared length: a text of which others leave no more adds no direction
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def _factor(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
     """
     from scipy.linalg.lapack import dpstrf
 
-    factor, pivots, rank, _ = dpstrf(gram, tol=_DEPENDENT * float(gram.diagonal().max()), lower=1)
+    factor, pivots, rank, _ = dpstrf(gram, lower=1)
     return np.tril(factor)[:, : max(rank, 1)], pivots.astype(np.int64) - 1, int(rank)
 
 
