@@ -104,8 +104,8 @@ SELF_REPETITION = Metric(
     "self-repetition",
     "down",
     "log, from 0",
-    "Mean log(1 + number of other texts, of a fixed number, that share a run of four words) "
-    "(Salkar et al. 2022).",
+    "Mean log(1 + number of other texts, of a fixed number, that share a run of four words in their first "
+    "characters) (Salkar et al. 2022).",
     "diversity",
 )
 NEAR_DUPLICATES = Metric(
