@@ -114,6 +114,15 @@ def test_another_way_of_scoring_cannot_be_told(tmp_path):
     assert line.reason == "scored in different ways: sentiment/am: recipe 1 | recipe 2"
 
 
+def test_the_same_texts_with_other_scores_cannot_be_told(tmp_path):
+    one, other, rest = scored("m", 0.5), scored("m", 0.9), scored("x", 0.9)
+    one.texts = other.texts = "the same"
+    same, changed = both(tmp_path, [one, scored("x", 0.5)], [other, rest]).lines
+    assert (same.verdict, same.p) == ("cannot tell", None)
+    assert same.reason == "the same texts have different scores: the runs were not scored alike"
+    assert changed.verdict == "better"
+
+
 def test_a_metric_that_only_one_run_has_cannot_be_told(tmp_path):
     line = only(both(tmp_path, [scored("m", 0.5)], [scored("m", 9.0, SELF_CHRF)], [SELF_CHRF.name]))
     assert (line.verdict, line.reason) == (
@@ -323,6 +332,16 @@ def test_json_has_full_precision_and_unknown_values_as_null(runs):
     assert by_name["zero-shot"]["p_holm"] is None
     assert found["only_a"] == ["gone"]
     assert found["environment"] == [{"what": "git commit", "a": "aaa", "b": "b|`b"}]
+
+
+def test_what_is_identical_in_every_entry_takes_one_line(tmp_path):
+    entry = scored("m", 0.5)
+    entry.scores[SELF_CHRF] = flat(20, CHOSEN)
+    a, b = (write_run(tmp_path / name, [entry], CHOSEN).path for name in "ab")
+    shown = steerboard("compare", a, b, "--format", "md").out
+    assert "- identical in every entry: macro-F1 (tfidf), self-chrF\n" in shown
+    assert "|" not in shown
+    assert len(json.loads(steerboard("compare", a, b, "--format", "json").out)["results"]) == 2
 
 
 def test_csv_has_one_line_per_entry_and_metric(runs):

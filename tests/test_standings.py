@@ -561,10 +561,10 @@ def test_what_keeps_the_bounds_is_not_flagged(tmp_path, metric, value, human):
     assert row.tier == 1
 
 
-@pytest.mark.parametrize(("value", "bad"), [(0.53, True), (0.55, False)])
+@pytest.mark.parametrize(("value", "bad"), [(0.51, True), (0.53, False)])
 def test_labels_at_chance_are_flagged(tmp_path, value, bad):
     definitions = {"sentiment": {"am": {"labels": ["good", "bad"]}}}
-    row = flagged(tmp_path, LABEL_FIDELITY, value, 0.9, definitions=definitions)  # bound: 0.5 + 0.1 * 0.4
+    row = flagged(tmp_path, LABEL_FIDELITY, value, 0.9, definitions=definitions)  # bound: 0.5 + 0.05 * 0.4
     assert bool(row.flags) == bad
 
 

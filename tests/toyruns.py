@@ -12,6 +12,7 @@ import numpy as np
 from helpers import MODEL, key, method, toy_manifest
 
 from harness.cells import cell_id, entry_of
+from harness.files import digest
 from harness.ranking.tables import Cellset, collect
 from harness.records import CellScores, CellStatus, Entry, MethodIdentity, ModelIdentity, Score, Selection
 from harness.scoring.metrics import Metric, macro_f1
@@ -25,7 +26,10 @@ Values = Mapping[tuple[str, str, int], float | None]
 
 @dataclass
 class ToyEntry:
-    """An entry to write: values per metric and cell, and what is kept of the classifier."""
+    """An entry to write: values per metric and cell, and what is kept of the classifier.
+
+    ``texts``: stands for its texts; by default other values are of other texts.
+    """
 
     method: MethodIdentity
     model: ModelIdentity | None = MODEL
@@ -33,6 +37,7 @@ class ToyEntry:
     scores: dict[Metric, Values] = field(default_factory=dict)
     human: dict[Metric, float] = field(default_factory=dict)
     kept: dict[tuple[str, str, int], dict[str, object]] = field(default_factory=dict)
+    texts: str = ""
 
     @property
     def entry(self) -> Entry:
@@ -118,7 +123,9 @@ def write_cell(
         score(measured, values[place], toy_entry.human.get(measured), signature, kept)
         for measured, values in toy_entry.scores.items()
     ]
-    record = CellScores(cell_id=name, generations_sha256="0", protocol="p", scores=scores)
+    values = {measured.name: by_place[place] for measured, by_place in toy_entry.scores.items()}
+    texts = digest([toy_entry.texts or values])
+    record = CellScores(cell_id=name, generations_sha256=texts, protocol="p", scores=scores)
     plain(folder / "scores.json", record.to_json())
     packed = gzip.compress(json.dumps({"classifier/tfidf": kept} if kept else {}).encode(), 1, mtime=0)
     (folder / "predictions.json.gz").write_bytes(packed)

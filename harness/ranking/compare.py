@@ -172,9 +172,23 @@ def _draft(joined: Cellset, evidence: Evidence, pair: Pair, a: str, b: str) -> L
         return replace(line, reason=f"scored in different ways: {evidence.mixed[0]}")
     if np.array_equal(panel.values[0], panel.values[1]):
         return replace(line, verdict="identical")
+    if _texts(joined, evidence.metric, a) == _texts(joined, evidence.metric, b):
+        return replace(line, reason="the same texts have different scores: the runs were not scored alike")
     if found.p is None:
         return replace(line, reason="only one generation seed in common")
     return replace(line, p=found.p)
+
+
+def _texts(joined: Cellset, measured: Metric, name: str) -> dict[tuple[str, str, int], str]:
+    """Return the digest of the texts of every common cell of an entry."""
+    lines, chosen = joined.scores, joined.manifest.selection
+    lines = lines[(lines["entry"] == name) & (lines["metric"] == measured.name)]
+    rows = zip(lines["task"], lines["language"], lines["seed"], lines["texts"], strict=True)
+    return {
+        (task, code, seed): texts
+        for task, code, seed, texts in rows
+        if task in chosen.tasks and code in chosen.languages and seed in chosen.seeds
+    }
 
 
 def _verdict(measured: Metric, line: Line, p: float) -> Verdict:

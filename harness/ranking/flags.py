@@ -83,10 +83,10 @@ def _beyond_usual(case: Case) -> float | None:
 
 
 def _near_chance(case: Case) -> float | None:
-    """Return chance and a tenth of what human text reaches beyond it."""
+    """Return chance and a twentieth of what human text reaches beyond it."""
     if case.human is None or case.chance is None or case.human <= case.chance:
         return None
-    return case.chance + 0.1 * (case.human - case.chance)
+    return case.chance + 0.05 * (case.human - case.chance)
 
 
 RULES = [

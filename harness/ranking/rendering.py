@@ -74,8 +74,12 @@ def _title(metric: Metric) -> str:
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
-    """Yield, in words, what is left out and what else differs."""
-    yield from (f"{part}" for part in comparison.scope)
+    """Yield, in words, what is the same, what is left out and what else differs."""
+    differing = _differing(comparison)
+    same = [metric.title for metric in comparison.metrics if metric not in differing]
+    if same:
+        yield f"identical in every entry: {', '.join(same)}"
+    yield from comparison.scope
     for side, names in (("A", comparison.alone_a), ("B", comparison.alone_b)):
         if names:
             yield f"without a partner, only in {side}: {', '.join(names)}"
@@ -84,6 +88,12 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
             yield f"{pair.name}: {', '.join(pair.changed)}"
     yield from (f"{what}: {one} → {other}" for what, one, other in comparison.environment)
     yield from (f"{name}: {note}" for name, note in comparison.notes.items())
+
+
+def _differing(comparison: Comparison) -> list[Metric]:
+    """Return the metrics that are not identical in every entry: only these need a table."""
+    names = {line.metric.name for line in comparison.lines if line.verdict != "identical"}
+    return [metric for metric in comparison.metrics if metric.name in names]
 
 
 def _tally(comparison: Comparison, metric: Metric) -> str:
@@ -104,7 +114,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a table per metric and what else differs."""
     console.print(Text(f"A: {clean(comparison.a)}\nB: {clean(comparison.b)}"))
     console.print(Text(f"{clean(comparison.suite)}, {comparison.cells} cells per entry in common"))
-    for metric in comparison.metrics:
+    for metric in _differing(comparison):
         title = Text(f"{_title(metric)}: {_tally(comparison, metric)}", style="bold")
         grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
         grid.add_column("entry")
@@ -129,7 +139,7 @@ def as_markdown(comparison: Comparison) -> str:
         "",
         f"A: {_md(comparison.a)}, B: {_md(comparison.b)}; {comparison.cells} cells per entry in common.",
     ]
-    for metric in comparison.metrics:
+    for metric in _differing(comparison):
         lines += ["", f"**{_md(_title(metric))}**: {_tally(comparison, metric)}", ""]
         lines += [_row(("entry", *_HEADS)), _row(("---", *["---:"] * 5, "---"))]
         for line in comparison.lines:

@@ -51,7 +51,7 @@ class Cellset:
 
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
     ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature`` and ``protocol`` (how it
-    was scored, on what data), ``trainings`` (number of classifier seeds).
+    was scored, on what data), ``trainings`` (number of classifier seeds), ``texts`` (their digest).
     """
 
     manifest: Manifest
@@ -144,9 +144,15 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
             cells.setdefault(place, (run, cell))  # the same one whose values are kept below
             for score in scores.scores:
                 signatures.setdefault(score.metric, set()).add(score.signature)
-                lines.append(_line(place, score) | {"protocol": scores.protocol})
+                lines.append(
+                    _line(place, score)
+                    | {
+                        "protocol": scores.protocol,
+                        "texts": scores.generations_sha256,
+                    }
+                )
     place_of = ["entry", "task", "language", "seed", "metric"]
-    columns = [*place_of, "value", "human", "signature", "protocol", "trainings"]
+    columns = [*place_of, "value", "human", "signature", "protocol", "trainings", "texts"]
     frame = pd.DataFrame(lines, columns=columns).astype({"human": float})
     frame = frame.drop_duplicates(place_of, ignore_index=True)  # a reference of several runs counts once
     manifests = [run.manifest() for run in runs]
