@@ -194,7 +194,7 @@ def test_an_entry_has_the_same_interval_whoever_else_is_in_the_field(tmp_path):
 
 def test_references_are_shown_and_not_ranked(tmp_path):
     found = rows(field_of(tmp_path, AM, scored("human", flat(0.9, AM)), scored("zero-shot", ZERO)))
-    assert (found["human"].tier, found["human"].reason) == (None, "reference, not ranked")
+    assert (found["human"].tier, found["human"].reason) == (None, "a reference")
     assert found["human"].over_zero_shot.mean == pytest.approx(0.4)
     assert found["zero-shot"].tier == 1
 
@@ -203,7 +203,7 @@ def test_references_are_shown_and_not_ranked(tmp_path):
 def test_too_few_generation_seeds_give_no_tier_and_say_so(tmp_path, seeds, words):
     chosen = selection(["am"], seeds=seeds)
     found = field_of(tmp_path, chosen, scored("zero-shot", flat(0.5, chosen)), scored("a", flat(0.6, chosen)))
-    assert found.reason == f"not ranked: {words}, 3 are needed"
+    assert found.reason == f"{words}, 3 are needed"
     assert [(row.tier, row.reason) for row in found.rows] == [(None, found.reason)] * 2
 
 
@@ -215,7 +215,7 @@ def test_a_seeded_classifier_needs_five_of_its_seeds(tmp_path, trainings, ranked
         runs = {str(i): [0] for i in range(trainings)}
         entry.kept = {place: {"predictions": {seeded.name: runs}} for place in places(AM)}
     found = standings(cellset_of(write_run(tmp_path / "run", entries, AM)), seeded)
-    assert found.reason == ("" if ranked else "not ranked: 4 classifier seeds, 5 are needed")
+    assert found.reason == ("" if ranked else "4 classifier seeds, 5 are needed")
 
 
 def test_values_made_in_different_ways_are_not_ranked(tmp_path):
@@ -223,14 +223,14 @@ def test_values_made_in_different_ways_are_not_ranked(tmp_path):
     other = write_run(tmp_path / "other", [scored("a", STEERED)], AM, signature="recipe 2")
     found = standings(cellset_of(one, other), F1)
     assert found.reason == (
-        "not ranked: scored in different ways, sentiment/am: recipe 1 | recipe 2; score the runs again"
+        "scored in different ways, sentiment/am: recipe 1 | recipe 2; score the runs again"
     )
 
 
 def test_a_metric_that_only_describes_ranks_nobody(tmp_path):
     run = write_run(tmp_path / "run", [scored("zero-shot", ZERO, LENGTH), scored("a", STEERED, LENGTH)], AM)
     found = standings(cellset_of(run), LENGTH)
-    assert found.reason == "not ranked: length has no better and no worse"
+    assert found.reason == "length has no better and no worse"
     assert rows(found)["a"].over_zero_shot.mean == pytest.approx(0.1)
     assert rows(found)["a"].win_share is None
 
@@ -271,7 +271,7 @@ def test_a_model_without_a_baseline_is_not_ranked_among_several(tmp_path):
         write_run(tmp_path / "two", [alone], AM, model=other),
     ]
     found = rows(standings(cellset_of(*runs), F1))["a, other"]
-    assert (found.tier, found.reason) == (None, "not ranked: its model has no complete zero-shot row")
+    assert (found.tier, found.reason) == (None, "its model has no complete zero-shot row")
     assert found.mean.mean == pytest.approx(0.9)
 
 
@@ -285,7 +285,7 @@ def test_an_incomplete_entry_has_no_aggregate_but_counts_and_reasons(tmp_path):
     )
     row = rows(found)["a"]
     assert (row.mean, row.over_zero_shot, row.gap_closed, row.win_share) == (None,) * 4
-    assert (row.tier, row.reason) == (None, "not ranked: 2 of 6 values are missing")
+    assert (row.tier, row.reason) == (None, "2 of 6 values are missing")
     assert (row.present, row.expected, row.lacking) == (4, 6, ["2 × method_error: ValueError: no"])
     assert found.rows[-1] is row
     assert rows(found)["zero-shot"].tier == 1
@@ -313,7 +313,7 @@ def test_an_entry_without_this_metric_says_so(tmp_path):
 def test_a_run_without_any_value_still_gives_rows(tmp_path):
     found = field_of(tmp_path, AM, toy("zero-shot"), toy("a"))
     assert [row.mean for row in found.rows] == [None, None]
-    assert found.reason == "not ranked: no entry is complete and without flags"
+    assert found.reason == "no entry is complete and without flags"
 
 
 def test_one_task_can_stand_alone(tmp_path):
@@ -536,7 +536,7 @@ def test_what_breaks_a_bound_is_flagged_keeps_its_numbers_and_has_no_tier(
     [flag] = row.flags
     assert flag.words.startswith(words)
     assert flag.metric == metric
-    assert (row.tier, row.reason) == (None, f"not ranked: {flag.words}")
+    assert (row.tier, row.reason) == (None, flag.words)
     assert row.mean.mean == pytest.approx(0.9)
 
 

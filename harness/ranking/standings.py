@@ -144,30 +144,30 @@ class _Ranking:
         seeds, trainings = len(evidence.seeds), evidence.trainings
         provider = evidence.metric.name.partition("/")[2]
         if evidence.metric.direction == "none":
-            return f"not ranked: {evidence.metric.title} has no better and no worse"
+            return f"{evidence.metric.title} has no better and no worse"
         if evidence.mixed:
             more = f" (and {len(evidence.mixed) - 1} more)" if len(evidence.mixed) > 1 else ""
-            return f"not ranked: scored in different ways, {evidence.mixed[0]}{more}; score the runs again"
+            return f"scored in different ways, {evidence.mixed[0]}{more}; score the runs again"
         if seeds < SEEDS:
-            return f"not ranked: {_count(seeds, 'generation seed')}, {SEEDS} are needed"
+            return f"{_count(seeds, 'generation seed')}, {SEEDS} are needed"
         if provider.startswith(_SEEDED) and trainings < TRAININGS:
-            return f"not ranked: {_count(trainings, 'classifier seed')}, {TRAININGS} are needed"
-        return "" if self.field else "not ranked: no entry is complete and without flags"
+            return f"{_count(trainings, 'classifier seed')}, {TRAININGS} are needed"
+        return "" if self.field else "no entry is complete and without flags"
 
     def excluded(self, name: str) -> str:
         """Return why an entry stands outside of the ranking; empty where it takes part."""
         row = self.cellset.entries[name]
         if row.entry.setting == "none":
-            return "reference, not ranked"
+            return "a reference"
         if name not in self.evidence.complete:
             values = self.evidence.values[self.evidence.position[name]]
-            return f"not ranked: {int(np.isnan(values).sum())} of {values.size} values are missing"
+            return f"{int(np.isnan(values).sum())} of {values.size} values are missing"
         if self.flags[name]:
-            return f"not ranked: {self.flags[name][0].words}"
+            return self.flags[name][0].words
         if self.relative and row.entry.method.name != BASELINE:
             base = self.zero_shot.get(name)
             if base not in self.evidence.complete:
-                return "not ranked: its model has no complete zero-shot row"
+                return "its model has no complete zero-shot row"
         return ""
 
     def rows(self) -> list[Standing]:
