@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
 PYTHON ?= python3.11 python3# the first of these that is new enough makes .venv
-# Independent programs that tests compare with; they ask for older versions of what we use, hence --no-deps.
-ORACLES := steering-vectors repeng
+# Independent programs that tests and benchmarks compare with; they ask for other versions of what we use, and for
+# more than what is compared, hence --no-deps.
+ORACLES := steering-vectors repeng vendi-score 'diversity; python_version < "3.13"'
 ARGS ?=# more words for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the run folders that 'make board' shows
 OUT ?= site# where it puts the page
