@@ -24,7 +24,9 @@ ECHOED_WORDS, ECHOED_CHARACTERS = 5, 30
 
 _TIMES, _LAST = 3, 4000
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+_LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 _LETTER = regex.compile(r"\p{L}")
+_NUMBER = regex.compile(r"\p{N}+")
 
 
 def empty(text: str) -> bool:
@@ -59,13 +61,13 @@ def _letter_of(script: str) -> Any:
 def loops(text: str) -> bool:
     """Return whether a text runs in a loop.
 
-    It does if one run of its words, or of all its characters, repeats a piece at least three times and
-    covers much of the text, or if most runs of four words come again (Welleck et al. 2020, seq-rep-4).
-    Case and numbers make no difference. Of a long text the last 4,000 characters count: a model that
-    has begun to loop goes on until its tokens are used up.
+    It does if one run of its words, numbers aside, or of all its characters repeats a piece at least three
+    times and covers much of the text, or if most runs of four words come again (seq-rep-4 of Welleck et al.
+    2020). Case and numbers make no difference. Of a long text the last 4,000 characters count: a model
+    that has begun to loop goes on until its tokens are used up.
     """
-    plain = regex.sub(r"\p{N}+", "0", normalise(text))[-_LAST:]
-    words = _WORD.findall(plain)
+    plain = _NUMBER.sub("0", normalise(text))[-_LAST:]
+    words = _LETTERS.findall(plain)
     if repeated_words(words) > REPEATED:
         return True
     return _runs_on(" ".join(words), LOOP_OF_WORDS, SHORT_LOOP) or _runs_on(plain, LOOP_OF_ALL, LONG_LOOP)

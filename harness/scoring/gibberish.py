@@ -13,7 +13,7 @@ from harness.scoring.subsampling import generator
 SIZE = 4
 _HELD_OUT = 200
 _WEIGHT = 5.0
-_BETWEEN = 1 / 3
+_BETWEEN = 0.4
 
 
 class KnownText:
@@ -21,8 +21,8 @@ class KnownText:
 
     ``known``: human text; ``held_out``: human text that is not in it, of which some is used. Held-out texts
     share much with what is known, the same with their characters in random order share little. The bound
-    lies a third of the way from the second mean up to the first. A short text gets the benefit of the doubt: it
-    counts as if it held five more 4-grams of ordinary human text.
+    lies two fifths of the way from the second mean to the first. A short text gets the benefit of the doubt:
+    it counts as if it held five more 4-grams of ordinary human text.
     """
 
     def __init__(self, known: Sequence[str], held_out: Sequence[str]) -> None:

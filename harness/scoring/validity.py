@@ -260,12 +260,13 @@ def _reasons(
     if empty(text):
         return ["empty"]
     code = standards.place.language
+    foreign = script is not None and script < MOST_OF_IT
     found = {
         "language": _characters(pieces, code) <= MOST_OF_IT,
-        "script": script is not None and script < MOST_OF_IT,
+        "script": foreign,
         "loop": loops(text),
         "echo": label in standards.echoes and standards.echoes[label].heard(text),
-        "gibberish": odd,
+        "gibberish": odd and not foreign,  # in another script there is nothing to know
         "refusal": refuses(text, code),
         "preamble": talks(text, code),
     }
