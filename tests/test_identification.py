@@ -270,6 +270,13 @@ def test_half_a_download_of_a_model_that_is_not_quantised_is_noticed(tmp_path):
             fasttext_labels(path)
 
 
+def test_a_file_with_more_in_it_than_its_header_says_is_not_loaded(tmp_path):
+    path = tiny_model(tmp_path / "tiny.bin", ("am", "he"))
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match="no fastText model"):
+        fasttext_labels(path)
+
+
 def test_word_vectors_are_no_identifier(tmp_path):
     with pytest.raises(UserError, match="word vectors, not a classifier"):
         open_identifier(f"fasttext:{tiny_model(tmp_path / 'vectors.bin', (), kind=2)}")
