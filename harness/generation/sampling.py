@@ -104,6 +104,7 @@ def _likeliest(scaled: Tensor) -> tuple[Tensor, Tensor]:
     Half-precision logits hold many ties; top-k orders those as it likes, and that would let a draw
     depend on which way the rows beside it are looked up.
     """
-    tokens = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1).indices.sort(-1).values
+    top = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1, sorted=False)
+    tokens = top.indices.sort(-1).values
     values, order = torch.sort(scaled.gather(1, tokens), dim=-1, descending=True, stable=True)
     return values, tokens.gather(1, order)
