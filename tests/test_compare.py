@@ -291,8 +291,13 @@ def runs(tmp_path):
     hostile = "[red]|`x` <img src=x>\n\u202e@all המרק ሾርባው"
     one = [scored("zero-shot", 0.5), toy("m", text=hostile), toy("m", text="plain"), scored("gone", 0.1)]
     other = [scored("zero-shot", 0.5), toy("m", text=hostile), toy("m", text="plain")]
-    for entry, value in ((one[1], 0.4), (other[1], 0.7), (one[2], 0.4), (other[2], 0.401)):
-        entry.scores[F1] = flat(value, CHOSEN, (0.01, 0, -0.01) if value in (0.7, 0.4) else (0, 0.01, -0.01))
+    for entry, value, wobble in (
+        (one[1], 0.4, (0.01, 0, -0.01)),
+        (other[1], 0.7, (0, 0.01, -0.01)),
+        (one[2], 0.4, (0.01, 0, -0.01)),
+        (other[2], 0.401, (0, 0.01, -0.01)),
+    ):
+        entry.scores[F1] = flat(value, CHOSEN, wobble)
     return [
         write_run(tmp_path / "a", one, CHOSEN, git_commit="aaa").path,
         write_run(tmp_path / "b", other, CHOSEN, git_commit="b|`b").path,

@@ -25,6 +25,7 @@ from harness.ranking.evidence import gather, lacking
 from harness.ranking.flags import RULES
 from harness.ranking.resampling import Kept, resampled
 from harness.ranking.standings import Standing, Standings, standings
+from harness.ranking.stats import draw_weights
 from harness.scoring.metrics import (
     ACCURACY,
     COPIED,
@@ -115,12 +116,12 @@ def test_the_gap_to_human_text_is_closed_from_constant_text(tmp_path):
     entries = [
         scored("constant", flat(0.2, AM)),
         scored("human", flat(0.7, AM)),
-        scored("language", flat(0.6, AM)),
+        scored("language", flat(0.6, AM, (0.01, -0.01, 0))),
     ]
     found = rows(field_of(tmp_path, AM, *entries))
     gap = found["language"].gap_closed
     assert gap.mean == pytest.approx(80)  # 0.4 of 0.5
-    assert gap.low <= 80 <= gap.high
+    assert gap.low < 80 < gap.high
     assert found["human"].gap_closed is None
     assert found["constant"].gap_closed is None
 
@@ -425,6 +426,17 @@ def test_where_seeds_agree_the_test_examples_alone_make_the_interval(tmp_path):
         "test examples are not resampled: no predictions are kept of zero-shot in sentiment/am, seed 1"
     ]
     assert bare.rows[0].mean.se == 0
+
+
+def test_draws_make_up_for_what_a_bootstrap_of_few_examples_misses(tmp_path):
+    entry = predicting(toy("zero-shot"), 0.6, AM, n=30, labels=7)
+    drawn = gather(cellset_of(write_run(tmp_path / "run", [entry], AM)), F1).draws[0, 0, 0]
+    cell = entry.kept["sentiment", "am", 1]
+    found = np.array([cell["predictions"][F1.name]["0"]])
+    kept = Kept(cell["examples"], cell["labels"], np.array(cell["gold"]), found)
+    plain = resampled("macro_f1", [kept], draw_weights(kept.examples, 30, 1000))[0]
+    assert drawn.mean() == pytest.approx(plain.mean(), abs=1e-6)
+    assert drawn.var() / plain.var() == pytest.approx(30 / 23, rel=1e-3)
 
 
 def test_test_sets_are_never_mixed(tmp_path):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.ranking.resampling import Kept, Measure, kept_for, measure_of, resampled
-from harness.ranking.stats import Panel, draw_weights
+from harness.ranking.stats import Panel, draw_weights, widened
 from harness.ranking.tables import Cellset, Missing
 from harness.scoring.metrics import Metric
 
@@ -199,7 +199,8 @@ def _draws(cellset: Cellset, evidence: Evidence, measure: Measure) -> tuple[NDAr
         rows, layers = places.T
         if np.abs(found[:, 0] - evidence.values[rows, column, layers]).max() > _CLOSE:
             raise _UnpairableError(f"kept predictions do not give the stored score in {task}/{code}")
-        draws[rows, column, layers] = found[:, 1:]
+        labels = len(cells[0].labels) if measure == "macro_f1" else 1
+        draws[rows, column, layers] = widened(found[:, 1:], n, labels)
         fewest.append(n)
     return draws, min(fewest)
 
