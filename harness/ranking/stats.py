@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.variance import Contrast, Floats, Moments, Pairs, moments
+from harness.ranking.variance import ALPHA, Contrast, Floats, Moments, Pairs, moments
 from harness.records import Direction
 from harness.scoring.subsampling import generator
 
@@ -70,8 +70,9 @@ class Differences:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval; what cannot be known (one seed) is None.
+    """A mean with its 95 % interval; what cannot be known is None.
 
+    With one seed that is all but the mean; where no cell differs from the others (``se`` 0), the interval.
     ``p``: two-sided, of the hypothesis that it is 0; at most 0.05 exactly where the interval does not hold 0,
     and safe to correct for many tests. ``mde``: the minimum detectable effect, found with a power of 80 % by
     such a test in an experiment like this: (t_0.975 + t_0.80) standard errors (Bloom 1995; Card et al. 2020).
@@ -103,9 +104,11 @@ def estimate(panel: Panel, weights: Mapping[int, float]) -> Estimate:
     mean = float(found.mean)
     if np.isnan(found.se):
         return Estimate(mean)
-    half, se = float(found.half()), float(found.se)
+    half, se, df, p = (float(part) for part in (found.half(), found.se, found.df, found.p))
+    if se == 0:
+        return Estimate(mean, se, df, p=p)
     mde = half + float(found.quantile(POWER)) * se
-    return Estimate(mean, se, float(found.df), mean - half, mean + half, float(found.p), mde)
+    return Estimate(mean, se, df, mean - half, mean + half, p, mde)
 
 
 def gap_closed(
@@ -118,14 +121,14 @@ def gap_closed(
     better than the baseline: the interval is then unbounded and the ratio means nothing.
     """
     gap, gain, rest = (
-        panel.moments({first: 1.0, second: -1.0})
+        panel.moments(_summed((first, 1.0), (second, -1.0)))
         for first, second in ((ceiling, baseline), (entry, baseline), (entry, ceiling))
     )
     if not np.isfinite(gap.se) or (-1 if better == "down" else 1) * gap.mean <= gap.half():
         return None
     ratio = float(gain.mean / gap.mean)
-    at_ratio = panel.moments({entry: 1.0, baseline: ratio - 1.0, ceiling: -ratio})
-    square = float(at_ratio.quantile(0.975)) ** 2
+    at_ratio = panel.moments(_summed((entry, 1.0), (baseline, ratio - 1.0), (ceiling, -ratio)))
+    square = float(at_ratio.quantile(1 - ALPHA / 2)) ** 2
     covariance = (gain.se**2 + gap.se**2 - rest.se**2) / 2
     a = float(gap.mean**2 - square * gap.se**2)
     b = float(gain.mean * gap.mean - square * covariance)
@@ -133,8 +136,10 @@ def gap_closed(
     if a <= 0:
         return None
     root = max(b * b - a * c, 0.0) ** 0.5
-    se = float(at_ratio.se / abs(gap.mean))
-    return Estimate(100 * ratio, 100 * se, float(at_ratio.df), 100 * (b - root) / a, 100 * (b + root) / a)
+    se, df = 100 * float(at_ratio.se / abs(gap.mean)), float(at_ratio.df)
+    if se == 0:
+        return Estimate(100 * ratio, se, df)
+    return Estimate(100 * ratio, se, df, 100 * (b - root) / a, 100 * (b + root) / a)
 
 
 def draw_weights(examples: str, n: int, count: int) -> NDArray[np.float32]:
@@ -157,3 +162,11 @@ def widened(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.f
     centre = draws.mean(axis=-1, keepdims=True, dtype=np.float64)
     factor = (n / max(n - labels, 1)) ** 0.5
     return np.asarray(centre + (draws - centre) * factor, dtype=np.float32)
+
+
+def _summed(*terms: tuple[int, float]) -> dict[int, float]:
+    """Return weights by entry; an entry in several terms gets their sum."""
+    weights: dict[int, float] = {}
+    for entry, weight in terms:
+        weights[entry] = weights.get(entry, 0.0) + weight
+    return weights

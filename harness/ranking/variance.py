@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
-"""Of every interval."""
+ALPHA = 0.05
+"""Level of every test; intervals hold 1 - ALPHA."""
 
 _GRID = 2.0**18  # bootstrap values become multiples of 1 / 2^18: their products then add up exactly
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
@@ -94,9 +94,10 @@ class Moments:
     """Means of contrasts, and two variances of each with their degrees of freedom.
 
     ``seeds``: from generation and training, ``examples``: from test examples alone. All NaN but the mean if
-    there is one seed.
+    there is one seed. ``shape``: numbers of strata and of seeds.
     """
 
+    shape: tuple[int, int]
     mean: Floats
     seeds: Floats
     seeds_df: Floats
@@ -112,17 +113,20 @@ class Moments:
     def df(self) -> Floats:
         """Degrees of freedom of the sum: the harmonic mean of both, weighted by the variances.
 
-        Satterthwaite's (1946) have squared weights; they let a seed variance that came out small by chance
-        claim many degrees of freedom, and intervals from three seeds of one stratum then hold 92 %.
+        Satterthwaite (1946) has squared weights; they let a seed variance that came out small by chance claim
+        many degrees of freedom, and intervals from three seeds of one stratum then hold 92 %. Over strata,
+        Satterthwaite's are too few, as squares of estimates are too large: half of Welch's (1947) correction.
         """
+        per_stratum = self.shape[1] - 1
         total = self.seeds + self.examples
         with np.errstate(invalid="ignore", divide="ignore"):
-            mixed = total / (self.seeds / self.seeds_df + self.examples / self.examples_df)
-        return np.where(total > 0, mixed, self.seeds_df)
+            seeds_df = self.seeds_df * np.divide(per_stratum + 1, per_stratum) - 1
+            mixed = total / (self.seeds / seeds_df + self.examples / self.examples_df)
+        return np.asarray(np.where(total > 0, mixed, seeds_df))
 
-    def half(self, level: float = LEVEL) -> Floats:
-        """Return half the width of the interval of this level."""
-        return self.quantile((1 + level) / 2) * self.se
+    def half(self) -> Floats:
+        """Return half the width of the 95 % interval."""
+        return self.quantile(1 - ALPHA / 2) * self.se
 
     def quantile(self, probability: float) -> Floats:
         """Return this quantile of Student's t for the degrees of freedom."""
@@ -136,7 +140,8 @@ class Moments:
 
         At most 0.05 exactly where the 95 % interval does not hold 0. Below that it is Banerjee's (1960),
         which keeps every level with unequal variances: far out, where corrections for many tests look, an
-        approximation by one Student's t is wrong by a factor of up to fifty.
+        approximation by one Student's t is wrong by a factor of up to fifty. Where nothing varies, as with
+        shares of few texts, it is that of the sign test, all cells agreeing.
         """
         from scipy.special import stdtr
 
@@ -144,10 +149,13 @@ class Moments:
             t = np.where(self.mean == 0, 0.0, np.abs(self.mean) / self.se)
             share = np.where(t > 0, self.seeds / (self.seeds + self.examples), 1.0)
         single = np.asarray(2 * stdtr(self.df, -t))
-        far = single < 1 - LEVEL
+        far = single < ALPHA
         careful = _banerjee(t[far], share[far], self.seeds_df[far], self.examples_df)
-        single[far] = np.maximum(single[far], np.minimum(careful, 1 - LEVEL))
-        return np.where(np.isnan(self.se), np.nan, single)
+        single[far] = np.maximum(single[far], np.minimum(careful, ALPHA))
+        signs = np.where(
+            (self.se == 0) & (self.mean != 0), 2.0 ** (1 - self.shape[0] * self.shape[1]), single
+        )
+        return np.where(np.isnan(self.se), np.nan, signs)
 
 
 def _banerjee(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) -> Floats:
@@ -159,7 +167,7 @@ def _banerjee(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) ->
 
     ends = [2 * stdtr(df, -t) for df in (seeds_df, examples_df)]
     low, high = (np.maximum(end, _SMALLEST) for end in (np.minimum(*ends), np.maximum(*ends)))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         for _ in range(_HALVINGS):
             middle = np.sqrt(low) * np.sqrt(high)
             first, second = (stdtrit(df, middle / 2) for df in (seeds_df, examples_df))
@@ -186,7 +194,7 @@ def moments(
     mean = np.where(np.abs(mean) <= rounding, 0.0, mean)
     if seeds == 1:
         unknown = np.full_like(mean, np.nan)
-        return Moments(mean, unknown, unknown, unknown, np.nan)
+        return Moments((strata, seeds), mean, unknown, unknown, unknown, np.nan)
     parts = [
         added(np.square(cell - own) for cell in stratum) / ((seeds - 1) * seeds * strata**2)
         for stratum, own in zip(cells, means, strict=True)
@@ -196,8 +204,9 @@ def moments(
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
     if draws is None or examples is None:
-        return Moments(mean, variance, df, np.zeros_like(mean), 1.0)
-    return Moments(mean, variance, df, _example_variance(draws, family), examples - 1.0)
+        return Moments((strata, seeds), mean, variance, df, np.zeros_like(mean), 1.0)
+    tests = _example_variance(draws, family)
+    return Moments((strata, seeds), mean, variance, df, tests, examples - 1.0)
 
 
 def added(items: Iterable[Floats]) -> Floats:
