@@ -79,7 +79,7 @@ def _cost(cellset: Cellset, name: str, places: Sequence[Place], shares: dict[Pla
         valid_texts=valid,
         prompt_tokens=known_sum(status.prompt_tokens for status in statuses),
         new_tokens=known_sum(status.new_tokens for status in statuses),
-        seconds=round(sum(status.seconds for status in statuses if status.device), 3),
+        seconds=round(sum((status.seconds for status in statuses if status.device), 0.0), 3),
         fit_seconds=fit.seconds if fit else None,
         fit_tokens=fit.tokens if fit else None,
         tuning_seconds=tuning.seconds if tuning else None,
