@@ -382,6 +382,15 @@ def test_one_text_gives_no_share_of_near_duplicates_and_says_why():
     assert (score.value, score.note) == (None, "fewer than two texts")
 
 
+def share_by_all_pairs(texts: list[str]) -> float:
+    grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in texts]
+    partners = [
+        any(len(one & other) >= 0.8 * len(one | other) for j, other in enumerate(grams) if i != j)
+        for i, one in enumerate(grams)
+    ]
+    return sum(partners) / len(texts)
+
+
 def test_minhash_finds_the_near_duplicates_that_all_pairs_have():
     draw = random.Random(5)
     source = Zipf(words=500).texts(150, 14)
@@ -389,13 +398,8 @@ def test_minhash_finds_the_near_duplicates_that_all_pairs_have():
     for text in source[:60]:
         place, cut = draw.randrange(len(text)), draw.randrange(12)
         texts.append(text[:place] + text[place + cut :])
-    grams = [shingles(text) for text in texts]
-    partners = [
-        any(jaccard(one, other) >= 0.8 for j, other in enumerate(grams) if i != j)
-        for i, one in enumerate(grams)
-    ]
-    assert 60 < sum(partners) < 150
-    assert near_duplicates(texts).value == pytest.approx(sum(partners) / len(texts))
+    assert 0.3 < share_by_all_pairs(texts) < 0.7
+    assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
 
 
 @pytest.mark.parametrize("kind", ["equal", "near", pytest.param("template", marks=pytest.mark.slow)])
@@ -412,14 +416,27 @@ def test_ten_thousand_texts_alike_take_seconds(kind):
     assert score.value == 1 if kind != "template" else 0.3 < score.value < 1
 
 
+def crowd(n: int, common: int) -> list[str]:
+    """Return different texts of 215 characters that begin alike."""
+    source = Zipf(words=2000).texts(n, 60)
+    return [source[0][:common] + text[: 215 - common] for text in source]
+
+
 def test_a_text_in_a_crowd_finds_its_near_duplicate(monkeypatch):
-    monkeypatch.setattr(duplicates, "_VERIFIED", 8)
-    source = Zipf(words=2000).texts(300, 40)
-    crowd = [source[0][:150] + text[:70] for text in source[1:]]  # alike, but below the bound
-    grams = [shingles(text) for text in crowd]
-    assert max(jaccard(grams[0], other) for other in grams[1:]) < 0.8
-    score = near_duplicates([*crowd, crowd[0][:-5] + "qqqqq", crowd[1][:-4]])
-    assert score.value == pytest.approx(4 / 301)
+    monkeypatch.setattr(duplicates, "_VERIFIED", 4)
+    texts = crowd(200, 160)  # alike, but most of them below the bound
+    texts += [f"qq{text[2:]}" for text in texts[:20]]  # sorted far from those that they are like
+    assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
+
+
+def test_in_a_crowd_too_the_order_of_the_texts_changes_nothing(monkeypatch):
+    monkeypatch.setattr(duplicates, "_VERIFIED", 2)
+    texts = crowd(150, 178)
+    expected = near_duplicates(texts).value
+    assert 0 < expected < 1
+    for seed in range(5):
+        random.Random(seed).shuffle(texts)
+        assert near_duplicates(texts).value == expected
 
 
 # Length

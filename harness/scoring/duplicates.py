@@ -18,7 +18,7 @@ _SHINGLE = 5
 _BANDS, _ROWS = 32, 4
 """Two texts at the bound share a band of MinHash values with probability 1 - (1 - 0.8^4)^32 = 1 - 5e-8."""
 _VERIFIED = 32
-"""Most candidates of a text and band that are compared in full; they are those of the likest MinHash."""
+"""Most candidates of a text that are compared in full, where there are more: those of the likest MinHash."""
 _BLOCK = 10_000
 _NO_CHARACTER = 0x110000
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -29,8 +29,10 @@ def near_duplicates(texts: Sequence[str]) -> Score:
 
     Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8,
     after NFKC, case-folding and reducing blanks; a text of fewer characters is one gram. MinHash (Broder
-    1997) finds the candidates, the grams themselves decide. The more texts, the more have a partner: this
-    is no metric at a fixed budget, and compares cells of equal size. No value for fewer than two texts.
+    1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the likest 32 are
+    tried, so that a few texts at the bound may be missed where thousands are nearly alike. The more texts,
+    the more have a partner: this is no metric at a fixed budget, and compares cells of equal size. No value
+    for fewer than two texts.
     """
     signature = (
         f"near-duplicates|jaccard:{ALIKE}|shingle:{_SHINGLE}|minhash:{_BANDS}x{_ROWS}|seed:1"
@@ -97,7 +99,7 @@ def _minhash(grams: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint32]:
     """Return a row of MinHash values per set of grams."""
     from datasketch import MinHash
 
-    empty = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=lambda value: value, scheme="affine32")
+    empty = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=lambda value: value)
     rows = np.empty((len(grams), _BANDS * _ROWS), dtype=np.uint32)
     for i, values in enumerate(grams):
         sketch = empty.copy()
