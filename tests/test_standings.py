@@ -101,7 +101,6 @@ def test_languages_count_the_same_and_only_seeds_within_them_are_drawn(tmp_path)
     found = gain["language"].over_zero_shot
     assert found.mean == pytest.approx((0.1 + 0.4) / 2)
     assert found.se == pytest.approx((0.05**2 / 6) ** 0.5)
-    assert found.df == pytest.approx(4)
 
 
 def test_the_gain_over_few_shot_stands_beside(tmp_path):
