@@ -377,18 +377,29 @@ def test_empty_texts_repeat_one_another():
     assert near_duplicates(["", "abc"]).value == 0
 
 
+@pytest.mark.parametrize("texts", [AMHARIC, HEBREW], ids=["am", "he"])
+def test_the_same_words_in_another_order_are_a_near_duplicate(texts):
+    words_of = texts[0].split()
+    turned = " ".join([*words_of[5:], *reversed(words_of[:5])])
+    assert jaccard(shingles(texts[0]), shingles(turned)) < duplicates.ALIKE
+    assert near_duplicates([*texts, turned]).value == 2 / 4
+
+
 def test_one_text_gives_no_share_of_near_duplicates_and_says_why():
     score = near_duplicates(["a"])
     assert (score.value, score.note) == (None, "fewer than two texts")
 
 
 def share_by_all_pairs(texts: list[str]) -> float:
-    grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in texts]
-    partners = [
-        any(len(one & other) >= 0.8 * len(one | other) for j, other in enumerate(grams) if i != j)
-        for i, one in enumerate(grams)
-    ]
-    return sum(partners) / len(texts)
+    def alike(texts: list[str]) -> list[bool]:
+        grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in texts]
+        return [
+            any(len(one & other) >= 0.8 * len(one | other) for j, other in enumerate(grams) if i != j)
+            for i, one in enumerate(grams)
+        ]
+
+    in_order = [" ".join(sorted(text.split())) for text in texts]
+    return sum(a or b for a, b in zip(alike(texts), alike(in_order), strict=True)) / len(texts)
 
 
 def test_minhash_finds_the_near_duplicates_that_all_pairs_have():

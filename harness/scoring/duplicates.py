@@ -27,7 +27,8 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 def near_duplicates(texts: Sequence[str]) -> Score:
     """Return the share of texts with another text that is equal or nearly so; ``exact`` in the detail: equal.
 
-    Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8,
+    Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8, as
+    they stand or with their words in alphabetical order (so that other orders of the same words count),
     after NFKC, case-folding and reducing blanks; a text of fewer characters is one gram. MinHash (Broder
     1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the likest 32 are
     tried, so that a few texts at the bound may be missed where thousands are nearly alike. The more texts,
@@ -36,7 +37,7 @@ def near_duplicates(texts: Sequence[str]) -> Score:
     """
     signature = (
         f"near-duplicates|jaccard:{ALIKE}|shingle:{_SHINGLE}|minhash:{_BANDS}x{_ROWS}|seed:1"
-        "|norm:NFKC|case:folded|version:1"
+        "|order:any|norm:NFKC|case:folded|version:2"
     )
     if len(texts) < 2:
         return NEAR_DUPLICATES.score(None, signature, "fewer than two texts")
@@ -44,6 +45,7 @@ def near_duplicates(texts: Sequence[str]) -> Score:
     unique = sorted(counts)
     repeats = np.array([counts[text] for text in unique])
     near = _near(unique, repeats > 1)
+    near = _near([" ".join(sorted(text.split())) for text in unique], near)
     exact = float(repeats[repeats > 1].sum() / len(texts))
     return NEAR_DUPLICATES.score(float(repeats[near].sum() / len(texts)), signature, detail={"exact": exact})
 

@@ -114,7 +114,7 @@ NEAR_DUPLICATES = Metric(
     "down",
     SHARE,
     "Share of texts with another text of the cell that has at least 0.8 of their character 5-grams in "
-    "common (Jaccard; found by MinHash, Broder 1997).",
+    "common (Jaccard; found by MinHash, Broder 1997), as it stands or with its words in another order.",
     "diversity",
 )
 VENDI = Metric(
