@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from harness.ranking.gains import FEW_SHOT
 from harness.ranking.tables import BASELINE, Cellset
@@ -16,7 +15,6 @@ from harness.scoring.metrics import (
     COPIED,
     DEGENERATE,
     DISTINCT_1,
-    LABEL_FIDELITY,
     LANGUAGE_FIDELITY,
     NEAR_DUPLICATES,
     VALID_SHARE,
@@ -30,13 +28,12 @@ from harness.scoring.metrics import (
 class Case:
     """Means of a metric over the cells of an entry and a task: of its texts and of human text beside.
 
-    ``human`` is None where a cell has none; ``chance``: one over the number of labels, None if unknown;
+    ``human`` is None where a cell has none;
     ``usual``: the most that zero-shot and few-shot of the same model have, 0 where they are not known.
     """
 
     value: float
     human: float | None
-    chance: float | None
     usual: float
 
 
@@ -82,13 +79,6 @@ def _beyond_usual(case: Case) -> float | None:
     return case.usual + COPIED_BOUND
 
 
-def _near_chance(case: Case) -> float | None:
-    """Return chance and a twentieth of what human text reaches beyond it."""
-    if case.human is None or case.chance is None or case.human <= case.chance:
-        return None
-    return case.chance + 0.05 * (case.human - case.chance)
-
-
 RULES = [
     Rule(COPIED.of("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
     Rule(COPIED.of("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
@@ -106,7 +96,6 @@ RULES = [
     Rule(DEGENERATE, True, _fixed(0.2), "degenerate texts"),
     Rule(VALID_SHARE, False, _fixed(0.5), "most texts are not valid"),
     Rule(LANGUAGE_FIDELITY, False, _of_human(0.5), "written in another language"),
-    Rule(LABEL_FIDELITY, False, _near_chance, "texts do not show their labels"),
 ]
 """All rules, held against the mean over the cells of an entry and a task."""
 
@@ -148,14 +137,13 @@ def _cases(cellset: Cellset) -> dict[str, dict[tuple[str, str], Case]]:
     means = groups.agg(
         value=("value", "mean"), human=("human", "mean"), n=("value", "size"), beside=("human", "count")
     )
-    chances = _chances(cellset)
     values = means["value"].to_dict()
     bases = _baselines(cellset)
     found: dict[str, dict[tuple[str, str], Case]] = {}
     for (entry, task, name), line in zip(means.index, means.itertuples(), strict=True):
         human = float(line.human) if line.beside == line.n else None
         usual = max((values.get((base, task, name), 0.0) for base in bases.get(entry, ())), default=0.0)
-        case = Case(float(line.value), human, chances.get(task), float(usual))
+        case = Case(float(line.value), human, float(usual))
         found.setdefault(entry, {})[task, name] = case
     return found
 
@@ -166,14 +154,4 @@ def _baselines(cellset: Cellset) -> dict[str, list[str]]:
     plain = [name for name, row in cellset.entries.items() if row.entry.method.name in {BASELINE, FEW_SHOT}]
     return {
         name: [base for base in plain if model and models[base] == model] for name, model in models.items()
-    }
-
-
-def _chances(cellset: Cellset) -> dict[str, float]:
-    """Return task -> what guessing labels gets right, where the manifest says how many labels there are."""
-    definitions: dict[str, Any] = cellset.manifest.suite.get("definitions", {})
-    return {
-        task: 1 / len(labels)
-        for task, by_language in definitions.items()
-        if (labels := next((item["labels"] for item in by_language.values() if item.get("labels")), None))
     }

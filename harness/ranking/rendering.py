@@ -16,7 +16,7 @@ from rich.text import Text
 
 from harness.ranking.compare import Comparison, Line
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import plain, signed
+from harness.ranking.summary import digits_of, plain, signed
 from harness.records import SCHEMA
 from harness.scoring.metrics import Metric
 
@@ -37,16 +37,11 @@ def clean(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
 
-def digits(metric: Metric) -> int:
-    """Return how many digits of a metric are shown."""
-    return 1 if "100" in metric.unit or metric.unit == "characters" else 3
-
-
 # One line in words
 
 
 def _numbers(line: Line) -> tuple[str, ...]:
-    places, found = digits(line.metric), line.difference or Estimate(0.0)
+    places, found = digits_of(line.metric.name), line.difference or Estimate(0.0)
     interval = "–"
     if found.low is not None and found.high is not None:
         interval = f"{signed(found.low, places)} to {signed(found.high, places)}"
@@ -64,7 +59,7 @@ def _words(line: Line) -> str:
     if line.reason:
         return f"{line.verdict}: {clean(line.reason)}"
     if line.verdict == "no clear difference" and line.difference and line.difference.mde is not None:
-        return f"{line.verdict} (detectable: {line.difference.mde:.{digits(line.metric)}f})"
+        return f"{line.verdict} (detectable: {line.difference.mde:.{digits_of(line.metric.name)}f})"
     return line.verdict
 
 

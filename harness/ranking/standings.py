@@ -33,7 +33,7 @@ SEEDS = 3
 TRAININGS = 5
 """Classifier seeds that a ranking needs where training hangs on a seed."""
 
-CEILING, FLOOR = "human", "constant"
+CEILING = "human"
 _SEEDED = "hf:"  # how classifiers are named whose training hangs on a seed
 
 
@@ -43,7 +43,7 @@ class Standing:
 
     ``present`` of ``expected`` cells have a value; ``lacking`` says why not the others.
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
-    ``gap_closed``: percent of the way from constant text to human text. ``win_share``: share of the cases
+    ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
     ``languages``: gain over zero-shot per language, where it is known.
     """
@@ -224,8 +224,8 @@ class _Ranking:
         return gains_panel(self.evidence, self.field, self.zero_shot)
 
     def gap_closed(self, name: str) -> Estimate | None:
-        """Return how far an entry comes from constant text to human text, in percent."""
-        three = [name, *(self.only(method) for method in (FLOOR, CEILING))]
+        """Return how far an entry comes from its zero-shot to human text, in percent."""
+        three = [name, self.zero_shot.get(name, ""), self.only(CEILING)]
         names = [entry for entry in three if entry in self.evidence.complete]
         if len(set(names)) < 3:
             return None
