@@ -51,7 +51,10 @@ class Panel:
 
     def moments(self, weights: Mapping[int, float]) -> Moments:
         """Return the moments of a weighted sum of entries."""
-        return moments(self.values, self.draws, self.examples, Contrast(weights))
+        rows = list(weights)
+        draws = None if self.draws is None else self.draws[rows]
+        contrast = Contrast(dict(enumerate(weights.values())))
+        return moments(self.values[rows], draws, self.examples, contrast)
 
 
 @dataclass(frozen=True)
