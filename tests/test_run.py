@@ -227,10 +227,76 @@ def test_a_further_classifier_adds_its_score_and_leaves_the_rest(go, tmp_path):
     outcome = steerboard("score", run.path, "--classifier", f"hf:{encoder},epochs=1,seeds=2")
     assert outcome.out.startswith("2 cells scored\n")
     for cell in run.cell_ids():
-        *old, new = run.scores(cell).scores
+        scores = run.scores(cell)
+        old, new = scores.scores[: len(before[cell])], scores.scores[len(before[cell]) :]
         assert old == before[cell]
-        assert (new.metric, list(new.by_seed)) == ("macro_f1/hf:toyenc,epochs=1,seeds=2", ["1", "2"])
-        assert set(run.predictions(cell)) == {"tfidf", "hf:toyenc,epochs=1,seeds=2"}
+        assert {score.metric.partition("/")[2] for score in new} == {"hf:toyenc,epochs=1,seeds=2"}
+        f1 = next(score for score in new if score.metric.startswith("macro_f1/"))
+        assert list(f1.by_seed) == ["1", "2"]
+        assert set(run.predictions(cell)) == {"classifier/tfidf", "classifier/hf:toyenc,epochs=1,seeds=2"}
+
+
+def test_the_scores_of_every_part_stand_in_the_file_with_its_recipe(go, tmp_path):
+    go(methods="human")
+    run = Run(tmp_path / "run")
+    for cell in run.cell_ids():
+        scores = run.scores(cell)
+        assert list(scores.parts) == [
+            *("validity", "lexical", "embedding/tfidf", "leakage", "classifier/tfidf"),
+        ]
+        listed = [name for part in scores.parts.values() for name in part.metrics]
+        assert sorted(listed) == sorted(score.metric for score in scores.scores)
+        assert len(set(listed)) == len(listed)
+        n_texts = len(run.generations(cell))
+        audit = run.audit(cell)
+        assert {len(audit["validity"][name]) for name in ("valid", "reasons", "language")} == {n_texts}
+        assert len(audit["leakage"]["copied/test"]) == n_texts
+
+
+def test_human_text_beside_the_reference_human_is_the_same_text(go, tmp_path):
+    go(methods="human,constant")
+    run = Run(tmp_path / "run")
+    beside: dict[str, list[float | None]] = {}
+    for cell in run.cell_ids():
+        scores = {score.metric: score for score in run.scores(cell).scores}
+        status = run.status(cell)
+        for name in ("self_chrf", "distinct_2.valid", "vendi/tfidf", "valid_share", "length"):
+            if status.cell.method.name == "human":
+                assert scores[name].human == scores[name].value
+            place = f"{name}/{status.cell.task}/{status.cell.language}/{status.cell.seed}"
+            beside.setdefault(place, []).append(scores[name].human)
+    assert all(len(values) == 2 and values[0] == values[1] for values in beside.values())
+
+
+def test_a_part_with_another_recipe_is_scored_again_and_the_rest_is_kept(go, tmp_path, monkeypatch):
+    from harness.scoring.lexical import LexicalPart
+
+    go(methods="human")
+    run = Run(tmp_path / "run")
+    before = {cell: run.scores(cell) for cell in run.cell_ids()}
+    original = LexicalPart.score
+    asked = []
+
+    def watched(self, sample, place):
+        asked.append(len(sample.texts))
+        return original(self, sample, place)
+
+    def renamed(self, budgets):
+        made(self, budgets)
+        self.signature += "|another"
+
+    made = LexicalPart.__init__
+    monkeypatch.setattr(LexicalPart, "score", watched)
+    monkeypatch.setattr(LexicalPart, "__init__", renamed)
+    assert steerboard("score", run.path).out.startswith("2 cells scored\n")
+    assert len(asked) == 4  # of two cells and of the human text beside each
+    for cell, old in before.items():
+        new = run.scores(cell)
+        assert new.parts["lexical"].signature.endswith("|another")
+        assert sorted(s.metric for s in new.scores) == sorted(s.metric for s in old.scores)
+        assert {s.metric: s.value for s in new.scores} == {s.metric: s.value for s in old.scores}
+        assert run.audit(cell)["validity"]
+    assert steerboard("score", run.path).out.startswith("0 cells scored\n")
 
 
 def test_scores_belong_to_the_texts_they_were_computed_on(go, tmp_path):

@@ -191,6 +191,11 @@ def by_hand(language: str, rows: list[Generation], split: str) -> float:
     return float(f1_score([row["label"] for row in gold], found, average="macro"))
 
 
+def tfidf_predictions(run: Run, cell: str) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = run.predictions(cell)["classifier/tfidf"]["predictions"]["macro_f1/tfidf"]
+    return found
+
+
 def test_scores_are_what_scikit_learn_gives_on_the_validation_rows_and_not_on_test(swept):
     run, different = Run(swept / "tuning"), 0
     seen = 0
@@ -202,7 +207,7 @@ def test_scores_are_what_scikit_learn_gives_on_the_validation_rows_and_not_on_te
         rows = run.generations(name)
         assert found == pytest.approx(by_hand(status.cell.language, rows, "validation"))
         different += abs(found - by_hand(status.cell.language, rows, "test")) > 1e-6
-        assert {len(p) for p in run.predictions(name)["tfidf"].values()} == {20}
+        assert {len(p) for p in tfidf_predictions(run, name).values()} == {20}
         seen += 1
     assert (seen, different > 0) == (8, True)
 
@@ -272,7 +277,7 @@ def test_scores_of_another_split_are_computed_again(suite, tmp_path):
     n_predicted = []
     for which in (prepared, other, other, prepared):
         scored = Scorer(which, console).run()
-        predictions = which.run.predictions(prepared.cells[0].id)["tfidf"]
+        predictions = tfidf_predictions(which.run, prepared.cells[0].id)
         n_predicted.append((scored, len(predictions["0"])))
     assert n_predicted == [(0, 30), (6, 20), (0, 20), (6, 30)]
 
