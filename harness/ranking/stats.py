@@ -160,7 +160,7 @@ def widened(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.f
 
     A bootstrap of ``n`` examples estimates the variance of a mean as (n - 1) / n of what it is. Macro-F1
     over ``labels`` labels is a mean of as many ratios, each about its own centre, and loses as many degrees
-    of freedom: with 30 examples of 7 labels the plain bootstrap finds 80 % of the variance.
+    of freedom: with 30 examples of 7 labels the plain bootstrap finds three quarters of the variance.
     """
     centre = draws.mean(axis=-1, keepdims=True, dtype=np.float64)
     factor = (n / max(n - labels, 1)) ** 0.5

@@ -187,22 +187,14 @@ def moments(
     """
     _, strata, seeds = values.shape
     cells = [[family.linear(values[:, s, g]) for g in range(seeds)] for s in range(strata)]
-    means = [added(stratum) / seeds for stratum in cells]
     sizes = (family.size(values[:, s, g]) for s in range(strata) for g in range(seeds))
     rounding = _ROUNDING * functools.reduce(np.maximum, sizes)
-    mean = added(means) / strata
+    mean = added(added(stratum) / seeds for stratum in cells) / strata
     mean = np.where(np.abs(mean) <= rounding, 0.0, mean)
     if seeds == 1:
         unknown = np.full_like(mean, np.nan)
         return Moments((strata, seeds), mean, unknown, unknown, unknown, np.nan)
-    parts = [
-        added(np.square(cell - own) for cell in stratum) / ((seeds - 1) * seeds * strata**2)
-        for stratum, own in zip(cells, means, strict=True)
-    ]
-    parts = [np.where(np.sqrt(part) <= rounding, 0.0, part) for part in parts]
-    variance, fourth = added(parts), added(np.square(part) for part in parts) / (seeds - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
+    variance, df = _seed_variance(cells, rounding)
     if draws is None or examples is None:
         return Moments((strata, seeds), mean, variance, df, np.zeros_like(mean), 1.0)
     tests = _example_variance(draws, family)
@@ -213,6 +205,20 @@ def added(items: Iterable[Floats]) -> Floats:
     """Return the sum in the given order, element by element: the same bits for an array and for its parts."""
     total: Floats = functools.reduce(operator.add, items)
     return total
+
+
+def _seed_variance(cells: list[list[Floats]], rounding: Floats) -> tuple[Floats, Floats]:
+    """Return the variance that seeds give contrasts (strata, seeds), and its degrees of freedom."""
+    strata, seeds = len(cells), len(cells[0])
+    parts = []
+    for stratum in cells:
+        mean = added(stratum) / seeds
+        part = added(np.square(cell - mean) for cell in stratum) / ((seeds - 1) * seeds * strata**2)
+        parts.append(np.where(np.sqrt(part) <= rounding, 0.0, part))
+    variance, fourth = added(parts), added(np.square(part) for part in parts) / (seeds - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
+    return variance, df
 
 
 def _example_variance(draws: NDArray[np.float32], family: Family) -> Floats:
