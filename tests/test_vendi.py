@@ -11,7 +11,14 @@ from harness.scoring import vendi as vendi_module
 from harness.scoring.embeddings import TfidfEmbedding
 from harness.scoring.metrics import metric
 from harness.scoring.parts import Place, Sample
-from harness.scoring.vendi import EmbeddingPart, effective_number, mean_pairwise_distance, spectrum, vendi
+from harness.scoring.vendi import (
+    EmbeddingPart,
+    distance_interval,
+    effective_number,
+    mean_pairwise_distance,
+    spectrum,
+    vendi,
+)
 from harness.suite import Budgets, load_suite
 
 ORDERS = [0.5, 1.0, 2.0, math.inf]
@@ -79,7 +86,7 @@ class Loop:
     def __init__(self, seed: int) -> None:
         self.fresh = Zipf(seed)
         self.draw = self.fresh.draw
-        self.again = [" ".join(self.draw.choice(self.fresh.words, 12)) for _ in range(20)]
+        self.again = [" ".join(self.draw.choice(self.fresh.words, 20)) for _ in range(20)]
         shares = 1 / np.arange(1, 21)
         self.shares = shares / shares.sum()
 
@@ -179,6 +186,29 @@ def test_a_row_at_the_centre_itself_counts_as_nothing():
     assert mean_pairwise_distance(rows, np.array([1.0, 0.0])) == pytest.approx(1 - 2 / 6)
 
 
+def test_the_interval_of_the_distance_is_the_jackknife_by_the_definition():
+    rows = unit_rows(20, 8)
+    without = [mean_pairwise_distance(np.delete(rows, i, axis=0)) for i in range(20)]
+    error = math.sqrt(19 / 20 * sum((value - np.mean(without)) ** 2 for value in without))
+    low, high = distance_interval(rows)
+    cosine, t = 1 - mean_pairwise_distance(rows), 2.093024  # Student's t, 19 degrees of freedom
+    assert high == pytest.approx(1 - cosine * math.exp(-t * error / cosine))
+    assert low == pytest.approx(1 - cosine * math.exp(t * error / cosine))
+
+
+def test_the_interval_of_a_distance_near_one_is_even():
+    rows = unit_rows(20, 8) * np.repeat([[1], [-1]], 10, axis=0)  # the mean cosine is about 0
+    low, high = distance_interval(rows)
+    assert (low + high) / 2 == pytest.approx(mean_pairwise_distance(rows))
+    assert high > 1.0
+
+
+def test_texts_that_are_all_alike_or_all_apart_tell_no_interval():
+    assert distance_interval(np.array([[1.0, 0.0]] * 5)) is None
+    assert distance_interval(np.eye(5)) is None
+    assert distance_interval(np.eye(2)) is None
+
+
 # The part
 
 
@@ -202,8 +232,12 @@ def test_every_metric_is_of_its_own_order():
 
 def test_intervals_lie_around_their_values():
     texts, human = Loop(1).texts(60, 8), place(*Zipf(2).texts(9, 8))
-    for score in scores(texts, human, texts=10, subsamples=30).values():
-        assert np.mean(score.interval) == pytest.approx(score.value)
+    for name, score in scores(texts, human, texts=10, subsamples=30).items():
+        low, high = score.interval
+        if name.startswith("vendi"):
+            assert (low + high) / 2 == pytest.approx(score.value)
+        else:  # around the logarithm of the mean cosine
+            assert (1 - low) * (1 - high) == pytest.approx((1 - score.value) ** 2)
 
 
 def test_valid_texts_are_scored_as_if_the_others_were_not_there():
@@ -242,9 +276,10 @@ def test_too_few_texts_give_no_value_and_say_why():
     assert all(score.value is None for score in scores([], place()).values())
 
 
-def test_as_many_texts_as_the_budget_give_a_value_without_an_interval():
-    found = scores(Zipf(1).texts(4, 8), place("ሰላም"))
-    assert all(score.value is not None and score.interval is None for score in found.values())
+def test_vendi_of_as_many_texts_as_the_budget_has_no_interval():
+    for name, score in scores(Zipf(1).texts(4, 8), place("ሰላም")).items():
+        assert score.value is not None
+        assert (score.interval is None) == name.startswith("vendi")
 
 
 def test_no_valid_text_leaves_the_values_of_all_texts():
@@ -328,20 +363,17 @@ def test_length_alone_moves_no_metric(source):
 @pytest.mark.slow
 @pytest.mark.parametrize("source", [Zipf, Clusters, Loop])
 def test_95_percent_intervals_hold_the_truth_in_95_percent_of_corpora(source, capsys):
-    """Corpora as large as a cell of steer11; the truth is the mean of 4000 that are no larger than a budget.
-
-    The jackknife is exact for means and too wide for what is further from one, never too narrow: hence 98.
-    """
+    """Corpora as large as the cells of steer11's tasks; the truth is the mean of 4000 single subsamples."""
     drawn, part = source(7), EmbeddingPart(TfidfEmbedding(), STEER11)
-    human = place(*drawn.texts(300, 12))
-    small = [by_name(part, sample(drawn.texts(STEER11.texts, 12)), human) for _ in range(4000)]
+    human = place(*drawn.texts(300, 20))
+    small = [by_name(part, sample(drawn.texts(STEER11.texts, 20)), human) for _ in range(4000)]
     truth = {name: np.mean([found[name].value for found in small]) for name in NAMES}
     held, trials = dict.fromkeys(NAMES, 0), 1000
-    for _ in range(trials):
-        found = by_name(part, sample(drawn.texts(100, 12)), human)
+    for trial in range(trials):
+        found = by_name(part, sample(drawn.texts((100, 140)[trial % 2], 20)), human)
         for name in NAMES:
             held[name] += found[name].interval[0] <= truth[name] <= found[name].interval[1]
     with capsys.disabled():
         print(f"\n{source.__name__}: " + ", ".join(f"{name} {n / trials:.3f}" for name, n in held.items()))
     for name in NAMES:
-        assert 0.93 <= held[name] / trials <= 0.98, name
+        assert 0.93 <= round(held[name] / trials, 2) <= 0.97, name  # 1000 trials tell no more digits

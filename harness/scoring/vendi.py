@@ -77,11 +77,38 @@ def mean_pairwise_distance(rows: Rows, centre: Array | None = None) -> float:
     return float(1.0 - (total @ total - lengths) / (n * (n - 1)))
 
 
+def distance_interval(rows: Rows) -> tuple[float, float] | None:
+    """Return a 95 % interval of the mean pairwise distance over draws of texts: the jackknife, one text out.
+
+    Arvesen (1969) for U-statistics, with Student's t. It is laid around the logarithm of the mean cosine,
+    which is what texts that come again and again make skewed, unless that is smaller than its margin. None
+    for fewer than three texts, and where all of them lie equally far from the others.
+    """
+    from scipy.special import stdtrit
+
+    n = rows.shape[0]
+    if n < 3:
+        return None
+    total, squares = _sum(rows), _squares(rows)
+    likeness = float(total @ total - squares.sum())  # summed over ordered pairs
+    without = (likeness - 2.0 * (rows @ total - squares)) / ((n - 1) * (n - 2))
+    cosine = likeness / (n * (n - 1))
+    margin = float(stdtrit(n - 1, 0.975) * np.sqrt((n - 1) * np.var(without)))
+    if margin < 1e-12:
+        return None
+    if cosine > margin:
+        factor = math.exp(margin / cosine)
+        low, high = 1.0 - cosine * factor, 1.0 - cosine / factor
+    else:
+        low, high = 1.0 - cosine - margin, 1.0 - cosine + margin
+    return (max(low, 0.0), min(high, 2.0))
+
+
 class EmbeddingPart:
     """Vendi scores and mean pairwise distance of the beginnings of texts, on all texts and on valid ones.
 
     The Vendi scores are means over seeded subsamples of one size, since they grow with the number of
-    texts. The distance is that of all texts; its interval comes from the same subsamples.
+    texts; their intervals come from these. The distance, which does not grow, is that of all texts.
     """
 
     human = True
@@ -90,7 +117,7 @@ class EmbeddingPart:
         self.name = f"embedding/{embedding.name}"
         self.signature = (
             f"{embedding.signature}|window:{budgets.window}|texts:{budgets.texts}"
-            f"|subsamples:{budgets.subsamples}|dealt|interval:delete-d|version:1"
+            f"|subsamples:{budgets.subsamples}|dealt|intervals:delete-d,jackknife|version:1"
         )
         self._embedding = embedding
         self._budgets = budgets
@@ -115,15 +142,14 @@ class EmbeddingPart:
                 for measured in (*self._orders, self._pairwise)
             ]
         dealt = subsampling.deal([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
-        kernels = self._kernels(rows, dealt)
-        shares = spectrum(kernels)
+        shares = spectrum(self._kernels(rows, dealt))
         scores = []
         for measured, q in self._orders.items():
             values = effective_number(shares, q)
             interval = subsampling.interval(values.tolist(), m, n, dealt.decks, within=(1.0, m))
             value, detail = float(values.mean()), {"texts": n}
             scores.append(measured.score(value, self.signature, interval=interval, detail=detail))
-        return [*scores, self._distance(rows, kernels, dealt, place)]
+        return [*scores, self._distance(rows, place)]
 
     def _rows(self, texts: Sequence[str], place: Place) -> Rows:
         """Return the rows of the texts that are long enough and hold something, in the texts' own order.
@@ -141,19 +167,15 @@ class EmbeddingPart:
         kernels: Array = _cosines(rows)[drawn[:, :, None], drawn[:, None, :]]
         return kernels
 
-    def _distance(self, rows: Rows, kernels: Array, dealt: subsampling.Dealt, place: Place) -> Score:
-        n, m = rows.shape[0], self._budgets.texts
-        value = mean_pairwise_distance(rows)
-        ones = np.trace(kernels, axis1=1, axis2=2)
-        values = 1.0 - (kernels.sum(axis=(1, 2)) - ones) / (m * (m - 1))
-        # The mean over subsamples hangs on the draw, that of all texts does not: only the width is taken.
-        around = (value + values - values.mean()).tolist()
-        interval = subsampling.interval(around, m, n, dealt.decks, within=(0.0, 2.0))
+    def _distance(self, rows: Rows, place: Place) -> Score:
         centre = self._human_centre(place)
-        detail = {"texts": float(n)}
+        detail = {"texts": float(rows.shape[0])}
         if centre is not None:
             detail["centred"] = mean_pairwise_distance(rows, centre)
-        return self._pairwise.score(value, self.signature, interval=interval, detail=detail)
+        interval = distance_interval(rows)
+        return self._pairwise.score(
+            mean_pairwise_distance(rows), self.signature, interval=interval, detail=detail
+        )
 
     def _human_centre(self, place: Place) -> Array | None:
         """Return the mean row of the place's human train text: what all its texts have in common."""
