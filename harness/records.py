@@ -232,7 +232,7 @@ class SurfacePoint(Record):
     """One configuration that was tried: its means over cells of validation text.
 
     ``options``: the values of the swept config fields. ``gain``: macro-F1 minus the unsteered one of the
-    same cells. ``valid``: share of texts in the asked language, times the share that is no duplicate.
+    same cells. ``valid``: share of texts that pass all checks, times the share that is no duplicate.
     ``tokens`` (None where not recorded) and ``seconds`` are those of generation.
     """
 

@@ -320,7 +320,6 @@ def test_a_corpus_without_text_has_no_value_and_says_so():
     for corpus in CORPORA:
         score = scores([ENGLISH], place())[f"copied/{corpus}"]
         assert (score.value, score.note, score.interval) == (None, f"no text of {corpus}", None)
-        assert not flagged(score)
 
 
 def test_a_cell_without_texts_has_no_value():
@@ -377,16 +376,13 @@ def test_hostile_text_is_scored_as_any_other():
 # The bound
 
 
-def test_a_cell_is_flagged_where_the_whole_interval_lies_above_the_bound():
-    def with_copies(count: int, n: int = 16):
-        texts = [ENGLISH] * count + [OTHER] * (n - count)
-        return scores(texts, place(test=[ENGLISH]))["copied/test"]
-
-    assert [flagged(with_copies(count)) for count in (0, 1, 3, 4, 16)] == [False, False, False, True, True]
-    assert not flagged(with_copies(100, 1000))
-    assert flagged(with_copies(130, 1000))
-    assert not flagged(with_copies(16), usual=0.8)
-    assert flagged(with_copies(100, 100), usual=0.8)
+def test_copies_are_flagged_where_the_whole_interval_lies_above_the_bound():
+    assert [flagged(count, 16) for count in (0, 1, 3, 4, 16)] == [False, False, False, True, True]
+    assert not flagged(100, 1000)
+    assert flagged(130, 1000)
+    assert not flagged(16, 16, usual=0.8)
+    assert flagged(100, 100, usual=0.8)
+    assert not flagged(0, 0)
 
 
 @pytest.mark.slow

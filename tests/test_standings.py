@@ -589,6 +589,39 @@ def test_one_task_that_breaks_a_bound_is_enough(tmp_path):
     assert flag.task == "topic"
 
 
+ELEVEN = selection(["am", "cs", "da", "de", "he", "id", "jv", "mt", "sk", "sl", "su"])
+
+
+def copying(name: str, corpus: str, **shares: float) -> ToyEntry:
+    """Return an entry that copies a share of its texts in some of eleven languages."""
+    entry = scored(name, flat(0.5, ELEVEN))
+    copied = {place: shares.get(place[1], 0.0) for place in places(ELEVEN)}
+    entry.scores[COPIED.of(corpus)] = copied
+    return entry
+
+
+def test_copies_in_a_single_language_do_not_hide_in_the_mean(tmp_path):
+    entries = [copying("a", "test", am=1.0), copying("zero-shot", "test")]
+    row = rows(field_of(tmp_path, ELEVEN, *entries))["a"]
+    [flag] = row.flags
+    assert flag.words == "copies of test text: 300 of 300 texts in sentiment/am, above 0.1 of them"
+    assert row.tier is None
+
+
+def test_copies_of_a_single_language_are_held_against_what_the_model_copies_there(tmp_path):
+    entries = [copying("a", "train", am=0.9, he=0.9), copying("zero-shot", "train", am=0.9)]
+    found = rows(field_of(tmp_path, ELEVEN, *entries))
+    assert [flag.words for flag in found["a"].flags] == [
+        "copies of train text: 270 of 300 texts in sentiment/he, above 0.1 of them"
+    ]
+    assert found["zero-shot"].flags == []
+
+
+def test_as_many_copies_as_human_text_has_by_chance_are_no_flag(tmp_path):
+    entries = [copying("a", "test", de=0.12), copying("zero-shot", "test")]  # 36 of 300: 0.088 to 0.161
+    assert rows(field_of(tmp_path, ELEVEN, *entries))["a"].flags == []
+
+
 def test_collapsed_references_are_flagged_too(tmp_path):
     row = flagged(tmp_path, VENDI_TFIDF, 1.0, 8.0, name="constant")
     assert [flag.metric for flag in row.flags] == [VENDI_TFIDF]

@@ -21,7 +21,7 @@ from harness.registry import Registry, load_registry, parse_methods
 from harness.run.options import Prepared
 from harness.run.tuned import with_tuned
 from harness.run.tuning import choose, survey, tuning_suite
-from harness.scoring.metrics import LANGUAGE_FIDELITY, macro_f1
+from harness.scoring.metrics import VALID_SHARE, macro_f1
 from harness.store import Run
 from harness.suite import Suite, load_suite
 
@@ -185,7 +185,7 @@ class Mine(SteeringMethod):
 
 
 Values = tuple[float | None, float, int]
-"""Macro-F1, language fidelity and duplicates of a cell of four texts."""
+"""Macro-F1, valid share and duplicates of a cell of four texts."""
 
 
 def a_cell(method: SteeringMethod, setting: str = "zero-shot", language: str = "am") -> Cell:
@@ -209,7 +209,7 @@ def finish(run: Run, cell: Cell, values: Values | str) -> None:
     fit = {"steering/s": Spent(seconds=2.0, tokens=30), f"steering/{cell.id}": Spent(seconds=1.0, tokens=3)}
     status = CellStatus(cell=cell.key, state="ok", seconds=0.5, duplicates=duplicates, fit=fit, **tokens)
     run.write_cell(cell.id, status, rows)
-    scores = [macro_f1("tfidf").score(f1, "recipe"), LANGUAGE_FIDELITY.score(fidelity, "recipe")]
+    scores = [macro_f1("tfidf").score(f1, "recipe"), VALID_SHARE.score(fidelity, "recipe")]
     run.write_scores(CellScores(cell_id=cell.id, generations_sha256="0", protocol="p", scores=scores), {})
 
 

@@ -138,7 +138,8 @@ def score(
     seeds = found.get(measured.name, {}) if isinstance(found, dict) else {}
     note = "too few texts" if value is None else ""
     by_seed = dict.fromkeys(seeds, value) if value is not None else {}
-    return measured.score(value, signature, note, human=human, by_seed=by_seed)
+    detail = {"texts": 100} if measured.group == "leakage" else {}
+    return measured.score(value, signature, note, human=human, by_seed=by_seed, detail=detail)
 
 
 def plain(path: Path, value: object) -> None:

@@ -1,6 +1,8 @@
 """Entries whose texts are not what their scores suggest: copies, collapse, another language.
 
-Every bound is stated in ``RULES``. A flag hides no number, but who carries one has no tier.
+Every bound is stated in ``RULES``, which look at the mean over the cells of a task; copies are looked for in
+every single language as well, where a mean would hide them. A flag hides no number, but who carries one has
+no tier.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.ranking.gains import FEW_SHOT
 from harness.ranking.tables import BASELINE, Cellset
-from harness.scoring.leakage import COPIED_BOUND
+from harness.scoring.leakage import COPIED_BOUND, flagged
 from harness.scoring.metrics import (
     COPIED,
     DEGENERATE,
@@ -79,7 +81,7 @@ def _beyond_usual(case: Case) -> float | None:
     return case.usual + COPIED_BOUND
 
 
-RULES = [
+COPIES = [
     Rule(COPIED.of("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
     Rule(COPIED.of("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
     *(
@@ -90,6 +92,11 @@ RULES = [
             ("vectors", "vector text"),
         )
     ),
+]
+"""Rules of copies; they hold in every language, too."""
+
+RULES = [
+    *COPIES,
     Rule(NEAR_DUPLICATES, True, _of_human(plus=0.2), "texts repeat one another"),
     Rule(VENDI, False, _of_human(0.5), "collapsed: less than half as varied as human text"),
     Rule(DISTINCT_1, False, _of_human(0.5), "collapsed: less than half as many words as human text"),
@@ -102,16 +109,15 @@ RULES = [
 
 def flags(cellset: Cellset) -> dict[str, list[Flag]]:
     """Return entry id -> what is wrong with it, in the order of the rules; empty lists where nothing is."""
-    cases = _cases(cellset)
-    return {
-        name: [
-            flag
-            for rule in RULES
-            if rule.references or row.entry.setting != "none"
-            for flag in _broken(rule, cases.get(name, {}))
-        ]
-        for name, row in sorted(cellset.entries.items())
-    }
+    cases, single = _cases(cellset), _Languages(cellset)
+    found: dict[str, list[Flag]] = {}
+    for name, row in sorted(cellset.entries.items()):
+        rules = [rule for rule in RULES if rule.references or row.entry.setting != "none"]
+        of_tasks = [flag for rule in rules for flag in _broken(rule, cases.get(name, {}))]
+        known = {(flag.metric, flag.task) for flag in of_tasks}
+        of_languages = [flag for rule in rules if rule in COPIES for flag in single.broken(rule, name)]
+        found[name] = [*of_tasks, *(flag for flag in of_languages if (flag.metric, flag.task) not in known)]
+    return found
 
 
 def _broken(rule: Rule, cases: dict[tuple[str, str], Case]) -> Iterator[Flag]:
@@ -123,6 +129,40 @@ def _broken(rule: Rule, cases: dict[tuple[str, str], Case]) -> Iterator[Flag]:
         side = "above" if rule.high else "below"
         words = f"{rule.why}: {measured.title} {case.value:.3g} in {task}, {side} {bound:.3g}"
         yield Flag(measured, task, case.value, bound, words)
+
+
+class _Languages:
+    """Copies by entry, task and language, all seeds together."""
+
+    def __init__(self, cellset: Cellset) -> None:
+        names = [rule.base.name for rule in COPIES]
+        known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value", "size"])
+        known = known.assign(copies=known["value"].astype(float) * known["size"].astype(float))
+        sums = known.groupby(["metric", "entry", "task", "language"])[["copies", "size"]].sum()
+        self._counts: dict[tuple[str, str, str, str], tuple[int, int]] = {
+            place: (round(line.copies), round(line.size_))
+            for place, line in zip(
+                sums.index, sums.rename(columns={"size": "size_"}).itertuples(), strict=True
+            )
+        }
+        self._baselines = _baselines(cellset)
+
+    def broken(self, rule: Rule, entry: str) -> Iterator[Flag]:
+        """Yield a flag for every task and language in which an entry copies too much."""
+        for (name, own, task, code), (copies, texts) in self._counts.items():
+            if name != rule.base.name or own != entry:
+                continue
+            bases = self._baselines.get(entry, []) if rule.bound is _beyond_usual else []
+            shares = [self._share((name, base, task, code)) for base in bases]
+            usual = max(shares, default=0.0)
+            if flagged(copies, texts, usual):
+                bound = usual + COPIED_BOUND
+                words = f"{rule.why}: {copies} of {texts} texts in {task}/{code}, above {bound:.3g} of them"
+                yield Flag(rule.base, task, copies / texts, bound, words)
+
+    def _share(self, place: tuple[str, str, str, str]) -> float:
+        copies, texts = self._counts.get(place, (0, 1))
+        return copies / max(texts, 1)
 
 
 def _falls_under(name: str, base: Metric) -> bool:

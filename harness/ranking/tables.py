@@ -51,7 +51,8 @@ class Cellset:
 
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
     ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature`` and ``protocol`` (how it
-    was scored, on what data), ``trainings`` (number of classifier seeds), ``texts`` (their digest).
+    was scored, on what data), ``trainings`` (number of classifier seeds), ``size`` (of texts
+    that count, where the score says so), ``texts`` (their digest).
     """
 
     manifest: Manifest
@@ -152,7 +153,7 @@ def _cellset(runs: Sequence[Run]) -> Cellset:
                     }
                 )
     place_of = ["entry", "task", "language", "seed", "metric"]
-    columns = [*place_of, "value", "human", "signature", "protocol", "trainings", "texts"]
+    columns = [*place_of, "value", "human", "signature", "protocol", "trainings", "size", "texts"]
     frame = pd.DataFrame(lines, columns=columns).astype({"human": float})
     frame = frame.drop_duplicates(place_of, ignore_index=True)  # a reference of several runs counts once
     manifests = [run.manifest() for run in runs]
@@ -175,6 +176,7 @@ def _line(place: tuple[str, str, str, int], score: Score) -> dict[str, Any]:
         "human": score.human,
         "signature": score.signature,
         "trainings": len(score.by_seed),
+        "size": score.detail.get("texts"),
     }
 
 

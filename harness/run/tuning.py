@@ -28,7 +28,7 @@ from harness.records import (
 )
 from harness.registry import Registry, pick_methods
 from harness.run.options import Prepared
-from harness.scoring.metrics import LANGUAGE_FIDELITY, macro_f1
+from harness.scoring.metrics import VALID_SHARE, macro_f1
 from harness.suite import MethodSpec, Suite
 
 CLASSIFIER = "tfidf"
@@ -245,10 +245,10 @@ class _Cells:
         if cell not in self._values:
             scores = self._run.scores(cell)
             found = {s.metric: s.value for s in scores.scores} if scores else {}
-            fidelity = found.get(LANGUAGE_FIDELITY.name) or 0.0
+            valid = found.get(VALID_SHARE.name) or 0.0
             n_texts = len(self._run.generations(cell))
             once = 1 - status.duplicates / max(n_texts, 1)
-            self._values[cell] = (found.get(macro_f1(CLASSIFIER).name), fidelity * once)
+            self._values[cell] = (found.get(macro_f1(CLASSIFIER).name), valid * once)
         return self._values[cell]
 
 

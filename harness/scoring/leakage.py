@@ -33,16 +33,15 @@ NGRAM = 8
 demonstrations of its label then (11 languages); with 5 characters it is up to 13 %."""
 
 
-def flagged(score: Score, usual: float = 0.0) -> bool:
-    """Return whether one cell copies too much: its whole interval lies above the bound.
+def flagged(copies: int, texts: int, usual: float = 0.0) -> bool:
+    """Return whether so many copies among so many texts are too many: all of the interval is above the bound.
 
-    ``usual``: the share that texts of the same model and task have without the method (zero-shot or
+    ``usual``: the share that texts of the same model, task and language have without the method (zero-shot or
     few-shot, whichever is more). A model that recites train text does so under every method; what a method
     adds to that is what it is flagged for. Nothing excuses copies of validation and test text: leave it 0
-    there. A mean over cells, which has no interval here, is flagged where it is above
-    ``usual + COPIED_BOUND``.
+    there. A mean over languages is flagged where it is above ``usual + COPIED_BOUND``.
     """
-    return score.interval is not None and score.interval[0] > usual + COPIED_BOUND
+    return texts > 0 and share_interval(copies, texts)[0] > usual + COPIED_BOUND
 
 
 @dataclass(frozen=True)
