@@ -105,6 +105,11 @@ class Run:
                 raise UserError(f"{path}, line {number}: {explain(error)}. Not ours?") from None
         return texts
 
+    def n_texts(self, cell_id: str) -> int:
+        """Return how many texts a cell holds, without reading them; 0 where there is no file."""
+        path = self._generations_path(cell_id)
+        return path.read_bytes().count(b"\n") if path.is_file() else 0
+
     def generations_digest(self, cell_id: str) -> str:
         """Return the SHA-256 of the file of texts."""
         return hashlib.sha256(self._generations_path(cell_id).read_bytes()).hexdigest()

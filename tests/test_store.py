@@ -52,6 +52,11 @@ def test_the_manifest_comes_back_as_it_was_written(run):
     assert run.manifest() == toy_manifest()
 
 
+def test_texts_are_counted_by_their_lines(run):
+    assert run.n_texts(CELL) == len(run.generations(CELL))
+    assert run.n_texts("no such cell") == 0
+
+
 def test_every_json_file_carries_the_schema(run):
     for name in ("manifest.json", f"cells/{CELL}/status.json", f"cells/{CELL}/scores.json"):
         assert json.loads((run.path / name).read_text(encoding="utf-8"))["schema"] == 1

@@ -69,7 +69,7 @@ def costs(cellset: Cellset) -> dict[str, Cost]:
 
 def _cost(cellset: Cellset, name: str, places: Sequence[Place], shares: dict[Place, float]) -> Cost:
     statuses = [status for place in places if (status := _status(cellset, place))]
-    sizes = {place: len(run.generations(cell)) for place in places for run, cell in [cellset.cells[place]]}
+    sizes = {place: run.n_texts(cell) for place in places for run, cell in [cellset.cells[place]]}
     valid = known_sum(
         round(shares[place] * size) if place in shares else None for place, size in sizes.items()
     )
