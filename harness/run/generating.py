@@ -7,21 +7,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell, noise_key
 from harness.errors import BrokenFileError, UnsupportedError, UserError
-from harness.files import digest
 from harness.methods.base import (
     CellContext,
     PromptContext,
     Reference,
-    ReferenceContext,
     SteeringMethod,
 )
 from harness.records import CellStatus, Generation, State
 from harness.run.options import Prepared
+from harness.run.places import reference_texts
 from harness.run.progress import Tracker, track
 
 if TYPE_CHECKING:
@@ -173,15 +171,9 @@ class Generator:
 
     def _reference(self, cell: Cell, method: Reference) -> list[Generation]:
         key = cell.key
-        axes = ["reference", key.method.name, key.task, key.language, key.seed]
-        context = ReferenceContext(
-            **vars(self._context(cell)),
-            _corpus=self.prepared.corpus,
-            rng=np.random.default_rng(int(digest(axes), 16)),
-        )
-        drawn = method.texts(context)
+        drawn = reference_texts(method, key, self.prepared.suite, self.prepared.corpus)
         wrong = {label: len(texts) for label, texts in drawn.items()}
-        if wrong != dict.fromkeys(context.task.labels, key.texts_per_label):
+        if wrong != dict.fromkeys(self._context(cell).task.labels, key.texts_per_label):
             raise UserError(f"reference {method.name!r} gave {wrong}, not {key.texts_per_label} each.")
         return [
             Generation(index=i, label=label, text=text, finish_reason="reference")
