@@ -296,6 +296,7 @@ class Manifest(Versioned):
     plugins: list[str] = []
     tuning: dict[str, TunedMethod] = {}
     method_notes: dict[str, str] = {}
+    method_limits: dict[str, str] = {}
     versions: dict[str, str] = {}
     git_commit: str | None = None
     device: str = ""

@@ -107,7 +107,8 @@ class SteeringMethod:
     All three parts are optional. The first line of its docstring is what the board shows. ``grid``
     names the values of config fields that ``steerboard tune`` tries. ``strength_field`` names the config
     field that at 0 leaves the texts unsteered, where Config has one; None where 0 does not mean that.
-    ``quick`` holds options for a short fit; ``steerboard method test`` uses them.
+    ``quick`` holds options for a short fit; ``steerboard method test`` uses them. ``limits``: what the method
+    is known not to do or not to be, in one or two sentences; its page on the board shows them.
     """
 
     name: ClassVar[str] = ""
@@ -117,6 +118,7 @@ class SteeringMethod:
     needs_model: ClassVar[bool] = True
     strength_field: ClassVar[str | None] = "strength"
     quick: ClassVar[dict[str, Any]] = {}
+    limits: ClassVar[str] = ""
 
     class Config(MethodConfig):
         """A method without options."""

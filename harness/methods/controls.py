@@ -33,6 +33,7 @@ Configure = Callable[[str, dict[str, Any]], list[SteeringMethod]]
 class Control(SteeringMethod):
     """A variant of another method; ``bind`` gives it that method."""
 
+    limits: ClassVar = "Not a proposal: it shows what of a method's gain remains without what the method claims."
     target: SteeringMethod
 
     class Config(MethodConfig):

@@ -21,6 +21,10 @@ class LanguageSteering(SteeringMethod):
     """
 
     grid: ClassVar = {"layer": DEPTHS, "strength": STRENGTHS}
+    limits: ClassVar = (
+        "Needs parallel text in every language of the suite. A difference of means may carry topic, script and "
+        "length along with the language; the controls random and negated show what remains."
+    )
 
     class Config(VectorConfig):
         """Depth and strength of the vector."""

@@ -17,7 +17,7 @@ from harness.checkpoints import Checkpoint, resolve_checkpoint
 from harness.contrast import ContrastFolder, open_contrast
 from harness.corpus import Corpus
 from harness.data import LocalData, open_data
-from harness.errors import UserError, unknown
+from harness.errors import UserError, require, unknown
 from harness.methods.base import SteeringMethod
 from harness.records import Entry, Manifest, ModelIdentity, Selection, Tuned
 from harness.registry import Registry, load_registry, parse_methods, pick_methods
@@ -90,6 +90,7 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
     ``derive`` makes the suite that is run out of the one that is named. Raises ``UserError`` for any bad
     option.
     """
+    require("run")
     suite = load_suite(options.suite)
     registry = load_registry(options.plugins)
     for problem in registry.problems:
@@ -151,6 +152,7 @@ def reopen(
     score with, by default the suite's. Raises ``UserError`` where the folder holds no run or its data has
     moved or changed.
     """
+    require("run")
     run = Run(path)
     manifest = run.manifest()
     suite = restore_suite(manifest.suite)
@@ -268,6 +270,7 @@ def _manifest(prepared: Prepared, options: Options) -> Manifest:
         plugins=[str(path) for path in options.plugins],
         tuning=prepared.tuned.methods if prepared.tuned else {},
         method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
+        method_limits={m.name: " ".join(m.limits.split()) for m in methods if m.limits},
         versions=library_versions(),
         git_commit=_git_commit(),
         device=options.device or "auto",
@@ -316,6 +319,7 @@ def _extend(old: Manifest, new: Manifest, run: Run) -> Manifest:
             "data_hashes": {**old.data_hashes, **new.data_hashes},
             "data_revisions": {**old.data_revisions, **new.data_revisions},
             "method_notes": {**old.method_notes, **new.method_notes},
+            "method_limits": {**old.method_limits, **new.method_limits},
             "tuning": {**old.tuning, **new.tuning},
             "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
             "created": old.created,
