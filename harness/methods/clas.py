@@ -84,9 +84,9 @@ class Clas(SteeringMethod):
     """
 
     limits: ClassVar = (
-        "Published for understanding tasks, not for writing data. The sign of alpha is open; models of few layers "
-        "have no bridge layer by the rule and get the last one before the final two; models without down_proj are "
-        "refused."
+        "Published for understanding tasks, not for writing data. The sign of alpha is open; models of few "
+        "layers have no bridge layer by the rule and get the last one before the final two; models without "
+        "down_proj are refused."
     )
     strength_field: ClassVar = "alpha"
     grid: ClassVar = {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}

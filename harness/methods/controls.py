@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -33,7 +33,7 @@ Configure = Callable[[str, dict[str, Any]], list[SteeringMethod]]
 class Control(SteeringMethod):
     """A variant of another method; ``bind`` gives it that method."""
 
-    limits: ClassVar = "Not a proposal: it shows what of a method's gain remains without what the method claims."
+    limits: ClassVar = "No proposal: it shows what of a gain remains without what the method claims."
     target: SteeringMethod
 
     class Config(MethodConfig):

@@ -22,8 +22,8 @@ class LanguageSteering(SteeringMethod):
 
     grid: ClassVar = {"layer": DEPTHS, "strength": STRENGTHS}
     limits: ClassVar = (
-        "Needs parallel text in every language of the suite. A difference of means may carry topic, script and "
-        "length along with the language; the controls random and negated show what remains."
+        "Needs parallel text in every language of the suite. A difference of means may carry topic, script "
+        "and length along with the language; the controls random and negated show what remains."
     )
 
     class Config(VectorConfig):

@@ -44,8 +44,9 @@ class LearnedVector(SteeringMethod):
     """
 
     limits: ClassVar = (
-        "The paper's loss is not public: both objectives are this project's own. Fitted on train text of the very "
-        "task; where a held-out tenth of it never improves, the vector is zero and the texts are unsteered."
+        "The paper's loss is not public: both objectives are this project's own. Fitted on train text of "
+        "the very task; where a held-out tenth of it never improves, the vector is zero and the texts are "
+        "unsteered."
     )
     quick: ClassVar = {"steps": 10}
     grid: ClassVar = {"layer": DEPTHS, "strength": [0.5, 1.0, 2.0]}

@@ -20,8 +20,8 @@ class QualitySteering(SteeringMethod):
 
     grid: ClassVar = {"layer": DEPTHS, "strength": STRENGTHS}
     limits: ClassVar = (
-        "As good as its contrast: it points away from how the degraded text is bad (translationese, or word noise "
-        "where no translations are at hand), which need not be what makes training data bad."
+        "As good as its contrast: it points away from how the degraded text is bad (translationese, or word "
+        "noise where no translations are at hand), which need not be what makes training data bad."
     )
 
     class Config(VectorConfig):
