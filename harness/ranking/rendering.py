@@ -16,6 +16,7 @@ from rich.text import Text
 
 from harness.ranking.compare import Comparison, Line
 from harness.ranking.stats import Estimate
+from harness.ranking.summary import clean as clean
 from harness.ranking.summary import digits_of, plain, signed
 from harness.records import SCHEMA
 from harness.scoring.metrics import Metric
@@ -30,11 +31,6 @@ _COLUMNS = (
     *("mean_a", "mean_b", "difference", "low", "high", "se", "df", "p", "p_holm", "mde"),
     *("verdict", "reason"),
 )
-
-
-def clean(text: str) -> str:
-    """Return text from outside on one line, without control and direction characters."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
 
 # One line in words

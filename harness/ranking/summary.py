@@ -16,7 +16,13 @@ from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VEND
 
 _SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
+_REASONS = 3  # of an entry, shown at most
 NARROW = 140  # columns where the output is no terminal
+
+
+def clean(text: str) -> str:
+    """Return text from outside on one line, without control and direction characters."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -80,8 +86,8 @@ def print_summary(console: Console, cellset: Cellset) -> None:
             f"{row.present}/{row.expected}",
         )
     console.print(grid)
-    for line in remarks(ranked):
-        console.print(Text(line), style="dim")
+    for line in [*remarks(ranked), *gaps(ranked)]:
+        console.print(Text(clean(line)), style="dim")
 
 
 def tier_of(standing: Standing) -> str:
@@ -107,6 +113,17 @@ def remarks(ranked: Standings) -> list[str]:
     lines += ranked.notes
     for row in ranked.rows:
         lines += [f"flag: {row.row.name}: {flag.words}" for flag in row.flags if not row.reference]
+    return lines
+
+
+def gaps(ranked: Standings) -> list[str]:
+    """Return of every entry without a mean how many of its cells have a value, and why not the others."""
+    lines = []
+    for row in ranked.rows:
+        if row.present < row.expected:
+            more = len(row.lacking) - _REASONS
+            reasons = [*row.lacking[:_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]
+            lines.append(f"no mean: {row.row.name}: {row.present}/{row.expected} cells; {'; '.join(reasons)}")
     return lines
 
 
