@@ -1,0 +1,272 @@
+"""The published result file: what a board says, for programs. Its JSON Schema follows from these classes.
+
+Numbers have six significant digits. A number that is not known, not finite or not computable is null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.ranking.flags import Flag
+from harness.ranking.stats import Estimate
+from harness.ranking.tables import Missing
+from harness.records import Direction, MethodIdentity, ModelIdentity, Record, Selection, Setting
+from harness.scoring.metrics import Group
+from leaderboard.families import Family
+
+RESULTS_SCHEMA: Literal[1] = 1
+"""Version of the published result file; raised when a field is added, removed or means something else."""
+
+DATE = r"^(\d{4}-\d{2}-\d{2}(T[0-9:.]+(Z|[+-]\d{2}:\d{2})?)?)?$"
+"""ISO 8601, or empty where it is not known."""
+
+BySeed = list[float | None]
+"""One value per generation seed, in the order of ``selection.seeds``."""
+
+ByPlace = dict[str, dict[str, BySeed]]
+"""Task -> language -> values."""
+
+ByMetric = dict[str, ByPlace]
+"""Metric -> task -> language -> values."""
+
+
+class Generator(Record):
+    """The program that wrote the file."""
+
+    name: Literal["steerboard"]
+    version: str
+
+
+class SuiteFacts(Record):
+    """Which suite was run; ``hash`` is of the whole suite with its task definitions."""
+
+    name: str
+    version: int | None
+    hash: str
+
+
+class MetricFacts(Record):
+    """One metric: what a reader must know of it. ``signatures``: the recipes that values were made by."""
+
+    name: str
+    title: str
+    unit: str
+    direction: Direction
+    group: Group
+    primary: bool
+    definition: str
+    signatures: list[str]
+
+
+class EstimateFacts(Record):
+    """A mean with its 95 % interval (``low``, ``high``), standard error, degrees of freedom, two-sided p
+    of no difference and minimum detectable effect; one seed gives only the mean."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    se: float | None
+    df: float | None
+    p: float | None
+    mde: float | None
+
+    @classmethod
+    def of(cls, found: Estimate | None) -> EstimateFacts | None:
+        """Return an estimate as it is published; None where it or its mean is not known."""
+        if found is None or (mean := rounded(found.mean)) is None:
+            return None
+        names = ("low", "high", "se", "df", "p", "mde")
+        return cls(mean=mean, **{name: rounded(getattr(found, name)) for name in names})
+
+
+class LanguageGainFacts(Record):
+    """Mean gain over zero-shot in one language. ``p``: adjusted over all entries and languages (false
+    discovery rate); ``found``: whether the gain, up or down, is a discovery at 5 %."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    found: bool
+
+
+class FlagFacts(Record):
+    """What is wrong with an entry: the metric and the bound that it breaks, and all in words."""
+
+    metric: str
+    task: str
+    value: float | None
+    bound: float | None
+    words: str
+
+    @classmethod
+    def of(cls, flag: Flag) -> FlagFacts:
+        """Return a flag as it is published."""
+        return cls(
+            metric=flag.metric.name,
+            task=flag.task,
+            value=rounded(flag.value),
+            bound=rounded(flag.bound),
+            words=flag.words,
+        )
+
+
+class StandingFacts(Record):
+    """Where an entry stands by the headline metric. ``tier`` is null for the ``reason`` given.
+
+    ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model. ``gap_closed``:
+    percent of the way from zero-shot to human text. ``win_share``: share of tasks and languages in which
+    the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers. ``languages``: by code.
+    """
+
+    tier: int | None
+    reason: str
+    mean: EstimateFacts | None
+    over_zero_shot: EstimateFacts | None
+    over_few_shot: EstimateFacts | None
+    gap_closed: EstimateFacts | None
+    win_share: float | None
+    borda: float | None
+    mean_rank: float | None
+    languages: dict[str, LanguageGainFacts]
+
+
+class CostFacts(Record):
+    """What the finished cells of an entry took: see docs/metrics.md. ``devices`` made the ``seconds``."""
+
+    texts: int
+    valid_texts: int | None
+    prompt_tokens: int | None
+    new_tokens: int | None
+    seconds: float | None
+    fit_seconds: float | None
+    fit_tokens: int | None
+    tuning_seconds: float | None
+    tuning_tokens: int | None
+    texts_per_second: float | None
+    seconds_per_1000_valid: float | None
+    tokens_per_1000_valid: float | None
+    devices: list[str]
+
+
+class CellFacts(Record):
+    """How many cells (task, language and generation seed) of an entry are there."""
+
+    present: int
+    expected: int
+
+
+class MissingFacts(Record):
+    """A cell that an entry lacks, and why."""
+
+    task: str
+    language: str
+    seed: int
+    reason: str
+
+    @classmethod
+    def of(cls, missing: Missing) -> MissingFacts:
+        """Return a missing cell as it is published."""
+        return cls(
+            task=missing.task,
+            language=missing.language,
+            seed=missing.seed,
+            reason=missing.reason,
+        )
+
+
+class EntryFacts(Record):
+    """One entry: a method with its config on a model in one setting. ``model`` is null for references.
+
+    ``name`` is unique in a board and as shown; ``id`` hangs on method, config, model and setting alone.
+    ``note`` is the first line of the method's description. ``cost`` is null where no cell is finished.
+    """
+
+    id: str
+    name: str
+    family: Family
+    method: MethodIdentity
+    model: ModelIdentity | None
+    setting: Setting
+    note: str
+    standing: StandingFacts
+    flags: list[FlagFacts]
+    cost: CostFacts | None
+    cells: CellFacts
+    missing: list[MissingFacts]
+
+
+class BoardFacts(Record):
+    """One set of comparable results. Entries are in the order of the ranking, the best first.
+
+    ``reason``: why nobody is ranked, else empty. ``relative``: whether tiers are of gains over the own
+    model's zero-shot, as there are several models. ``notes``: what limits the numbers.
+    ``values``: entry id -> metric -> task -> language -> one value per seed of ``selection.seeds``; a metric
+    that an entry has no value of is left out. ``human``: the same of human text beside, without the entry,
+    where all entries that have one agree; where they do not, it is null there and ``human_by_entry`` has the
+    places in question.
+    """
+
+    id: str
+    title: str
+    suite: SuiteFacts
+    selection: Selection
+    data_hashes: dict[str, str]
+    headline: str
+    reason: str
+    relative: bool
+    notes: list[str]
+    metrics: list[MetricFacts]
+    entries: list[EntryFacts]
+    values: dict[str, ByMetric]
+    human: ByMetric
+    human_by_entry: dict[str, ByMetric]
+
+    def metric(self, name: str) -> MetricFacts | None:
+        """Return what is known of a metric; None where it was not measured."""
+        return next((item for item in self.metrics if item.name == name), None)
+
+    def mean(self, entry: str, metric: str) -> float | None:
+        """Return an entry's mean over all cells; None where one of them has no value."""
+        places = self.values.get(entry, {}).get(metric, {})
+        found = [value for by_code in places.values() for values in by_code.values() for value in values]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if known and len(known) == len(found) else None
+
+
+class ResultFile(Record):
+    """Everything that a board shows in numbers; made by ``steerboard board build``."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    generator: Generator
+    date: Annotated[str, Field(pattern=DATE)]
+    boards: list[BoardFacts]
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number with six significant digits; None for one that is not finite."""
+    if value is None or value - value != 0:  # NaN or infinite
+        return None
+    return float(f"{value:.6g}")
+
+
+def whole(text: str) -> str:
+    """Return text that UTF-8 can hold: lone surrogates, which come from outside, replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def published(value: Any) -> Any:
+    """Return plain JSON values with null for numbers that are not finite."""
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, dict):
+        return {str(name): published(item) for name, item in value.items()}
+    return [published(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the result file."""
+    body = ResultFile.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
