@@ -1,0 +1,146 @@
+"""Time, memory and size of the board, on made-up results.
+
+    python benchmarks/board.py make DIR [--entries 200] [--seeds 3] [--texts 2]
+    python benchmarks/board.py measure DIR [--repeats 3]
+
+``make`` writes run folders of the suite steer11, DIR/1, DIR/2, ..., each of one model, with all that a
+finished and scored run with the classifier tfidf has (``made_up.py``). Of the texts only ``--texts`` per
+label are in the files, although the manifest and the scores say all. ``measure`` builds the board of DIR in
+a process of its own into DIR.site, and prints seconds, peak memory and the size of the first page; where
+there are chromium and playwright also the page's first paint, and the slowest sort by a column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from made_up import Place, Row, manifest_of, rows_of, write_cell, write_plain
+
+from harness.cells import select
+from harness.store import Run
+from harness.suite import load_suite
+
+CHROMIUM = Path("/usr/bin/chromium")
+SORT = "table.ranking thead th button"
+PAINT = "performance.getEntriesByType('paint').find(e => e.name == 'first-contentful-paint').startTime"
+CLICKS = """selector => {
+  const times = [...document.querySelectorAll(selector)].map(button => {
+    const start = performance.now();
+    button.click();
+    document.body.offsetHeight;  // the layout is part of it
+    return performance.now() - start;
+  });
+  return Math.max(...times);
+}"""
+
+
+def make(folder: Path, entries: int, seeds: int, texts: int) -> None:
+    """Write the run folders; refuse a folder that is there."""
+    if folder.exists():
+        raise SystemExit(f"{folder} is there already. Remove it, or name another folder.")
+    started = time.perf_counter()
+    suite = load_suite("steer11")
+    suite = suite.model_copy(update={"seeds": list(range(1, seeds + 1))})
+    selection = select(suite)
+    places = [
+        Place(suite, selection, task, language, seed)
+        for task in selection.tasks
+        for language in selection.languages
+        for seed in selection.seeds
+    ]
+    with ProcessPoolExecutor() as pool:
+        for number, rows in enumerate(rows_of(entries), 1):
+            run = Run(folder / str(number))
+            jobs = [pool.submit(write_cells, run, rows, place, texts) for place in places]
+            for job in jobs:
+                job.result()
+            write_plain(run.manifest_path, manifest_of(suite, selection, rows).to_json())
+    seconds = time.perf_counter() - started
+    print(f"{entries} entries, {entries * len(places)} cells in {seconds:.0f} s")
+
+
+def write_cells(run: Run, rows: list[Row], place: Place, texts: int) -> None:
+    """Write the cells of all entries of a run in one place."""
+    for row in rows:
+        write_cell(run, row, place, texts)
+
+
+def build(folder: Path, site: Path) -> tuple[float, float]:
+    """Build the board in a process of its own; return its seconds and the MB of the largest peak so far."""
+    runs = sorted(str(path.parent) for path in folder.glob("*/manifest.json"))
+    program = Path(sys.executable).with_name("steerboard")
+    started = time.perf_counter()
+    subprocess.run([program, "board", "build", *runs, "--out", site], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def browse(page: Path) -> dict[str, float]:
+    """Return milliseconds to the first paint of a page and of its slowest sort; nothing without a browser."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return {}
+    if not CHROMIUM.is_file():
+        return {}
+    with sync_playwright() as play:
+        options = ["--no-sandbox", "--disable-gpu"]
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=options)
+        shown = browser.new_page(viewport={"width": 1280, "height": 900})
+        shown.goto(page.resolve().as_uri())
+        found = {"first_paint_ms": float(shown.evaluate(PAINT))}
+        if shown.locator(SORT).count():
+            found["sort_ms"] = float(shown.evaluate(CLICKS, SORT))
+        browser.close()
+    return found
+
+
+def measure(folder: Path, repeats: int) -> None:
+    """Print what the board of a folder takes: medians with their spread, and the largest peak."""
+    site = folder.with_name(f"{folder.name}.site")
+    built = [build(folder, site) for _ in range(repeats)]
+    seconds = sorted(each for each, _ in built)
+    page = site / "index.html"
+    seen = [browse(page) for _ in range(repeats)]
+    result: dict[str, Any] = {
+        "name": "board build",
+        "seconds": round(statistics.median(seconds), 2),
+        "spread": [round(seconds[0], 2), round(seconds[-1], 2)],
+        "peak_mb": round(built[-1][1]),
+        "page_mb": round(page.stat().st_size / 1e6, 3),
+        "files": sum(path.is_file() for path in site.rglob("*")),
+        **{name: round(statistics.median(one[name] for one in seen), 1) for name in seen[0]},
+        "repeats": repeats,
+    }
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """Make results, or measure the board of those."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making, measuring = commands.add_parser("make"), commands.add_parser("measure")
+    making.add_argument("folder", type=Path)
+    making.add_argument("--entries", type=int, default=200)
+    making.add_argument("--seeds", type=int, default=3)
+    making.add_argument("--texts", type=int, default=2)
+    measuring.add_argument("folder", type=Path)
+    measuring.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    if given.command == "make":
+        make(given.folder, given.entries, given.seeds, given.texts)
+    else:
+        measure(given.folder, given.repeats)
+
+
+if __name__ == "__main__":
+    main()
