@@ -34,7 +34,7 @@ from harness.commands.options import (
     report,
     split,
 )
-from harness.errors import UserError, unknown
+from harness.errors import UserError, not_installed, unknown
 
 if TYPE_CHECKING:
     from harness.run.options import Options
@@ -214,6 +214,11 @@ def main() -> None:
         code = app(standalone_mode=False, prog_name="steerboard")
     except UserError as error:
         _fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        missing = not_installed(error)
+        if missing is None:
+            raise
+        _fail(str(missing), 2)
     except typer.TyperException as error:  # bad options, and help where a command is missing
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -1,9 +1,28 @@
-"""The one exception whose message is meant for the user."""
+"""The one exception whose message is meant for the user, and how a missing package becomes one."""
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
 from collections.abc import Iterable
+
+EXTRAS: dict[str, dict[str, str]] = {
+    "board": {"jinja2": "jinja2", "pyarrow": "pyarrow", "watchfiles": "watchfiles"},
+    "run": {
+        "torch": "torch",
+        "transformers": "transformers",
+        "datasets": "datasets",
+        "datasketch": "datasketch",
+        "gguf": "gguf",
+        "huggingface_hub": "huggingface_hub",
+        "sacrebleu": "sacrebleu",
+        "sklearn": "scikit-learn",
+        "threadpoolctl": "threadpoolctl",
+    },
+    "lm-eval": {"lm_eval": "lm-eval"},
+}
+"""Extra of the package -> module that it brings -> the package that the module comes with."""
 
 
 class UserError(Exception):
@@ -29,3 +48,21 @@ def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> User
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     tail = f" {hint}" if hint else ""
     return UserError(f"unknown {kind} {value!r}; valid: {listed or '(none)'}.{suggestion}{tail}")
+
+
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """Return the error that names the extra with the missing module, None for a module of no extra."""
+    for extra, modules in EXTRAS.items():
+        if error.name in modules:  # a missing part, such as torch.x, is another trouble than a missing torch
+            return UserError(
+                f"this command needs {modules[error.name]}, which is not installed: "
+                f"pip install 'steerboard[{extra}]'."
+            )
+    return None
+
+
+def require(extra: str) -> None:
+    """Raise ``ModuleNotFoundError`` for the first missing module of an extra, before any work is begun."""
+    for module in EXTRAS[extra]:
+        if module not in sys.modules and importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)

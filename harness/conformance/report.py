@@ -14,6 +14,7 @@ from rich.markup import escape
 from harness.conformance.bench import Bench
 from harness.conformance.kit import check_options, examine, find
 from harness.conformance.trial import Result
+from harness.errors import require
 from harness.methods.base import Reference, SteeringMethod
 
 
@@ -43,6 +44,7 @@ def test(what: str, options: dict[str, Any], plugins: list[Path], *, as_json: bo
 
     Raises ``UserError`` for a method that is not there, a file that does not load and bad options.
     """
+    require("run")
     started = time.monotonic()
     registry, name, files = find(what, plugins)
     cls = registry.get(name)
