@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from harness.ranking.flags import Flag
 from harness.ranking.stats import Estimate
@@ -32,14 +32,20 @@ ByMetric = dict[str, ByPlace]
 """Metric -> task -> language -> values."""
 
 
-class Generator(Record):
+class Published(Record):
+    """A part of the file; NaN and infinities, which are no JSON, are refused."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Generator(Published):
     """The program that wrote the file."""
 
     name: Literal["steerboard"]
     version: str
 
 
-class SuiteFacts(Record):
+class SuiteFacts(Published):
     """Which suite was run; ``hash`` is of the whole suite with its task definitions."""
 
     name: str
@@ -47,7 +53,7 @@ class SuiteFacts(Record):
     hash: str
 
 
-class MetricFacts(Record):
+class MetricFacts(Published):
     """One metric: what a reader must know of it. ``signatures``: the recipes that values were made by."""
 
     name: str
@@ -60,7 +66,7 @@ class MetricFacts(Record):
     signatures: list[str]
 
 
-class EstimateFacts(Record):
+class EstimateFacts(Published):
     """A mean with its 95 % interval (``low``, ``high``), standard error, degrees of freedom, two-sided p
     of no difference and minimum detectable effect; one seed gives only the mean."""
 
@@ -81,7 +87,7 @@ class EstimateFacts(Record):
         return cls(mean=mean, **{name: rounded(getattr(found, name)) for name in names})
 
 
-class LanguageGainFacts(Record):
+class LanguageGainFacts(Published):
     """Mean gain over zero-shot in one language. ``p``: adjusted over all entries and languages (false
     discovery rate); ``found``: whether the gain, up or down, is a discovery at 5 %."""
 
@@ -92,7 +98,7 @@ class LanguageGainFacts(Record):
     found: bool
 
 
-class FlagFacts(Record):
+class FlagFacts(Published):
     """What is wrong with an entry: the metric and the bound that it breaks, and all in words."""
 
     metric: str
@@ -113,7 +119,7 @@ class FlagFacts(Record):
         )
 
 
-class StandingFacts(Record):
+class StandingFacts(Published):
     """Where an entry stands by the headline metric. ``tier`` is null for the ``reason`` given.
 
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model. ``gap_closed``:
@@ -133,7 +139,7 @@ class StandingFacts(Record):
     languages: dict[str, LanguageGainFacts]
 
 
-class CostFacts(Record):
+class CostFacts(Published):
     """What the finished cells of an entry took: see docs/metrics.md. ``devices`` made the ``seconds``."""
 
     texts: int
@@ -151,14 +157,14 @@ class CostFacts(Record):
     devices: list[str]
 
 
-class CellFacts(Record):
+class CellFacts(Published):
     """How many cells (task, language and generation seed) of an entry are there."""
 
     present: int
     expected: int
 
 
-class MissingFacts(Record):
+class MissingFacts(Published):
     """A cell that an entry lacks, and why."""
 
     task: str
@@ -177,7 +183,7 @@ class MissingFacts(Record):
         )
 
 
-class EntryFacts(Record):
+class EntryFacts(Published):
     """One entry: a method with its config on a model in one setting. ``model`` is null for references.
 
     ``name`` is unique in a board and as shown; ``id`` hangs on method, config, model and setting alone.
@@ -198,7 +204,7 @@ class EntryFacts(Record):
     missing: list[MissingFacts]
 
 
-class BoardFacts(Record):
+class BoardFacts(Published):
     """One set of comparable results. Entries are in the order of the ranking, the best first.
 
     ``reason``: why nobody is ranked, else empty. ``relative``: whether tiers are of gains over the own
@@ -236,7 +242,7 @@ class BoardFacts(Record):
         return sum(known) / len(known) if known and len(known) == len(found) else None
 
 
-class ResultFile(Record):
+class ResultFile(Published):
     """Everything that a board shows in numbers; made by ``steerboard board build``."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
