@@ -1,4 +1,4 @@
-"""Texts written for the score alone come out no better than few-shot prompting, or are flagged."""
+"""Texts written for the score alone are flagged, and stand in no tier."""
 
 from __future__ import annotations
 
@@ -92,11 +92,10 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, St
 
 
 @pytest.mark.parametrize("cheat", [cheat for cheat in CHEATS if cheat != "noisy-train"])
-def test_no_cheat_beats_few_shot_without_a_flag(mini, cheat):
+def test_every_cheat_has_a_flag_and_no_tier_however_high_its_score(mini, cheat):
     # Train text with noise is what the mini suite's model itself writes, so there is no telling them apart.
-    few_shot, found = mini["few-shot"].mean, mini[cheat].mean
-    assert few_shot and found
-    assert mini[cheat].flags or found.mean <= few_shot.mean
+    assert mini["few-shot"].mean and mini[cheat].mean
+    assert mini[cheat].flags
     assert mini[cheat].tier is None
 
 
@@ -106,10 +105,9 @@ def test_a_cheat_is_flagged_for_what_it_does(mini, cheat, metric):
 
 
 @pytest.mark.parametrize("cheat", CHEATS)
-def test_no_cheat_on_real_text_beats_few_shot_without_a_flag(real, cheat):
-    few_shot, found = real["few-shot"].mean, real[cheat].mean
-    assert few_shot and found
-    assert real[cheat].flags or found.mean <= few_shot.mean
+def test_every_cheat_on_real_text_has_a_flag_however_high_its_score(real, cheat):
+    assert real["few-shot"].mean and real[cheat].mean
+    assert real[cheat].flags
 
 
 @pytest.mark.parametrize(("cheat", "metric"), {**GIVEN_AWAY_BY, "noisy-train": "copied/train"}.items())
