@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import compare, contrast, method, tune, vectors
+from harness.commands import board, compare, contrast, method, tune, vectors
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -49,8 +49,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-board_app = typer.Typer(help="Build the leaderboard page.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(board_app, name="board")
+app.add_typer(board.app, name="board")
 app.add_typer(contrast.app, name="contrast")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(method.app, name="method")
@@ -163,15 +162,6 @@ def score(
     _summarise(run_folder)
 
 
-@board_app.command("build")
-def board_build(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.")],
-    out: Annotated[Path, typer.Option(help="Folder for index.html.")],
-) -> None:
-    """Build the leaderboard: one self-contained page, from result files alone."""
-    typer.echo(f"board: {_build(runs, out)}")
-
-
 @app.command()
 def demo(
     run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
@@ -183,7 +173,7 @@ def demo(
     folder, failed = _run(Options(suite="mini", run=run_folder))
     _summarise(folder)
     typer.echo("These numbers show that the machinery works; they say nothing about large models.")
-    typer.echo(f"board: {_build([folder], out)}")
+    typer.echo(f"board: {board.built([folder], out)}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -257,10 +247,3 @@ def _summarise(folder: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     for cellset in collect([Run(folder)]):
         print_summary(console, cellset)
-
-
-def _build(runs: list[Path], out: Path) -> Path:
-    from harness.store import Run
-    from leaderboard.build import build_board
-
-    return build_board([Run(path) for path in runs], out)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+from harness.ranking.scopes import Field, Scope, fields
 
 from harness.errors import UserError
 from harness.files import digest
 from harness.ranking.cost import Cost, costs
+from harness.ranking.evidence import gather
+from harness.ranking.gains import peers
 from harness.ranking.standings import Standings, standings
-from harness.ranking.tables import Cellset, collect
+from harness.ranking.tables import BASELINE, Cellset, collect
 from harness.scoring.metrics import Metric
 from harness.store import Run
 
@@ -28,6 +34,26 @@ class Board:
     headline: Metric
     standings: Standings
     costs: dict[str, Cost]
+    fields: list[Field] = dataclasses.field(default_factory=list)
+
+    def field(self, task: str | None = None, language: str | None = None) -> Field | None:
+        """Return what is known of one task, language, both or all; None where the suite has no such scope."""
+        return self._by_scope.get(Scope(task, language))
+
+    @cached_property
+    def _by_scope(self) -> dict[Scope, Field]:
+        tasks, languages = self.cellset.manifest.selection.tasks, self.cellset.manifest.selection.languages
+        found = {field.scope: field for field in self.fields}
+        for field in self.fields:  # a suite of one task or language leaves out what would be the same
+            for task in {field.scope.task, *(tasks if len(tasks) == 1 else [])}:
+                for code in {field.scope.language, *(languages if len(languages) == 1 else [])}:
+                    found.setdefault(Scope(task, code), field)
+        return found
+
+    @cached_property
+    def zero_shot(self) -> dict[str, str]:
+        """Entry id -> the unsteered zero-shot entry of its model, for those that have one."""
+        return peers(self.cellset, BASELINE)
 
     @property
     def title(self) -> str:
@@ -50,7 +76,15 @@ def boards(runs: Sequence[Run]) -> list[Board]:
 def board(cellset: Cellset) -> Board:
     """Return the board of one set of comparable results."""
     headline = cellset.headline or cellset.metrics[0]
-    return Board(board_id(cellset), cellset, headline, standings(cellset, headline), costs(cellset))
+    evidence = gather(cellset, headline)
+    return Board(
+        board_id(cellset),
+        cellset,
+        headline,
+        standings(cellset, headline, evidence=evidence),
+        costs(cellset),
+        fields(cellset, headline, evidence),
+    )
 
 
 def board_id(cellset: Cellset) -> str:

@@ -1,45 +1,112 @@
-"""Building the board: read result files, make the views, render one self-contained page."""
+"""Building the site from result files: views, pages, downloads. Equal files and date give equal bytes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from pydantic import ValidationError
 
+from harness import __version__
 from harness.errors import UserError
-from harness.files import write_text
-from harness.ranking.summary import plain, signed, spanned, tier_of
-from harness.ranking.tables import collect
+from harness.files import read_json, write_json, write_text
+from harness.records import SCHEMA, SurfacePoint, Tuned
 from harness.store import Run
-from leaderboard.views import board_view
+from leaderboard.boards import Board, boards
+from leaderboard.downloads.bibtex import methods_bib
+from leaderboard.downloads.results import results
+from leaderboard.downloads.writing import write_downloads
+from leaderboard.inputs import Input, inputs
+from leaderboard.pages import BoardPages, Facts, Page, index_page
+from leaderboard.text import name_of
+from leaderboard.views.sources import sources
 
-TEMPLATES = Path(__file__).parent / "templates"
+LISTING = "site.json"
+"""Names the files of a site, so that the next build can remove what is no longer made."""
 
 
-def build_board(runs: Sequence[Run], out: Path) -> Path:
-    """Write ``out/index.html`` from the files of ``runs`` and return its path.
+def build_site(paths: Sequence[Path], out: Path, date: str = "") -> Path:
+    """Build the site of all runs at or below ``paths`` into ``out``; return its ``index.html``.
 
-    The page makes no network request. Text from runs is escaped by the templates. Raises
-    ``UserError`` for a folder that holds no run, a broken file in it, and an unwritable ``out``.
+    ``date``: what the pages give as their date; by default the day of the newest run. Pages make no request
+    and need no server. Raises ``UserError`` for a path without runs, a broken file, an unwritable ``out``.
     """
-    cellsets = collect(runs)
-    views = [board_view(cellset) for cellset in cellsets if not cellset.scores.empty]
-    if not views:
-        listed = ", ".join(str(run.path) for run in runs)
-        raise UserError(f"nothing is scored in {listed}. Run 'steerboard score RUN' first.")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(plain=plain, signed=signed, spanned=spanned, tier_of=tier_of)
-    # The only text put in unescaped: the style sheet that ships beside the templates.
-    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704
-    page = environment.get_template("page.html.j2").render(views=views, style=style)
-    target = out / "index.html"
-    write_text(target, page)
-    return target
+    return build_board(inputs(paths), out, date)
+
+
+def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
+    """Build the site of these runs, see ``build_site``."""
+    given = [item if isinstance(item, Input) else Input(item) for item in runs]
+    found = boards([item.run for item in given])
+    facts = Facts(date or newest(found), __version__)
+    claimed = {item.run.path for item in given if item.claimed}
+    published = results(found, facts.date)
+    bibtex = methods_bib(published)
+    views = [_view(board, claimed, bibtex, facts) for board in found]
+    old = _listed(out)
+    index, *others = [index_page(views, facts), *(page for view in views for page in view.pages())]
+    written = [_write(out, page) for page in others]
+    written += [
+        path.relative_to(out).as_posix() for path in write_downloads(found, out, facts.date, published)
+    ]
+    written.append(_write(out, index))  # last: a reader never finds a link before its page
+    write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(written)})
+    _remove(out, old - set(written))
+    return out / "index.html"
+
+
+def newest(found: Sequence[Board]) -> str:
+    """Return the day of the newest run, empty where no run says when it was made."""
+    dates = [name_of(m.created, 40)[:10] for board in found for m in board.cellset.manifests]
+    return max(dates, default="")
+
+
+def _view(board: Board, claimed: set[Path], bibtex: str, facts: Facts) -> BoardPages:
+    from_others = {place[0] for place, (run, _) in board.cellset.cells.items() if run.path in claimed}
+    found = sources(board.cellset, from_others)
+    return BoardPages(board, found, _surfaces(board), bibtex, facts)
+
+
+def _surfaces(board: Board) -> list[tuple[str, list[SurfacePoint]]]:
+    """Return the sweeps of ``steerboard tune`` that lie in the runs of a board; broken ones are left out."""
+    folders = dict.fromkeys(run.path for run, _ in board.cellset.cells.values())
+    found = []
+    for folder in folders:
+        path = folder / "tuned.json"
+        if not path.is_file():
+            continue
+        try:
+            tuned = Tuned.model_validate(read_json(path, SCHEMA))
+        except (UserError, ValidationError):
+            continue
+        found.append((name_of(tuned.model.name), tuned.surface))
+    return found
+
+
+def _write(out: Path, page: Page) -> str:
+    address, html = page
+    write_text(out / address, html)
+    return address
+
+
+def _listed(out: Path) -> set[str]:
+    """Return the files of the last build; none where there is no readable listing."""
+    try:
+        files = json.loads((out / LISTING).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {str(name) for name in files} if isinstance(files, list) else set()
+
+
+def _remove(out: Path, names: set[str]) -> None:
+    """Remove files of the last build, and folders that are empty then; nothing outside of the site."""
+    root = out.resolve()
+    for name in sorted(names):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            continue
+        path = out / name
+        if path.is_file() and path.resolve().is_relative_to(root):
+            path.unlink()
+            if path.parent != out and not any(path.parent.iterdir()):
+                path.parent.rmdir()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.records import SurfacePoint
-from leaderboard.heatmap import heatmap, heatmap_svg
+from leaderboard.charts.heatmap import heatmap, heatmap_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 WORD = "ሰላም שלום"
@@ -248,7 +248,7 @@ def test_a_real_browser_finds_room_for_a_long_name(tmp_path):
 
 @pytest.mark.slow
 def test_the_browser_check_notices_words_that_do_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr("leaderboard.heatmap._LETTER", 1)
+    monkeypatch.setattr("leaderboard.charts.heatmap._LETTER", 1)
     assert any(
         found.startswith("outside: of_the_prompt") for found in measured(WIDE["long values"], tmp_path)
     )

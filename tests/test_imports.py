@@ -52,7 +52,7 @@ LIGHT = [
     "harness.steering.export",
     "harness.steering.interventions",
     "leaderboard.build",
-    "leaderboard.heatmap",
+    "leaderboard.charts.heatmap",
 ]
 ENGINE = (
     "harness.generation.",

@@ -151,7 +151,7 @@ def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
     import io
 
     from harness.files import write_text
-    from leaderboard.heatmap import heatmap_svg
+    from leaderboard.charts.heatmap import heatmap_svg
 
     fields = list(dict.fromkeys(field for point in tuned.surface for field in point.options))
     rest = ["macro_f1", "gain", "valid", "eligible", "chosen", "cells", "cells_expected", "texts", "tokens"]

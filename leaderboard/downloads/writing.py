@@ -11,7 +11,7 @@ from leaderboard.boards import Board
 from leaderboard.downloads.bibtex import methods_bib
 from leaderboard.downloads.latex import ranking_tex
 from leaderboard.downloads.parquet import results_parquet
-from leaderboard.downloads.records import schema
+from leaderboard.downloads.records import ResultFile, schema
 from leaderboard.downloads.results import results, results_json
 from leaderboard.downloads.spreadsheet import results_csv
 
@@ -19,13 +19,15 @@ RESULTS = "results.json"
 SCHEMA_FILE = "results-schema.json"
 
 
-def write_downloads(boards: Sequence[Board], out: Path, date: str) -> list[Path]:
+def write_downloads(
+    boards: Sequence[Board], out: Path, date: str, found: ResultFile | None = None
+) -> list[Path]:
     """Write every download into ``out`` and return the paths; equal bytes for equal boards and dates.
 
-    ``date``: ISO 8601, or empty where it is not known. Raises ``UserError`` for another kind of date and
-    for a folder that cannot be written.
+    ``date``: ISO 8601, or empty where it is not known. ``found``: the results, if they are made.
+    Raises ``UserError`` for another kind of date and for a folder that cannot be written.
     """
-    found = results(boards, date)
+    found = found or results(boards, date)
     texts = {
         RESULTS: results_json(found),
         SCHEMA_FILE: schema_json(),

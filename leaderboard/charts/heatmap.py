@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.records import SurfacePoint
-from leaderboard.views import clean
+from leaderboard.text import clean
 
 _CELL, _ROW, _LEFT, _TOP = 92, 44, 150, 78
 _LETTER = 8  # pixels, a wide one at 13 pixels
@@ -83,7 +83,7 @@ def heatmap(method: str, points: Sequence[SurfacePoint]) -> Heatmap:
 def heatmap_svg(method: str, points: Sequence[SurfacePoint]) -> str:
     """Return the picture of a method's sweep as a stand-alone SVG, text escaped."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,1 @@
+"""Coordinates of charts; the templates draw them as SVG."""

@@ -1,0 +1,42 @@
+"""Estimates with intervals as strips on one common axis: one strip stands in every row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.ranking.stats import Estimate
+from leaderboard.charts.scale import Scale, scale
+
+WIDTH = 168
+"""Pixels of a strip; the script of the page draws with the same number."""
+
+_MARGIN = 8
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One estimate, in pixels. ``beyond``: -1 or 1 where it lies off the axis and an arrow stands for it."""
+
+    x: float
+    low: float
+    high: float
+    beyond: int
+
+
+def axis(estimates: Iterable[Estimate | None]) -> Scale:
+    """Return an axis that holds 0 and all these estimates with their intervals."""
+    ends = [0.0]
+    for item in estimates:
+        if item is not None:
+            ends += [item.mean, *(end for end in (item.low, item.high) if end is not None)]
+    return scale(ends, _MARGIN, WIDTH - _MARGIN, ticks=2)
+
+
+def strip(estimate: Estimate | None, on: Scale) -> Strip | None:
+    """Return where an estimate lies; None for none."""
+    if estimate is None:
+        return None
+    low = estimate.mean if estimate.low is None else estimate.low
+    high = estimate.mean if estimate.high is None else estimate.high
+    return Strip(on.at(estimate.mean), on.at(low), on.at(high), on.beyond(estimate.mean))

@@ -1,0 +1,144 @@
+"""The pages of a site: which there are, under which address, from which template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.languages import Language, language
+from harness.records import SurfacePoint
+from leaderboard.boards import Board
+from leaderboard.rendering import render
+from leaderboard.text import name_of, slug
+from leaderboard.views import plots
+from leaderboard.views.duel import Duel, duel
+from leaderboard.views.grid import Grid, grid
+from leaderboard.views.languages import language_page
+from leaderboard.views.matrix import Matrix, matrix
+from leaderboard.views.methods import method_file, method_page, method_pages
+from leaderboard.views.metrics import metric_file, metric_page
+from leaderboard.views.overview import Overview, overview
+from leaderboard.views.samples import samples_page
+from leaderboard.views.scopes import scope_data
+from leaderboard.views.sources import Source
+
+Page = tuple[str, str]
+"""Address within the site, and HTML."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What all pages say: when the site was built (given, never the clock), by which version."""
+
+    date: str
+    version: str
+
+
+class BoardPages:
+    """The views of one board, each made once, and its pages."""
+
+    def __init__(
+        self,
+        board: Board,
+        sources: dict[str, Source],
+        surfaces: Sequence[tuple[str, list[SurfacePoint]]],
+        bibtex: str,
+        facts: Facts,
+    ) -> None:
+        self.board = board
+        self.sources = sources
+        self.surfaces = surfaces
+        self.bibtex = bibtex
+        self.facts = facts
+        self.addresses = method_pages(board)
+
+    @property
+    def id(self) -> str:
+        """The board's name in addresses."""
+        return self.board.id
+
+    @cached_property
+    def means(self) -> Matrix:
+        """All metrics by entry, task and language."""
+        return matrix(self.board.cellset)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """The ranking."""
+        return overview(self.board, self.means, self.sources, self.addresses)
+
+    @cached_property
+    def scopes(self) -> dict[str, object]:
+        """The ranking by task and language."""
+        return scope_data(self.board, self.means)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Entries by languages."""
+        return grid(self.board, self.means)
+
+    @cached_property
+    def duel(self) -> Duel | None:
+        """Entries head to head."""
+        return duel(self.board)
+
+    @cached_property
+    def diversity(self) -> Any:
+        """The scatter plot of diversity and use."""
+        return plots.diversity(self.board, self.means, self.addresses)
+
+    @cached_property
+    def cost(self) -> Any:
+        """The scatter plot of cost and gain."""
+        return plots.cost(self.board, self.addresses)
+
+    @cached_property
+    def sweeps(self) -> list[plots.Sweep]:
+        """The heatmaps."""
+        return plots.sweeps(self.board, self.surfaces)
+
+    @property
+    def languages(self) -> list[Language]:
+        """The languages of the board."""
+        return [language(code) for code in self.board.cellset.manifest.selection.languages]
+
+    @cached_property
+    def methods(self) -> list[tuple[str, str]]:
+        """Name and address of every method's page, in the order of the ranking."""
+        names = (row.row.entry.method.name for row in self.board.standings.rows)
+        return [(name_of(name), method_file(name)) for name in dict.fromkeys(names)]
+
+    @cached_property
+    def metrics(self) -> list[tuple[Any, str]]:
+        """Every metric and the address of its page."""
+        return [(metric, metric_file(metric)) for metric in self.board.cellset.metrics]
+
+    def pages(self) -> Iterator[Page]:
+        """Yield the pages in the folder of the board."""
+        if self.duel:
+            yield self._page("compare.html", "compare.html.j2", "compare.js", duel=self.duel)
+        for code in self.board.cellset.manifest.selection.languages:
+            page = language_page(self.board, self.means, code, self.addresses)
+            yield self._page(f"language-{slug(code)}.html", "language.html.j2", page=page)
+            texts = samples_page(self.board, code, self.addresses)
+            yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
+        rows = {row.id: row for row in self.overview.rows}
+        for name in dict.fromkeys(row.row.entry.method.name for row in self.board.standings.rows):
+            own = method_page(self.board, self.means, name, rows, self.sources, self.grid, self.sweeps)
+            yield self._page(own.page, "method.html.j2", page=own)
+        for metric, file in self.metrics:
+            found = metric_page(self.board, self.means, metric, self.addresses)
+            yield self._page(file, "metric.html.j2", page=found)
+
+    def _page(self, file: str, template: str, script: str = "", **context: Any) -> Page:
+        html = render(template, script, here=file, root="../", view=self, facts=self.facts, **context)
+        return f"{self.id}/{file}", html
+
+
+def index_page(views: Sequence[BoardPages], facts: Facts) -> Page:
+    """Return the overview of all boards."""
+    return "index.html", render(
+        "index.html.j2", "overview.js", here="index.html", root="", views=views, facts=facts
+    )

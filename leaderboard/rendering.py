@@ -1,0 +1,89 @@
+"""Templates to pages: one environment, assets inlined, a policy that lets no other script run."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.ranking.summary import plain, signed, spanned, tier_of
+from harness.ranking.tables import Value
+from harness.scoring.metrics import Metric
+from leaderboard.text import clean, counted, name_of, slug
+
+TEMPLATES = Path(__file__).parent / "templates"
+ASSETS = Path(__file__).parent / "assets"
+
+BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}
+ARROWS = {"up": "↑", "down": "↓", "none": ""}
+
+
+@functools.cache
+def environment() -> Environment:
+    """Return the environment of all templates: everything is escaped, unknown names are errors."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        plain=plain, signed=signed, spanned=spanned, tier_of=tier_of, clean=clean, name=name_of, slug=slug,
+        counted=counted, data=data, sort=sort_value, better=better, arrow=arrow,
+    )  # fmt: skip
+    made.globals.update(style=asset("style.css"))
+    return made
+
+
+def render(template: str, script: str = "", **context: Any) -> str:
+    """Return a page. ``script``: the asset that it runs, in full; all other scripts are refused by policy."""
+    code = asset("page.js") + asset(script) if script else asset("page.js")
+    page = environment().get_template(template)
+    return page.render(script=Markup(code), policy=_policy(code), **context)  # noqa: S704
+
+
+@functools.cache
+def asset(name: str) -> Markup:
+    """Return a style sheet or script that ships with the board: the only text put in unescaped."""
+    return Markup((ASSETS / name).read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _policy(code: str) -> str:
+    """Return a content security policy by which this script runs and nothing is requested."""
+    found = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{found}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def data(value: object) -> Markup:
+    """Return JSON for a script element of type application/json: no sign in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)  # noqa: S704
+
+
+def sort_value(value: object) -> str:
+    """Return what a cell is sorted by: a number in full, nothing for what is unknown."""
+    if isinstance(value, Value):
+        value = value.mean
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def better(metric: Metric) -> str:
+    """Return in words which way a metric is better."""
+    return BETTER[metric.direction]
+
+
+def arrow(metric: Metric) -> str:
+    """Return the arrow that points to where a metric is better."""
+    return ARROWS[metric.direction]

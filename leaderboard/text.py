@@ -1,0 +1,39 @@
+"""Text from outside made fit for a page, and names made fit for addresses."""
+
+from __future__ import annotations
+
+import re
+
+from harness.files import digest
+
+LONGEST = 400
+"""Characters of a text on a page, unless said otherwise."""
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c]")
+"""Signs that turn or isolate the direction of what follows: in a name they could hide its end."""
+
+
+def clean(value: object, longest: int = LONGEST) -> str:
+    """Return a text fit for a page: no control characters or lone surrogates, cut if very long."""
+    shown = _UNPRINTABLE.sub("\ufffd", str(value)[: longest + 1])
+    return shown if len(shown) <= longest else shown[:longest] + "…"
+
+
+def name_of(text: object, longest: int = 80) -> str:
+    """Return a name on one line, without signs that change its direction."""
+    return _TURNING.sub("\ufffd", " ".join(clean(str(text), longest).split()))
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """Return a name for files and addresses: ASCII letters, digits, dashes; others for other texts."""
+    plain = re.sub(r"[^a-z0-9]+", "-", text[: 4 * longest].lower()).strip("-")
+    if plain == text and len(plain) <= longest:
+        return plain
+    return f"{plain[:longest].strip('-')}-{digest(text.encode('utf-8', 'replace').hex(), 6)}".strip("-")
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun: 1 entry, 2 entries."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"

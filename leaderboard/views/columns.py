@@ -1,0 +1,170 @@
+"""The columns of the ranking: what each one is, in which unit, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.scoring.metrics import (
+    LABEL_FIDELITY,
+    LANGUAGE_FIDELITY,
+    SELF_CHRF,
+    VALID_SHARE,
+    VENDI,
+    Metric,
+)
+from leaderboard.rendering import BETTER
+
+SIDES = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
+"""Metrics that stand beside the headline in the ranking."""
+
+_ON_REQUEST = {SELF_CHRF.name}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the ranking. ``more``: shown on request; ``whole``: only of all tasks and languages.
+
+    ``hint`` says what it is, its unit and which way is better.
+    """
+
+    key: str
+    title: str
+    hint: str
+    better: str = "none"
+    more: bool = False
+    whole: bool = False
+    text: bool = False
+
+
+_TIER = Column(
+    "tier",
+    "tier",
+    "Entries of a tier do not differ significantly from its best: paired differences with two-way intervals "
+    "over seeds and test examples, Holm's correction over all pairs, 5 %.",
+    "down",
+)
+_ENTRY = Column(
+    "entry", "entry", "Method, and its options where several entries of a method differ.", text=True
+)
+_SECONDARY = (
+    Column(
+        "wins",
+        "wins %",
+        "Share of cases (a task in a language) with a mean gain over zero-shot. Hangs on the cases, hence "
+        "secondary. Higher is better.",
+        "up",
+        more=True,
+        whole=True,
+    ),
+    Column(
+        "mde",
+        "detectable",
+        "The smallest true difference to zero-shot that such an experiment finds in 80 of 100 repeats. Lower "
+        "is better.",
+        "down",
+        more=True,
+        whole=True,
+    ),
+    Column(
+        "borda",
+        "Borda",
+        "Mean share of the other ranked entries that it beats, case by case. Hangs on the field shown, hence "
+        "secondary. Higher is better.",
+        "up",
+        more=True,
+        whole=True,
+    ),
+    Column(
+        "rank",
+        "mean rank",
+        "Mean rank over the cases, 1 is best. Hangs on the field shown, hence secondary. Lower is better.",
+        "down",
+        more=True,
+        whole=True,
+    ),
+)
+_COST = (
+    Column(
+        "seconds",
+        "s / 1,000",
+        "Seconds for 1,000 valid texts: generation with redraws, fits and tuning. Of different devices not "
+        "comparable. Lower is better.",
+        "down",
+        whole=True,
+    ),
+    Column(
+        "tokens",
+        "tokens / 1,000",
+        "Tokens for 1,000 valid texts: prompts, texts, fits and tuning. Lower is better.",
+        "down",
+        more=True,
+        whole=True,
+    ),
+)
+_ORIGIN = (
+    Column(
+        "cells",
+        "cells",
+        "Cells with a value of cells planned. A row that lacks one has no mean. Higher is better.",
+        "up",
+        whole=True,
+    ),
+    Column(
+        "badge",
+        "checked",
+        "How far the numbers were checked: 'own run' was generated and scored by whoever built this page, "
+        "'claimed' was handed in.",
+        text=True,
+        whole=True,
+    ),
+    Column("date", "date", "When the newest run of the entry was started.", text=True, whole=True),
+)
+
+
+def columns(headline: Metric) -> list[Column]:
+    """Return the columns of the ranking, in their order."""
+    return [
+        _TIER,
+        _ENTRY,
+        *_of_headline(headline),
+        *_SECONDARY,
+        *(_of(side, side.name in _ON_REQUEST) for side in SIDES),
+        *_COST,
+        *_ORIGIN,
+    ]
+
+
+def _of_headline(metric: Metric) -> list[Column]:
+    """Return the gains and the level of what entries are ranked by."""
+    way, better = metric.direction, f"{BETTER[metric.direction].capitalize()}."
+    return [
+        Column(
+            "gain",
+            "gain over zero-shot",
+            f"Mean paired difference in {metric.title} to unsteered zero-shot of the same model, task, "
+            f"language and seed, with its 95 % interval. {better}",
+            way,
+        ),
+        _of(metric),
+        Column(
+            "few",
+            "vs few-shot",
+            f"As the gain, against unsteered few-shot, in {metric.title}. {better}",
+            way,
+            more=True,
+            whole=True,
+        ),
+        Column(
+            "gap",
+            "gap closed %",
+            "Percent of the way from zero-shot to human text of the same size; nothing where human text is "
+            "not clearly better. Higher is better.",
+            "up",
+            whole=True,
+        ),
+    ]
+
+
+def _of(metric: Metric, more: bool = False) -> Column:
+    hint = f"{metric.definition} {metric.unit}; {BETTER[metric.direction]}. Small print: human text."
+    return Column(metric.name, metric.title.replace(" (tfidf)", ""), hint, metric.direction, more)

@@ -1,0 +1,123 @@
+"""One page per language: who leads there, task by task, and how the texts are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.ranking.scopes import Field
+
+from harness.languages import Language, language
+from harness.ranking.stats import Estimate
+from harness.ranking.summary import digits_of, plain, spanned
+from harness.scoring.metrics import Metric
+from leaderboard.boards import Board
+from leaderboard.charts.forest import Strip, axis, strip
+from leaderboard.charts.scale import Scale
+from leaderboard.rendering import sort_value
+from leaderboard.text import name_of
+from leaderboard.views.matrix import Matrix
+from leaderboard.views.overview import Cell
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """One entry in the language. ``tasks``: headline by task; ``others``: the other metrics."""
+
+    id: str
+    name: str
+    page: str
+    reference: bool
+    tier: str
+    gain: Cell
+    strip: Strip | None
+    level: Cell
+    tasks: list[Cell]
+    others: list[Cell]
+
+
+@dataclass(frozen=True)
+class LanguagePage:
+    """Everything about one language."""
+
+    language: Language
+    sentence: str
+    reason: str
+    tasks: list[str]
+    metrics: list[Metric]
+    human: list[str]
+    rows: list[LanguageRow]
+    axis: Scale
+
+
+def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str]) -> LanguagePage:
+    """Return the page of a language: tiers and intervals are of this language alone."""
+    field = board.field(language=code)
+    metrics = [m for m in board.cellset.metrics if m.primary and m != board.headline]
+    gains = {row.row.id: _gain(board, field, row.row.id) for row in board.standings.rows}
+    shown = [row for row in board.standings.rows if not row.reference]
+    on = axis(gains[row.row.id] for row in shown)
+    tasks = list(board.cellset.manifest.selection.tasks)
+    rows = [
+        LanguageRow(
+            id=row.row.id,
+            name=name_of(row.row.name, 160),
+            page=pages[row.row.id],
+            reference=row.reference,
+            tier=str(field.tiers.get(row.row.id, "–")) if field else "–",
+            gain=Cell(spanned(gains[row.row.id]), sort_value(_mean(gains[row.row.id]))),
+            strip=strip(gains[row.row.id], on),
+            level=_cell(board.headline, means, row.row.id, code),
+            tasks=[_cell(board.headline, means, row.row.id, code, task) for task in tasks],
+            others=[_cell(metric, means, row.row.id, code) for metric in metrics],
+        )
+        for row in board.standings.rows
+    ]
+    rows.sort(key=lambda row: _order(row, board.headline))
+    human = [plain(_human(metric, means, board, code), digits_of(metric.name)) for metric in metrics]
+    reason = field.reason if field else "no entry is complete here"
+    words = _sentence(rows, board.headline, language(code))
+    return LanguagePage(language(code), words, reason, tasks, metrics, human, rows, on)
+
+
+def _gain(board: Board, field: Field | None, entry: str) -> Estimate | None:
+    base = board.zero_shot.get(entry)
+    if field is None or base not in field.entries or entry not in field.entries:
+        return None
+    i, j = field.entries.index(entry), field.entries.index(base)
+    mean, half = float(field.difference[i, j]), float(field.half[i, j])
+    return Estimate(mean) if half != half else Estimate(mean, low=mean - half, high=mean + half)
+
+
+def _cell(metric: Metric, means: Matrix, entry: str, code: str, task: str | None = None) -> Cell:
+    value = means.level(metric, entry, task, code)
+    return Cell(plain(value, digits_of(metric.name)), sort_value(value))
+
+
+def _human(metric: Metric, means: Matrix, board: Board, code: str) -> float | None:
+    found = (means.beside(metric, name, language=code) for name in board.cellset.entries)
+    return next((value for value in found if value is not None), None)
+
+
+def _mean(estimate: Estimate | None) -> float | None:
+    return estimate.mean if estimate else None
+
+
+def _order(row: LanguageRow, metric: Metric) -> tuple[bool, float, str]:
+    value = float(row.level.sort) if row.level.sort else 0.0
+    return (not row.level.sort, value if metric.direction == "down" else -value, row.name)
+
+
+def _sentence(rows: list[LanguageRow], metric: Metric, of: Language) -> str:
+    written = [row for row in rows if not row.reference and row.level.sort]
+    if not written:
+        return f"No entry has all its {of.name} cells yet."
+    first = next((row for row in written if row.tier == "1"), written[0])
+    words = f"Highest {metric.title} in {of.name}: {first.name}, {first.level.text}"
+    peers = sum(row.tier == "1" for row in written) - 1
+    if first.tier != "1":
+        return f"{words}."
+    return f"{words}. " + (
+        f"{peers} more in its tier cannot be told from it."
+        if peers
+        else "It differs significantly from every other entry."
+    )

@@ -1,0 +1,79 @@
+"""One page per metric: every entry in every language, beside human text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.languages import Language, language
+from harness.ranking.summary import digits_of, plain
+from harness.scoring.metrics import Metric
+from leaderboard.boards import Board
+from leaderboard.rendering import sort_value
+from leaderboard.text import clean, name_of, slug
+from leaderboard.views.matrix import Matrix
+from leaderboard.views.overview import Cell
+
+_SIGNATURES = 4
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One entry: its mean over all cells, then by language."""
+
+    id: str
+    name: str
+    page: str
+    reference: bool
+    mean: Cell
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class MetricPage:
+    """One metric of all entries. ``human``: of human text, over all and by language; empty where unknown."""
+
+    metric: Metric
+    page: str
+    signatures: list[str]
+    more_signatures: int
+    languages: list[Language]
+    human: list[str]
+    rows: list[MetricRow]
+
+
+def metric_file(metric: Metric) -> str:
+    """Return the name of a metric's page."""
+    return f"metric-{slug(metric.name.replace('_', '-').replace('/', '-').replace('.', '-'))}.html"
+
+
+def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, str]) -> MetricPage:
+    """Return the table of one metric, in the order of the ranking."""
+    codes: list[str | None] = [None, *board.cellset.manifest.selection.languages]
+    digits = digits_of(metric.name)
+    rows = []
+    for standing in board.standings.rows:
+        name = standing.row.id
+        values = [means.level(metric, name, language=code) for code in codes]
+        first, *cells = [Cell(plain(value, digits), sort_value(value)) for value in values]
+        rows.append(
+            MetricRow(name, name_of(standing.row.name, 160), pages[name], standing.reference, first, cells)
+        )
+    signatures = board.cellset.signatures.get(metric.name, [])
+    return MetricPage(
+        metric=metric,
+        page=metric_file(metric),
+        signatures=[clean(signature) for signature in signatures[:_SIGNATURES]],
+        more_signatures=max(len(signatures) - _SIGNATURES, 0),
+        languages=[language(code) for code in codes if code],
+        human=[plain(value, digits) for value in _human(board, means, metric, codes)],
+        rows=rows,
+    )
+
+
+def _human(board: Board, means: Matrix, metric: Metric, codes: list[str | None]) -> list[float | None]:
+    """Return human text's values; empty where no cell has one."""
+    found = []
+    for code in codes:
+        beside = (means.beside(metric, name, language=code) for name in board.cellset.entries)
+        found.append(next((value for value in beside if value is not None), None))
+    return found if any(value is not None for value in found) else []

@@ -1,0 +1,221 @@
+"""The overview of a board: one row per entry with everything a reader sorts, filters and compares by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from harness.languages import Language, language
+from harness.ranking.cost import Cost
+from harness.ranking.standings import Standing, Standings
+from harness.ranking.stats import Estimate
+from harness.ranking.summary import digits_of, plain, remarks, signed, spanned
+from harness.scoring.metrics import Metric
+from leaderboard.boards import Board
+from leaderboard.charts.forest import Strip, axis, strip
+from leaderboard.charts.scale import Scale
+from leaderboard.families import family
+from leaderboard.rendering import sort_value
+from leaderboard.text import counted, name_of
+from leaderboard.views.columns import SIDES, Column, columns
+from leaderboard.views.matrix import Matrix
+from leaderboard.views.sources import Source
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell shows, and what it is sorted by (nothing for unknown: always last)."""
+
+    text: str
+    sort: str = ""
+    small: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entry: its marks for the filters, its cells by the key of their column, its strip.
+
+    ``short``: the name without the model.
+    """
+
+    id: str
+    name: str
+    short: str
+    page: str
+    family: str
+    setting: str
+    model: str
+    badge: str
+    flagged: bool
+    reason: str
+    opens: bool
+    strip: Strip | None
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything about one board that its overview shows in words and in the ranking."""
+
+    sentence: str
+    remarks: list[str]
+    columns: list[Column]
+    rows: list[Row]
+    axis: Scale
+    models: list[str]
+    settings: list[str]
+    families: list[str]
+    tasks: list[str]
+    languages: list[Language]
+    scopes: dict[str, object] = field(default_factory=dict)
+
+
+def overview(board: Board, means: Matrix, sources: dict[str, Source], pages: dict[str, str]) -> Overview:
+    """Return the overview. ``pages``: entry id -> address of its method's page."""
+    ranked = board.standings
+    on = axis(row.over_zero_shot for row in ranked.rows if not row.reference)
+    rows, tier = [], None
+    for standing in ranked.rows:
+        opens = standing.tier is not None and standing.tier != tier
+        tier = standing.tier if standing.tier is not None else tier
+        rows.append(_row(board, means, standing, sources, pages, on, opens))
+    selection = board.cellset.manifest.selection
+    return Overview(
+        sentence=sentence(ranked),
+        remarks=remarks(ranked),
+        columns=columns(board.headline),
+        rows=rows,
+        axis=on,
+        models=_values(row.model for row in rows),
+        settings=_values(row.setting for row in rows),
+        families=_values(row.family for row in rows),
+        tasks=list(selection.tasks),
+        languages=[language(code) for code in selection.languages],
+    )
+
+
+def _row(
+    board: Board,
+    means: Matrix,
+    standing: Standing,
+    sources: dict[str, Source],
+    pages: dict[str, str],
+    on: Scale,
+    opens: bool,
+) -> Row:
+    entry, source = standing.row.entry, sources[standing.row.id]
+    gain = standing.over_zero_shot
+    return Row(
+        id=standing.row.id,
+        name=name_of(standing.row.name, 160),
+        short=short_name(standing),
+        page=pages[standing.row.id],
+        family=family(entry),
+        setting=entry.setting,
+        model=name_of(entry.model.name) if entry.model else "",
+        badge=source.badge,
+        flagged=bool(standing.flags) and not standing.reference,
+        reason=name_of(
+            "; ".join([standing.reason, *(flag.words for flag in standing.flags)]).strip("; "), 400
+        ),
+        opens=opens,
+        strip=strip(gain, on),
+        cells={
+            **_of_standing(standing),
+            board.headline.name: _number(standing.mean.mean if standing.mean else None, plain),
+            **{side.name: _side(means, side, standing.row.id) for side in SIDES},
+            **_of_cost(None if standing.reference else board.costs.get(standing.row.id)),
+            "badge": Cell(source.badge, source.badge),
+            "date": Cell(source.date, source.date),
+        },
+    )
+
+
+def _reason(standing: Standing) -> str:
+    """Say why an entry has no tier; each flag once."""
+    words = [standing.reason, *(flag.words for flag in standing.flags)]
+    return name_of("; ".join(dict.fromkeys(word for word in words if word)), 400)
+
+
+def _of_standing(standing: Standing) -> dict[str, Cell]:
+    gain, gap, wins = standing.over_zero_shot, standing.gap_closed, standing.win_share
+    tier = "flag" if standing.flags and not standing.reference else "–"
+    tier = str(standing.tier) if standing.tier is not None else tier
+    return {
+        "tier": Cell(tier, "" if standing.tier is None else str(standing.tier)),
+        "gain": Cell(spanned(gain), sort_value(gain.mean if gain else None), title=in_words(gain)),
+        "few": Cell(spanned(standing.over_few_shot), sort_value(_mean(standing.over_few_shot))),
+        "gap": Cell(signed(_mean(gap), 0), sort_value(_mean(gap)), title=spanned(gap, 0) if gap else ""),
+        "wins": _number(None if wins is None else 100 * wins, lambda value: plain(value, 0)),
+        "mde": _number(gain.mde if gain else None, plain),
+        "borda": _number(standing.borda, lambda value: plain(value, 2)),
+        "rank": _number(standing.mean_rank, lambda value: plain(value, 1)),
+        "cells": Cell(
+            f"{standing.present}/{standing.expected}", f"{standing.present / standing.expected:.6g}"
+        ),
+    }
+
+
+def _of_cost(cost: Cost | None) -> dict[str, Cell]:
+    seconds = cost.seconds_per_1000_valid if cost else None
+    tokens = cost.tokens_per_1000_valid if cost else None
+    return {
+        "seconds": _number(seconds, lambda value: "–" if value is None else f"{value:,.0f}"),
+        "tokens": _number(tokens, lambda value: "–" if value is None else f"{value:,.0f}"),
+    }
+
+
+def _side(means: Matrix, side: Metric, entry: str) -> Cell:
+    digits, value, human = digits_of(side.name), means.level(side, entry), means.beside(side, entry)
+    small = plain(human, digits) if value is not None and human is not None else ""
+    return Cell(plain(value, digits), sort_value(value), small)
+
+
+def _number(value: float | None, shown: Callable[[float | None], str]) -> Cell:
+    return Cell(shown(value), sort_value(value))
+
+
+def _mean(estimate: Estimate | None) -> float | None:
+    return estimate.mean if estimate else None
+
+
+def in_words(estimate: Estimate | None, n: int | None = None) -> str:
+    """Return an estimate with its interval and what it rests on, for a tip."""
+    if estimate is None:
+        return ""
+    words = spanned(estimate)
+    return words if n is None else f"{words}, n = {counted(n, 'cell')}"
+
+
+def sentence(ranked: Standings) -> str:
+    """Say in one sentence which entry is best, by how much, and whether it differs from the next."""
+    rows = [row for row in ranked.rows if not row.reference and row.mean is not None]
+    if not rows:
+        return "No entry has all its cells yet, so there is no mean to compare."
+    first = next((row for row in rows if row.tier == 1), rows[0])
+    assert first.mean is not None
+    words = f"Highest mean {ranked.metric.title}: {_called(first)}, {first.mean.mean:.3f}"
+    if first.over_zero_shot is not None:
+        words += f", {spanned(first.over_zero_shot)} against zero-shot"
+    if ranked.reason:
+        return f"{words}. Not ranked: {name_of(ranked.reason, 400)}."
+    peers = [_called(row) for row in rows if row.tier == 1 and row is not first]
+    if not peers:
+        return f"{words}. It differs significantly from every other entry."
+    listed = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")
+    return f"{words}. It cannot be told from {listed}: they share tier 1."
+
+
+def short_name(standing: Standing) -> str:
+    """Return the name of an entry without its model."""
+    model = standing.row.entry.model
+    return name_of(standing.row.name.removesuffix(f", {model.name}") if model else standing.row.name, 160)
+
+
+def _called(standing: Standing) -> str:
+    return name_of(standing.row.name, 160)
+
+
+def _values(names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name})
