@@ -17,7 +17,8 @@ from harness.ranking.ranks import (
     tiers,
     win_share,
 )
-from harness.ranking.stats import Panel, differences, draw_weights, estimate, gap_closed, widened
+from harness.ranking.stats import Panel, differences, draw_weights, estimate, gap_closed, sums, widened
+from harness.ranking.variance import Moments
 
 T_975_2, T_80_2 = 4.302652729911275, 1.0606601717798212  # quantiles of Student's t, 2 degrees of freedom
 
@@ -117,6 +118,43 @@ def test_a_small_p_solves_banerjees_equation():
     both = seeds * stdtrit(2, found.p / 2) ** 2 + examples * stdtrit(29, found.p / 2) ** 2
     assert found.p < 0.01
     assert both == pytest.approx(found.mean**2)
+
+
+def of_sources(t, share, seeds_df, examples_df) -> Moments:
+    """Return moments whose standard error is 1: ``share`` of the variance is from seeds."""
+    t, share = np.broadcast_arrays(np.array(t, dtype=np.float64), share)
+    freedom = np.full(t.shape, float(seeds_df))
+    return Moments((9, 3), t, np.array(share), freedom, 1 - share, float(examples_df))
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.01, 0.3, 0.7, 0.99, 1 - 1e-9])
+@pytest.mark.parametrize(("seeds_df", "examples_df"), [(2, 999), (2, 29), (17.3, 203), (44, 29), (29, 29)])
+def test_p_solves_banerjees_equation_whatever_the_sources(share, seeds_df, examples_df):
+    from scipy.special import stdtrit
+
+    t = np.array([3.5, 5.0, 8.0, 14.0, 30.0])
+    p = of_sources(t, share, seeds_df, examples_df).p
+    both = share * stdtrit(seeds_df, p / 2) ** 2 + (1 - share) * stdtrit(examples_df, p / 2) ** 2
+    exact = np.abs(both / t**2 - 1) < 1e-9
+    cautious = both < t**2  # the p of one Student's t is larger
+    assert (exact | cautious | (p == 0.05)).all()
+    assert exact.any()
+    assert (np.diff(p) < 0).all()
+
+
+def test_p_is_banerjees_far_out_where_one_source_alone_could_not_be():
+    """t^2 = w t_1^2 + (1 - w) t_2^2 at t_1 = 722.623, t_2 = 4.84192, both of p = 1.48928e-6."""
+    [p] = of_sources([455.3733112122014], 0.39708366137710593, 2.042453287343052, 999).p
+    assert p == pytest.approx(1.4892841375883868e-06, rel=1e-9)
+
+
+def test_a_p_hangs_on_its_own_numbers_alone():
+    draw = np.random.default_rng(8)
+    t, share = draw.uniform(2, 40, 500), draw.uniform(0, 1, 500)
+    whole = of_sources(t, share, 5, 151).p
+    for i in range(0, 500, 7):
+        assert of_sources(t[i : i + 1], share[i : i + 1], 5, 151).p[0] == whole[i]
+    assert np.array_equal(of_sources(t[::-1], share[::-1], 5, 151).p, whole[::-1])
 
 
 def test_with_one_seed_nothing_but_the_mean_is_known():
@@ -259,7 +297,7 @@ def test_at_the_ends_of_fiellers_interval_the_ratio_just_differs():
     found = gap_closed(panel, 2, 0, 1)
     assert found.mean == pytest.approx(50, abs=5)
     assert found.low < found.mean < found.high
-    t = float(panel.moments({2: 1, 0: found.mean / 100 - 1, 1: -found.mean / 100}).quantile(0.975))
+    [t] = panel.moments(sums([{2: 1, 0: found.mean / 100 - 1, 1: -found.mean / 100}])).quantile(0.975)
     for end in (found.low / 100, found.high / 100):
         off = estimate(panel, {2: 1, 0: end - 1, 1: -end})
         assert abs(off.mean) == pytest.approx(t * off.se)

@@ -7,13 +7,13 @@ from that: ``harness.ranking.variance``; why, and how well it holds: ``docs/stat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.variance import ALPHA, Contrast, Floats, Moments, Pairs, moments
+from harness.ranking.variance import ALPHA, Family, Floats, Moments, Pairs, Sums, layer, moments
 from harness.records import Direction
 from harness.scoring.subsampling import generator
 
@@ -44,17 +44,18 @@ class Panel:
             return
         if self.draws.shape[:3] != self.values.shape or self.draws.ndim != 4 or self.draws.shape[3] < 2:
             raise ValueError(f"draws have shape {self.draws.shape}, values {self.values.shape}")
-        if not (np.abs(self.draws) <= 4).all():  # beyond, sums of their products were no longer exact
+        if not (self.draws.min() >= -4 and self.draws.max() <= 4):  # beyond, sums of products were not exact
             raise ValueError("a draw is not finite or beyond 4")
         if self.examples is None or self.examples < 2:
             raise ValueError(f"draws need two test examples or more, not {self.examples}")
 
-    def moments(self, weights: Mapping[int, float]) -> Moments:
-        """Return the moments of a weighted sum of entries."""
-        rows = list(weights)
-        draws = None if self.draws is None else self.draws[rows]
-        contrast = Contrast(dict(enumerate(weights.values())))
-        return moments(self.values[rows], draws, self.examples, contrast)
+    def moments(self, family: Family) -> Moments:
+        """Return the moments of contrasts."""
+        layers = [
+            layer(self.values[:, s], None if self.draws is None else self.draws[:, s], family)
+            for s in range(self.values.shape[1])
+        ]
+        return moments(layers, self.values.shape[2], self.examples, family)
 
 
 @dataclass(frozen=True)
@@ -95,51 +96,113 @@ def differences(panel: Panel) -> Differences:
 
     A pair's numbers hang on its two entries alone, bit for bit: not on their order nor on the field.
     """
-    found = moments(panel.values, panel.draws, panel.examples, Pairs())
-    p = found.p
-    np.fill_diagonal(p, 1.0)
-    return Differences(found.mean, found.se, found.df, p)
+    count, strata, seeds = panel.values.shape
+    found = panel.moments(Pairs(count))
+    nothing, freedom = (0.0, strata * seeds - 1.0) if seeds > 1 else (np.nan, np.nan)
+    return Differences(
+        mean=squared(found.mean, count, 0.0, sign=-1.0),
+        se=squared(found.se, count, nothing),
+        df=squared(found.df, count, freedom),
+        p=squared(found.p, count, 1.0),
+    )
+
+
+def squared(pairs: Floats, count: int, diagonal: float, sign: float = 1.0) -> Floats:
+    """Return numbers of pairs, in the order of ``Pairs``, as a square; below the diagonal times ``sign``."""
+    rows, columns = np.triu_indices(count, 1)
+    full = np.full((count, count), diagonal)
+    full[rows, columns], full[columns, rows] = pairs, 0.0 + sign * pairs  # no negative zero
+    return full
 
 
 def estimate(panel: Panel, weights: Mapping[int, float]) -> Estimate:
     """Return the weighted sum of entries: ``{entry: 1, baseline: -1}`` for a difference."""
-    found = panel.moments(weights)
-    mean = float(found.mean)
-    if np.isnan(found.se):
+    [found] = estimates(panel.moments(sums([weights])))
+    return found
+
+
+def sums(weights: Sequence[Mapping[int, float]]) -> Sums:
+    """Return weighted sums of entries, all of as many terms, as a family."""
+    columns = list(zip(*(each.items() for each in weights), strict=True))
+    return Sums(
+        [(np.array([i for i, _ in c]), np.array([w for _, w in c], dtype=np.float64)) for c in columns]
+    )
+
+
+def estimates(found: Moments) -> list[Estimate]:
+    """Return moments as estimates, one by one."""
+    half, wide = found.half(), found.quantile(POWER) * found.se
+    columns = (found.mean, found.se, found.df, found.p, half, wide)
+    return [_estimate(*numbers) for numbers in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+def _estimate(mean: float, se: float, df: float, p: float, half: float, wide: float) -> Estimate:
+    if np.isnan(se):
         return Estimate(mean)
-    half, se, df, p = (float(part) for part in (found.half(), found.se, found.df, found.p))
     if se == 0:
         return Estimate(mean, se, df, p=p)
-    mde = half + float(found.quantile(POWER)) * se
-    return Estimate(mean, se, df, mean - half, mean + half, p, mde)
+    return Estimate(mean, se, df, mean - half, mean + half, p, half + wide)
 
 
 def gap_closed(
     panel: Panel, entry: int, baseline: int, ceiling: int, better: Direction = "up"
 ) -> Estimate | None:
-    """Return by how many percent an entry closes the gap from a baseline to a ceiling.
+    """Return by how many percent an entry closes the gap from baseline to ceiling; see ``gaps_closed``."""
+    return gaps_closed(panel, [(entry, baseline, ceiling)], better)[0]
+
+
+def gaps_closed(
+    panel: Panel, places: Sequence[tuple[int, int, int]], better: Direction = "up"
+) -> list[Estimate | None]:
+    """Return by how many percent entries close the gaps from baselines to ceilings; ``places``: these three.
 
     The interval is Fieller's (1954): all ratios r for which (entry - baseline) - r (ceiling - baseline) does
     not differ from 0. There is no p and no minimum detectable effect. None where the ceiling is not clearly
     better than the baseline: the interval is then unbounded and the ratio means nothing.
     """
+    if not places:
+        return []
+    entry, baseline, ceiling = np.array(places).T
     gap, gain, rest = (
-        panel.moments(_summed((first, 1.0), (second, -1.0)))
+        panel.moments(_minus(first, second))
         for first, second in ((ceiling, baseline), (entry, baseline), (entry, ceiling))
     )
-    if not np.isfinite(gap.se) or (-1 if better == "down" else 1) * gap.mean <= gap.half():
-        return None
-    ratio = float(gain.mean / gap.mean)
-    at_ratio = panel.moments(_summed((entry, 1.0), (baseline, ratio - 1.0), (ceiling, -ratio)))
-    square = float(at_ratio.quantile(1 - ALPHA / 2)) ** 2
+    clear = np.isfinite(gap.se) & ((-gap.mean if better == "down" else gap.mean) > gap.half())
+    ratio = gain.mean / np.where(clear, gap.mean, 1.0)
+    at_ratio = panel.moments(
+        Sums([(entry, np.ones(len(entry))), (baseline, ratio - 1.0), (ceiling, -ratio)]),
+    )
     covariance = (gain.se**2 + gap.se**2 - rest.se**2) / 2
-    a = float(gap.mean**2 - square * gap.se**2)
-    b = float(gain.mean * gap.mean - square * covariance)
-    c = float(gain.mean**2 - square * gain.se**2)
+    numbers = [gain.mean, gain.se, gap.mean, gap.se, covariance]
+    numbers += [ratio, at_ratio.se, at_ratio.df, at_ratio.quantile(1 - ALPHA / 2)]
+    lines = zip(clear.tolist(), *(column.tolist() for column in numbers), strict=True)
+    return [_fieller(*line) if known else None for known, *line in lines]
+
+
+def _minus(first: NDArray[np.int64], second: NDArray[np.int64]) -> Sums:
+    return Sums([(first, np.ones(len(first))), (second, -np.ones(len(second)))])
+
+
+def _fieller(
+    gain: float,
+    gain_se: float,
+    gap: float,
+    gap_se: float,
+    covariance: float,
+    ratio: float,
+    ratio_se: float,
+    df: float,
+    quantile: float,
+) -> Estimate | None:
+    """Return the ratio of a gain to a gap, in percent; ``ratio_se``, ``df``: of the gain minus ratio gaps."""
+    square = quantile**2
+    a = gap**2 - square * gap_se**2
+    b = gain * gap - square * covariance
+    c = gain**2 - square * gain_se**2
     if a <= 0:
         return None
     root = max(b * b - a * c, 0.0) ** 0.5
-    se, df = 100 * float(at_ratio.se / abs(gap.mean)), float(at_ratio.df)
+    se = 100 * (ratio_se / abs(gap))
     if se == 0:
         return Estimate(100 * ratio, se, df)
     return Estimate(100 * ratio, se, df, 100 * (b - root) / a, 100 * (b + root) / a)
@@ -165,11 +228,3 @@ def widened(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.f
     centre = draws.mean(axis=-1, keepdims=True, dtype=np.float64)
     factor = (n / max(n - labels, 1)) ** 0.5
     return np.asarray(centre + (draws - centre) * factor, dtype=np.float32)
-
-
-def _summed(*terms: tuple[int, float]) -> dict[int, float]:
-    """Return weights by entry; an entry in several terms gets their sum."""
-    weights: dict[int, float] = {}
-    for entry, weight in terms:
-        weights[entry] = weights.get(entry, 0.0) + weight
-    return weights
