@@ -137,9 +137,9 @@ def test_p_solves_banerjees_equation_whatever_the_sources(share, seeds_df, examp
     both = share * stdtrit(seeds_df, p / 2) ** 2 + (1 - share) * stdtrit(examples_df, p / 2) ** 2
     exact = np.abs(both / t**2 - 1) < 1e-9
     cautious = both < t**2  # the p of one Student's t is larger
-    assert (exact | cautious | (p == 0.05)).all()
+    assert (exact | cautious | (p >= 0.05)).all()  # from 5 percent on it is that of one Student's t
     assert exact.any()
-    assert (np.diff(p) <= 0).all()
+    assert (np.diff(p) < 0).all()
 
 
 def test_p_is_banerjees_far_out_where_one_source_alone_could_not_be():
