@@ -45,7 +45,7 @@ class VectorTable:
 
 def vectors(board: Board, entries: Sequence[str]) -> VectorTable | None:
     """Return what the steering files of entries say; None where the entries used none."""
-    files = dict(sorted(_files(board, entries)))
+    files = dict(sorted(_files(board, entries), key=lambda file: file[0]))
     if not files:
         return None
     lines, rules, broken = [], set(), []
