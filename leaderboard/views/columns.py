@@ -68,8 +68,8 @@ _SECONDARY = (
     Column(
         "borda",
         "Borda",
-        "Mean share of the other ranked entries that it beats, case by case. Hangs on the field shown, hence "
-        "secondary. Higher is better.",
+        "Over all cases, the number of ranked entries that it beats, ties for a half. Hangs on the field "
+        "shown, hence secondary. Higher is better.",
         "up",
         more=True,
         whole=True,

@@ -149,7 +149,7 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
         "gap": Cell(signed(_mean(gap), 0), sort_value(_mean(gap)), title=spanned(gap, 0) if gap else ""),
         "wins": _number(None if wins is None else 100 * wins, lambda value: plain(value, 0)),
         "mde": _number(gain.mde if gain else None, plain),
-        "borda": _number(standing.borda, lambda value: plain(value, 2)),
+        "borda": _number(standing.borda, lambda value: plain(value, 1)),
         "rank": _number(standing.mean_rank, lambda value: plain(value, 1)),
         "cells": Cell(
             f"{standing.present}/{standing.expected}", f"{standing.present / standing.expected:.6g}"
