@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from harness.ranking.tables import Cellset
 from harness.records import Entry, Manifest
@@ -38,23 +39,44 @@ def _commands(entry: Entry, manifests: list[Manifest]) -> list[str]:
 
 
 def command(entry: Entry, manifest: Manifest) -> str:
-    """Return the command that makes one entry's cells again, with the references that it is held against."""
-    words = ["steerboard", "run", "--suite", manifest.suite_source]
-    if entry.model:
-        words += ["--model", manifest.model_path or entry.model.name]
-        words += ["--revision", entry.model.revision] if entry.model.revision else []
+    """Return the command that makes one entry's cells again, with the row that its gain is against.
+
+    Folders of the machine that made the run are named by their last part alone. What the suite ships needs
+    no option.
+    """
+    words = ["steerboard", "run", "--suite", _place(manifest.suite_source)]
+    words += _model(entry, manifest)
     methods = dict.fromkeys([entry.method.name, "zero-shot"] if entry.model else [entry.method.name])
-    words += ["--methods", ",".join(methods)]
-    chosen = manifest.selection
-    if chosen.narrowed:
-        words += ["--languages", ",".join(chosen.languages), "--tasks", ",".join(chosen.tasks)]
-        words += ["--seeds", ",".join(map(str, chosen.seeds))]
-        sizes = set(chosen.texts_per_label.values())
-        words += ["--limit", str(max(sizes))] if sizes else []
-    if manifest.data_source not in {"", "hub"}:
-        words += ["--data", manifest.data_source]
-    words += ["--contrast", manifest.contrast] if manifest.contrast else []
+    words += ["--methods", ",".join(methods), *_selection(manifest)]
+    if manifest.data_source not in {"", "hub"} and not manifest.suite.get("data"):
+        words += ["--data", _place(manifest.data_source)]
+    words += ["--contrast", _place(manifest.contrast)] if manifest.contrast else []
     words += ["--tuned"] if entry.method.name in manifest.tuning else []
     for plugin in manifest.plugins:
-        words += ["--plugin", plugin]
+        words += ["--plugin", _place(plugin)]
     return clean(shlex.join(words), 2000)
+
+
+def _model(entry: Entry, manifest: Manifest) -> list[str]:
+    if entry.model is None or manifest.suite.get("model"):
+        return []
+    if entry.model.revision:
+        return ["--model", entry.model.name, "--revision", entry.model.revision]
+    return ["--model", _place(manifest.model_path or entry.model.name)]
+
+
+def _selection(manifest: Manifest) -> list[str]:
+    """Return the options of a narrowed run; none for a full one."""
+    chosen = manifest.selection
+    if not chosen.narrowed:
+        return []
+    words = ["--languages", ",".join(chosen.languages), "--tasks", ",".join(chosen.tasks)]
+    words += ["--settings", ",".join(chosen.settings), "--seeds", ",".join(map(str, chosen.seeds))]
+    sizes = chosen.texts_per_label.values()
+    return [*words, "--limit", str(max(sizes))] if sizes else words
+
+
+def _place(path: str) -> str:
+    """Return a path without the folders of the machine around it; a plain name as it is."""
+    name = PurePath(path).name
+    return path if path == name or not name else f"PATH/{name}"
