@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from harness.errors import UserError
 from harness.files import (
@@ -33,8 +37,36 @@ from harness.suite import explain
 
 File = TypeVar("File", bound=Versioned)
 
+_OURS = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
+
 CLASSIFIER = "classifier/"
 """How the names of those parts of the scoring begin that train a classifier."""
+
+
+class Sizes(TypedDict):
+    """How many texts a score is of, where it says so."""
+
+    texts: NotRequired[float]
+
+
+class Measured(TypedDict):
+    """What tables need of a ``Score``."""
+
+    metric: str
+    value: float | None
+    signature: str
+    human: NotRequired[float | None]
+    by_seed: NotRequired[dict[str, float]]
+    detail: NotRequired[Sizes]
+
+
+class CellMeasured(TypedDict):
+    """What tables need of ``CellScores``."""
+
+    schema: int
+    generations_sha256: str
+    protocol: str
+    scores: list[Measured]
 
 
 class Run:
@@ -42,6 +74,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._cells = str(path / "cells")
 
     @property
     def manifest_path(self) -> Path:
@@ -75,12 +108,16 @@ class Run:
 
     def cell_ids(self) -> list[str]:
         """Return the ids of all cells that have a status, sorted."""
-        return sorted(p.parent.name for p in self.path.glob("cells/*/status.json") if p.is_file())
+        try:
+            with os.scandir(self.path / "cells") as found:
+                names = sorted(entry.name for entry in found)
+        except OSError:
+            return []
+        return [name for name in names if (self.cell(name) / "status.json").is_file()]
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None where it never did."""
-        path = self.cell(cell_id) / "status.json"
-        return _read(path, CellStatus) if path.is_file() else None
+        return self._record(cell_id, "status.json", CellStatus)
 
     def finished(self, cell_id: str) -> bool:
         """Say whether a cell needs no more generation."""
@@ -116,8 +153,17 @@ class Run:
 
     def scores(self, cell_id: str) -> CellScores | None:
         """Return the scores of a cell, None where it was never scored."""
-        path = self.cell(cell_id) / "scores.json"
-        return _read(path, CellScores) if path.is_file() else None
+        return self._record(cell_id, "scores.json", CellScores)
+
+    def measured(self, cell_id: str) -> CellMeasured | None:
+        """Return of a cell's scores what tables need, several times as fast as ``scores``.
+
+        None where it was never scored. Fields that tables do not need are not looked at.
+        """
+        with suppress(ValidationError):
+            return _measured().validate_json(self._ours(cell_id, "scores.json"))
+        scores = self.scores(cell_id)  # is not there, or says what is wrong
+        return None if scores is None else _measured().validate_python(scores.model_dump(by_alias=True))
 
     def write_scores(self, scores: CellScores, kept: Mapping[str, Any]) -> None:
         """Write what the parts keep (compressed; classifiers apart, by far the largest), then the scores."""
@@ -149,8 +195,33 @@ class Run:
         """Write a fitted steering."""
         save_steering(self.steering_path(steering_id), steering)
 
+    def _record(self, cell_id: str, name: str, kind: type[File]) -> File | None:
+        """Return a file of a cell, None where there is none."""
+        with suppress(ValidationError):
+            return kind.model_validate_json(self._ours(cell_id, name))
+        path = self.cell(cell_id) / name
+        return _read(path, kind) if path.is_file() else None
+
+    def _ours(self, cell_id: str, name: str) -> bytes:
+        """Return a file of a cell that begins as this program writes them; empty for any other and none.
+
+        Tens of thousands are read: path objects would take longer than the reading.
+        """
+        try:
+            with open(f"{self._cells}/{cell_id}/{name}", "rb") as file:  # noqa: PTH123
+                data = file.read()
+        except OSError:
+            return b""
+        begin = _OURS.match(data)
+        return data if begin and 1 <= int(begin[1]) <= SCHEMA else b""
+
     def _generations_path(self, cell_id: str) -> Path:
         return self.cell(cell_id) / "generations.jsonl"
+
+
+@cache
+def _measured() -> TypeAdapter[CellMeasured]:
+    return TypeAdapter(CellMeasured)
 
 
 def _read(path: Path, kind: type[File]) -> File:
