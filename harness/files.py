@@ -6,8 +6,11 @@ import contextlib
 import fcntl
 import gzip
 import hashlib
+import io
 import json
 import os
+import re
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +20,18 @@ from typing import Any
 from harness.errors import UserError
 
 Json = Any  # what json.loads returns
+
+LARGEST = 2**27
+"""Bytes of a JSON file, unpacked where it is packed; the largest that this program writes has some 2**20."""
+
+LARGEST_TEXT = 2**30
+"""Bytes of a file of text or of JSON lines."""
+
+DEEPEST = 64
+"""Lists and objects within one another in a JSON file."""
+
+_NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
 def canonical_json(value: Json) -> str:
@@ -87,44 +102,106 @@ def write_json_gz(path: Path, value: Json) -> None:
 
 
 def read_json_gz(path: Path) -> dict[str, Json]:
-    """Return the object of a gzipped JSON file; ``UserError`` where it is broken or not ours."""
+    """Return the object of a gzipped JSON file; ``UserError`` where it is broken, too large or not ours."""
+    packed = read_bytes(path, LARGEST)
     try:
-        value = json.loads(gzip.decompress(path.read_bytes()))
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+            data = stream.read(LARGEST + 1)
+        _check_size(path, len(data), LARGEST, "unpacked ")
+        return _object(path, data)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable ({error}). Delete it and run again.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
-    return value
 
 
-def read_text(path: Path) -> str:
-    """Return a UTF-8 file's text; ``UserError`` where it is missing, unreadable or not UTF-8."""
+def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
+    """Return a file's bytes; ``UserError`` where it is missing, unreadable, too large or no regular file.
+
+    A pipe in the place of a file is not waited for.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, "rb", opener=_without_waiting) as stream:
+            state = os.fstat(stream.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise UserError(f"cannot read {path}: it is no regular file.")
+            _check_size(path, state.st_size, largest)
+            return stream.read()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Check the path.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
 
 
-def read_json(path: Path, schema: int | None = None) -> dict[str, Json]:
-    """Return a JSON object; ``UserError`` where it is truncated, foreign or of a newer schema."""
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _check_size(path: Path, size: int, largest: int, how: str = "") -> None:
+    if size > largest:
+        raise UserError(
+            f"{path} is too large: {how}more than {largest >> 20} MiB. Not ours? Remove it from the folder."
+        )
+
+
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    """Return a UTF-8 file's text; ``UserError`` as ``read_bytes`` and where it is not UTF-8."""
     try:
-        value = json.loads(read_text(path))
+        text = read_bytes(path, largest).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def read_json(path: Path, schema: int | None = None) -> dict[str, Json]:
+    """Return a JSON object; ``UserError`` where it is truncated, foreign, too large or of a newer schema."""
+    data = read_bytes(path, LARGEST)
+    try:
+        value = _object(path, data)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} is not valid JSON (line {error.lineno}: {error.msg}); it is truncated or not "
             "ours. Delete it and run the same command again."
         ) from None
+    except ValueError:  # an integer of thousands of digits
+        raise UserError(f"{path} holds a number that is too long; not ours.") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply; not ours.") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
     if schema is not None:
         check_schema(path, value, schema)
     return value
+
+
+def _object(path: Path, data: bytes) -> dict[str, Json]:
+    """Return the object that the bytes say. What is no Unicode, halves of signs, becomes a question mark."""
+    if _deep(data):
+        raise UserError(f"{path} is nested too deeply; not ours.")
+    value = json.loads(data.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
+    if b"\\ud" in data or b"\\uD" in data:
+        whole: dict[str, Json] = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        return whole
+    return value
+
+
+def _deep(data: bytes) -> bool:
+    """Say whether brackets stand deeper in one another than ``DEEPEST``; those in strings count, too."""
+    left = data.translate(None, _NO_BRACKETS)
+    for _ in range(DEEPEST):
+        if not left:
+            return False
+        left = left.replace(b"[]", b"").replace(b"{}", b"")
+    return _depth(data) > DEEPEST if left else False
+
+
+def _depth(data: bytes) -> int:
+    """Return how deep brackets outside of strings stand in one another, closed or not."""
+    depth = deepest = 0
+    for token in _TOKENS.finditer(data):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token[0], 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def check_schema(path: Path, value: Mapping[str, Json], newest: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -163,3 +164,65 @@ def test_a_missing_file_is_one_clear_error(tmp_path):
 def test_written_json_is_read_by_any_json_reader(tmp_path):
     files.write_json(tmp_path / "a.json", {"schema": 1, "text": "ሰላም"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"schema": 1, "text": "ሰላም"}
+
+
+# What no program of ours wrote
+
+
+def refused(read, path):
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    for read in (files.read_json, files.read_jsonl, files.read_json_gz, files.read_text):
+        assert "no regular file" in refused(read, tmp_path / "x")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    assert "no regular file" in refused(files.read_text, tmp_path / "zero")
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_clear_error(tmp_path):
+    for read in (files.read_json, files.read_json_gz):
+        assert "directory" in refused(read, tmp_path)
+
+
+def test_a_file_beyond_every_size_is_not_read(tmp_path):
+    with (tmp_path / "x").open("wb") as stream:
+        stream.truncate(files.LARGEST + 1)  # takes no room on the disk
+    for read in (files.read_json, files.read_json_gz):
+        assert "more than 128 MiB" in refused(read, tmp_path / "x")
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path):
+    (tmp_path / "x").write_bytes(gzip.compress(bytes(files.LARGEST + 1), 9))
+    assert (tmp_path / "x").stat().st_size < 2**18
+    assert "unpacked more than 128 MiB" in refused(files.read_json_gz, tmp_path / "x")
+
+
+def nested(depth):
+    return '{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+
+
+def test_lists_may_be_nested_but_not_without_end(tmp_path):
+    path = tmp_path / "x"
+    for read, pack in ((files.read_json, bytes), (files.read_json_gz, gzip.compress)):
+        for body in (nested(files.DEEPEST), json.dumps({"a": "[{" * 1000 + '\\"['})):
+            path.write_bytes(pack(body.encode()))
+            assert read(path) == json.loads(body)
+        for body in (nested(files.DEEPEST + 1), nested(100_000), '{"a":' * 100_000, "[" * 100_000):
+            path.write_bytes(pack(body.encode()))
+            assert "nested too deeply" in refused(read, path)
+
+
+def test_half_a_sign_becomes_a_question_mark(tmp_path):
+    (tmp_path / "x").write_text(r'{"a\ud800": "\udfff \ud83d\ude00 \\ud800"}')
+    assert files.read_json(tmp_path / "x") == {"a?": "? 😀 \\ud800"}
+
+
+def test_a_number_of_thousands_of_digits_is_one_clear_error(tmp_path):
+    (tmp_path / "x").write_text('{"a": ' + "1" * 5000 + "}")
+    assert "too long" in refused(files.read_json, tmp_path / "x")
