@@ -186,13 +186,13 @@ def _object(path: Path, data: bytes) -> dict[str, Json]:
 
 
 def _deep(data: bytes) -> bool:
-    """Say whether brackets stand deeper in one another than ``DEEPEST``; those in strings count, too."""
+    """Say whether brackets stand deeper in one another than ``DEEPEST``; quickly where they clearly do not."""
     left = data.translate(None, _NO_BRACKETS)
-    for _ in range(DEEPEST):
+    for _ in range(DEEPEST // 2):
         if not left:
             return False
-        left = left.replace(b"[]", b"").replace(b"{}", b"")
-    return _depth(data) > DEEPEST if left else False
+        left = left.replace(b"[]", b"").replace(b"{}", b"")  # takes away one level or two
+    return _depth(data) > DEEPEST
 
 
 def _depth(data: bytes) -> int:
