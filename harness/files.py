@@ -186,7 +186,7 @@ def _object(path: Path, data: bytes) -> dict[str, Json]:
 
 
 def _deep(data: bytes) -> bool:
-    """Say whether brackets stand deeper in one another than ``DEEPEST``; quickly where they clearly do not."""
+    """Say whether brackets stand deeper in one another than ``DEEPEST``; quick where it is clear."""
     left = data.translate(None, _NO_BRACKETS)
     for _ in range(DEEPEST // 2):
         if not left:
