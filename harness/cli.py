@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import board, compare, contrast, method, tune, vectors
+from harness.commands import board, compare, contrast, gate, method, tune, vectors
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -53,6 +53,7 @@ app.add_typer(board.app, name="board")
 app.add_typer(contrast.app, name="contrast")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(method.app, name="method")
+app.add_typer(gate.app, name="gate")
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 

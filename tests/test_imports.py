@@ -21,7 +21,7 @@ FLOORS = [
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
-    ["conformance"],
+    ["conformance", "gate"],
     ["leaderboard"],
     ["commands", "cli"],
 ]
@@ -42,6 +42,9 @@ LIGHT = [
     "harness.run.scoring",
     "harness.run.tuning",
     "harness.commands.compare",
+    "harness.commands.gate",
+    "harness.gate.calibrating",
+    "harness.gate.machines",
     "harness.ranking.cost",
     "harness.ranking.tables",
     "harness.ranking.compare",

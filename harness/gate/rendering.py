@@ -1,0 +1,160 @@
+"""What the gate says, for people: in the terminal and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from harness.gate.verdicts import Line, Report, Verdict
+from harness.ranking.rendering import _md as markdown
+from harness.ranking.summary import clean, digits_of, plain, signed, spanned
+
+HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
+
+_STYLES = {"better": "green", "worse": "bold red", "cannot tell": "yellow"}
+_MARKS: dict[Verdict, str] = {"worse": "❌", "cannot tell": "❓", "better": "✅", "same": "✅"}
+_ORDER: tuple[Verdict, ...] = ("worse", "cannot tell", "better", "same")
+_MOST = 60_000  # characters; GitHub takes 65,536 in a comment
+
+EXPLAINED = (
+    "worse or better: the 95 % interval leaves out 0 after Holm over all lines, and the difference exceeds "
+    "the bound, which 19 of 20 pairs of equal runs stay below. visible: the smallest loss that would have "
+    "been found in 80 of 100 such runs; where it is above the tolerance, the verdict is never 'same'."
+)
+
+
+def tally(report: Report) -> str:
+    """Return how many lines have which verdict, in words."""
+    counts = Counter(line.verdict for line in report.lines)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict])
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """Return a line as words under ``HEADS``; names are as they were given."""
+    digits = digits_of(line.metric.name)
+    p = "–" if line.p is None else "<0.001" if line.p < 0.001 else f"{line.p:.3f}"
+    visible = "–" if line.findable is None or line.findable == float("inf") else plain(line.findable, digits)
+    return (
+        line.entry,
+        line.metric.title,
+        plain(line.base, digits),
+        plain(line.new, digits),
+        spanned(line.difference, digits),
+        p,
+        plain(line.bound, digits),
+        visible,
+        f"{line.verdict}: {line.reason}" if line.reason else line.verdict,
+    )
+
+
+def remarks(report: Report) -> Iterator[str]:
+    """Yield, in words, all that is no line."""
+    for name, words in report.flags:
+        yield f"worse: new flag of {name}: {words}"
+    for name in report.absent:
+        yield f"cannot tell: the run lacks {name}, which the baseline has"
+    if report.fresh:
+        yield f"without a baseline, not judged: {', '.join(report.fresh)}"
+    identical = [line for line in report.lines if line.reason == "identical"]
+    if identical:
+        yield f"identical in every cell: {len(identical)} of {len(report.lines)} lines"
+    hows = dict.fromkeys(line.how for line in report.lines if line.how)
+    if hows:
+        yield f"seeds: {'; '.join(hows)}"
+    yield from report.notes
+    yield from (f"{what}: {one} → {other}" for what, one, other in report.environment)
+
+
+def shown(report: Report) -> list[Line]:
+    """Return the lines that have something to say, the worst first."""
+    lines = [line for line in report.lines if line.reason != "identical"]
+    return sorted(lines, key=lambda line: _ORDER.index(line.verdict))
+
+
+def headline(report: Report) -> str:
+    """Return the verdict in one line."""
+    why = report.reason or tally(report)
+    return f"{report.verdict}: {why}" if why else report.verdict
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Print the verdict, the lines that are not identical, and remarks."""
+    console.print(Text(f"run: {clean(report.run)}\nbaseline: {clean(report.against)}"))
+    lines = shown(report)
+    if lines:
+        grid = Grid(box=box.SIMPLE_HEAD, show_edge=False)
+        for i, head in enumerate(HEADS):
+            grid.add_column(head, justify="left" if i in {0, 1, len(HEADS) - 1} else "right")
+        for line in lines:
+            *first, verdict = (clean(cell) for cell in cells(line))
+            grid.add_row(*map(Text, first), Text(verdict, style=_STYLES.get(line.verdict, "")))
+        console.print(grid)
+    for remark in remarks(report):
+        console.print(Text(f"- {clean(remark)}"))
+    if lines:
+        console.print(Text(EXPLAINED, style="dim"))
+    console.print(Text(f"gate: {clean(headline(report))}", style=_STYLES.get(report.verdict, "bold")))
+
+
+def as_markdown(report: Report) -> str:
+    """Return the report as GitHub's Markdown, short enough for a comment; names can form no markup."""
+    lines = shown(report)
+    loud = [_row(line) for line in lines if line.verdict != "same"]
+    quiet = [_row(line) for line in lines if line.verdict == "same"]
+    head = [f"| {' | '.join(HEADS)} |", f"|---|---|{'---:|' * (len(HEADS) - 3)}---|"]
+    text = [
+        f"### {_MARKS[report.verdict]} gate: {report.verdict}",
+        "",
+        f"{markdown(report.suite)}, {markdown(report.run)} against {markdown(report.against)}: "
+        f"{markdown(report.reason or tally(report))}.",
+        "",
+    ]
+    text += [f"- {markdown(remark)}" for remark in remarks(report)]
+    foot = ["", f"<sub>{EXPLAINED}</sub>"] if lines else []
+    if loud:
+        text += ["", *head, *_fitting(loud, _MOST // 2)]
+    if quiet:
+        rows = _fitting(quiet, _MOST // 3)
+        text += ["", "<details><summary>same</summary>", "", *head, *rows, "", "</details>"]
+    return "\n".join([*text, *foot]) + "\n"
+
+
+def _row(line: Line) -> str:
+    first, second, *numbers, verdict = cells(line)
+    return f"| {' | '.join([markdown(first), markdown(second), *numbers, markdown(verdict)])} |"
+
+
+def _fitting(rows: list[str], room: int) -> list[str]:
+    """Return as many rows as fit, and a last one that says how many do not."""
+    kept: list[str] = []
+    for i, row in enumerate(rows):
+        room -= len(row) + 1
+        if room < 0:
+            return [*kept, f"| and {len(rows) - i} more {'| ' * (len(HEADS) - 1)}|"]
+        kept.append(row)
+    return kept
+
+
+def told(report: Report) -> Iterator[tuple[str, str]]:
+    """Yield verdict and words of what a reviewer must see, the worst first."""
+    yield from (("worse", f"{name}: {words}") for name, words in report.flags)
+    for line in shown(report):
+        if line.verdict in {"worse", "cannot tell"}:
+            yield line.verdict, f"{line.entry}, {line.metric.title}: {sentence(line)}"
+    yield from (("cannot tell", f"the run lacks {name}") for name in report.absent)
+    if report.reason:
+        yield "cannot tell", report.reason
+
+
+def sentence(line: Line) -> str:
+    """Return what a line says, in words."""
+    digits = digits_of(line.metric.name)
+    if line.reason:
+        return line.reason
+    change = f"{plain(line.base, digits)} → {plain(line.new, digits)}"
+    return f"{change} ({spanned(line.difference, digits)}, bound {signed(line.bound, digits)})"
