@@ -12,7 +12,7 @@ const Duel = {
     scope.bytes ??= Uint8Array.from(atob(scope.half), (sign) => sign.charCodeAt(0));
     const at = 2 * (i * n - (i * (i + 1)) / 2 + (j - i - 1));
     const steps = scope.bytes[at] + 256 * scope.bytes[at + 1];
-    return steps === 65535 ? null : steps / Duel.data.steps;
+    return steps === 65535 ? null : steps * scope.unit;
   },
   verdict(mean, half) {
     if (mean == null) return "not measured";
@@ -50,9 +50,7 @@ const Duel = {
   },
   restore() {
     const state = State.read();
-    for (const side of ["a", "b"]) {
-      if (Duel.data.entries.includes(state.get(side))) Duel.form.elements[side].value = state.get(side);
-    }
+    for (const side of ["a", "b"]) State.choose(Duel.form.elements[side], state.get(side));
     Duel.show();
   },
   changed() {

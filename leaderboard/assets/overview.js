@@ -8,6 +8,8 @@ class Overview {
     this.table = one("table.ranking", section);
     this.grid = one("table.grid", section);
     this.more = one(".more-columns", section);
+    this.axis = one("th[data-key=gain] .axis", this.table);
+    this.whole = [...(this.axis?.childNodes ?? [])];
     this.count = one(".count", section);
     this.hint = one(".hint", section);
     this.data = JSON.parse(document.getElementById(`${section.id}-data`).textContent);
@@ -49,6 +51,7 @@ class Overview {
     if (this.grid) {
       const hidden = new Set(this.first.filter(({ row }) => row.hidden).map(({ row }) => row.dataset.entry));
       for (const row of this.grid.tBodies[0].rows) row.hidden = hidden.has(row.dataset.entry);
+      Walking.stop(this.grid);
     }
     this.scope();
     const total = this.first.length;
@@ -83,13 +86,12 @@ class Overview {
         else cell.dataset.v = values[i];
       });
     }
-    this.label(this.data.scopes[0]);
+    this.axis?.replaceChildren(...this.whole);
   }
 
   label(scope) {
     const axis = Strips.axis(scope.gain.map((gain, i) => [gain, scope.half[i]]).filter(([gain], i) => gain != null && !this.data.references[i]));
-    const svg = one("th[data-key=gain] .axis", this.table);
-    if (svg) Strips.label(axis, Number(this.table.dataset.width), svg);
+    if (this.axis) Strips.label(axis, Number(this.table.dataset.width), this.axis);
     return axis;
   }
 
@@ -100,7 +102,7 @@ class Overview {
       const i = this.place.get(row.dataset.entry);
       this.columns.forEach((key, column) => {
         const cell = row.cells[column];
-        if (key === "tier") this.set(cell, scope.tier[i], scope.tier[i] == null ? "–" : String(scope.tier[i]), "tier");
+        if (key === "tier") this.set(cell, scope.tier[i], scope.tier[i] ?? (row.matches(".flagged") ? "flag" : "–"), "tier");
         else if (key === "gain") {
           this.set(cell, scope.gain[i], Figures.spanned(scope.gain[i], scope.half[i]), "figure");
           if (scope.gain[i] != null) cell.prepend(Strips.draw(axis, width, scope.gain[i], scope.half[i]));
@@ -129,9 +131,9 @@ class Overview {
     }
     const column = this.columns.indexOf(this.data.headline);
     const th = this.table.tHead.rows[0].cells[column];
-    const level = (row) => (row.cells[column].dataset.v === "" ? -Infinity : Number(row.cells[column].dataset.v));
-    const sign = th.dataset.better === "down" ? -1 : 1;
-    body.append(...[...body.rows].sort((a, b) => sign * (level(b) - level(a))));
+    const last = Number.MAX_VALUE, sign = th.dataset.better === "down" ? 1 : -1;
+    const level = ({ row }) => (row.cells[column].dataset.v === "" ? last : sign * Number(row.cells[column].dataset.v));
+    body.append(...[...this.first].sort((a, b) => level(a) - level(b)).map(({ row }) => row));
   }
 
   save() {
@@ -150,9 +152,8 @@ class Overview {
     for (const name of ["q", "task", "language", "model", "setting", "family"]) {
       const field = this.form.elements[name];
       if (!field) continue;
-      const wanted = state.get(name) ?? "";
-      const known = field.tagName !== "SELECT" || [...field.options].some((option) => option.value === wanted);
-      field.value = known ? wanted : "";
+      if (field.tagName === "SELECT") State.choose(field, state.get(name));
+      else field.value = state.get(name) ?? "";
     }
     this.more.checked = state.get("columns") === "all";
     for (const th of all("th[aria-sort]", this.table)) th.removeAttribute("aria-sort");

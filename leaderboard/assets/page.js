@@ -18,6 +18,12 @@ const State = {
       history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
     }
   },
+  /* Set a select, where there is one, to a value if it has that; else to what the page opens with. */
+  choose(select, value) {
+    const options = [...(select?.options ?? [])];
+    const chosen = options.find((option) => option.value === value) ?? options.find((option) => option.defaultSelected) ?? options[0];
+    if (chosen) chosen.selected = true;
+  },
 };
 
 /* Sorting: by data-v, as numbers unless the column says text; unknown values last, whichever way. */
@@ -80,6 +86,16 @@ const Sorting = {
 
 /* Grids: one stop for the tab key, then arrow keys; the cell under the focus says its interval. */
 const Walking = {
+  rows: (table) => [...table.tBodies[0].rows].filter((row) => !row.hidden),
+  /* Keep exactly one stop, in a row that is shown. */
+  stop(table) {
+    const [kept, ...others] = all("td[tabindex='0']", table);
+    for (const cell of others) cell.tabIndex = -1;
+    if (kept && !kept.parentNode.hidden) return;
+    if (kept) kept.tabIndex = -1;
+    const first = Walking.rows(table)[0];
+    if (first) one("td", first).tabIndex = 0;
+  },
   prepare(table) {
     const cells = all("tbody td", table);
     if (!cells.length) return;
@@ -87,7 +103,7 @@ const Walking = {
       cell.tabIndex = -1;
       if (cell.title) cell.setAttribute("aria-description", cell.title);
     }
-    cells[0].tabIndex = 0;
+    Walking.stop(table);
     const note = document.createElement("p");
     note.className = "status";
     const hint = document.createElement("span");
@@ -106,7 +122,7 @@ const Walking = {
       const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
       const step = steps[event.key];
       if (!cell || !step) return;
-      const rows = [...table.tBodies[0].rows];
+      const rows = Walking.rows(table);
       const row = rows[rows.indexOf(cell.parentNode) + step[0]];
       const next = row && row.cells[cell.cellIndex + step[1]];
       if (!next || next.tagName !== "TD") return;
@@ -141,7 +157,8 @@ const Saving = {
   },
   csv(rows) {
     /* A cell that a spreadsheet would take for a formula is made text. */
-    const safe = (text) => (/^[=@\t\r]|^[+\-](?![\d.])/.test(text) ? `'${text}` : text);
+    const number = /^[+-]?[\d.,]+( \[[^\]]*\])?( [▲▼])?( \([\d.,]+\))?$/;
+    const safe = (text) => (/^[=+\-@＝＋－＠]/.test(text) && !number.test(text) ? `'${text}` : text);
     const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     return rows.map((row) => row.map((text) => quoted(safe(text))).join(",")).join("\r\n") + "\r\n";
   },
@@ -189,9 +206,9 @@ const Copying = {
       area.remove();
       button.focus();
     }
-    const before = button.textContent;
+    button.dataset.words ??= button.textContent;
     button.textContent = done ? "Copied" : "Not copied";
-    setTimeout(() => { button.textContent = before; }, 1500);
+    setTimeout(() => { button.textContent = button.dataset.words; }, 1500);
   },
 };
 
@@ -255,11 +272,9 @@ for (const element of all("[data-nojs]")) element.hidden = true;
 for (const table of all("table.sortable")) Sorting.prepare(table);
 for (const table of all("table.grid")) Walking.prepare(table);
 document.addEventListener("click", (event) => {
+  for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   const button = event.target.closest("button");
-  if (!button) {
-    for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
-    return;
-  }
+  if (!button) return;
   if (button.dataset.save) Saving.click(button);
   if (button.matches(".copy")) Copying.copy(button.previousElementSibling.textContent, button);
   if (button.matches(".copy-code")) Copying.copy(button.previousElementSibling.textContent, button);

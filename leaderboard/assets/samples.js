@@ -19,10 +19,7 @@ const Texts = {
   },
   restore() {
     const state = State.read();
-    for (const name of Texts.fields) {
-      const field = Texts.form.elements[name];
-      if (field && [...field.options].some((option) => option.value === state.get(name))) field.value = state.get(name);
-    }
+    for (const name of Texts.fields) State.choose(Texts.form.elements[name], state.get(name));
     Texts.form.elements.all.checked = state.get("all") === "1";
     Texts.show();
   },

@@ -16,10 +16,8 @@ from leaderboard.charts.forest import Strip, axis, strip
 from leaderboard.charts.scale import Scale
 from leaderboard.text import name_of
 
-STEPS = 20_000
-"""Half widths are handed to the page in steps of 1 / STEPS, rounded up, in two bytes."""
-
 UNKNOWN = 65_535
+"""Half widths are handed to the page in two bytes: steps of the scope's unit, rounded up, or this."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ def duel(board: Board) -> Duel | None:
     rows = [_row(field, estimate, a, b, on, down) for field, estimate in found]
     data = {
         "down": down,
-        "steps": STEPS,
         "entries": [name for name, _ in names],
         "names": [title for _, title in names],
         "scopes": [_packed(field, [name for name, _ in names]) for field in fields],
@@ -121,10 +118,13 @@ def _packed(field: Field, names: list[str]) -> dict[str, object]:
     """Return a scope for the script: means, null where unknown, and packed half widths of pairs a < b."""
     place = {name: i for i, name in enumerate(field.entries)}
     rows = [place.get(name, -1) for name in names]
-    means = [None if row < 0 else round(float(field.mean[row]), 6) for row in rows]
+    means = [None if row < 0 else round(float(field.mean[row]), 9) for row in rows]
     index = np.array(rows)
     half = np.where((index[:, None] < 0) | (index[None] < 0), np.nan, field.half[np.ix_(index, index)])
     upper = half[np.triu_indices(len(names), 1)]
-    steps = np.where(np.isnan(upper), UNKNOWN, np.minimum(np.ceil(upper * STEPS), UNKNOWN - 1))
+    known = ~np.isnan(upper)
+    unit = float(upper[known].max(initial=0.0)) / (UNKNOWN - 1) or 1.0
+    steps = np.full(len(upper), UNKNOWN)
+    steps[known] = np.minimum(np.ceil(upper[known] / unit), UNKNOWN - 1)
     packed = base64.b64encode(steps.astype("<u2").tobytes()).decode()
-    return {"name": scope_name(field.scope), "means": means, "half": packed}
+    return {"name": scope_name(field.scope), "means": means, "unit": unit, "half": packed}

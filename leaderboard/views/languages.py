@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from harness.ranking.scopes import Field
 
 from harness.languages import Language, language
+from harness.ranking.standings import Standing
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, spanned
 from harness.scoring.metrics import Metric
@@ -27,6 +28,7 @@ class LanguageRow:
     name: str
     page: str
     reference: bool
+    flagged: bool
     tier: str
     gain: Cell
     strip: Strip | None
@@ -63,7 +65,8 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
             name=name_of(row.row.name, 160),
             page=pages[row.row.id],
             reference=row.reference,
-            tier=str(field.tiers.get(row.row.id, "–")) if field else "–",
+            flagged=bool(row.flags) and not row.reference,
+            tier=_tier(field, row),
             gain=Cell(spanned(gains[row.row.id]), sort_value(_mean(gains[row.row.id]))),
             strip=strip(gains[row.row.id], on),
             level=_cell(board.headline, means, row.row.id, code),
@@ -77,6 +80,14 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
     reason = field.reason if field else "no entry is complete here"
     words = _sentence(rows, board.headline, language(code))
     return LanguagePage(language(code), words, reason, tasks, metrics, human, rows, on)
+
+
+def _tier(field: Field | None, standing: Standing) -> str:
+    """Return the tier in the language, ``flag`` for a flagged entry, else a dash."""
+    tier = field.tiers.get(standing.row.id) if field else None
+    if tier is not None:
+        return str(tier)
+    return "flag" if standing.flags and not standing.reference else "–"
 
 
 def _gain(board: Board, field: Field | None, entry: str) -> Estimate | None:
@@ -111,7 +122,8 @@ def _sentence(rows: list[LanguageRow], metric: Metric, of: Language) -> str:
     written = [row for row in rows if not row.reference and row.level.sort]
     if not written:
         return f"No entry has all its {of.name} cells yet."
-    first = next((row for row in written if row.tier == "1"), written[0])
+    best = [row for row in written if row.tier == "1"] or [row for row in written if not row.flagged]
+    first = (best or written)[0]
     words = f"Highest {metric.title} in {of.name}: {first.name}, {first.level.text}"
     peers = sum(row.tier == "1" for row in written) - 1
     if first.tier != "1":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from harness.ranking.scopes import Field
 
 from leaderboard.boards import Board
@@ -9,7 +11,7 @@ from leaderboard.text import name_of
 from leaderboard.views.columns import SIDES
 from leaderboard.views.matrix import Matrix
 
-_DIGITS = 5
+_DIGITS = 9  # so many that rounding again to the three that are shown gives what Python shows
 
 
 def scope_data(board: Board, means: Matrix) -> dict[str, object]:
@@ -50,4 +52,4 @@ def _scope(board: Board, means: Matrix, field: Field, entries: list[str]) -> dic
 
 
 def _number(value: float | None) -> float | None:
-    return None if value is None or value != value else round(value, _DIGITS)
+    return round(value, _DIGITS) if value is not None and math.isfinite(value) else None
