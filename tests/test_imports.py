@@ -21,7 +21,7 @@ FLOORS = [
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
-    ["conformance", "gate"],
+    ["conformance", "gate", "submissions"],
     ["leaderboard"],
     ["commands", "cli"],
 ]
@@ -54,6 +54,8 @@ LIGHT = [
     "harness.steering.describe",
     "harness.steering.export",
     "harness.steering.interventions",
+    "harness.submissions.reader",
+    "harness.submissions.packing",
     "leaderboard.build",
     "leaderboard.charts.heatmap",
 ]

@@ -1,0 +1,252 @@
+"""``submission.yaml``: who hands in what, how it was made, and the hashes that everything else hangs on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from harness.files import canonical_json, digest
+from harness.records import MethodIdentity, ModelIdentity, Record, Versioned
+from harness.submissions import limits
+from harness.submissions.folder import CARD, CODE, SLUG
+from harness.submissions.reading import RefusedError, json_object, read_bytes, strict_yaml
+from harness.suite import explain
+
+SCHEMA = 1
+PLACEHOLDER = "FILL IN"
+"""Begins the values of a scaffold that their author has to replace."""
+
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def _visible(text: str) -> str:
+    if _UNSEEN.search(text):
+        raise ValueError("holds a sign that is not seen, such as a line break")
+    if text != text.strip() or not text:
+        raise ValueError("is empty, or begins or ends with a blank")
+    return text
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    if len(canonical_json(value)) > limits.FILES["status.json"] // 4:
+        raise ValueError("is too large")
+    return value
+
+
+def _like(pattern: str, longest: int = 200) -> StringConstraints:
+    return StringConstraints(pattern=f"^(?:{pattern})$", max_length=longest)
+
+
+Name = Annotated[str, _like(SLUG, 80)]
+Line = Annotated[str, StringConstraints(max_length=300), AfterValidator(_visible)]
+Short = Annotated[str, StringConstraints(max_length=100), AfterValidator(_visible)]
+Sha256 = Annotated[str, _like("[0-9a-f]{64}")]
+Hash16 = Annotated[str, _like("[0-9a-f]{16}")]
+Orcid = Annotated[str, _like(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")]
+Version = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", 40)]
+Contact = Annotated[str, _like(r"https://[!-~]+|[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+")]
+Licence = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9.+-]*", 64)]
+Paper = Annotated[str, _like(r"\d{4}\.\d{4,5}(v\d+)?|10\.\d{4,9}/[!-~]+|https://[!-~]+")]
+EntryPoint = Annotated[str, _like(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")]
+Count = Annotated[int, Field(ge=0, le=limits.CELLS, strict=True)]
+ModelName = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", 120)]
+Road = Literal["code", "steering", "outputs"]
+
+
+class Item(Record):
+    """A part of ``submission.yaml``; unknown fields are refused, nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class Author(Item):
+    """Somebody who made the method or the submission."""
+
+    name: Short
+    affiliation: Line | None = None
+    orcid: Orcid | None = None
+
+
+class Method(Item):
+    """Which method, and in one line what it does."""
+
+    name: Name
+    version: Version
+    does: Line
+
+
+class SuiteRef(Item):
+    """The suite by name, and the hash of its whole definition."""
+
+    name: Name
+    hash: Hash16
+
+
+class Compute(Item):
+    """What the run took: the devices, and the hours of fitting and generating on them."""
+
+    device: Short
+    hours: Annotated[float, Field(ge=0, le=1e6)]
+
+
+class TunedOn(Item):
+    """On which split options were chosen, and how, in words."""
+
+    split: Literal["none", "train", "validation"]
+    words: Line
+
+
+class Result(Item):
+    """The results of one model: ``cells`` of the ``of`` cells that the suite asks for have texts.
+
+    ``model`` is null for a reference, which no model writes. ``hashes``: SHA-256 of
+    ``results/FOLDER/hashes.json``, which has those of all other files there.
+    """
+
+    model: ModelName | None
+    folder: Name
+    cells: Count
+    of: Count
+    hashes: Sha256
+
+
+class Card(Item):
+    """The file ``submission.yaml`` of a submission of steerboard."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema", description="Version of this format.")]
+    name: Annotated[Name, Field(description="The submission's name: that of its folder.")]
+    version: Annotated[
+        int, Field(ge=1, le=10_000, strict=True, description="Raised whenever published results change.")
+    ]
+    authors: Annotated[list[Author], Field(min_length=1, max_length=100)]
+    contact: Annotated[Contact, Field(description="E-mail or https address.")]
+    licence: Annotated[
+        Licence,
+        Field(description="SPDX id of the licence of the texts, such as CC-BY-4.0, or LicenseRef-NAME."),
+    ]
+    paper: Annotated[Paper | None, Field(description="arXiv id, DOI or https address; null for none.")] = None
+    method: Method
+    road: Annotated[
+        Road, Field(description="What comes with the texts: code, steering files, or nothing (outputs).")
+    ]
+    entry_point: Annotated[
+        EntryPoint | None,
+        Field(description="Road code: module or module:Class of an installed package, instead of method.py."),
+    ] = None
+    config: Annotated[
+        dict[str, Any],
+        AfterValidator(_shallow),
+        Field(description="All options of the method, as in the keys of the cells."),
+    ] = Field(default_factory=dict)
+    models: Annotated[list[ModelIdentity], Field(max_length=limits.MODELS)] = Field(default_factory=list)
+    suite: SuiteRef
+    compute: Compute
+    tuned_on: TunedOn
+    files: Annotated[
+        dict[str, Sha256],
+        Field(description="SHA-256 of method.py or of every steering file, by path."),
+    ] = Field(default_factory=dict)
+    results: Annotated[
+        list[Result], Field(max_length=limits.MODELS, description="Written by 'steerboard submission pack'.")
+    ] = Field(default_factory=list)
+
+    @property
+    def identity(self) -> MethodIdentity:
+        """The method as it stands in the keys of the cells."""
+        return MethodIdentity(name=self.method.name, version=self.method.version, config=self.config)
+
+    @property
+    def subject(self) -> str:
+        """Hash of all that decides what the results are and say: what a check is of."""
+        fields = {
+            "name",
+            "version",
+            "method",
+            "road",
+            "entry_point",
+            "config",
+            "models",
+            "suite",
+            "files",
+            "results",
+        }
+        return digest(self.model_dump(mode="json", include=fields))
+
+    def model(self, result: Result) -> ModelIdentity | None:
+        """Return the model of a result; None for a reference."""
+        return next((model for model in self.models if model.name == result.model), None)
+
+    @model_validator(mode="after")
+    def _road_fits(self) -> Card:
+        code = CODE in self.files
+        if self.road == "code" and code == (self.entry_point is not None):
+            raise ValueError("road code needs either method.py under files or an entry_point")
+        if self.road != "code" and (code or self.entry_point is not None):
+            raise ValueError(f"road {self.road} has neither method.py nor an entry_point")
+        steering = [file for file in self.files if file != CODE]
+        if any(not re.fullmatch(r"steering/[0-9a-f]{16}\.safetensors", file) for file in steering):
+            raise ValueError("files holds paths other than method.py and steering/ID.safetensors")
+        if (self.road == "steering") != bool(steering) and (self.results or steering):
+            raise ValueError("road steering, and no other, comes with steering files")
+        return self
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Card:
+        names = [model.name for model in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("models holds a name twice")
+        if self.results and {r.model for r in self.results} - {None} != set(names):
+            raise ValueError("results and models do not name the same models")
+        folders = [result.folder.lower() for result in self.results]
+        if len(set(folders)) < len(folders):
+            raise ValueError("results holds a folder twice")
+        for result in self.results:
+            if result.folder != folder_of(result.model):
+                raise ValueError(f"the folder of {result.model} is not {result.folder!r}")
+            if result.cells > result.of:
+                raise ValueError(f"{result.cells} cells of {result.of}")
+        return self
+
+
+class Hashes(Versioned):
+    """``results/MODEL/hashes.json``: SHA-256 of all other files there, and of every cell's texts unpacked."""
+
+    files: dict[str, Sha256]
+    texts: dict[Hash16, Sha256]
+
+
+def folder_of(model: str | None) -> str:
+    """Return the folder of a model's results; ``no-model`` for a reference."""
+    return "no-model" if model is None else model.replace("/", "--")
+
+
+def read_card(folder: Path) -> Card:
+    """Return a submission's ``submission.yaml``; ``RefusedError`` where it is not one."""
+    body = strict_yaml(read_bytes(folder / CARD, CARD, limits.FILES[CARD]), CARD)
+    schema = body.get("schema")
+    if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
+        what = f"has schema {schema}, this steerboard reads up to {SCHEMA}"
+        raise RefusedError(CARD, what, "Upgrade steerboard.")
+    try:
+        return Card.model_validate(body)
+    except ValidationError as error:
+        raise RefusedError(CARD, explain(error), "See docs/submission-schema.json.") from None
+
+
+def read_hashes(folder: Path, result: Result) -> tuple[Hashes, bytes]:
+    """Return the ``hashes.json`` of a result, and its bytes."""
+    file = f"results/{result.folder}/hashes.json"
+    data = read_bytes(folder / file, file, limits.FILES["hashes.json"])
+    try:
+        return Hashes.model_validate(json_object(data, file)), data
+    except ValidationError as error:
+        raise RefusedError(file, explain(error), "Pack it again with 'steerboard submission pack'.") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``submission.yaml``, as it is published in docs/submission-schema.json."""
+    body = Card.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
