@@ -144,6 +144,9 @@ def _check(baseline: Baseline) -> None:
         raise ValueError("columns of different lengths")
     if not all(0 <= place < len(baseline.manifest.entries) for place in packed.entry):
         raise ValueError("a cell of no entry")
+    for name in baseline.metrics:
+        if not (name in baseline.spread and name in baseline.tolerance and name in packed.columns):
+            raise ValueError(f"nothing known of {name}")
     for column in packed.columns.values():
         parts = (column.signature, column.value, column.human, column.size, column.trainings)
         if any(len(part) != count for part in parts):

@@ -33,7 +33,8 @@ def as_json(report: Report) -> str:
         "notes": report.notes,
         "results": [_record(line) for line in report.lines],
     }
-    return json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
 
 
 def _record(line: Line) -> dict[str, Any]:

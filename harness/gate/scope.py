@@ -10,8 +10,9 @@ from harness.ranking.comparable import Pair, listed, partners
 from harness.ranking.tables import Cellset
 from harness.records import Manifest, Selection
 
-LISTS = {"seeds", "methods", "description"}
-"""Of a suite: what is run, not how it is measured. Suites that differ in nothing else are compared."""
+LISTS = {"seeds", "methods", "description", "data", "model"}
+"""Of a suite: what is run and where it lies, not how it is measured; texts of data and model have hashes of
+their own. Suites that differ in nothing else are compared."""
 
 
 @dataclass(frozen=True)
