@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,9 @@ def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
 
     With several references sacrebleu takes the best match (Popović 2015). See ``_among_themselves``.
     """
-    from sacrebleu.metrics import CHRF
+    from harness.scoring.counted import CountedCHRF
 
-    chrf = CHRF()
-    count = cache(lambda text: CHRF._extract_reference_info(chrf, [text])["ref_ngrams"][0])
-    # A text is a reference again and again; its n-grams are counted once, which halves the time.
-    chrf._extract_reference_info = lambda texts: {"ref_ngrams": [count(text) for text in texts]}
-    return _among_themselves(SELF_CHRF, chrf, "self-chrF", beginnings, budgets)
+    return _among_themselves(SELF_CHRF, CountedCHRF(), "self-chrF", beginnings, budgets)
 
 
 def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
@@ -34,9 +29,9 @@ def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
     Source: Zhu et al. 2018. Without effective order short texts would get 0, however alike. See
     ``_among_themselves``.
     """
-    from sacrebleu.metrics import BLEU
+    from harness.scoring.counted import CountedBLEU
 
-    bleu = BLEU(tokenize="intl", effective_order=True, smooth_method="exp")
+    bleu = CountedBLEU(tokenize="intl", effective_order=True, smooth_method="exp")
     return _among_themselves(SELF_BLEU, bleu, "self-BLEU", beginnings, budgets)
 
 
