@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import board, compare, contrast, gate, method, tune, vectors
+from harness.commands import board, compare, contrast, gate, method, submission, tune, vectors
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -54,6 +54,7 @@ app.add_typer(contrast.app, name="contrast")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(method.app, name="method")
 app.add_typer(gate.app, name="gate")
+app.add_typer(submission.app, name="submission")
 app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 

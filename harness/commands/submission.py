@@ -1,0 +1,183 @@
+"""The commands ``steerboard submission ...``: new, pack, check, list, verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.commands.options import Classifiers, ContrastText, Data, console
+from harness.errors import UserError, require, unknown
+
+if TYPE_CHECKING:
+    from harness.submissions.report import Report
+
+app = typer.Typer(
+    help="Hand in a method or its texts, and check what others hand in. See docs/submitting.md.",
+    epilog="The way: new, run, pack, check; then 'steerboard board build submissions --out site'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of a submission, such as submissions/my-method.")
+]
+Format = Annotated[
+    str, typer.Option("--format", help="table for people; json, md (for a comment) or junit for machines.")
+]
+OwnSuite = Annotated[
+    str | None, typer.Option("--suite", help="File of the suite, where it is not one that ships.")
+]
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command("pack")
+def pack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished and scored run.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the submission; its last part is the name. It may exist.")
+    ],
+    method: Annotated[
+        str | None, typer.Option(help="The method to pack. Default: that of the folder, or the run's only.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="Its options as JSON, where the run has it with several.")
+    ] = None,
+    road: Annotated[
+        str | None, typer.Option(help="code (default), steering (its files) or outputs (texts alone).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name. Default: the last part of --out.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
+    contact: Annotated[str | None, typer.Option(help="E-mail or https address.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="SPDX id for the texts, such as CC-BY-4.0 or CC0-1.0.")
+    ] = None,
+    paper: Annotated[str | None, typer.Option(help="arXiv id, DOI or https address.")] = None,
+    tuned_on: Annotated[
+        str | None, typer.Option(help="none, train or validation, and how: 'validation: 12 strengths'.")
+    ] = None,
+    code: Annotated[
+        Path | None, typer.Option(help="The method's file, for road code. Default: DIR/method.py.")
+    ] = None,
+    entry_point: Annotated[
+        str | None, typer.Option(help="module:Class of an installed package, instead of a file.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Pack a run that lacks cells.")] = False,
+) -> None:
+    """Make a submission of one method of a run: its cells, compressed and hashed, and submission.yaml.
+
+    What is in the folder already (who, which licence, code, results of other models) stays. Baselines and
+    references of the run are not packed: the board has them. Nothing is asked. Example:
+
+        steerboard submission pack runs/gemma --method my-method --out submissions/my-method
+    """
+    from harness.store import Run
+    from harness.submissions.packing import Wishes, pack
+
+    if road not in {None, "code", "steering", "outputs"}:
+        raise unknown("road", str(road), ["code", "steering", "outputs"])
+    wishes = Wishes(
+        name=name,
+        method=method,
+        config=_options(config),
+        road=road,
+        authors=author or (),
+        contact=contact,
+        licence=licence,
+        paper=paper,
+        tuned_on=tuned_on,
+        code=code,
+        entry_point=entry_point,
+        partial=partial,
+    )
+    packed = pack(Run(run), out, wishes)
+    for result in packed.card.results:
+        typer.echo(f"{packed.folder}: {result.cells} of {result.of} cells of {result.model or 'no model'}")
+    for words in packed.missing:
+        typer.echo(f"partial: {words}")
+    typer.echo(f"next: steerboard submission check {out}")
+
+
+def _options(text: str | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text) if text else None
+    except ValueError:
+        found = text
+    if found is not None and not isinstance(found, dict):
+        raise UserError(f"--config {text!r:.80}: give a JSON object, such as '{{\"strength\": 0.2}}'.")
+    return found
+
+
+@app.command("check")
+def check(
+    folder: Folder,
+    data: Data = None,
+    classifier: Classifiers = None,
+    contrast: ContrastText = None,
+    suite: OwnSuite = None,
+    rescore: Annotated[
+        bool,
+        typer.Option(
+            "--rescore/--no-rescore", help="Score every text from scratch, or look at the files only."
+        ),
+    ] = True,
+    write: Annotated[
+        bool, typer.Option("--write", help="Keep what was measured: measured/ and check.json.")
+    ] = False,
+    output: Format = "table",
+) -> None:
+    """Check a submission; nothing of it is executed.
+
+    Looks at paths, sizes, schema, hashes, identity of method, model, suite and data, and completeness; scores
+    every text anew by the suite's protocol and compares with the claim; looks for copies and collapse.
+
+    Exit code 0: fine. 1: problems, each in one line: file, what, what to do. 2: bad input. Example:
+
+        steerboard submission check submissions/my-method --classifier tfidf
+    """
+    from harness.submissions.checking import check_files
+    from harness.submissions.ground import Places
+
+    _known(output)
+    checked = check_files(folder, Places(suite, data, contrast), online=rescore)
+    report = checked.report
+    if rescore and not report.problems:
+        require("run")
+        from harness.submissions.rescoring import rescored
+
+        with rescored(checked, classifier, console()) as measured:
+            if write:
+                from harness.submissions.keeping import keep
+
+                kept = keep(checked, measured)
+                report.facts["badge"] = f"{kept.badge}; {len(kept.files) // 2} cells differ from the claim"
+    if checked.submission is not None and "badge" not in report.facts:
+        report.facts["badge"] = _badge(checked.submission)
+    _print(report, output)
+
+
+def _badge(submission: Any) -> str:
+    badge = submission.badge
+    if badge == "claimed" and "check.json" in submission.files:
+        return "claimed (check.json is not of what lies here, and is ignored)"
+    return str(badge)
+
+
+def _known(form: str) -> None:
+    from harness.submissions.report import FORMATS
+
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+
+
+def _print(report: Report, form: str) -> None:
+    from harness.submissions.report import render
+
+    typer.echo(render(report, form), nl=False)
+    raise typer.Exit(1 if report.problems else 0)
