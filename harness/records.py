@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 """Version of every JSON file written by this program."""
 
 Number = TypeVar("Number", int, float)
+
+_BEYOND = 2**62
+
+
+def _bounded(value: Number) -> Number:
+    """Refuse what is no number of a run: NaN, infinities, and beyond what sums of 64 bits can hold."""
+    if not -_BEYOND < value < _BEYOND:
+        raise ValueError("is no number that can be counted with")
+    return value
+
+
+Whole = Annotated[int, AfterValidator(_bounded)]
+Amount = Annotated[float, AfterValidator(_bounded)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a JSON value with null for NaN and infinities, which have no JSON: as its hash takes them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_plain)]
+"""The fields of a method's config by name."""
 
 Setting = Literal["zero-shot", "few-shot", "none"]
 """How the model is prompted; ``none`` for references, which prompt no model."""
@@ -70,7 +97,7 @@ class MethodIdentity(Record):
 
     name: str
     version: str
-    config: dict[str, Any]
+    config: Options
 
     @property
     def title(self) -> str:
@@ -105,15 +132,15 @@ class CellKey(Record):
     task: str
     language: str
     setting: Setting
-    seed: int
-    texts_per_label: int
+    seed: Whole
+    texts_per_label: Whole
 
 
 class Spent(Record):
     """What a piece of work took: seconds, and the tokens that the model read and wrote."""
 
-    seconds: float
-    tokens: int
+    seconds: Amount
+    tokens: Whole
 
 
 FitParts = dict[str, Spent | None]
@@ -144,22 +171,27 @@ class CellStatus(Versioned):
     reason: str = ""
     attempts: int = 1
     finished: str = ""
-    seconds: float = 0.0
+    seconds: Amount = 0.0
     device: str = ""
     steering: str | None = None
     demonstrations: dict[str, list[str]] = {}
     redraws: int = 0
     duplicates: int = 0
-    prompt_tokens: int | None = None
-    new_tokens: int | None = None
+    prompt_tokens: Whole | None = None
+    new_tokens: Whole | None = None
     fit: FitParts | None = None
 
 
 def fit_of(statuses: Iterable[CellStatus]) -> Spent | None:
     """Return what the fits of cells took, parts that they share counted once; None where one is not known."""
+    return spent_on(status.fit for status in statuses)
+
+
+def spent_on(fits: Iterable[FitParts | None]) -> Spent | None:
+    """Return what fits took, parts that they share counted once; None where one is not known."""
     parts: FitParts = {}
-    for status in statuses:
-        parts |= {"not recorded": None} if status.fit is None else status.fit
+    for fit in fits:
+        parts |= {"not recorded": None} if fit is None else fit
     known = [part for part in parts.values() if part is not None]
     if len(known) < len(parts):
         return None
@@ -223,8 +255,8 @@ class Selection(Record):
     languages: list[str]
     tasks: list[str]
     settings: list[str]
-    seeds: list[int]
-    texts_per_label: dict[str, int]
+    seeds: list[Whole]
+    texts_per_label: dict[str, Whole]
     narrowed: list[str] = []
 
 
@@ -237,17 +269,17 @@ class SurfacePoint(Record):
     """
 
     method: str
-    options: dict[str, Any]
-    macro_f1: float | None
-    gain: float | None
-    valid: float | None
+    options: Options
+    macro_f1: Amount | None
+    gain: Amount | None
+    valid: Amount | None
     eligible: bool
     chosen: bool = False
-    cells: int
-    cells_expected: int
-    texts: int
-    tokens: int | None
-    seconds: float
+    cells: Whole
+    cells_expected: Whole
+    texts: Whole
+    tokens: Whole | None
+    seconds: Amount
 
 
 class TunedMethod(Record):
@@ -258,11 +290,11 @@ class TunedMethod(Record):
     """
 
     version: str
-    options: dict[str, Any] | None
-    configurations: int
-    texts: int
-    tokens: int | None
-    seconds: float
+    options: Options | None
+    configurations: Whole
+    texts: Whole
+    tokens: Whole | None
+    seconds: Amount
     fit: Spent | None = None
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.ranking.reading import Place
 from harness.ranking.tables import Cellset
-from harness.records import CellStatus, Entry, Spent, TunedMethod, fit_of, known_sum
+from harness.records import Entry, Spent, TunedMethod, known_sum, spent_on
 from harness.scoring.metrics import VALID_SHARE
-
-Place = tuple[str, str, str, int]
-"""(entry, task, language, seed)"""
 
 
 @dataclass(frozen=True)
@@ -68,29 +66,25 @@ def costs(cellset: Cellset) -> dict[str, Cost]:
 
 
 def _cost(cellset: Cellset, name: str, places: Sequence[Place], shares: dict[Place, float]) -> Cost:
-    statuses = [status for place in places if (status := _status(cellset, place))]
+    work = [cellset.work[place] for place in places]
     sizes = {place: run.n_texts(cell) for place in places for run, cell in [cellset.cells[place]]}
     valid = known_sum(
         round(shares[place] * size) if place in shares else None for place, size in sizes.items()
     )
-    fit, tuning = fit_of(statuses), _tuning(_tuned(cellset, cellset.entries[name].entry))
+    fit = spent_on({id(each.fit): each.fit for each in work}.values())  # cells share them
+    tuning = _tuning(_tuned(cellset, cellset.entries[name].entry))
     return Cost(
         texts=sum(sizes.values()),
         valid_texts=valid,
-        prompt_tokens=known_sum(status.prompt_tokens for status in statuses),
-        new_tokens=known_sum(status.new_tokens for status in statuses),
-        seconds=round(sum((status.seconds for status in statuses if status.device), 0.0), 3),
+        prompt_tokens=known_sum(each.prompt_tokens for each in work),
+        new_tokens=known_sum(each.new_tokens for each in work),
+        seconds=round(sum((each.seconds for each in work if each.device), 0.0), 3),
         fit_seconds=fit.seconds if fit else None,
         fit_tokens=fit.tokens if fit else None,
         tuning_seconds=tuning.seconds if tuning else None,
         tuning_tokens=tuning.tokens if tuning else None,
-        devices=sorted({status.device for status in statuses if status.device}),
+        devices=sorted({each.device for each in work if each.device}),
     )
-
-
-def _status(cellset: Cellset, place: Place) -> CellStatus | None:
-    run, cell = cellset.cells[place]
-    return run.status(cell)
 
 
 def _valid_shares(cellset: Cellset) -> dict[Place, float]:

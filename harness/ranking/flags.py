@@ -7,7 +7,7 @@ no tier.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.ranking.gains import FEW_SHOT
@@ -113,15 +113,16 @@ def flags(cellset: Cellset) -> dict[str, list[Flag]]:
     found: dict[str, list[Flag]] = {}
     for name, row in sorted(cellset.entries.items()):
         rules = [rule for rule in RULES if rule.references or row.entry.setting != "none"]
-        of_tasks = [flag for rule in rules for flag in _broken(rule, cases.get(name, {}))]
+        own = sorted(cases.get(name, {}).items())
+        of_tasks = [flag for rule in rules for flag in _broken(rule, own)]
         known = {(flag.metric, flag.task) for flag in of_tasks}
         of_languages = [flag for rule in rules if rule in COPIES for flag in single.broken(rule, name)]
         found[name] = [*of_tasks, *(flag for flag in of_languages if (flag.metric, flag.task) not in known)]
     return found
 
 
-def _broken(rule: Rule, cases: dict[tuple[str, str], Case]) -> Iterator[Flag]:
-    for (task, name), case in sorted(cases.items()):
+def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, str], Case]]) -> Iterator[Flag]:
+    for (task, name), case in cases:
         bound = rule.bound(case) if _falls_under(name, rule.base) else None
         if bound is None or (case.value - bound if rule.high else bound - case.value) <= _ROUNDING:
             continue
@@ -138,30 +139,27 @@ class _Languages:
         names = [rule.base.name for rule in COPIES]
         known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value", "size"])
         known = known.assign(copies=known["value"].astype(float) * known["size"].astype(float))
-        sums = known.groupby(["metric", "entry", "task", "language"])[["copies", "size"]].sum()
-        self._counts: dict[tuple[str, str, str, str], tuple[int, int]] = {
-            place: (round(line.copies), round(line.size_))
-            for place, line in zip(
-                sums.index, sums.rename(columns={"size": "size_"}).itertuples(), strict=True
-            )
-        }
+        sums = known.groupby(["metric", "entry", "task", "language"], observed=True)[["copies", "size"]].sum()
+        self._counts: dict[tuple[str, str], dict[tuple[str, str], tuple[int, int]]] = {}
+        columns = (sums.index, sums["copies"].tolist(), sums["size"].tolist())
+        for (metric_name, entry, task, code), copies, size in zip(*columns, strict=True):
+            places = self._counts.setdefault((metric_name, entry), {})
+            places[task, code] = round(copies), round(size)
         self._baselines = _baselines(cellset)
 
     def broken(self, rule: Rule, entry: str) -> Iterator[Flag]:
         """Yield a flag for every task and language in which an entry copies too much."""
-        for (name, own, task, code), (copies, texts) in self._counts.items():
-            if name != rule.base.name or own != entry:
-                continue
-            bases = self._baselines.get(entry, []) if rule.bound is _beyond_usual else []
-            shares = [self._share((name, base, task, code)) for base in bases]
+        bases = self._baselines.get(entry, []) if rule.bound is _beyond_usual else []
+        for (task, code), (copies, texts) in self._counts.get((rule.base.name, entry), {}).items():
+            shares = [self._share(rule.base.name, base, (task, code)) for base in bases]
             usual = max(shares, default=0.0)
             if flagged(copies, texts, usual):
                 bound = usual + COPIED_BOUND
                 words = f"{rule.why}: {copies} of {texts} texts in {task}/{code}, above {bound:.3g} of them"
                 yield Flag(rule.base, task, copies / texts, bound, words)
 
-    def _share(self, place: tuple[str, str, str, str]) -> float:
-        copies, texts = self._counts.get(place, (0, 1))
+    def _share(self, metric_name: str, entry: str, place: tuple[str, str]) -> float:
+        copies, texts = self._counts.get((metric_name, entry), {}).get(place, (0, 1))
         return copies / max(texts, 1)
 
 
@@ -171,9 +169,10 @@ def _falls_under(name: str, base: Metric) -> bool:
 
 
 def _cases(cellset: Cellset) -> dict[str, dict[tuple[str, str], Case]]:
-    """Return entry -> (task, metric) -> means over its cells."""
-    known = cellset.scores.dropna(subset=["value"])
-    groups = known.astype({"value": float}).groupby(["entry", "task", "metric"])
+    """Return entry -> (task, metric) -> means over its cells, of the metrics that rules look at."""
+    names = [m.name for m in cellset.metrics if any(_falls_under(m.name, rule.base) for rule in RULES)]
+    known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value"])
+    groups = known.astype({"value": float}).groupby(["entry", "task", "metric"], observed=True)
     means = groups.agg(
         value=("value", "mean"), human=("human", "mean"), n=("value", "size"), beside=("human", "count")
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
 
 import pandas as pd
 
-from harness.cells import entry_id, entry_of
+from harness.cells import entry_id
 from harness.files import canonical_json, digest
-from harness.records import Entry, Manifest, Score
+from harness.ranking.reading import Place, Reader, Work
+from harness.records import Entry, Manifest
 from harness.scoring.metrics import Metric, metric, order
 from harness.store import Run
 
@@ -52,15 +53,17 @@ class Cellset:
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
     ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature`` and ``protocol`` (how it
     was scored, on what data), ``trainings`` (number of classifier seeds), ``size`` (of texts
-    that count, where the score says so), ``texts`` (their digest).
+    that count, where the score says so), ``texts`` (their digest). Names are categories, and numbers
+    that are not known NaN. ``cells``: where the scores of a place are; ``work``: what its texts took.
     """
 
     manifest: Manifest
     entries: dict[str, EntryRow]
     scores: pd.DataFrame
     signatures: dict[str, list[str]]
-    cells: dict[tuple[str, str, str, int], tuple[Run, str]] = field(default_factory=dict)
+    cells: dict[Place, tuple[Run, str]] = field(default_factory=dict)
     manifests: list[Manifest] = field(default_factory=list)
+    work: dict[Place, Work] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -68,10 +71,10 @@ class Cellset:
         names = dict.fromkeys(m.model.name for m in self.manifests if m.model)
         return f"{self.manifest.suite['name']} on {', '.join(names) or 'no model'}"
 
-    @property
+    @cached_property
     def metrics(self) -> list[Metric]:
         """The metrics that were measured, downstream ones first."""
-        return [metric(name) for name in sorted(set(self.scores["metric"]), key=order)]
+        return [metric(name) for name in sorted(self.scores["metric"].unique(), key=order)]
 
     @property
     def headline(self) -> Metric | None:
@@ -115,69 +118,28 @@ class Table:
 
 def collect(runs: Iterable[Run]) -> list[Cellset]:
     """Read runs and group what is comparable: same suite hash, data and selection."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[tuple[Run, Manifest]]] = {}
     for run in runs:
         manifest = run.manifest()
         selection = manifest.selection.model_dump(mode="json")
         key = digest([manifest.suite_hash, selection, manifest.data_hashes])
-        groups.setdefault(key, []).append(run)
+        groups.setdefault(key, []).append((run, manifest))
     return [_cellset(group) for group in groups.values()]
 
 
-def _cellset(runs: Sequence[Run]) -> Cellset:
-    lines: list[dict[str, Any]] = []
-    cells: dict[tuple[str, str, str, int], tuple[Run, str]] = {}
-    reasons: dict[tuple[str, str, str, int], str] = {}
-    signatures: dict[str, set[str]] = {}
-    entries: dict[str, Entry] = {}
-    for run in runs:
-        entries |= {entry_id(entry): entry for entry in run.manifest().entries}
-        for cell in run.cell_ids():
-            status = run.status(cell)
-            assert status is not None
-            key = status.cell
-            place = (entry_id(entry_of(key)), key.task, key.language, key.seed)
-            scores = run.scores(cell) if status.state == "ok" else None
-            if scores is None:
-                words = status.reason or "generated, not yet scored"
-                reasons[place] = f"{status.state}: {words}"
-                continue
-            cells.setdefault(place, (run, cell))  # the same one whose values are kept below
-            for score in scores.scores:
-                signatures.setdefault(score.metric, set()).add(score.signature)
-                lines.append(
-                    _line(place, score)
-                    | {
-                        "protocol": scores.protocol,
-                        "texts": scores.generations_sha256,
-                    }
-                )
-    place_of = ["entry", "task", "language", "seed", "metric"]
-    columns = [*place_of, "value", "human", "signature", "protocol", "trainings", "size", "texts"]
-    frame = pd.DataFrame(lines, columns=columns).astype({"human": float})
-    frame = frame.drop_duplicates(place_of, ignore_index=True)  # a reference of several runs counts once
-    manifests = [run.manifest() for run in runs]
+def _cellset(runs: Sequence[tuple[Run, Manifest]]) -> Cellset:
+    reader = Reader()
+    manifests = [manifest for _, manifest in runs]
     manifest = manifests[0]  # suite, selection and data are the same in all of them
+    entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
+    for run, _ in runs:
+        reader.read(run)
     names = _names(entries)
-    rows = {name: _row(name, entry, names[name], manifest, cells, reasons) for name, entry in entries.items()}
-    ordered = {name: sorted(values) for name, values in sorted(signatures.items())}
-    return Cellset(manifest, rows, frame, ordered, cells, manifests)
-
-
-def _line(place: tuple[str, str, str, int], score: Score) -> dict[str, Any]:
-    entry, task, language, seed = place
-    return {
-        "entry": entry,
-        "task": task,
-        "language": language,
-        "seed": seed,
-        "metric": score.metric,
-        "value": score.value,
-        "human": score.human,
-        "signature": score.signature,
-        "trainings": len(score.by_seed),
-        "size": score.detail.get("texts"),
+    rows = {
+        name: _row(name, entry, names[name], manifest, reader.cells, reader.reasons)
+        for name, entry in entries.items()
     }
+    return Cellset(manifest, rows, reader.frame(), reader.recipes(), reader.cells, manifests, reader.work)
 
 
 def _row(
@@ -185,8 +147,8 @@ def _row(
     entry: Entry,
     title: str,
     manifest: Manifest,
-    cells: dict[tuple[str, str, str, int], tuple[Run, str]],
-    reasons: dict[tuple[str, str, str, int], str],
+    cells: dict[Place, tuple[Run, str]],
+    reasons: dict[Place, str],
 ) -> EntryRow:
     chosen = manifest.selection
     wanted = [

@@ -1,0 +1,170 @@
+"""From the files of runs to columns: a million scores are read into arrays, not into as many objects."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.cells import entry_id, entry_of
+from harness.records import CellStatus, FitParts
+from harness.store import CellMeasured, Run
+
+Place = tuple[str, str, str, int]
+"""Entry, task, language, seed."""
+
+Ints = NDArray[np.int64]
+
+
+class Work(NamedTuple):
+    """What making the texts of a cell took, as in its status; equal ``fit`` are one object."""
+
+    seconds: float
+    device: str
+    prompt_tokens: int | None
+    new_tokens: int | None
+    fit: FitParts | None
+
+
+class Codes(dict[str, int]):
+    """Names by number; a name that is asked for first gets the next one."""
+
+    def __missing__(self, name: str) -> int:
+        self[name] = len(self)
+        return self[name]
+
+
+class Columns:
+    """Scores of cells, a line each: codes of ``metrics`` and ``signatures``, and numbers, NaN for none."""
+
+    def __init__(self) -> None:
+        self.metrics, self.signatures = Codes(), Codes()
+        self.metric, self.signature, self.trainings = array("q"), array("q"), array("q")
+        self.value, self.human, self.size = array("d"), array("d"), array("d")
+
+    def add(self, measured: CellMeasured) -> None:
+        """Add the scores of a cell."""
+        scores, none = measured["scores"], float("nan")
+        people = [score.get("human") for score in scores]
+        self.metric.fromlist([self.metrics[score["metric"]] for score in scores])
+        self.signature.fromlist([self.signatures[score["signature"]] for score in scores])
+        self.value.fromlist([none if score["value"] is None else score["value"] for score in scores])
+        self.human.fromlist([none if value is None else value for value in people])
+        sizes = [score["detail"].get("texts", none) if "detail" in score else none for score in scores]
+        self.size.fromlist(sizes)
+        self.trainings.fromlist([len(score["by_seed"]) if "by_seed" in score else 0 for score in scores])
+
+
+@dataclass
+class Reader:
+    """Reads runs that are comparable, one after the other.
+
+    ``cells``: where the scores of a place are, of the first run that has it. ``reasons``: why a place has
+    none. ``work``: what the cells took.
+    """
+
+    cells: dict[Place, tuple[Run, str]] = field(default_factory=dict)
+    reasons: dict[Place, str] = field(default_factory=dict)
+    work: dict[Place, Work] = field(default_factory=dict)
+    _columns: Columns = field(default_factory=Columns)
+    _places: list[Place] = field(default_factory=list)
+    _heads: list[tuple[int, str, str]] = field(default_factory=list)
+    _ids: dict[str, str] = field(default_factory=dict)
+    _fits: dict[tuple[object, ...], FitParts] = field(default_factory=dict)
+
+    def read(self, run: Run) -> None:
+        """Read all cells of a run; ``UserError`` for a file that is broken or not ours."""
+        for cell in run.cell_ids():
+            status = run.status(cell)
+            if status is not None:
+                self._cell(run, cell, status)
+
+    def _cell(self, run: Run, cell: str, status: CellStatus) -> None:
+        key = status.cell
+        place = (self._entry(status), key.task, key.language, key.seed)
+        measured = run.measured(cell) if status.state == "ok" else None
+        if measured is None:
+            self.reasons[place] = f"{status.state}: {status.reason or 'generated, not yet scored'}"
+            return
+        if place not in self.cells:  # the one whose values are kept
+            self.cells[place] = (run, cell)
+            self.work[place] = self._work(status)
+        self._places.append(place)
+        self._heads.append((len(measured["scores"]), measured["protocol"], measured["generations_sha256"]))
+        self._columns.add(measured)
+
+    def _entry(self, status: CellStatus) -> str:
+        entry = entry_of(status.cell)
+        body = entry.model_dump_json()
+        if body not in self._ids:
+            self._ids[body] = entry_id(entry)
+        return self._ids[body]
+
+    def _work(self, status: CellStatus) -> Work:
+        fit = status.fit
+        if fit:  # one fit serves all seeds and settings
+            spent = ((name, part and (part.seconds, part.tokens)) for name, part in fit.items())
+            fit = self._fits.setdefault(tuple(spent), fit)
+        return Work(status.seconds, status.device, status.prompt_tokens, status.new_tokens, fit)
+
+    def frame(self) -> pd.DataFrame:
+        """Return all scores, see ``Cellset.scores``; of a place that several runs have each metric once."""
+        columns = self._columns
+        counts = np.array([count for count, _, _ in self._heads], dtype=np.int64)
+        frame: dict[str, Any] = {
+            "entry": _repeated([entry for entry, _, _, _ in self._places], counts),
+            "task": _repeated([task for _, task, _, _ in self._places], counts),
+            "language": _repeated([code for _, _, code, _ in self._places], counts),
+            "seed": np.repeat(np.array([seed for _, _, _, seed in self._places], dtype=np.int64), counts),
+        }
+        frame["metric"] = _named(np.array(columns.metric, dtype=np.int64), columns.metrics)
+        for name in ("value", "human"):
+            frame[name] = np.array(getattr(columns, name))
+        frame["signature"] = _named(np.array(columns.signature, dtype=np.int64), columns.signatures)
+        frame["protocol"] = _repeated([protocol for _, protocol, _ in self._heads], counts)
+        frame["trainings"] = np.array(columns.trainings, dtype=np.int64)
+        frame["size"] = np.array(columns.size)
+        frame["texts"] = _repeated([texts for _, _, texts in self._heads], counts)
+        whole = pd.DataFrame(frame)
+        twice = whole.duplicated(["entry", "task", "language", "seed", "metric"])
+        return whole[~twice].reset_index(drop=True) if twice.any() else whole
+
+    def recipes(self) -> dict[str, list[str]]:
+        """Return metric -> the signatures that it was measured by, both sorted."""
+        columns = self._columns
+        count = max(len(columns.signatures), 1)
+        pairs = np.unique(np.array(columns.metric, dtype=np.int64) * count + np.array(columns.signature))
+        metrics, signatures = list(columns.metrics), list(columns.signatures)
+        found: dict[str, list[str]] = {}
+        for metric, signature in zip(*(part.tolist() for part in np.divmod(pairs, count)), strict=True):
+            found.setdefault(metrics[int(metric)], []).append(signatures[int(signature)])
+        return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def _repeated(names: Sequence[str], counts: Ints) -> pd.Categorical:
+    """Return a column that holds each name as often as said."""
+    codes = Codes()
+    return _named(np.repeat(np.array([codes[name] for name in names], dtype=np.int64), counts), codes)
+
+
+def _named(codes: Ints, names: Iterable[str]) -> pd.Categorical:
+    """Return a column of names by their codes; sorted, so that groups come in the order of the names."""
+    listed = list(names)
+    order = sorted(range(len(listed)), key=listed.__getitem__)
+    place = np.empty(len(listed), dtype=np.int64)
+    place[order] = np.arange(len(listed))
+    return pd.Categorical.from_codes(place[codes], categories=[listed[i] for i in order])
+
+
+def codes_of(column: Any, axis: Sequence[str | int]) -> Ints:
+    """Return the place on an axis of every value of a column; -1 for those that are not on it."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        places = {name: i for i, name in enumerate(axis)}
+        known = np.array([places.get(name, -1) for name in column.cat.categories] + [-1], dtype=np.int64)
+        return np.asarray(known[column.cat.codes.to_numpy()])
+    return np.asarray(pd.Index(list(axis)).get_indexer(column), dtype=np.int64)
