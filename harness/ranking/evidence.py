@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -11,9 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import UserError
+from harness.ranking.reading import Place, codes_of
 from harness.ranking.resampling import Kept, Measure, kept_for, measure_of, resampled
 from harness.ranking.stats import Panel, draw_weights, widened
 from harness.ranking.tables import Cellset, Missing
+from harness.ranking.variance import Floats, Layer, layer
 from harness.scoring.metrics import Metric
 
 DRAWS = 1000
@@ -44,25 +46,36 @@ class Lacking:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """One metric under resampled test examples.
+
+    ``draws`` (entry, stratum, seed, draw): NaN where there is none. By stratum: ``examples``, their number,
+    and ``problems``, why they cannot be resampled.
+    """
+
+    draws: NDArray[np.float32]
+    examples: Mapping[Stratum, int]
+    problems: Mapping[Stratum, str]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """One metric of all entries: ``values`` (entry, stratum, seed), NaN where there is none.
 
-    ``draws`` (entry, stratum, seed, draw): the same under resampled test examples, of which there are
-    ``examples`` (the fewest of any stratum); None where the metric has none or they cannot be paired, for
-    the reason in ``note``. ``trainings``: the fewest classifier seeds of a value. ``mixed``: strata whose
-    values were made by more than one recipe, in words.
+    ``tested``: the same under resampled test examples; None where the metric has none. By task and language,
+    of all scores that were read: ``fewest`` classifier seeds of a value, and ``recipes``, in words where the
+    values were made by more than one.
     """
 
     metric: Metric
     entries: list[str]
     strata: list[Stratum]
     seeds: list[int]
-    values: NDArray[np.float64]
-    draws: NDArray[np.float32] | None
-    examples: int | None
-    note: str
-    trainings: int
-    mixed: list[str]
+    values: Floats
+    tested: Tested | None
+    fewest: Mapping[Stratum, int]
+    recipes: Mapping[Stratum, str]
+    _layers: dict[tuple[object, ...], Layer] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -72,17 +85,82 @@ class Evidence:
     @cached_property
     def complete(self) -> set[str]:
         """The entries that lack no value."""
-        return {name for i, name in enumerate(self.entries) if not np.isnan(self.values[i]).any()}
+        known = np.flatnonzero(~np.isnan(self.values).any(axis=(1, 2)))
+        return {self.entries[int(i)] for i in known}
 
-    def language(self, code: str) -> Evidence:
-        """Return what is known of one language."""
-        chosen = [i for i, (_, other) in enumerate(self.strata) if other == code]
+    @cached_property
+    def trainings(self) -> int:
+        """The fewest classifier seeds of a value."""
+        return min(self.fewest.values(), default=0)
+
+    @cached_property
+    def mixed(self) -> list[str]:
+        """The strata whose values were made by more than one recipe, in words."""
+        return [words for _, words in sorted(self.recipes.items())]
+
+    @cached_property
+    def note(self) -> str:
+        """Why test examples are not resampled; empty where they are, and for a metric without any."""
+        problems = self.tested.problems if self.tested else {}
+        found = [problems[stratum] for stratum in self.strata if stratum in problems]
+        return f"test examples are not resampled: {found[0]}" if found else ""
+
+    @cached_property
+    def examples(self) -> int | None:
+        """Test examples of the stratum with the fewest; None where they are not resampled."""
+        if self.tested is None or self.note:
+            return None
+        known = self.tested.examples
+        return min((known[stratum] for stratum in self.strata if stratum in known), default=None)
+
+    @property
+    def draws(self) -> NDArray[np.float32] | None:
+        """The values under resampled test examples, with a last axis of draws; None where there are none."""
+        return self.tested.draws if self.tested and self.examples else None
+
+    def only(
+        self, tasks: Collection[str] | None = None, languages: Collection[str] | None = None
+    ) -> Evidence:
+        """Return what is known of some tasks or languages or both, as if nothing else had been gathered."""
+
+        def within(place: Stratum) -> bool:
+            return (tasks is None or place[0] in tasks) and (languages is None or place[1] in languages)
+
+        chosen = [i for i, place in enumerate(self.strata) if within(place)]
+        if len(chosen) == len(self.strata):
+            return self
+        columns, tested = _places(chosen), self.tested
         return replace(
             self,
             strata=[self.strata[i] for i in chosen],
-            values=self.values[:, chosen],
-            draws=None if self.draws is None else self.draws[:, chosen],
+            values=self.values[:, columns],
+            tested=tested and replace(tested, draws=tested.draws[:, columns]),
+            fewest={place: n for place, n in self.fewest.items() if within(place)},
+            recipes={place: how for place, how in self.recipes.items() if within(place)},
         )
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The strata as statistics take them, rows in the order of ``entries``."""
+        return [self._layer(column, {}, ()) for column in range(len(self.strata))]
+
+    def layers_over(self, bases: Mapping[str, str]) -> list[Layer]:
+        """Return the strata of gains: every entry minus its base; one without a base is its own, gain 0."""
+        key = tuple(sorted(bases.items()))
+        return [self._layer(column, bases, key) for column in range(len(self.strata))]
+
+    def _layer(self, column: int, bases: Mapping[str, str], key: tuple[object, ...]) -> Layer:
+        """Return a stratum; it is kept, also for narrower evidence (``only``)."""
+        stratum = self.strata[column]
+        if (stratum, key) not in self._layers:
+            values, draws = self.values[:, column], None
+            if self.tested and stratum in self.tested.examples:
+                draws = self.tested.draws[:, column]
+            if bases:
+                rows = [self.position[bases.get(name, name)] for name in self.entries]
+                values, draws = values - values[rows], None if draws is None else draws - draws[rows]
+            self._layers[stratum, key] = layer(values, draws)
+        return self._layers[stratum, key]
 
     def panel(self, entries: Sequence[str]) -> Panel:
         """Return the numbers of some complete entries, in the order given."""
@@ -92,6 +170,13 @@ class Evidence:
         return Panel(self.values[rows], self.draws[rows], self.examples)
 
 
+def _places(chosen: Sequence[int]) -> slice | list[int]:
+    """Return places as a slice where they are evenly spaced: what it takes of an array is no copy."""
+    step = chosen[1] - chosen[0] if len(chosen) > 1 else 1
+    even = range(chosen[0], chosen[-1] + 1, step) if chosen and step > 0 else range(0)
+    return slice(even.start, even.stop, step) if list(even) == list(chosen) else list(chosen)
+
+
 class _UnpairableError(Exception):
     """Test examples cannot be resampled for this metric; the message says why."""
 
@@ -99,31 +184,24 @@ class _UnpairableError(Exception):
 def gather(cellset: Cellset, metric: Metric, tasks: Sequence[str] | None = None) -> Evidence:
     """Return all that a cellset knows of a metric in some tasks or all; entries sorted by id."""
     selection = cellset.manifest.selection
-    strata = [(task, code) for task in tasks or selection.tasks for code in selection.languages]
+    chosen = list(tasks or selection.tasks)
+    strata = [(task, code) for task in chosen for code in selection.languages]
     entries, seeds = sorted(cellset.entries), list(selection.seeds)
     lines = cellset.scores
-    lines = lines[(lines["metric"] == metric.name) & lines["entry"].isin(entries)].dropna(subset=["value"])
-    lines = lines[lines["task"].isin([task for task, _ in strata])]
-    evidence = Evidence(
+    lines = lines[lines["metric"] == metric.name].dropna(subset=["value"])
+    lines = lines[lines["task"].isin(chosen) & lines["entry"].isin(entries)]
+    values = _values(lines, entries, strata, seeds)
+    measure = measure_of(metric)
+    return Evidence(
         metric=metric,
         entries=entries,
         strata=strata,
         seeds=seeds,
-        values=_values(lines, entries, strata, seeds),
-        draws=None,
-        examples=None,
-        note="",
-        trainings=int(lines["trainings"].min()) if len(lines) else 0,
-        mixed=_mixed(lines),
+        values=values,
+        tested=_tested(cellset, metric, measure, (entries, strata, seeds), values) if measure else None,
+        fewest=_fewest(lines),
+        recipes=_recipes(lines),
     )
-    measure = measure_of(metric)
-    if measure is None or not len(lines):
-        return evidence
-    try:
-        draws, examples = _draws(cellset, evidence, measure)
-    except _UnpairableError as reason:
-        return replace(evidence, note=f"test examples are not resampled: {reason}")
-    return replace(evidence, draws=draws, examples=examples)
 
 
 def lacking(cellset: Cellset, evidence: Evidence, name: str) -> Lacking:
@@ -135,8 +213,8 @@ def lacking(cellset: Cellset, evidence: Evidence, name: str) -> Lacking:
         if (item.task, item.language) in strata and item.seed in seeds
     ]
     gone = {(item.task, item.language, item.seed) for item in missing}
-    for column, layer in np.argwhere(np.isnan(evidence.values[evidence.position[name]])):
-        (task, code), seed = evidence.strata[column], evidence.seeds[layer]
+    for column, place in np.argwhere(np.isnan(evidence.values[evidence.position[name]])):
+        (task, code), seed = evidence.strata[column], evidence.seeds[place]
         if (task, code, seed) not in gone:
             reason = _note(cellset, evidence.metric, (name, task, code, seed))
             missing.append(Missing(task, code, seed, reason))
@@ -144,7 +222,7 @@ def lacking(cellset: Cellset, evidence: Evidence, name: str) -> Lacking:
     return Lacking(expected - len(missing), expected, missing)
 
 
-def _note(cellset: Cellset, metric: Metric, place: tuple[str, str, str, int]) -> str:
+def _note(cellset: Cellset, metric: Metric, place: Place) -> str:
     """Return why a scored cell has no value."""
     run, cell = cellset.cells[place]
     scores = run.scores(cell)
@@ -153,56 +231,100 @@ def _note(cellset: Cellset, metric: Metric, place: tuple[str, str, str, int]) ->
 
 
 def _values(
-    lines: pd.DataFrame, entries: list[str], strata: list[Stratum], seeds: list[int]
-) -> NDArray[np.float64]:
-    rows, layers = {name: i for i, name in enumerate(entries)}, {seed: i for i, seed in enumerate(seeds)}
-    columns = {place: i for i, place in enumerate(strata)}
+    lines: pd.DataFrame, entries: Sequence[str], strata: Sequence[Stratum], seeds: Sequence[int]
+) -> Floats:
+    """Return the values of lines by entry, stratum and seed, NaN where there is none."""
+    tasks, codes = (list(dict.fromkeys(names)) for names in zip(*strata, strict=True))
+    places = [codes_of(lines[name], axis) for name, axis in (("task", tasks), ("language", codes))]
+    columns = np.full((len(tasks) + 1, len(codes) + 1), -1)  # what is not known comes last
+    for i, (task, code) in enumerate(strata):
+        columns[tasks.index(task), codes.index(code)] = i
+    rows, layers = codes_of(lines["entry"], entries), codes_of(lines["seed"], seeds)
+    column = columns[places[0], places[1]]
+    inside = (column >= 0) & (layers >= 0) & (rows >= 0)
     values = np.full((len(entries), len(strata), len(seeds)), np.nan)
-    for line in lines.itertuples():
-        stratum = (line.task, line.language)
-        if stratum in columns and line.seed in layers:
-            values[rows[line.entry], columns[stratum], layers[line.seed]] = line.value
+    values[rows[inside], column[inside], layers[inside]] = lines["value"].to_numpy(dtype=np.float64)[inside]
     return values
 
 
-def _mixed(lines: pd.DataFrame) -> list[str]:
+def _fewest(lines: pd.DataFrame) -> dict[Stratum, int]:
+    """Return the fewest classifier seeds of a value, by task and language."""
+    least = lines.groupby(["task", "language"], observed=True)["trainings"].min()
+    return {place: int(count) for place, count in least.items()}
+
+
+def _recipes(lines: pd.DataFrame) -> dict[Stratum, str]:
     """Return in words where values of one task and language were made by different recipes."""
-    found = []
-    for (task, code), group in lines.groupby(["task", "language"]):
-        recipes = sorted({*zip(group["signature"], group["protocol"], strict=True)})
-        if len(recipes) > 1:
-            names = sorted({signature for signature, _ in recipes})
-            how = " | ".join(names) if len(names) > 1 else f"{len(recipes)} versions of scoring or data"
-            found.append(f"{task}/{code}: {how}")
-    return found
+    different = lines[["task", "language", "signature", "protocol"]].drop_duplicates()
+    recipes: dict[Stratum, list[str]] = {}
+    for task, code, signature in zip(
+        *(different[name] for name in ("task", "language", "signature")), strict=True
+    ):
+        recipes.setdefault((task, code), []).append(signature)
+    return {
+        (task, code): _how(f"{task}/{code}", names)
+        for (task, code), names in recipes.items()
+        if len(names) > 1
+    }
 
 
-def _draws(cellset: Cellset, evidence: Evidence, measure: Measure) -> tuple[NDArray[np.float32], int]:
-    """Return the measure under resampled test examples, and the fewest examples of a stratum.
+def _how(place: str, signatures: Sequence[str]) -> str:
+    names = sorted(set(signatures))
+    how = " | ".join(names) if len(names) > 1 else f"{len(signatures)} versions of scoring or data"
+    return f"{place}: {how}"
 
-    Strata whose test examples are translations of one another share their draws. Raises ``_UnpairableError``.
+
+def _tested(
+    cellset: Cellset,
+    metric: Metric,
+    measure: Measure,
+    axes: tuple[Sequence[str], Sequence[Stratum], Sequence[int]],
+    values: Floats,
+) -> Tested:
+    """Return the measure under resampled test examples.
+
+    Strata whose test examples are translations of one another share their draws.
     """
-    shape = (*evidence.values.shape, DRAWS)
-    draws, fewest = np.full(shape, np.nan, dtype=np.float32), []
-    for column, (task, code) in enumerate(evidence.strata):
-        places = np.argwhere(~np.isnan(evidence.values[:, column]))
-        cells = [
-            _kept(cellset, evidence.metric, (evidence.entries[row], task, code, evidence.seeds[layer]))
-            for row, layer in places
-        ]
-        if not cells:
+    entries, strata, seeds = axes
+    draws: NDArray[np.float32] | None = None
+    examples: dict[Stratum, int] = {}
+    problems: dict[Stratum, str] = {}
+    for column, (task, code) in enumerate(strata):
+        rows, layers = np.nonzero(~np.isnan(values[:, column]))
+        if not len(rows):
             continue
-        if not all(cell.same_test(cells[0]) for cell in cells):
-            raise _UnpairableError(f"entries were tested on different examples in {task}/{code}")
-        n = len(cells[0].gold)
-        found = resampled(measure, cells, _weights(cells[0].examples, n))
-        rows, layers = places.T
-        if np.abs(found[:, 0] - evidence.values[rows, column, layers]).max() > _CLOSE:
-            raise _UnpairableError(f"kept predictions do not give the stored score in {task}/{code}")
-        labels = len(cells[0].labels) if measure == "macro_f1" else 1
-        draws[rows, column, layers] = widened(found[:, 1:], n, labels)
-        fewest.append(n)
-    return draws, min(fewest)
+        cells = zip(rows.tolist(), layers.tolist(), strict=True)
+        places = [(entries[i], task, code, seeds[g]) for i, g in cells]
+        try:
+            found, n = _drawn(cellset, metric, measure, places, values[rows, column, layers])
+        except _UnpairableError as reason:
+            problems[task, code] = str(reason)
+            continue
+        if draws is None:
+            draws = np.full((*values.shape, DRAWS), np.nan, dtype=np.float32)
+        draws[rows, column, layers] = found
+        examples[task, code] = n
+    if draws is None:
+        draws = np.empty((*values.shape, 0), dtype=np.float32)
+    return Tested(draws, examples, problems)
+
+
+def _drawn(
+    cellset: Cellset, metric: Metric, measure: Measure, places: Sequence[Place], values: Floats
+) -> tuple[NDArray[np.float32], int]:
+    """Return the draws of the cells of a stratum, which have these values, and the number of test examples.
+
+    Raises ``_UnpairableError``.
+    """
+    cells = [_kept(cellset, metric, place) for place in places]
+    _, task, code, _ = places[0]
+    if not all(cell.same_test(cells[0]) for cell in cells):
+        raise _UnpairableError(f"entries were tested on different examples in {task}/{code}")
+    n = len(cells[0].gold)
+    found = resampled(measure, cells, _weights(cells[0].examples, n))
+    if np.abs(found[:, 0] - values).max() > _CLOSE:
+        raise _UnpairableError(f"kept predictions do not give the stored score in {task}/{code}")
+    return widened(found[:, 1:], n, len(cells[0].labels) if measure == "macro_f1" else 1), n
 
 
 @lru_cache(maxsize=24)  # about the strata of a suite: the next metric and task draw the same
@@ -211,7 +333,7 @@ def _weights(examples: str, n: int) -> NDArray[np.float32]:
     return np.concatenate([np.ones((1, n), dtype=np.float32), draw_weights(examples, n, DRAWS)])
 
 
-def _kept(cellset: Cellset, metric: Metric, place: tuple[str, str, str, int]) -> Kept:
+def _kept(cellset: Cellset, metric: Metric, place: Place) -> Kept:
     run, cell = cellset.cells[place]
     try:
         found = kept_for(metric, run.predictions(cell))

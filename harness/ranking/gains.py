@@ -10,8 +10,9 @@ import numpy as np
 from harness.ranking import ranks
 from harness.ranking.evidence import Evidence
 from harness.ranking.multiplicity import benjamini_hochberg
-from harness.ranking.stats import Estimate, Panel, estimate
+from harness.ranking.stats import Estimate, estimates, minus
 from harness.ranking.tables import Cellset, EntryRow
+from harness.ranking.variance import Floats, Sums, moments
 from harness.scoring.metrics import Metric
 
 FEW_SHOT = "few-shot"
@@ -50,38 +51,54 @@ def peer(cellset: Cellset, row: EntryRow, method: str) -> str | None:
 
     Rows without a model take that of the only model. None for the row itself, and where none or several fit.
     """
-    found = [
-        other.id
-        for other in cellset.entries.values()
-        if other.entry.method.name == method
-        and (row.entry.model is None or other.entry.model == row.entry.model)
-    ]
+    return _peer([other for other in cellset.entries.values() if other.entry.method.name == method], row)
+
+
+def _peer(named: Sequence[EntryRow], row: EntryRow) -> str | None:
+    model = row.entry.model
+    found = [other.id for other in named if model is None or other.entry.model == model]
     return found[0] if len(found) == 1 and found[0] != row.id else None
 
 
 def peers(cellset: Cellset, method: str) -> dict[str, str]:
     """Return entry -> its peer (see ``peer``), for those that have one."""
-    found = {row.id: peer(cellset, row, method) for row in cellset.entries.values()}
+    named = [row for row in cellset.entries.values() if row.entry.method.name == method]
+    found = {row.id: _peer(named, row) for row in cellset.entries.values()}
     return {name: other for name, other in found.items() if other is not None}
 
 
-def combined(evidence: Evidence, weights: Mapping[str, float]) -> Estimate | None:
-    """Return the weighted sum of entries; None where one of them lacks a value."""
-    if not evidence.complete.issuperset(weights):
-        return None
-    return estimate(evidence.panel(list(weights)), dict(enumerate(weights.values())))
+def levels(evidence: Evidence) -> dict[str, Estimate]:
+    """Return the mean of every complete entry."""
+    rows = np.arange(len(evidence.entries))
+    found = moments(evidence.layers, evidence.examples, Sums([(rows, np.ones(len(rows)))]))
+    known = zip(evidence.entries, estimates(found), strict=True)
+    return {name: estimate for name, estimate in known if name in evidence.complete}
 
 
-def gain(evidence: Evidence, name: str, other: str | None) -> Estimate | None:
-    """Return entry minus other, None where there is no other or either lacks a value."""
-    return None if other is None else combined(evidence, {name: 1.0, other: -1.0})
+def gains(
+    evidence: Evidence, bases: Mapping[str, str], strata: Sequence[int] | None = None
+) -> dict[str, Estimate]:
+    """Return entry -> gain over its base, where both lack nothing in the strata (by place; None for all)."""
+    chosen = list(range(len(evidence.strata)) if strata is None else strata)
+    names = [name for name in evidence.entries if name in bases]
+    if not names:
+        return {}
+    rows, others = (
+        np.array([evidence.position[name] for name in side], dtype=np.int64)
+        for side in (names, [bases[name] for name in names])
+    )
+    lacks = np.asarray(np.isnan(evidence.values[:, chosen]).any(axis=(1, 2)))
+    layers = [evidence.layers[i] for i in chosen]
+    found = estimates(moments(layers, evidence.examples, minus(rows, others)))
+    missing = (lacks[rows] | lacks[others]).tolist()
+    return {name: gain for name, gain, lacking in zip(names, found, missing, strict=True) if not lacking}
 
 
-def gains_panel(evidence: Evidence, names: Sequence[str], bases: Mapping[str, str]) -> Panel:
-    """Return the gains of entries as a panel of their own; a row without a base is its own: gain 0."""
-    own, base = evidence.panel(names), evidence.panel([bases.get(name, name) for name in names])
-    draws = None if own.draws is None or base.draws is None else own.draws - base.draws
-    return Panel(own.values - base.values, draws, own.examples)
+def mean_gains(evidence: Evidence, names: Sequence[str], bases: Mapping[str, str]) -> Floats:
+    """Return the mean gains of entries over their bases by stratum and seed: (entries, strata, seeds)."""
+    rows = [evidence.position[name] for name in names]
+    others = [evidence.position[bases.get(name, name)] for name in names]
+    return evidence.values[rows] - evidence.values[others]
 
 
 def grid(
@@ -93,12 +110,10 @@ def grid(
     """
     cells: dict[tuple[str, str], Estimate] = {}
     for code in dict.fromkeys(code for _, code in evidence.strata):
-        part = evidence.language(code)
-        for name in evidence.entries:
-            found = gain(part, name, bases.get(name))
-            if found is not None:
-                cells[name, code] = found
-    tested = [place for place in cells if place[0] in set(family) and cells[place].p is not None]
+        strata = [i for i, (_, other) in enumerate(evidence.strata) if other == code]
+        cells |= {(name, code): found for name, found in gains(evidence, bases, strata).items()}
+    members = set(family)
+    tested = [place for place in cells if place[0] in members and cells[place].p is not None]
     adjusted = benjamini_hochberg(np.array([cells[place].p for place in tested], dtype=np.float64))
     p = {place: float(value) for place, value in zip(tested, adjusted, strict=True)}
     table: dict[str, dict[str, LanguageGain]] = {name: {} for name in evidence.entries}
@@ -118,7 +133,7 @@ def correlation(
     chosen = [name for name in names if name in bases and {name, bases[name]} <= whole]
     if not chosen:
         return None
-    x, y = (gains_panel(side, chosen, bases).values.mean(axis=(1, 2)) for side in (diversity, downstream))
+    x, y = (mean_gains(side, chosen, bases).mean(axis=(1, 2)) for side in (diversity, downstream))
     sign = -1.0 if diversity.metric.direction == "down" else 1.0
     found = ranks.rank_correlation(sign * x, y)
     return None if found is None else Correlation(diversity.metric, found)

@@ -9,32 +9,14 @@ import numpy as np
 
 from harness.ranking import ranks
 from harness.ranking.evidence import Evidence, gather, lacking
-from harness.ranking.flags import Flag, flags
-from harness.ranking.gains import (
-    FEW_SHOT,
-    LEVEL,
-    Correlation,
-    LanguageGain,
-    combined,
-    correlation,
-    gain,
-    gains_panel,
-    grid,
-    peers,
-)
-from harness.ranking.multiplicity import holm_pairs
-from harness.ranking.stats import Estimate, Panel, differences, gap_closed
+from harness.ranking.flags import Flag
+from harness.ranking.gains import Correlation, LanguageGain, correlation, gains, grid, levels, mean_gains
+from harness.ranking.rules import Rules, ranked
+from harness.ranking.stats import Estimate, gaps_closed
 from harness.ranking.tables import BASELINE, Cellset, EntryRow
 from harness.scoring.metrics import Metric
 
-SEEDS = 3
-"""Generation seeds that a ranking needs."""
-
-TRAININGS = 5
-"""Classifier seeds that a ranking needs where training hangs on a seed."""
-
 CEILING = "human"
-_SEEDED = "hf:"  # how classifiers are named whose training hangs on a seed
 
 
 @dataclass(frozen=True)
@@ -102,15 +84,21 @@ class Standings:
         ]
 
 
-def standings(cellset: Cellset, metric: Metric, tasks: Sequence[str] | None = None) -> Standings:
+def standings(
+    cellset: Cellset,
+    metric: Metric,
+    tasks: Sequence[str] | None = None,
+    evidence: Evidence | None = None,
+) -> Standings:
     """Return all entries of a cellset by a metric, over all tasks or some.
 
     Tiers are given where there are at least ``SEEDS`` generation seeds and, for a classifier whose training
     hangs on a seed, ``TRAININGS`` of those. References, flagged and incomplete entries get none.
+    ``evidence``: what ``gather`` found of the metric, in these tasks or more; else it is gathered.
     """
     chosen = list(tasks or cellset.manifest.selection.tasks)
-    evidence = gather(cellset, metric, chosen)
-    ranking = _Ranking(cellset, evidence)
+    known = gather(cellset, metric, chosen) if evidence is None else evidence.only(tasks=chosen)
+    ranking = _Ranking(cellset, known)
     rows = ranking.rows()
     return Standings(
         metric=metric,
@@ -118,8 +106,8 @@ def standings(cellset: Cellset, metric: Metric, tasks: Sequence[str] | None = No
         languages=list(cellset.manifest.selection.languages),
         rows=sorted(rows, key=ranking.order),
         reason=ranking.reason,
-        relative=ranking.relative,
-        notes=[evidence.note] if evidence.note else [],
+        relative=ranking.rules.relative,
+        notes=[known.note] if known.note else [],
         correlations=ranking.correlations(),
     )
 
@@ -130,45 +118,14 @@ class _Ranking:
     def __init__(self, cellset: Cellset, evidence: Evidence) -> None:
         self.cellset = cellset
         self.evidence = evidence
-        self.zero_shot = peers(cellset, BASELINE)
-        self.few_shot = peers(cellset, FEW_SHOT)
-        self.flags = flags(cellset)
-        models = [row.entry.model for row in cellset.entries.values() if row.entry.model]
-        self.relative = len({model.model_dump_json() for model in models}) > 1
-        self.field = [name for name in evidence.entries if not self.excluded(name)]
-        self.reason = self.rule()
-
-    def rule(self) -> str:
-        """Return why nothing here can be ranked; empty where something can."""
-        evidence = self.evidence
-        seeds, trainings = len(evidence.seeds), evidence.trainings
-        provider = evidence.metric.name.partition("/")[2]
-        if evidence.metric.direction == "none":
-            return f"{evidence.metric.title} has no better and no worse"
-        if evidence.mixed:
-            more = f" (and {len(evidence.mixed) - 1} more)" if len(evidence.mixed) > 1 else ""
-            return f"scored in different ways, {evidence.mixed[0]}{more}; score the runs again"
-        if seeds < SEEDS:
-            return f"{_count(seeds, 'generation seed')}, {SEEDS} are needed"
-        if provider.startswith(_SEEDED) and trainings < TRAININGS:
-            return f"{_count(trainings, 'classifier seed')}, {TRAININGS} are needed"
-        return "" if self.field else "no entry is complete and without flags"
-
-    def excluded(self, name: str) -> str:
-        """Return why an entry stands outside of the ranking; empty where it takes part."""
-        row = self.cellset.entries[name]
-        if row.entry.setting == "none":
-            return "a reference"
-        if name not in self.evidence.complete:
-            values = self.evidence.values[self.evidence.position[name]]
-            return f"{int(np.isnan(values).sum())} of {values.size} values are missing"
-        if self.flags[name]:
-            return self.flags[name][0].words
-        if self.relative and row.entry.method.name != BASELINE:
-            base = self.zero_shot.get(name)
-            if base not in self.evidence.complete:
-                return "its model has no complete zero-shot row"
-        return ""
+        self.rules = Rules.of(cellset)
+        self.field = self.rules.field(evidence)
+        self.reason = self.rules.reason(evidence, self.field)
+        self.zero_shot = self.rules.zero_shot
+        self.means = levels(evidence)
+        self.over_zero_shot = gains(evidence, self.zero_shot)
+        self.over_few_shot = gains(evidence, self.rules.few_shot)
+        self.gaps = self.gaps_closed()
 
     def rows(self) -> list[Standing]:
         """Return the standings of all entries, in no order."""
@@ -185,21 +142,20 @@ class _Ranking:
         mean_rank: float | None = None,
     ) -> Standing:
         """Return one entry's numbers."""
-        evidence = self.evidence
-        lacks = lacking(self.cellset, evidence, name)
+        lacks = lacking(self.cellset, self.evidence, name)
         return Standing(
             row=self.cellset.entries[name],
             present=lacks.n,
             expected=lacks.expected,
             lacking=lacks.reasons,
-            flags=self.flags[name],
-            mean=combined(evidence, {name: 1.0}),
-            over_zero_shot=gain(evidence, name, self.zero_shot.get(name)),
-            over_few_shot=gain(evidence, name, self.few_shot.get(name)),
-            gap_closed=self.gap_closed(name),
+            flags=self.rules.flags[name],
+            mean=self.means.get(name),
+            over_zero_shot=self.over_zero_shot.get(name),
+            over_few_shot=self.over_few_shot.get(name),
+            gap_closed=self.gaps.get(name),
             win_share=self.win_share(name),
             languages=languages,
-            reason="" if tier else (self.excluded(name) or self.reason),
+            reason="" if tier else (self.rules.excluded(self.evidence, name) or self.reason),
             tier=tier,
             borda=borda,
             mean_rank=mean_rank,
@@ -207,29 +163,30 @@ class _Ranking:
 
     def places(self) -> dict[str, tuple[int, float, float]]:
         """Return tier, Borda count and mean rank of the entries that take part."""
-        panel, better = self.panel(), self.evidence.metric.direction
-        p = holm_pairs(differences(panel).p)
-        by_case = panel.values.mean(axis=2)
-        found = (
-            ranks.tiers(panel.values.mean(axis=(1, 2)), p, LEVEL, better),
+        evidence, better = self.evidence, self.evidence.metric.direction
+        rows = np.array([evidence.position[name] for name in self.field], dtype=np.int64)
+        found = ranked(self.rules.layers(evidence), evidence.examples, rows, better)
+        by_case = found.values.mean(axis=2)
+        numbers = (
+            found.tiers,
             ranks.borda(by_case, better).tolist(),
             ranks.mean_rank(by_case, better).tolist(),
         )
-        return dict(zip(self.field, zip(*found, strict=True), strict=True))
+        return dict(zip(self.field, zip(*numbers, strict=True), strict=True))
 
-    def panel(self) -> Panel:
-        """Return the numbers that entries are ranked by: their own, or gains where models differ."""
-        if not self.relative:
-            return self.evidence.panel(self.field)
-        return gains_panel(self.evidence, self.field, self.zero_shot)
-
-    def gap_closed(self, name: str) -> Estimate | None:
-        """Return how far an entry comes from its zero-shot to human text, in percent."""
-        three = [name, self.zero_shot.get(name, ""), self.only(CEILING)]
-        names = [entry for entry in three if entry in self.evidence.complete]
-        if len(set(names)) < 3:
-            return None
-        return gap_closed(self.evidence.panel(names), 0, 1, 2, self.evidence.metric.direction)
+    def gaps_closed(self) -> dict[str, Estimate | None]:
+        """Return how far entries come from their zero-shot to human text, in percent, where that is known."""
+        evidence, ceiling = self.evidence, self.only(CEILING)
+        found = [
+            (name, self.zero_shot[name], ceiling)
+            for name in evidence.entries
+            if name in self.zero_shot and evidence.complete.issuperset({name, self.zero_shot[name], ceiling})
+        ]
+        three = [place for place in found if len(set(place)) == 3]
+        places = [(evidence.position[a], evidence.position[b], evidence.position[c]) for a, b, c in three]
+        better = evidence.metric.direction
+        closed = gaps_closed(evidence.layers, evidence.examples, places, better)
+        return dict(zip([name for name, _, _ in three], closed, strict=True))
 
     def only(self, method: str) -> str:
         """Return the only reference of a name; empty where none or several are there."""
@@ -242,7 +199,7 @@ class _Ranking:
         base, better = self.zero_shot.get(name, name), self.evidence.metric.direction
         if base == name or better == "none" or not self.evidence.complete.issuperset({name, base}):
             return None
-        cases = gains_panel(self.evidence, [name], self.zero_shot).values[0].mean(axis=1)
+        cases = mean_gains(self.evidence, [name], self.zero_shot)[0].mean(axis=1)
         return ranks.win_share(cases, better)
 
     def correlations(self) -> list[Correlation]:
@@ -260,16 +217,12 @@ class _Ranking:
         """Return the key that sorts rows: by what is ranked, the best first, the incomplete last."""
         sign = 1.0 if self.evidence.metric.direction == "down" else -1.0
         mean = standing.mean.mean if standing.mean else None
-        ranked = self.ranked_by(standing) if self.relative else mean
-        value = next((known for known in (ranked, mean) if known is not None), 0.0)
-        return (ranked is None, mean is None, sign * value, standing.row.name, standing.row.id)
+        value = self.ranked_by(standing) if self.rules.relative else mean
+        shown = next((known for known in (value, mean) if known is not None), 0.0)
+        return (value is None, mean is None, sign * shown, standing.row.name, standing.row.id)
 
     def ranked_by(self, standing: Standing) -> float | None:
         """Return the gain of a row where models differ: 0 for a baseline."""
         if standing.over_zero_shot:
             return standing.over_zero_shot.mean
         return 0.0 if standing.mean and standing.row.entry.method.name == BASELINE else None
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.variance import ALPHA, Family, Floats, Moments, Pairs, Sums, layer, moments
+from harness.ranking.variance import ALPHA, Family, Floats, Ints, Layer, Moments, Pairs, Sums, layer, moments
 from harness.records import Direction
 from harness.scoring.subsampling import generator
 
@@ -49,13 +50,18 @@ class Panel:
         if self.examples is None or self.examples < 2:
             raise ValueError(f"draws need two test examples or more, not {self.examples}")
 
-    def moments(self, family: Family) -> Moments:
-        """Return the moments of contrasts."""
-        layers = [
-            layer(self.values[:, s], None if self.draws is None else self.draws[:, s], family)
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The strata."""
+        draws = self.draws
+        return [
+            layer(self.values[:, s], None if draws is None else draws[:, s])
             for s in range(self.values.shape[1])
         ]
-        return moments(layers, self.values.shape[2], self.examples, family)
+
+    def moments(self, family: Family) -> Moments:
+        """Return the moments of contrasts."""
+        return moments(self.layers, self.examples, family)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def differences(panel: Panel) -> Differences:
     A pair's numbers hang on its two entries alone, bit for bit: not on their order nor on the field.
     """
     count, strata, seeds = panel.values.shape
-    found = panel.moments(Pairs(count))
+    found = panel.moments(Pairs(np.arange(count)))
     nothing, freedom = (0.0, strata * seeds - 1.0) if seeds > 1 else (np.nan, np.nan)
     return Differences(
         mean=squared(found.mean, count, 0.0, sign=-1.0),
@@ -148,11 +154,14 @@ def gap_closed(
     panel: Panel, entry: int, baseline: int, ceiling: int, better: Direction = "up"
 ) -> Estimate | None:
     """Return by how many percent an entry closes the gap from baseline to ceiling; see ``gaps_closed``."""
-    return gaps_closed(panel, [(entry, baseline, ceiling)], better)[0]
+    return gaps_closed(panel.layers, panel.examples, [(entry, baseline, ceiling)], better)[0]
 
 
 def gaps_closed(
-    panel: Panel, places: Sequence[tuple[int, int, int]], better: Direction = "up"
+    layers: Sequence[Layer],
+    examples: int | None,
+    places: Sequence[tuple[int, int, int]],
+    better: Direction = "up",
 ) -> list[Estimate | None]:
     """Return by how many percent entries close the gaps from baselines to ceilings; ``places``: these three.
 
@@ -162,16 +171,15 @@ def gaps_closed(
     """
     if not places:
         return []
-    entry, baseline, ceiling = np.array(places).T
+    entry, baseline, ceiling = np.array(places, dtype=np.int64).T
     gap, gain, rest = (
-        panel.moments(_minus(first, second))
+        moments(layers, examples, minus(first, second))
         for first, second in ((ceiling, baseline), (entry, baseline), (entry, ceiling))
     )
     clear = np.isfinite(gap.se) & ((-gap.mean if better == "down" else gap.mean) > gap.half())
     ratio = gain.mean / np.where(clear, gap.mean, 1.0)
-    at_ratio = panel.moments(
-        Sums([(entry, np.ones(len(entry))), (baseline, ratio - 1.0), (ceiling, -ratio)]),
-    )
+    terms = [(entry, np.ones(len(entry))), (baseline, ratio - 1.0), (ceiling, -ratio)]
+    at_ratio = moments(layers, examples, Sums(terms))
     covariance = (gain.se**2 + gap.se**2 - rest.se**2) / 2
     numbers = [gain.mean, gain.se, gap.mean, gap.se, covariance]
     numbers += [ratio, at_ratio.se, at_ratio.df, at_ratio.quantile(1 - ALPHA / 2)]
@@ -179,7 +187,8 @@ def gaps_closed(
     return [_fieller(*line) if known else None for known, *line in lines]
 
 
-def _minus(first: NDArray[np.int64], second: NDArray[np.int64]) -> Sums:
+def minus(first: Ints, second: Ints) -> Sums:
+    """Return differences of entries as a family."""
     return Sums([(first, np.ones(len(first))), (second, -np.ones(len(second)))])
 
 

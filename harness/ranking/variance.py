@@ -19,12 +19,14 @@ import functools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 ALPHA = 0.05
 """Level of every test; intervals hold 1 - ALPHA."""
@@ -42,58 +44,62 @@ class Family(Protocol):
     """Contrasts of entries: arrays of one axis."""
 
     def linear(self, values: Floats) -> Floats:
-        """Return the contrasts of values (entries, ...)."""
+        """Return the contrasts of values (entries)."""
         ...
 
     def size(self, values: Floats) -> Floats:
-        """Return the contrasts of values (entries) with all terms positive."""
+        """Return the contrasts of absolute values (entries) with all terms positive."""
         ...
 
-    def squares(self, rows: Floats) -> Floats:
-        """Return the sums of squares of the contrasts of rows (entries, n) of whole numbers."""
+    def squares(self, products: Floats) -> Floats:
+        """Return the sums of squares of the contrasts of rows, from the rows' products (entries, entries)."""
         ...
 
 
 class Pairs:
-    """Every entry minus every later one, in the order of ``numpy.triu_indices(count, 1)``."""
+    """Each of some entries (``rows``) minus each later one, in the order of ``numpy.triu_indices``."""
 
-    def __init__(self, count: int) -> None:
-        self.rows, self.columns = np.triu_indices(count, 1)
+    def __init__(self, rows: Ints) -> None:
+        first, second = np.triu_indices(len(rows), 1)
+        self._first, self._second = rows[first], rows[second]
 
     def linear(self, values: Floats) -> Floats:
         """Return all differences."""
-        return values[self.rows] - values[self.columns]
+        return values[self._first] - values[self._second]
 
     def size(self, values: Floats) -> Floats:
-        """Return all sums of absolute values."""
-        return np.abs(values)[self.rows] + np.abs(values)[self.columns]
+        """Return all sums."""
+        return values[self._first] + values[self._second]
 
-    def squares(self, rows: Floats) -> Floats:
+    def squares(self, products: Floats) -> Floats:
         """Return all squared distances."""
-        products = rows @ rows.T
         own = np.diag(products)
-        distances: Floats = own[self.rows] + own[self.columns] - 2 * products[self.rows, self.columns]
-        return distances
+        found: Floats = own[self._first] + own[self._second] - 2 * products[self._first, self._second]
+        return found
 
 
 class Sums:
     """Weighted sums of entries, of as many terms each: ``terms`` are (entries, weights), of one axis."""
 
-    def __init__(self, terms: Sequence[tuple[NDArray[np.int64], Floats]]) -> None:
+    def __init__(self, terms: Sequence[tuple[Ints, Floats]]) -> None:
         self._terms = terms
 
     def linear(self, values: Floats) -> Floats:
         """Return the weighted sums."""
-        axes = (1,) * (values.ndim - 1)
-        return added(weights.reshape(-1, *axes) * values[entries] for entries, weights in self._terms)
+        return added(weights * values[entries] for entries, weights in self._terms)
 
     def size(self, values: Floats) -> Floats:
-        """Return the weighted sums of absolute values."""
-        return added(np.abs(weights) * np.abs(values[entries]) for entries, weights in self._terms)
+        """Return the sums with absolute weights."""
+        return added(np.abs(weights) * values[entries] for entries, weights in self._terms)
 
-    def squares(self, rows: Floats) -> Floats:
-        """Return the sums of squares of the weighted sums."""
-        return np.asarray(np.square(self.linear(rows)).sum(axis=-1))
+    def squares(self, products: Floats) -> Floats:
+        """Return the sums of squares of the weighted sums, never below 0."""
+        own = added(np.square(weights) * products[entries, entries] for entries, weights in self._terms)
+        mixed = [
+            2 * (weights * others) * products[entries, partners]
+            for (entries, weights), (partners, others) in combinations(self._terms, 2)
+        ]
+        return np.maximum(added([own, *mixed]), 0.0)
 
 
 @dataclass(frozen=True)
@@ -238,55 +244,59 @@ def _tail(df: Floats | float, t: Floats) -> tuple[Floats, Floats, Floats]:
 
 @dataclass(frozen=True)
 class Layer:
-    """What one stratum has to do with the moments of contrasts, over its seeds.
+    """One stratum: ``values`` (entries, seeds), and of their draws what variances are made of.
 
-    ``total``: sum; ``squares``: sum of squared deviations from the mean; ``size``: the largest number that
-    was added up. ``drawn`` (entries, resamples): sum of the draws of entries; ``both``: sum of squares of
-    contrasts of draws around their mean over seeds; both None without draws.
+    ``drawn`` (entries, resamples): the sum over seeds. ``products`` (entries, entries): of the deviations
+    from the mean over seeds, in steps of the grid. Both None without draws, or with one seed. Where an entry
+    lacks something its own numbers are NaN, and no others.
     """
 
-    total: Floats
-    squares: Floats
-    size: Floats
+    values: Floats
     drawn: Floats | None
-    both: Floats | None
+    products: Floats | None
 
 
-def layer(values: Floats, draws: NDArray[np.float32] | None, family: Family) -> Layer:
-    """Return what a stratum has to do with contrasts: values (entries, seeds), draws (..., resamples)."""
+def layer(values: Floats, draws: NDArray[np.float32] | None) -> Layer:
+    """Return a stratum, from values (entries, seeds) and draws (entries, seeds, resamples)."""
     seeds = values.shape[1]
-    cells = [family.linear(values[:, g]) for g in range(seeds)]
-    total = added(cells)
-    squares = added(np.square(cell - total / seeds) for cell in cells)
-    size = functools.reduce(np.maximum, (family.size(values[:, g]) for g in range(seeds)))
     if draws is None or seeds == 1:
-        return Layer(total, squares, size, None, None)
+        return Layer(values, None, None)
     steps = draws.astype(np.float64)
     drawn = added(steps[:, g] for g in range(seeds))
-    rest = _whole(steps - (drawn / seeds)[:, None])
-    return Layer(total, squares, size, drawn, family.squares(rest.reshape(len(rest), -1)))
+    steps -= (drawn / seeds)[:, None]
+    rest = _whole(steps).reshape(len(steps), -1)
+    return Layer(values, drawn, rest @ rest.T)
 
 
-def moments(layers: Sequence[Layer], seeds: int, examples: int | None, family: Family) -> Moments:
+def means(layers: Sequence[Layer], family: Family) -> Floats:
+    """Return the means of contrasts over strata and seeds; what is the rounding of a zero is one."""
+    return _mean_and_rounding(layers, family)[0]
+
+
+def moments(layers: Sequence[Layer], examples: int | None, family: Family) -> Moments:
     """Return the moments of contrasts over strata; ``examples``: of the stratum with the fewest.
 
     A contrast's numbers hang on its entries alone, bit for bit: everything is added up in the order of strata
     and seeds, element by element, or is a whole number.
     """
-    strata = len(layers)
-    rounding = _ROUNDING * functools.reduce(np.maximum, (each.size for each in layers))
-    mean = added(each.total / seeds for each in layers) / strata
-    mean = np.where(np.abs(mean) <= rounding, 0.0, mean)
-    if seeds == 1:
+    shape = (len(layers), layers[0].values.shape[1])
+    mean, rounding = _mean_and_rounding(layers, family)
+    if shape[1] == 1:
         unknown = np.full_like(mean, np.nan)
-        return Moments((strata, seeds), mean, unknown, unknown, unknown, np.nan)
-    variance, df = _seed_variance([each.squares for each in layers], seeds, rounding)
-    drawn = [each.drawn for each in layers if each.drawn is not None]
-    both = [each.both for each in layers if each.both is not None]
-    if examples is None or not drawn:
-        return Moments((strata, seeds), mean, variance, df, np.zeros_like(mean), 1.0)
-    tests = _example_variance(drawn, both, seeds, family)
-    return Moments((strata, seeds), mean, variance, df, tests, examples - 1.0)
+        return Moments(shape, mean, unknown, unknown, unknown, np.nan)
+    variance, df = _seed_variance(layers, family, rounding)
+    if examples is None:
+        return Moments(shape, mean, variance, df, np.zeros_like(mean), 1.0)
+    return Moments(shape, mean, variance, df, _example_variance(layers, family), examples - 1.0)
+
+
+def _mean_and_rounding(layers: Sequence[Layer], family: Family) -> tuple[Floats, Floats]:
+    columns = [[each.values[:, g] for g in range(each.values.shape[1])] for each in layers]
+    sizes = (family.size(np.abs(column)) for stratum in columns for column in stratum)
+    rounding = _ROUNDING * functools.reduce(np.maximum, sizes)
+    totals = (added(family.linear(column) for column in stratum) / len(stratum) for stratum in columns)
+    mean = added(totals) / len(layers)
+    return np.where(np.abs(mean) <= rounding, 0.0, mean), rounding
 
 
 def added(items: Iterable[Floats]) -> Floats:
@@ -295,23 +305,30 @@ def added(items: Iterable[Floats]) -> Floats:
     return total
 
 
-def _seed_variance(squares: Sequence[Floats], seeds: int, rounding: Floats) -> tuple[Floats, Floats]:
-    """Return the variance that seeds give contrasts, and its degrees of freedom, from squares per stratum."""
-    strata = len(squares)
-    parts = [each / ((seeds - 1) * seeds * strata**2) for each in squares]
-    parts = [np.where(np.sqrt(part) <= rounding, 0.0, part) for part in parts]
+def _seed_variance(layers: Sequence[Layer], family: Family, rounding: Floats) -> tuple[Floats, Floats]:
+    """Return the variance that seeds give contrasts, and its degrees of freedom."""
+    strata, seeds = len(layers), layers[0].values.shape[1]
+    parts = []
+    for each in layers:
+        cells = [family.linear(each.values[:, g]) for g in range(seeds)]
+        mean = added(cells) / seeds
+        part = added(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds * strata**2)
+        parts.append(np.where(np.sqrt(part) <= rounding, 0.0, part))
     variance, fourth = added(parts), added(np.square(part) for part in parts) / (seeds - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
     return variance, df
 
 
-def _example_variance(drawn: Sequence[Floats], both: Sequence[Floats], seeds: int, family: Family) -> Floats:
+def _example_variance(layers: Sequence[Layer], family: Family) -> Floats:
     """Return the variance from test examples alone: the interaction with seeds is taken off, down to 0."""
-    strata, count = len(drawn), drawn[0].shape[1]
-    together = family.squares(_whole(added(drawn) / (strata * seeds)))
-    interaction = added(both) / ((seeds - 1) * seeds * strata**2)
-    return np.asarray(np.maximum(together - interaction, 0.0) / ((count - 1) * _GRID**2))
+    strata, seeds = len(layers), layers[0].values.shape[1]
+    drawn = added(each.drawn for each in layers if each.drawn is not None)
+    rows = _whole(drawn / (strata * seeds))
+    together = family.squares(rows @ rows.T)
+    both = family.squares(added(each.products for each in layers if each.products is not None))
+    both = both / ((seeds - 1) * seeds * strata**2)
+    return np.asarray(np.maximum(together - both, 0.0) / ((drawn.shape[1] - 1) * _GRID**2))
 
 
 def _whole(draws: Floats) -> Floats:

@@ -1,0 +1,107 @@
+"""Rankings of every part of a suite: all, each task, each language, each task in each language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.ranking.evidence import Evidence, gather
+from harness.ranking.rules import Rules, ranked
+from harness.ranking.stats import squared
+from harness.ranking.tables import Cellset
+from harness.ranking.variance import Floats, Pairs, Sums, means, moments
+from harness.scoring.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A part of a suite: one task or all (None), one language or all (None)."""
+
+    task: str | None
+    language: str | None
+
+
+@dataclass(frozen=True)
+class Field:
+    """What is known of one scope, as if nothing else had been run.
+
+    ``entries``: ids of those that lack nothing in it, sorted; the arrays are in their order. ``mean`` (n) is
+    in the metric's unit, as are ``difference`` (n, n), row minus column, and ``half`` (n, n), half the width
+    of its 95 % interval: NaN where there is none (one seed), 0 on the diagonal and where nothing varies.
+
+    ``tiers``: entry -> tier, by the rules of ``standings``: without references, flagged entries, and entries
+    of a model without complete zero-shot row; empty for the ``reason`` given. ``p`` (n, n): of the
+    differences that tiers are made of, by Holm over the pairs of ranked entries, 1 on their diagonal, NaN
+    outside of them. With several models these are differences of gains over the own model's zero-shot.
+    """
+
+    scope: Scope
+    entries: list[str]
+    mean: Floats
+    difference: Floats
+    half: Floats
+    p: Floats
+    tiers: dict[str, int]
+    reason: str
+
+
+def fields(cellset: Cellset, metric: Metric, evidence: Evidence | None = None) -> list[Field]:
+    """Return what is known of a metric: of all, of each task, each language, each task in each language.
+
+    Of a suite with one task or one language what would be the same comes once, in the wider scope.
+    ``evidence``: what ``gather`` found of the metric in all tasks; else it is gathered.
+    """
+    known = gather(cellset, metric) if evidence is None else evidence
+    rules = Rules.of(cellset)
+    return [_field(rules, _part(known, scope), scope) for scope in scopes(known)]
+
+
+def _part(evidence: Evidence, scope: Scope) -> Evidence:
+    tasks = None if scope.task is None else [scope.task]
+    return evidence.only(tasks, None if scope.language is None else [scope.language])
+
+
+def scopes(evidence: Evidence) -> list[Scope]:
+    """Return the scopes of evidence, the widest first; none twice under another name."""
+    tasks, languages = (list(dict.fromkeys(axis)) for axis in zip(*evidence.strata, strict=True))
+    some_tasks = tasks if len(tasks) > 1 else []
+    some_languages = languages if len(languages) > 1 else []
+    return [
+        Scope(None, None),
+        *(Scope(task, None) for task in some_tasks),
+        *(Scope(None, code) for code in some_languages),
+        *(Scope(task, code) for task in some_tasks for code in some_languages),
+    ]
+
+
+def _field(rules: Rules, evidence: Evidence, scope: Scope) -> Field:
+    """Return what is known of one scope; ``evidence``: of that scope alone."""
+    names = sorted(evidence.complete)
+    rows = np.array([evidence.position[name] for name in names], dtype=np.int64)
+    found = moments(evidence.layers, evidence.examples, Pairs(rows))
+    tiers, p, reason = _ranking(rules, evidence, names)
+    return Field(
+        scope=scope,
+        entries=names,
+        mean=means(evidence.layers, Sums([(rows, np.ones(len(rows)))])),
+        difference=squared(found.mean, len(rows), 0.0, sign=-1.0),
+        half=squared(found.half(), len(rows), 0.0),
+        p=p,
+        tiers=tiers,
+        reason=reason,
+    )
+
+
+def _ranking(rules: Rules, evidence: Evidence, names: list[str]) -> tuple[dict[str, int], Floats, str]:
+    """Return the tiers of those that are ranked, p between them among ``names``, why nobody is."""
+    p = np.full((len(names), len(names)), np.nan)
+    field = rules.field(evidence)
+    reason = rules.reason(evidence, field)
+    if reason:
+        return {}, p, reason
+    rows = np.array([evidence.position[name] for name in field], dtype=np.int64)
+    found = ranked(rules.layers(evidence), evidence.examples, rows, evidence.metric.direction)
+    inside = [names.index(name) for name in field]
+    p[np.ix_(inside, inside)] = found.p
+    return dict(zip(field, found.tiers, strict=True)), p, ""
