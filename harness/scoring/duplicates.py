@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from harness.corpus import normalise
 from harness.records import Score
 from harness.scoring.metrics import NEAR_DUPLICATES
+from harness.scoring.ngrams import distinct
 
 ALIKE = 0.8
 """Jaccard index from which two texts are near-duplicates."""
@@ -62,7 +63,7 @@ def shingles(text: str) -> NDArray[np.uint64]:
     for i in range(_SHINGLE):
         grams = (grams ^ codes[i : i + len(grams)]) * _FACTOR
         grams ^= grams >> np.uint64(29)
-    return np.unique(grams)
+    return distinct(grams)
 
 
 def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
@@ -114,11 +115,14 @@ def _minhash(grams: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint32]:
 
 def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
     """Yield groups of texts, two and more, that share all values of a band."""
-    for band in range(_BANDS):
+    values = rows.tobytes()
+    size, step = _ROWS * rows.itemsize, _BANDS * _ROWS * rows.itemsize
+    for band in range(0, step, size):
         groups: dict[bytes, list[int]] = {}
-        for i, row in enumerate(rows[:, band * _ROWS : (band + 1) * _ROWS]):
-            groups.setdefault(row.tobytes(), []).append(i)
-        yield from (group for group in groups.values() if len(group) > 1)
+        for i, start in enumerate(range(band, len(values), step)):
+            groups.setdefault(values[start : start + size], []).append(i)
+        if len(groups) < len(rows):
+            yield from (group for group in groups.values() if len(group) > 1)
 
 
 def _likest(signs: NDArray[np.uint8], i: int) -> list[int]:

@@ -13,6 +13,7 @@ from harness.files import file_digest
 from harness.languages import FLORES, code_forms
 from harness.scoring.fasttext_files import fasttext_labels
 from harness.scoring.sentences import pieces
+from harness.scoring.wordgrams import WordFeatures
 
 OTHER = "other"
 """Any language that the suites do not know."""
@@ -71,9 +72,13 @@ class LanguageIdentifier:
         sizes = "+".join(f"{code}:{len(group)}" for code, group in sorted(self.texts.items()))
         return f"tfidf-char_wb-1-3+logreg-C10|benefit:{_BENEFIT:g}|train:{sizes}|version:2"
 
+    @cached_property
+    def _features(self) -> WordFeatures:
+        return WordFeatures(self.vectorizer)
+
     def identify(self, texts: Sequence[str]) -> list[str]:
         """Return the likeliest language of every text."""
-        return [str(code) for code in self.model.predict(self.vectorizer.transform(texts))]
+        return [str(code) for code in self.model.predict(self._features(texts))]
 
     def read(self, texts: Sequence[str], asked: str) -> list[tuple[str, float]]:
         """See ``Identifier.read``. Another language must be twice as likely as ``asked`` to be believed.
@@ -83,7 +88,7 @@ class LanguageIdentifier:
         """
         if not texts:
             return []
-        likely = self.model.predict_proba(self.vectorizer.transform(texts))
+        likely = self.model.predict_proba(self._features(texts))
         if asked in self.languages:
             likely[:, self.languages.index(asked)] *= _BENEFIT
         likely /= likely.sum(axis=1, keepdims=True)
