@@ -181,3 +181,59 @@ def _print(report: Report, form: str) -> None:
 
     typer.echo(render(report, form), nl=False)
     raise typer.Exit(1 if report.problems else 0)
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the folder; with code, of the method, too.")],
+    road: Annotated[
+        str, typer.Option(help="code (a method.py), steering (fitted files) or outputs (texts alone).")
+    ] = "code",
+    suite: Annotated[str, typer.Option(help="The suite that it is for.")] = "steer11",
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: submissions/NAME.")] = None,
+) -> None:
+    """Start a submission: submission.yaml with comments and, on the road of code, a method that works.
+
+    Three roads: code can be run again by anybody; steering files are data that the engine applies; outputs are
+    texts alone, for closed models. Example:
+
+        steerboard submission new my-method --road code
+    """
+    from harness.submissions.scaffold import new_submission, next_commands
+
+    folder = new_submission(name, road, suite, out)
+    typer.echo(f"wrote {folder}: fill in the lines with FILL IN, then:")
+    for line in next_commands(name, folder, road, suite):
+        typer.echo(f"  {line}")
+
+
+@app.command("list")
+def list_(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds submissions.")] = Path(
+        "submissions"
+    ),
+    output: Annotated[str, typer.Option("--format", help="table, json or md.")] = "table",
+    lock: Annotated[
+        bool, typer.Option("--lock", help="Also renew published.json, which guards what is published.")
+    ] = False,
+    withdraw: Annotated[
+        list[str] | None, typer.Option(help="With --lock: a submission that was removed on purpose.")
+    ] = None,
+) -> None:
+    """List all submissions with road, method, models, cells and badge.
+
+    Badges: claimed (as handed in), re-scored (from the texts), regenerated (the texts, too). --lock refuses
+    where a published language, task, file or score is lost or changed under the same version.
+    """
+    from harness.submissions.listing import listing
+    from harness.submissions.published import renew
+
+    if output not in {"table", "json", "md"}:
+        raise unknown("format", output, ["table", "json", "md"])
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder. Give the one that holds submissions.")
+    if lock:
+        renew(root, tuple(withdraw or ()))
+    text, fine = listing(root, output)
+    typer.echo(text, nl=False)
+    raise typer.Exit(0 if fine else 1)

@@ -94,7 +94,7 @@ def _check_card(folder: Path, card: Card, report: Report) -> None:
     own = BUILT_IN.get(card.method.name)
     if own and (card.entry_point or "").partition(":")[0] != own:
         what = f"the method's name {card.method.name!r} is that of a built-in one"
-        report.problem(CARD, what, f"Choose another name, or give entry_point: {own}")
+        report.problem(CARD, what, f"Choose another name, or take road code with entry_point {own}.")
     report.facts |= {
         "method": f"{card.method.name} {card.method.version}",
         "road": card.road,

@@ -47,8 +47,11 @@ def stated(
     same = before is not None and before.identity == identity and old["suite"] == suite
     road = wishes.road or old.get("road") or "code"
     same = same and road == old["road"]
+    if identity.name in BUILT_IN and road != "code":
+        raise UserError(f"{identity.name!r} is built in, so its road is code. Leave out --road {road}.")
     notes = manifest.method_notes.get(identity.name, "")
-    does = old["method"]["does"] if same and not _open(old["method"]["does"]) else notes
+    known = old["method"] if old and old["method"]["name"] == identity.name else {"does": "FILL"}
+    does = notes if _open(known["does"]) else known["does"]
     return {
         "schema": 1,
         "name": wishes.name or out.resolve().name,

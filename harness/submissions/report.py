@@ -141,12 +141,12 @@ def _json(report: Report) -> str:
 
 
 def _markdown(report: Report) -> str:
-    lines = [f"### Submission `{_cell(report.name)}`: {report.verdict}", ""]
+    lines = [f"### Submission {_cell(report.name)}: {report.verdict}", ""]
     lines += [f"- **{key}**: {_cell(value)}" for key, value in report.facts.items()]
     if report.findings:
         lines += ["", "| | file | what | what to do |", "|---|---|---|---|"]
         lines += [
-            f"| {f.level} | `{_cell(f.file)}` | {_cell(f.what)} | {_cell(f.todo)} |" for f in _first(report)
+            f"| {f.level} | {_cell(f.file)} | {_cell(f.what)} | {_cell(f.todo)} |" for f in _first(report)
         ]
     if report.compared:
         lines += [
@@ -165,10 +165,7 @@ def _markdown(report: Report) -> str:
 
 def _cell(text: str) -> str:
     """Return foreign words for a Markdown table: no markup, no mention, no line break."""
-    plain = " ".join(text.split())
-    for sign in "\\`|*_[]<>@#":
-        plain = plain.replace(sign, f"&#{ord(sign)};")
-    return plain
+    return "".join(f"&#{ord(c)};" if c in "&\\`|*_[]<>@#~" else c for c in " ".join(text.split()))
 
 
 def _junit(report: Report) -> str:
