@@ -1,4 +1,4 @@
-"""The page: one file, no request, everything escaped, Hebrew from right to left, gaps shown as gaps."""
+"""The files of the site: what stands there, escaped, Hebrew from right to left, gaps shown as gaps."""
 
 from __future__ import annotations
 
@@ -11,32 +11,62 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import MODEL, key, method, steerboard
+from helpers import MODEL, contents, key, method, names_below, steerboard
 
 from harness.cells import cell_id, entry_of
-from harness.records import CellScores, CellStatus, Generation, Manifest, Selection
+from harness.errors import UserError
+from harness.files import read_json
+from harness.records import SCHEMA, CellScores, CellStatus, Generation, Manifest, Selection
 from harness.scoring.metrics import macro_f1
 from harness.store import Run
 from harness.suite import load_suite
-from leaderboard.build import build_board
-from leaderboard.charts import PlotRow, interval_plot
-from leaderboard.views import clean
+from leaderboard.build import build_board, build_site
+from leaderboard.text import clean, name_of, slug
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 HEBREW, AMHARIC = "המרק היה טעים", "ሾርባው ጣፋጭ ነበር።"
 LANGUAGES = ["am", "he"]
+Attributes = dict[str, str | None]
 
 
 class Page(HTMLParser):
-    """Collects what the tests ask about."""
+    """Collects what the tests ask about: tags, and the rows of the ranking as key of the cell -> text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
+        self.tags: list[tuple[str, Attributes]] = []
+        self.rows: dict[str, dict[str, str]] = {}
+        self._row: dict[str, str] | None = None  # of the ranking, while it is read
+        self._cell: str | None = None
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if tag == "tr" and "data-model" in found:
+            self._row = {}
+        elif tag == "th" and self._row is not None:
+            self.rows[str(found["data-v"])] = self._row
+        elif tag == "td" and self._row is not None:
+            self._cell = str(found.get("class", "")).split()[0]
+            self._row[self._cell] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self._cell = None
+        elif tag == "tr":
+            self._row = None
+
+    def handle_data(self, data: str) -> None:
+        if self._cell and self._row is not None:
+            self._row[self._cell] = (self._row[self._cell] + data).strip()
+
+    def ids(self) -> list[str]:
+        return [str(attributes["id"]) for _, attributes in self.tags if "id" in attributes]
+
+    def links(self) -> list[str]:
+        return [str(a["href"]) for tag, a in self.tags if tag == "a" and a.get("href")]
 
 
 def write_run(
@@ -101,47 +131,86 @@ FULL = {
 }
 
 
-def page_of(run: Run, out: Path) -> str:
-    return build_board([run], out).read_text(encoding="utf-8")
+def index_of(run: Run, out: Path) -> Page:
+    return Page(build_board([run], out))
 
 
-def test_the_page_shows_means_gains_and_completeness(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")
-    assert "0.600" in page  # language: (0.7 + 0.5) / 2
-    assert "+0.150" in page  # against zero-shot: 0.600 - 0.450
-    assert "2/2" in page
-    assert page.index("language, 0.600") > 0
+def page_of(out: Path, name: str) -> Page:
+    """Return a page of the only board."""
+    [path] = out.glob(f"*/{name}")
+    return Page(path)
+
+
+# What stands there
+
+
+def test_the_ranking_shows_means_gains_and_completeness(tmp_path: Path) -> None:
+    page = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")
+    row = page.rows["language"]
+    assert row["k-macro-f1-tfidf"] == "0.600"  # (0.7 + 0.5) / 2
+    assert row["k-gain"] == "+0.150"  # against zero-shot: 0.600 - 0.450
+    assert row["k-cells"] == "2/2"
+    assert page.rows["zero-shot"]["k-macro-f1-tfidf"] == "0.450"
+    assert "language, 0.600, +0.150 against zero-shot" in page.text
+    assert "1 generation seed, 3 are needed" in page.text
+
+
+def test_the_grid_shows_every_language(tmp_path: Path) -> None:
+    text = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out").text
+    grid = text[text.index('class="grid') :]
+    assert "+0.200<small>0.700</small>" in grid
+    assert "+0.100<small>0.500</small>" in grid
 
 
 def test_an_incomplete_entry_has_no_mean_and_says_what_is_missing(tmp_path: Path) -> None:
     scores = {place: value for place, value in FULL.items() if place != ("language", "he")}
-    page = page_of(write_run(tmp_path / "run", scores, []), tmp_path / "out")
-    row = page[page.index('<th scope="row">language</th>') :]
-    assert re.search(r'class="mean">\s*–', row[:400])
-    assert "1/2" in row[:600]
-    assert "sentiment, he, seed 1: not run" in page
+    page = index_of(write_run(tmp_path / "run", scores, []), tmp_path / "out")
+    row = page.rows["language"]
+    assert row["k-macro-f1-tfidf"] == row["k-gain"] == "–"
+    assert row["k-cells"] == "1/2"
+    missing = page.text[page.text.index('class="missing"') :]
+    assert "1 of 2 cells; no aggregate" in missing
+    assert "sentiment, he, seed 1: not run" in missing
 
 
 def test_a_narrowed_run_is_marked(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", FULL, ["2 of 11 languages (am, he)"])
-    assert "2 of 11 languages (am, he)" in page_of(run, tmp_path / "out")
+    narrowed = index_of(run, tmp_path / "out").text
+    assert 'class="mark"' in narrowed
+    assert "Narrowed run: 2 of 11 languages (am, he)" in narrowed
     full = write_run(tmp_path / "full", FULL, [])
-    assert 'class="mark"' not in page_of(full, tmp_path / "out2")
+    assert 'class="mark"' not in index_of(full, tmp_path / "out2").text
 
 
 def test_text_carries_its_language_and_direction(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")
-    assert f'<p lang="he" dir="rtl">{HEBREW}</p>' in page
-    assert f'<p lang="am" dir="ltr">{AMHARIC}</p>' in page
+    build_board([write_run(tmp_path / "run", FULL, [])], tmp_path / "out")
+    assert f'<p lang="he" dir="rtl">{HEBREW}</p>' in page_of(tmp_path / "out", "samples-he.html").text
+    assert f'<p lang="am" dir="ltr">{AMHARIC}</p>' in page_of(tmp_path / "out", "samples-am.html").text
+
+
+def test_rows_of_two_models_are_told_apart(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", FULL, [])
+    two = write_run(tmp_path / "two", FULL, [], model=MODEL.model_copy(update={"name": "other"}))
+    page = Page(build_board([one, two], tmp_path / "out"))
+    assert "mini on toy, other" in page.text
+    assert {"language, toy", "language, other", "zero-shot, toy", "zero-shot, other"} == set(page.rows)
+
+
+# Text from outside
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", FULL, [HOSTILE], HOSTILE)
-    page = page_of(run, tmp_path / "out")
-    tags = Page(page).tags
-    assert not [tag for tag, _ in tags if tag in {"script", "img", "iframe", "object"}]
-    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
-    assert "&lt;script&gt;alert(1)" in page
+    build_board([run], tmp_path / "out")
+    pages = [Page(path) for path in (tmp_path / "out").rglob("*.html")]
+    assert len(pages) > 5
+    for page in pages:
+        assert not [tag for tag, _ in page.tags if tag in {"img", "iframe", "object", "embed", "base"}]
+        assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+        kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+        assert kinds[-1] is None
+        assert set(kinds[:-1]) <= {"application/json"}, "one script, and data"
+    assert sum("&lt;script&gt;alert(1)" in page.text for page in pages) >= 4
 
 
 def test_control_characters_and_lone_surrogates_do_not_reach_the_page() -> None:
@@ -150,28 +219,96 @@ def test_control_characters_and_lone_surrogates_do_not_reach_the_page() -> None:
     assert clean(HEBREW) == HEBREW
 
 
-def test_the_page_names_no_other_file_or_host(tmp_path: Path) -> None:
-    page = page_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")
-    for _, attributes in Page(page).tags:
-        for name in ("src", "href", "data", "srcset", "action"):
-            value = attributes.get(name) or ""
-            assert value.startswith(("#", "data:,")) or not value, value
-    assert "url(" not in page
-    assert "@import" not in page
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"]
+def test_a_name_is_one_line_that_turns_nothing() -> None:
+    assert name_of("a\n b\t\tc") == "a b c"
+    assert name_of("gpj.\u202eexe") == "gpj.\ufffdexe"
+    assert name_of(HEBREW) == HEBREW
 
 
-def test_every_link_inside_the_page_has_its_target(tmp_path: Path) -> None:
-    tags = Page(page_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")).tags
-    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
-    links = [a["href"] for tag, a in tags if tag == "a" and a.get("href")]
+@pytest.mark.parametrize("text", ["a/../b", "A", "ሰላም", "x" * 300, "", "-", "a b", "con\x00"])
+def test_a_slug_is_a_safe_name_of_its_own(text: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug(text))
+    assert slug(text) != slug(text + "'")
+    assert slug("plain-name-2") == "plain-name-2"
+
+
+# Files
+
+
+def test_the_site_names_no_other_host(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build_board([write_run(tmp_path / "run", FULL, [])], out)
+    for path in out.rglob("*.html"):
+        page = Page(path)
+        for _, attributes in page.tags:
+            for name in ("src", "href", "data", "srcset", "action"):
+                value = attributes.get(name) or ""
+                assert not re.match(r"[a-z]+:|//", value) or value == "data:,", value
+        assert "url(" not in page.text
+        assert "@import" not in page.text
+
+
+def test_every_link_has_its_file_and_its_target(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build_board([write_run(tmp_path / "run", FULL, [])], out)
+    pages = {path.resolve(): Page(path) for path in out.rglob("*.html")}
+    for path, page in pages.items():
+        assert len(page.ids()) == len(set(page.ids()))
+        for link in page.links():
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.is_file(), link
+            assert not anchor or anchor in pages[target].ids(), link
+
+
+def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "a", FULL, []), write_run(tmp_path / "b", FULL, ["1 of 3 seeds (1)"])]
+    ids = Page(build_board(runs, tmp_path / "out")).ids()
     assert len(ids) == len(set(ids))
-    assert {str(link)[1:] for link in links} <= set(ids)
+    assert len(list((tmp_path / "out").glob("*/compare.html"))) == 2
 
 
 def test_two_builds_are_equal_byte_for_byte(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", FULL, [])
-    assert page_of(run, tmp_path / "a") == page_of(run, tmp_path / "b")
+    for out in ("a", "b", "b"):  # the second over the first, too
+        build_site([run.path], tmp_path / out)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_the_listing_names_every_file(tmp_path: Path) -> None:
+    build_site([write_run(tmp_path / "run", FULL, []).path], tmp_path / "out")
+    listed = read_json(tmp_path / "out" / "site.json", SCHEMA)["files"]
+    assert set(listed) == set(names_below(tmp_path / "out")) - {"site.json"}
+
+
+def test_what_is_no_longer_made_goes_and_what_others_put_there_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    runs = [write_run(tmp_path / "a", FULL, []), write_run(tmp_path / "b", FULL, ["1 of 3 seeds (1)"])]
+    build_site([run.path for run in runs], out)
+    (out / "CNAME").write_text("example.org", encoding="utf-8")
+    build_site([runs[0].path], out)
+    build_site([runs[0].path], tmp_path / "fresh")
+    assert set(names_below(out)) == {*names_below(tmp_path / "fresh"), "CNAME"}
+
+
+def test_a_listing_from_elsewhere_removes_nothing_outside(tmp_path: Path) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept.txt"
+    kept.write_text("x", encoding="utf-8")
+    out.mkdir()
+    for listing in ({"files": ["../kept.txt", str(kept), 3]}, {"files": "x"}, [], "no"):
+        (out / "site.json").write_text(json.dumps(listing), encoding="utf-8")
+        build_site([write_run(tmp_path / f"run{len(str(listing))}", FULL, []).path], out)
+    assert kept.read_text(encoding="utf-8") == "x"
+
+
+def test_the_date_is_given_or_that_of_the_newest_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", FULL, [])
+    assert "As of 2026-06-30" in Page(build_site([run.path], tmp_path / "a", "2026-06-30")).text
+    manifest = run.manifest().model_copy(update={"created": "2026-03-04T05:06:07Z"})
+    (tmp_path / "other").mkdir()
+    Run(tmp_path / "other" / "dated").write_manifest(manifest)
+    shutil.copytree(run.path / "cells", tmp_path / "other" / "dated" / "cells")
+    assert "As of 2026-03-04" in Page(build_site([tmp_path / "other"], tmp_path / "b")).text
 
 
 def test_a_run_without_scores_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -180,17 +317,12 @@ def test_a_run_without_scores_is_refused_in_one_line(tmp_path: Path) -> None:
     assert "nothing is scored" in shown
 
 
-def test_the_axis_of_the_plot_holds_all_bars_on_round_ticks() -> None:
-    rows = [PlotRow("a", -0.04, -0.09, 0.01, "−0.040"), PlotRow("b", 0.27, None, None, "+0.270")]
-    plot = interval_plot(rows)
-    assert plot is not None
-    ticks = [label for _, label in plot.ticks]
-    assert ticks == ["-0.10", "-0.05", "0.00", "0.05", "0.10", "0.15", "0.20", "0.25", "0.30"]
-    ends = plot.ticks[0][0], plot.ticks[-1][0]
-    assert all(ends[0] <= bar.low <= bar.x <= bar.high <= ends[1] for bar in plot.bars)
-    assert plot.baseline == plot.ticks[2][0]  # where the axis says 0
-    assert plot.bars[1].low == plot.bars[1].x == plot.bars[1].high
+def test_a_folder_without_runs_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no run .* Give the folder"):
+        build_site([tmp_path], tmp_path / "out")
 
+
+# A browser that writes down what it asked the network for
 
 FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --disable-quic --enable-logging=stderr
@@ -217,11 +349,13 @@ def browse(page: Path, folder: Path) -> tuple[str, str, list[str]]:
 
 
 @pytest.mark.slow
-def test_a_real_browser_shows_the_page_without_any_request(tmp_path: Path) -> None:
-    page_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")
-    shown, console, asked = browse(tmp_path / "out" / "index.html", tmp_path)
-    assert HEBREW in shown
-    assert AMHARIC in shown
+@pytest.mark.parametrize("name", ["index.html", "samples-am.html", "samples-he.html", "compare.html"])
+def test_a_real_browser_shows_the_pages_without_any_request(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    build_board([write_run(tmp_path / "run", FULL, [])], out)
+    [path] = out.rglob(name)
+    shown, console, asked = browse(path, tmp_path)
+    assert {"samples-am.html": AMHARIC, "samples-he.html": HEBREW}.get(name, "language") in shown
     assert not console
     assert not asked
 
@@ -231,31 +365,3 @@ def test_the_browser_check_notices_a_page_that_asks_for_something(tmp_path: Path
     page = tmp_path / "bad.html"
     page.write_text("<img src='http://localhost:9/picture.png'><p>x", encoding="utf-8")
     assert browse(page, tmp_path)[2] == ["http://localhost:9/picture.png"]
-
-
-def test_rows_of_two_models_are_told_apart(tmp_path: Path) -> None:
-    one = write_run(tmp_path / "one", FULL, [])
-    two = write_run(tmp_path / "two", FULL, [], model=MODEL.model_copy(update={"name": "other"}))
-    page = build_board([one, two], tmp_path / "out").read_text(encoding="utf-8")
-    assert "mini on toy, other" in page
-    assert '<th scope="row">language, toy</th>' in page
-    assert '<th scope="row">language, other</th>' in page
-
-
-def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / "a", FULL, []), write_run(tmp_path / "b", FULL, ["1 of 3 seeds (1)"])]
-    tags = Page(build_board(runs, tmp_path / "out").read_text(encoding="utf-8")).tags
-    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-
-
-@pytest.mark.parametrize("name", ["human", "other-language of quality + few-shot", "x" * 200])
-def test_the_plot_has_room_for_the_longest_name(name):
-    from leaderboard.charts import LETTER
-
-    rows = [PlotRow("language", 0.0, None, None, ""), PlotRow(name, 0.1, 0.0, 0.2, "")]
-    plot = interval_plot(rows)
-    assert plot is not None
-    assert all(len(bar.name) * LETTER <= plot.labels - 12 + 1 for bar in plot.bars)
-    assert name.startswith(plot.bars[1].name.rstrip("…"))
-    assert all(plot.labels <= x <= plot.width for x, _ in plot.ticks)

@@ -112,6 +112,10 @@ def test_the_page_shows_human_values_beside_and_the_cost(tmp_path):
         made.scores[VALID_SHARE] = flat(1.0, CHOSEN, (0.0,))
         made.human = {SELF_CHRF: 17.3, VALID_SHARE: 0.99}
     page = page_of(tmp_path, entries)
-    assert "20.0 <small>17.3</small>" in page
-    assert '<th scope="col">human</th>' in page
-    assert "s / 1,000" in page
+    assert '<span class="figure">20.0</span> <small>17.3</small>' in page
+    assert '<span class="figure">1.000</span> <small>0.990</small>' in page
+    assert "small print: human text by the same measure" in page
+    assert '<span class="head">s / 1,000</span>' in page
+    [metric] = (tmp_path / "site").rglob("metric-self-chrf.html")
+    foot = metric.read_text(encoding="utf-8").partition("<tfoot>")[2].partition("</tfoot>")[0]
+    assert foot.count("<td>17.3</td>") == 3  # over all, and by language

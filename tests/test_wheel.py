@@ -66,10 +66,11 @@ def test_the_wheel_carries_every_task_file_text_and_weight(names):
     assert {"mini/data/topic/am/test.jsonl", "mini/data/parallel_mt/noise/am.jsonl"} <= carried
 
 
-def test_the_wheel_carries_the_templates_of_the_page(names):
-    templates = {f"leaderboard/templates/{name}" for name in files_of(ROOT / "leaderboard" / "templates")}
-    assert templates
-    assert templates <= names
+@pytest.mark.parametrize(("folder", "needed"), [("templates", "index.html.j2"), ("assets", "page.js")])
+def test_the_wheel_carries_what_the_pages_are_made_of(names, folder, needed):
+    files = files_of(ROOT / "leaderboard" / folder)
+    assert needed in files
+    assert {f"leaderboard/{folder}/{name}" for name in files} <= names
 
 
 def test_the_wheel_carries_the_packages_and_nothing_of_the_workshop(names):
