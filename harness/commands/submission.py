@@ -194,8 +194,8 @@ def new(
 ) -> None:
     """Start a submission: submission.yaml with comments and, on the road of code, a method that works.
 
-    Three roads: code can be run again by anybody; steering files are data that the engine applies; outputs are
-    texts alone, for closed models. Example:
+    Three roads: code can be run again by anybody; steering files are data that the engine applies; outputs
+    are texts alone, for closed models. Example:
 
         steerboard submission new my-method --road code
     """

@@ -1,0 +1,101 @@
+"""What tests of submissions share: a packed one, a check as JSON, and an attacker who renews hashes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from helpers import steerboard
+
+WHO = ["--author", "Ann Other", "--contact", "ann@example.org", "--licence", "CC-BY-4.0"]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(run: Path, out: Path, method: str, *more: object) -> Path:
+    """Pack a narrowed run, and fail where that fails."""
+    done = steerboard("submission", "pack", run, "--out", out, "--method", method, "--partial", *WHO, *more)
+    assert done.code == 0, done.err
+    return out
+
+
+def check(folder: Path, *more: object) -> Any:
+    """Return the report of the check as JSON, with the exit code under ``code``."""
+    done = steerboard("submission", "check", folder, "--format", "json", *more)
+    assert "Traceback" not in done.err
+    assert done.code in {0, 1}, done.err
+    return {**json.loads(done.out), "code": done.code}
+
+
+def lines(report: dict[str, Any], level: str = "problem") -> list[str]:
+    """Return the findings of a level as lines."""
+    return [f"{f['file']}: {f['what']}. {f['todo']}" for f in report["findings"] if f["level"] == level]
+
+
+def cells(folder: Path, **wanted: object) -> list[Path]:
+    """Return the cells of a submission whose key has these values."""
+    found = []
+    for path in sorted(folder.glob("results/*/*/status.json")):
+        key = json.loads(path.read_text())["cell"]
+        if all(key[name] == value for name, value in wanted.items()):
+            found.append(path.parent)
+    return found
+
+
+def edit_gz(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes())), mtime=0))
+
+
+def edit_json(path: Path, change: Callable[[Any], None]) -> None:
+    """Change a JSON file in place, compressed or not."""
+
+    def both(data: bytes) -> bytes:
+        body = json.loads(data)
+        change(body)
+        return json.dumps(body).encode()
+
+    if path.suffix == ".gz":
+        edit_gz(path, both)
+    else:
+        path.write_bytes(both(path.read_bytes()))
+
+
+def edit_card(folder: Path, change: Callable[[Any], None]) -> None:
+    path = folder / "submission.yaml"
+    body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    change(body)
+    path.write_text(yaml.safe_dump(body, allow_unicode=True), encoding="utf-8")
+
+
+def rehash(folder: Path) -> None:
+    """Renew all hashes, as somebody does who edits results and knows the format."""
+    for result in sorted((folder / "results").iterdir()):
+        files, texts = {}, {}
+        for path in sorted(result.rglob("*")):
+            if not path.is_file() or path.name == "hashes.json":
+                continue
+            files[path.relative_to(result).as_posix()] = sha256(path.read_bytes())
+            if path.name == "generations.jsonl.gz":
+                data = gzip.decompress(path.read_bytes())
+                texts[path.parent.name] = sha256(data)
+                scores = path.with_name("scores.json.gz")
+                edit_json(scores, lambda body, data=data: body.update(generations_sha256=sha256(data)))
+                files[scores.relative_to(result).as_posix()] = sha256(scores.read_bytes())
+        for path in sorted(result.rglob("scores.json.gz")):
+            files[path.relative_to(result).as_posix()] = sha256(path.read_bytes())
+        data = json.dumps({"schema": 1, "files": files, "texts": texts}).encode()
+        (result / "hashes.json").write_bytes(data)
+
+        def renew(card: Any, name: str = result.name, data: bytes = data) -> None:
+            for one in card["results"]:
+                if one["folder"] == name:
+                    one["hashes"] = sha256(data)
+
+        edit_card(folder, renew)
