@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.ranking.scopes import Field, Scope, fields
-
 from harness.errors import UserError
 from harness.files import digest
 from harness.ranking.cost import Cost, costs
 from harness.ranking.evidence import gather
 from harness.ranking.gains import peers
+from harness.ranking.scopes import Field, Scope, fields
 from harness.ranking.standings import Standings, standings
 from harness.ranking.tables import BASELINE, Cellset, collect
 from harness.scoring.metrics import Metric
 from harness.store import Run
+from leaderboard.checks import check_manifest, sound
+from leaderboard.text import name_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Board:
     @property
     def title(self) -> str:
         """The suite and the models: what a heading says."""
-        return self.cellset.title
+        return name_of(self.cellset.title, 300)
 
 
 def boards(runs: Sequence[Run]) -> list[Board]:
@@ -66,7 +67,10 @@ def boards(runs: Sequence[Run]) -> list[Board]:
 
     Raises ``UserError`` for a folder that holds no run, a broken file in it, and where nothing is scored.
     """
-    found = [board(cellset) for cellset in collect(runs) if not cellset.scores.empty]
+    for run in runs:
+        check_manifest(run.manifest_path, run.manifest())
+    cellsets = [sound(cellset) for cellset in collect(runs)]
+    found = [board(cellset) for cellset in cellsets if not cellset.scores.empty]
     if not found:
         listed = ", ".join(str(run.path) for run in runs)
         raise UserError(f"nothing is scored in {listed}. Run 'steerboard score RUN' first.")

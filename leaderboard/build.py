@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -14,12 +15,13 @@ from harness.files import read_json, write_json, write_text
 from harness.records import SCHEMA, SurfacePoint, Tuned
 from harness.store import Run
 from leaderboard.boards import Board, boards
+from leaderboard.checks import check_folder
 from leaderboard.downloads.bibtex import methods_bib
 from leaderboard.downloads.results import results
 from leaderboard.downloads.writing import write_downloads
 from leaderboard.inputs import Input, inputs
 from leaderboard.pages import BoardPages, Facts, Page, index_page
-from leaderboard.text import name_of
+from leaderboard.text import day_of, name_of
 from leaderboard.views.sources import sources
 
 LISTING = "site.json"
@@ -38,6 +40,8 @@ def build_site(paths: Sequence[Path], out: Path, date: str = "") -> Path:
 def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
     """Build the site of these runs, see ``build_site``."""
     given = [item if isinstance(item, Input) else Input(item) for item in runs]
+    for item in given:
+        check_folder(item.run, item.claimed)
     found = boards([item.run for item in given])
     facts = Facts(date or newest(found), __version__)
     claimed = {item.run.path for item in given if item.claimed}
@@ -46,6 +50,7 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
     views = [_view(board, claimed, bibtex, facts) for board in found]
     old = _listed(out)
     index, *others = [index_page(views, facts), *(page for view in views for page in view.pages())]
+    _check_addresses([address for address, _ in others])
     written = [_write(out, page) for page in others]
     written += [
         path.relative_to(out).as_posix() for path in write_downloads(found, out, facts.date, published)
@@ -58,7 +63,7 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
 
 def newest(found: Sequence[Board]) -> str:
     """Return the day of the newest run, empty where no run says when it was made."""
-    dates = [name_of(m.created, 40)[:10] for board in found for m in board.cellset.manifests]
+    dates = (day_of(m.created) for board in found for m in board.cellset.manifests)
     return max(dates, default="")
 
 
@@ -84,6 +89,15 @@ def _surfaces(board: Board) -> list[tuple[str, list[SurfacePoint]]]:
     return found
 
 
+def _check_addresses(addresses: Sequence[str]) -> None:
+    """Refuse names that would give two pages one address: one of them would show the other's numbers."""
+    address, count = Counter(addresses).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{count} pages would be {address}: rename the method, language or metric of that name."
+        )
+
+
 def _write(out: Path, page: Page) -> str:
     address, html = page
     write_text(out / address, html)
@@ -93,20 +107,21 @@ def _write(out: Path, page: Page) -> str:
 def _listed(out: Path) -> set[str]:
     """Return the files of the last build; none where there is no readable listing."""
     try:
-        files = json.loads((out / LISTING).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        files = read_json(out / LISTING)["files"]
+    except (UserError, KeyError):
         return set()
-    return {str(name) for name in files} if isinstance(files, list) else set()
+    return {name for name in files if isinstance(name, str)} if isinstance(files, list) else set()
 
 
 def _remove(out: Path, names: set[str]) -> None:
     """Remove files of the last build, and folders that are empty then; nothing outside of the site."""
     root = out.resolve()
-    for name in sorted(names):
+    for name in sorted(names - {LISTING}):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             continue
         path = out / name
-        if path.is_file() and path.resolve().is_relative_to(root):
-            path.unlink()
-            if path.parent != out and not any(path.parent.iterdir()):
-                path.parent.rmdir()
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            if path.is_file() and path.resolve().is_relative_to(root):
+                path.unlink()
+                if path.parent != out and not any(path.parent.iterdir()):
+                    path.parent.rmdir()

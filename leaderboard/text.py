@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 
 from harness.files import digest
@@ -28,9 +29,17 @@ def name_of(text: object, longest: int = 80) -> str:
 def slug(text: str, longest: int = 40) -> str:
     """Return a name for files and addresses: ASCII letters, digits, dashes; others for other texts."""
     plain = re.sub(r"[^a-z0-9]+", "-", text[: 4 * longest].lower()).strip("-")
-    if plain == text and len(plain) <= longest:
+    if plain and plain == text and len(plain) <= longest:
         return plain
     return f"{plain[:longest].strip('-')}-{digest(text.encode('utf-8', 'replace').hex(), 6)}".strip("-")
+
+
+def day_of(text: str) -> str:
+    """Return the day that an ISO 8601 time begins with; empty where it is none."""
+    try:
+        return datetime.date.fromisoformat(text[:10]).isoformat()
+    except ValueError:
+        return ""
 
 
 def counted(n: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts
 from leaderboard.downloads.tex import tex
 
 _SIDES = (VENDI.of("tfidf"), VALID_SHARE, LANGUAGE_FIDELITY)
+_LONGEST = 600  # characters of a remark
 
 
 def ranking_tex(board: BoardFacts, version: str) -> str:
@@ -41,9 +42,9 @@ def _caption(board: BoardFacts, version: str) -> str:
     """Return what the table shows and what a reader must know of it."""
     words = [f"{board.title}, by steerboard {version}."]
     if board.selection.narrowed:
-        words.append(f"Narrowed run: {'; '.join(board.selection.narrowed)}.")
+        words.append(f"Narrowed run: {'; '.join(board.selection.narrowed)[:_LONGEST]}.")
     words.append(
-        f"Not ranked: {board.reason}."
+        f"Not ranked: {board.reason[:_LONGEST]}."
         if board.reason
         else "Entries of a tier do not differ significantly from its first (paired differences, Holm over "
         "all pairs, 5 %)."

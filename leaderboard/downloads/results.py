@@ -38,6 +38,8 @@ from leaderboard.downloads.records import (
 from leaderboard.downloads.values import cube, human_by_metric, values_by_entry
 from leaderboard.families import family
 
+_NOTE = 1000  # characters of a method's line
+
 
 def results(boards: Sequence[Board], date: str) -> ResultFile:
     """Return what boards say, with a date in ISO 8601 (or none: empty) that the caller gives.
@@ -95,7 +97,7 @@ def note_lines(manifests: Iterable[Manifest]) -> dict[str, str]:
     for manifest in manifests:
         for name, note in manifest.method_notes.items():
             if note and name not in found:
-                found[name] = clean(note)
+                found[name] = clean(note[:_NOTE])
     return found
 
 

@@ -12,7 +12,7 @@ from harness.ranking.summary import digits_of, plain
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
 from leaderboard.families import family
-from leaderboard.text import clean, name_of, slug
+from leaderboard.text import LONGEST, clean, name_of, slug
 from leaderboard.views.grid import Grid, GridRow
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.metrics import metric_file
@@ -22,7 +22,8 @@ from leaderboard.views.provenance import VectorTable, vectors
 from leaderboard.views.sources import Source
 
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
-_WEB = re.compile(r"https://[^\s<>\"'()]{4,200}")
+_WEB = re.compile(r"https://[!#$%&*+,./0-9:;=?@A-Z_a-z~-]{4,200}")
+_OPTIONS = 60  # of a config
 _ENTRIES = 24  # whose metrics stand side by side, the best ones
 
 
@@ -103,6 +104,7 @@ def method_page(
 
 def links(note: str) -> list[tuple[str, str]]:
     """Return title and address of what a method's line names: arXiv ids, and https addresses alone."""
+    note = note[:LONGEST]  # as much as is shown
     found = [(f"arXiv {number}", f"https://arxiv.org/abs/{number}") for number in _ARXIV.findall(note)]
     found += [(address, address) for address in (a.rstrip(".,;") for a in _WEB.findall(note))]
     return list(dict.fromkeys(found))
@@ -127,7 +129,7 @@ def _limits(board: Board, own: Sequence[Standing], said: str) -> list[str]:
             f"Measured with {seeds} generation seed{'s' if seeds > 1 else ''}: nothing is ranked below 3."
         )
     if selection.narrowed:
-        found.append(f"Measured in part only: {clean('; '.join(selection.narrowed))}.")
+        found.append(f"Measured in part only: {clean('; '.join(selection.narrowed[:20]))}.")
     weak = [
         f"{language(code).name} ({row.row.name})"
         for row in own
@@ -160,7 +162,9 @@ def _card(board: Board, standing: Standing, row: Row, source: Source) -> EntryCa
         ]
     return EntryCard(
         row=row,
-        config=[(name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())],
+        config=[
+            (name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())[:_OPTIONS]
+        ],
         version=name_of(method.version),
         flags=[clean(flag.words) for flag in standing.flags],
         lacking=[clean(reason) for reason in standing.lacking[:20]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from harness.languages import Language, language
@@ -14,6 +15,7 @@ from leaderboard.views.matrix import Matrix
 from leaderboard.views.overview import Cell
 
 _SIGNATURES = 4
+_PLAIN = re.compile(r"[a-z0-9_]{1,40}(\.valid)?(/(?!valid$)[a-z0-9]{1,40})?")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class MetricPage:
 
 
 def metric_file(metric: Metric) -> str:
-    """Return the name of a metric's page."""
-    return f"metric-{slug(metric.name.replace('_', '-').replace('/', '-').replace('.', '-'))}.html"
+    """Return the name of a metric's page: plain for those that ship, marked where another could have it."""
+    ours = metric.definition and _PLAIN.fullmatch(metric.name)
+    return f"metric-{re.sub(r'[_/.]', '-', metric.name) if ours else slug(metric.name)}.html"
 
 
 def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, str]) -> MetricPage:

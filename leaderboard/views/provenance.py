@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from leaderboard.boards import Board
 from leaderboard.text import clean, name_of
 
 _FILES = 60  # that a page lists
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ def vectors(board: Board, entries: Sequence[str]) -> VectorTable | None:
         return None
     lines, rules, broken = [], set(), []
     for name, run in list(files.items())[:_FILES]:
+        if not _ID.fullmatch(name):  # it becomes part of a path
+            broken.append(f"{name_of(name)}: no name of a steering file")
+            continue
         try:
             steering = run.steering(name)
         except (UserError, OSError, ValueError) as error:
@@ -77,10 +82,10 @@ def _line(name: str, steering: Steering) -> VectorLine:
     first = items[0] if items else None
     return VectorLine(
         file=name_of(name),
-        language=language(str(found.get("language", "–"))).name,
+        language=name_of(language(str(found.get("language", "–"))).name),
         task=name_of(found.get("task") or "–"),
-        change=_change(items),
-        strength=f"{first.strength:g} {first.unit}" if first else "–",
+        change=clean(_change(items)),
+        strength=name_of(f"{first.strength:g} {first.unit}") if first else "–",
         norm=plain(float(np.linalg.norm(first.vector.astype(np.float64))), 2) if first else "–",
         text=_counts(found.get("counts")),
         seed=name_of(found.get("seed", "–")),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from harness.ranking.scopes import Field
-
 from leaderboard.boards import Board
 from leaderboard.text import name_of
 from leaderboard.views.columns import SIDES

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from harness.ranking.tables import Cellset
 from harness.records import Entry, Manifest
-from leaderboard.text import clean, name_of
+from leaderboard.text import clean, day_of
 
 OWN, CLAIMED = "own run", "claimed"
 
@@ -28,7 +28,7 @@ def sources(cellset: Cellset, claimed: set[str] | None = None) -> dict[str, Sour
     for name, row in cellset.entries.items():
         own = [manifest for manifest in cellset.manifests if row.entry in manifest.entries]
         badge = CLAIMED if claimed and name in claimed else OWN
-        dates = sorted(name_of(manifest.created, 40)[:10] for manifest in own)
+        dates = sorted(day_of(manifest.created) for manifest in own)
         found[name] = Source(badge, dates[-1] if dates else "", _commands(row.entry, own))
     return found
 
