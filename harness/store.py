@@ -14,9 +14,13 @@ from typing import Any, NotRequired, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from harness import digits
 from harness.errors import UserError
 from harness.files import (
+    DEEPEST,
+    LARGEST,
     locked,
+    read_bytes,
     read_json,
     read_json_gz,
     read_jsonl,
@@ -195,22 +199,31 @@ class Run:
         """Write a fitted steering."""
         save_steering(self.steering_path(steering_id), steering)
 
+    def predicted(self, cell_id: str) -> dict[str, Any]:
+        """Return what ``predictions`` does, several times as fast: lists of digits are arrays of bytes."""
+        path = Path(f"{self._cells}/{cell_id}/predictions.json.gz")
+        with suppress(UserError, ValueError):
+            return digits.loads(digits.unpacked(read_bytes(path, LARGEST)))
+        return self.predictions(cell_id)  # says what is wrong
+
     def _record(self, cell_id: str, name: str, kind: type[File]) -> File | None:
         """Return a file of a cell, None where there is none."""
-        with suppress(ValidationError):
-            return kind.model_validate_json(self._ours(cell_id, name))
+        data = self._ours(cell_id, name)
+        # a status has fields that may hold anything, however deeply nested; scores have none
+        if kind is not CellStatus or data.count(b"{") + data.count(b"[") <= DEEPEST:
+            with suppress(ValidationError):
+                return kind.model_validate_json(data)
         path = self.cell(cell_id) / name
         return _read(path, kind) if path.is_file() else None
 
     def _ours(self, cell_id: str, name: str) -> bytes:
         """Return a file of a cell that begins as this program writes them; empty for any other and none.
 
-        Tens of thousands are read: path objects would take longer than the reading.
+        Tens of thousands are read; to look first whether they are there would take longer.
         """
         try:
-            with open(f"{self._cells}/{cell_id}/{name}", "rb") as file:  # noqa: PTH123
-                data = file.read()
-        except OSError:
+            data = read_bytes(Path(f"{self._cells}/{cell_id}/{name}"), LARGEST)
+        except UserError:
             return b""
         begin = _OURS.match(data)
         return data if begin and 1 <= int(begin[1]) <= SCHEMA else b""

@@ -48,6 +48,44 @@ def test_a_cell_comes_back_as_it_was_written(run):
     assert run.audit(CELL) == {"validity": {"valid": [True]}}
 
 
+def test_tables_read_of_scores_what_they_need(run):
+    found = run.measured(CELL)
+    assert (found["protocol"], found["generations_sha256"]) == ("p", "00")
+    [score] = found["scores"]
+    assert (score["metric"], score["value"], score["signature"]) == ("macro_f1/tfidf", 0.5, "s")
+    assert score["by_seed"] == {"0": 0.5}
+    full = DOWNSTREAM.model_copy(update={"human": 0.75, "detail": {"texts": 40.0, "p05": 1.0}, "value": None})
+    run.write_scores(SCORES.model_copy(update={"scores": [full]}), {})
+    [score] = run.measured(CELL)["scores"]
+    assert (score["human"], score["detail"], score["value"]) == (0.75, {"texts": 40.0}, None)
+    assert run.measured("no such cell") is None
+
+
+@pytest.mark.parametrize("spaces", [None, 0, 4], ids=["one line", "lines", "wide"])
+def test_a_file_may_be_laid_out_otherwise(run, spaces):
+    for name, read in (("status", run.status), ("scores", run.scores), ("scores", run.measured)):
+        path, before = run.cell(CELL) / f"{name}.json", read(CELL)
+        body = json.loads(path.read_text(encoding="utf-8"))
+        for shown in (body, dict(sorted(body.items(), reverse=True))):  # the schema first, and not
+            path.write_text(json.dumps(shown, indent=spaces), encoding="utf-8")
+            found = read(CELL)
+            same = ("protocol", "generations_sha256") if read == run.measured else ()
+            assert all(found[field] == before[field] for field in same) if same else found == before
+
+
+@pytest.mark.parametrize("name", ["status.json", "scores.json", "predictions.json.gz"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run, name):
+    path = run.cell(CELL) / name
+    path.unlink()
+    os.mkfifo(path)
+    assert run.status(CELL) is None or name != "status.json"
+    assert run.scores(CELL) is None or name != "scores.json"
+    assert run.measured(CELL) is None or name != "scores.json"
+    if name == "predictions.json.gz":
+        with pytest.raises(UserError, match="no regular file"):
+            run.predicted(CELL)
+
+
 def test_the_manifest_comes_back_as_it_was_written(run):
     assert run.manifest() == toy_manifest()
 
@@ -151,8 +189,9 @@ def test_the_status_is_written_after_the_texts(run, monkeypatch):
         ("manifest.json", lambda run: run.manifest()),
         (f"cells/{CELL}/status.json", lambda run: run.status(CELL)),
         (f"cells/{CELL}/scores.json", lambda run: run.scores(CELL)),
+        (f"cells/{CELL}/scores.json", lambda run: run.measured(CELL)),
     ],
-    ids=["manifest", "status", "scores"],
+    ids=["manifest", "status", "scores", "measured"],
 )
 @pytest.mark.parametrize(
     ("spoil", "words"),

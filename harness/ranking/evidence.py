@@ -336,7 +336,7 @@ def _weights(examples: str, n: int) -> NDArray[np.float32]:
 def _kept(cellset: Cellset, metric: Metric, place: Place) -> Kept:
     run, cell = cellset.cells[place]
     try:
-        found = kept_for(metric, run.predictions(cell))
+        found = kept_for(metric, run.predicted(cell))
     except UserError as error:
         raise _UnpairableError(str(error)) from None
     if found is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +17,7 @@ from harness.store import CLASSIFIER
 Measure = Literal["macro_f1", "accuracy"]
 _MEASURES: tuple[Measure, ...] = ("macro_f1", "accuracy")
 
-_BATCH = 2**22  # numbers of a one-hot matrix that are held at once: 16 MB
+_BATCH = 2**18  # predictions that are looked at at once: what they are counted into stays in the cache
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float
     """
     gold, size = cells[0].gold, len(cells[0].labels)
     every = np.concatenate([cell.predictions for cell in cells])
-    step = max(1, _BATCH // (len(gold) * size))
+    step = max(1, _BATCH // len(gold))
     measured = _macro_f1 if measure == "macro_f1" else _accuracy
     parts = [
         measured(gold, every[start : start + step], size, weights) for start in range(0, len(every), step)
@@ -95,19 +97,31 @@ def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float
 def _macro_f1(
     gold: NDArray[np.int64], predicted: NDArray[np.int64], size: int, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return macro-F1 of every row of predictions under every draw."""
-    one_hot = np.eye(size, dtype=np.float32)
-    truth, found = one_hot[gold], one_hot[predicted.T]  # (example, label), (example, row, label)
-    shape = (len(weights), len(predicted), size)
-    hits = (weights @ (found * truth[:, None]).reshape(len(gold), -1)).reshape(shape)
-    both = (weights @ found.reshape(len(gold), -1)).reshape(shape) + (weights @ truth)[:, None]
-    f1 = np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
-    return np.asarray(f1.mean(axis=2).T, dtype=np.float32)
+    """Return macro-F1 of every row of predictions under every draw.
+
+    Counts are whole numbers, which single precision holds: it does not matter how they are added up. So the
+    last label's predictions are the rest, and hits are looked for among a label's own examples alone.
+    """
+    shape = (len(predicted), len(weights))
+    left = np.broadcast_to(weights.sum(axis=1), shape)  # predictions that are of none of the labels so far
+    scores = []
+    for label in range(size):
+        own = gold == label
+        found = left if label == size - 1 else _counted(predicted == label, weights)
+        left = left - found
+        hits = _counted(predicted[:, own] == label, weights[:, own])
+        both = found + weights[:, own].sum(axis=1)
+        scores.append(np.divide(2 * hits, both, out=np.zeros(shape, np.float32), where=both > 0))
+    return np.asarray(reduce(add, scores) / np.float32(size), dtype=np.float32)
+
+
+def _counted(which: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how many examples of every row are marked under every draw: (row, draw)."""
+    return np.asarray(which.astype(np.float32) @ weights.T)
 
 
 def _accuracy(
     gold: NDArray[np.int64], predicted: NDArray[np.int64], size: int, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return the share of right predictions of every row under every draw."""
-    right = (predicted == gold).astype(np.float32)
-    return np.asarray((right @ weights.T) / weights.sum(axis=1), dtype=np.float32)
+    return np.asarray(_counted(predicted == gold, weights) / weights.sum(axis=1), dtype=np.float32)
