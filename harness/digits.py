@@ -26,7 +26,7 @@ def unpacked(packed: bytes) -> bytes:
     return data
 
 
-def loads(data: bytes) -> dict[str, Any]:
+def load_digits(data: bytes) -> dict[str, Any]:
     """Return the object of a JSON text with lists of digits as arrays of uint8.
 
     Raises ValueError for what is no such object, and for what takes a closer look: deep nesting, escapes.

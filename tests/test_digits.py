@@ -46,11 +46,11 @@ KEPT = {
 def test_what_is_read_is_what_json_says(value):
     for data in (json.dumps(value, ensure_ascii=False), json.dumps(value, separators=(",", ":"))):
         if "\\u" not in data:
-            assert plain(digits.loads(data.encode())) == value
+            assert plain(digits.load_digits(data.encode())) == value
 
 
 def test_lists_of_digits_are_arrays():
-    found = digits.loads(b'{"a":[0,9,5],"b":[10,1],"c":["0"]}')
+    found = digits.load_digits(b'{"a":[0,9,5],"b":[10,1],"c":["0"]}')
     assert isinstance(found["a"], np.ndarray)
     assert (found["b"], found["c"]) == ([10, 1], ["0"])
 
@@ -71,7 +71,7 @@ def test_lists_of_digits_are_arrays():
 )
 def test_what_takes_a_closer_look_is_refused_or_right(data):
     try:
-        found = digits.loads(data)
+        found = digits.load_digits(data)
     except ValueError:
         return
     assert plain(found) == json.loads(data)
