@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness.commands.options import Classifiers, ContrastText, Data, console
+from harness.commands.verify import Folder, Format, OwnSuite, badge_of, known, show, verify
 from harness.errors import UserError, require, unknown
-
-if TYPE_CHECKING:
-    from harness.submissions.report import Report
 
 app = typer.Typer(
     help="Hand in a method or its texts, and check what others hand in. See docs/submitting.md.",
@@ -20,16 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder of a submission, such as submissions/my-method.")
-]
-Format = Annotated[
-    str, typer.Option("--format", help="table for people; json, md (for a comment) or junit for machines.")
-]
-OwnSuite = Annotated[
-    str | None, typer.Option("--suite", help="File of the suite, where it is not one that ships.")
-]
 
 
 @app.callback()
@@ -144,7 +132,7 @@ def check(
     from harness.submissions.checking import check_files
     from harness.submissions.ground import Places
 
-    _known(output)
+    known(output)
     checked = check_files(folder, Places(suite, data, contrast), online=rescore)
     report = checked.report
     if rescore and not report.problems:
@@ -158,29 +146,8 @@ def check(
                 kept = keep(checked, measured)
                 report.facts["badge"] = f"{kept.badge}; {len(kept.files) // 2} cells differ from the claim"
     if checked.submission is not None and "badge" not in report.facts:
-        report.facts["badge"] = _badge(checked.submission)
-    _print(report, output)
-
-
-def _badge(submission: Any) -> str:
-    badge = submission.badge
-    if badge == "claimed" and "check.json" in submission.files:
-        return "claimed (check.json is not of what lies here, and is ignored)"
-    return str(badge)
-
-
-def _known(form: str) -> None:
-    from harness.submissions.report import FORMATS
-
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
-
-
-def _print(report: Report, form: str) -> None:
-    from harness.submissions.report import render
-
-    typer.echo(render(report, form), nl=False)
-    raise typer.Exit(1 if report.problems else 0)
+        report.facts["badge"] = badge_of(checked.submission)
+    show(report, output)
 
 
 @app.command("new")
@@ -237,3 +204,6 @@ def list_(
     text, fine = listing(root, output)
     typer.echo(text, nl=False)
     raise typer.Exit(0 if fine else 1)
+
+
+app.command("verify")(verify)

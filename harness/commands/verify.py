@@ -1,0 +1,116 @@
+"""``steerboard submission verify``, and what the commands on submissions share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.commands.options import (
+    BatchSize,
+    ContrastText,
+    Data,
+    Device,
+    ModelName,
+    Revision,
+    console,
+)
+from harness.errors import require, unknown
+
+if TYPE_CHECKING:
+    from harness.submissions.reader import Submission
+    from harness.submissions.report import Report
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of a submission, such as submissions/my-method.")
+]
+Format = Annotated[
+    str, typer.Option("--format", help="table for people; json, md (for a comment) or junit for machines.")
+]
+OwnSuite = Annotated[
+    str | None, typer.Option("--suite", help="File of the suite, where it is not one that ships.")
+]
+
+
+def badge_of(submission: Submission) -> str:
+    """Return the badge of a submission, and why a check.json that is there does not count."""
+    badge = submission.badge
+    if badge == "claimed" and "check.json" in submission.files:
+        return "claimed (check.json is not of what lies here, and is ignored)"
+    return str(badge)
+
+
+def known(form: str) -> None:
+    """Refuse a format that there is not."""
+    from harness.submissions.report import FORMATS
+
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+
+
+def show(report: Report, form: str) -> None:
+    """Print a report and end with its exit code."""
+    from harness.submissions.report import render
+
+    typer.echo(render(report, form), nl=False)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+def verify(
+    folder: Folder,
+    sample: Annotated[int, typer.Option(min=1, help="How many cells to generate anew.")] = 3,
+    model: ModelName = None,
+    revision: Revision = None,
+    data: Data = None,
+    contrast: ContrastText = None,
+    suite: OwnSuite = None,
+    device: Device = None,
+    batch_size: BatchSize = 64,
+    seed: Annotated[
+        int | None, typer.Option(help="Which cells are drawn. Default: another number each time.")
+    ] = None,
+    at_least: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of texts that have to be equal.")
+    ] = 0.9,
+    run_code: Annotated[
+        bool, typer.Option("--run-code", help="Run method.py or the entry point. Read it first.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Note it in check.json, after 'check --write'.")
+    ] = False,
+    output: Format = "table",
+) -> None:
+    """Generate some cells anew, with the model, and compare text by text.
+
+    From steering files, which are data that the engine applies, or from code, which runs only with
+    --run-code. Texts alone (road outputs) cannot be verified. The same texts come out on the device and with
+    the versions of the manifest; elsewhere rounding may change some. Example:
+
+        steerboard submission verify submissions/my-method --sample 3 --model google/gemma-2-9b-it
+    """
+    import secrets
+
+    from harness.submissions.checking import check_files
+    from harness.submissions.ground import Places
+    from harness.submissions.reader import find
+
+    known(output)
+    checked = check_files(folder, Places(suite, data, contrast), online=True)
+    if not checked.report.problems:
+        require("run")
+        from harness.submissions.keeping import keep_regenerated
+        from harness.submissions.verifying import Sampling, regenerate
+
+        if run_code:
+            typer.echo(f"warning: code of {folder} runs on this machine, with your rights", err=True)
+        drawn = secrets.randbelow(10**6) if seed is None else seed
+        wanted = Sampling(sample, drawn, at_least, model, revision, device, batch_size)
+        found = regenerate(checked, wanted, run_code, console())
+        if write and found is not None and not keep_regenerated(checked, found):
+            checked.report.note(
+                "check.json", "not written", "Run 'steerboard submission check --write' first."
+            )
+    if checked.submission is not None:
+        checked.report.facts["badge"] = badge_of(find(folder))
+    show(checked.report, output)
