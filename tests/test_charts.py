@@ -205,9 +205,9 @@ def test_no_label_lies_on_another_or_outside():
             boxes.append((start, base - 11, start + 6.6 * len(text), base + 3))
     assert len(boxes) >= 10
     for i, one in enumerate(boxes):
-        assert 0 <= one[0]
+        assert one[0] >= 0
         assert one[2] <= WIDE + 0.1
-        assert 0 <= one[1]
+        assert one[1] >= 0
         assert one[3] <= HEIGHT - 48 + 0.1
         for other in boxes[:i]:
             apart = (

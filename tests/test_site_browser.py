@@ -229,7 +229,7 @@ def pair(found: Any, a: str, b: str) -> Estimate | None:
 
 def test_task_and_language_show_the_numbers_that_python_computes(visit, site):
     page = visit()
-    whole = ranking(page, site)
+    whole, axis = ranking(page, site), column(page, site, "gain").locator(".axis").inner_html()
     parts = [*itertools.product((None, *TASKS), (None, *LANGUAGES))][1:]
     for task, code in parts:
         choose(page, task=task or "", language=code or "")
@@ -243,8 +243,10 @@ def test_task_and_language_show_the_numbers_that_python_computes(visit, site):
             flagged = name in flagged_of(site)
             assert row["tier"] == ("flag" if flagged else str(tiers.get(name, "–"))), (task, code, name)
         assert in_order([number(row[F1.name]) for row in found], "descending")
+    assert column(page, site, "gain").locator(".axis").inner_html() != axis
     choose(page, task="", language="")
     assert ranking(page, site) == whole
+    assert column(page, site, "gain").locator(".axis").inner_html() == axis
 
 
 def flagged_of(site: Site) -> set[str]:
