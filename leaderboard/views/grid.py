@@ -33,6 +33,7 @@ class GridRow:
     id: str
     name: str
     reference: bool
+    flagged: bool
     cells: list[GridCell]
 
 
@@ -65,7 +66,9 @@ def grid(board: Board, means: Matrix) -> Grid:
             found = standing.languages.get(code)
             gain, mark = (found.gain, found.found) if found else (None, False)
             cells.append(_cell(level, gain, mark, full, down, n))
-        rows.append(GridRow(standing.row.id, name_of(standing.row.name, 160), standing.reference, cells))
+        flagged = bool(standing.flags) and not standing.reference
+        name = name_of(standing.row.name, 160)
+        rows.append(GridRow(standing.row.id, name, standing.reference, flagged, cells))
     return Grid([language(code) for code in selection.languages], rows, n)
 
 

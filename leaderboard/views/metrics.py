@@ -26,6 +26,7 @@ class MetricRow:
     name: str
     page: str
     reference: bool
+    flagged: bool
     mean: Cell
     cells: list[Cell]
 
@@ -58,9 +59,8 @@ def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, st
         name = standing.row.id
         values = [means.level(metric, name, language=code) for code in codes]
         first, *cells = [Cell(plain(value, digits), sort_value(value)) for value in values]
-        rows.append(
-            MetricRow(name, name_of(standing.row.name, 160), pages[name], standing.reference, first, cells)
-        )
+        title, flagged = name_of(standing.row.name, 160), bool(standing.flags) and not standing.reference
+        rows.append(MetricRow(name, title, pages[name], standing.reference, flagged, first, cells))
     signatures = board.cellset.signatures.get(metric.name, [])
     return MetricPage(
         metric=metric,

@@ -116,9 +116,7 @@ def _row(
         model=name_of(entry.model.name) if entry.model else "",
         badge=source.badge,
         flagged=bool(standing.flags) and not standing.reference,
-        reason=name_of(
-            "; ".join([standing.reason, *(flag.words for flag in standing.flags)]).strip("; "), 400
-        ),
+        reason=_reason(standing),
         opens=opens,
         strip=strip(gain, on),
         cells={
@@ -193,7 +191,8 @@ def sentence(ranked: Standings) -> str:
     rows = [row for row in ranked.rows if not row.reference and row.mean is not None]
     if not rows:
         return "No entry has all its cells yet, so there is no mean to compare."
-    first = next((row for row in rows if row.tier == 1), rows[0])
+    rows.sort(key=lambda row: (row.tier != 1, bool(row.flags)))  # stable: the best of those that lead
+    first = rows[0]
     assert first.mean is not None
     words = f"Highest mean {ranked.metric.title}: {_called(first)}, {first.mean.mean:.3f}"
     if first.over_zero_shot is not None:
