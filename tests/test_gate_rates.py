@@ -1,0 +1,241 @@
+"""How often the gate is wrong: made-up benchmarks with known truth, through the whole gate.
+
+    python tests/test_gate_rates.py [--repeats 1000]
+
+prints the table of ``docs/gate.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from helpers import MODEL, method, toy_manifest
+from simulated import LAYOUTS, World, expected, predictions
+
+from harness.gate.baseline import Baseline, Column, Packed, Prediction, TestSet, Tolerance
+from harness.gate.calibrating import rulers_of
+from harness.gate.packing import PackedRun
+from harness.gate.verdicts import EXIT, Report, judge
+from harness.ranking import evidence
+from harness.ranking.resampling import Kept, resampled
+from harness.ranking.tables import Cellset, collect
+from harness.records import Entry, Selection
+from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VENDI, macro_f1
+
+F1 = macro_f1("tfidf")
+SIDE = {VENDI.of("tfidf").name: (6.0, 0.3), SELF_CHRF.name: (37.0, 3.0), LABEL_FIDELITY.name: (0.8, 0.06)}
+"""Metric -> mean, and standard deviation of a cell between seeds."""
+
+DRAWS = 200
+"""Resamples of the test examples; runs have 1000."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A world, seeds of each side, the headline's tolerance, and what the first method loses."""
+
+    world: World
+    seeds: int = 3
+    tolerance: float = 0.05
+    skill: float = 0.0
+    chrf: float = 0.0
+
+
+def case(layout: str, methods: int = 4, **changes: object) -> Case:
+    """Return a case by its layout."""
+    return replace(Case(World(LAYOUTS[layout], skill=(1.0,) * methods)), **changes)  # type: ignore[arg-type]
+
+
+def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
+    """Return a baseline and a run of the same methods; the run's first method may have lost something.
+
+    Both sides are drawn from one population of seeds: half of them are the baseline's.
+    """
+    world, half = found.world, found.seeds
+    wide = replace(world, seeds=2 * half)
+    worse = replace(wide, skill=(world.skill[0] - found.skill, *world.skill[1:]))
+    cells: list[tuple[int, str, str, int, Kept]] = []
+    for i, group in enumerate(world.groups):
+        state = draw.bit_generator.state
+        gold, predicted = predictions(wide, group, draw)
+        draw.bit_generator.state = state  # the same luck with less skill
+        predicted[:, :, half:] = predictions(worse, group, draw)[1][:, :, half:]
+        labels = [str(label) for label in range(group.labels)]
+        for s in range(group.strata):
+            digest = f"{i}" if group.shared else f"{i}/{s}"
+            for entry in range(len(world.skill)):
+                for g in range(2 * half):
+                    kept = Kept(f"gate/{digest}", labels, gold[s], predicted[entry, s, g])
+                    cells.append((entry, f"task{i}", f"l{s}", g + 1, kept))
+    base = [cell for cell in cells if cell[3] <= half]
+    new = [cell for cell in cells if cell[3] > half]
+    return _cellset(base, world, draw, 0.0), _cellset(new, world, draw, found.chrf)
+
+
+def _cellset(
+    cells: Sequence[tuple[int, str, str, int, Kept]], world: World, draw: np.random.Generator, chrf: float
+) -> Cellset:
+    tests: dict[tuple[str, str], TestSet] = {}
+    found, headline = [], []
+    for i, (_, task, code, _, kept) in enumerate(cells):
+        gold = [int(label) for label in kept.gold]
+        tests.setdefault((task, code), TestSet(examples=kept.examples, labels=kept.labels, gold=gold))
+        said = {F1.name: {str(c): row.tolist() for c, row in enumerate(kept.predictions)}}
+        place = list(tests).index((task, code))
+        found.append(Prediction(cell=i, part="classifier/tfidf", test=place, found=said))
+        weights = np.ones((1, len(gold)), dtype=np.float32)
+        headline.append(float(resampled("macro_f1", [kept], weights)[0, 0]))
+    values = {F1.name: headline}
+    for name, (mean, spread) in SIDE.items():
+        noise = draw.normal(mean, spread, size=len(cells))
+        shift = [chrf if name == SELF_CHRF.name and cell[0] == 0 else 0.0 for cell in cells]
+        values[name] = (noise + shift).tolist()
+    none = [None] * len(cells)
+    packed = Packed(
+        entry=[cell[0] for cell in cells],
+        task=[cell[1] for cell in cells],
+        language=[cell[2] for cell in cells],
+        seed=[cell[3] for cell in cells],
+        texts=[str(draw.integers(2**62)) for _ in cells],
+        protocol=["p"] * len(cells),
+        columns={
+            name: Column(
+                signatures=["s"],
+                signature=[0] * len(cells),
+                value=value,
+                human=none,
+                size=none,
+                trainings=[1] * len(cells),
+            )
+            for name, value in values.items()
+        },
+        tests=list(tests.values()),
+        predictions=found,
+    )
+    names = [f"m{i}" for i in range(len(world.skill))]
+    entries = [Entry(method=method(name), model=MODEL, setting="zero-shot") for name in names]
+    tasks = list(dict.fromkeys(cell[1] for cell in cells))
+    selection = Selection(
+        languages=list(dict.fromkeys(cell[2] for cell in cells)),
+        tasks=tasks,
+        settings=["zero-shot"],
+        seeds=sorted({cell[3] for cell in cells}),
+        texts_per_label=dict.fromkeys(tasks, 9),
+    )
+    manifest = toy_manifest(entries=entries, selection=selection)
+    baseline = Baseline(
+        manifest=manifest,
+        packed=packed,
+        metrics=[],
+        spread={},
+        source="",
+        tolerance={},
+        reason="",
+        date="",
+    )
+    [cellset] = collect([PackedRun(Path("made-up"), baseline)])
+    return cellset
+
+
+def reports(found: Case, repeats: int, seed: int = 0) -> list[Report]:
+    """Return what the gate says in as many made-up benchmarks."""
+    draw = np.random.default_rng(seed)
+    return [_report(found, draw) for _ in range(repeats)]
+
+
+def _report(found: Case, draw: np.random.Generator) -> Report:
+    base, new = sides(found, draw)
+    allowed = Tolerance(value=found.tolerance)
+    with patch.object(evidence, "DRAWS", DRAWS):
+        rulers = [
+            replace(ruler, tolerance=allowed) if ruler.metric == F1 else ruler for ruler in rulers_of(base)
+        ]
+        return judge(base, new, rulers, ("run", "baseline"))
+
+
+def line_of(report: Report, metric: str, entry: str = "m0"):
+    [line] = [line for line in report.lines if (line.entry, line.metric.name) == (entry, metric)]
+    return line
+
+
+def findable_loss(found: Sequence[Report], metric: str) -> float:
+    """Return the loss that the gate says it can find, as a typical run has it."""
+    return float(np.median([line_of(report, metric).findable for report in found]))
+
+
+def skill_for(world: World, loss: float) -> float:
+    """Return by how much less skill costs that much macro-F1, mean over strata."""
+    alike = replace(world, groups=(), skill=(1.0,), seeds=20, trainings=1)
+
+    def value(skill: float) -> float:
+        total = sum(expected(replace(alike, skill=(skill,)), g.labels) * g.strata for g in world.groups)
+        return total / world.strata
+
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if value(1.0) - value(1.0 - middle) < loss else (low, middle)
+    return (low + high) / 2
+
+
+def rates(found: Case, repeats: int) -> dict[str, float]:
+    """Return percent of repeats: same for equal methods, found for losses of the size that is findable."""
+    null = reports(found, repeats)
+    sizes = {name: findable_loss(null, name) for name in (F1.name, SELF_CHRF.name)}
+    skill = skill_for(found.world, sizes[F1.name])
+    worse = reports(replace(found, skill=skill, chrf=sizes[SELF_CHRF.name]), repeats, seed=1)
+    hits = {name: np.mean([line_of(r, name).verdict == "worse" for r in worse]) for name in sizes}
+    counts = Counter(report.verdict for report in null)
+    said = {verdict: 100 * counts[verdict] / repeats for verdict in EXIT}
+    return {
+        **said,
+        "F1": sizes[F1.name],
+        "F1 found": 100 * float(hits[F1.name]),
+        "chrF": sizes[SELF_CHRF.name],
+        "chrF found": 100 * float(hits[SELF_CHRF.name]),
+    }
+
+
+LARGE, SMALL = "22 strata, 200 and 150 examples", "22 strata, 30 examples"
+CASES = {
+    "3 seeds each, tolerance 0.05": case(LARGE),
+    "3 seeds each, tolerance 0.10": case(LARGE, tolerance=0.10),
+    "6 seeds each, tolerance 0.05": case(LARGE, seeds=6),
+    "30 examples, 3 seeds each, tolerance 0.10": case(SMALL, tolerance=0.10),
+    "30 examples, 6 seeds each, tolerance 0.10": case(SMALL, seeds=6, tolerance=0.10),
+}
+
+
+@pytest.mark.slow
+def test_the_same_method_under_other_seeds_is_the_same_in_95_of_100_repeats():
+    said = Counter(report.verdict for report in reports(case(LARGE, tolerance=0.10), 100))
+    assert said["same"] >= 95, said
+
+
+@pytest.mark.slow
+def test_a_loss_of_the_findable_size_is_found_in_about_80_of_100_repeats():
+    found = rates(case(SMALL), 100)
+    assert 68 <= found["F1 found"] <= 92, found
+    assert 68 <= found["chrF found"] <= 92, found
+
+
+def main() -> None:
+    """Print the table of rates."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--case", action="append", choices=CASES)
+    options = parser.parse_args()
+    for name in options.case or CASES:
+        found = rates(CASES[name], options.repeats)
+        print(name, {what: round(value, 3) for what, value in found.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

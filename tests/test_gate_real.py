@@ -1,0 +1,62 @@
+"""The gate on real texts: the mini suite in two languages, steered as it is and twenty times as strongly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, TASKS, steerboard
+
+from harness.gate.baseline import read_baseline
+from harness.suite import load_suite
+
+
+def suite(folder: Path, strength: float) -> Path:
+    """Write the mini suite with another strength of ``language``."""
+    text = (TASKS / "mini.yaml").read_text(encoding="utf-8")
+    for old, new in (
+        ("  - language\n", f"  - language: {{strength: {strength}}}\n"),
+        ("data: mini/data", f"data: {TASKS / 'mini' / 'data'}"),
+        ("model: mini/pocketlm", f"model: {TASKS / 'mini' / 'pocketlm'}"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    folder.mkdir()
+    path = folder / "mini.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(folder: Path, suite_: object) -> Path:
+    chosen = ("--languages", "am,he", "--methods", "language", "--settings", "zero-shot")
+    done = steerboard("run", "--suite", suite_, *chosen, "--run", folder)
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.mark.slow
+def test_language_steering_at_20_times_its_strength_is_worse(tmp_path):
+    usual = next(m for m in load_suite("mini").methods if m == "language")
+    before = run(tmp_path / "before", "mini")
+    manifest = json.loads((before / "manifest.json").read_text(encoding="utf-8"))
+    [strength] = {entry["method"]["config"]["strength"] for entry in manifest["entries"]}
+    after = run(tmp_path / "after", suite(tmp_path / "strong", 20 * strength))
+    against = tmp_path / "baseline.json.gz"
+    assert steerboard("gate", "calibrate", before, "--out", against).code == 0
+    done = steerboard("gate", after, "--against", against, "--format", "json")
+    found = json.loads(done.out)
+    verdicts = {line["metric"]: line["verdict"] for line in found["results"]}
+    assert (usual, done.code, found["verdict"]) == ("language", 1, "worse")
+    assert verdicts["macro_f1/tfidf"] == verdicts["valid_share"] == "worse"
+    again = steerboard("gate", before, "--against", against)
+    assert (again.code, again.out.splitlines()[-1][:10]) == (0, "gate: same")
+
+
+def test_the_shipped_baseline_is_whole_and_of_the_shipped_suite():
+    baseline, _ = read_baseline(ROOT / "baselines" / "mini.json.gz")
+    suite_ = load_suite("mini")
+    assert baseline.manifest.suite_hash == suite_.hash
+    assert baseline.manifest.selection.languages == suite_.languages
+    cells = len(baseline.manifest.entries) * len(suite_.languages) * len(suite_.tasks) * len(suite_.seeds)
+    assert len(baseline.packed.entry) == cells
