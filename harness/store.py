@@ -30,10 +30,12 @@ from harness.files import (
 )
 from harness.records import (
     SCHEMA,
+    CellKey,
     CellScores,
     CellStatus,
     Generation,
     Manifest,
+    State,
     Versioned,
 )
 from harness.steering.interventions import Steering, load_steering, save_steering
@@ -62,6 +64,27 @@ class Measured(TypedDict):
     human: NotRequired[float | None]
     by_seed: NotRequired[dict[str, float]]
     detail: NotRequired[Sizes]
+
+
+class Part(TypedDict):
+    """What a part of a fit took, as ``Spent``."""
+
+    seconds: float
+    tokens: int
+
+
+class CellEnded(TypedDict):
+    """What tables need of ``CellStatus``."""
+
+    schema: int
+    cell: CellKey
+    state: State
+    reason: NotRequired[str]
+    seconds: NotRequired[float]
+    device: NotRequired[str]
+    prompt_tokens: NotRequired[int | None]
+    new_tokens: NotRequired[int | None]
+    fit: NotRequired[dict[str, Part | None] | None]
 
 
 class CellMeasured(TypedDict):
@@ -159,10 +182,22 @@ class Run:
         """Return the scores of a cell, None where it was never scored."""
         return self._record(cell_id, "scores.json", CellScores)
 
-    def measured(self, cell_id: str) -> CellMeasured | None:
-        """Return of a cell's scores what tables need, several times as fast as ``scores``.
+    def ended(self, cell_id: str) -> CellEnded | None:
+        """Return of a cell's status what tables need, in half the time; None where it never ended.
 
-        None where it was never scored. Fields that tables do not need are not looked at.
+        Fields that tables do not need are not looked at.
+        """
+        data = self._ours(cell_id, "status.json")
+        if _shallow(data):
+            with suppress(ValidationError):
+                return _ended().validate_json(data)
+        status = self.status(cell_id)  # is not there, or says what is wrong
+        return None if status is None else _ended().validate_python(status.model_dump(by_alias=True))
+
+    def measured(self, cell_id: str) -> CellMeasured | None:
+        """Return of a cell's scores what tables need, in half the time; None where it was never scored.
+
+        Fields that tables do not need are not looked at.
         """
         with suppress(ValidationError):
             return _measured().validate_json(self._ours(cell_id, "scores.json"))
@@ -209,8 +244,7 @@ class Run:
     def _record(self, cell_id: str, name: str, kind: type[File]) -> File | None:
         """Return a file of a cell, None where there is none."""
         data = self._ours(cell_id, name)
-        # a status has fields that may hold anything, however deeply nested; scores have none
-        if kind is not CellStatus or data.count(b"{") + data.count(b"[") <= DEEPEST:
+        if kind is not CellStatus or _shallow(data):
             with suppress(ValidationError):
                 return kind.model_validate_json(data)
         path = self.cell(cell_id) / name
@@ -233,8 +267,18 @@ class Run:
 
 
 @cache
+def _ended() -> TypeAdapter[CellEnded]:
+    return TypeAdapter(CellEnded)
+
+
+@cache
 def _measured() -> TypeAdapter[CellMeasured]:
     return TypeAdapter(CellMeasured)
+
+
+def _shallow(data: bytes) -> bool:
+    """Say whether nothing can be nested too deeply: a method's config may hold anything."""
+    return data.count(b"{") + data.count(b"[") <= DEEPEST
 
 
 def _read(path: Path, kind: type[File]) -> File:

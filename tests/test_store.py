@@ -14,7 +14,7 @@ from helpers import environment, generations, key, names_below, toy_manifest
 
 from harness.cells import cell_id
 from harness.errors import UserError
-from harness.records import CellScores, CellStatus, Score
+from harness.records import CellScores, CellStatus, Score, Spent
 from harness.steering.interventions import Intervention, Steering
 from harness.store import Run
 
@@ -59,6 +59,19 @@ def test_tables_read_of_scores_what_they_need(run):
     [score] = run.measured(CELL)["scores"]
     assert (score["human"], score["detail"], score["value"]) == (0.75, {"texts": 40.0}, None)
     assert run.measured("no such cell") is None
+
+
+def test_tables_read_of_a_status_what_they_need(run):
+    found = run.ended(CELL)
+    assert (found["cell"], found["state"]) == (key(), "ok")
+    fit = {"steering/a": Spent(seconds=1.5, tokens=7), "activations/b": None}
+    status = CellStatus(cell=key(), state="skipped", reason="no text", device="cpu", new_tokens=3, fit=fit)
+    run.write_cell(CELL, status, [])
+    found = run.ended(CELL)
+    assert (found["reason"], found["device"], found["new_tokens"]) == ("no text", "cpu", 3)
+    assert found["fit"] == {"steering/a": {"seconds": 1.5, "tokens": 7}, "activations/b": None}
+    assert found["prompt_tokens"] is None
+    assert run.ended("no such cell") is None
 
 
 @pytest.mark.parametrize("spaces", [None, 0, 4], ids=["one line", "lines", "wide"])
@@ -189,9 +202,10 @@ def test_the_status_is_written_after_the_texts(run, monkeypatch):
         ("manifest.json", lambda run: run.manifest()),
         (f"cells/{CELL}/status.json", lambda run: run.status(CELL)),
         (f"cells/{CELL}/scores.json", lambda run: run.scores(CELL)),
+        (f"cells/{CELL}/status.json", lambda run: run.ended(CELL)),
         (f"cells/{CELL}/scores.json", lambda run: run.measured(CELL)),
     ],
-    ids=["manifest", "status", "scores", "measured"],
+    ids=["manifest", "status", "scores", "ended", "measured"],
 )
 @pytest.mark.parametrize(
     ("spoil", "words"),

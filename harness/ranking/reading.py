@@ -12,13 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.cells import entry_id, entry_of
-from harness.records import CellStatus, FitParts
-from harness.store import CellMeasured, Run
+from harness.parallel import in_processes
+from harness.records import CellKey, FitParts, Spent
+from harness.store import CellEnded, CellMeasured, Part, Run
 
 Place = tuple[str, str, str, int]
 """Entry, task, language, seed."""
 
 Ints = NDArray[np.int64]
+
+_CHUNK = 400  # cells that are read at once: less is not worth a process
 
 
 class Work(NamedTuple):
@@ -47,6 +50,17 @@ class Columns:
         self.metric, self.signature, self.trainings = array("q"), array("q"), array("q")
         self.value, self.human, self.size = array("d"), array("d"), array("d")
 
+    def extend(self, other: Columns) -> None:
+        """Add the lines of others."""
+        for names, codes, more in (
+            (self.metrics, self.metric, (other.metrics, other.metric)),
+            (self.signatures, self.signature, (other.signatures, other.signature)),
+        ):
+            places = np.array([names[name] for name in more[0]], dtype=np.int64)
+            codes.frombytes(places[np.array(more[1], dtype=np.int64)].tobytes())
+        for name in ("trainings", "value", "human", "size"):
+            getattr(self, name).extend(getattr(other, name))
+
     def add(self, measured: CellMeasured) -> None:
         """Add the scores of a cell."""
         scores, none = measured["scores"], float("nan")
@@ -61,82 +75,98 @@ class Columns:
 
 
 @dataclass
-class Reader:
-    """Reads runs that are comparable, one after the other.
+class Sheet:
+    """What was read of some cells, or of all: scores, a line each, and where they are from.
 
     ``cells``: where the scores of a place are, of the first run that has it. ``reasons``: why a place has
-    none. ``work``: what the cells took.
+    none. ``work``: what the cells took. ``heads``: of every scored cell, its place, number of lines, protocol
+    and digest of texts.
     """
 
+    columns: Columns = field(default_factory=Columns)
     cells: dict[Place, tuple[Run, str]] = field(default_factory=dict)
     reasons: dict[Place, str] = field(default_factory=dict)
     work: dict[Place, Work] = field(default_factory=dict)
-    _columns: Columns = field(default_factory=Columns)
-    _places: list[Place] = field(default_factory=list)
-    _heads: list[tuple[int, str, str]] = field(default_factory=list)
+    heads: list[tuple[Place, int, str, str]] = field(default_factory=list)
     _ids: dict[str, str] = field(default_factory=dict)
     _fits: dict[tuple[object, ...], FitParts] = field(default_factory=dict)
 
-    def read(self, run: Run) -> None:
-        """Read all cells of a run; ``UserError`` for a file that is broken or not ours."""
-        for cell in run.cell_ids():
-            status = run.status(cell)
-            if status is not None:
-                self._cell(run, cell, status)
-
-    def _cell(self, run: Run, cell: str, status: CellStatus) -> None:
-        key = status.cell
-        place = (self._entry(status), key.task, key.language, key.seed)
-        measured = run.measured(cell) if status.state == "ok" else None
+    def read(self, run: Run, cell: str) -> None:
+        """Read a cell; ``UserError`` for a file that is broken or not ours."""
+        ended = run.ended(cell)
+        if ended is None:
+            return
+        key = ended["cell"]
+        place = (self._entry(key), key.task, key.language, key.seed)
+        measured = run.measured(cell) if ended["state"] == "ok" else None
         if measured is None:
-            self.reasons[place] = f"{status.state}: {status.reason or 'generated, not yet scored'}"
+            words = ended.get("reason") or "generated, not yet scored"
+            self.reasons[place] = f"{ended['state']}: {words}"
             return
         if place not in self.cells:  # the one whose values are kept
             self.cells[place] = (run, cell)
-            self.work[place] = self._work(status)
-        self._places.append(place)
-        self._heads.append((len(measured["scores"]), measured["protocol"], measured["generations_sha256"]))
-        self._columns.add(measured)
+            self.work[place] = self._work(ended)
+        self.heads.append(
+            (place, len(measured["scores"]), measured["protocol"], measured["generations_sha256"])
+        )
+        self.columns.add(measured)
 
-    def _entry(self, status: CellStatus) -> str:
-        entry = entry_of(status.cell)
+    def _entry(self, key: CellKey) -> str:
+        entry = entry_of(key)
         body = entry.model_dump_json()
         if body not in self._ids:
             self._ids[body] = entry_id(entry)
         return self._ids[body]
 
-    def _work(self, status: CellStatus) -> Work:
-        fit = status.fit
-        if fit:  # one fit serves all seeds and settings
-            spent = ((name, part and (part.seconds, part.tokens)) for name, part in fit.items())
-            fit = self._fits.setdefault(tuple(spent), fit)
-        return Work(status.seconds, status.device, status.prompt_tokens, status.new_tokens, fit)
+    def _work(self, ended: CellEnded) -> Work:
+        fit = ended.get("fit")
+        parts = None if fit is None else self._fit(fit)
+        tokens = ended.get("prompt_tokens"), ended.get("new_tokens")
+        return Work(ended.get("seconds", 0.0), ended.get("device", ""), *tokens, parts)
+
+    def _fit(self, fit: dict[str, Part | None]) -> FitParts:
+        """Return the parts of a fit; one fit serves all seeds and settings, and is one object."""
+        spent = tuple((name, part and (part["seconds"], part["tokens"])) for name, part in fit.items())
+        if spent not in self._fits:
+            self._fits[spent] = {name: part and Spent(**part) for name, part in fit.items()}
+        return self._fits[spent]
+
+    def extend(self, other: Sheet) -> None:
+        """Add what another sheet holds of later cells."""
+        for place, where in other.cells.items():
+            if place not in self.cells:
+                self.cells[place] = where
+                self.work[place] = other.work[place]
+        self.reasons |= other.reasons
+        self.heads += other.heads
+        self.columns.extend(other.columns)
 
     def frame(self) -> pd.DataFrame:
         """Return all scores, see ``Cellset.scores``; of a place that several runs have each metric once."""
-        columns = self._columns
-        counts = np.array([count for count, _, _ in self._heads], dtype=np.int64)
+        columns = self.columns
+        counts = np.array([count for _, count, _, _ in self.heads], dtype=np.int64)
+        places = [place for place, _, _, _ in self.heads]
         frame: dict[str, Any] = {
-            "entry": _repeated([entry for entry, _, _, _ in self._places], counts),
-            "task": _repeated([task for _, task, _, _ in self._places], counts),
-            "language": _repeated([code for _, _, code, _ in self._places], counts),
-            "seed": np.repeat(np.array([seed for _, _, _, seed in self._places], dtype=np.int64), counts),
+            "entry": _repeated([entry for entry, _, _, _ in places], counts),
+            "task": _repeated([task for _, task, _, _ in places], counts),
+            "language": _repeated([code for _, _, code, _ in places], counts),
+            "seed": np.repeat(np.array([seed for _, _, _, seed in places], dtype=np.int64), counts),
+            "metric": _named(np.array(columns.metric, dtype=np.int64), columns.metrics),
+            "value": np.array(columns.value),
+            "human": np.array(columns.human),
+            "signature": _named(np.array(columns.signature, dtype=np.int64), columns.signatures),
+            "protocol": _repeated([protocol for _, _, protocol, _ in self.heads], counts),
+            "trainings": np.array(columns.trainings, dtype=np.int64),
+            "size": np.array(columns.size),
+            "texts": _repeated([texts for _, _, _, texts in self.heads], counts),
         }
-        frame["metric"] = _named(np.array(columns.metric, dtype=np.int64), columns.metrics)
-        for name in ("value", "human"):
-            frame[name] = np.array(getattr(columns, name))
-        frame["signature"] = _named(np.array(columns.signature, dtype=np.int64), columns.signatures)
-        frame["protocol"] = _repeated([protocol for _, protocol, _ in self._heads], counts)
-        frame["trainings"] = np.array(columns.trainings, dtype=np.int64)
-        frame["size"] = np.array(columns.size)
-        frame["texts"] = _repeated([texts for _, _, texts in self._heads], counts)
         whole = pd.DataFrame(frame)
         twice = whole.duplicated(["entry", "task", "language", "seed", "metric"])
         return whole[~twice].reset_index(drop=True) if twice.any() else whole
 
     def recipes(self) -> dict[str, list[str]]:
         """Return metric -> the signatures that it was measured by, both sorted."""
-        columns = self._columns
+        columns = self.columns
         count = max(len(columns.signatures), 1)
         pairs = np.unique(np.array(columns.metric, dtype=np.int64) * count + np.array(columns.signature))
         metrics, signatures = list(columns.metrics), list(columns.signatures)
@@ -144,6 +174,31 @@ class Reader:
         for metric, signature in zip(*(part.tolist() for part in np.divmod(pairs, count)), strict=True):
             found.setdefault(metrics[int(metric)], []).append(signatures[int(signature)])
         return {name: sorted(found[name]) for name in sorted(found)}
+
+
+def read(runs: Iterable[Run]) -> Sheet:
+    """Return what is in the cells of comparable runs, one run after the other.
+
+    Raises ``UserError`` for a file that is broken or not ours.
+    """
+    whole = Sheet()
+    chunks = [
+        (run, names[start : start + _CHUNK])
+        for run in runs
+        for names in [run.cell_ids()]
+        for start in range(0, len(names), _CHUNK)
+    ]
+    for sheet in in_processes(_read, chunks):
+        whole.extend(sheet)
+    return whole
+
+
+def _read(chunk: tuple[Run, list[str]]) -> Sheet:
+    run, cells = chunk
+    sheet = Sheet()
+    for cell in cells:
+        sheet.read(run, cell)
+    return sheet
 
 
 def _repeated(names: Sequence[str], counts: Ints) -> pd.Categorical:

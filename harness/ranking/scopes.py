@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.parallel import one_blas_thread
 from harness.ranking.evidence import Evidence, gather
 from harness.ranking.rules import Rules, ranked
 from harness.ranking.stats import squared
@@ -54,7 +55,8 @@ def fields(cellset: Cellset, metric: Metric, evidence: Evidence | None = None) -
     """
     known = gather(cellset, metric) if evidence is None else evidence
     rules = Rules.of(cellset)
-    return [_field(rules, _part(known, scope), scope) for scope in scopes(known)]
+    with one_blas_thread():
+        return [_field(rules, _part(known, scope), scope) for scope in scopes(known)]
 
 
 def _part(evidence: Evidence, scope: Scope) -> Evidence:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.parallel import one_blas_thread
 from harness.ranking import ranks
 from harness.ranking.evidence import Evidence, gather, lacking
 from harness.ranking.flags import Flag
@@ -98,8 +99,9 @@ def standings(
     """
     chosen = list(tasks or cellset.manifest.selection.tasks)
     known = gather(cellset, metric, chosen) if evidence is None else evidence.only(tasks=chosen)
-    ranking = _Ranking(cellset, known)
-    rows = ranking.rows()
+    with one_blas_thread():
+        ranking = _Ranking(cellset, known)
+        rows = ranking.rows()
     return Standings(
         metric=metric,
         tasks=chosen,

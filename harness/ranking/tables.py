@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.cells import entry_id
 from harness.files import canonical_json, digest
-from harness.ranking.reading import Place, Reader, Work
+from harness.ranking.reading import Place, Work, read
 from harness.records import Entry, Manifest
 from harness.scoring.metrics import Metric, metric, order
 from harness.store import Run
@@ -128,18 +128,16 @@ def collect(runs: Iterable[Run]) -> list[Cellset]:
 
 
 def _cellset(runs: Sequence[tuple[Run, Manifest]]) -> Cellset:
-    reader = Reader()
     manifests = [manifest for _, manifest in runs]
     manifest = manifests[0]  # suite, selection and data are the same in all of them
     entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
-    for run, _ in runs:
-        reader.read(run)
+    sheet = read([run for run, _ in runs])
     names = _names(entries)
     rows = {
-        name: _row(name, entry, names[name], manifest, reader.cells, reader.reasons)
+        name: _row(name, entry, names[name], manifest, sheet.cells, sheet.reasons)
         for name, entry in entries.items()
     }
-    return Cellset(manifest, rows, reader.frame(), reader.recipes(), reader.cells, manifests, reader.work)
+    return Cellset(manifest, rows, sheet.frame(), sheet.recipes(), sheet.cells, manifests, sheet.work)
 
 
 def _row(
