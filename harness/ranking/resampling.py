@@ -18,6 +18,7 @@ Measure = Literal["macro_f1", "accuracy"]
 _MEASURES: tuple[Measure, ...] = ("macro_f1", "accuracy")
 
 _BATCH = 2**18  # predictions that are looked at at once: what they are counted into stays in the cache
+_EXAMPLES, _LABELS = 20_000, 1000  # beyond, no test set of a suite is resampled
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,11 @@ def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
 
 
 def _sound(kept: Kept) -> bool:
-    """Say whether gold labels and predictions are label indices of as many examples."""
+    """Say whether gold labels and predictions are labels of as many examples, one per label."""
+    if kept.gold.ndim != 1 or kept.predictions.ndim != 2 or kept.predictions.shape[1] != len(kept.gold):
+        return False
     n, count = len(kept.gold), len(kept.labels)
-    if kept.gold.ndim != 1 or kept.predictions.ndim != 2 or kept.predictions.shape[1] != n or not n:
+    if not 2 <= n <= _EXAMPLES or count > min(_LABELS, n):
         return False
     both = np.concatenate([kept.gold[None], kept.predictions])
     return bool(len(kept.predictions) and both.min() >= 0 and both.max() < count)

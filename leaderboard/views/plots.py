@@ -16,6 +16,8 @@ from leaderboard.families import family
 from leaderboard.text import name_of
 from leaderboard.views.matrix import Matrix
 
+_POINTS = 1000
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -84,7 +86,7 @@ def _axis(metric: Metric) -> str:
 def sweeps(board: Board, surfaces: Iterable[tuple[str, list[SurfacePoint]]]) -> list[Sweep]:
     """Return the heatmaps of what was tuned and of what the board itself has several configs of.
 
-    ``surfaces``: where a sweep comes from, and its points.
+    ``surfaces``: where a sweep comes from, and its points; of more than ``_POINTS`` none is drawn.
     """
     found = []
     for of, points in surfaces:
@@ -94,6 +96,8 @@ def sweeps(board: Board, surfaces: Iterable[tuple[str, list[SurfacePoint]]]) -> 
         found += [
             Sweep(method, of, heatmap(method, own))
             for method, own in sorted(by_method.items())
-            if own[0].options and all(point.options.keys() == own[0].options.keys() for point in own)
+            if len(own) <= _POINTS
+            and own[0].options
+            and all(point.options.keys() == own[0].options.keys() for point in own)
         ]
     return found

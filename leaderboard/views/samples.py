@@ -10,6 +10,7 @@ from harness.records import Generation
 from leaderboard.boards import Board
 from leaderboard.text import clean, name_of
 
+_LABELS = 60  # of a cell
 _TEXTS = 3  # of an entry, a label and a seed, the first ones
 _BUDGET = 6_000  # texts on a page, about: beyond, fewer seeds and fewer texts are shown
 
@@ -51,7 +52,8 @@ def samples_page(board: Board, code: str, pages: dict[str, str]) -> SamplesPage:
     """Return the texts of a language. ``UserError`` for a broken file of texts."""
     selection = board.cellset.manifest.selection
     labels = _labels(board, code)
-    seeds, texts = _room(len(board.cellset.entries) * sum(map(len, labels.values())), list(selection.seeds))
+    places = len(board.cellset.entries) * sum(min(len(own), _LABELS) for own in labels.values())
+    seeds, texts = _room(places, list(selection.seeds))
     found: dict[tuple[str, str, int], list[Sample]] = {}
     entries = []
     for standing in board.standings.rows:
@@ -65,10 +67,10 @@ def samples_page(board: Board, code: str, pages: dict[str, str]) -> SamplesPage:
                     found.setdefault((task, label, seed), []).append(sample)
         entries += [(name, title)] if any_text else []
     order = {task: i for i, task in enumerate(selection.tasks)}
-    places = sorted(found, key=lambda place: (order[place[0]], _at(labels, place), place[1], place[2]))
+    ordered = sorted(found, key=lambda place: (order[place[0]], _at(labels, place), place[1], place[2]))
     blocks = [
         Block(f"block-{i}", name_of(task), name_of(label), seed, found[task, label, seed])
-        for i, (task, label, seed) in enumerate(places, 1)
+        for i, (task, label, seed) in enumerate(ordered, 1)
     ]
     left = len(selection.seeds) - len(seeds)
     tasks = [name_of(task) for task in selection.tasks]
@@ -89,7 +91,7 @@ def _labels(board: Board, code: str) -> dict[str, list[str]]:
     found = {}
     for task in board.cellset.manifest.selection.tasks:
         try:
-            found[task] = [str(label) for label in definitions[task][code]["labels"]]  # type: ignore[index]
+            found[task] = [str(label) for label in definitions[task][code]["labels"][:1000]]  # type: ignore[index]
         except (KeyError, TypeError):
             found[task] = []
     return found
@@ -111,6 +113,8 @@ def _first(board: Board, place: tuple[str, str, str, int], count: int) -> dict[s
 def _by_label(generations: Sequence[Generation], count: int) -> dict[str, list[str]]:
     first: dict[str, list[str]] = {}
     for item in generations:
+        if item.label not in first and len(first) == _LABELS:
+            continue
         texts = first.setdefault(item.label, [])
         if len(texts) < count:
             texts.append(clean(item.text))
