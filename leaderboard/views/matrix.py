@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ class Matrix:
     strata: list[Stratum]
     values: Floats
     human: Floats
+    _made: dict[tuple[bool, str | None, str | None], list[list[float | None]]] = field(default_factory=dict)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -61,11 +62,20 @@ class Matrix:
         self, source: Floats, metric: Metric, entry: str, task: str | None, language: str | None
     ) -> float | None:
         layer = self._layers.get(metric.name)
-        strata = self.chosen(task, language)
-        if layer is None or not strata:
+        if layer is None:
             return None
-        mean = float(source[layer, self._rows[entry], strata].mean())
-        return None if np.isnan(mean) else mean
+        means = self._means(source is self.human, task, language)
+        return means[layer][self._rows[entry]] if means else None
+
+    def _means(self, human: bool, task: str | None, language: str | None) -> list[list[float | None]]:
+        """Return the means over some strata by metric and entry, made once; empty where there are none."""
+        place = (human, task, language)
+        if place not in self._made:
+            strata = self.chosen(task, language)
+            source = self.human if human else self.values
+            means = source[:, :, strata].mean(axis=2) if strata else np.empty((0, 0))
+            self._made[place] = [[None if x != x else x for x in row] for row in means.tolist()]
+        return self._made[place]
 
 
 def matrix(cellset: Cellset) -> Matrix:
