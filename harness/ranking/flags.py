@@ -151,6 +151,10 @@ class _Languages:
         """Yield a flag for every task and language in which an entry copies too much."""
         bases = self._baselines.get(entry, []) if rule.bound is _beyond_usual else []
         for (task, code), (copies, texts) in self._counts.get((rule.base.name, entry), {}).items():
+            if (
+                copies <= COPIED_BOUND * texts
+            ):  # then no interval is above the bound: quick, for there are many
+                continue
             shares = [self._share(rule.base.name, base, (task, code)) for base in bases]
             usual = max(shares, default=0.0)
             if flagged(copies, texts, usual):

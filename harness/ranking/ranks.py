@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
@@ -111,6 +112,7 @@ def rank_correlation(x: Floats, y: Floats) -> RankCorrelation | None:
     return RankCorrelation(rho, reached / len(strength), n)
 
 
+@lru_cache(maxsize=1)  # a table asks for several correlations of the same entries
 def _orders(n: int) -> NDArray[np.int64]:
     """Return orders of ``n`` things, the given order first."""
     if n <= _EXACT:
