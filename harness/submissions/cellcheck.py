@@ -76,6 +76,12 @@ def check_texts(texts: Sequence[Generation], status: CellStatus, suite: Suite, f
     repeated = sum(text.duplicate for text in texts)
     if (redraws, repeated) != (status.redraws, status.duplicates):
         raise RefusedError(file, "redraws or duplicates are not as many as status.json says", _AGAIN)
+    for spent, counted in (
+        (status.new_tokens, sum(text.n_new_tokens for text in texts)),
+        (status.prompt_tokens, sum(text.n_prompt_tokens for text in texts)),
+    ):
+        if spent is not None and (spent < counted or (spent > counted and not redraws)):
+            raise RefusedError(file, "its tokens are not as many as status.json says", _AGAIN)
 
 
 def _text_problem(text: Generation, key: CellKey, suite: Suite) -> str:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from harness.cells import Cell
 from harness.errors import UserError
 from harness.records import CellStatus
+from harness.registry import SUBMISSIONS
 from harness.store import Run
 from harness.submissions.checking import Checked
 from harness.submissions.comparing import TOLERANCE, Gap, gaps, in_words, table
 from harness.submissions.ground import Ground
 from harness.submissions.reader import Submission, SubmittedRun, find_all
 from harness.submissions.reading import RefusedError
+from harness.submissions.report import Finding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +131,8 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
     from harness.ranking.flags import flags
     from harness.ranking.tables import collect
 
-    others, _ = find_all(checked.folder.resolve().parent)
+    roots = dict.fromkeys([checked.folder.resolve().parent, Path(SUBMISSIONS).resolve()])
+    others = [other for root in roots for other in find_all(root)[0]]
     beside = [
         run
         for other in others
@@ -141,24 +144,17 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
     own = submission.card.identity
     for cellset in groups:
         for entry, found in flags(cellset).items():
-            if cellset.entries[entry].entry.method == own:
-                based = any(
-                    row.entry.method.name == "zero-shot"
-                    and row.entry.model == cellset.entries[entry].entry.model
-                    for row in cellset.entries.values()
-                )
-                for flag in found:
-                    _report_flag(checked, cellset.entries[entry].name, flag, based)
-                    measured.flags.append(flag.words)
+            row = cellset.entries[entry]
+            for flag in found if row.entry.method == own else ():
+                _report_flag(checked, row.name, flag)
+                measured.flags.append(flag.words)
 
 
-def _report_flag(checked: Checked, name: str, flag: Flag, based: bool) -> None:
+def _report_flag(checked: Checked, name: str, flag: Flag) -> None:
+    """Copies of held-out text are never right; whatever else the rules find is for the board to show."""
     from harness.scoring.metrics import COPIED
-    from harness.submissions.report import Finding
 
-    held_out = {COPIED.of("test").name, COPIED.of("validation").name}
-    copied = flag.metric.name.partition("/")[0] == COPIED.name
-    if flag.metric.name in held_out or (copied and based):
+    if flag.metric.name in {COPIED.of("test").name, COPIED.of("validation").name}:
         checked.report.problem(name, flag.words, "Submit texts that the model wrote.")
     else:
         checked.report.findings.append(Finding("flag", name, flag.words, _FLAGGED))
