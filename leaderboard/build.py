@@ -44,10 +44,9 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
         check_folder(item.run, item.claimed)
     found = boards([item.run for item in given])
     facts = Facts(date or newest(found), __version__)
-    claimed = {item.run.path for item in given if item.claimed}
     published = results(found, facts.date)
     bibtex = methods_bib(published)
-    views = [_view(board, claimed, bibtex, facts) for board in found]
+    views = [_view(board, given, bibtex, facts) for board in found]
     old = _listed(out)
     index, *others = [index_page(views, facts), *(page for view in views for page in view.pages())]
     _check_addresses([address for address, _ in others])
@@ -67,10 +66,8 @@ def newest(found: Sequence[Board]) -> str:
     return max(dates, default="")
 
 
-def _view(board: Board, claimed: set[Path], bibtex: str, facts: Facts) -> BoardPages:
-    from_others = {place[0] for place, (run, _) in board.cellset.cells.items() if run.path in claimed}
-    found = sources(board.cellset, from_others)
-    return BoardPages(board, found, _surfaces(board), bibtex, facts)
+def _view(board: Board, given: Sequence[Input], bibtex: str, facts: Facts) -> BoardPages:
+    return BoardPages(board, sources(board, given), _surfaces(board), bibtex, facts)
 
 
 def _surfaces(board: Board) -> list[tuple[str, list[SurfacePoint]]]:

@@ -112,8 +112,8 @@ _ORIGIN = (
     Column(
         "badge",
         "checked",
-        "How far the numbers were checked: 'own run' was generated and scored by whoever built this page, "
-        "'claimed' was handed in.",
+        "How far the numbers were checked: 'own run' was generated and scored by whoever built this page; "
+        "'claimed' was handed in; 're-scored': its texts were scored anew; 'regenerated': some texts, too.",
         text=True,
         whole=True,
     ),

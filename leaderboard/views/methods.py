@@ -36,6 +36,8 @@ class EntryCard:
     version: str
     flags: list[str]
     lacking: list[str]
+    checked: str
+    people: str
     cost: list[tuple[str, str]]
     commands: list[str]
 
@@ -168,6 +170,8 @@ def _card(board: Board, standing: Standing, row: Row, source: Source) -> EntryCa
         version=name_of(method.version),
         flags=[clean(flag.words) for flag in standing.flags],
         lacking=[clean(reason) for reason in standing.lacking[:20]],
+        checked=clean(source.checked, 600),
+        people=source.people,
         cost=figures,
         commands=source.commands,
     )

@@ -124,7 +124,7 @@ def _row(
             board.headline.name: _number(standing.mean.mean if standing.mean else None, plain),
             **{side.name: _side(means, side, standing.row.id) for side in SIDES},
             **_of_cost(None if standing.reference else board.costs.get(standing.row.id)),
-            "badge": Cell(source.badge, source.badge),
+            "badge": Cell(source.badge, source.badge, title=source.checked),
             "date": Cell(source.date, source.date),
         },
     )

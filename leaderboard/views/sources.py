@@ -3,34 +3,91 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from harness.ranking.tables import Cellset
+from harness.ranking.summary import plain
 from harness.records import Entry, Manifest
-from leaderboard.text import clean, day_of
+from harness.submissions.reader import Submission
+from leaderboard.boards import Board
+from leaderboard.inputs import OWN, Input
+from leaderboard.text import clean, counted, day_of, name_of
 
-OWN, CLAIMED = "own run", "claimed"
+_WORDS = {
+    "own run": "generated and scored by whoever built this page",
+    "claimed": "handed in; nobody has scored its texts anew yet",
+    "re-scored": "handed in; its texts were scored anew",
+    "regenerated": "handed in; its texts were scored anew, and some were generated anew",
+}
 
 
 @dataclass(frozen=True)
 class Source:
-    """The origin of an entry. ``commands``: how its run was made, ready to be copied into a shell."""
+    """The origin of an entry: its badge, and in words what was checked.
+
+    ``people``: who handed it in. ``commands``: how its run was made, ready to be copied into a shell.
+    """
 
     badge: str
+    checked: str
+    people: str
     date: str
     commands: list[str]
 
 
-def sources(cellset: Cellset, claimed: set[str] | None = None) -> dict[str, Source]:
-    """Return entry id -> where it comes from. ``claimed``: entries that were handed in, not run here."""
+def sources(board: Board, inputs: Sequence[Input]) -> dict[str, Source]:
+    """Return entry id -> where it comes from, of the inputs that the board was built from."""
+    by_path = {item.run.path: item for item in inputs}
+    origin: dict[str, Input] = {}
+    for place, (run, _) in board.cellset.cells.items():
+        origin.setdefault(place[0], by_path.get(run.path, Input(run)))
     found = {}
-    for name, row in cellset.entries.items():
-        own = [manifest for manifest in cellset.manifests if row.entry in manifest.entries]
-        badge = CLAIMED if claimed and name in claimed else OWN
+    for name, row in board.cellset.entries.items():
+        own = [manifest for manifest in board.cellset.manifests if row.entry in manifest.entries]
         dates = sorted(day_of(manifest.created) for manifest in own)
-        found[name] = Source(badge, dates[-1] if dates else "", _commands(row.entry, own))
+        item = origin.get(name)
+        found[name] = Source(
+            badge=item.badge if item else OWN,
+            checked=_checked(board, name, item) if item else "no cell is there yet",
+            people=_people(item.submission) if item and item.submission else "",
+            date=dates[-1] if dates else "",
+            commands=_commands(row.entry, own),
+        )
     return found
+
+
+def _checked(board: Board, entry: str, item: Input) -> str:
+    """Say how far an entry was checked, and what was claimed where something else was measured."""
+    words, check = _WORDS[item.badge], item.submission.check if item.submission else None
+    if check is None or item.submission is None:
+        return words
+    if check.regenerated:
+        anew = check.regenerated
+        words += f" ({anew.equal} of {anew.texts} texts of {counted(anew.cells, 'cell')} came out equal)"
+    if not check.files:
+        return f"{words}; measured is what was claimed"
+    values = _headline_claimed(board, entry, item.submission)
+    said = f" {board.headline.title} {plain(sum(values) / len(values))} was claimed." if values else ""
+    agree = "within the seed noise" if check.reproduced else "NOT reproduced"
+    return f"{words}; the claim is {agree}. The tables show what was measured.{said}"
+
+
+def _headline_claimed(board: Board, entry: str, submission: Submission) -> list[float]:
+    """Return the claimed values of the headline of an entry's cells."""
+    claimed = {run.path: run for run in submission.runs}
+    values = []
+    for place, (run, cell) in board.cellset.cells.items():
+        scores = claimed[run.path].scores(cell) if place[0] == entry and run.path in claimed else None
+        values += [s.value for s in scores.scores if s.metric == board.headline.name] if scores else []
+    return [value for value in values if value is not None]
+
+
+def _people(submission: Submission) -> str:
+    """Return who handed a submission in, and under which licence its texts are."""
+    card = submission.card
+    names = ", ".join(name_of(author.name) for author in card.authors)
+    return f"{names}; texts under {name_of(card.licence)}"
 
 
 def _commands(entry: Entry, manifests: list[Manifest]) -> list[str]:
