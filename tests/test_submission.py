@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, snapshot, steerboard
+from helpers import MINI, ROOT, snapshot, steerboard
 from submitting import cells, check, edit_card, edit_gz, edit_json, lines, pack, rehash, sha256
 
 from harness.ranking.tables import collect
 from harness.starter import starter
 from harness.store import Run
 from harness.submissions.reader import find, find_all
+from harness.suite import load_suite
 
 pytestmark = pytest.mark.slow
 
-SPY = '\nfrom pathlib import Path\nPath(__file__).with_name("I-RAN").touch()\n'
+SPY = '\nfrom pathlib import Path\n(Path(__file__).parents[1] / "I-RAN").touch()\n'
 """Appended to a method: leaves a trace when it is executed."""
 
 
@@ -234,6 +236,58 @@ def test_the_steering_road_carries_files_and_each_must_fit(small_run, tmp_path):
         out, lambda card: card["files"].update({f"steering/{files[1].name}": sha256(files[0].read_bytes())})
     )
     assert any("its header is of another" in line for line in lines(check(out, "--no-rescore")))
+
+
+def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
+    out = pack(small_run, tmp_path / "vectors", "my-method", "--road", "steering")
+    assert check(out, "--write")["code"] == 0
+    verify = ("submission", "verify", out, "--sample", 2, "--seed", 1, "--model", MINI / "pocketlm")
+    done = steerboard(*verify, "--write", "--format", "json")
+    assert done.code == 0, done.out
+    assert "(100.0%)" in json.loads(done.out)["facts"]["regenerated"]
+    assert find(out).badge == "regenerated"
+
+    for cell in cells(out):
+        edit_gz(cell / "generations.jsonl.gz", lambda data: data.replace(b'"text": "', b'"text": "x'))
+    rehash(out)
+    assert find(out).badge == "claimed"
+    done = steerboard(*verify)
+    assert done.code == 1
+    assert "0.0% of the texts come out again" in done.out
+
+
+def test_code_runs_for_verify_only_when_that_is_said(mine, small_run, tmp_path):
+    code = mine / "method.py"
+    code.write_text(code.read_text(encoding="utf-8") + SPY, encoding="utf-8")
+    edit_card(mine, lambda card: card["files"].update({"method.py": sha256(code.read_bytes())}))
+    verify = ("submission", "verify", mine, "--sample", 1, "--model", MINI / "pocketlm")
+    assert "--run-code" in steerboard(*verify).one_line()
+    assert not (mine.parent / "I-RAN").exists()
+    done = steerboard(*verify, "--run-code")
+    assert done.code == 0, done.out
+    assert (mine.parent / "I-RAN").exists()
+    assert "warning: code of" in done.err
+    out = pack(small_run, tmp_path / "outputs", "my-method", "--road", "outputs")
+    assert "nothing to verify" in steerboard("submission", "verify", out).one_line()
+
+
+def test_texts_from_elsewhere_are_handed_in_as_outputs(tmp_path, monkeypatch):
+    guide = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("my_texts.py").write_text(code, encoding="utf-8")
+    texts = {"positive": ["ጥሩ ቀን ነው", "ደስ ብሎኛል"], "negative": ["መጥፎ ቀን ነው", "አዝኛለሁ"]}
+    labels = load_suite("mini").task("sentiment", "am").labels
+    path = Path("texts/sentiment/am/1.json")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(dict(zip(labels, texts.values(), strict=True))), encoding="utf-8")
+    narrow = ("--languages", "am", "--tasks", "sentiment", "--seeds", 1, "--limit", 2)
+    chosen = ("--plugin", "my_texts.py", "--methods", "my-texts", "--run", "run")
+    done = steerboard("run", "--suite", "mini", *chosen, *narrow)
+    assert done.code == 0, done.err
+    out = pack(Path("run"), tmp_path / "submissions" / "my-texts", "my-texts", "--road", "outputs")
+    assert check(out)["code"] == 0
+    assert find(out).runs[0].generations(cells(out)[0].name)[0].text == "ጥሩ ቀን ነው"
 
 
 def test_links_and_foreign_files_are_refused_before_anything_is_read(mine):

@@ -93,7 +93,7 @@ def verify(
 
     from harness.submissions.checking import check_files
     from harness.submissions.ground import Places
-    from harness.submissions.reader import find
+    from harness.submissions.reader import RefusedError, find
 
     known(output)
     checked = check_files(folder, Places(suite, data, contrast), online=True)
@@ -112,5 +112,8 @@ def verify(
                 "check.json", "not written", "Run 'steerboard submission check --write' first."
             )
     if checked.submission is not None:
-        checked.report.facts["badge"] = badge_of(find(folder))
+        try:
+            checked.report.facts["badge"] = badge_of(find(folder))
+        except RefusedError as error:  # code that ran can have written there
+            checked.report.refused(error)
     show(checked.report, output)

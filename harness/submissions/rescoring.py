@@ -129,7 +129,7 @@ def _kept_gaps(status: CellStatus, claimed: SubmittedRun, run: Run, cell: str) -
 def _audit(checked: Checked, submission: Submission, measured: Measured) -> None:
     """Add what the board's rules find in the measured scores: copies, collapse, another language."""
     from harness.ranking.flags import flags
-    from harness.ranking.tables import collect
+    from harness.ranking.tables import BASELINE, collect
 
     roots = dict.fromkeys([checked.folder.resolve().parent, Path(SUBMISSIONS).resolve()])
     others = [other for root in roots for other in find_all(root)[0]]
@@ -145,19 +145,30 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
     for cellset in groups:
         for entry, found in flags(cellset).items():
             row = cellset.entries[entry]
+            based = any(
+                other.entry.method.name == BASELINE and other.entry.model == row.entry.model
+                for other in cellset.entries.values()
+            )
             for flag in found if row.entry.method == own else ():
-                _report_flag(checked, row.name, flag)
-                measured.flags.append(flag.words)
+                if _report_flag(checked, row.name, flag, based):
+                    measured.flags.append(flag.words)
 
 
-def _report_flag(checked: Checked, name: str, flag: Flag) -> None:
-    """Copies of held-out text are never right; whatever else the rules find is for the board to show."""
+def _report_flag(checked: Checked, name: str, flag: Flag, based: bool) -> bool:
+    """Copies of held-out text are never right; whatever else the rules find is for the board to show.
+
+    Copies of other text mean something beside what the model recites unsteered (``based``: that is known).
+    """
     from harness.scoring.metrics import COPIED
 
     if flag.metric.name in {COPIED.of("test").name, COPIED.of("validation").name}:
         checked.report.problem(name, flag.words, "Submit texts that the model wrote.")
+    elif flag.metric.name.startswith(f"{COPIED.name}/") and not based:
+        checked.report.note(name, flag.words, "No zero-shot of the same cells is at hand to compare with.")
+        return False
     else:
         checked.report.findings.append(Finding("flag", name, flag.words, _FLAGGED))
+    return True
 
 
 def _readable(runs: Sequence[SubmittedRun]) -> list[SubmittedRun]:
