@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NotRequired, TypeVar
+from typing import Annotated, Any, NotRequired, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from harness.digits import load_digits, unpacked
@@ -19,8 +20,8 @@ from harness.errors import UserError
 from harness.files import (
     DEEPEST,
     LARGEST,
+    LARGEST_TEXT,
     locked,
-    read_bytes,
     read_json,
     read_json_gz,
     read_jsonl,
@@ -30,11 +31,11 @@ from harness.files import (
 )
 from harness.records import (
     SCHEMA,
-    CellKey,
     CellScores,
     CellStatus,
     Generation,
     Manifest,
+    Setting,
     State,
     Versioned,
 )
@@ -47,6 +48,11 @@ _OURS = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
 
 CLASSIFIER = "classifier/"
 """How the names of those parts of the scoring begin that train a classifier."""
+
+
+Whole = Annotated[int, Field(gt=-(2**62), lt=2**62)]
+Amount = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62)]
+"""As in records; what lies beyond is left to these, which say so in words."""
 
 
 class Sizes(TypedDict):
@@ -69,21 +75,32 @@ class Measured(TypedDict):
 class Part(TypedDict):
     """What a part of a fit took, as ``Spent``."""
 
-    seconds: float
-    tokens: int
+    seconds: Amount
+    tokens: Whole
+
+
+class Key(TypedDict):
+    """What tables need of ``CellKey``; what is plain JSON here is checked where an entry is new."""
+
+    method: dict[str, Any]
+    model: dict[str, Any] | None
+    setting: Setting
+    task: str
+    language: str
+    seed: Whole
 
 
 class CellEnded(TypedDict):
     """What tables need of ``CellStatus``."""
 
     schema: int
-    cell: CellKey
+    cell: Key
     state: State
     reason: NotRequired[str]
-    seconds: NotRequired[float]
+    seconds: NotRequired[Amount]
     device: NotRequired[str]
-    prompt_tokens: NotRequired[int | None]
-    new_tokens: NotRequired[int | None]
+    prompt_tokens: NotRequired[Whole | None]
+    new_tokens: NotRequired[Whole | None]
     fit: NotRequired[dict[str, Part | None] | None]
 
 
@@ -135,12 +152,14 @@ class Run:
 
     def cell_ids(self) -> list[str]:
         """Return the ids of all cells that have a status, sorted."""
+        return [name for name in self.folders() if (self.cell(name) / "status.json").is_file()]
+
+    def folders(self) -> list[str]:
+        """Return the names of what lies where cells lie, sorted; without a look into it."""
         try:
-            with os.scandir(self.path / "cells") as found:
-                names = sorted(entry.name for entry in found)
+            return sorted(os.listdir(self._cells))  # noqa: PTH208 (names, by the thousand)
         except OSError:
             return []
-        return [name for name in names if (self.cell(name) / "status.json").is_file()]
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None where it never did."""
@@ -171,8 +190,7 @@ class Run:
 
     def n_texts(self, cell_id: str) -> int:
         """Return how many texts a cell holds, without reading them; 0 where there is no file."""
-        path = self._generations_path(cell_id)
-        return path.read_bytes().count(b"\n") if path.is_file() else 0
+        return _plain(f"{self._cells}/{cell_id}/generations.jsonl", LARGEST_TEXT).count(b"\n")
 
     def generations_digest(self, cell_id: str) -> str:
         """Return the SHA-256 of the file of texts."""
@@ -236,9 +254,8 @@ class Run:
 
     def predicted(self, cell_id: str) -> dict[str, Any]:
         """Return what ``predictions`` does, several times as fast: lists of digits are arrays of bytes."""
-        path = Path(f"{self._cells}/{cell_id}/predictions.json.gz")
-        with suppress(UserError, ValueError):
-            return load_digits(unpacked(read_bytes(path, LARGEST)))
+        with suppress(ValueError):
+            return load_digits(unpacked(_plain(f"{self._cells}/{cell_id}/predictions.json.gz")))
         return self.predictions(cell_id)  # says what is wrong
 
     def _record(self, cell_id: str, name: str, kind: type[File]) -> File | None:
@@ -251,14 +268,8 @@ class Run:
         return _read(path, kind) if path.is_file() else None
 
     def _ours(self, cell_id: str, name: str) -> bytes:
-        """Return a file of a cell that begins as this program writes them; empty for any other and none.
-
-        Tens of thousands are read; to look first whether they are there would take longer.
-        """
-        try:
-            data = read_bytes(Path(f"{self._cells}/{cell_id}/{name}"), LARGEST)
-        except UserError:
-            return b""
+        """Return a file of a cell that begins as this program writes them; empty for any other and none."""
+        data = _plain(f"{self._cells}/{cell_id}/{name}")
         begin = _OURS.match(data)
         return data if begin and 1 <= int(begin[1]) <= SCHEMA else b""
 
@@ -274,6 +285,27 @@ def _ended() -> TypeAdapter[CellEnded]:
 @cache
 def _measured() -> TypeAdapter[CellMeasured]:
     return TypeAdapter(CellMeasured)
+
+
+def _plain(path: str, largest: int = LARGEST) -> bytes:
+    """Return the content of a regular file; empty for anything else, and for what cannot be read.
+
+    Tens of thousands are read. To open them as Python's files, by paths, takes longer than all the rest.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe is not waited for
+    except OSError:
+        return b""
+    try:
+        state = os.fstat(file)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > largest:
+            return b""
+        data = os.read(file, state.st_size + 1)
+        return data if len(data) == state.st_size else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 def _shallow(data: bytes) -> bool:

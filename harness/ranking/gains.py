@@ -88,9 +88,11 @@ def gains(
         for side in (names, [bases[name] for name in names])
     )
     lacks = np.asarray(np.isnan(evidence.values[:, chosen]).any(axis=(1, 2)))
+    missing = (lacks[rows] | lacks[others]).tolist()
+    if all(missing):  # such as in a language of which nothing is there yet
+        return {}
     layers = [evidence.layers[i] for i in chosen]
     found = estimates(moments(layers, evidence.examples, minus(rows, others)))
-    missing = (lacks[rows] | lacks[others]).tolist()
     return {name: gain for name, gain, lacking in zip(names, found, missing, strict=True) if not lacking}
 
 

@@ -6,9 +6,9 @@ import base64
 from dataclasses import dataclass
 
 import numpy as np
-from harness.ranking.scopes import Field, Scope
 
 from harness.languages import language
+from harness.ranking.scopes import Field, Scope
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import plain, spanned
 from leaderboard.boards import Board
@@ -120,7 +120,9 @@ def _packed(field: Field, names: list[str]) -> dict[str, object]:
     rows = [place.get(name, -1) for name in names]
     means = [None if row < 0 else round(float(field.mean[row]), 9) for row in rows]
     index = np.array(rows)
-    half = np.where((index[:, None] < 0) | (index[None] < 0), np.nan, field.half[np.ix_(index, index)])
+    half = np.full((len(names), len(names)), np.nan)
+    there = np.flatnonzero(index >= 0)
+    half[np.ix_(there, there)] = field.half[np.ix_(index[there], index[there])]
     upper = half[np.triu_indices(len(names), 1)]
     known = ~np.isnan(upper)
     unit = float(upper[known].max(initial=0.0)) / (UNKNOWN - 1) or 1.0
