@@ -11,18 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.parallel import in_processes, one_blas_thread
 from harness.ranking.reading import Place, codes_of
 from harness.ranking.resampling import Kept, Measure, kept_for, measure_of, resampled
 from harness.ranking.stats import Panel, draw_weights, widened
 from harness.ranking.tables import Cellset, Missing
-from harness.ranking.variance import Floats, Ints, Layer, layer
+from harness.ranking.variance import Floats, Layer, layer
 from harness.scoring.metrics import Metric
+from harness.threads import one_blas_thread
 
 DRAWS = 1000
 """Resamples of the test examples."""
 
-_MANY = 2000  # cells whose predictions are read by several processes
 _CLOSE = 1e-5  # single precision, of a mean over labels and classifier seeds
 
 Stratum = tuple[str, str]
@@ -291,43 +290,24 @@ def _tested(
     Strata whose test examples are translations of one another share their draws.
     """
     entries, strata, seeds = axes
-    jobs = []
+    draws = np.empty((*values.shape, 0), dtype=np.float32)
+    examples: dict[Stratum, int] = {}
+    problems: dict[Stratum, str] = {}
     for column, (task, code) in enumerate(strata):
         rows, layers = np.nonzero(~np.isnan(values[:, column]))
         cells = zip(rows.tolist(), layers.tolist(), strict=True)
         places = [(entries[i], task, code, seeds[g]) for i, g in cells]
-        if places:
-            jobs.append(_Job(column, rows, layers, places, values[rows, column, layers]))
-
-    def work(job: _Job) -> tuple[NDArray[np.float32], int] | str:
+        if not places:
+            continue
         try:
-            return _drawn(cellset, metric, measure, job.places, job.values)
+            found, n = _drawn(cellset, metric, measure, places, values[rows, column, layers])
         except _UnpairableError as reason:
-            return str(reason)
-
-    draws = np.empty((*values.shape, 0), dtype=np.float32)
-    examples: dict[Stratum, int] = {}
-    problems: dict[Stratum, str] = {}
-    many = sum(len(job.places) for job in jobs) >= _MANY
-    for job, found in zip(jobs, in_processes(work, jobs) if many else map(work, jobs), strict=True):
-        if isinstance(found, str):
-            problems[strata[job.column]] = found
+            problems[task, code] = str(reason)
             continue
         if not examples:
             draws = np.full((*values.shape, DRAWS), np.nan, dtype=np.float32)
-        draws[job.rows, job.column, job.layers], examples[strata[job.column]] = found
+        draws[rows, column, layers], examples[task, code] = found, n
     return Tested(draws, examples, problems)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """The cells of a stratum: where they stand in the arrays of evidence, and their values."""
-
-    column: int
-    rows: Ints
-    layers: Ints
-    places: list[Place]
-    values: Floats
 
 
 def _drawn(

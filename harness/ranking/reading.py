@@ -12,16 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.cells import entry_id, entry_of
-from harness.parallel import in_processes
-from harness.records import CellKey, FitParts, Spent
-from harness.store import CellEnded, CellMeasured, Part, Run
+from harness.records import FitParts, Spent
+from harness.store import CellEnded, CellMeasured, Key, Part, Run
 
 Place = tuple[str, str, str, int]
 """Entry, task, language, seed."""
 
 Ints = NDArray[np.int64]
-
-_CHUNK = 400  # cells that are read at once: less is not worth a process
 
 
 class Work(NamedTuple):
@@ -50,17 +47,6 @@ class Columns:
         self.metric, self.signature, self.trainings = array("q"), array("q"), array("q")
         self.value, self.human, self.size = array("d"), array("d"), array("d")
 
-    def extend(self, other: Columns) -> None:
-        """Add the lines of others."""
-        for names, codes, more in (
-            (self.metrics, self.metric, (other.metrics, other.metric)),
-            (self.signatures, self.signature, (other.signatures, other.signature)),
-        ):
-            places = np.array([names[name] for name in more[0]], dtype=np.int64)
-            codes.frombytes(places[np.array(more[1], dtype=np.int64)].tobytes())
-        for name in ("trainings", "value", "human", "size"):
-            getattr(self, name).extend(getattr(other, name))
-
     def add(self, measured: CellMeasured) -> None:
         """Add the scores of a cell."""
         scores, none = measured["scores"], float("nan")
@@ -76,7 +62,7 @@ class Columns:
 
 @dataclass
 class Sheet:
-    """What was read of some cells, or of all: scores, a line each, and where they are from.
+    """What was read of cells: scores, a line each, and where they are from.
 
     ``cells``: where the scores of a place are, of the first run that has it. ``reasons``: why a place has
     none. ``work``: what the cells took. ``heads``: of every scored cell, its place, number of lines, protocol
@@ -97,7 +83,7 @@ class Sheet:
         if ended is None:
             return
         key = ended["cell"]
-        place = (self._entry(key), key.task, key.language, key.seed)
+        place = (self._entry(run, cell, key), key["task"], key["language"], key["seed"])
         measured = run.measured(cell) if ended["state"] == "ok" else None
         if measured is None:
             words = ended.get("reason") or "generated, not yet scored"
@@ -111,11 +97,13 @@ class Sheet:
         )
         self.columns.add(measured)
 
-    def _entry(self, key: CellKey) -> str:
-        entry = entry_of(key)
-        body = entry.model_dump_json()
+    def _entry(self, run: Run, cell: str, key: Key) -> str:
+        """Return the id of the entry of a cell, worked out once for all of its cells."""
+        body = repr((key["method"], key["model"], key["setting"]))
         if body not in self._ids:
-            self._ids[body] = entry_id(entry)
+            status = run.status(cell)
+            assert status is not None
+            self._ids[body] = entry_id(entry_of(status.cell))
         return self._ids[body]
 
     def _work(self, ended: CellEnded) -> Work:
@@ -130,16 +118,6 @@ class Sheet:
         if spent not in self._fits:
             self._fits[spent] = {name: part and Spent(**part) for name, part in fit.items()}
         return self._fits[spent]
-
-    def extend(self, other: Sheet) -> None:
-        """Add what another sheet holds of later cells."""
-        for place, where in other.cells.items():
-            if place not in self.cells:
-                self.cells[place] = where
-                self.work[place] = other.work[place]
-        self.reasons |= other.reasons
-        self.heads += other.heads
-        self.columns.extend(other.columns)
 
     def frame(self) -> pd.DataFrame:
         """Return all scores, see ``Cellset.scores``; of a place that several runs have each metric once."""
@@ -181,23 +159,10 @@ def read(runs: Iterable[Run]) -> Sheet:
 
     Raises ``UserError`` for a file that is broken or not ours.
     """
-    whole = Sheet()
-    chunks = [
-        (run, names[start : start + _CHUNK])
-        for run in runs
-        for names in [run.cell_ids()]
-        for start in range(0, len(names), _CHUNK)
-    ]
-    for sheet in in_processes(_read, chunks):
-        whole.extend(sheet)
-    return whole
-
-
-def _read(chunk: tuple[Run, list[str]]) -> Sheet:
-    run, cells = chunk
     sheet = Sheet()
-    for cell in cells:
-        sheet.read(run, cell)
+    for run in runs:
+        for cell in run.folders():
+            sheet.read(run, cell)
     return sheet
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.parallel import one_blas_thread
 from harness.ranking.evidence import Evidence, gather
 from harness.ranking.rules import Rules, ranked
 from harness.ranking.stats import squared
 from harness.ranking.tables import Cellset
 from harness.ranking.variance import Floats, Pairs, Sums, means, moments
 from harness.scoring.metrics import Metric
+from harness.threads import one_blas_thread
 
 
 @dataclass(frozen=True)

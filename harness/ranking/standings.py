@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.parallel import one_blas_thread
 from harness.ranking import ranks
 from harness.ranking.evidence import Evidence, gather, lacking
 from harness.ranking.flags import Flag
@@ -16,6 +15,7 @@ from harness.ranking.rules import Rules, ranked
 from harness.ranking.stats import Estimate, gaps_closed
 from harness.ranking.tables import BASELINE, Cellset, EntryRow
 from harness.scoring.metrics import Metric
+from harness.threads import one_blas_thread
 
 CEILING = "human"
 
