@@ -42,8 +42,10 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
     files: dict[str, int] = {}
     problems: list[RefusedError] = []
     todo = [("", 0)]
-    while todo and len(files) <= limits.N_FILES:
+    folders = 0
+    while todo and len(files) + len(problems) + folders <= limits.N_FILES:
         inside, depth = todo.pop()
+        folders += 1
         try:
             with os.scandir(folder / inside) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
@@ -66,7 +68,7 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
                 problems.append(
                     RefusedError(_shown(path), f"cannot be read ({error.strerror})", "Remove it.")
                 )
-    if len(files) > limits.N_FILES:
+    if todo:
         problems.append(RefusedError(".", f"has more than {limits.N_FILES:,} files", "Remove files."))
     if sum(files.values()) > limits.SUBMISSION:
         size = sum(files.values())

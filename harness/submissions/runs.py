@@ -74,6 +74,10 @@ class SubmittedRun(Run):
             return []
         return [name for name in names if (self.path / name / "status.json").is_file()]
 
+    def folders(self) -> list[str]:
+        """Return the ids of all cells, as ``cell_ids``."""
+        return self.cell_ids()
+
     @override
     def status(self, cell_id: str) -> CellStatus | None:
         name = f"{cell_id}/status.json"
@@ -157,6 +161,10 @@ class SubmittedRun(Run):
     def unpacked(self, name: str) -> bytes:
         """Return what a compressed file below the results holds."""
         return self._unpack(self._named(name))
+
+    @override
+    def _generations_path(self, cell_id: str) -> Path:
+        return self.cell(cell_id) / "generations.jsonl.gz"
 
     @override
     def _ours(self, cell_id: str, name: str) -> bytes:
