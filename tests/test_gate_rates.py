@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
@@ -19,9 +20,9 @@ import pytest
 from helpers import MODEL, method, toy_manifest
 from simulated import LAYOUTS, World, expected, predictions
 
-from harness.gate.baseline import Baseline, Column, Packed, Prediction, TestSet, Tolerance
+from harness.gate.baseline import Baseline, Column, ExampleSet, Packed, Prediction, Tolerance
 from harness.gate.calibrating import rulers_of
-from harness.gate.packing import PackedRun
+from harness.gate.packing import unpack
 from harness.gate.verdicts import EXIT, Report, judge
 from harness.ranking import evidence
 from harness.ranking.resampling import Kept, resampled
@@ -53,7 +54,7 @@ def case(layout: str, methods: int = 4, **changes: object) -> Case:
     return replace(Case(World(LAYOUTS[layout], skill=(1.0,) * methods)), **changes)  # type: ignore[arg-type]
 
 
-def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
+def sides(found: Case, draw: np.random.Generator, folder: Path) -> tuple[Cellset, Cellset]:
     """Return a baseline and a run of the same methods; the run's first method may have lost something.
 
     Both sides are drawn from one population of seeds: half of them are the baseline's.
@@ -76,17 +77,22 @@ def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
                     cells.append((entry, f"task{i}", f"l{s}", g + 1, kept))
     base = [cell for cell in cells if cell[3] <= half]
     new = [cell for cell in cells if cell[3] > half]
-    return _cellset(base, world, draw, 0.0), _cellset(new, world, draw, found.chrf)
+    first = _cellset(base, world, draw, 0.0, folder / "base")
+    return first, _cellset(new, world, draw, found.chrf, folder / "new")
 
 
 def _cellset(
-    cells: Sequence[tuple[int, str, str, int, Kept]], world: World, draw: np.random.Generator, chrf: float
+    cells: Sequence[tuple[int, str, str, int, Kept]],
+    world: World,
+    draw: np.random.Generator,
+    chrf: float,
+    folder: Path,
 ) -> Cellset:
-    tests: dict[tuple[str, str], TestSet] = {}
+    tests: dict[tuple[str, str], ExampleSet] = {}
     found, headline = [], []
     for i, (_, task, code, _, kept) in enumerate(cells):
         gold = [int(label) for label in kept.gold]
-        tests.setdefault((task, code), TestSet(examples=kept.examples, labels=kept.labels, gold=gold))
+        tests.setdefault((task, code), ExampleSet(examples=kept.examples, labels=kept.labels, gold=gold))
         said = {F1.name: {str(c): row.tolist() for c, row in enumerate(kept.predictions)}}
         place = list(tests).index((task, code))
         found.append(Prediction(cell=i, part="classifier/tfidf", test=place, found=said))
@@ -140,7 +146,7 @@ def _cellset(
         reason="",
         date="",
     )
-    [cellset] = collect([PackedRun(Path("made-up"), baseline)])
+    [cellset] = collect([unpack(baseline, folder)])
     return cellset
 
 
@@ -151,7 +157,11 @@ def reports(found: Case, repeats: int, seed: int = 0) -> list[Report]:
 
 
 def _report(found: Case, draw: np.random.Generator) -> Report:
-    base, new = sides(found, draw)
+    with TemporaryDirectory() as folder:
+        return _judged(found, *sides(found, draw, Path(folder)))
+
+
+def _judged(found: Case, base: Cellset, new: Cellset) -> Report:
     allowed = Tolerance(value=found.tolerance)
     with patch.object(evidence, "DRAWS", DRAWS):
         rulers = [

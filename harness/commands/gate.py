@@ -156,12 +156,12 @@ def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> Report: 
     from harness.gate.verdicts import chosen, judge
 
     [new] = read_runs([run])
+    names = (str(run), str(against))
     if against.is_dir():
         [base] = read_runs([against])
-        rulers = rulers_of(base, metrics)
-    else:
-        base, rulers = opened(against, read_baseline(against)[0])
-    return judge(base, new, chosen(rulers, metrics), (str(run), str(against)), narrowing)
+        return judge(base, new, chosen(rulers_of(base, metrics), metrics), names, narrowing)
+    with opened(read_baseline(against)[0]) as (base, rulers):
+        return judge(base, new, chosen(rulers, metrics), names, narrowing)
 
 
 def _show(report: Report, format_: str, output: Path | None) -> None:

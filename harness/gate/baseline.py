@@ -62,7 +62,7 @@ class Column(Strict):
     trainings: list[int]
 
 
-class TestSet(Strict):
+class ExampleSet(Strict):
     """Test examples of a task and language: their digest, labels, and the right label of each."""
 
     examples: str
@@ -89,7 +89,7 @@ class Packed(Strict):
     texts: list[str]
     protocol: list[str]
     columns: dict[str, Column]
-    tests: list[TestSet]
+    tests: list[ExampleSet]
     predictions: list[Prediction]
 
 

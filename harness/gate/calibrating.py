@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from harness.errors import UserError, unknown
 from harness.gate.baseline import Baseline, Past, Spread, Tolerance, read_baseline, write_baseline
-from harness.gate.packing import PackedRun, bare, pack
+from harness.gate.packing import bare, pack, unpack
 from harness.gate.scope import refusal
 from harness.gate.spread import Measured, spread
 from harness.gate.tolerances import default_tolerance
@@ -91,13 +93,15 @@ def accept(run: Path, into: Path, reason: str, without: Sequence[str] = ()) -> t
     return new, write_baseline(into, new)
 
 
-def opened(path: Path, baseline: Baseline) -> tuple[Cellset, list[Ruler]]:
-    """Return a baseline's cells and what its metrics are held against."""
-    [cellset] = collect([PackedRun(path, baseline)])
-    rulers = [
-        Ruler(metric(name), baseline.spread[name], baseline.tolerance[name]) for name in baseline.metrics
-    ]
-    return cellset, rulers
+@contextmanager
+def opened(baseline: Baseline) -> Iterator[tuple[Cellset, list[Ruler]]]:
+    """Give a baseline's cells and what its metrics are held against, for as long as the block lasts."""
+    with TemporaryDirectory(prefix="steerboard-") as folder:
+        [cellset] = collect([unpack(baseline, Path(folder))])
+        rulers = [
+            Ruler(metric(name), baseline.spread[name], baseline.tolerance[name]) for name in baseline.metrics
+        ]
+        yield cellset, rulers
 
 
 def rulers_of(cellset: Cellset, metrics: Sequence[str] = ()) -> list[Ruler]:

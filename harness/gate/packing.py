@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cells import entry_id
-from harness.gate.baseline import Baseline, Column, Packed, Prediction, TestSet
+from harness.cells import cell_id, entry_id
+from harness.files import write_text
+from harness.gate.baseline import Baseline, Column, ExampleSet, Packed, Prediction
 from harness.ranking.tables import Cellset
 from harness.records import CellKey, CellScores, CellStatus, Manifest, Score, Selection
 from harness.scoring.metrics import metric
-from harness.store import CellMeasured, Measured, Run
+from harness.store import Run
 
 Place = tuple[str, str, str, int]
 """Entry, task, language, seed."""
@@ -32,7 +35,7 @@ def pack(cellsets: Sequence[Cellset], names: Iterable[str]) -> Packed:
             values[str(line.metric)][place] = line
     places = [place for place in places if place in heads]
     tests: dict[str, int] = {}
-    sets: list[TestSet] = []
+    sets: list[ExampleSet] = []
     predictions = []
     for i, place in enumerate(places):
         run, cell = where[place]
@@ -69,13 +72,13 @@ def _number(value: object) -> float | None:
 
 
 def _predictions(
-    kept: dict[str, Any], cell: int, tests: dict[str, int], sets: list[TestSet]
+    kept: dict[str, Any], cell: int, tests: dict[str, int], sets: list[ExampleSet]
 ) -> list[Prediction]:
     """Return a cell's predictions; test sets that are new are added."""
     found = []
     for part, body in kept.items():
         try:
-            test = TestSet(examples=body["examples"], labels=body["labels"], gold=body["gold"])
+            test = ExampleSet(examples=body["examples"], labels=body["labels"], gold=body["gold"])
             name = test.model_dump_json()
             prediction = Prediction(cell=cell, part=part, test=len(sets), found=body["predictions"])
         except (KeyError, TypeError, ValueError):
@@ -94,82 +97,56 @@ def bare(manifest: Manifest, selection: Selection) -> Manifest:
     return manifest.model_copy(update={**empty, "selection": selection})
 
 
-class PackedRun(Run):
-    """A baseline file as a run that can be read, not written."""
-
-    def __init__(self, path: Path, baseline: Baseline) -> None:
-        super().__init__(path)
-        self._manifest, self._packed = baseline.manifest, baseline.packed
-        self._kept: dict[int, dict[str, Any]] = {}
-        for found in self._packed.predictions:
-            test = self._packed.tests[found.test]
-            body = {**test.model_dump(), "predictions": found.found}
-            self._kept.setdefault(found.cell, {})[found.part] = body
-
-    def exists(self) -> bool:
-        """Say that there is a run."""
-        return True
-
-    def manifest(self) -> Manifest:
-        """Return the manifest of the run that was packed."""
-        return self._manifest
-
-    def cell_ids(self) -> list[str]:
-        """Return the cells' places in the columns."""
-        return [str(i) for i in range(len(self._packed.entry))]
-
-    def status(self, cell_id: str) -> CellStatus:
-        """Return what a cell is; of its texts and times nothing is kept."""
-        i, packed = int(cell_id), self._packed
-        entry = self._manifest.entries[packed.entry[i]]
-        key = CellKey(
-            suite=str(self._manifest.suite.get("name", "")),
-            text_protocol="",
-            data=self._manifest.data_hashes.get(f"{packed.task[i]}/{packed.language[i]}", ""),
-            model=entry.model,
-            method=entry.method,
-            task=packed.task[i],
-            language=packed.language[i],
-            setting=entry.setting,
-            seed=packed.seed[i],
-            texts_per_label=self._manifest.selection.texts_per_label.get(packed.task[i], 0),
-        )
-        return CellStatus(cell=key, state="ok")
-
-    def scores(self, cell_id: str) -> CellScores:
-        """Return the scores that are kept of a cell."""
-        i, packed = int(cell_id), self._packed
-        return CellScores(
-            cell_id=cell_id,
-            generations_sha256=packed.texts[i],
-            protocol=packed.protocol[i],
-            scores=[found for name, column in packed.columns.items() if (found := _score(name, column, i))],
-        )
-
-    def measured(self, cell_id: str) -> CellMeasured:
-        """Return of the scores what tables need."""
-        found = self.scores(cell_id)
-        measured: list[Measured] = [
-            {
-                "metric": score.metric,
-                "value": score.value,
-                "signature": score.signature,
-                "human": score.human,
-                "by_seed": score.by_seed,
-                "detail": {"texts": score.detail["texts"]} if "texts" in score.detail else {},
-            }
-            for score in found.scores
-        ]
-        return {
-            "schema": 1,
-            "generations_sha256": found.generations_sha256,
-            "protocol": found.protocol,
-            "scores": measured,
+def unpack(baseline: Baseline, folder: Path) -> Run:
+    """Write a baseline as a run folder, of which every reader of runs can read scores; return it."""
+    run, packed = Run(folder), baseline.packed
+    write_text(run.manifest_path, json.dumps(baseline.manifest.to_json()))
+    kept: dict[int, dict[str, Any]] = {}
+    for found in packed.predictions:
+        body = {**packed.tests[found.test].model_dump(), "predictions": found.found}
+        kept.setdefault(found.cell, {})[found.part] = body
+    for i in range(len(packed.entry)):
+        key = _key(baseline, i)
+        name = cell_id(key)
+        files = {
+            "status.json": CellStatus(cell=key, state="ok").to_json(),
+            "scores.json": _scores(packed, i, name).to_json(),
         }
+        place = run.cell(name)
+        place.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():  # plainly: nobody else reads them, and there are hundreds
+            (place / file).write_text(json.dumps(content), encoding="utf-8")
+        data = gzip.compress(json.dumps(kept.get(i, {})).encode(), 1, mtime=0)
+        (place / "predictions.json.gz").write_bytes(data)
+    return run
 
-    def predictions(self, cell_id: str) -> dict[str, Any]:
-        """Return what is kept of the classifiers."""
-        return self._kept.get(int(cell_id), {})
+
+def _key(baseline: Baseline, i: int) -> CellKey:
+    """Return what a cell is, as far as tables ask; of its texts nothing is kept."""
+    manifest, packed = baseline.manifest, baseline.packed
+    entry = manifest.entries[packed.entry[i]]
+    return CellKey(
+        suite=str(manifest.suite.get("name", "")),
+        text_protocol="",
+        data=manifest.data_hashes.get(f"{packed.task[i]}/{packed.language[i]}", ""),
+        model=entry.model,
+        method=entry.method,
+        task=packed.task[i],
+        language=packed.language[i],
+        setting=entry.setting,
+        seed=packed.seed[i],
+        texts_per_label=manifest.selection.texts_per_label.get(packed.task[i], 0),
+    )
+
+
+def _scores(packed: Packed, i: int, name: str) -> CellScores:
+    found = [_score(metric_name, column, i) for metric_name, column in packed.columns.items()]
+    return CellScores(
+        cell_id=name,
+        generations_sha256=packed.texts[i],
+        protocol=packed.protocol[i],
+        scores=[score for score in found if score is not None],
+    )
 
 
 def _score(name: str, column: Column, i: int) -> Score | None:
