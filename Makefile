@@ -11,6 +11,8 @@ PYTHON ?= python3.11 python3# the first of these that is new enough makes .venv
 # Independent programs that tests and benchmarks compare with; they ask for other versions of what we use, and for
 # more than what is compared, hence --no-deps.
 ORACLES := steering-vectors repeng vendi-score 'diversity; python_version < "3.13"'
+# Tests run on all cores, those of a file together; SPREAD= runs them one by one, as a debugger needs it.
+SPREAD ?= --numprocesses auto --dist loadfile
 ARGS ?=# more words for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the run folders that 'make board' shows
 OUT ?= site# where it puts the page
@@ -25,10 +27,10 @@ demo: $(STAMP) ## run the mini suite, build the board, say where it lies
 	@$(BIN)/steerboard demo
 
 test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 fast: $(STAMP) ## run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(SPREAD) $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .
