@@ -169,12 +169,9 @@ def test_a_copied_cell_is_noticed(mine):
     for name in ("generations.jsonl.gz", "scores.json.gz", "predictions.json.gz"):
         shutil.copy(one / name, other / name)
     edit_json(other / "scores.json.gz", lambda body: body.update(cell_id=other.name))
-    edit_json(
-        other / "status.json",
-        lambda body: body.update(
-            {k: json.loads((one / "status.json").read_text())[k] for k in ("redraws", "duplicates")}
-        ),
-    )
+    source = json.loads((one / "status.json").read_text())
+    counts = {name: source[name] for name in ("redraws", "duplicates", "prompt_tokens", "new_tokens")}
+    edit_json(other / "status.json", lambda body: body.update(counts))
     rehash(mine)
     assert any("holds the very texts of cell" in line for line in lines(check(mine, "--no-rescore")))
 
