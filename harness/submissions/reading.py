@@ -41,10 +41,11 @@ def read_bytes(path: Path, file: str, cap: int) -> bytes:
         missing = isinstance(error, FileNotFoundError)
         what = "is missing" if missing else f"cannot be read ({error.strerror})"
         raise RefusedError(file, what, _PACK_AGAIN) from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):  # looked at before it is wrapped, which fails for a folder
+        os.close(handle)
+        raise RefusedError(file, "is no plain file", "Remove it.")
     with os.fdopen(handle, "rb") as stream:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise RefusedError(file, "is no plain file", "Remove it.")
         data = stream.read(cap + 1) if found.st_size <= cap else b""
     if len(data) > cap or found.st_size > cap:
         size = max(len(data), found.st_size)
