@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness.records import SurfacePoint
-from leaderboard.text import clean
+from leaderboard.text import name_of
 
 _CELL, _ROW, _LEFT, _TOP = 92, 44, 150, 78
 _LETTER = 8  # pixels, a wide one at 13 pixels
@@ -101,7 +101,7 @@ def _square(point: SurfacePoint, x: int, y: int, largest: float) -> Square:
     valid = "not measured" if point.valid is None else f"{point.valid:.3f}"
     cells = f"{point.cells} of {point.cells_expected} cells"
     title = f"{settings}: macro-F1 {value}, gain {gain or '–'}, valid share {valid}, {cells}"
-    return Square(x, y, _hex(fill), value, gain, clean(title), point.eligible, point.chosen)
+    return Square(x, y, _hex(fill), value, gain, name_of(title, 400), point.eligible, point.chosen)
 
 
 def _name(point: SurfacePoint, fields: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def _name(point: SurfacePoint, fields: Sequence[str]) -> str:
 
 
 def _short(text: str, longest: int = _LONGEST) -> str:
-    return clean(text, longest)
+    return name_of(text, longest)
 
 
 def _mix(a: tuple[int, int, int], b: tuple[int, int, int], share: float) -> list[int]:
