@@ -172,6 +172,26 @@ def test_all_and_every_task_are_as_in_the_standings(tmp_path, shared):
                 assert estimate.mean - field.half[i, j] == estimate.low
 
 
+def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
+    """Also where tests differ in size: the degrees of freedom are those of the language's own examples."""
+    chosen = selection(["am", "he"], ["topic"])
+    entries = [toy(name) for name in ("zero-shot", "m0", "m1")]
+    for i, entry in enumerate(entries):
+        few = predicting(toy("x"), 0.5 + i / 10, chosen, n=30, examples="few")
+        predicting(entry, 0.5 + i / 10, chosen, n=400, examples="many")
+        for place in places(chosen)[:3]:
+            entry.kept[place], entry.scores[F1][place] = few.kept[place], few.scores[F1][place]
+    cellset = written(tmp_path, *entries, chosen=chosen)
+    found, zero_shot = by_scope(cellset), peers(cellset, "zero-shot")
+    for row in standings(cellset, F1).rows:
+        for code, cell in row.languages.items():
+            field = found[Scope(None, code)]
+            i, j = (field.entries.index(name) for name in (row.row.id, zero_shot[row.row.id]))
+            assert cell.gain.mean == field.difference[i, j]
+            assert cell.gain.high == cell.gain.mean + field.half[i, j]
+        assert len(row.languages) == (0 if row.row.name == "zero-shot" else 2)
+
+
 def test_standings_of_shared_evidence_have_the_same_bits(tmp_path):
     for cellset in suite(tmp_path):
         evidence = gather(cellset, F1)
@@ -256,6 +276,18 @@ def test_where_nobody_is_complete_a_scope_is_empty(tmp_path):
     assert empty.mean.shape == (0,)
     assert empty.difference.shape == (0, 0)
     assert len(found[Scope("topic", "am")].tiers) == 2
+
+
+def test_a_language_of_which_nothing_is_there_is_empty(tmp_path):
+    entries = [predicting(toy(name), 0.6, WHOLE) for name in ("zero-shot", "language")]
+    gone = [
+        (name, *place) for name in ("zero-shot", "language") for place in places(WHOLE) if place[1] == "sk"
+    ]
+    cellset = written(tmp_path, *entries, drop=gone)
+    found = by_scope(cellset)
+    assert found[Scope(None, "sk")].entries == found[Scope("topic", "sk")].entries == []
+    assert len(found[Scope(None, "am")].tiers) == 2
+    assert all(set(row.languages) <= {"am", "he"} for row in standings(cellset, F1).rows)
 
 
 def test_another_recipe_in_one_language_bars_the_scopes_that_hold_it(tmp_path):

@@ -75,25 +75,17 @@ def levels(evidence: Evidence) -> dict[str, Estimate]:
     return {name: estimate for name, estimate in known if name in evidence.complete}
 
 
-def gains(
-    evidence: Evidence, bases: Mapping[str, str], strata: Sequence[int] | None = None
-) -> dict[str, Estimate]:
-    """Return entry -> gain over its base, where both lack nothing in the strata (by place; None for all)."""
-    chosen = list(range(len(evidence.strata)) if strata is None else strata)
-    names = [name for name in evidence.entries if name in bases]
-    if not names:
+def gains(evidence: Evidence, bases: Mapping[str, str]) -> dict[str, Estimate]:
+    """Return entry -> its gain over its base, where both lack nothing."""
+    names = [name for name in evidence.entries if evidence.complete.issuperset({name, bases.get(name, "")})]
+    if not names:  # such as in a language of which nothing is there yet
         return {}
     rows, others = (
         np.array([evidence.position[name] for name in side], dtype=np.int64)
         for side in (names, [bases[name] for name in names])
     )
-    lacks = np.asarray(np.isnan(evidence.values[:, chosen]).any(axis=(1, 2)))
-    missing = (lacks[rows] | lacks[others]).tolist()
-    if all(missing):  # such as in a language of which nothing is there yet
-        return {}
-    layers = [evidence.layers[i] for i in chosen]
-    found = estimates(moments(layers, evidence.examples, minus(rows, others)))
-    return {name: gain for name, gain, lacking in zip(names, found, missing, strict=True) if not lacking}
+    found = estimates(moments(evidence.layers, evidence.examples, minus(rows, others)))
+    return dict(zip(names, found, strict=True))
 
 
 def mean_gains(evidence: Evidence, names: Sequence[str], bases: Mapping[str, str]) -> Floats:
@@ -112,8 +104,8 @@ def grid(
     """
     cells: dict[tuple[str, str], Estimate] = {}
     for code in dict.fromkeys(code for _, code in evidence.strata):
-        strata = [i for i, (_, other) in enumerate(evidence.strata) if other == code]
-        cells |= {(name, code): found for name, found in gains(evidence, bases, strata).items()}
+        own = gains(evidence.only(languages=[code]), bases)
+        cells |= {(name, code): found for name, found in own.items()}
     members = set(family)
     tested = [place for place in cells if place[0] in members and cells[place].p is not None]
     adjusted = benjamini_hochberg(np.array([cells[place].p for place in tested], dtype=np.float64))
