@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -15,7 +16,7 @@ from harness.ranking.reading import Place, codes_of
 from harness.ranking.resampling import Kept, Measure, kept_for, measure_of, resampled
 from harness.ranking.stats import Panel, draw_weights, widened
 from harness.ranking.tables import Cellset, Missing
-from harness.ranking.variance import Floats, Layer, layer
+from harness.ranking.variance import Floats, Ints, Layer, layer
 from harness.scoring.metrics import Metric
 from harness.threads import one_blas_thread
 
@@ -287,45 +288,58 @@ def _tested(
 ) -> Tested:
     """Return the measure under resampled test examples.
 
-    Strata whose test examples are translations of one another share their draws.
+    Strata whose test examples are translations of one another share their draws. Predictions are read while
+    those of the stratum before are resampled in another thread.
     """
     entries, strata, seeds = axes
-    draws = np.empty((*values.shape, 0), dtype=np.float32)
+    draws = np.full((*values.shape, DRAWS), np.nan, dtype=np.float32)
+    jobs: dict[Stratum, Future[int]] = {}
     examples: dict[Stratum, int] = {}
     problems: dict[Stratum, str] = {}
-    for column, (task, code) in enumerate(strata):
-        rows, layers = np.nonzero(~np.isnan(values[:, column]))
-        cells = zip(rows.tolist(), layers.tolist(), strict=True)
-        places = [(entries[i], task, code, seeds[g]) for i, g in cells]
-        if not places:
-            continue
+    with ThreadPoolExecutor(1) as pool:
+        for column, stratum in enumerate(strata):
+            rows, layers = np.nonzero(~np.isnan(values[:, column]))
+            cells = zip(rows.tolist(), layers.tolist(), strict=True)
+            places = [(entries[i], *stratum, seeds[g]) for i, g in cells]
+            try:
+                kept = [_kept(cellset, metric, place) for place in places]
+            except _UnpairableError as reason:
+                problems[stratum] = str(reason)
+                continue
+            if kept:
+                own = draws[:, column]
+                where = (rows, layers)
+                jobs[stratum] = pool.submit(_draw, measure, kept, values[:, column], own, where, stratum)
+    for stratum, job in jobs.items():
         try:
-            found, n = _drawn(cellset, metric, measure, places, values[rows, column, layers])
+            examples[stratum] = job.result()
         except _UnpairableError as reason:
-            problems[task, code] = str(reason)
-            continue
-        if not examples:
-            draws = np.full((*values.shape, DRAWS), np.nan, dtype=np.float32)
-        draws[rows, column, layers], examples[task, code] = found, n
-    return Tested(draws, examples, problems)
+            problems[stratum] = str(reason)
+    return Tested(draws if examples else draws[..., :0].copy(), examples, problems)
 
 
-def _drawn(
-    cellset: Cellset, metric: Metric, measure: Measure, places: Sequence[Place], values: Floats
-) -> tuple[NDArray[np.float32], int]:
-    """Return the draws of the cells of a stratum, which have these values, and the number of test examples.
+def _draw(
+    measure: Measure,
+    cells: Sequence[Kept],
+    values: Floats,
+    draws: NDArray[np.float32],
+    where: tuple[Ints, Ints],
+    stratum: Stratum,
+) -> int:
+    """Put the draws of the cells of a stratum where they belong; return the number of test examples.
 
-    Raises ``_UnpairableError``.
+    ``values`` and ``draws`` of the stratum; ``where``: rows and columns of the cells. Raises
+    ``_UnpairableError``.
     """
-    cells = [_kept(cellset, metric, place) for place in places]
-    _, task, code, _ = places[0]
+    place = "/".join(stratum)
     if not all(cell.same_test(cells[0]) for cell in cells):
-        raise _UnpairableError(f"entries were tested on different examples in {task}/{code}")
+        raise _UnpairableError(f"entries were tested on different examples in {place}")
     n = len(cells[0].gold)
     found = resampled(measure, cells, _weights(cells[0].examples, n))
-    if np.abs(found[:, 0] - values).max() > _CLOSE:
-        raise _UnpairableError(f"kept predictions do not give the stored score in {task}/{code}")
-    return widened(found[:, 1:], n, len(cells[0].labels) if measure == "macro_f1" else 1), n
+    if np.abs(found[:, 0] - values[where]).max() > _CLOSE:
+        raise _UnpairableError(f"kept predictions do not give the stored score in {place}")
+    draws[where] = widened(found[:, 1:], n, len(cells[0].labels) if measure == "macro_f1" else 1)
+    return n
 
 
 @lru_cache(maxsize=24)  # about the strata of a suite: the next metric and task draw the same

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.scoring.metrics import ACCURACY, MACRO_F1, Metric
 from harness.store import CLASSIFIER
 
+Indices = NDArray[np.int64] | NDArray[np.uint8]
 Measure = Literal["macro_f1", "accuracy"]
 _MEASURES: tuple[Measure, ...] = ("macro_f1", "accuracy")
 
@@ -30,8 +31,8 @@ class Kept:
 
     examples: str
     labels: list[str]
-    gold: NDArray[np.int64]
-    predictions: NDArray[np.int64]
+    gold: Indices
+    predictions: Indices
 
     def same_test(self, other: Kept) -> bool:
         """Say whether both were tested on the same examples with the same labels."""
@@ -59,12 +60,17 @@ def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
         plain, own = f"{MACRO_F1.name}/{provider}", f"{MACRO_F1.name}{variant}/{provider}"
         by_seed = found[own] if own in found else found[plain]
         seeds = sorted(by_seed)
-        predictions = np.array([by_seed[seed] for seed in seeds], dtype=np.int64)
-        gold = np.array(part["gold"], dtype=np.int64)
-        record = Kept(str(part["examples"]), [str(label) for label in part["labels"]], gold, predictions)
+        predictions = np.array([_indices(by_seed[seed]) for seed in seeds])
+        labels = [str(label) for label in part["labels"]]
+        record = Kept(str(part["examples"]), labels, _indices(part["gold"]), predictions)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return record if _sound(record) else None
+
+
+def _indices(values: Any) -> Indices:
+    """Return label indices as an array, as they were read where they are one."""
+    return values if isinstance(values, np.ndarray) else np.array(values, dtype=np.int64)
 
 
 def _sound(kept: Kept) -> bool:
@@ -98,7 +104,7 @@ def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float
 
 
 def _macro_f1(
-    gold: NDArray[np.int64], predicted: NDArray[np.int64], size: int, weights: NDArray[np.float32]
+    gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return macro-F1 of every row of predictions under every draw.
 
@@ -124,7 +130,7 @@ def _counted(which: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[
 
 
 def _accuracy(
-    gold: NDArray[np.int64], predicted: NDArray[np.int64], size: int, weights: NDArray[np.float32]
+    gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return the share of right predictions of every row under every draw."""
     return np.asarray(_counted(predicted == gold, weights) / weights.sum(axis=1), dtype=np.float32)

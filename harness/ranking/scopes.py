@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from harness.ranking.tables import Cellset
 from harness.ranking.variance import Floats, Pairs, Sums, means, moments
 from harness.scoring.metrics import Metric
 from harness.threads import one_blas_thread
+
+_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ def fields(cellset: Cellset, metric: Metric, evidence: Evidence | None = None) -
     """
     known = gather(cellset, metric) if evidence is None else evidence
     rules = Rules.of(cellset)
-    with one_blas_thread():
-        return [_field(rules, _part(known, scope), scope) for scope in scopes(known)]
+    with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
+        _ = known.layers, rules.layers(known)  # made here, once, before threads ask for them
+        return list(pool.map(lambda scope: _field(rules, _part(known, scope), scope), scopes(known)))
 
 
 def _part(evidence: Evidence, scope: Scope) -> Evidence:
