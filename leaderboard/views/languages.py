@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.ranking.scopes import Field
-
 from harness.languages import Language, language
+from harness.ranking.scopes import Field
 from harness.ranking.standings import Standing
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, spanned
