@@ -44,7 +44,7 @@ def inputs(paths: Sequence[Path]) -> list[Input]:
         below = list(_of_submission(path) or _below(path, _DEPTH))
         if not below:
             raise UserError(
-                f"{path} holds no run (no manifest.json in it or below). "
+                f"{path} holds no run (no manifest.json), and no folder in it does. "
                 "Give the folder that 'steerboard run --run DIR' made, or one that holds such folders."
             )
         for item in below:
