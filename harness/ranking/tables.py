@@ -170,22 +170,25 @@ def _names(entries: dict[str, Entry]) -> dict[str, str]:
     by_method: dict[str, list[Entry]] = {}
     for entry in entries.values():
         by_method.setdefault(entry.method.title, []).append(entry)
+    varying = {title: _varying(peers) for title, peers in by_method.items()}
     titles = {}
     for name, entry in entries.items():
-        peers = by_method[entry.method.title]
-        config = entry.method.options
-        differing = [
-            f"{field}={value}"
-            for field, value in config.items()
-            if any(canonical_json(p.method.options.get(field)) != canonical_json(value) for p in peers)
-        ]
-        if any(peer.method.version != entry.method.version for peer in peers):
-            differing.append(f"v{entry.method.version}")
-        title = entry.method.title + (f" [{', '.join(differing)}]" if differing else "")
-        steered_few = entry.setting == "few-shot" and entry.method.name != "few-shot"
-        title = f"{title} + few-shot" if steered_few else title
+        method = entry.method
+        fields = varying[method.title]
+        differing = [f"{field}={value}" for field, value in method.options.items() if field in fields]
+        if any(peer.method.version != method.version for peer in by_method[method.title]):
+            differing.append(f"v{method.version}")
+        title = method.title + (f" [{', '.join(differing)}]" if differing else "")
+        title = f"{title} + few-shot" if entry.setting == "few-shot" and method.name != "few-shot" else title
         titles[name] = f"{title}, {entry.model.name}" if several and entry.model else title
     return titles
+
+
+def _varying(entries: Sequence[Entry]) -> set[str]:
+    """Return the fields of the config that are not the same in all entries."""
+    options = [entry.method.options for entry in entries]
+    fields = {field for each in options for field in each}
+    return {field for field in fields if len({canonical_json(each.get(field)) for each in options}) > 1}
 
 
 def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) -> Table:
