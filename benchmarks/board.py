@@ -74,14 +74,15 @@ def write_cells(run: Run, rows: list[Row], place: Place, texts: int) -> None:
         write_cell(run, row, place, texts)
 
 
-def build(folder: Path, site: Path) -> tuple[float, float]:
-    """Build the board in a process of its own; return its seconds and the MB of the largest peak so far."""
+def build(folder: Path, site: Path) -> tuple[float, float, float]:
+    """Build the board in its own process; return seconds, those of processors, and the MB of its peak."""
     runs = sorted(str(path.parent) for path in folder.glob("*/manifest.json"))
     program = Path(sys.executable).with_name("steerboard")
-    started = time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([program, "board", "build", *runs, "--out", site], check=True, stdout=subprocess.DEVNULL)
-    seconds = time.perf_counter() - started
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, busy, after.ru_maxrss / 1024
 
 
 def browse(page: Path) -> dict[str, float]:
@@ -108,14 +109,15 @@ def measure(folder: Path, repeats: int) -> None:
     """Print what the board of a folder takes: medians with their spread, and the largest peak."""
     site = folder.with_name(f"{folder.name}.site")
     built = [build(folder, site) for _ in range(repeats)]
-    seconds = sorted(each for each, _ in built)
+    seconds = sorted(each for each, _, _ in built)
     page = site / "index.html"
     seen = [browse(page) for _ in range(repeats)]
     result: dict[str, Any] = {
         "name": "board build",
         "seconds": round(statistics.median(seconds), 2),
         "spread": [round(seconds[0], 2), round(seconds[-1], 2)],
-        "peak_mb": round(built[-1][1]),
+        "processor_seconds": round(statistics.median(busy for _, busy, _ in built), 2),
+        "peak_mb": round(built[-1][2]),
         "page_mb": round(page.stat().st_size / 1e6, 3),
         "files": sum(path.is_file() for path in site.rglob("*")),
         **{name: round(statistics.median(one[name] for one in seen), 1) for name in seen[0]},
