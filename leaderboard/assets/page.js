@@ -222,6 +222,7 @@ const Strips = {
   axis(intervals) {
     const ends = [0];
     for (const [mean, half] of intervals) ends.push(mean - (half ?? 0), mean + (half ?? 0));
+    if (!ends.some((end) => end)) ends.push(-0.01, 0.01);
     const low = Math.min(...ends), high = Math.max(...ends), ticks = 2;
     const span = Math.max(high - low, 1e-6);
     const power = 10 ** Math.floor(Math.log10(span / ticks));
@@ -251,8 +252,7 @@ const Strips = {
     const digits = Math.max(0, -Math.floor(Math.log10(axis.step) + 1e-9));
     for (let i = 0; i <= count; i += 1) {
       const value = axis.start + i * axis.step;
-      const anchor = i === 0 ? "start" : i === count ? "end" : "middle";
-      const text = Strips.make("text", { x: Strips.at(axis, width, value), y: 11, "text-anchor": anchor });
+      const text = Strips.make("text", { x: Strips.at(axis, width, value), y: 11, "text-anchor": "middle" });
       text.textContent = Figures.plain(value, digits).replace(/^−(0(\.0*)?)$/, "$1");
       svg.append(text);
     }

@@ -12,6 +12,7 @@ WIDTH = 168
 """Pixels of a strip; the script of the page draws with the same number."""
 
 _MARGIN = 8
+_NOTHING = 0.01  # how far an axis without any estimate reaches
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def axis(estimates: Iterable[Estimate | None]) -> Scale:
     for item in estimates:
         if item is not None:
             ends += [item.mean, *(end for end in (item.low, item.high) if end is not None)]
+    ends += [] if any(ends) else [-_NOTHING, _NOTHING]
     return scale(ends, _MARGIN, WIDTH - _MARGIN, ticks=2)
 
 
