@@ -18,7 +18,6 @@ EXTRAS: dict[str, dict[str, str]] = {
         "huggingface_hub": "huggingface_hub",
         "sacrebleu": "sacrebleu",
         "sklearn": "scikit-learn",
-        "threadpoolctl": "threadpoolctl",
     },
     "lm-eval": {"lm_eval": "lm-eval"},
 }

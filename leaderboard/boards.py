@@ -19,6 +19,7 @@ from harness.ranking.tables import BASELINE, Cellset, collect
 from harness.scoring.metrics import Metric
 from harness.store import Run
 from leaderboard.checks import check_manifest, sound
+from leaderboard.cube import Cube, cube
 from leaderboard.text import name_of
 
 
@@ -55,6 +56,11 @@ class Board:
     def zero_shot(self) -> dict[str, str]:
         """Entry id -> the unsteered zero-shot entry of its model, for those that have one."""
         return peers(self.cellset, BASELINE)
+
+    @cached_property
+    def cube(self) -> Cube:
+        """All values, entries in the order of the ranking."""
+        return cube(self.cellset, [standing.row.id for standing in self.standings.rows])
 
     @property
     def title(self) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.ranking.rendering import _md, _row, clean
+from harness.ranking.rendering import clean, escaped, row_of
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import signed, spanned
 from harness.records import SCHEMA
@@ -50,15 +50,15 @@ def print_diff(console: Console, found: Diff) -> None:
 
 def as_markdown(found: Diff) -> str:
     """Return what changed as GitHub's Markdown; text from outside can form no markup."""
-    lines = ["### The board: what changed", "", *(f"{_md(line)}  " for line in _heading(found))]
+    lines = ["### The board: what changed", "", *(f"{escaped(line)}  " for line in _heading(found))]
     for board in _changed(found):
-        lines += ["", f"#### {_md(board.title)} ({_md(board.new_id)})"]
-        remarks = [f"- {_md(line)}" for line in _remarks(board)]
+        lines += ["", f"#### {escaped(board.title)} ({escaped(board.new_id)})"]
+        remarks = [f"- {escaped(line)}" for line in _remarks(board)]
         lines += ["", *remarks] if remarks else []
         rows = list(_rows(board))
         if rows:
-            lines += ["", _row(_HEADS), _row(("---",) * len(_HEADS))]
-            lines += [_row(tuple(_md(cell) for cell in row)) for row in rows]
+            lines += ["", row_of(_HEADS), row_of(("---",) * len(_HEADS))]
+            lines += [row_of(tuple(escaped(cell) for cell in row)) for row in rows]
     lines += ["", _SAME if found.empty else f"<sub>{_EXPLAINED}</sub>"]
     return "\n".join(lines) + "\n"
 

@@ -62,7 +62,7 @@ class BoardPages:
     @cached_property
     def means(self) -> Matrix:
         """All metrics by entry, task and language."""
-        return matrix(self.board.cellset)
+        return matrix(self.board.cube)
 
     @cached_property
     def overview(self) -> Overview:

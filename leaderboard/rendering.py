@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.ranking.stats import Estimate
 from harness.ranking.summary import plain, signed, spanned, tier_of
-from harness.ranking.tables import Value
 from harness.scoring.metrics import Metric
 from leaderboard.text import clean, counted, name_of, slug
 
@@ -74,7 +74,7 @@ def data(value: object) -> Markup:
 
 def sort_value(value: object) -> str:
     """Return what a cell is sorted by: a number in full, nothing for what is unknown."""
-    if isinstance(value, Value):
+    if isinstance(value, Estimate):
         value = value.mean
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 

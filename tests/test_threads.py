@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
 from helpers import python
-
-from harness.threads import one_blas_thread
 
 
 def test_linear_algebra_keeps_to_one_thread_and_back():
@@ -20,9 +16,3 @@ def test_linear_algebra_keeps_to_one_thread_and_back():
         "assert most() == before\n"
     )
     python(code)
-
-
-def test_without_threadpoolctl_nothing_is_limited(monkeypatch):
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    with one_blas_thread():
-        pass

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.gate.verdicts import Line, Report, Verdict
-from harness.ranking.rendering import _md as markdown
+from harness.ranking.rendering import escaped
 from harness.ranking.summary import clean, digits_of, plain, signed, spanned
 
 HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
@@ -110,11 +110,11 @@ def as_markdown(report: Report) -> str:
     text = [
         f"### {_MARKS[report.verdict]} gate: {report.verdict}",
         "",
-        f"{markdown(report.suite)}, {markdown(report.run)} against {markdown(report.against)}: "
-        f"{markdown(report.reason or tally(report))}.",
+        f"{escaped(report.suite)}, {escaped(report.run)} against {escaped(report.against)}: "
+        f"{escaped(report.reason or tally(report))}.",
         "",
     ]
-    text += [f"- {markdown(remark)}" for remark in remarks(report)]
+    text += [f"- {escaped(remark)}" for remark in remarks(report)]
     foot = ["", f"<sub>{EXPLAINED}</sub>"] if lines else []
     if loud:
         text += ["", *head, *_fitting(loud, _MOST // 2)]
@@ -126,7 +126,7 @@ def as_markdown(report: Report) -> str:
 
 def _row(line: Line) -> str:
     first, second, *numbers, verdict = cells(line)
-    return f"| {' | '.join([markdown(first), markdown(second), *numbers, markdown(verdict)])} |"
+    return f"| {' | '.join([escaped(first), escaped(second), *numbers, escaped(verdict)])} |"
 
 
 def _fitting(rows: list[str], room: int) -> list[str]:

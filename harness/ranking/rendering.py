@@ -126,27 +126,29 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 def as_markdown(comparison: Comparison) -> str:
     """Return the comparison as GitHub's Markdown; text from outside can form no markup."""
     lines = [
-        f"### {_md(comparison.suite)}: B against A",
+        f"### {escaped(comparison.suite)}: B against A",
         "",
-        f"A: {_md(comparison.a)}, B: {_md(comparison.b)}; {comparison.cells} cells per entry in common.",
+        f"A: {escaped(comparison.a)}, B: {escaped(comparison.b)}; "
+        f"{comparison.cells} cells per entry in common.",
     ]
     for metric in _differing(comparison):
-        lines += ["", f"**{_md(_title(metric))}**: {_tally(comparison, metric)}", ""]
-        lines += [_row(("entry", *_HEADS)), _row(("---", *["---:"] * 5, "---"))]
+        lines += ["", f"**{escaped(_title(metric))}**: {_tally(comparison, metric)}", ""]
+        lines += [row_of(("entry", *_HEADS)), row_of(("---", *["---:"] * 5, "---"))]
         for line in comparison.lines:
             if line.metric == metric:
                 *numbers, words = _numbers(line)
-                lines.append(_row((_md(line.pair.name), *numbers, _md(words))))
-    remarks = [f"- {_md(remark)}" for remark in _remarks(comparison)]
+                lines.append(row_of((escaped(line.pair.name), *numbers, escaped(words))))
+    remarks = [f"- {escaped(remark)}" for remark in _remarks(comparison)]
     lines += ["", *remarks, *([""] if remarks else []), f"<sub>{_EXPLAINED}</sub>"]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: tuple[str, ...]) -> str:
+def row_of(cells: tuple[str, ...]) -> str:
+    """Return a row of a Markdown table; the cells are escaped already."""
     return f"| {' | '.join(cells)} |"
 
 
-def _md(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text from outside so that Markdown shows it as it is: no table, link, tag or mention."""
     return "".join(_ESCAPED.get(sign, sign) for sign in clean(text))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from harness.ranking.evidence import Evidence, gather
 from harness.ranking.rules import Rules, ranked
-from harness.ranking.stats import squared
+from harness.ranking.stats import Estimate, squared
 from harness.ranking.tables import Cellset
 from harness.ranking.variance import Floats, Pairs, Sums, means, moments
 from harness.scoring.metrics import Metric
@@ -48,6 +49,22 @@ class Field:
     p: Floats
     tiers: dict[str, int]
     reason: str
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Entry -> its place in ``entries``."""
+        return {name: i for i, name in enumerate(self.entries)}
+
+    def estimate(self, entry: str, other: str | None) -> Estimate | None:
+        """Return entry minus other with its 95 % interval, in the metric's unit.
+
+        None where one of them is not among ``entries``; without interval where there is none.
+        """
+        i, j = self.position.get(entry), self.position.get(other or "")
+        if i is None or j is None:
+            return None
+        mean, half = float(self.difference[i, j]), float(self.half[i, j])
+        return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
 
 
 def fields(cellset: Cellset, metric: Metric, evidence: Evidence | None = None) -> list[Field]:

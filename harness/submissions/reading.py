@@ -178,7 +178,7 @@ def strict_yaml(data: bytes, file: str) -> dict[str, Any]:
     todo = "Compare the example in docs/submitting.md."
     try:
         _scan(text)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        value = _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise RefusedError(file, f"is no YAML: {' '.join(str(error).split()):.200}", todo) from None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

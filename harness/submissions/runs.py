@@ -35,7 +35,7 @@ from harness.suite import explain
 File = TypeVar("File", bound=Versioned)
 
 _CELL = re.compile(r"[0-9a-f]{16}")
-_TODO = "See 'steerboard submission check'."
+_NEXT_STEP = "See 'steerboard submission check'."
 
 
 class SubmittedRun(Run):
@@ -102,7 +102,7 @@ class SubmittedRun(Run):
             try:
                 texts.append(Generation.model_validate(json_object(line, place), strict=True))
             except ValidationError as error:
-                raise RefusedError(place, explain(error), _TODO) from None
+                raise RefusedError(place, explain(error), _NEXT_STEP) from None
         return texts
 
     @override
@@ -127,7 +127,7 @@ class SubmittedRun(Run):
         try:
             return _measured().validate_python(body)
         except ValidationError as error:
-            raise RefusedError(self._named(f"{cell_id}/scores.json.gz"), explain(error), _TODO) from None
+            raise RefusedError(self._named(f"{cell_id}/scores.json.gz"), explain(error), _NEXT_STEP) from None
 
     @override
     def write_scores(self, scores: CellScores, kept: Any) -> NoReturn:
@@ -225,4 +225,4 @@ def _valid(body: dict[str, Any], kind: type[File], file: str) -> File:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise RefusedError(file, explain(error), _TODO) from None
+        raise RefusedError(file, explain(error), _NEXT_STEP) from None

@@ -107,8 +107,7 @@ class Overview {
           this.set(cell, scope.gain[i], Figures.spanned(scope.gain[i], scope.half[i]), "figure");
           if (scope.gain[i] != null) cell.prepend(Strips.draw(axis, width, scope.gain[i], scope.half[i]));
         } else if (key in scope.levels) {
-          const digits = /^(self_|vendi)/.test(key) ? 1 : 3;
-          this.set(cell, scope.levels[key][i], Figures.plain(scope.levels[key][i], digits), "figure");
+          this.set(cell, scope.levels[key][i], Figures.plain(scope.levels[key][i], this.data.digits[key]), "figure");
         }
       });
     }

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from harness.ranking.rendering import clean
 from leaderboard.boards import Board
+from leaderboard.cube import finite, places_on
 from leaderboard.downloads.records import whole
-from leaderboard.downloads.values import finite, metrics_of, places_on
 
 NAMES = (
     *("board", "entry", "name", "method", "model", "setting"),
@@ -52,7 +52,7 @@ def _table(board: Board) -> Any:
     cellset = board.cellset
     chosen, scores = cellset.manifest.selection, cellset.scores
     entries = [standing.row.id for standing in board.standings.rows]
-    metrics = metrics_of(cellset)
+    metrics = cellset.metrics
     axes: dict[str, list[Any]] = {
         "entry": entries,
         "metric": [metric.name for metric in metrics],

@@ -35,7 +35,7 @@ from leaderboard.downloads.records import (
     rounded,
     whole,
 )
-from leaderboard.downloads.values import cube, human_by_metric, values_by_entry
+from leaderboard.downloads.values import human_by_metric, values_by_entry
 from leaderboard.families import family
 
 _NOTE = 1000  # characters of a method's line
@@ -67,7 +67,7 @@ def board_facts(board: Board) -> BoardFacts:
     """Return what one board says."""
     cellset, ranked = board.cellset, board.standings
     manifest = cellset.manifest
-    found = cube(cellset, [standing.row.id for standing in ranked.rows])
+    found = board.cube
     human, human_by_entry = human_by_metric(found)
     notes = note_lines(cellset.manifests or [manifest])
     return BoardFacts(

@@ -54,7 +54,7 @@ def duel(board: Board) -> Duel | None:
     if len(names) < 2:
         return None
     a, b = _opening(board, [name for name, _ in names])
-    found = [(field, _difference(field, a, b)) for field in fields]
+    found = [(field, field.estimate(a, b)) for field in fields]
     on = axis(estimate for _, estimate in found)
     down = board.headline.direction == "down"
     rows = [_row(field, estimate, a, b, on, down) for field, estimate in found]
@@ -79,16 +79,6 @@ def scope_name(scope: Scope) -> str:
     words = [language(scope.language).name] if scope.language else []
     words += [name_of(scope.task)] if scope.task else []
     return ", ".join(words) or "all"
-
-
-def _difference(field: Field, a: str, b: str) -> Estimate | None:
-    if a not in field.entries or b not in field.entries:
-        return None
-    i, j = field.entries.index(a), field.entries.index(b)
-    mean, half = float(field.difference[i, j]), float(field.half[i, j])
-    if np.isnan(half):
-        return Estimate(mean)
-    return Estimate(mean, low=mean - half, high=mean + half)
 
 
 def _row(field: Field, estimate: Estimate | None, a: str, b: str, on: Scale, down: bool) -> DuelRow:
@@ -116,8 +106,7 @@ def verdict(estimate: Estimate | None, down: bool) -> str:
 
 def _packed(field: Field, names: list[str]) -> dict[str, object]:
     """Return a scope for the script: means, null where unknown, and packed half widths of pairs a < b."""
-    place = {name: i for i, name in enumerate(field.entries)}
-    rows = [place.get(name, -1) for name in names]
+    rows = [field.position.get(name, -1) for name in names]
     means = [None if row < 0 else round(float(field.mean[row]), 9) for row in rows]
     index = np.array(rows)
     half = np.full((len(names), len(names)), np.nan)

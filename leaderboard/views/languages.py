@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from harness.languages import Language, language
 from harness.ranking.scopes import Field
 from harness.ranking.standings import Standing
-from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, spanned
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
@@ -54,7 +53,8 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
     """Return the page of a language: tiers and intervals are of this language alone."""
     field = board.field(language=code)
     metrics = [m for m in board.cellset.metrics if m.primary and m != board.headline]
-    gains = {row.row.id: _gain(board, field, row.row.id) for row in board.standings.rows}
+    entries = [row.row.id for row in board.standings.rows]
+    gains = {name: field.estimate(name, board.zero_shot.get(name)) if field else None for name in entries}
     shown = [row for row in board.standings.rows if not row.reference]
     on = axis(gains[row.row.id] for row in shown)
     tasks = list(board.cellset.manifest.selection.tasks)
@@ -66,7 +66,7 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
             reference=row.reference,
             flagged=bool(row.flags) and not row.reference,
             tier=_tier(field, row),
-            gain=Cell(spanned(gains[row.row.id]), sort_value(_mean(gains[row.row.id]))),
+            gain=Cell(spanned(gains[row.row.id]), sort_value(gains[row.row.id])),
             strip=strip(gains[row.row.id], on),
             level=_cell(board.headline, means, row.row.id, code),
             tasks=[_cell(board.headline, means, row.row.id, code, task) for task in tasks],
@@ -89,15 +89,6 @@ def _tier(field: Field | None, standing: Standing) -> str:
     return "flag" if standing.flags and not standing.reference else "–"
 
 
-def _gain(board: Board, field: Field | None, entry: str) -> Estimate | None:
-    base = board.zero_shot.get(entry)
-    if field is None or base not in field.entries or entry not in field.entries:
-        return None
-    i, j = field.entries.index(entry), field.entries.index(base)
-    mean, half = float(field.difference[i, j]), float(field.half[i, j])
-    return Estimate(mean) if half != half else Estimate(mean, low=mean - half, high=mean + half)
-
-
 def _cell(metric: Metric, means: Matrix, entry: str, code: str, task: str | None = None) -> Cell:
     value = means.level(metric, entry, task, code)
     return Cell(plain(value, digits_of(metric.name)), sort_value(value))
@@ -106,10 +97,6 @@ def _cell(metric: Metric, means: Matrix, entry: str, code: str, task: str | None
 def _human(metric: Metric, means: Matrix, board: Board, code: str) -> float | None:
     found = (means.beside(metric, name, language=code) for name in board.cellset.entries)
     return next((value for value in found if value is not None), None)
-
-
-def _mean(estimate: Estimate | None) -> float | None:
-    return estimate.mean if estimate else None
 
 
 def _order(row: LanguageRow, metric: Metric) -> tuple[bool, float, str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.ranking.tables import Cellset
 from harness.scoring.metrics import Metric
+from leaderboard.cube import Cube, Floats
 
-Floats = NDArray[np.float64]
 Stratum = tuple[str, str]
 
 
@@ -78,29 +75,11 @@ class Matrix:
         return self._made[place]
 
 
-def matrix(cellset: Cellset) -> Matrix:
-    """Return the means of all metrics of a cellset."""
-    selection = cellset.manifest.selection
-    strata = [(task, code) for task in selection.tasks for code in selection.languages]
-    metrics = [metric.name for metric in cellset.metrics]
-    entries = list(cellset.entries)
-    shape = (len(metrics), len(entries), len(strata))
-    axes: tuple[Sequence[object], ...] = (metrics, entries, strata)
-    places = [{name: i for i, name in enumerate(axis)} for axis in axes]
-    values, human = np.full(shape, np.nan), np.full(shape, np.nan)
-    lines = cellset.scores
-    lines = lines[lines["seed"].isin(selection.seeds)]
-    groups = lines.groupby(["metric", "entry", "task", "language"], observed=True, sort=False)
-    means = groups.agg(
-        mean=("value", "mean"), n=("value", "count"), human=("human", "mean"), beside=("human", "count")
+def matrix(found: Cube) -> Matrix:
+    """Return the means over the seeds; NaN where one has no value."""
+    values, human = (
+        side.mean(axis=-1).swapaxes(0, 1).reshape(len(found.metrics), len(found.entries), -1)
+        for side in (found.values, found.human)
     )
-    for line in means.reset_index().itertuples(index=False):
-        stratum = places[2].get((line.task, line.language))
-        if stratum is None or line.metric not in places[0] or line.entry not in places[1]:
-            continue
-        place = places[0][line.metric], places[1][line.entry], stratum
-        if line.n == len(selection.seeds):
-            values[place] = line.mean
-        if line.beside == len(selection.seeds):
-            human[place] = line.human
-    return Matrix(metrics, entries, strata, values, human)
+    strata = [(task, code) for task in found.tasks for code in found.languages]
+    return Matrix(found.metrics, found.entries, strata, values, human)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from harness.languages import Language, language
 from harness.ranking.cost import Cost
 from harness.ranking.standings import Standing, Standings
-from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, remarks, signed, spanned
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
@@ -16,7 +15,7 @@ from leaderboard.charts.forest import Strip, axis, strip
 from leaderboard.charts.scale import Scale
 from leaderboard.families import family
 from leaderboard.rendering import sort_value
-from leaderboard.text import counted, name_of
+from leaderboard.text import name_of
 from leaderboard.views.columns import SIDES, Column, columns
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.sources import Source
@@ -142,9 +141,11 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
     tier = str(standing.tier) if standing.tier is not None else tier
     return {
         "tier": Cell(tier, "" if standing.tier is None else str(standing.tier)),
-        "gain": Cell(spanned(gain), sort_value(gain.mean if gain else None), title=in_words(gain)),
-        "few": Cell(spanned(standing.over_few_shot), sort_value(_mean(standing.over_few_shot))),
-        "gap": Cell(signed(_mean(gap), 0), sort_value(_mean(gap)), title=spanned(gap, 0) if gap else ""),
+        "gain": Cell(spanned(gain), sort_value(gain)),
+        "few": Cell(spanned(standing.over_few_shot), sort_value(standing.over_few_shot)),
+        "gap": Cell(
+            signed(gap.mean if gap else None, 0), sort_value(gap), title=spanned(gap, 0) if gap else ""
+        ),
         "wins": _number(None if wins is None else 100 * wins, lambda value: plain(value, 0)),
         "mde": _number(gain.mde if gain else None, plain),
         "borda": _number(standing.borda, lambda value: plain(value, 1)),
@@ -172,18 +173,6 @@ def _side(means: Matrix, side: Metric, entry: str) -> Cell:
 
 def _number(value: float | None, shown: Callable[[float | None], str]) -> Cell:
     return Cell(shown(value), sort_value(value))
-
-
-def _mean(estimate: Estimate | None) -> float | None:
-    return estimate.mean if estimate else None
-
-
-def in_words(estimate: Estimate | None, n: int | None = None) -> str:
-    """Return an estimate with its interval and what it rests on, for a tip."""
-    if estimate is None:
-        return ""
-    words = spanned(estimate)
-    return words if n is None else f"{words}, n = {counted(n, 'cell')}"
 
 
 def sentence(ranked: Standings) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from harness.ranking.scopes import Field
+from harness.ranking.stats import Estimate
+from harness.ranking.summary import digits_of
 from leaderboard.boards import Board
 from leaderboard.text import name_of
 from leaderboard.views.columns import SIDES
@@ -24,19 +26,13 @@ def scope_data(board: Board, means: Matrix) -> dict[str, object]:
         "entries": entries,
         "references": references,
         "headline": board.headline.name,
+        "digits": {metric.name: digits_of(metric.name) for metric in (board.headline, *SIDES)},
         "scopes": [_scope(board, means, field, entries) for field in board.fields],
     }
 
 
 def _scope(board: Board, means: Matrix, field: Field, entries: list[str]) -> dict[str, object]:
-    place = {name: i for i, name in enumerate(field.entries)}
-    gain: list[float | None] = []
-    half: list[float | None] = []
-    for name in entries:
-        i, j = place.get(name, -1), place.get(board.zero_shot.get(name, ""), -1)
-        known = i >= 0 and j >= 0
-        gain.append(_number(float(field.difference[i, j])) if known else None)
-        half.append(_number(float(field.half[i, j])) if known else None)
+    gains = [field.estimate(name, board.zero_shot.get(name)) for name in entries]
     task, code = field.scope.task, field.scope.language
     metrics = [board.headline, *SIDES]
     return {
@@ -44,10 +40,14 @@ def _scope(board: Board, means: Matrix, field: Field, entries: list[str]) -> dic
         "language": code or "",
         "reason": name_of(field.reason, 300),
         "tier": [field.tiers.get(name) for name in entries],
-        "gain": gain,
-        "half": half,
+        "gain": [_number(found.mean if found else None) for found in gains],
+        "half": [_number(_half(found)) for found in gains],
         "levels": {m.name: [_number(means.level(m, name, task, code)) for name in entries] for m in metrics},
     }
+
+
+def _half(found: Estimate | None) -> float | None:
+    return None if found is None or found.high is None else found.high - found.mean
 
 
 def _number(value: float | None) -> float | None:
