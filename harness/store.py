@@ -99,6 +99,7 @@ class CellEnded(TypedDict):
     reason: NotRequired[str]
     seconds: NotRequired[Amount]
     device: NotRequired[str]
+    steering: NotRequired[str | None]
     prompt_tokens: NotRequired[Whole | None]
     new_tokens: NotRequired[Whole | None]
     fit: NotRequired[dict[str, Part | None] | None]

@@ -22,13 +22,14 @@ Ints = NDArray[np.int64]
 
 
 class Work(NamedTuple):
-    """What making the texts of a cell took, as in its status; equal ``fit`` are one object."""
+    """What made the texts of a cell and what it took, as in its status; equal ``fit`` are one object."""
 
     seconds: float
     device: str
     prompt_tokens: int | None
     new_tokens: int | None
     fit: FitParts | None
+    steering: str | None = None
 
 
 class Codes(dict[str, int]):
@@ -110,7 +111,7 @@ class Sheet:
         fit = ended.get("fit")
         parts = None if fit is None else self._fit(fit)
         tokens = ended.get("prompt_tokens"), ended.get("new_tokens")
-        return Work(ended.get("seconds", 0.0), ended.get("device", ""), *tokens, parts)
+        return Work(ended.get("seconds", 0.0), ended.get("device", ""), *tokens, parts, ended.get("steering"))
 
     def _fit(self, fit: dict[str, Part | None]) -> FitParts:
         """Return the parts of a fit; one fit serves all seeds and settings, and is one object."""

@@ -70,10 +70,6 @@ class Standings:
     notes: list[str]
     correlations: list[Correlation]
 
-    def gains_of(self, entry: str) -> dict[str, LanguageGain]:
-        """Return language -> gain over zero-shot of one entry; empty for an entry that is not there."""
-        return next((row.languages for row in self.rows if row.row.id == entry), {})
-
     @property
     def discoveries(self) -> list[tuple[str, str, float]]:
         """Entry id, language and mean gain of all gains that are discoveries, in the order of the rows."""

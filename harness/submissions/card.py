@@ -16,10 +16,13 @@ from harness.submissions.reading import RefusedError, json_object, read_bytes, s
 from harness.suite import explain
 
 SCHEMA = 1
-PLACEHOLDER = "FILL IN"
-"""Begins the values of a scaffold that their author has to replace."""
-
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_UNFILLED = re.compile(r"FILL[ -]IN")
+
+
+def unfilled(words: str) -> bool:
+    """Say whether a value is still the scaffold's, which its author has to replace."""
+    return _UNFILLED.search(words) is not None
 
 
 def _visible(text: str) -> str:

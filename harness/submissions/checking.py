@@ -12,7 +12,7 @@ from harness.records import CellKey, CellStatus
 from harness.registry import BUILT_IN
 from harness.steering.interventions import load_steering
 from harness.submissions import limits
-from harness.submissions.card import Card, Result, read_card
+from harness.submissions.card import Card, Result, read_card, unfilled
 from harness.submissions.cellcheck import check_cell
 from harness.submissions.chain import broken_links
 from harness.submissions.facts import expected
@@ -86,7 +86,7 @@ def _check_card(folder: Path, card: Card, report: Report) -> None:
         card.licence,
         *(a.name for a in card.authors),
     ]
-    if any("FILL" in words for words in [*stated, *(author.name for author in card.authors)]):
+    if any(unfilled(words) for words in [*stated, *(author.name for author in card.authors)]):
         report.problem(CARD, "has a line that is still to be filled in", "Replace every FILL-IN.")
     if not card.results:
         todo = f"Pack a finished run: steerboard submission pack RUN --out {folder}"

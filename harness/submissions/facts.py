@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import UserError
 from harness.records import CellStatus, Entry, Manifest, MethodIdentity, fit_of
 from harness.registry import BUILT_IN
-from harness.submissions.card import Card
+from harness.submissions.card import Card, unfilled
 
 if TYPE_CHECKING:
     from harness.submissions.packing import Wishes
@@ -50,8 +50,8 @@ def stated(
     if identity.name in BUILT_IN and road != "code":
         raise UserError(f"{identity.name!r} is built in, so its road is code. Leave out --road {road}.")
     notes = manifest.method_notes.get(identity.name, "")
-    known = old["method"] if old and old["method"]["name"] == identity.name else {"does": "FILL"}
-    does = notes if _open(known["does"]) else known["does"]
+    known = old["method"] if old and old["method"]["name"] == identity.name else {"does": "FILL IN"}
+    does = notes if unfilled(known["does"]) else known["does"]
     return {
         "schema": 1,
         "name": wishes.name or out.resolve().name,
@@ -71,10 +71,6 @@ def stated(
         "files": old["files"] if same else {},
         "results": old["results"] if same else [],
     }
-
-
-def _open(words: str) -> bool:
-    return any("FILL" in word for word in words.split())
 
 
 def _entry_point(road: str, wishes: Wishes, old: Mapping[str, Any], name: str) -> str | None:
@@ -101,6 +97,6 @@ def _tuned_on(wishes: Wishes, old: Mapping[str, Any], manifest: Manifest, name: 
         words = f"steerboard tune: the best of {tuned.configurations} configurations"
         return {"split": "validation", "words": words}
     known = old.get("tuned_on")
-    if known and not _open(known["words"]):
+    if known and not unfilled(known["words"]):
         return dict(known)
     return {"split": "none", "words": "default options, not tuned"}

@@ -69,13 +69,10 @@ def vectors(board: Board, entries: Sequence[str]) -> VectorTable | None:
 
 def _files(board: Board, entries: Iterable[str]) -> Iterable[tuple[str, Run]]:
     chosen = set(entries)
-    runs = {run.path: run for run, _ in board.cellset.cells.values()}
-    with_files = {path for path, run in runs.items() if run.steering_path("").parent.is_dir()}
-    for place, (run, cell) in board.cellset.cells.items():
-        if place[0] in chosen and run.path in with_files:
-            status = run.status(cell)
-            if status is not None and status.steering:
-                yield status.steering, run
+    for place, (run, _) in board.cellset.cells.items():
+        steering = board.cellset.work[place].steering if place[0] in chosen else None
+        if steering:
+            yield steering, run
 
 
 def _line(name: str, steering: Steering) -> VectorLine:
