@@ -51,9 +51,11 @@ class Overview {
     if (this.grid) {
       const hidden = new Set(this.first.filter(({ row }) => row.hidden).map(({ row }) => row.dataset.entry));
       for (const row of this.grid.tBodies[0].rows) row.hidden = hidden.has(row.dataset.entry);
+      Trimming.apply(this.grid);
       Walking.stop(this.grid);
     }
     this.scope();
+    Trimming.apply(this.table);
     const total = this.first.length;
     const parts = [shown === total ? `${total} entries` : `${shown} of ${total} entries`];
     if (shown < total) parts.push("tiers and corrections stay those of all");
@@ -123,16 +125,16 @@ class Overview {
 
   /* Without a column chosen: the order of the page, or by the level of the scope. */
   order(whole) {
-    const body = this.table.tBodies[0];
-    if (whole) {
-      body.append(...this.first.map(({ row }) => row));
-      return;
-    }
+    this.table.tBodies[0].append(...(whole ? this.first : this.byLevel()).map(({ row }) => row));
+    Trimming.apply(this.table);
+  }
+
+  byLevel() {
     const column = this.columns.indexOf(this.data.headline);
     const th = this.table.tHead.rows[0].cells[column];
     const last = Number.MAX_VALUE, sign = th.dataset.better === "down" ? 1 : -1;
     const level = ({ row }) => (row.cells[column].dataset.v === "" ? last : sign * Number(row.cells[column].dataset.v));
-    body.append(...[...this.first].sort((a, b) => level(a) - level(b)).map(({ row }) => row));
+    return [...this.first].sort((a, b) => level(a) - level(b));
   }
 
   save() {

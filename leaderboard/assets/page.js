@@ -81,17 +81,58 @@ const Sorting = {
     for (const other of all("thead th", table)) other.removeAttribute("aria-sort");
     th.setAttribute("aria-sort", way);
     table.dataset.sorted = th.dataset.key;
+    Trimming.apply(table);
+  },
+};
+
+/* Long tables: the first rows, in their order and as filtered; the rest on request. Laying out hundreds of rows
+   takes the browser several times as long as sorting them. Without a script, and on paper, all are there. */
+const Trimming = {
+  most: 60,
+  prepare(table) {
+    const count = table.tBodies[0].rows.length;
+    if (count <= Trimming.most) return;
+    const note = document.createElement("p"), button = document.createElement("button");
+    note.className = "rest";
+    button.type = "button";
+    button.addEventListener("click", () => {
+      table.toggleAttribute("data-every");
+      Trimming.apply(table);
+    });
+    note.append(button);
+    table.closest(".scroll").after(note);
+    Trimming.buttons.set(table, button);
+    Trimming.apply(table);
+  },
+  buttons: new Map(),
+  apply(table) {
+    const button = Trimming.buttons.get(table);
+    if (!button) return;
+    const every = table.hasAttribute("data-every");
+    const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+    rows.forEach((row, i) => row.classList.toggle("beyond", !every && i >= Trimming.most));
+    button.parentNode.hidden = rows.length <= Trimming.most;
+    button.textContent = every ? `Show the first ${Trimming.most} rows` : `Show all ${rows.length} rows`;
+    if (table.matches(".grid")) Walking.stop(table);
+  },
+  /* A row that is linked to is shown, wherever it stands. */
+  reveal(row) {
+    const table = row.closest("table");
+    table.toggleAttribute("data-every", true);
+    Trimming.apply(table);
+    row.scrollIntoView();
   },
 };
 
 /* Grids: one stop for the tab key, then arrow keys; the cell under the focus says its interval. */
 const Walking = {
-  rows: (table) => [...table.tBodies[0].rows].filter((row) => !row.hidden),
+  gone: (row) => row.hidden || row.matches(".beyond"),
+  rows: (table) => [...table.tBodies[0].rows].filter((row) => !Walking.gone(row)),
   /* Keep exactly one stop, in a row that is shown. */
   stop(table) {
     const [kept, ...others] = all("td[tabindex='0']", table);
     for (const cell of others) cell.tabIndex = -1;
-    if (kept && !kept.parentNode.hidden) return;
+    if (kept && !Walking.gone(kept.parentNode)) return;
     if (kept) kept.tabIndex = -1;
     const first = Walking.rows(table)[0];
     if (first) one("td", first).tabIndex = 0;
@@ -271,6 +312,13 @@ for (const element of all("[data-js]")) element.hidden = false;
 for (const element of all("[data-nojs]")) element.hidden = true;
 for (const table of all("table.sortable")) Sorting.prepare(table);
 for (const table of all("table.grid")) Walking.prepare(table);
+for (const table of all("table.sortable")) Trimming.prepare(table);
+function reveal() {
+  const row = document.getElementById(location.hash.slice(1));
+  if (row?.matches("tr.beyond")) Trimming.reveal(row);
+}
+reveal();
+addEventListener("hashchange", reveal);
 document.addEventListener("click", (event) => {
   for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   const button = event.target.closest("button");
