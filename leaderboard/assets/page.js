@@ -88,7 +88,7 @@ const Sorting = {
 /* Long tables: the first rows, in their order and as filtered; the rest on request. Laying out hundreds of rows
    takes the browser several times as long as sorting them. Without a script, and on paper, all are there. */
 const Trimming = {
-  most: 60,
+  most: 40,
   prepare(table) {
     const count = table.tBodies[0].rows.length;
     if (count <= Trimming.most) return;
