@@ -42,6 +42,10 @@ Options = Annotated[dict[str, Any], AfterValidator(_plain)]
 Setting = Literal["zero-shot", "few-shot", "none"]
 """How the model is prompted; ``none`` for references, which prompt no model."""
 
+Track = Literal["generation", "understanding", "forcing"]
+"""What a run measures: texts as training data; tasks that the steered model answers itself; answers in a
+language that nobody asked for. Numbers of two tracks never share a table."""
+
 State = Literal["ok", "skipped", "method_error", "infra_error"]
 Direction = Literal["up", "down", "none"]
 """Whether a higher or a lower value is better; ``none`` for what only describes, such as length."""
@@ -314,6 +318,7 @@ class Tuned(Versioned):
 class Manifest(Versioned):
     """What a run is: suite, model, data, versions; enough to render it without anything else."""
 
+    track: Track = "generation"
     suite: dict[str, Any]
     suite_hash: str
     suite_source: str
