@@ -21,7 +21,7 @@ FLOORS = [
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
-    ["conformance", "gate", "submissions"],
+    ["analysis", "conformance", "gate", "submissions"],
     ["leaderboard"],
     ["commands", "cli"],
 ]
@@ -41,6 +41,9 @@ LIGHT = [
     "harness.run.options",
     "harness.run.scoring",
     "harness.run.tuning",
+    "harness.analysis.correlation",
+    "harness.analysis.results",
+    "harness.analysis.separation",
     "harness.commands.compare",
     "harness.commands.gate",
     "harness.gate.calibrating",

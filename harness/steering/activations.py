@@ -89,7 +89,7 @@ def mean_states(
             kept = sinks.keep(layer, hidden, inputs["input_ids"], mask) if sinks else mask
             sums.add(layer, hidden, kept)
 
-        _forward(model, inputs, model.layers, add, "output")
+        forward(model, inputs, model.layers, add, "output")
     states, norms = sums.means()
     return MeanStates(states, norms, n_tokens, len(texts), sinks.report(n_tokens) if sinks else {})
 
@@ -113,7 +113,7 @@ def neuron_means(model: SteerableModel, texts: list[str], batch_size: int = 32) 
             total, old = state[:, -1].to(torch.float64).sum(0), sums[layer]
             sums[layer] = total if old is None else old + total
 
-        _forward(model, inputs, projections, add, "input")
+        forward(model, inputs, projections, add, "input")
     if n_read < len(texts):
         raise UserError(f"{len(texts) - n_read} texts hold no token, so no last token to read.")
     return NeuronMeans(np.stack([_array(total) for total in sums]) / len(texts), len(texts))
@@ -145,7 +145,7 @@ def residual_change(
 def _states(model: SteerableModel, inputs: dict[str, Tensor]) -> list[Tensor]:
     """Return the output of every layer, [texts, positions, size] each."""
     found: list[Tensor] = []
-    _forward(model, inputs, model.layers, lambda layer, hidden: found.append(hidden), "output")
+    forward(model, inputs, model.layers, lambda layer, hidden: found.append(hidden), "output")
     return found
 
 
@@ -161,7 +161,7 @@ def _batches(
             yield inputs
 
 
-def _forward(
+def forward(
     model: SteerableModel,
     inputs: dict[str, Tensor],
     modules: nn.ModuleList,
