@@ -21,7 +21,7 @@ FLOORS = [
     ["cells", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
-    ["analysis", "conformance", "gate", "submissions"],
+    ["analysis", "conformance", "gate", "submissions", "understanding"],
     ["leaderboard"],
     ["commands", "cli"],
 ]
@@ -68,6 +68,7 @@ ENGINE = (
     "harness.scoring.encoders",
     "harness.scoring.finetuning",
     "harness.backtranslation.translators",
+    "harness.understanding.lm",
 )
 
 

@@ -77,18 +77,22 @@ class SteeringHooks:
                 projection.register_forward_pre_hook(self._before_projection(index), prepend=True)
 
     @contextmanager
-    def steer(self, rows: Sequence[Steering], attention_mask: Tensor) -> Iterator[None]:
+    def steer(
+        self, rows: Sequence[Steering], attention_mask: Tensor, prompt_ends: Sequence[int] | None = None
+    ) -> Iterator[None]:
         """Steer row i of every forward pass inside the block with ``rows[i]``.
 
         ``attention_mask``, [rows, prompt length], is the padded prompt's, on either side. Padding is
         never steered. ``generated`` means: the row's last prompt token, which predicts the first new
         one, and every position after the prompt; on the right, the pads between are left out.
+        Where the mask covers more than the prompt, text that is only scored, ``prompt_ends[i]`` is the
+        position after the last prompt token of row i, pads on the left counted.
         A block within a block steers alone. Raises ``UserError`` for a vector or a site that does not
         fit the model.
         """
         outer, self._slots = self._slots, {}
         try:
-            self._set(rows, attention_mask)
+            self._set(rows, attention_mask, prompt_ends)
             yield
         finally:
             self._slots = outer
@@ -98,17 +102,18 @@ class SteeringHooks:
         """Say whether any layer is steered now."""
         return bool(self._slots)
 
-    def _set(self, rows: Sequence[Steering], mask: Tensor) -> None:
+    def _set(self, rows: Sequence[Steering], mask: Tensor, prompt_ends: Sequence[int] | None) -> None:
         if len(rows) != len(mask):
             raise ValueError(f"{len(rows)} steerings for {len(mask)} rows")
         real = mask.to("cpu", torch.int64)
         first = real.argmax(dim=1)  # index of the first token that is no padding
         end = (real * torch.arange(1, mask.shape[1] + 1)).amax(dim=1)  # after the last one; 0 for none
+        prompts = _prompts(prompt_ends, first.tolist(), end.tolist())
         for i, steering in enumerate(rows):
             for item in steering.interventions:
                 self._check(item)
                 slot = self._slot(item, len(rows), end, mask.shape[1])
-                self._enter(slot, i, item, int(first[i]), int(end[i]))
+                self._enter(slot, i, item, *prompts[i])
 
     def _check(self, item: Intervention) -> None:
         if not 0 <= item.layer < len(self._layers):
@@ -194,6 +199,18 @@ class SteeringHooks:
         if "add" in slot.tables:
             steered = steered + slot.tables["add"][:, None, :]
         return torch.where(slot.inside(position[None, :])[:, :, None], steered, state)
+
+
+def _prompts(ends: Sequence[int] | None, first: list[int], end: list[int]) -> list[tuple[int, int]]:
+    """Return where the prompt of every row begins and where it has ended."""
+    if ends is None:
+        return list(zip(first, end, strict=True))
+    if len(ends) != len(end):
+        raise ValueError(f"{len(ends)} ends of prompts for {len(end)} rows")
+    for i, stop in enumerate(ends):
+        if not first[i] < stop <= end[i]:
+            raise ValueError(f"row {i}: the prompt ends at {stop}, its text is {first[i]} to {end[i]}")
+    return list(zip(first, ends, strict=True))
 
 
 def _span(positions: Positions, first: int, end: int) -> tuple[int, int]:

@@ -117,24 +117,29 @@ def load_steering(path: Path) -> Steering:
         raise BrokenFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
 
 
-def check_model(steering: Steering, model: dict[str, Any], tokenizer: str, where: str) -> None:
+def check_model(
+    steering: Steering,
+    model: dict[str, Any],
+    tokenizer: str,
+    where: str,
+    remedy: str = "Delete the file, and it is fitted again.",
+) -> None:
     """Refuse a steering that was fitted on another model than ``model`` (an identity as JSON).
 
     Weights are compared by fingerprint, the tokenizer by hash. A header without either passes: it
-    is then the author's word that it fits. Raises ``BrokenFileError`` naming both models: no method
-    is at fault.
+    is then the author's word that it fits. Raises ``BrokenFileError`` naming both models and the
+    ``remedy``: no method is at fault.
     """
     given = steering.provenance.get("model")
     fitted = given if isinstance(given, dict) else {}
     if fitted.get("fingerprint", model["fingerprint"]) != model["fingerprint"]:
         raise BrokenFileError(
             f"{where} was fitted on {_model_in_words(fitted)}, this model is {_model_in_words(model)}. "
-            "Delete the file, and it is fitted again."
+            f"{remedy}"
         )
     if steering.provenance.get("tokenizer", tokenizer) != tokenizer:
         raise BrokenFileError(
-            f"{where} was fitted with another tokenizer than {model['name']} has here. "
-            "Delete the file, and it is fitted again."
+            f"{where} was fitted with another tokenizer than {model['name']} has here. {remedy}"
         )
 
 
