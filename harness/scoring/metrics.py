@@ -11,7 +11,7 @@ from typing import Literal
 
 from harness.records import Direction, Score
 
-Group = Literal["downstream", "diversity", "validity", "leakage", "other"]
+Group = Literal["downstream", "diversity", "validity", "leakage", "forcing", "other"]
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,39 @@ OVERLAP = Metric(
     "leakage",
 )
 
+# Forcing: the answer in a language that nobody asked for; the last two for several scorers of relevance
+
+TARGET_SHARE = Metric(
+    "target_share",
+    "in the target language",
+    "up",
+    SHARE,
+    "Share of answers in the target language: more than half of their characters stand in sentences of it, by "
+    "a character n-gram classifier trained on the parallel text of all the suite's languages.",
+    "forcing",
+    primary=True,
+)
+RELEVANCE = Metric(
+    "relevance",
+    "relevance",
+    "up",
+    "0 unrelated, 1 at best",
+    "How much the answers have to do with their questions, in whatever language: by a chat model that is "
+    "asked, or by whether an answer's own question is the nearest of all, corrected for guessing.",
+    "forcing",
+    primary=True,
+)
+FORCING = Metric(
+    "forcing",
+    "forcing",
+    "up",
+    "0 to 1",
+    "Harmonic mean of the share in the target language and of relevance, each averaged over all answers "
+    "first; 0 where one of them is (CLaS-Bench, arXiv 2601.08331).",
+    "forcing",
+    primary=True,
+)
+
 # Downstream, each for several classifiers
 
 MACRO_F1 = Metric(
@@ -293,6 +326,7 @@ METRICS: dict[str, Metric] = {
         *(VENDI_RARE, VENDI_COMMON, VENDI_MODE, LENGTH),
         *(VALID_SHARE, LANGUAGE_FIDELITY, LANGUAGE_SENTENCES, LABEL_FIDELITY, SCRIPT_SHARE),
         *(DEGENERATE, REFUSALS, COPIED, OVERLAP),
+        *(FORCING, TARGET_SHARE, RELEVANCE),
     )
 }
 """Every metric without its suffixes, in the order of the board."""
