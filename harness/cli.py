@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import board, compare, contrast, gate, method, submission, tune, vectors
+from harness.commands import board, compare, contrast, gate, lm_eval, method, submission, tune, vectors
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -33,6 +33,7 @@ from harness.commands.options import (
     numbers,
     report,
     split,
+    summarise,
 )
 from harness.errors import UserError, not_installed, unknown
 
@@ -56,6 +57,7 @@ app.add_typer(method.app, name="method")
 app.add_typer(gate.app, name="gate")
 app.add_typer(submission.app, name="submission")
 app.command("tune")(tune.tune)
+app.command("lm-eval")(lm_eval.lm_eval)
 app.command("compare")(compare.compare)
 
 
@@ -134,7 +136,7 @@ def run(
         tuned=tuned,
     )
     folder, failed = _run(options)
-    _summarise(folder)
+    summarise(folder)
     typer.echo(f"next: steerboard board build {folder} --out site")
     raise typer.Exit(1 if failed else 0)
 
@@ -161,7 +163,7 @@ def score(
     with prepared.run.lock():
         scored = Scorer(prepared, console()).run()
     typer.echo(f"{scored} cells scored")
-    _summarise(run_folder)
+    summarise(run_folder)
 
 
 @app.command()
@@ -173,7 +175,7 @@ def demo(
     from harness.run.options import Options
 
     folder, failed = _run(Options(suite="mini", run=run_folder))
-    _summarise(folder)
+    summarise(folder)
     typer.echo("These numbers show that the machinery works; they say nothing about large models.")
     typer.echo(f"board: {board.built([folder], out)}")
     raise typer.Exit(1 if failed else 0)
@@ -237,15 +239,3 @@ def _run(options: Options) -> tuple[Path, bool]:
     states = run_stages(prepared, options, console())
     report(prepared, states)
     return prepared.run.path, any(state.endswith("error") for state in states)
-
-
-def _summarise(folder: Path) -> None:
-    from rich.console import Console
-
-    from harness.ranking.summary import print_summary
-    from harness.ranking.tables import collect
-    from harness.store import Run
-
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for cellset in collect([Run(folder)]):
-        print_summary(console, cellset)

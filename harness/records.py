@@ -254,7 +254,11 @@ class CellScores(Versioned):
 
 
 class Selection(Record):
-    """What a run covers of its suite. Empty ``narrowed`` means: all of it."""
+    """What a run covers of its suite. Empty ``narrowed`` means: all of it.
+
+    ``absent``: places as TASK/LANGUAGE of which there is no data, so that nobody is expected to have them.
+    ``checked``: languages that are measured beside the others and are in no mean, such as English.
+    """
 
     languages: list[str]
     tasks: list[str]
@@ -262,6 +266,25 @@ class Selection(Record):
     seeds: list[Whole]
     texts_per_label: dict[str, Whole]
     narrowed: list[str] = []
+    absent: list[str] = []
+    checked: list[str] = []
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides which runs share a table, as JSON."""
+        body = self.model_dump(mode="json")
+        return {name: value for name, value in body.items() if value or name not in {"absent", "checked"}}
+
+    def places(
+        self, tasks: Iterable[str] | None = None, languages: Iterable[str] | None = None
+    ) -> list[tuple[str, str]]:
+        """Return the tasks and languages, all or some, that cells are expected of, task by task."""
+        codes, absent = list(self.languages if languages is None else languages), set(self.absent)
+        return [
+            (task, code)
+            for task in (self.tasks if tasks is None else tasks)
+            for code in codes
+            if f"{task}/{code}" not in absent
+        ]
 
 
 class SurfacePoint(Record):

@@ -49,6 +49,9 @@ _OURS = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
 CLASSIFIER = "classifier/"
 """How the names of those parts of the scoring begin that train a classifier."""
 
+ANSWERS = "answers"
+"""The part of the scoring that a model gives which answers tasks itself."""
+
 
 Whole = Annotated[int, Field(gt=-(2**62), lt=2**62)]
 Amount = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62)]
@@ -226,7 +229,7 @@ class Run:
     def write_scores(self, scores: CellScores, kept: Mapping[str, Any]) -> None:
         """Write what the parts keep (compressed; classifiers apart, by far the largest), then the scores."""
         folder = self.cell(scores.cell_id)
-        predictions = {name: found for name, found in kept.items() if name.startswith(CLASSIFIER)}
+        predictions = {name: found for name, found in kept.items() if name.startswith((CLASSIFIER, ANSWERS))}
         write_json_gz(folder / "predictions.json.gz", predictions)
         others = {name: found for name, found in kept.items() if name not in predictions}
         write_json_gz(folder / "audit.json.gz", others)

@@ -7,15 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 from harness.errors import UserError
 from harness.files import digest
 from harness.ranking.cost import Cost, costs
 from harness.ranking.evidence import gather
-from harness.ranking.gains import peers
+from harness.ranking.gains import gains, peers
 from harness.ranking.scopes import Field, Scope, fields
 from harness.ranking.standings import Standings, standings
+from harness.ranking.stats import Estimate
 from harness.ranking.tables import BASELINE, Cellset, collect
+from harness.records import Track
 from harness.scoring.metrics import Metric
 from harness.store import Run
 from leaderboard.checks import check_manifest, sound
@@ -28,7 +31,8 @@ class Board:
     """One suite, selection and data: only these entries are held against one another.
 
     ``id`` is stable over builds: it names the folder of the board's pages and hangs on suite, selection and
-    data alone. ``headline`` is what entries are ranked by. ``costs``: entry id -> what it took.
+    data alone. ``headline`` is what entries are ranked by. ``costs``: entry id -> what it took. ``checks``:
+    language that is in no mean, such as English -> entry id -> its gain over zero-shot there.
     """
 
     id: str
@@ -37,6 +41,12 @@ class Board:
     standings: Standings
     costs: dict[str, Cost]
     fields: list[Field] = dataclasses.field(default_factory=list)
+    checks: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def track(self) -> Track:
+        """What was measured: texts as training data, understanding, or forcing."""
+        return self.cellset.track
 
     def field(self, task: str | None = None, language: str | None = None) -> Field | None:
         """Return what is known of one task, language, both or all; None where the suite has no such scope."""
@@ -69,7 +79,7 @@ class Board:
 
 
 def boards(runs: Sequence[Run]) -> list[Board]:
-    """Return the boards of runs, those with the most entries first.
+    """Return the boards of runs, track by track, those with the most entries first.
 
     Raises ``UserError`` for a folder that holds no run, a broken file in it, and where nothing is scored.
     """
@@ -80,7 +90,8 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     if not found:
         listed = ", ".join(str(run.path) for run in runs)
         raise UserError(f"nothing is scored in {listed}. Run 'steerboard score RUN' first.")
-    return sorted(found, key=lambda item: (-len(item.cellset.entries), item.id))
+    tracks = list(get_args(Track))
+    return sorted(found, key=lambda item: (tracks.index(item.track), -len(item.cellset.entries), item.id))
 
 
 def board(cellset: Cellset) -> Board:
@@ -94,12 +105,20 @@ def board(cellset: Cellset) -> Board:
         standings(cellset, headline, evidence=evidence),
         costs(cellset),
         fields(cellset, headline, evidence),
+        _checks(cellset, headline),
     )
+
+
+def _checks(cellset: Cellset, headline: Metric) -> dict[str, dict[str, Estimate]]:
+    """Return the gains over zero-shot in languages that are checked and in no mean."""
+    chosen, bases = cellset.manifest.selection, peers(cellset, BASELINE)
+    there = [code for code in chosen.checked if chosen.places(languages=[code])]
+    return {code: gains(gather(cellset, headline, languages=[code]), bases) for code in there}
 
 
 def board_id(cellset: Cellset) -> str:
     """Return the name of a board in addresses and files: the suite's name and a short hash."""
     manifest = cellset.manifest
-    kind = [manifest.suite_hash, manifest.selection.model_dump(mode="json"), manifest.data_hashes]
+    kind = [manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes]
     name = re.sub(r"[^a-z0-9]+", "-", str(manifest.suite["name"])[:40].lower()).strip("-") or "suite"
     return f"{name}-{digest(kind, 6)}"

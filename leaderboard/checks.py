@@ -101,15 +101,17 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
         raise UserError(f"{path}: the suite has no readable {explain(error)}.") from None
     chosen = manifest.selection
     axes: Mapping[str, Sequence[object]] = {
-        "languages": chosen.languages,
+        "languages": [*chosen.languages, *chosen.checked],
         "tasks": chosen.tasks,
         "seeds": chosen.seeds,
     }
+    if not chosen.places():
+        raise UserError(f"{path}: the selection has no place: all of its tasks are said to be absent.")
     for axis, values in axes.items():
         _check_count(path, axis, len(values))
         if not values or len(set(values)) < len(values):
             raise UserError(f"{path}: {axis} of the selection are {'named twice' if values else 'missing'}.")
-    for axis, names in (("language", chosen.languages), ("task", chosen.tasks)):
+    for axis, names in (("language", [*chosen.languages, *chosen.checked]), ("task", chosen.tasks)):
         for name in names:
             _check_name(path, axis, name, seen=True)
     _check_count(path, "entries", len(manifest.entries))
@@ -157,7 +159,7 @@ def sound(cellset: Cellset) -> Cellset:
     places: dict[str, set[Any]] = {
         "entry": set(cellset.entries),
         "task": set(chosen.tasks),
-        "language": set(chosen.languages),
+        "language": {*chosen.languages, *chosen.checked},
         "seed": set(chosen.seeds),
     }
     scores = cellset.scores

@@ -17,7 +17,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cube:
-    """Values and human values (entry, metric, task, language, seed), NaN where unknown or not finite."""
+    """Values and human values (entry, metric, task, language, seed), NaN where unknown or not finite.
+
+    ``places``: the tasks and languages that there is data of.
+    """
 
     entries: list[str]
     metrics: list[str]
@@ -26,6 +29,7 @@ class Cube:
     seeds: list[int]
     values: Floats
     human: Floats
+    places: list[tuple[str, str]]
 
 
 def cube(cellset: Cellset, entries: Sequence[str]) -> Cube:
@@ -56,6 +60,7 @@ def cube(cellset: Cellset, entries: Sequence[str]) -> Cube:
         seeds=axes["seed"],
         values=arrays[0],
         human=arrays[1],
+        places=chosen.places(),
     )
 
 

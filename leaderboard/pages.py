@@ -23,6 +23,7 @@ from leaderboard.views.overview import Overview, overview
 from leaderboard.views.samples import samples_page
 from leaderboard.views.scopes import scope_data
 from leaderboard.views.sources import Source
+from leaderboard.views.tracks import TRACKS, TrackWords
 
 Page = tuple[str, str]
 """Address within the site, and HTML."""
@@ -58,6 +59,11 @@ class BoardPages:
     def id(self) -> str:
         """The board's name in addresses."""
         return self.board.id
+
+    @property
+    def words(self) -> TrackWords:
+        """What the board's track is called and measures."""
+        return TRACKS[self.board.track]
 
     @cached_property
     def means(self) -> Matrix:
@@ -104,6 +110,11 @@ class BoardPages:
         """The languages of the board."""
         return [language(code) for code in self.board.cellset.manifest.selection.languages]
 
+    @property
+    def checked(self) -> list[str]:
+        """The names of the languages that are in no mean."""
+        return [name_of(language(code).name) for code in self.board.checks]
+
     @cached_property
     def methods(self) -> list[tuple[str, str]]:
         """Name and address of every method's page, in the order of the ranking."""
@@ -122,8 +133,9 @@ class BoardPages:
         for code in self.board.cellset.manifest.selection.languages:
             page = language_page(self.board, self.means, code, self.addresses)
             yield self._page(f"language-{slug(code)}.html", "language.html.j2", page=page)
-            texts = samples_page(self.board, code, self.addresses)
-            yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
+            if self.board.track != "understanding":  # its answers are labels
+                texts = samples_page(self.board, code, self.addresses)
+                yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
         rows = {row.id: row for row in self.overview.rows}
         for name in dict.fromkeys(row.row.entry.method.name for row in self.board.standings.rows):
             own = method_page(self.board, self.means, name, rows, self.sources, self.grid, self.sweeps)
@@ -138,7 +150,16 @@ class BoardPages:
 
 
 def index_page(views: Sequence[BoardPages], facts: Facts) -> Page:
-    """Return the overview of all boards."""
+    """Return the overview of all boards, track by track."""
+    columns = {column.key: column for view in views for column in view.overview.columns}
+    tracks = len({view.board.track for view in views})
     return "index.html", render(
-        "index.html.j2", "overview.js", here="index.html", root="", views=views, facts=facts
+        "index.html.j2",
+        "overview.js",
+        here="index.html",
+        root="",
+        views=views,
+        facts=facts,
+        definitions=list(columns.values()),
+        several=tracks > 1,
     )

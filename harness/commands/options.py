@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,14 @@ import typer
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
+    from harness.cells import Cell
     from harness.records import State
     from harness.run.options import Prepared
+    from harness.store import Run
 
 SuiteName = Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")]
 ModelName = Annotated[
@@ -98,11 +101,29 @@ def numbers(text: str | None, option: str) -> list[int] | None:
 
 
 def report(prepared: Prepared, states: Mapping[State, int]) -> None:
+    """Say on stderr how many cells of a run are in which state, and why the first failed."""
+    report_cells(prepared.run, prepared.cells, states)
+
+
+def report_cells(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -> None:
     """Say on stderr how many cells are in which state, and why the first failed."""
     counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
-    typer.echo(f"run {prepared.run.path}: {len(prepared.cells)} cells, {counts}", err=True)
-    for cell in prepared.cells:
-        status = prepared.run.status(cell.id)
+    typer.echo(f"run {run.path}: {len(cells)} cells, {counts}", err=True)
+    for cell in cells:
+        status = run.status(cell.id)
         if status and status.state.endswith("error"):
             typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)
             break
+
+
+def summarise(folder: Path) -> None:
+    """Print what came of a run: one table on stdout."""
+    from rich.console import Console
+
+    from harness.ranking.summary import print_summary
+    from harness.ranking.tables import collect
+    from harness.store import Run
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for cellset in collect([Run(folder)]):
+        print_summary(console, cellset)

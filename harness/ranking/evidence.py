@@ -66,7 +66,7 @@ class Evidence:
 
     ``tested``: the same under resampled test examples; None where the metric has none. By task and language,
     of all scores that were read: ``fewest`` classifier seeds of a value, and ``recipes``, in words where the
-    values were made by more than one.
+    values were made by more than one. ``fixed``: no seed decides a value, as nothing is drawn.
     """
 
     metric: Metric
@@ -77,6 +77,7 @@ class Evidence:
     tested: Tested | None
     fewest: Mapping[Stratum, int]
     recipes: Mapping[Stratum, str]
+    fixed: bool = False
     _layers: dict[tuple[object, ...], Layer] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -161,7 +162,7 @@ class Evidence:
             if bases:
                 rows = [self.position[bases.get(name, name)] for name in self.entries]
                 values, draws = values - values[rows], None if draws is None else draws - draws[rows]
-            self._layers[stratum, key] = layer(values, draws)
+            self._layers[stratum, key] = layer(values, draws, self.fixed)
         return self._layers[stratum, key]
 
     def panel(self, entries: Sequence[str]) -> Panel:
@@ -169,7 +170,7 @@ class Evidence:
         rows = [self.position[name] for name in entries]
         if self.draws is None:
             return Panel(self.values[rows])
-        return Panel(self.values[rows], self.draws[rows], self.examples)
+        return Panel(self.values[rows], self.draws[rows], self.examples, self.fixed)
 
 
 def _places(chosen: Sequence[int]) -> slice | list[int]:
@@ -183,15 +184,26 @@ class _UnpairableError(Exception):
     """Test examples cannot be resampled for this metric; the message says why."""
 
 
-def gather(cellset: Cellset, metric: Metric, tasks: Sequence[str] | None = None) -> Evidence:
-    """Return all that a cellset knows of a metric in some tasks or all; entries sorted by id."""
+def gather(
+    cellset: Cellset,
+    metric: Metric,
+    tasks: Sequence[str] | None = None,
+    languages: Sequence[str] | None = None,
+) -> Evidence:
+    """Return all that a cellset knows of a metric in some tasks or all; entries sorted by id.
+
+    ``languages``: by default the selection's; also those that are only checked may be named. Raises
+    ValueError where there is no place of them.
+    """
     selection = cellset.manifest.selection
-    chosen = list(tasks or selection.tasks)
-    strata = [(task, code) for task in chosen for code in selection.languages]
+    chosen, codes = list(tasks or selection.tasks), list(languages or selection.languages)
+    strata = selection.places(chosen, codes)
+    if not strata:
+        raise ValueError(f"no place in {chosen} and {codes}")
     entries, seeds = sorted(cellset.entries), list(selection.seeds)
     lines = cellset.scores
     lines = lines[lines["metric"] == metric.name].dropna(subset=["value"])
-    lines = lines[lines["task"].isin(chosen) & lines["entry"].isin(entries)]
+    lines = lines[lines["task"].isin(chosen) & lines["entry"].isin(entries) & lines["language"].isin(codes)]
     values = _values(lines, entries, strata, seeds)
     measure, tested = measure_of(metric), None
     if measure:
@@ -206,6 +218,7 @@ def gather(cellset: Cellset, metric: Metric, tasks: Sequence[str] | None = None)
         tested=tested,
         fewest=_fewest(lines),
         recipes=_recipes(lines),
+        fixed=cellset.fixed,
     )
 
 

@@ -11,12 +11,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scoring.metrics import ACCURACY, MACRO_F1, Metric
-from harness.store import CLASSIFIER
+from harness.scoring.metrics import ACCURACY, MACRO_F1, TASK_MACRO_F1, TASK_SCORE, Metric
+from harness.store import ANSWERS, CLASSIFIER
 
 Indices = NDArray[np.int64] | NDArray[np.uint8]
-Measure = Literal["macro_f1", "accuracy"]
-_MEASURES: tuple[Measure, ...] = ("macro_f1", "accuracy")
+Outcomes = NDArray[np.float64]
+Measure = Literal["macro_f1", "accuracy", "mean"]
+_MEASURES: dict[str, Measure] = {
+    MACRO_F1.name: "macro_f1",
+    ACCURACY.name: "accuracy",
+    TASK_MACRO_F1.name: "macro_f1",
+    TASK_SCORE.name: "mean",
+}
 
 _BATCH = 2**18  # predictions that are looked at at once: what they are counted into stays in the cache
 _EXAMPLES, _LABELS = 20_000, 1000  # beyond, no test set of a suite is resampled
@@ -26,13 +32,14 @@ _EXAMPLES, _LABELS = 20_000, 1000  # beyond, no test set of a suite is resampled
 class Kept:
     """The predictions of one cell by one classifier: ``predictions`` is (classifier seed, example).
 
+    Of tasks that the model answers itself one row, for the measure ``mean`` of outcomes from 0 to 1.
     ``examples``: digest of the test examples; equal ones hold the same examples in the same order.
     """
 
     examples: str
     labels: list[str]
     gold: Indices
-    predictions: Indices
+    predictions: Indices | Outcomes
 
     def same_test(self, other: Kept) -> bool:
         """Say whether both were tested on the same examples with the same labels."""
@@ -44,7 +51,7 @@ class Kept:
 def measure_of(metric: Metric) -> Measure | None:
     """Return how the metric follows from predictions, None where it does not."""
     base = metric.name.partition("/")[0].partition(".")[0]
-    return next((known for known in _MEASURES if known == base), None)
+    return _MEASURES.get(base)
 
 
 def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
@@ -52,6 +59,8 @@ def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
 
     What was trained on valid text alone has an entry of its own only where that is another text.
     """
+    if metric.group == "understanding":
+        return _answered(metric, kept)
     base, _, provider = metric.name.partition("/")
     variant = base.removeprefix(ACCURACY.name).removeprefix(MACRO_F1.name)
     try:
@@ -64,6 +73,23 @@ def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
         labels = [str(label) for label in part["labels"]]
         record = Kept(str(part["examples"]), labels, _indices(part["gold"]), predictions)
     except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return record if _sound(record) else None
+
+
+def _answered(metric: Metric, kept: dict[str, Any]) -> Kept | None:
+    """Return what a cell keeps of a task that the model answered: outcomes, or predicted labels."""
+    try:
+        part = kept[ANSWERS]
+        examples = str(part["examples"])
+        if metric.name == TASK_SCORE.name:
+            outcomes = np.array(part["outcomes"], dtype=np.float64)[None]
+            n = outcomes.shape[1]
+            fine = 2 <= n <= _EXAMPLES and outcomes.ndim == 2 and 0 <= outcomes.min() <= outcomes.max() <= 1
+            return Kept(examples, [], np.zeros(n, dtype=np.int64), outcomes) if fine else None
+        labels = [str(label) for label in part["labels"]]
+        record = Kept(examples, labels, _indices(part["gold"]), _indices(part["predictions"])[None])
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError):
         return None
     return record if _sound(record) else None
 
@@ -93,14 +119,23 @@ def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float
     gold, size = cells[0].gold, len(cells[0].labels)
     every = np.concatenate([cell.predictions for cell in cells])
     step = max(1, _BATCH // len(gold))
-    measured = _macro_f1 if measure == "macro_f1" else _accuracy
     parts = [
-        measured(gold, every[start : start + step], size, weights) for start in range(0, len(every), step)
+        _measured(measure, gold, every[start : start + step], size, weights)
+        for start in range(0, len(every), step)
     ]
     by_training = np.concatenate(parts)
     counts = np.array([len(cell.predictions) for cell in cells])
     sums = np.add.reduceat(by_training, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
     return np.asarray(sums / counts[:, None], dtype=np.float32)
+
+
+def _measured(
+    measure: Measure, gold: Indices, rows: Any, size: int, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return a measure of every row under every draw."""
+    if measure == "mean":
+        return _mean(rows, weights)
+    return (_macro_f1 if measure == "macro_f1" else _accuracy)(gold, rows, size, weights)
 
 
 def _macro_f1(
@@ -127,6 +162,11 @@ def _macro_f1(
 def _counted(which: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return how many examples of every row are marked under every draw: (row, draw)."""
     return np.asarray(which.astype(np.float32) @ weights.T)
+
+
+def _mean(outcomes: Outcomes, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean outcome of every row under every draw."""
+    return np.asarray((outcomes @ weights.T.astype(np.float64)) / weights.sum(axis=1), dtype=np.float32)
 
 
 def _accuracy(

@@ -80,7 +80,7 @@ class Rules:
         if evidence.mixed:
             more = f" (and {len(evidence.mixed) - 1} more)" if len(evidence.mixed) > 1 else ""
             return f"scored in different ways, {evidence.mixed[0]}{more}; score the runs again"
-        if seeds < SEEDS:
+        if seeds < SEEDS and not evidence.fixed:
             return f"{_count(seeds, 'generation seed')}, {SEEDS} are needed"
         if provider.startswith(_SEEDED) and trainings < TRAININGS:
             return f"{_count(trainings, 'classifier seed')}, {TRAININGS} are needed"

@@ -94,7 +94,7 @@ def scopes(evidence: Evidence) -> list[Scope]:
         Scope(None, None),
         *(Scope(task, None) for task in some_tasks),
         *(Scope(None, code) for code in some_languages),
-        *(Scope(task, code) for task in some_tasks for code in some_languages),
+        *(Scope(task, code) for task, code in evidence.strata if some_tasks and some_languages),
     ]
 
 

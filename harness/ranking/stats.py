@@ -28,13 +28,15 @@ class Panel:
 
     ``values`` (entries, strata, generation seeds): mean over classifier seeds. ``draws`` (as values,
     resamples): the same under resamples of the test examples, see ``draw_weights`` and ``widened``; None for
-    a metric without test examples. ``examples``: their number in the stratum with the fewest.
+    a metric without test examples. ``examples``: their number in the stratum with the fewest. ``fixed``: no
+    seed decides a value.
     Raises ValueError for numbers that are not finite and shapes that do not fit.
     """
 
     values: Floats
     draws: NDArray[np.float32] | None = None
     examples: int | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or not self.values.size:
@@ -55,7 +57,7 @@ class Panel:
         """The strata."""
         draws = self.draws
         return [
-            layer(self.values[:, s], None if draws is None else draws[:, s])
+            layer(self.values[:, s], None if draws is None else draws[:, s], self.fixed)
             for s in range(self.values.shape[1])
         ]
 

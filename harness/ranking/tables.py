@@ -11,7 +11,7 @@ import pandas as pd
 from harness.cells import entry_id
 from harness.files import canonical_json, digest
 from harness.ranking.reading import Place, Work, read
-from harness.records import Entry, Manifest
+from harness.records import Entry, Manifest, Track
 from harness.scoring.metrics import Metric, metric, order
 from harness.store import Run
 
@@ -71,6 +71,16 @@ class Cellset:
         names = dict.fromkeys(m.model.name for m in self.manifests if m.model)
         return f"{self.manifest.suite['name']} on {', '.join(names) or 'no model'}"
 
+    @property
+    def track(self) -> Track:
+        """What was measured: texts as training data, understanding, or forcing."""
+        return self.manifest.track
+
+    @property
+    def fixed(self) -> bool:
+        """Whether no seed decides a value: a model that answers by likelihood draws nothing."""
+        return self.track == "understanding"
+
     @cached_property
     def metrics(self) -> list[Metric]:
         """The metrics that were measured, downstream ones first."""
@@ -78,7 +88,9 @@ class Cellset:
 
     @property
     def headline(self) -> Metric | None:
-        """The metric that orders the board: macro-F1 of the suite's first classifier that ran."""
+        """The metric that orders the board: of texts, macro-F1 of the suite's first classifier that ran."""
+        if self.track != "generation":
+            return next((m for m in self.metrics if m.group == self.track), None)
         found = {m.name: m for m in self.metrics if m.name.startswith("macro_f1/")}
         for spec in self.manifest.suite["classifiers"]:
             if f"macro_f1/{spec}" in found:
@@ -121,8 +133,7 @@ def collect(runs: Iterable[Run]) -> list[Cellset]:
     groups: dict[str, list[tuple[Run, Manifest]]] = {}
     for run in runs:
         manifest = run.manifest()
-        selection = manifest.selection.model_dump(mode="json")
-        key = digest([manifest.suite_hash, selection, manifest.data_hashes])
+        key = digest([manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes])
         groups.setdefault(key, []).append((run, manifest))
     return [_cellset(group) for group in groups.values()]
 
@@ -149,12 +160,7 @@ def _row(
     reasons: dict[Place, str],
 ) -> EntryRow:
     chosen = manifest.selection
-    wanted = [
-        (task, language, seed)
-        for task in chosen.tasks
-        for language in chosen.languages
-        for seed in chosen.seeds
-    ]
+    wanted = [(task, language, seed) for task, language in chosen.places() for seed in chosen.seeds]
     missing = [
         Missing(*place, reasons.get((name, *place), "not run"))
         for place in wanted
@@ -195,17 +201,18 @@ def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) ->
     """Return one metric as a table; entries with an aggregate first, best first.
 
     The mean of an entry weighs every cell the same: languages and tasks have equal numbers of
-    seeds. An entry that lacks a cell or a value has no aggregate.
+    seeds. An entry that lacks a cell or a value has no aggregate; places of no data are not expected.
     """
     selection = cellset.manifest.selection
     chosen = list(tasks or selection.tasks)
     lines = _lines(cellset, name, chosen)
     whole, by_language = _values(lines, ["entry"]), _values(lines, ["entry", "language"])
-    full = len(chosen) * len(selection.seeds)
+    seeds = len(selection.seeds)
+    full = {code: len(selection.places(chosen, [code])) * seeds for code in selection.languages}
     rows = []
     for row in cellset.entries.values():
-        cells = {code: _take(by_language, (row.id, code), full) for code in selection.languages}
-        rows.append((row, _take(whole, (row.id,), full * len(selection.languages)), cells))
+        cells = {code: _take(by_language, (row.id, code), n) for code, n in full.items()}
+        rows.append((row, _take(whole, (row.id,), sum(full.values())), cells))
     sign = -1 if name.direction == "up" else 1
     rows.sort(key=lambda r: (r[1].mean is None, sign * (r[1].mean or 0.0), r[0].name, r[0].id))
     return Table(name, chosen, list(selection.languages), rows)
@@ -214,7 +221,8 @@ def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) ->
 def _lines(cellset: Cellset, name: Metric, tasks: Sequence[str]) -> pd.DataFrame:
     """Return the known values of a metric with ``gain``, the paired difference to the baseline (or NaN)."""
     scores = cellset.scores
-    part = scores[(scores["metric"] == name.name) & scores["task"].isin(list(tasks))].dropna(subset=["value"])
+    inside = scores["task"].isin(list(tasks)) & scores["language"].isin(cellset.manifest.selection.languages)
+    part = scores[(scores["metric"] == name.name) & inside].dropna(subset=["value"])
     baselines = {row.id: _baseline(cellset, row) for row in cellset.entries.values()}
     keys = ["baseline", "task", "language", "seed"]
     own = part.assign(baseline=part["entry"].map(baselines).astype(object))

@@ -107,7 +107,7 @@ class Moments:
     """Means of contrasts, and two variances of each with their degrees of freedom.
 
     ``seeds``: from generation and training, ``examples``: from test examples alone. All NaN but the mean if
-    there is one seed. ``shape``: numbers of strata and of seeds.
+    there is one seed of values that hang on seeds. ``shape``: numbers of strata and of seeds.
     """
 
     shape: tuple[int, int]
@@ -247,25 +247,27 @@ class Layer:
     """One stratum: ``values`` (entries, seeds), and of their draws what variances are made of.
 
     ``drawn`` (entries, resamples): the sum over seeds. ``products`` (entries, entries): of the deviations
-    from the mean over seeds, in steps of the grid. Both None without draws, or with one seed. Where an entry
-    lacks something its own numbers are NaN, and no others.
+    from the mean over seeds, in steps of the grid. Both None without draws, or with one seed of values that
+    hang on seeds. ``fixed``: no seed decides a value, so that the variance of one seed's is that of examples.
+    Where an entry lacks something its own numbers are NaN, and no others.
     """
 
     values: Floats
     drawn: Floats | None
     products: Floats | None
+    fixed: bool = False
 
 
-def layer(values: Floats, draws: NDArray[np.float32] | None) -> Layer:
+def layer(values: Floats, draws: NDArray[np.float32] | None, fixed: bool = False) -> Layer:
     """Return a stratum, from values (entries, seeds) and draws (entries, seeds, resamples)."""
     seeds = values.shape[1]
-    if draws is None or seeds == 1:
-        return Layer(values, None, None)
+    if draws is None or (seeds == 1 and not fixed):
+        return Layer(values, None, None, fixed)
     steps = draws.astype(np.float64)
     drawn = added(steps[:, g] for g in range(seeds))
     steps -= (drawn / seeds)[:, None]
     rest = _whole(steps).reshape(len(steps), -1)
-    return Layer(values, drawn, rest @ rest.T)
+    return Layer(values, drawn, rest @ rest.T, fixed)
 
 
 def means(layers: Sequence[Layer], family: Family) -> Floats:
@@ -281,7 +283,7 @@ def moments(layers: Sequence[Layer], examples: int | None, family: Family) -> Mo
     """
     shape = (len(layers), layers[0].values.shape[1])
     mean, rounding = _mean_and_rounding(layers, family)
-    if shape[1] == 1:
+    if shape[1] == 1 and (examples is None or not layers[0].fixed):
         unknown = np.full_like(mean, np.nan)
         return Moments(shape, mean, unknown, unknown, unknown, np.nan)
     variance, df = _seed_variance(layers, family, rounding)
@@ -308,6 +310,8 @@ def added(items: Iterable[Floats]) -> Floats:
 def _seed_variance(layers: Sequence[Layer], family: Family, rounding: Floats) -> tuple[Floats, Floats]:
     """Return the variance that seeds give contrasts, and its degrees of freedom."""
     strata, seeds = len(layers), layers[0].values.shape[1]
+    if seeds == 1:  # only of values that no seed decides
+        return np.zeros_like(rounding), np.ones_like(rounding)
     parts = []
     for each in layers:
         cells = [family.linear(each.values[:, g]) for g in range(seeds)]
@@ -326,6 +330,8 @@ def _example_variance(layers: Sequence[Layer], family: Family) -> Floats:
     drawn = added(each.drawn for each in layers if each.drawn is not None)
     rows = _whole(drawn / (strata * seeds))
     together = family.squares(rows @ rows.T)
+    if seeds == 1:  # nothing of it is the interaction with seeds
+        return np.asarray(together / ((drawn.shape[1] - 1) * _GRID**2))
     both = family.squares(added(each.products for each in layers if each.products is not None))
     both = both / ((seeds - 1) * seeds * strata**2)
     return np.asarray(np.maximum(together - both, 0.0) / ((drawn.shape[1] - 1) * _GRID**2))

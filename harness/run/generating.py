@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from harness.cells import Cell, noise_key
-from harness.errors import BrokenFileError, UnsupportedError, UserError
+from harness.errors import UserError
 from harness.methods.base import (
     CellContext,
     PromptContext,
     Reference,
+    Skip,
     SteeringMethod,
 )
-from harness.records import CellStatus, Generation, State
+from harness.records import Generation, State
+from harness.run.attempts import attempt
 from harness.run.options import Prepared
 from harness.run.places import reference_texts
 from harness.run.progress import Tracker, track
@@ -80,38 +81,11 @@ class Generator:
             self._loaded()
 
     def _one(self, cell: Cell, tracker: Tracker) -> None:
-        before = self.prepared.run.status(cell.id)
-        attempts = (before.attempts if before else 0) + 1
-        started = time.monotonic()
-        texts: list[Generation] = []
-        extra: dict[str, Any] = {}
-        state: State = "ok"
-        reason = ""
-        try:
+        def work() -> Skip | tuple[list[Generation], dict[str, Any]]:
             method = self.prepared.method(cell)
-            skip = method.supports(self._context(cell))
-            if skip is not None:
-                state, reason = "skipped", skip.reason
-            else:
-                texts, extra = self._texts(cell, method, tracker)
-        except BrokenFileError:
-            raise
-        except UnsupportedError as error:
-            state, reason = "skipped", _in_words(error)
-        except (MemoryError, OSError) as error:
-            state, reason = "infra_error", _in_words(error)
-        except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
-            state = "infra_error" if _is_infrastructure(error) else "method_error"
-            reason = _in_words(error)
-        status = CellStatus(
-            cell=cell.key,
-            state=state,
-            reason=reason,
-            attempts=attempts,
-            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **{"seconds": round(time.monotonic() - started, 3), **extra},
-        )
-        self.prepared.run.write_cell(cell.id, status, texts)
+            return method.supports(self._context(cell)) or self._texts(cell, method, tracker)
+
+        attempt(self.prepared.run, cell, work)
 
     def _context(self, cell: Cell) -> CellContext:
         key, suite = cell.key, self.prepared.suite
@@ -197,14 +171,3 @@ class Generator:
         device = choose_device(self.device)
         self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
         return load_model(checkpoint, identity.dtype, device, self.device_map)
-
-
-def _is_infrastructure(error: BaseException) -> bool:
-    """Say whether the machine failed, not the method: out of memory, a lost device."""
-    name = type(error).__name__
-    return name in {"OutOfMemoryError", "AcceleratorError"} or "CUDA error" in str(error)
-
-
-def _in_words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]

@@ -130,12 +130,12 @@ def manifest_of(prepared: Prepared, options: Options) -> Manifest:
     Raises ``UserError`` where the folder holds a run of another suite, model, data or size.
     """
     run = prepared.run
-    manifest = _manifest(prepared, options)
+    manifest = new_manifest(prepared, options)
     if not run.exists():
         return manifest
     old = run.manifest()
     _check_contrast(old, prepared)
-    return _extend(old, manifest, run)
+    return extended(old, manifest, run)
 
 
 def reopen(
@@ -250,7 +250,8 @@ def _selection(options: Options, suite: Suite) -> Selection:
     return select(suite, options.languages, options.tasks, options.settings, options.seeds, options.limit)
 
 
-def _manifest(prepared: Prepared, options: Options) -> Manifest:
+def new_manifest(prepared: Prepared, options: Options) -> Manifest:
+    """Return the manifest of a run as if it were its first start."""
     source, checkpoint = prepared.corpus.source, prepared.checkpoint
     contrast = prepared.corpus.contrast_folder
     cells, methods = prepared.cells, prepared.methods.values()
@@ -292,7 +293,7 @@ def _check_contrast(old: Manifest, prepared: Prepared) -> None:
         )
 
 
-def _extend(old: Manifest, new: Manifest, run: Run) -> Manifest:
+def extended(old: Manifest, new: Manifest, run: Run) -> Manifest:
     """Return ``old`` grown by what ``new`` adds; ``UserError`` where the two do not belong together."""
     for what, before, now in (
         ("suite", old.suite_hash, new.suite_hash),

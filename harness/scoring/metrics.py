@@ -11,7 +11,7 @@ from typing import Literal
 
 from harness.records import Direction, Score
 
-Group = Literal["downstream", "diversity", "validity", "leakage", "forcing", "other"]
+Group = Literal["downstream", "understanding", "diversity", "validity", "leakage", "forcing", "other"]
 
 
 @dataclass(frozen=True)
@@ -317,9 +317,40 @@ BRIER = Metric(
     "downstream",
 )
 
+# Understanding: the steered model answers tasks itself, under lm-eval
+
+TASK_SCORE = Metric(
+    "task_score",
+    "task score",
+    "up",
+    SHARE,
+    "Mean over the examples of the task's first metric in lm-eval: accuracy where the model chooses among "
+    "answers by their log-likelihood, exact match or F1 where it writes one.",
+    "understanding",
+    primary=True,
+)
+TASK_MACRO_F1 = Metric(
+    "task_macro_f1",
+    "task macro-F1",
+    "up",
+    "F1, 0 to 1",
+    "Macro-F1 of the answers that the model chooses by log-likelihood, over the task's fixed list of them; "
+    "nothing where they differ from example to example.",
+    "understanding",
+    primary=True,
+)
+REPORTED = Metric(
+    "lm_eval",
+    "lm-eval",
+    "none",
+    "as there",
+    "What lm-eval itself reports for the task; its standard error is in the score's detail.",
+)
+
 METRICS: dict[str, Metric] = {
     known.name: known
     for known in (
+        *(TASK_SCORE, TASK_MACRO_F1, REPORTED),
         *(MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER),
         *(SELF_CHRF, VENDI, PAIRWISE, COMPRESSION),
         *(DISTINCT_1, DISTINCT_2, DISTINCT_3, SELF_BLEU, SELF_REPETITION, NEAR_DUPLICATES),

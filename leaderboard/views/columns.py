@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.languages import language
 from harness.scoring.metrics import (
     LABEL_FIDELITY,
     LANGUAGE_FIDELITY,
@@ -12,10 +13,11 @@ from harness.scoring.metrics import (
     VENDI,
     Metric,
 )
+from leaderboard.boards import Board
 from leaderboard.rendering import BETTER
+from leaderboard.text import name_of
 
-SIDES = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
-"""Metrics that stand beside the headline in the ranking."""
+_OF_TEXTS = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
 
 _ON_REQUEST = {SELF_CHRF.name}
 
@@ -121,21 +123,31 @@ _ORIGIN = (
 )
 
 
-def columns(headline: Metric) -> list[Column]:
+def sides(board: Board) -> list[Metric]:
+    """Return the metrics that stand beside the headline in the ranking."""
+    if board.track == "generation":
+        return list(_OF_TEXTS)
+    return [m for m in board.cellset.metrics if m.group == board.track and m.primary and m != board.headline]
+
+
+def columns(board: Board) -> list[Column]:
     """Return the columns of the ranking, in their order."""
+    texts = board.track == "generation"
     return [
         _TIER,
         _ENTRY,
-        *_of_headline(headline),
+        *_of_headline(board.headline),
+        *(_against_people(board.headline) if texts else ()),
+        *(_of_check(code, board.headline) for code in board.checks),
         *_SECONDARY,
-        *(_of(side, side.name in _ON_REQUEST) for side in SIDES),
-        *_COST,
+        *(_of(side, side.name in _ON_REQUEST, texts) for side in sides(board)),
+        *(_COST if texts else ()),
         *_ORIGIN,
     ]
 
 
 def _of_headline(metric: Metric) -> list[Column]:
-    """Return the gains and the level of what entries are ranked by."""
+    """Return the gain and the level of what entries are ranked by."""
     way, better = metric.direction, f"{BETTER[metric.direction].capitalize()}."
     return [
         Column(
@@ -145,7 +157,27 @@ def _of_headline(metric: Metric) -> list[Column]:
             f"language and seed, with its 95 % interval. {better}",
             way,
         ),
-        _of(metric),
+        _of(metric, people=metric.group == "downstream"),
+    ]
+
+
+def _of_check(code: str, metric: Metric) -> Column:
+    """Return the column of a language that must not get worse."""
+    name = name_of(language(code).name)
+    return Column(
+        f"check-{code}",
+        f"{name} check",
+        f"Mean gain in {metric.title} in {name}, which is in no mean: a method must not pay for the others "
+        f"with it. {BETTER[metric.direction].capitalize()}.",
+        metric.direction,
+        whole=True,
+    )
+
+
+def _against_people(metric: Metric) -> list[Column]:
+    """Return the gains that take few-shot texts and human text."""
+    way, better = metric.direction, f"{BETTER[metric.direction].capitalize()}."
+    return [
         Column(
             "few",
             "vs few-shot",
@@ -165,6 +197,7 @@ def _of_headline(metric: Metric) -> list[Column]:
     ]
 
 
-def _of(metric: Metric, more: bool = False) -> Column:
-    hint = f"{metric.definition} {metric.unit}; {BETTER[metric.direction]}. Small print: human text."
+def _of(metric: Metric, more: bool = False, people: bool = True) -> Column:
+    hint = f"{metric.definition} {metric.unit}; {BETTER[metric.direction]}."
+    hint += " Small print: human text." if people else ""
     return Column(metric.name, metric.title.replace(" (tfidf)", ""), hint, metric.direction, more)

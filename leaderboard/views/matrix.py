@@ -82,4 +82,7 @@ def matrix(found: Cube) -> Matrix:
         for side in (found.values, found.human)
     )
     strata = [(task, code) for task in found.tasks for code in found.languages]
+    if len(found.places) < len(strata):  # of the others there is no data
+        there = [i for i, place in enumerate(strata) if place in set(found.places)]
+        strata, values, human = [strata[i] for i in there], values[:, :, there], human[:, :, there]
     return Matrix(found.metrics, found.entries, strata, values, human)

@@ -126,12 +126,20 @@ def _limits(board: Board, own: Sequence[Standing], said: str) -> list[str]:
     found = [clean(said, 1000)] if said else []
     selection = board.cellset.manifest.selection
     seeds = len(selection.seeds)
-    if seeds < 3:
+    if seeds < 3 and not board.cellset.fixed:
         found.append(
             f"Measured with {seeds} generation seed{'s' if seeds > 1 else ''}: nothing is ranked below 3."
         )
     if selection.narrowed:
         found.append(f"Measured in part only: {clean('; '.join(selection.narrowed[:20]))}.")
+    paid = [
+        f"{language(code).name} ({row.row.name})"
+        for code, gains in board.checks.items()
+        for row in own
+        if (gain := gains.get(row.row.id)) and gain.high is not None and gain.high < 0
+    ]
+    if paid:
+        found.append(f"Clearly worse than zero-shot in the check, {name_of(', '.join(paid[:8]), 600)}.")
     weak = [
         f"{language(code).name} ({row.row.name})"
         for row in own

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from harness.languages import Language, language
 from harness.ranking.cost import Cost
 from harness.ranking.standings import Standing, Standings
+from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, remarks, signed, spanned
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
@@ -16,7 +17,7 @@ from leaderboard.charts.scale import Scale
 from leaderboard.families import family
 from leaderboard.rendering import sort_value
 from leaderboard.text import name_of
-from leaderboard.views.columns import SIDES, Column, columns
+from leaderboard.views.columns import Column, columns, sides
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.sources import Source
 
@@ -83,7 +84,7 @@ def overview(board: Board, means: Matrix, sources: dict[str, Source], pages: dic
     return Overview(
         sentence=sentence(ranked),
         remarks=remarks(ranked),
-        columns=columns(board.headline),
+        columns=columns(board),
         rows=rows,
         axis=on,
         models=_values(row.model for row in rows),
@@ -121,7 +122,8 @@ def _row(
         cells={
             **_of_standing(standing),
             board.headline.name: _number(standing.mean.mean if standing.mean else None, plain),
-            **{side.name: _side(means, side, standing.row.id) for side in SIDES},
+            **{f"check-{code}": _checked(found.get(standing.row.id)) for code, found in board.checks.items()},
+            **{side.name: _side(means, side, standing.row.id) for side in sides(board)},
             **_of_cost(None if standing.reference else board.costs.get(standing.row.id)),
             "badge": Cell(source.badge, source.badge, title=source.checked),
             "date": Cell(source.date, source.date),
@@ -154,6 +156,15 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
             f"{standing.present}/{standing.expected}", f"{standing.present / standing.expected:.6g}"
         ),
     }
+
+
+def _checked(gain: Estimate | None) -> Cell:
+    """Return the gain in a language that must not get worse; marked where it clearly does."""
+    if gain is None:
+        return Cell("–")
+    worse = gain.high is not None and gain.high < 0
+    words = "clearly worse than zero-shot here" if worse else "not clearly worse than zero-shot here"
+    return Cell(f"{'▼ ' if worse else ''}{spanned(gain)}", sort_value(gain), title=words)
 
 
 def _of_cost(cost: Cost | None) -> dict[str, Cell]:

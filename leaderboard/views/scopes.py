@@ -9,7 +9,7 @@ from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of
 from leaderboard.boards import Board
 from leaderboard.text import name_of
-from leaderboard.views.columns import SIDES
+from leaderboard.views.columns import sides
 from leaderboard.views.matrix import Matrix
 
 _DIGITS = 9  # so many that rounding again to the three that are shown gives what Python shows
@@ -26,7 +26,7 @@ def scope_data(board: Board, means: Matrix) -> dict[str, object]:
         "entries": entries,
         "references": references,
         "headline": board.headline.name,
-        "digits": {metric.name: digits_of(metric.name) for metric in (board.headline, *SIDES)},
+        "digits": {metric.name: digits_of(metric.name) for metric in (board.headline, *sides(board))},
         "scopes": [_scope(board, means, field, entries) for field in board.fields],
     }
 
@@ -34,7 +34,7 @@ def scope_data(board: Board, means: Matrix) -> dict[str, object]:
 def _scope(board: Board, means: Matrix, field: Field, entries: list[str]) -> dict[str, object]:
     gains = [field.estimate(name, board.zero_shot.get(name)) for name in entries]
     task, code = field.scope.task, field.scope.language
-    metrics = [board.headline, *SIDES]
+    metrics = [board.headline, *sides(board)]
     return {
         "task": task or "",
         "language": code or "",

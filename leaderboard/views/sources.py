@@ -101,6 +101,8 @@ def command(entry: Entry, manifest: Manifest) -> str:
     Folders of the machine that made the run are named by their last part alone. What the suite ships needs
     no option.
     """
+    if manifest.track != "generation":
+        return _as_given(entry, manifest)
     words = ["steerboard", "run", "--suite", _place(manifest.suite_source)]
     words += _model(entry, manifest)
     methods = dict.fromkeys([entry.method.name, "zero-shot"] if entry.model else [entry.method.name])
@@ -112,6 +114,24 @@ def command(entry: Entry, manifest: Manifest) -> str:
     for plugin in manifest.plugins:
         words += ["--plugin", _place(plugin)]
     return clean(shlex.join(words), 2000)
+
+
+def _as_given(entry: Entry, manifest: Manifest) -> str:
+    """Return the command that started a run of another track, for one method."""
+    given = next((words for words in manifest.commands if len(words) > 1), [])[:_WORDS_OF_A_COMMAND]
+    words: list[str] = []
+    for word in given:
+        kept = (
+            word.startswith("-") or words[-1:] == ["--methods"] or word == (entry.model and entry.model.name)
+        )
+        words.append(word if kept else _place(word))
+    if "--methods" in words[:-1]:
+        methods = dict.fromkeys([entry.method.name, "zero-shot"])
+        words[words.index("--methods") + 1] = ",".join(methods)
+    return clean(shlex.join(words), 2000)
+
+
+_WORDS_OF_A_COMMAND = 60
 
 
 def _model(entry: Entry, manifest: Manifest) -> list[str]:

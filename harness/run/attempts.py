@@ -1,0 +1,66 @@
+"""One try at a cell: whatever comes of it ends as a status, and a failure ends nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from typing import Any
+
+from harness.cells import Cell
+from harness.errors import BrokenFileError, UnsupportedError, UserError
+from harness.methods.base import Skip
+from harness.records import CellStatus, Generation, State
+from harness.store import Run
+
+Work = Callable[[], Skip | tuple[list[Generation], dict[str, Any]]]
+"""Does a cell: its texts and what its status says beyond state and times, or why it is not done."""
+
+
+def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
+    """Do a cell and write its texts and status; return the status.
+
+    Raises only ``BrokenFileError``: a file of the run itself, for which no method is at fault.
+    """
+    before = run.status(cell.id)
+    started = time.monotonic()
+    texts: list[Generation] = []
+    extra: dict[str, Any] = {}
+    state: State = "ok"
+    reason = ""
+    try:
+        done = work()
+        if isinstance(done, Skip):
+            state, reason = "skipped", done.reason
+        else:
+            texts, extra = done
+    except BrokenFileError:
+        raise
+    except UnsupportedError as error:
+        state, reason = "skipped", _in_words(error)
+    except (MemoryError, OSError) as error:
+        state, reason = "infra_error", _in_words(error)
+    except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
+        state = "infra_error" if _is_infrastructure(error) else "method_error"
+        reason = _in_words(error)
+    status = CellStatus(
+        cell=cell.key,
+        state=state,
+        reason=reason,
+        attempts=(before.attempts if before else 0) + 1,
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{"seconds": round(time.monotonic() - started, 3), **extra},
+    )
+    run.write_cell(cell.id, status, texts)
+    return status
+
+
+def _is_infrastructure(error: BaseException) -> bool:
+    """Say whether the machine failed, not the method: out of memory, a lost device."""
+    name = type(error).__name__
+    return name in {"OutOfMemoryError", "AcceleratorError"} or "CUDA error" in str(error)
+
+
+def _in_words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]

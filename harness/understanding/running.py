@@ -1,0 +1,195 @@
+"""The stage that lets steered models answer tasks: every cell that has no answers yet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from harness.cells import Cell
+from harness.errors import UserError
+from harness.methods.base import CellContext, Skip
+from harness.records import CellScores, Generation, State
+from harness.run.attempts import attempt
+from harness.run.fitting import Fitter
+from harness.run.options import Options
+from harness.run.progress import Tracker, track
+from harness.steering.interventions import Steering
+from harness.store import ANSWERS
+from harness.understanding.answers import Answers, answers
+from harness.understanding.planning import Grid, manifest_of_grid
+from harness.understanding.tasks import TaskPlace
+
+if TYPE_CHECKING:
+    from harness.steering.model import SteerableModel
+
+
+@dataclass
+class Answerer:
+    """Lets the model answer the cells of a grid; it is loaded when the first cell needs it."""
+
+    grid: Grid
+    console: Console
+    device: str | None = None
+    device_map: str | None = None
+    batch_size: int = 64
+    _fitter: Fitter | None = None
+    _lm: Any = None
+    _steering: Steering | None = None
+
+    def run(self) -> dict[State, int]:
+        """Answer every unfinished cell; return how many cells are in which state."""
+        run = self.grid.base.run
+        open_cells = [(cell, place) for cell, place in self.grid.cells if self._open(cell)]
+        if open_cells:
+            with track(self.console, "answer", len(open_cells)) as tracker:
+                for cell, place in open_cells:
+                    self._one(cell, place, tracker)
+                    tracker.finish_cell(cell.title)
+        states: dict[State, int] = {}
+        for cell, _ in self.grid.cells:
+            status = run.status(cell.id)
+            if status:
+                states[status.state] = states.get(status.state, 0) + 1
+        return states
+
+    @property
+    def fitter(self) -> Fitter:
+        """The fits of the run, on the loaded model."""
+        if self._fitter is None:
+            self._fitter = Fitter(self.grid.base, self._load(), self.batch_size)
+        return self._fitter
+
+    def _open(self, cell: Cell) -> bool:
+        """Say whether a cell has work left: not answered or scored, or skipped for what no longer holds."""
+        run = self.grid.base.run
+        status = run.status(cell.id)
+        if status is not None and status.state == "skipped":
+            try:
+                return self._unsupported(cell) is None
+            except Exception:  # it is tried as any open cell is, and the failure recorded there
+                return True
+        return not (run.finished(cell.id) and run.scores(cell.id))
+
+    def _unsupported(self, cell: Cell) -> Skip | None:
+        suite, key = self.grid.base.suite, self.grid.fit_cell(cell).key
+        task = suite.task(key.task, key.language)
+        return self.grid.method(cell).supports(CellContext(suite, task, "zero-shot", key.seed, 1))
+
+    def _one(self, cell: Cell, place: TaskPlace, tracker: Tracker) -> None:
+        run = self.grid.base.run
+        found: list[Answers] = []
+
+        def work() -> Skip | tuple[list[Generation], dict[str, Any]]:
+            skip = self._unsupported(cell)
+            if skip is not None:
+                return skip
+            done, extra = self._answer(cell, place, tracker)
+            found.append(done)
+            return done.texts, extra
+
+        attempt(run, cell, work)
+        if found:  # the texts are written: their digest is in the scores
+            tracker.add_texts(len(found[0].texts))
+            record = CellScores(
+                cell_id=cell.id,
+                generations_sha256=run.generations_digest(cell.id),
+                protocol=cell.key.text_protocol,
+                parts={ANSWERS: found[0].part},
+                scores=found[0].scores,
+            )
+            run.write_scores(record, {ANSWERS: found[0].kept})
+
+    def _answer(self, cell: Cell, place: TaskPlace, tracker: Tracker) -> tuple[Answers, dict[str, Any]]:
+        """Return the answers of a cell and what its status says beyond state and times."""
+        import time
+
+        fitter, method, fitted = self.fitter, self.grid.method(cell), self.grid.fit_cell(cell)
+        fitter.say = lambda words: tracker.say(f"{cell.title}: {words}")
+        name, steering = fitter.steering(fitted, method)
+        task = self.grid.tasks[place.name]
+        started = time.monotonic()
+        self._steering = steering
+        results = evaluated(self._model(), task, place.name, cell.key.seed, self.grid.limit, self.grid.chat)
+        done = answers(task, results["results"][place.name], results["samples"][place.name])
+        return done, {
+            "seconds": round(time.monotonic() - started, 3),
+            "device": str(fitter.model.device),
+            "steering": name,
+            "fit": fitter.cost(fitted, method),
+        }
+
+    def _model(self) -> Any:
+        """Return lm-eval's view of the loaded model; the cell at hand decides how it is steered."""
+        if self._lm is None:
+            from harness.understanding.lm import SteeredLM
+
+            self._lm = SteeredLM.around(
+                self.fitter.model, batch_size=self.batch_size, steering=lambda request: self._steering
+            )
+        return self._lm
+
+    def _load(self) -> SteerableModel:
+        from harness.steering.model import choose_device, load_model
+
+        checkpoint, identity = self.grid.base.checkpoint, self.grid.base.model
+        if checkpoint is None or identity is None:
+            raise UserError("tasks are answered by a model. Give --model.")
+        device = choose_device(self.device)
+        self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
+        return load_model(checkpoint, identity.dtype, device, self.device_map)
+
+
+def evaluated(lm: Any, task: Any, name: str, seed: int, limit: int | None, chat: bool) -> dict[str, Any]:
+    """Return what lm-eval's own ``evaluate`` says of one task, with all that draws seeded by ``seed``."""
+    import numpy as np
+    import torch
+    from lm_eval.evaluator import evaluate
+
+    random.seed(seed)
+    np.random.seed(seed)  # samplers and metrics of lm-eval draw from the global ones
+    torch.manual_seed(seed)
+    task.set_fewshot_seed(seed=seed)
+    found: dict[str, Any] = evaluate(
+        lm=lm,
+        task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
+        limit=limit,
+        bootstrap_iters=_RESAMPLES,
+        log_samples=True,
+        apply_chat_template=chat,
+    )
+    return found
+
+
+_RESAMPLES = 100  # of lm-eval's own standard errors, where they have no formula
+
+
+def quiet() -> None:
+    """Keep lm-eval's bars and remarks off the terminal; call it before anything of it is imported."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+def run_grid(
+    grid: Grid, options: Options, console: Console, after: Callable[[Answerer], None] | None = None
+) -> dict[State, int]:
+    """Fit and answer every open cell; return how many cells are in which state.
+
+    ``after``: what else is to be done with the loaded model while the folder is locked.
+    """
+    run = grid.base.run
+    with run.lock():
+        manifest = manifest_of_grid(grid, options)
+        answerer = Answerer(grid, console, options.device, options.device_map, options.batch_size)
+        if any(answerer._open(cell) for cell, _ in grid.cells):
+            _ = answerer.fitter  # a bad checkpoint is one error, not one in every cell
+        run.write_manifest(manifest)
+        states = answerer.run()
+        if after is not None:
+            after(answerer)
+    return states

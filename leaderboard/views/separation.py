@@ -1,0 +1,186 @@
+"""How far apart languages lie in a model, before and after steering, and whether that goes with the gain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.correlation import separation_with_gain
+from harness.analysis.results import FOLDER, Separation, read_separation
+from harness.errors import UserError
+from harness.files import canonical_json
+from harness.languages import language
+from harness.ranking.standings import Standing
+from harness.ranking.summary import plain, signed
+from harness.records import MethodIdentity, ModelIdentity
+from leaderboard.boards import Board
+from leaderboard.charts.lines import Lines, lines
+from leaderboard.text import counted, name_of
+
+_FILES = 1000  # of a run that are read
+_FIGURES = 12  # of a page
+_NAMED = 4  # entries whose gains stand beside a figure: settings of one method
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One method config on one model: both lines, what they say in words, and the numbers behind them.
+
+    ``layers``: layer, before, after, change, whether it is changed. ``languages``: name, before, after and
+    change, as means from the first changed layer on, then the gain of every entry in ``entries``.
+    """
+
+    title: str
+    caption: str
+    sentence: str
+    chart: Lines
+    layers: list[tuple[int, str, str, str, bool]]
+    languages: list[tuple[str, str, str, str, list[str]]]
+    entries: list[str]
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
+class Separations:
+    """The pictures of a method's page. ``more``: how many further ones there are; ``sentences``: how many of a language."""
+
+    pictures: list[Picture]
+    more: int
+
+
+def stored(board: Board) -> list[Separation]:
+    """Return the separations that lie in the runs of a board; what is no readable one is left out."""
+    folders = dict.fromkeys(run.path / FOLDER for run, _ in board.cellset.cells.values())
+    found = []
+    for folder in folders:
+        try:
+            paths = sorted(folder.glob("*.json"))[:_FILES]
+        except OSError:
+            continue
+        for path in paths:
+            try:
+                found.append(read_separation(path))
+            except UserError:
+                continue
+    return found
+
+
+def separations(board: Board, own: Sequence[Standing], known: Iterable[Separation]) -> Separations | None:
+    """Return the pictures of some entries; None where nothing was measured of them."""
+    by_place: dict[str, list[Separation]] = {}
+    for item in known:
+        if item.task in board.cellset.manifest.selection.tasks:
+            by_place.setdefault(_place(item.method, item.model), []).append(item)
+    entries: dict[str, list[Standing]] = {}
+    for standing in own:
+        entry = standing.row.entry
+        if entry.model:
+            entries.setdefault(_place(entry.method, entry.model), []).append(standing)
+    pictures = [
+        _picture(board, items, standings)
+        for place, standings in entries.items()
+        for items in _by_numbers(by_place.get(place, ()))
+    ]
+    return Separations(pictures[:_FIGURES], max(len(pictures) - _FIGURES, 0)) if pictures else None
+
+
+def _place(method: MethodIdentity, model: ModelIdentity) -> str:
+    return canonical_json([method.model_dump(mode="json"), model.model_dump(mode="json")])
+
+
+def _by_numbers(items: Iterable[Separation]) -> list[list[Separation]]:
+    """Return one separation per task, the one of most text; tasks of equal numbers (equal fits) together."""
+    best: dict[str, Separation] = {}
+    for item in sorted(items, key=lambda item: (len(item.languages), item.sentences)):
+        best[item.task] = item
+    groups: list[list[Separation]] = []
+    for task in sorted(best):
+        item = best[task]
+        same = next((group for group in groups if _numbers(group[0]) == _numbers(item)), None)
+        if same is None:
+            groups.append([item])
+        else:
+            same.append(item)
+    return groups
+
+
+def _numbers(item: Separation) -> tuple[object, ...]:
+    return item.steered, item.before_by_language, item.after_by_language, item.before, item.after
+
+
+def _picture(board: Board, items: Sequence[Separation], standings: Sequence[Standing]) -> Picture:
+    item, tasks = items[0], [item.task for item in items]
+    names = [name_of(standing.row.name, 120) for standing in standings[:_NAMED]]
+    gains = [_gains(board, tasks, standing) for standing in standings[:_NAMED]]
+    return Picture(
+        title=f"Separation of {counted(len(item.languages), 'language')} by layer: {names[0]}",
+        caption=name_of(
+            f"{' and '.join(names)}, {item.model.name}, {' and '.join(tasks)}: "
+            f"{item.sentences:,} sentences of each of {len(item.languages)} languages",
+            400,
+        ),
+        sentence=_sentence(board, item, dict(zip(names, gains, strict=True))),
+        chart=lines(item.before, item.after, item.steered, "mean silhouette"),
+        layers=[
+            (layer, plain(before), plain(after), signed(after - before), layer in item.steered)
+            for layer, (before, after) in enumerate(zip(item.before, item.after, strict=True))
+        ],
+        languages=[_line(item, code, gains) for code in item.languages],
+        entries=names,
+        left_out=[
+            f"{name_of(language(code).name)}: {name_of(why, 200)}"
+            for code, why in item.left_out.items()
+        ],
+    )
+
+
+def _line(
+    item: Separation, code: str, gains: Sequence[Mapping[str, float]]
+) -> tuple[str, str, str, str, list[str]]:
+    before, after = item.before_by_language[code], item.after_by_language[code]
+    return (
+        name_of(language(code).name),
+        plain(item.from_steered(before)),
+        plain(item.from_steered(after)),
+        signed(item.changes[code]),
+        [signed(own.get(code)) for own in gains],
+    )
+
+
+def _gains(board: Board, tasks: Sequence[str], standing: Standing) -> dict[str, float]:
+    """Return the gain over zero-shot by language, over these tasks; more is better."""
+    sign = -1.0 if board.headline.direction == "down" else 1.0
+    if set(tasks) == set(board.cellset.manifest.selection.tasks):
+        return {code: sign * cell.gain.mean for code, cell in standing.languages.items()}
+    found = {}
+    for code in board.cellset.manifest.selection.languages:
+        own = [_gain(board, task, code, standing.row.id) for task in tasks]
+        known = [value for value in own if value is not None]
+        if known and len(known) == len(own):
+            found[code] = sign * sum(known) / len(known)
+    return found
+
+
+def _gain(board: Board, task: str, code: str, entry: str) -> float | None:
+    scope = board.field(task, code)
+    estimate = scope.estimate(entry, board.zero_shot.get(entry)) if scope else None
+    return estimate.mean if estimate else None
+
+
+def _sentence(board: Board, item: Separation, gains: Mapping[str, Mapping[str, float]]) -> str:
+    """Say by how much the separation changes, and whether that goes with the gain."""
+    first = min(item.steered)
+    words = [
+        f"From layer {first} on, the first that is changed, the mean silhouette changes by "
+        f"{signed(item.change)}."
+    ]
+    for name, own in gains.items():
+        found = separation_with_gain(item.changes, own)
+        if found is None:
+            words.append(f"{name}: too few languages with a gain, or all the same, to say whether it goes with it.")
+        else:
+            words.append(
+                f"Over {found.n} languages it goes with the gain of {name} in {name_of(board.headline.title)} "
+                f"at rho = {signed(found.rho, 2)} (Spearman, p = {plain(found.p)})."
+            )
+    return " ".join(words)
