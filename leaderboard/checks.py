@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ValidationError
 
+from harness.analysis.results import FOLDER as SEPARATIONS
 from harness.errors import UserError
 from harness.files import LARGEST
 from harness.ranking.tables import Cellset, EntryRow
@@ -78,6 +79,7 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Yield what lies in a run folder where a run has files; folders of cells that are links are entered."""
     yield from _within(folder)
     yield from _within(folder / "steering")
+    yield from _within(folder / SEPARATIONS)
     for cell in _within(folder / "cells"):
         yield cell
         yield from _within(Path(cell.path))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.analysis.results import Separation
 from harness.languages import Language, language
 from harness.records import SurfacePoint
 from leaderboard.boards import Board
@@ -22,6 +23,7 @@ from leaderboard.views.metrics import metric_file, metric_page
 from leaderboard.views.overview import Overview, overview
 from leaderboard.views.samples import samples_page
 from leaderboard.views.scopes import scope_data
+from leaderboard.views.separation import stored
 from leaderboard.views.sources import Source
 from leaderboard.views.tracks import TRACKS, TrackWords
 
@@ -105,6 +107,11 @@ class BoardPages:
         """The heatmaps."""
         return plots.sweeps(self.board, self.surfaces)
 
+    @cached_property
+    def separations(self) -> list[Separation]:
+        """What was measured of how far apart languages lie."""
+        return stored(self.board)
+
     @property
     def languages(self) -> list[Language]:
         """The languages of the board."""
@@ -138,7 +145,9 @@ class BoardPages:
                 yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
         rows = {row.id: row for row in self.overview.rows}
         for name in dict.fromkeys(row.row.entry.method.name for row in self.board.standings.rows):
-            own = method_page(self.board, self.means, name, rows, self.sources, self.grid, self.sweeps)
+            own = method_page(
+                self.board, self.means, name, rows, self.sources, self.grid, self.sweeps, self.separations
+            )
             yield self._page(own.page, "method.html.j2", page=own)
         for metric, file in self.metrics:
             found = metric_page(self.board, self.means, metric, self.addresses)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.analysis.results import Separation
 from harness.languages import language
 from harness.ranking.standings import Standing
 from harness.ranking.summary import digits_of, plain
@@ -19,6 +20,7 @@ from leaderboard.views.metrics import metric_file
 from leaderboard.views.overview import Row
 from leaderboard.views.plots import Sweep
 from leaderboard.views.provenance import VectorTable, vectors
+from leaderboard.views.separation import Separations, separations
 from leaderboard.views.sources import Source
 
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
@@ -62,6 +64,7 @@ class MethodPage:
     grid: list[GridRow]
     vectors: VectorTable | None
     sweeps: list[Sweep]
+    separation: Separations | None
 
 
 def method_file(method: str) -> str:
@@ -82,6 +85,7 @@ def method_page(
     sources: dict[str, Source],
     grid: Grid,
     sweeps: Sequence[Sweep],
+    separated: Sequence[Separation] = (),
 ) -> MethodPage:
     """Return the page of a method. ``rows``: the rows of the ranking by entry id."""
     own = [row for row in board.standings.rows if row.row.entry.method.name == method]
@@ -101,6 +105,7 @@ def method_page(
         grid=[row for row in grid.rows if row.id in {standing.row.id for standing in own}],
         vectors=vectors(board, [row.row.id for row in own]),
         sweeps=[sweep for sweep in sweeps if sweep.method == method],
+        separation=separations(board, own, separated),
     )
 
 

@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Separations:
-    """The pictures of a method's page. ``more``: how many further ones there are; ``sentences``: how many of a language."""
+    """The pictures of a method's page, and how many ``more`` there are."""
 
     pictures: list[Picture]
     more: int
@@ -128,8 +128,7 @@ def _picture(board: Board, items: Sequence[Separation], standings: Sequence[Stan
         languages=[_line(item, code, gains) for code in item.languages],
         entries=names,
         left_out=[
-            f"{name_of(language(code).name)}: {name_of(why, 200)}"
-            for code, why in item.left_out.items()
+            f"{name_of(language(code).name)}: {name_of(why, 200)}" for code, why in item.left_out.items()
         ],
     )
 
@@ -148,16 +147,15 @@ def _line(
 
 
 def _gains(board: Board, tasks: Sequence[str], standing: Standing) -> dict[str, float]:
-    """Return the gain over zero-shot by language, over these tasks; more is better."""
-    sign = -1.0 if board.headline.direction == "down" else 1.0
+    """Return the gain over zero-shot by language, as a mean over these tasks."""
     if set(tasks) == set(board.cellset.manifest.selection.tasks):
-        return {code: sign * cell.gain.mean for code, cell in standing.languages.items()}
+        return {code: cell.gain.mean for code, cell in standing.languages.items()}
     found = {}
     for code in board.cellset.manifest.selection.languages:
         own = [_gain(board, task, code, standing.row.id) for task in tasks]
         known = [value for value in own if value is not None]
         if known and len(known) == len(own):
-            found[code] = sign * sum(known) / len(known)
+            found[code] = sum(known) / len(known)
     return found
 
 
@@ -169,18 +167,19 @@ def _gain(board: Board, task: str, code: str, entry: str) -> float | None:
 
 def _sentence(board: Board, item: Separation, gains: Mapping[str, Mapping[str, float]]) -> str:
     """Say by how much the separation changes, and whether that goes with the gain."""
-    first = min(item.steered)
     words = [
-        f"From layer {first} on, the first that is changed, the mean silhouette changes by "
+        f"From layer {min(item.steered)} on, the first that is changed, the mean silhouette changes by "
         f"{signed(item.change)}."
     ]
+    headline, lower = board.headline, board.headline.direction == "down"
     for name, own in gains.items():
-        found = separation_with_gain(item.changes, own)
+        better = {code: -value if lower else value for code, value in own.items()}
+        found = separation_with_gain(item.changes, better)
         if found is None:
-            words.append(f"{name}: too few languages with a gain, or all the same, to say whether it goes with it.")
+            words.append(f"{name}: too few languages to say whether that goes with the gain.")
         else:
             words.append(
-                f"Over {found.n} languages it goes with the gain of {name} in {name_of(board.headline.title)} "
+                f"Over {found.n} languages it goes with the gain of {name} in {name_of(headline.title)} "
                 f"at rho = {signed(found.rho, 2)} (Spearman, p = {plain(found.p)})."
             )
     return " ".join(words)
