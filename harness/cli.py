@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import board, compare, contrast, gate, lm_eval, method, submission, tune, vectors
+from harness.commands import board, compare, contrast, forcing, gate, lm_eval, method, submission, tune, vectors
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -58,6 +58,7 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(submission.app, name="submission")
 app.command("tune")(tune.tune)
 app.command("lm-eval")(lm_eval.lm_eval)
+app.command("forcing")(forcing.forcing)
 app.command("compare")(compare.compare)
 
 

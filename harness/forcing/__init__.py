@@ -1,0 +1,1 @@
+"""The language-forcing track: plain questions, and steering that should change the answer's language."""
