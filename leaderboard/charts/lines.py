@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from leaderboard.charts.scale import Scale, scale
 
-WIDTH, HEIGHT = 560, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 40, 48
+WIDTH, HEIGHT = 440, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 36, 46
 _MOST = 10  # steps of the axis of layers
 _STEPS = (1, 2, 5, 10, 20, 50, 100)
 _DOTTED = 60  # layers of which every one gets a dot

@@ -10,6 +10,7 @@ from harness.analysis.results import FOLDER, Separation, read_separation
 from harness.errors import UserError
 from harness.files import canonical_json
 from harness.languages import language
+from harness.ranking.gains import LEVEL
 from harness.ranking.standings import Standing
 from harness.ranking.summary import plain, signed
 from harness.records import MethodIdentity, ModelIdentity
@@ -17,7 +18,8 @@ from leaderboard.boards import Board
 from leaderboard.charts.lines import Lines, lines
 from leaderboard.text import counted, name_of
 
-_FILES = 1000  # of a run that are read
+_FILES = 1000  # of a run that are looked at
+_BYTES = 2**26  # of all files that are read; one of eleven languages and eighty layers has some 2**15
 _FIGURES = 12  # of a page
 _NAMED = 4  # entries whose gains stand beside a figure: settings of one method
 
@@ -51,17 +53,14 @@ class Separations:
 def stored(board: Board) -> list[Separation]:
     """Return the separations that lie in the runs of a board; what is no readable one is left out."""
     folders = dict.fromkeys(run.path / FOLDER for run, _ in board.cellset.cells.values())
-    found = []
-    for folder in folders:
+    found, left = [], _BYTES
+    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))[:_FILES]):
         try:
-            paths = sorted(folder.glob("*.json"))[:_FILES]
-        except OSError:
-            continue
-        for path in paths:
-            try:
+            left -= path.stat().st_size
+            if left >= 0:
                 found.append(read_separation(path))
-            except UserError:
-                continue
+        except (UserError, OSError):
+            continue
     return found
 
 
@@ -119,7 +118,7 @@ def _picture(board: Board, items: Sequence[Separation], standings: Sequence[Stan
             f"{item.sentences:,} sentences of each of {len(item.languages)} languages",
             400,
         ),
-        sentence=_sentence(board, item, dict(zip(names, gains, strict=True))),
+        sentence=_sentence(board, item, list(zip(names, gains, strict=True))),
         chart=lines(item.before, item.after, item.steered, "mean silhouette"),
         layers=[
             (layer, plain(before), plain(after), signed(after - before), layer in item.steered)
@@ -165,21 +164,22 @@ def _gain(board: Board, task: str, code: str, entry: str) -> float | None:
     return estimate.mean if estimate else None
 
 
-def _sentence(board: Board, item: Separation, gains: Mapping[str, Mapping[str, float]]) -> str:
+def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """Say by how much the separation changes, and whether that goes with the gain."""
     words = [
         f"From layer {min(item.steered)} on, the first that is changed, the mean silhouette changes by "
         f"{signed(item.change)}."
     ]
     headline, lower = board.headline, board.headline.direction == "down"
-    for name, own in gains.items():
+    for name, own in gains:
         better = {code: -value if lower else value for code, value in own.items()}
         found = separation_with_gain(item.changes, better)
         if found is None:
             words.append(f"{name}: too few languages to say whether that goes with the gain.")
         else:
+            chance = ": cannot be told from chance" if found.p > LEVEL else ""
             words.append(
                 f"Over {found.n} languages it goes with the gain of {name} in {name_of(headline.title)} "
-                f"at rho = {signed(found.rho, 2)} (Spearman, p = {plain(found.p)})."
+                f"at rho = {signed(found.rho, 2)} (Spearman, p = {plain(found.p)}{chance})."
             )
     return " ".join(words)
