@@ -265,7 +265,7 @@ def layer(values: Floats, draws: NDArray[np.float32] | None, fixed: bool = False
         return Layer(values, None, None, fixed)
     steps = draws.astype(np.float64)
     drawn = added(steps[:, g] for g in range(seeds))
-    steps -= (drawn / seeds)[:, None]
+    steps = steps - (drawn / seeds)[:, None]  # a copy: of one seed the sum is a view
     rest = _whole(steps).reshape(len(steps), -1)
     return Layer(values, drawn, rest @ rest.T, fixed)
 

@@ -201,7 +201,7 @@ def manifest_of_grid(grid: Grid, options: Options) -> Manifest:
     cells = [cell for cell, _ in grid.cells]
     entries = {entry_id(entry_of(cell.key)): entry_of(cell.key) for cell in cells}
     selection = _selection(grid)
-    new = new_manifest(base, options).model_copy(
+    new = new_manifest(base, _of_suite(options)).model_copy(
         update={
             "track": TRACK,
             "suite": suite.dump(),

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -129,9 +130,12 @@ class Answerer:
         if self._lm is None:
             from harness.understanding.lm import SteeredLM
 
-            self._lm = SteeredLM.around(
+            lm = SteeredLM.around(
                 self.fitter.model, batch_size=self.batch_size, steering=lambda request: self._steering
             )
+            for kind in _REQUESTS:  # the run has a bar of its own
+                setattr(lm, kind, partial(getattr(lm, kind), disable_tqdm=True))
+            self._lm = lm
         return self._lm
 
     def _load(self) -> SteerableModel:
@@ -166,6 +170,7 @@ def evaluated(lm: Any, task: Any, name: str, seed: int, limit: int | None, chat:
     return found
 
 
+_REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 _RESAMPLES = 100  # of lm-eval's own standard errors, where they have no formula
 
 
