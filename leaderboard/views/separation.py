@@ -175,11 +175,12 @@ def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping
         better = {code: -value if lower else value for code, value in own.items()}
         found = separation_with_gain(item.changes, better)
         if found is None:
-            words.append(f"{name}: too few languages to say whether that goes with the gain.")
+            words.append(f"No correlation with the gain of {name}: it takes four languages that differ.")
         else:
+            p = "p < 0.001" if found.p < 0.001 else f"p = {plain(found.p)}"
             chance = ": cannot be told from chance" if found.p > LEVEL else ""
             words.append(
                 f"Over {found.n} languages it goes with the gain of {name} in {name_of(headline.title)} "
-                f"at rho = {signed(found.rho, 2)} (Spearman, p = {plain(found.p)}{chance})."
+                f"at rho = {signed(found.rho, 2)} (Spearman, {p}{chance})."
             )
     return " ".join(words)
