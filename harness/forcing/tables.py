@@ -95,33 +95,35 @@ def print_forcing(console: Console, cellset: Cellset, provider: str) -> None:
     whole = aggregate(cellset, provider)
     rows = sorted(cellset.entries.values(), key=lambda row: (_worth(whole[row.id]), row.name))
     selection = cellset.manifest.selection
-    console.print(_overall(cellset, provider, rows, whole))
+    sources = ", ".join(source_of(task) for task in selection.tasks)
+    heading = f"{cellset.title}: questions in {sources}; relevance by {provider}"
+    _show(console, heading, _overall(rows, whole))
     if len(selection.languages) > 1:
         by_target = {code: pairs(cellset, languages=[code]) for code in selection.languages}
-        console.print(_split(cellset, provider, rows, by_target, "forcing by target language"))
+        _show(console, "forcing by target language", _split(cellset, provider, rows, by_target))
     if len(selection.tasks) > 1:
         by_source = {source_of(task): pairs(cellset, [task]) for task in selection.tasks}
-        console.print(_split(cellset, provider, rows, by_source, "forcing by source language"))
+        _show(console, "forcing by source language", _split(cellset, provider, rows, by_source))
     own = own_pairs(cellset)
     if own:
-        title = "check, in no mean: target = source"
-        console.print(_overall(cellset, provider, rows, aggregate(cellset, provider, own), title))
-    for line in _remarks(rows, whole):
-        console.print(Text(clean(line)), style="dim")
+        found = aggregate(cellset, provider, own)
+        _show(console, "check, in no mean: target = source", _overall(rows, found))
+    for line in [mark(cellset), *_remarks(rows, whole)]:
+        if line:
+            console.print(Text(clean(line)), style="dim")
+
+
+def _show(console: Console, title: str, grid: Grid) -> None:
+    console.print(Text(clean(title)), style="bold")  # not the grid's own title: that breaks at its width
+    console.print(grid)
 
 
 def _worth(found: Aggregate) -> float:
     return 1.0 if found.forcing is None else -found.forcing
 
 
-def _overall(
-    cellset: Cellset, provider: str, rows: list[EntryRow], found: dict[str, Aggregate], title: str = ""
-) -> Grid:
-    sources = ", ".join(source_of(task) for task in cellset.manifest.selection.tasks)
-    heading = title or f"{cellset.title}: questions in {sources}; relevance by {provider}"
-    grid = _grid(heading, ["in target", "relevance", "forcing", "cells"])
-    if not title:
-        grid.caption = mark(cellset) or None
+def _overall(rows: list[EntryRow], found: dict[str, Aggregate]) -> Grid:
+    grid = _grid(["in target", "relevance", "forcing", "cells"])
     for row in rows:
         cell = found[row.id]
         numbers = (plain(cell.share), plain(cell.relevance), plain(cell.forcing))
@@ -130,21 +132,17 @@ def _overall(
 
 
 def _split(
-    cellset: Cellset,
-    provider: str,
-    rows: list[EntryRow],
-    parts: dict[str, list[tuple[str, str]]],
-    title: str,
+    cellset: Cellset, provider: str, rows: list[EntryRow], parts: dict[str, list[tuple[str, str]]]
 ) -> Grid:
     found = {name: aggregate(cellset, provider, places) for name, places in parts.items()}
-    grid = _grid(title, list(parts))
+    grid = _grid(list(parts))
     for row in rows:
         grid.add_row(Text(row.name), *(plain(found[name][row.id].forcing) for name in parts))
     return grid
 
 
-def _grid(title: str, heads: list[str]) -> Grid:
-    grid = Grid(title=title, box=box.SIMPLE_HEAD, show_edge=False)
+def _grid(heads: list[str]) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False)
     grid.add_column("entry", no_wrap=True)
     for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)
