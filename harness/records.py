@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from harness.errors import UserError
+
 SCHEMA = 1
 """Version of every JSON file written by this program."""
 
@@ -362,3 +364,12 @@ class Manifest(Versioned):
     device: str = ""
     created: str = ""
     commands: list[list[str]] = []
+
+    def of_texts(self, where: object) -> Manifest:
+        """Return itself; ``UserError`` for a run whose cells hold no texts to train on."""
+        if self.track != "generation":
+            raise UserError(
+                f"{where} holds a run of the {self.track} track. This works on runs of 'steerboard run' alone; "
+                "a board shows both."
+            )
+        return self

@@ -1,4 +1,4 @@
-"""Statistics of a track in which nothing is drawn: intervals from test examples, places without data, a check."""
+"""Statistics of a track in which nothing is drawn: intervals from examples, places without data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def write(
             texts_per_label=0,
         )
         keys.append(key)
-        texts = [Generation(index=i, label="1", text=str(x), finish_reason="stop") for i, x in enumerate(found)]
+        texts = [
+            Generation(index=i, label="1", text=str(x), finish_reason="stop") for i, x in enumerate(found)
+        ]
         run.write_cell(cell_id(key), CellStatus(cell=key, state="ok"), texts)
         scores = [TASK_SCORE.score(float(np.mean(found)), "r", detail={"texts": len(found)})]
         record = CellScores(cell_id=cell_id(key), generations_sha256=name, protocol="p", scores=scores)
@@ -174,7 +176,7 @@ def test_a_check_is_in_no_mean_and_is_shown(tmp_path):
 
 
 def test_intervals_of_differences_hold_their_level():
-    """Two models that answer equally well on correlated examples: 95 % intervals hold 0, about 95 times of 100."""
+    """Two equal models on correlated examples: 95 % intervals hold 0 about 95 times of 100."""
     draw = np.random.default_rng(7)
     held, repeats, n = 0, 400, 60
     for i in range(repeats):
@@ -205,7 +207,9 @@ def test_outcomes_are_read_for_the_mean_and_labels_for_macro_f1():
     assert measure_of(metric("lm_eval/acc")) is None
 
 
-@pytest.mark.parametrize("outcomes", [[], [1], [1, 2], [-1, 0], [float("nan"), 1], ["x", 1], "10", None, [[1], [0]]])
+@pytest.mark.parametrize(
+    "outcomes", [[], [1], [1, 2], [-1, 0], [float("nan"), 1], ["x", 1], "10", None, [[1], [0]]]
+)
 def test_outcomes_that_are_none_are_not_resampled(outcomes):
     assert kept_for(TASK_SCORE, {ANSWERS: {"examples": "e", "outcomes": outcomes}}) is None
 

@@ -28,8 +28,11 @@ from harness.store import Run
 
 
 def read_runs(paths: Sequence[Path]) -> list[Cellset]:
-    """Return every run as a set of its own; ``UserError`` for a folder that holds none."""
-    return [collect([Run(path)])[0] for path in paths]
+    """Return every run as a set of its own; ``UserError`` for a folder that holds none, or no texts."""
+    runs = [Run(path) for path in paths]
+    for run in runs:
+        run.manifest().of_texts(run.path)
+    return [collect([run])[0] for run in runs]
 
 
 def calibrated(

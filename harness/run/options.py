@@ -154,7 +154,7 @@ def reopen(
     """
     require("run")
     run = Run(path)
-    manifest = run.manifest()
+    manifest = run.manifest().of_texts(path)
     suite = restore_suite(manifest.suite)
     folder = data or (None if manifest.data_source == "hub" else Path(manifest.data_source))
     corpus = Corpus(suite, open_data(suite, folder), _reopen_contrast(manifest, contrast))

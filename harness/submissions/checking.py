@@ -108,7 +108,7 @@ def _check_result(
     report, run = done.report, SubmittedRun(done.folder, result.folder)
     file = f"results/{result.folder}/manifest.json"
     try:
-        manifest = run.manifest()
+        manifest = run.manifest().of_texts(file)
         ground = ground_of(card, manifest, places, file, online)
         problems = list(manifest_problems(card, result, manifest, ground, file))
     except UserError as error:

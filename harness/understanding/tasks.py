@@ -16,6 +16,7 @@ from harness.understanding.languages import language_of
 OURS = "steerboard"
 """How the names of our own tasks begin: ``steerboard_topic_am``."""
 
+_TASKS = {"TASK", "PY_TASK"}  # kinds of lm-eval's entries; others are groups and tags
 _FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 
 
@@ -32,15 +33,15 @@ class TaskPlace:
 class TaskCatalogue:
     """The tasks of lm-eval, ours and those of further folders, by name; read when they are first needed.
 
-    ``data``: folder of local data for our own tasks; else they come from the hub. Reading the names of all
-    of lm-eval's tasks takes half a minute, so the folders that bear a name that is asked for come first.
+    ``data``: folder of local data for our own tasks; else they come from the hub. To read all of lm-eval's
+    tasks takes half a minute, so only folders whose files mention a name are read.
     """
 
     suite: Suite
     data: Path | None = None
     folders: Sequence[Path] = ()
     _managers: list[Any] = field(default_factory=list)
-    _whole: bool = False
+    _texts: list[tuple[Path, bytes]] | None = None
 
     def places(self, names: Iterable[str], languages: Sequence[str]) -> list[TaskPlace]:
         """Return the places of the named tasks in some languages: a task of the suite, a task, group or tag
@@ -118,7 +119,7 @@ class TaskCatalogue:
         entry = self._entry(name)
         if entry is None:
             return self._listed(name) or None
-        if entry.kind.name in {"TASK", "PY_TASK"}:
+        if entry.kind.name in _TASKS:
             return [name]
         children = entry.tags if entry.kind.name == "TAG" else (entry.cfg or {}).get("task") or ()
         found: list[str] = []
@@ -130,8 +131,8 @@ class TaskCatalogue:
         return sorted(
             known
             for manager in self._managers
-            for known in manager.task_index
-            if known.startswith(f"{name}_") and family_of(known) == name
+            for known, entry in manager.task_index.items()
+            if known.startswith(f"{name}_") and family_of(known) == name and entry.kind.name in _TASKS
         )
 
     def _entry(self, name: str) -> Any:
@@ -145,24 +146,28 @@ class TaskCatalogue:
         return next(manager for manager in self._readers(name) if name in manager.task_index)
 
     def _readers(self, name: str) -> Iterator[Any]:
-        """Yield readers of folders of tasks, the small ones first; the next is made when it is asked for."""
+        """Yield readers of folders of tasks: what is read already, then what else mentions the name."""
         if not self._managers:
             self._managers.append(self._reader([tasks_root(), *self.folders]))
         yield from list(self._managers)
-        if name.startswith(f"{OURS}_") or self._whole:
-            return
-        import lm_eval.tasks
+        if not name.startswith(f"{OURS}_"):
+            read = {folder for manager in self._managers for folder in manager.read}
+            new = [folder for folder in self._mentioning(name) if folder not in read]
+            if new:
+                self._managers.append(self._reader(new))
+                yield self._managers[-1]
 
-        theirs = Path(lm_eval.tasks.__file__).parent
-        near = theirs / name.split("_")[0]
-        if near.is_dir() and not any(near in manager.read for manager in self._managers):
-            self._managers.append(self._reader([near]))
-            yield self._managers[-1]
-            if name in self._managers[-1].task_index:
-                return
-        self._managers.append(self._reader([theirs]))
-        self._whole = True
-        yield self._managers[-1]
+    def _mentioning(self, name: str) -> list[Path]:
+        """Return the folders of lm-eval's own tasks in which a file mentions a name."""
+        if self._texts is None:
+            import lm_eval.tasks
+
+            root = Path(lm_eval.tasks.__file__).parent
+            files = sorted(path for path in root.glob("*/**/*") if path.suffix in {"", ".yaml"})
+            self._texts = [
+                (root / path.relative_to(root).parts[0], path.read_bytes()) for path in files if path.is_file()
+            ]
+        return list(dict.fromkeys(folder for folder, text in self._texts if name.encode() in text))
 
     def _reader(self, folders: list[Path]) -> Any:
         from lm_eval.tasks import TaskManager
