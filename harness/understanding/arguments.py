@@ -74,7 +74,8 @@ def single(registry: Registry, suite: Suite, name: str, options: dict[str, Any])
     method, *more = found.values()
     if more:
         raise UserError(
-            f"method {name!r} is a sweep of {1 + len(more)} in suite {suite.name!r}; give one value."
+            f"method {name!r} has lists of options in suite {suite.name!r}, {1 + len(more)} points in all. "
+            "Give one value of each."
         )
     if not method.steers:
         raise UserError(

@@ -118,7 +118,11 @@ class MethodSource:
         self._fitter: Fitter | None = None
 
     def bind(self, model: SteerableModel, checkpoint: Checkpoint, dtype: str) -> None:
-        """Take the model that the method is fitted on."""
+        """Take the model that the method is fitted on; the method's layer must be there."""
+        config = getattr(self.method, "target", self.method).config
+        layer, last = getattr(config, "layer", None), len(model.layers) - 1
+        if isinstance(layer, int) and not 0 <= layer <= last:  # else it is seen after a long fit
+            raise UserError(f"layer {layer} is outside of this model's 0 to {last}.")
         self._bound = (model, checkpoint, dtype)
 
     def of(self, task_name: str | None) -> Steering:

@@ -2,6 +2,6 @@
 
 
 def czech_binary(dataset):
-    """Drop the neutral rows of the Czech comments and map -1 / 1 to the indices 0 / 1."""
+    """Return the Czech comments as text and label, 0 for -1 and 1 for 1; neutral ones are dropped."""
     polar = dataset.filter(lambda row: row["sentiment_int"] != 0)
-    return polar.map(lambda row: {"sentiment_int": 0 if row["sentiment_int"] < 0 else 1})
+    return polar.map(lambda row: {"text": row["comment"], "label": 0 if row["sentiment_int"] < 0 else 1})
