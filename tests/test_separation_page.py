@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from test_separation import HOSTILE, body
 from toyruns import F1, flat, places, selection, toy, write_run
 
 from harness.analysis.results import Separation, path_of, write_separation
+from harness.errors import UserError
 from harness.records import Generation, ModelIdentity, Selection
 from harness.store import Run
 from leaderboard.boards import Board, boards
 from leaderboard.build import build_site
 from leaderboard.charts.lines import HEIGHT, WIDTH, lines
+from leaderboard.checks import check_folder
 from leaderboard.views.separation import Separations, separations, stored
 
 pytest_plugins = ["windows"]
@@ -260,6 +263,19 @@ def test_of_too_many_bytes_the_rest_is_not_read(tmp_path, monkeypatch):
     size = path_of(run, "a").stat().st_size
     monkeypatch.setattr("leaderboard.views.separation._BYTES", 2 * size)
     assert len(stored(board_of(run))) == 2
+
+
+def test_a_link_out_of_a_submission_and_a_pipe_are_refused(tmp_path):
+    run = write_board(tmp_path / "run", selection(("am", "he"), ("sentiment",), (1,)))
+    write_separation(run, "a", separated(("am", "he")))
+    check_folder(run, claimed=True)
+    path_of(run, "b").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match="link out of the folder"):
+        check_folder(run, claimed=True)
+    path_of(run, "b").unlink()
+    os.mkfifo(path_of(run, "b"))
+    with pytest.raises(UserError, match="no regular file"):
+        check_folder(run, claimed=False)
 
 
 def test_markup_in_a_file_is_shown_as_text(tmp_path):
