@@ -12,23 +12,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from helpers import MODEL, method, toy_manifest
+from helpers import MODEL, key, method, toy_manifest
 from simulated import LAYOUTS, World, expected, predictions
 
-from harness.gate.baseline import Baseline, Column, ExampleSet, Packed, Prediction, Tolerance
+from harness.gate.baseline import Tolerance
 from harness.gate.calibrating import rulers_of
-from harness.gate.packing import unpack
 from harness.gate.verdicts import EXIT, Report, judge
 from harness.ranking import evidence
 from harness.ranking.resampling import Kept, resampled
 from harness.ranking.tables import Cellset, collect
-from harness.records import Entry, Selection
+from harness.records import CellKey, CellStatus, Entry, Manifest, Selection
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VENDI, macro_f1
+from harness.store import CellEnded, CellMeasured, Key, Measured, Run
 
 F1 = macro_f1("tfidf")
 SIDE = {VENDI.of("tfidf").name: (6.0, 0.3), SELF_CHRF.name: (37.0, 3.0), LABEL_FIDELITY.name: (0.8, 0.06)}
@@ -54,7 +54,45 @@ def case(layout: str, methods: int = 4, **changes: object) -> Case:
     return replace(Case(World(LAYOUTS[layout], skill=(1.0,) * methods)), **changes)  # type: ignore[arg-type]
 
 
-def sides(found: Case, draw: np.random.Generator, folder: Path) -> tuple[Cellset, Cellset]:
+class HeldRun(Run):
+    """A run in memory, read by tables as a folder is: a hundred times without a file."""
+
+    def __init__(self, name: str, manifest: Manifest, cells: dict[str, HeldCell]) -> None:
+        super().__init__(Path(name))
+        self._manifest, self._held = manifest, cells
+
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    def folders(self) -> list[str]:
+        return sorted(self._held)
+
+    def status(self, cell_id: str) -> CellStatus:
+        return CellStatus(cell=self._held[cell_id].key, state="ok")
+
+    def ended(self, cell_id: str) -> CellEnded:
+        return {"schema": 1, "cell": self._held[cell_id].plain, "state": "ok"}
+
+    def measured(self, cell_id: str) -> CellMeasured:
+        held = self._held[cell_id]
+        return {"schema": 1, "generations_sha256": held.texts, "protocol": "p", "scores": held.scores}
+
+    def predicted(self, cell_id: str) -> dict[str, Any]:
+        return self._held[cell_id].kept
+
+
+@dataclass(frozen=True)
+class HeldCell:
+    """What a cell's files would say."""
+
+    key: CellKey
+    plain: Key
+    texts: str
+    scores: list[Measured]
+    kept: dict[str, Any]
+
+
+def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
     """Return a baseline and a run of the same methods; the run's first method may have lost something.
 
     Both sides are drawn from one population of seeds: half of them are the baseline's.
@@ -77,8 +115,7 @@ def sides(found: Case, draw: np.random.Generator, folder: Path) -> tuple[Cellset
                     cells.append((entry, f"task{i}", f"l{s}", g + 1, kept))
     base = [cell for cell in cells if cell[3] <= half]
     new = [cell for cell in cells if cell[3] > half]
-    first = _cellset(base, world, draw, 0.0, folder / "base")
-    return first, _cellset(new, world, draw, found.chrf, folder / "new")
+    return _cellset(base, world, draw, 0.0, "base"), _cellset(new, world, draw, found.chrf, "new")
 
 
 def _cellset(
@@ -86,47 +123,25 @@ def _cellset(
     world: World,
     draw: np.random.Generator,
     chrf: float,
-    folder: Path,
+    name: str,
 ) -> Cellset:
-    tests: dict[tuple[str, str], ExampleSet] = {}
-    found, headline = [], []
-    for i, (_, task, code, _, kept) in enumerate(cells):
-        gold = [int(label) for label in kept.gold]
-        tests.setdefault((task, code), ExampleSet(examples=kept.examples, labels=kept.labels, gold=gold))
-        said = {F1.name: {str(c): row.tolist() for c, row in enumerate(kept.predictions)}}
-        place = list(tests).index((task, code))
-        found.append(Prediction(cell=i, part="classifier/tfidf", test=place, found=said))
-        weights = np.ones((1, len(gold)), dtype=np.float32)
-        headline.append(float(resampled("macro_f1", [kept], weights)[0, 0]))
-    values = {F1.name: headline}
-    for name, (mean, spread) in SIDE.items():
+    values = {F1.name: [_headline(cell[4]) for cell in cells]}
+    for side, (mean, spread) in SIDE.items():
         noise = draw.normal(mean, spread, size=len(cells))
-        shift = [chrf if name == SELF_CHRF.name and cell[0] == 0 else 0.0 for cell in cells]
-        values[name] = (noise + shift).tolist()
-    none = [None] * len(cells)
-    packed = Packed(
-        entry=[cell[0] for cell in cells],
-        task=[cell[1] for cell in cells],
-        language=[cell[2] for cell in cells],
-        seed=[cell[3] for cell in cells],
-        texts=[str(draw.integers(2**62)) for _ in cells],
-        protocol=["p"] * len(cells),
-        columns={
-            name: Column(
-                signatures=["s"],
-                signature=[0] * len(cells),
-                value=value,
-                human=none,
-                size=none,
-                trainings=[1] * len(cells),
-            )
-            for name, value in values.items()
-        },
-        tests=list(tests.values()),
-        predictions=found,
-    )
-    names = [f"m{i}" for i in range(len(world.skill))]
-    entries = [Entry(method=method(name), model=MODEL, setting="zero-shot") for name in names]
+        shift = [chrf if side == SELF_CHRF.name and cell[0] == 0 else 0.0 for cell in cells]
+        values[side] = (noise + shift).tolist()
+    texts = [str(draw.integers(2**62)) for _ in cells]
+    entries = [
+        Entry(method=method(f"m{i}"), model=MODEL, setting="zero-shot") for i in range(len(world.skill))
+    ]
+    held = {}
+    for i, (entry, task, code, seed, kept) in enumerate(cells):
+        made = key(method=entries[entry].method, setting="zero-shot", task=task, language=code, seed=seed)
+        scores: list[Measured] = [
+            {"metric": side, "value": found[i], "signature": "s", "by_seed": {"1": found[i]}}
+            for side, found in values.items()
+        ]
+        held[f"{i:05}"] = HeldCell(made, _plain(made), texts[i], scores, {"classifier/tfidf": _part(kept)})
     tasks = list(dict.fromkeys(cell[1] for cell in cells))
     selection = Selection(
         languages=list(dict.fromkeys(cell[2] for cell in cells)),
@@ -135,19 +150,35 @@ def _cellset(
         seeds=sorted({cell[3] for cell in cells}),
         texts_per_label=dict.fromkeys(tasks, 9),
     )
-    manifest = toy_manifest(entries=entries, selection=selection)
-    baseline = Baseline(
-        manifest=manifest,
-        packed=packed,
-        metrics=[],
-        spread={},
-        source="",
-        tolerance={},
-        reason="",
-        date="",
-    )
-    [cellset] = collect([unpack(baseline, folder)])
+    [cellset] = collect([HeldRun(name, toy_manifest(entries=entries, selection=selection), held)])
     return cellset
+
+
+def _headline(kept: Kept) -> float:
+    weights = np.ones((1, len(kept.gold)), dtype=np.float32)
+    return float(resampled("macro_f1", [kept], weights)[0, 0])
+
+
+def _plain(made: CellKey) -> Key:
+    return {
+        "method": made.method.model_dump(),
+        "model": made.model.model_dump() if made.model else None,
+        "setting": made.setting,
+        "task": made.task,
+        "language": made.language,
+        "seed": made.seed,
+    }
+
+
+def _part(kept: Kept) -> dict[str, Any]:
+    """Return predictions as a file of a cell has them."""
+    by_seed = {str(c): row for c, row in enumerate(kept.predictions)}
+    return {
+        "examples": kept.examples,
+        "labels": kept.labels,
+        "gold": kept.gold,
+        "predictions": {F1.name: by_seed},
+    }
 
 
 def reports(found: Case, repeats: int, seed: int = 0) -> list[Report]:
@@ -157,8 +188,7 @@ def reports(found: Case, repeats: int, seed: int = 0) -> list[Report]:
 
 
 def _report(found: Case, draw: np.random.Generator) -> Report:
-    with TemporaryDirectory() as folder:
-        return _judged(found, *sides(found, draw, Path(folder)))
+    return _judged(found, *sides(found, draw))
 
 
 def _judged(found: Case, base: Cellset, new: Cellset) -> Report:

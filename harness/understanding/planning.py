@@ -91,7 +91,13 @@ def _of_suite(options: Options) -> Options:
     for name in options.methods or ():
         if name == _PROMPTING:
             raise UserError(f"method {name!r} only prompts; under lm-eval the task does. Leave it out.")
-    return replace(options, languages=own, tasks=None, settings=["zero-shot"], limit=None, seeds=None)
+    asked = {
+        "tasks": None,
+        "limit": None,
+        "seeds": None,
+        "classifiers": ["tfidf"],
+    }  # no classifier is trained
+    return replace(options, languages=own, settings=["zero-shot"], **asked)
 
 
 def understanding_methods(suite: Suite, registry: Registry) -> Suite:
