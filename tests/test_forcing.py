@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import (
     MINI,
@@ -320,6 +321,53 @@ def test_to_repeat_the_question_is_no_answer():
     assert says_nothing("WHAT should I wear when it rains ?", THREE.texts["q1"]["en"])
     assert rated("tfidf", ("q1", "am", question)).values == [pytest.approx(0.0)]
     assert rated("tfidf", ("q1", "am", f"{question} ካፖርት ልበስ።")).values == [pytest.approx(1.0)]
+
+
+ANSWERS = {
+    "en": [
+        "You can fry two eggs and eat them with bread.",
+        "Put on a coat and take an umbrella, so that the rain does not make you wet.",
+        "Look at the offers in the newspaper and send your papers to several companies.",
+        "You can cook for her and carry her shopping.",
+        "Take a towel, sun cream and something to swim in.",
+        "When you sleep, the body rests and the mind becomes clear.",
+        "Read a little every day and talk with people who speak it.",
+        "Wash the dishes after every meal and wipe the table.",
+        "Give it fresh water and food and walk with it twice a day.",
+        "Write a list, compare prices and buy what is in season.",
+        "Tomatoes, beans and carrots grow well in good soil.",
+        "They can play football, run races or hide behind trees.",
+    ],
+    "am": [
+        "ሁለት እንቁላል ጠብሰህ ከዳቦ ጋር መብላት ትችላለህ።",
+        "ዝናቡ እንዳያረጥብህ ካፖርት ልበስና ጃንጥላ ያዝ።",
+        "በጋዜጣ ላይ ያሉ ማስታወቂያዎችን ተመልከትና ማመልከቻ ለብዙ ድርጅቶች ላክ።",
+        "ምግብ ልታበስልላት እና ዕቃዋን ልትሸከምላት ትችላለህ።",
+        "ፎጣ፣ የፀሐይ ቅባት እና የመዋኛ ልብስ ያዝ።",
+        "ስንተኛ ሰውነታችን ያርፋል፣ አእምሯችንም ይታደሳል።",
+        "በየቀኑ ትንሽ አንብብ፣ ከሚናገሩት ሰዎች ጋርም ተነጋገር።",
+        "ከምግብ በኋላ ሳህኖቹን እጠብ፣ ጠረጴዛውንም ጥረግ።",
+        "ንጹሕ ውኃና ምግብ ስጠው፣ በቀን ሁለት ጊዜም አብረኸው ተራመድ።",
+        "ዝርዝር ጻፍ፣ ዋጋ አወዳድር፣ የወቅቱን ነገር ግዛ።",
+        "ቲማቲም፣ ባቄላና ካሮት በጥሩ አፈር ይበቅላሉ።",
+        "እግር ኳስ መጫወት፣ መሮጥ ወይም ከዛፍ ጀርባ መደበቅ ይችላሉ።",
+    ],
+}
+"""Good answers to the twelve questions, in their order; written for this test."""
+
+
+@pytest.mark.parametrize("code", ["en", "am"])
+def test_good_answers_are_worth_more_than_the_same_answers_to_other_questions(questions, human, code):
+    scorer = open_relevance("tfidf", questions, human.__getitem__)
+    ids = questions.ids()
+
+    def value(shift: int) -> float:
+        asked = [*ids[shift:], *ids[:shift]]
+        answers = [Answer(t, n, "en", code, code) for t, n in zip(ANSWERS[code], asked, strict=True)]
+        return float(np.mean(scorer.rate(answers).values))
+
+    assert value(0) > 0.1
+    assert np.mean([value(shift) for shift in range(12)]) == pytest.approx(0.0)  # every pairing once
 
 
 def test_an_encoder_rates_like_the_n_grams_do(tmp_path):
