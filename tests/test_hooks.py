@@ -376,6 +376,40 @@ def test_positions_are_right_where_the_library_reads_the_prompt_in_chunks(place,
     assert found == [*PIECES[side, positions], [later, later], [later, later]]
 
 
+ENDS = {  # the same rows with text after the prompt: prompts of two and four tokens
+    ("left", "all"): ["..xxx", "xxxxx"],
+    ("left", "prompt"): ["..x..", "xxx.."],
+    ("left", "generated"): ["...xx", "...xx"],
+    ("right", "all"): ["xxx..", "xxxxx"],
+    ("right", "prompt"): ["x....", "xxx.."],
+    ("right", "generated"): [".xx..", "...xx"],
+}
+
+
+@pytest.mark.parametrize(("side", "positions"), ENDS)
+def test_a_mask_may_cover_text_after_the_prompt(place, side, positions):
+    model, build = place
+    steering = build(positions=positions)
+    ids, mask = padded(PROMPTS, side)
+    ends = [4, 4] if side == "left" else [2, 4]
+    with (
+        torch.inference_mode(),
+        watch(model, LAYER, steering.interventions[0].site) as (before, after),
+        model.hooks.steer([steering] * 2, mask, ends),
+    ):
+        model.model(ids, attention_mask=mask)
+    assert trace(before[0], after[0], steering) == ENDS[side, positions]
+
+
+@pytest.mark.parametrize("ends", [[5], [0, 4], [4, 6]], ids=str)
+def test_a_prompt_that_does_not_end_inside_its_row_is_an_error(tiny_models, steer, ends):
+    with (
+        pytest.raises(ValueError, match="prompt"),
+        tiny_models["llama"].hooks.steer([steer()] * 2, FULL, ends),
+    ):
+        pass
+
+
 def test_the_cache_changes_no_steered_logit(each_model, steer):
     steering = steer(positions="generated")
     prompt = FULL[:, :3]

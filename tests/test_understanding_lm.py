@@ -349,8 +349,8 @@ def fits(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fits")
 
 
-def pocket(*steering: Any, **more: Any) -> SteeredLM:
-    return SteeredLM(str(POCKET), *steering, **{**PLAIN, "batch_size": 4, **more})
+def pocket(steering: Any = None, pretrained: str = str(POCKET), **more: Any) -> SteeredLM:
+    return SteeredLM(pretrained, steering, **{**PLAIN, "batch_size": 4, **more})
 
 
 def files_of(run: Path, method: str) -> dict[str, Path]:
@@ -523,6 +523,11 @@ METHODS = {
     "a reference": ("human", MINI_SUITE, r"method 'human' steers nothing"),
     "no steering": (None, {"layer": 2}, r"layer=2 steers nothing by itself\. Give steering="),
     "zero-shot": ("zero-shot", {"strength": 2}, r"strength=2 steers nothing by itself\. Give steering="),
+    "no model": (
+        "language",
+        {**MINI_SUITE, "pretrained": "./none"},
+        r"the model folder \./none does not exist",
+    ),
     "nobody's": (None, {"stregnth": 2}, r"unknown model argument 'stregnth'"),
     "adapter": ("language", {**MINI_SUITE, "peft": "x"}, r"peft= changes the weights"),
 }

@@ -20,7 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from typing_extensions import override
 
-from harness.checkpoints import resolve_checkpoint
+from harness.checkpoints import Checkpoint, resolve_checkpoint
 from harness.errors import UserError, unknown
 from harness.steering.hooks import SteeringHooks
 from harness.steering.interventions import Steering
@@ -57,29 +57,26 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         tokenizer: Any = None,
         **more: Any,
     ) -> None:
-        own = {name: more.pop(name) for name in _OWN if name in more}
-        source: Source | None = None
-        if isinstance(steering, str) and steering != "zero-shot":
-            others = {name: more.pop(name) for name in list(more) if name not in _HF}
-            source = open_source(Arguments(steering, **own, more=others))
-            more |= source.left
-            _refuse_other_weights(more)
-        elif steering is None or isinstance(steering, str):
-            _refuse_unsteered(own)
+        asked = _asked(pretrained, steering, more)
         steerable = pretrained if isinstance(pretrained, SteerableModel) else None
         more.setdefault("device", choose_device())
         try:
             super().__init__(steerable.model if steerable else pretrained, tokenizer=tokenizer, **more)
         except TypeError as error:
-            raise _in_words(error, [*_OWN, *(source.known if source else ()), *_HF[1:]]) from error
+            name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if name is None:
+                raise
+            known = [*_OWN, *(asked[0].known if asked else ()), *_HF[1:]]
+            raise unknown("model argument", name[1], known) from None
         self._rows: dict[Any, Row] | None = None
         self._texts: list[str] = []
         self._of_position: Callable[[int], Steering] | None = None
         self._heaviest: Steering | None = None
         self._detecting: Steering | None = None
         self._steering_of: SteeringOf | None = steering if callable(steering) else None
-        if source is not None:
-            steerable = self._bound(source, more.get("revision"))
+        if asked:
+            source, checkpoint = asked
+            steerable = self._bound(source, checkpoint)
             self._steering_of = lambda request: source.of(request.task_name)
         if self._steering_of is not None:
             self._check_alone()
@@ -104,12 +101,10 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             tokenizer = tokenizer or model.tokenizer
         return cls(model, steering, tokenizer, batch_size=batch_size, **options)
 
-    def _bound(self, source: Source, revision: str | None) -> SteerableModel:
+    def _bound(self, source: Source, checkpoint: Checkpoint) -> SteerableModel:
         """Bind a source to the loaded model; what lm-eval's own results hang on stays as it was."""
         from transformers import AutoTokenizer
 
-        name = self.pretrained if isinstance(self.pretrained, str) else self.model.name_or_path
-        checkpoint = resolve_checkpoint(name, revision)
         generation = self.model.generation_config
         model = SteerableModel(self.model, AutoTokenizer.from_pretrained(checkpoint.folder))
         self.model.generation_config = generation
@@ -272,27 +267,34 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         return [self._rows[stripped(tokens)] for tokens in inps.tolist()]
 
 
-def _new_hooks(model: Any) -> SteeringHooks:
-    decoder = find_decoder(model)
-    return SteeringHooks(decoder, find_layers(decoder))
+def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Source, Checkpoint] | None:
+    """Return what steers, and the checkpoint that it is for; None without a file or a method.
 
-
-def _refuse_other_weights(options: dict[str, Any]) -> None:
+    Takes from ``more``, the arguments, what is not lm-eval's. Raises ``UserError`` for what can be seen to
+    be wrong before the weights are loaded.
+    """
+    own = {name: more.pop(name) for name in _OWN if name in more}
+    if not isinstance(steering, str) or steering == "zero-shot":
+        useless = next((name for name in ("layer", "strength") if name in own), None)
+        if useless:
+            raise UserError(
+                f"{useless}={own[useless]} steers nothing by itself. Give steering=FILE_OR_METHOD."
+            )
+        return None
+    others = {name: more.pop(name) for name in list(more) if name not in _HF}
+    source = open_source(Arguments(steering, **own, more=others))
+    more |= source.left
     for name in _OTHER_WEIGHTS:
-        if options.get(name):
+        if more.get(name):
             raise UserError(
                 f"{name}= changes the weights that a steering is fitted on. Merge them into a folder, and "
                 "give that as pretrained=."
             )
+    network = pretrained.model if isinstance(pretrained, SteerableModel) else pretrained
+    place = network if isinstance(network, str) else network.name_or_path
+    return source, resolve_checkpoint(place, more.get("revision"))
 
 
-def _refuse_unsteered(own: dict[str, Any]) -> None:
-    for name in ("layer", "strength"):
-        if name in own:
-            raise UserError(f"{name}={own[name]} steers nothing by itself. Give steering=FILE_OR_METHOD.")
-
-
-def _in_words(error: TypeError, valid: list[str]) -> Exception:
-    """Return the error of an argument that nobody knows as the user's; any other as it is."""
-    name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    return unknown("model argument", name[1], valid) if name else error
+def _new_hooks(model: Any) -> SteeringHooks:
+    decoder = find_decoder(model)
+    return SteeringHooks(decoder, find_layers(decoder))
