@@ -365,7 +365,7 @@ KEPT = {
     *("zero-shot", "few-shot", "none", "ok", "method_error", "up", "down", "stop", "human", "of", "v1"),
     *("macro_f1/tfidf", "vendi/tfidf", "valid_share", "tfidf", "classifier/tfidf", "0", "1", "2"),
     *("labels", "examples", "gold", "predictions", "p", "definitions", "tasks", "layer", "texts"),
-    *("toy", "5u17e", "2026-03-04T05:06:07Z", "rule"),
+    *("toy", "5u17e", "2026-03-04T05:06:07Z", "rule", "generation"),
 }
 """Words that must stay what they are: enumerations, and what is matched by its name."""
 

@@ -44,13 +44,9 @@ def analyse(
     What lies in the run folder is read, the rest measured and written there. A method that supports fewer
     than two languages has none, and one whose fit fails is said and left out.
     """
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in prepared.cells:
-        if cell.key.model is not None and prepared.method(cell).steers:
-            groups.setdefault((cell.key.method.model_dump_json(), cell.key.task), []).append(cell)
     bench = Bench(prepared, fitter, n)
     found = []
-    for cells in groups.values():
+    for cells in _groups(prepared):
         title = f"{cells[0].key.method.title}, {cells[0].key.task}"
         say(f"separation: {title}")
         try:
@@ -60,6 +56,25 @@ def analyse(
         except Exception as error:  # a method's failure is said and ends nothing else
             say(f"no separation of {title}: {error or type(error).__name__}")
     return found
+
+
+def unmeasured(prepared: Prepared, n: int = SENTENCES) -> bool:
+    """Say whether a separation of at least two languages is not in the run folder; loads no model."""
+    bench = Bench(prepared, None, n)
+    for cells in _groups(prepared):
+        by_code = {cell.key.language: cell for cell in cells}
+        if len(by_code) > 1 and not path_of(prepared.run, bench.name(by_code)).is_file():
+            return True
+    return False
+
+
+def _groups(prepared: Prepared) -> list[list[Cell]]:
+    """Return the cells of steering methods by method and task."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in prepared.cells:
+        if cell.key.model is not None and prepared.method(cell).steers:
+            groups.setdefault((cell.key.method.model_dump_json(), cell.key.task), []).append(cell)
+    return list(groups.values())
 
 
 def silhouettes(states: States, clusters: Sequence[int]) -> NDArray[np.float64]:
@@ -116,7 +131,7 @@ class Bench:
     """One run's sentences and their states; what several methods and tasks share is read once."""
 
     prepared: Prepared
-    fitter: Fitter
+    fitter: Fitter | None
     n: int = SENTENCES
     _found: dict[str, Figures] = field(default_factory=dict)
     _unsteered: dict[str, States] = field(default_factory=dict)
@@ -150,6 +165,11 @@ class Bench:
             16,
         )
 
+    def _loaded(self) -> Fitter:
+        if self.fitter is None:
+            raise ValueError("names and files alone need no fitter")
+        return self.fitter
+
     def texts(self) -> dict[str, list[str]]:
         """Return the sentences of all languages that the run has cells in."""
         if not self._texts:
@@ -165,7 +185,7 @@ class Bench:
             try:
                 skip = method.supports(_context(self.prepared, cell, method))
                 if skip is None:
-                    found[code] = self.fitter.steering(cell, method)[1]
+                    found[code] = self._loaded().steering(cell, method)[1]
                 else:
                     left_out[code] = skip.reason
             except UnsupportedError as error:
@@ -210,7 +230,8 @@ class Bench:
             return self._unsteered[code]
         texts = self.texts()[code]
         rows = [steering] * len(texts)
-        found = pooled_states(self.fitter.model, texts, rows, self.fitter.batch_size)
+        fitter = self._loaded()
+        found = pooled_states(fitter.model, texts, rows, fitter.batch_size)
         if not np.isfinite(found).all():
             raise UserError(f"the states of {code!r} are not finite under this steering.")
         if not steering.interventions:

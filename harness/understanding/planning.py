@@ -91,13 +91,15 @@ def _of_suite(options: Options) -> Options:
     for name in options.methods or ():
         if name == _PROMPTING:
             raise UserError(f"method {name!r} only prompts; under lm-eval the task does. Leave it out.")
-    asked = {
-        "tasks": None,
-        "limit": None,
-        "seeds": None,
-        "classifiers": ["tfidf"],
-    }  # no classifier is trained
-    return replace(options, languages=own, settings=["zero-shot"], **asked)
+    return replace(
+        options,
+        languages=own,
+        tasks=None,
+        settings=["zero-shot"],
+        limit=None,
+        seeds=None,
+        classifiers=["tfidf"],  # none is trained, and none is to be downloaded
+    )
 
 
 def understanding_methods(suite: Suite, registry: Registry) -> Suite:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from harness.analysis.separation import analyse, unmeasured
 from harness.cells import Cell
 from harness.errors import UserError
 from harness.methods.base import CellContext, Skip
@@ -180,12 +180,10 @@ def quiet() -> None:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
-def run_grid(
-    grid: Grid, options: Options, console: Console, after: Callable[[Answerer], None] | None = None
-) -> dict[State, int]:
-    """Fit and answer every open cell; return how many cells are in which state.
+def run_grid(grid: Grid, options: Options, console: Console) -> dict[State, int]:
+    """Fit and answer every open cell, then measure what steering does to the separation of languages.
 
-    ``after``: what else is to be done with the loaded model while the folder is locked.
+    Returns how many cells are in which state.
     """
     run = grid.base.run
     with run.lock():
@@ -195,6 +193,15 @@ def run_grid(
             _ = answerer.fitter  # a bad checkpoint is one error, not one in every cell
         run.write_manifest(manifest)
         states = answerer.run()
-        if after is not None:
-            after(answerer)
+        _separate(answerer, console)
     return states
+
+
+def _separate(answerer: Answerer, console: Console) -> None:
+    """Measure the separation of languages under every method; what is there stays, and loads no model."""
+    grid = answerer.grid
+    fits = [grid.fit_cell(cell) for cell, _ in grid.cells if grid.method(cell).steers]
+    cells = list({cell.id: cell for cell in fits if cell.key.task == fits[0].key.task}.values())
+    prepared = replace(grid.base, cells=cells)
+    if unmeasured(prepared):
+        analyse(prepared, answerer.fitter, lambda words: console.print(f"  {words}"))

@@ -165,7 +165,9 @@ class TaskCatalogue:
             root = Path(lm_eval.tasks.__file__).parent
             files = sorted(path for path in root.glob("*/**/*") if path.suffix in {"", ".yaml"})
             self._texts = [
-                (root / path.relative_to(root).parts[0], path.read_bytes()) for path in files if path.is_file()
+                (root / path.relative_to(root).parts[0], path.read_bytes())
+                for path in files
+                if path.is_file()
             ]
         return list(dict.fromkeys(folder for folder, text in self._texts if name.encode() in text))
 
