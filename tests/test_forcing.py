@@ -32,7 +32,7 @@ from harness.corpus import normalise
 from harness.data import LocalData
 from harness.errors import UserError
 from harness.forcing.judge import Judge, grade, prompt
-from harness.forcing.planning import forcing_suite
+from harness.forcing.planning import base_suite, forcing_suite
 from harness.forcing.questions import Questions, load_questions
 from harness.forcing.relevance import Answer, Rated, open_relevance, says_nothing
 from harness.forcing.scoring import in_target, relevance_scores, target_share
@@ -40,6 +40,7 @@ from harness.forcing.tables import Aggregate, aggregate, own_pairs, pairs, provi
 from harness.languages import LANGUAGES
 from harness.ranking.tables import collect
 from harness.records import CellKey, CellScores, CellStatus, Entry, Generation, Selection
+from harness.registry import load_registry, parse_methods
 from harness.scoring.checks import script_of, script_share
 from harness.scoring.harmonic import harmonic
 from harness.scoring.identification import LanguageIdentifier, spoken
@@ -502,14 +503,14 @@ def test_the_prompt_is_the_bare_question(go, tmp_path, questions):
 
 
 def test_a_cell_is_steered_by_what_the_suite_itself_fits_for_the_target(go, suite, tmp_path):
-    go("--sources", "en,de", "--languages", "he", methods="language,learned")
+    go("--sources", "en,de", "--languages", "he", methods="language,learned,negated")
     rest = ["--languages", "he", "--tasks", "sentiment", "--seeds", "1", "--limit", "1"]
     other = tmp_path / "generation"
     rest += ["--settings", "zero-shot"]
-    steerboard("run", "--suite", suite, "--methods", "language,learned", *rest, "--run", other)
+    steerboard("run", "--suite", suite, "--methods", "language,learned,negated", *rest, "--run", other)
     forced, base = contents(tmp_path / "run" / "steering"), contents(other / "steering")
     vectors = {name: data for name, data in forced.items() if name.endswith(".safetensors")}
-    assert len(vectors) == 2  # of two methods; one fit serves both sources
+    assert len(vectors) == 3  # of three methods; one fit serves both sources
     assert vectors == {name: data for name, data in base.items() if name.endswith(".safetensors")}
     run = Run(tmp_path / "run")
     for (method, _, target, _), status in statuses(run.path).items():
@@ -603,12 +604,9 @@ def test_a_method_that_cannot_do_it_has_no_mean_and_the_reason_is_shown(go):
     assert re.search(r"no mean: clas: 0/2 cells; 2 x skipped: a model of 2 layers", " ".join(out.split()))
 
 
-def test_by_default_every_method_of_the_suite_that_steers_is_run(questions):
-    from harness.forcing.planning import _base_suite
-    from harness.registry import load_registry, parse_methods
-
+def test_by_default_every_method_of_the_suite_that_steers_is_run():
     registry = load_registry()
-    kept = _base_suite(load_suite("steer11"), registry, None).methods
+    kept = base_suite(load_suite("steer11"), registry).methods
     names = [method.name for method in parse_methods(registry, kept)]
     assert names == [
         *("zero-shot", "language", "quality", "clas", "learned"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -101,9 +101,9 @@ def forcing(
 
 
 def _half(name: str) -> Half:
-    if name == "test" or name == "validation":
-        return name  # type: ignore[return-value]
-    raise unknown("split of the questions", name, ["test", "validation"])
+    if name not in ("test", "validation"):
+        raise unknown("split of the questions", name, ["test", "validation"])
+    return cast("Half", name)
 
 
 def _forcing(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from typing_extensions import override
 
@@ -17,7 +16,7 @@ from harness.corpus import Corpus
 from harness.data import Example
 from harness.errors import UserError
 from harness.forcing.questions import Half, Questions, load_questions
-from harness.methods.base import Reference, SteeringMethod
+from harness.methods.base import Reference
 from harness.records import Track
 from harness.registry import Registry
 from harness.run.options import Options, Prepared, default_run, prepare, shipped_model
@@ -80,29 +79,10 @@ class Forcing:
         return Cell(cell.key.model_copy(update={"task": self.fitted}))
 
 
-class _Allowed:
-    """Which methods make sense here: those that run unprompted by examples, on a model."""
-
-    why: ClassVar = (
-        "does not apply to language forcing, where a model gets the bare question and no examples. "
-        "Take zero-shot, or a method that steers."
-    )
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    def __call__(self, name: str) -> bool:
-        cls: type[SteeringMethod] = self._registry.get(name)
-        return not issubclass(cls, Reference) and "zero-shot" in cls.settings
-
-    def kept(self, specs: Sequence[MethodSpec]) -> list[MethodSpec]:
-        """Return a suite's list without the others."""
-        single = [
-            {name: options} if options else name
-            for spec in specs
-            for name, options in ({spec: {}} if isinstance(spec, str) else spec).items()
-        ]
-        return [item for item in single if self(item if isinstance(item, str) else next(iter(item)))]
+def applies(registry: Registry, name: str) -> bool:
+    """Return whether a method makes sense here: a model writes, and is shown no examples."""
+    cls = registry.get(name)
+    return not issubclass(cls, Reference) and "zero-shot" in cls.settings
 
 
 def plan_forcing(
@@ -113,9 +93,10 @@ def plan_forcing(
     ``options.languages`` are the targets; ``tasks``, ``settings`` and ``limit`` play no part. Raises
     ``UserError`` for any bad option.
     """
-    questions = load_questions()
-    _check_languages(questions, sources, load_suite(options.suite), options.languages)
-    base = prepare(_of_base(options), lambda suite, registry: _base_suite(suite, registry, options.methods))
+    questions, named = load_questions(), load_suite(options.suite)
+    _check_languages(questions, sources, named, options.languages)
+    chosen = options.methods or []
+    base = prepare(_of_base(options, named), lambda suite, registry: base_suite(suite, registry, chosen))
     fitted = next(iter(base.suite.tasks))
     suite = forcing_suite(base.suite, questions, sources, half, max_new_tokens)
     corpus = ForcingCorpus(base.suite, base.corpus.source, base.corpus.contrast_folder, fitted=fitted)
@@ -125,25 +106,32 @@ def plan_forcing(
     return Forcing(base, prepared, questions, fitted)
 
 
-def _of_base(options: Options) -> Options:
+def _of_base(options: Options, named: Suite) -> Options:
     """Return the options for the base suite, in a folder that no run of that suite has by default."""
-    named = load_suite(options.suite)
     model = options.model or shipped_model(named)
     run = options.run or default_run(named.model_copy(update={"name": _name(named)}), model)
     return replace(options, run=run, tasks=None, settings=None, limit=None)
 
 
-def _base_suite(suite: Suite, registry: Registry, names: Sequence[str] | None) -> Suite:
-    """Return the suite with the methods that make sense here, and nothing that only scores need.
+def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> Suite:
+    """Return the suite with the methods that make sense here, and without what only other scores need.
 
     Raises ``UserError`` for a method that was asked for by name and makes no sense.
     """
-    allowed = _Allowed(registry)
-    for name in names or ():
-        if not allowed(name):
-            raise UserError(f"method {name!r} {allowed.why}")
+    for name in names:
+        if not applies(registry, name):
+            raise UserError(
+                f"method {name!r} does not apply to language forcing, where a model gets the bare question "
+                "and no examples. Take zero-shot, or a method that steers."
+            )
+    specs: list[MethodSpec] = [
+        {name: options} if options else name
+        for spec in suite.methods
+        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items()
+        if applies(registry, name)
+    ]
     changes = {
-        "methods": allowed.kept(suite.methods),
+        "methods": specs,
         "settings": ["zero-shot"],
         "classifiers": ["tfidf"],
         "metrics": suite.metrics.model_copy(update={"embeddings": ["tfidf"]}),
