@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands import board, compare, contrast, forcing, gate, lm_eval, method, submission, tune, vectors
+from harness.commands import (
+    board,
+    compare,
+    contrast,
+    forcing,
+    gate,
+    lm_eval,
+    method,
+    submission,
+    tune,
+    vectors,
+)
 from harness.commands.options import (
     BatchSize,
     Classifiers,

@@ -369,7 +369,7 @@ class Manifest(Versioned):
         """Return itself; ``UserError`` for a run whose cells hold no texts to train on."""
         if self.track != "generation":
             raise UserError(
-                f"{where} holds a run of the {self.track} track. This works on runs of 'steerboard run' alone; "
-                "a board shows both."
+                f"{where} holds a run of the {self.track} track. Give one of 'steerboard run'; a board shows "
+                "both."
             )
         return self
