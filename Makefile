@@ -12,7 +12,7 @@ PYTHON ?= python3.11 python3# the first of these that is new enough makes .venv
 # more than what is compared, hence --no-deps.
 ORACLES := steering-vectors repeng vendi-score 'diversity; python_version < "3.13"'
 # Tests run on all cores, those of a file together; SPREAD= runs them one by one, as a debugger needs it.
-SPREAD ?= --numprocesses auto --dist loadfile
+SPREAD ?= --numprocesses auto --dist loadfile --no-loadscope-reorder
 ARGS ?=# more words for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the run folders that 'make board' shows
 OUT ?= site# where it puts the page

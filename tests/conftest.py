@@ -76,6 +76,12 @@ MIXTURES: dict[str, dict[str, Any]] = {  # of experts: they take vectors, and re
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring files with slow tests to the front: workers take them in this order, a long one not last."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder beside the checkout with real text and larger stand-in models."""
