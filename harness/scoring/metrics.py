@@ -252,8 +252,8 @@ TARGET_SHARE = Metric(
     "in the target language",
     "up",
     SHARE,
-    "Share of answers in the target language: more than half of their characters stand in sentences of it, by "
-    "a character n-gram classifier trained on the parallel text of all the suite's languages.",
+    "Share of answers in the target language: more than half of their characters stand in sentences of it, "
+    "by a character n-gram classifier trained on the parallel text of all the suite's languages.",
     "forcing",
     primary=True,
 )
