@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from harness.cells import Cell
 from harness.errors import UserError
-from harness.forcing.planning import TRACK, Forcing
+from harness.forcing.planning import TRACK, Forcing, source_of
 from harness.forcing.relevance import Relevance
 from harness.forcing.scoring import ForcingScorer
 from harness.records import FitParts, Manifest, State
@@ -91,4 +91,8 @@ def _manifest(forcing: Forcing, options: Options) -> Manifest:
                 f"{run.path} holds a run with other --sources, --split or --max-new-tokens, of another suite "
                 "or with other questions. Choose another --run folder."
             )
-    return manifest_of(prepared, options).model_copy(update={"track": TRACK})
+    found = manifest_of(prepared, options)
+    chosen = found.selection
+    own = [f"{task}/{code}" for task, code in chosen.places() if source_of(task) == code]  # in no mean
+    selection = chosen.model_copy(update={"absent": own if len(own) < len(chosen.places()) else []})
+    return found.model_copy(update={"track": TRACK, "selection": selection})
