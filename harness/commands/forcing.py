@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -17,7 +18,6 @@ from harness.commands.options import (
     ModelName,
     Plugins,
     Revision,
-    RunFolder,
     SuiteName,
     console,
     numbers,
@@ -27,15 +27,15 @@ from harness.commands.options import (
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from harness.forcing.questions import Half
     from harness.run.options import Options
 
 
 def forcing(
     suite: SuiteName = "steer11",
-    run_folder: RunFolder = None,
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-forcing-MODEL.")
+    ] = None,
     model: ModelName = None,
     revision: Revision = None,
     data: Data = None,
