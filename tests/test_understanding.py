@@ -19,7 +19,7 @@ from harness.scoring.metrics import TASK_MACRO_F1, TASK_SCORE
 from harness.store import ANSWERS, Run
 from harness.suite import load_suite
 from harness.understanding.answers import answers
-from harness.understanding.planning import fit_task, understanding_methods
+from harness.understanding.planning import examples, fit_task, understanding_methods
 from harness.understanding.tasks import TaskCatalogue, TaskPlace, family_of
 
 pytest.importorskip("lm_eval")
@@ -200,6 +200,14 @@ def test_a_task_without_a_score_per_example_is_skipped_in_words():
         answers(a_task("loglikelihood_rolling"), {}, rows)
 
 
+def test_a_limit_is_spread_over_the_examples():
+    """A file that is sorted by label keeps all its labels; lm-eval's own limit would take one."""
+    task = SimpleNamespace(eval_docs=list("aaabbbccc"))
+    assert [task.eval_docs[i] for i in examples(task, 3) or ()] == ["a", "b", "c"]
+    assert examples(task, 4) == [0, 2, 4, 6]
+    assert examples(task, 9) is None and examples(task, None) is None
+
+
 def test_methods_that_steer_and_the_unsteered_row_are_the_default():
     from harness.registry import load_registry
 
@@ -256,7 +264,7 @@ def test_the_grid_is_every_method_language_and_task_with_english_as_a_check(fini
     assert (manifest.track, manifest.selection.languages) == ("understanding", ["am", "he"])
     assert manifest.selection.checked == ["en"]
     assert manifest.selection.absent == ["sentiment/en"]
-    assert any("first 6 examples" in words for words in manifest.selection.narrowed)
+    assert "6 examples of every task" in manifest.selection.narrowed
     statuses = [run.status(name) for name in run.cell_ids()]
     assert len(statuses) == 3 * 5 and {status.state for status in statuses if status} == {"ok"}
     (cellset,) = collect([run])
@@ -269,6 +277,7 @@ def test_unsteered_answers_are_those_of_lm_evals_own_model(finished):
     import lm_eval
     from lm_eval.tasks import TaskManager
 
+    n = len((MINI / "data" / "topic" / "he" / "test.jsonl").read_text(encoding="utf-8").splitlines())
     manager = TaskManager(
         include_path=str(ROOT / "tasks"), include_defaults=False, metadata={"data": str(MINI / "data")}
     )
@@ -277,7 +286,7 @@ def test_unsteered_answers_are_those_of_lm_evals_own_model(finished):
         model_args={"pretrained": str(MINI / "pocketlm"), "dtype": "float32"},
         tasks=["steerboard_topic_he"],
         task_manager=manager,
-        limit=6,
+        samples={"steerboard_topic_he": [i * n // 6 for i in range(6)]},
         batch_size=64,
         device="cpu",
         bootstrap_iters=10,

@@ -63,7 +63,7 @@ def lm_eval(
         typer.Option(help="Seeds of what a task draws, such as its shots. Default: one, for most draw none."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=2, help="Only the first examples of every task; as in lm-eval.")
+        int | None, typer.Option(min=2, help="At most this many examples of every task, spread over it.")
     ] = None,
     include_path: Annotated[
         list[Path] | None, typer.Option(help="Folder with further lm-eval task files. Repeat for several.")

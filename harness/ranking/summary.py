@@ -65,23 +65,28 @@ def print_summary(console: Console, cellset: Cellset) -> None:
         return
     ranked = standings(cellset, headline)
     per_task = [table(cellset, headline, [task]) for task in ranked.tasks]
-    sides = [table(cellset, side) for side in _SIDE]
+    texts = cellset.track == "generation"
+    others = [m for m in cellset.metrics if m.group == cellset.track and m.primary and m != headline]
+    sides = [table(cellset, side) for side in (_SIDE if texts else others)]
     title = f"{cellset.title}: {headline.title}"
     grid = Grid(title=title, caption=mark(cellset) or None, box=box.SIMPLE_HEAD, show_edge=False)
     grid.add_column("tier", justify="right")
     grid.add_column("entry", no_wrap=True)
-    for head in (*ranked.tasks, "mean", "vs zero-shot [95 %]", "gap %", *(s.title for s in _SIDE), "cells"):
+    gap_head = ["gap %"] if texts else []
+    titles = [part.metric.title for part in sides]
+    for head in (*ranked.tasks, "mean", "vs zero-shot [95 %]", *gap_head, *titles, "cells"):
         grid.add_column(head.replace(" (tfidf)", ""), justify="right", no_wrap=True)
     for standing in ranked.rows:
         row = standing.row
         gap = standing.gap_closed
+        closed = [signed(gap.mean if gap else None, 0)] if texts else []
         grid.add_row(
             tier_of(standing),
             Text(row.name),  # not markup: a name may hold brackets
             *(plain(_of(part, row).mean) for part in per_task),
             plain(standing.mean.mean if standing.mean else None),
             spanned(standing.over_zero_shot),
-            signed(gap.mean if gap else None, 0),
+            *closed,
             *(plain(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
             f"{row.present}/{row.expected}",
         )

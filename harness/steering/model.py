@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,10 +54,21 @@ class SteerableModel:
         self.hooks = SteeringHooks(self.decoder, self.layers)
         model.eval()
         model.requires_grad_(False)
+        self.shipped_generation_config = model.generation_config
         # Where a checkpoint says how to search (a repetition penalty, say), generate() would follow it.
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+
+    @contextmanager
+    def searching_as_shipped(self) -> Iterator[None]:
+        """Let ``generate`` follow what the checkpoint says of searching, as other programs do."""
+        ours = self.model.generation_config
+        self.model.generation_config = self.shipped_generation_config
+        try:
+            yield
+        finally:
+            self.model.generation_config = ours
 
     @property
     def hidden_size(self) -> int:

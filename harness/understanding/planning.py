@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.cells import Cell, entry_id, entry_of
+from harness.data import LocalData
 from harness.errors import UserError, unknown
 from harness.files import digest
 from harness.methods.base import Reference, SteeringMethod
 from harness.records import CellKey, Manifest, MethodIdentity, ModelIdentity, Selection
 from harness.registry import Registry
 from harness.run.options import Options, Prepared, extended, new_manifest, prepare
-from harness.suite import MethodSpec, Suite, TaskSize
+from harness.suite import MethodSpec, Suite, TaskSize, load_suite
 from harness.understanding.tasks import TaskCatalogue, TaskPlace
 
 TRACK = "understanding"
 _PROMPTING = "few-shot"  # a method that only prompts: here the task prompts
+_NOT_ASKED = {"metadata", "dataset_kwargs", "custom_dataset", "process_docs", "process_results"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Grid:
 
     ``base`` fits the methods, by the suite's own text; ``places`` are the tasks in their languages, the
     reference language among them as a check; ``tasks`` the loaded tasks by lm-eval's name; ``cells`` all
-    cells with the place that each is of.
+    cells with the place that each is of; ``limit``: examples of a task at most; ``chat``: whether the model's
+    chat template is applied.
     """
 
     base: Prepared
@@ -36,7 +39,6 @@ class Grid:
     cells: list[tuple[Cell, TaskPlace]]
     limit: int | None = None
     chat: bool = False
-    _fit_tasks: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def method(self, cell: Cell) -> SteeringMethod:
         """Return the configured method of a cell."""
@@ -59,8 +61,6 @@ def plan_grid(
 
     ``options.tasks`` and ``settings`` play no part. Raises ``UserError`` for any bad option.
     """
-    if not names:
-        raise UserError("no task is named. Give --tasks, such as topic,sentiment.")
     wanted = options.languages
     base = prepare(_of_suite(options), understanding_methods)
     reference = base.suite.reference_language
@@ -68,7 +68,7 @@ def plan_grid(
     if wanted is None or reference in wanted:
         languages.append(reference)
     source = base.corpus.source
-    catalogue = TaskCatalogue(base.suite, getattr(source, "root", None), folders)
+    catalogue = TaskCatalogue(base.suite, source.root if isinstance(source, LocalData) else None, folders)
     places = catalogue.places(names, languages)
     if all(place.language == reference for place in places) and languages != [reference]:
         raise UserError(f"{', '.join(names)}: there is data in {reference} alone. Give other tasks.")
@@ -79,8 +79,6 @@ def plan_grid(
 
 def _of_suite(options: Options) -> Options:
     """Return the options for the suite itself: nothing of tasks, and its own languages alone."""
-    from harness.suite import load_suite
-
     suite = load_suite(options.suite)
     languages, reference = options.languages, suite.reference_language
     valid = [*suite.languages, reference]
@@ -125,14 +123,20 @@ def fit_task(suite: Suite, family: str, language: str) -> str:
     return family if family in defined else defined[0]
 
 
+def examples(task: Any, limit: int | None) -> list[int] | None:
+    """Return the positions of the examples that are asked, spread evenly over the file; None for all.
+
+    lm-eval's own limit takes the first ones: of a file that is sorted by label these are all of one.
+    """
+    n = len(task.eval_docs)
+    return None if limit is None or limit >= n else [i * n // limit for i in range(limit)]
+
+
 def protocol(grid: Grid, place: TaskPlace) -> str:
     """Return the hash of how a task asks: its file, version, shots and the chat template."""
     task = grid.tasks[place.name]
     config = {key: str(value) for key, value in sorted(task.dump_config().items()) if key not in _NOT_ASKED}
     return digest([config, str(task.VERSION), grid.chat], 16)
-
-
-_NOT_ASKED = {"metadata", "dataset_kwargs", "custom_dataset", "process_docs", "process_results"}
 
 
 def _cells(grid: Grid, seeds: Sequence[int] | None) -> list[tuple[Cell, TaskPlace]]:
@@ -183,9 +187,12 @@ def _model(base: Prepared) -> ModelIdentity:
 
 def _data_of(grid: Grid, place: TaskPlace) -> str:
     """Return the hash of the examples of a place and of the text that methods are fitted on."""
-    examples = [repr(sorted(dict(row).items())) for row in grid.tasks[place.name].eval_docs]
+    task = grid.tasks[place.name]
+    rows = [repr(sorted(dict(row).items())) for row in task.eval_docs]
+    asked = examples(task, grid.limit)
     fitted = fit_task(grid.base.suite, place.family, place.language)
-    return digest([grid.base.corpus.fingerprint(fitted, place.language), examples[: grid.limit]], 16)
+    found = rows if asked is None else [rows[i] for i in asked]
+    return digest([grid.base.corpus.fingerprint(fitted, place.language), found], 16)
 
 
 def manifest_of_grid(grid: Grid, options: Options) -> Manifest:
@@ -253,17 +260,17 @@ def _narrowed(suite: Suite, selection: Selection, limit: int | None) -> list[str
     if len(selection.languages) < len(suite.languages):
         listed = ", ".join(selection.languages)
         words.append(f"{len(selection.languages)} of {len(suite.languages)} languages ({listed})")
-    return [*words, f"the first {limit} examples of every task"] if limit else words
+    return [*words, f"{limit} examples of every task"] if limit else words
 
 
 def _both(suite: Suite, old: Selection, new: Selection) -> Selection:
     """Return what two starts of a run cover together: its languages may grow, its tasks stay the same."""
-    known = {*old.languages, *new.languages}
-    codes = [code for code in [*suite.languages, suite.reference_language] if code in known]
+    known, reference = {*old.languages, *new.languages}, suite.reference_language
+    codes = [code for code in suite.languages if code in known]
+    checked = [reference] if reference in {*known, *old.checked, *new.checked} and codes else []
     absent = list(dict.fromkeys([*old.absent, *new.absent]))
     seeds = sorted({*old.seeds, *new.seeds})
-    both = new.model_copy(
-        update={"languages": codes, "absent": absent, "seeds": seeds, "checked": old.checked or new.checked}
-    )
+    changes = {"languages": codes or [reference], "checked": checked, "absent": absent, "seeds": seeds}
+    both = new.model_copy(update=changes)
     limit = max(new.texts_per_label.values(), default=0)
     return both.model_copy(update={"narrowed": _narrowed(suite, both, limit)})

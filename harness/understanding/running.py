@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,15 @@ from harness.run.progress import Tracker, track
 from harness.steering.interventions import Steering
 from harness.store import ANSWERS
 from harness.understanding.answers import Answers, answers
-from harness.understanding.planning import Grid, manifest_of_grid
+from harness.understanding.planning import Grid, examples, manifest_of_grid
 from harness.understanding.tasks import TaskPlace
 
 if TYPE_CHECKING:
     from harness.steering.model import SteerableModel
+
+
+_REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
+_RESAMPLES = 100  # of lm-eval's own standard errors, where they have no formula
 
 
 @dataclass
@@ -46,7 +52,7 @@ class Answerer:
     def run(self) -> dict[State, int]:
         """Answer every unfinished cell; return how many cells are in which state."""
         run = self.grid.base.run
-        open_cells = [(cell, place) for cell, place in self.grid.cells if self._open(cell)]
+        open_cells = [(cell, place) for cell, place in self.grid.cells if self.is_open(cell)]
         if open_cells:
             with track(self.console, "answer", len(open_cells)) as tracker:
                 for cell, place in open_cells:
@@ -66,7 +72,7 @@ class Answerer:
             self._fitter = Fitter(self.grid.base, self._load(), self.batch_size)
         return self._fitter
 
-    def _open(self, cell: Cell) -> bool:
+    def is_open(self, cell: Cell) -> bool:
         """Say whether a cell has work left: not answered or scored, or skipped for what no longer holds."""
         run = self.grid.base.run
         status = run.status(cell.id)
@@ -108,15 +114,15 @@ class Answerer:
 
     def _answer(self, cell: Cell, place: TaskPlace, tracker: Tracker) -> tuple[Answers, dict[str, Any]]:
         """Return the answers of a cell and what its status says beyond state and times."""
-        import time
-
         fitter, method, fitted = self.fitter, self.grid.method(cell), self.grid.fit_cell(cell)
         fitter.say = lambda words: tracker.say(f"{cell.title}: {words}")
         name, steering = fitter.steering(fitted, method)
         task = self.grid.tasks[place.name]
         started = time.monotonic()
         self._steering = steering
-        results = evaluated(self._model(), task, place.name, cell.key.seed, self.grid.limit, self.grid.chat)
+        chosen = examples(task, self.grid.limit)
+        with fitter.model.searching_as_shipped():
+            results = evaluated(self._model(), task, place.name, cell.key.seed, chosen, self.grid.chat)
         done = answers(task, results["results"][place.name], results["samples"][place.name])
         return done, {
             "seconds": round(time.monotonic() - started, 3),
@@ -149,8 +155,13 @@ class Answerer:
         return load_model(checkpoint, identity.dtype, device, self.device_map)
 
 
-def evaluated(lm: Any, task: Any, name: str, seed: int, limit: int | None, chat: bool) -> dict[str, Any]:
-    """Return what lm-eval's own ``evaluate`` says of one task, with all that draws seeded by ``seed``."""
+def evaluated(
+    lm: Any, task: Any, name: str, seed: int, chosen: Sequence[int] | None, chat: bool
+) -> dict[str, Any]:
+    """Return what lm-eval's own ``evaluate`` says of one task, with all that draws seeded by ``seed``.
+
+    ``chosen``: the positions of the examples that are asked; None for all.
+    """
     import numpy as np
     import torch
     from lm_eval.evaluator import evaluate
@@ -162,16 +173,12 @@ def evaluated(lm: Any, task: Any, name: str, seed: int, limit: int | None, chat:
     found: dict[str, Any] = evaluate(
         lm=lm,
         task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
-        limit=limit,
+        samples=None if chosen is None else {name: list(chosen)},
         bootstrap_iters=_RESAMPLES,
         log_samples=True,
         apply_chat_template=chat,
     )
     return found
-
-
-_REQUESTS = ("loglikelihood", "loglikelihood_rolling", "generate_until")
-_RESAMPLES = 100  # of lm-eval's own standard errors, where they have no formula
 
 
 def quiet() -> None:
@@ -189,7 +196,7 @@ def run_grid(grid: Grid, options: Options, console: Console) -> dict[State, int]
     with run.lock():
         manifest = manifest_of_grid(grid, options)
         answerer = Answerer(grid, console, options.device, options.device_map, options.batch_size)
-        if any(answerer._open(cell) for cell, _ in grid.cells):
+        if any(answerer.is_open(cell) for cell, _ in grid.cells):
             _ = answerer.fitter  # a bad checkpoint is one error, not one in every cell
         run.write_manifest(manifest)
         states = answerer.run()

@@ -11,10 +11,7 @@ from typing import Any
 
 from harness.errors import UserError, unknown
 from harness.suite import Suite, tasks_root
-from harness.understanding.languages import language_of
-
-OURS = "steerboard"
-"""How the names of our own tasks begin: ``steerboard_topic_am``."""
+from harness.understanding.languages import OURS, language_of
 
 _TASKS = {"TASK", "PY_TASK"}  # kinds of lm-eval's entries; others are groups and tags
 _FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
@@ -41,6 +38,7 @@ class TaskCatalogue:
     data: Path | None = None
     folders: Sequence[Path] = ()
     _managers: list[Any] = field(default_factory=list)
+    _read: set[Path] = field(default_factory=set)
     _texts: list[tuple[Path, bytes]] | None = None
 
     def places(self, names: Iterable[str], languages: Sequence[str]) -> list[TaskPlace]:
@@ -86,7 +84,9 @@ class TaskCatalogue:
     def _places(self, name: str, languages: Sequence[str]) -> Iterator[TaskPlace]:
         task, _, said = name.partition(":")
         if not said and task in self.suite.tasks:
-            yield from self._of_names(task, {f"{OURS}_{task}_{code}": code for code in languages}, languages)
+            yield from self._of_names(
+                task, {f"steerboard_{task}_{code}": code for code in languages}, languages
+            )
             return
         members = self._members(task)
         if members is None:
@@ -150,9 +150,8 @@ class TaskCatalogue:
         if not self._managers:
             self._managers.append(self._reader([tasks_root(), *self.folders]))
         yield from list(self._managers)
-        if not name.startswith(f"{OURS}_"):
-            read = {folder for manager in self._managers for folder in manager.read}
-            new = [folder for folder in self._mentioning(name) if folder not in read]
+        if OURS.fullmatch(name) is None:
+            new = [folder for folder in self._mentioning(name) if folder not in self._read]
             if new:
                 self._managers.append(self._reader(new))
                 yield self._managers[-1]
@@ -179,9 +178,8 @@ class TaskCatalogue:
             if not folder.is_dir():
                 raise UserError(f"--include-path {folder} is no folder. Give one with lm-eval task files.")
         metadata: dict[str, Any] = {"data": str(self.data.resolve())} if self.data else {}
-        manager = TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
-        manager.read = folders
-        return manager
+        self._read.update(folders)
+        return TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
 
 
 def family_of(name: str) -> str:

@@ -48,6 +48,14 @@ _TIER = Column(
 _ENTRY = Column(
     "entry", "entry", "Method, and its options where several entries of a method differ.", text=True
 )
+_TOGETHER = Column(
+    "together",
+    "forcing, all answers",
+    "Harmonic mean of share and relevance, each averaged over all cells first (arXiv 2601.08331). Rows are "
+    "ranked by the mean of the cells' own harmonic means, which has an interval. Higher is better.",
+    "up",
+    whole=True,
+)
 _SECONDARY = (
     Column(
         "wins",
@@ -139,6 +147,7 @@ def columns(board: Board) -> list[Column]:
         *_of_headline(board.headline),
         *(_against_people(board.headline) if texts else ()),
         *(_of_check(code, board.headline) for code in board.checks),
+        *(() if board.track != "forcing" else (_TOGETHER,)),
         *_SECONDARY,
         *(_of(side, side.name in _ON_REQUEST, texts) for side in sides(board)),
         *(_COST if texts else ()),

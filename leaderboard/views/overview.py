@@ -10,7 +10,8 @@ from harness.ranking.cost import Cost
 from harness.ranking.standings import Standing, Standings
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, remarks, signed, spanned
-from harness.scoring.metrics import Metric
+from harness.scoring.harmonic import harmonic
+from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, Metric
 from leaderboard.boards import Board
 from leaderboard.charts.forest import Strip, axis, strip
 from leaderboard.charts.scale import Scale
@@ -124,6 +125,7 @@ def _row(
             board.headline.name: _number(standing.mean.mean if standing.mean else None, plain),
             **{f"check-{code}": _checked(found.get(standing.row.id)) for code, found in board.checks.items()},
             **{side.name: _side(means, side, standing.row.id) for side in sides(board)},
+            "together": _number(_together(board, means, standing.row.id), plain),
             **_of_cost(None if standing.reference else board.costs.get(standing.row.id)),
             "badge": Cell(source.badge, source.badge, title=source.checked),
             "date": Cell(source.date, source.date),
@@ -156,6 +158,15 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
             f"{standing.present}/{standing.expected}", f"{standing.present / standing.expected:.6g}"
         ),
     }
+
+
+def _together(board: Board, means: Matrix, entry: str) -> float | None:
+    """Return the harmonic mean of an entry's mean share and mean relevance; None for other tracks."""
+    if board.track != "forcing":
+        return None
+    share = means.level(TARGET_SHARE, entry)
+    relevance = means.level(RELEVANCE.of(board.headline.name.partition("/")[2]), entry)
+    return None if share is None or relevance is None else harmonic(share, relevance)
 
 
 def _checked(gain: Estimate | None) -> Cell:
