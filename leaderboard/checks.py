@@ -107,12 +107,12 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
         "tasks": chosen.tasks,
         "seeds": chosen.seeds,
     }
-    if not chosen.places():
-        raise UserError(f"{path}: the selection has no place: all of its tasks are said to be absent.")
     for axis, values in axes.items():
         _check_count(path, axis, len(values))
         if not values or len(set(values)) < len(values):
             raise UserError(f"{path}: {axis} of the selection are {'named twice' if values else 'missing'}.")
+    if not chosen.places():
+        raise UserError(f"{path}: the selection has no place: all of its tasks are said to be absent.")
     for axis, names in (("language", [*chosen.languages, *chosen.checked]), ("task", chosen.tasks)):
         for name in names:
             _check_name(path, axis, name, seen=True)
