@@ -285,6 +285,12 @@ def test_a_suite_of_one_language_has_no_other_and_skips(small_suite):
     assert "no other language" in control("other-language").supports(ctx).reason
 
 
+def test_the_reference_language_takes_the_fit_of_the_suites_first(small_suite):
+    english = small_suite.task("sentiment", "am").model_copy(update={"language": "en"})
+    ctx = CellContext(small_suite, english, "zero-shot", 1, 2)
+    assert control("other-language").supports(ctx) is None
+
+
 def test_a_language_that_the_suite_lacks_is_one_line_with_the_valid_ones(fitter):
     with pytest.raises(UserError, match=r"unknown language 'xx'; valid: .*am"):
         fit(fitter, control("other-language", language="xx"))

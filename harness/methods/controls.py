@@ -132,7 +132,8 @@ class OtherLanguage(Control):
 
     def _other(self, ctx: CellContext | FitContext) -> str:
         codes = ctx.suite.languages
-        following: str = codes[(codes.index(ctx.language) + 1) % len(codes)]
+        at = codes.index(ctx.language) if ctx.language in codes else -1
+        following: str = codes[(at + 1) % len(codes)]
         return self.config.language or following
 
 

@@ -175,6 +175,8 @@ def _card(board: Board, standing: Standing, row: Row, source: Source) -> EntryCa
             ("seconds of tuning", plain(cost.tuning_seconds, 1)),
             ("device", name_of(", ".join(cost.devices)) or "–"),
         ]
+    if board.track != "generation":  # what is only recorded of texts is left out
+        figures = [(what.replace("texts", "answers"), value) for what, value in figures if value != "–"]
     return EntryCard(
         row=row,
         config=[

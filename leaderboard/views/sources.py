@@ -125,9 +125,11 @@ def _as_given(entry: Entry, manifest: Manifest) -> str:
             word.startswith("-") or words[-1:] == ["--methods"] or word == (entry.model and entry.model.name)
         )
         words.append(word if kept else _place(word))
+    methods = ",".join(dict.fromkeys([entry.method.name, "zero-shot"]))
     if "--methods" in words[:-1]:
-        methods = dict.fromkeys([entry.method.name, "zero-shot"])
-        words[words.index("--methods") + 1] = ",".join(methods)
+        words[words.index("--methods") + 1] = methods
+    elif words:
+        words += ["--methods", methods]
     return clean(shlex.join(words), 2000)
 
 
