@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -12,6 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import typer
+from typer.main import get_command
 
 from harness.records import (
     CellKey,
@@ -48,6 +53,12 @@ class Outcome:
         return lines[0]
 
 
+@functools.cache
+def command_tree(app: typer.Typer) -> Any:
+    """Return the commands of an app, made once a process: making them takes longer than many a command."""
+    return get_command(app)
+
+
 def steerboard(*arguments: object) -> Outcome:
     """Run the command in this process (quick); a traceback would reach the test as the exception."""
     from harness.cli import main
@@ -55,7 +66,11 @@ def steerboard(*arguments: object) -> Outcome:
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["steerboard", *map(str, arguments)]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch("typer.main.get_command", command_tree),
+        ):
             main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
