@@ -14,6 +14,7 @@ from harness.files import digest
 from harness.ranking.cost import Cost, costs
 from harness.ranking.evidence import gather
 from harness.ranking.gains import gains, peers
+from harness.ranking.rules import Rules
 from harness.ranking.scopes import Field, Scope, fields
 from harness.ranking.standings import Standings, standings
 from harness.ranking.stats import Estimate
@@ -97,14 +98,14 @@ def boards(runs: Sequence[Run]) -> list[Board]:
 def board(cellset: Cellset) -> Board:
     """Return the board of one set of comparable results."""
     headline = cellset.headline or cellset.metrics[0]
-    evidence = gather(cellset, headline)
+    evidence, rules = gather(cellset, headline), Rules.of(cellset)
     return Board(
         board_id(cellset),
         cellset,
         headline,
-        standings(cellset, headline, evidence=evidence),
+        standings(cellset, headline, evidence=evidence, rules=rules),
         costs(cellset),
-        fields(cellset, headline, evidence),
+        fields(cellset, headline, evidence, rules),
         _checks(cellset, headline),
     )
 

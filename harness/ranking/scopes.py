@@ -67,14 +67,17 @@ class Field:
         return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
 
 
-def fields(cellset: Cellset, metric: Metric, evidence: Evidence | None = None) -> list[Field]:
+def fields(
+    cellset: Cellset, metric: Metric, evidence: Evidence | None = None, rules: Rules | None = None
+) -> list[Field]:
     """Return what is known of a metric: of all, of each task, each language, each task in each language.
 
     Of a suite with one task or one language what would be the same comes once, in the wider scope.
     ``evidence``: what ``gather`` found of the metric in all tasks; else it is gathered.
+    ``rules``: those of the cellset, if they are made.
     """
     known = gather(cellset, metric) if evidence is None else evidence
-    rules = Rules.of(cellset)
+    rules = rules or Rules.of(cellset)
     with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
         _ = known.layers, rules.layers(known)  # made here, once, before threads ask for them
         return list(pool.map(lambda scope: _field(rules, _part(known, scope), scope), scopes(known)))

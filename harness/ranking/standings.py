@@ -86,17 +86,19 @@ def standings(
     metric: Metric,
     tasks: Sequence[str] | None = None,
     evidence: Evidence | None = None,
+    rules: Rules | None = None,
 ) -> Standings:
     """Return all entries of a cellset by a metric, over all tasks or some.
 
     Tiers are given where there are at least ``SEEDS`` generation seeds and, for a classifier whose training
     hangs on a seed, ``TRAININGS`` of those. References, flagged and incomplete entries get none.
     ``evidence``: what ``gather`` found of the metric, in these tasks or more; else it is gathered.
+    ``rules``: those of the cellset, if they are made.
     """
     chosen = list(tasks or cellset.manifest.selection.tasks)
     known = gather(cellset, metric, chosen) if evidence is None else evidence.only(tasks=chosen)
     with one_blas_thread():
-        ranking = _Ranking(cellset, known)
+        ranking = _Ranking(cellset, known, rules or Rules.of(cellset))
         rows = ranking.rows()
     return Standings(
         metric=metric,
@@ -113,10 +115,10 @@ def standings(
 class _Ranking:
     """What the rows of one table share."""
 
-    def __init__(self, cellset: Cellset, evidence: Evidence) -> None:
+    def __init__(self, cellset: Cellset, evidence: Evidence, rules: Rules) -> None:
         self.cellset = cellset
         self.evidence = evidence
-        self.rules = Rules.of(cellset)
+        self.rules = rules
         self.field = self.rules.field(evidence)
         self.reason = self.rules.reason(evidence, self.field)
         self.zero_shot = self.rules.zero_shot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def write_downloads(
     return sorted([out / "results.parquet", *(out / name for name in texts)])
 
 
+@functools.cache
 def schema_json() -> str:
     """Return the JSON Schema of the result file as text."""
     return json.dumps(schema(), ensure_ascii=False, indent=1) + "\n"
