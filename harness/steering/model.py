@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ class SteerableModel:
 
         self.model = model
         self.tokenizer = tokenizer
+        self._pipelines: dict[bytes, str] = {}
         self.decoder = find_decoder(model)
         self.layers = find_layers(self.decoder)
         self.hooks = SteeringHooks(self.decoder, self.layers)
@@ -81,8 +83,12 @@ class SteerableModel:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return digest(sorted(self.tokenizer.get_vocab().items()), 16)
-        pipeline = json.loads(backend.to_str())
-        return digest({k: v for k, v in pipeline.items() if k not in {"padding", "truncation"}}, 16)
+        written = backend.to_str()
+        known = hashlib.sha256(written.encode()).digest()  # reading megabytes of JSON anew would cost more
+        if known not in self._pipelines:
+            rest = {k: v for k, v in json.loads(written).items() if k not in {"padding", "truncation"}}
+            self._pipelines[known] = digest(rest, 16)
+        return self._pipelines[known]
 
     @property
     def device(self) -> torch.device:
