@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
 
+try:
+    from yaml import CSafeLoader as _SafeLoader  # reads the same, ten times as fast
+except ImportError:  # a PyYAML that was built without libyaml
+    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
+
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
 MethodSpec = str | dict[str, dict[str, Any]]
@@ -337,11 +342,11 @@ def explain(error: Exception) -> str:
     return f"{place}: {first['msg']}, got {first['input']!r:.80}{more}"
 
 
-class _TaskLoader(yaml.SafeLoader):
+class _TaskLoader(_SafeLoader):
     """Safe YAML; lm-eval's ``!function`` tags stay text, nothing is imported."""
 
 
-def _function_tag(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+def _function_tag(loader: _TaskLoader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
