@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import MINI
 
+from harness.corpus import Corpus
 from harness.data import LocalData
 from harness.errors import UserError
 from harness.scoring.fasttext_files import MAGIC, fasttext_labels
@@ -17,6 +18,7 @@ from harness.scoring.identification import (
     LanguageIdentifier,
     open_identifier,
     spoken,
+    suite_identifier,
 )
 from harness.scoring.sentences import letters, pieces, sentences
 from harness.suite import load_suite
@@ -91,6 +93,20 @@ def human(code: str, split: str = "test") -> list[str]:
 def share(found: list[list[tuple[str, int]]], code: str) -> float:
     """Return the mean share of characters in a language."""
     return sum(sum(n for c, n in row if c == code) / sum(n for _, n in row) for row in found) / len(found)
+
+
+def test_equal_sentences_are_learned_once_a_process_and_others_anew(identifier):
+    suite = load_suite("mini")
+    first, second = (suite_identifier(suite, Corpus(suite, LocalData(MINI / "data"))) for _ in range(2))
+    assert second is first
+    assert (first.model.coef_ == identifier.model.coef_).all()
+    fewer = suite.model_copy(update={"languages": ["am", "he"]})
+    assert suite_identifier(fewer, Corpus(fewer, LocalData(MINI / "data"))).languages == ["am", "en", "he"]
+    fidelity = suite.metrics.language_fidelity.model_copy(update={"texts_per_language": 20})
+    short = fewer.model_copy(
+        update={"metrics": suite.metrics.model_copy(update={"language_fidelity": fidelity})}
+    )
+    assert "am:20+en:20+he:20" in suite_identifier(short, Corpus(short, LocalData(MINI / "data"))).signature
 
 
 @pytest.mark.parametrize("code", LANGUAGES)

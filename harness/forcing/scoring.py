@@ -16,7 +16,7 @@ from harness.forcing.relevance import Answer, Rated, Relevance
 from harness.records import CellScores, PartRecord, Score
 from harness.run.progress import track
 from harness.scoring.harmonic import harmonic
-from harness.scoring.identification import Identifier, LanguageIdentifier, Piece, spoken
+from harness.scoring.identification import Identifier, Piece, spoken, suite_identifier
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
 from harness.scoring.parts import Scored
 from harness.scoring.validity import MOST_OF_IT, main_language, mean_score
@@ -151,11 +151,7 @@ class ForcingScorer:
     def _known_by(self) -> Identifier:
         """Return what tells languages apart: trained on the suite's own text, when it is first needed."""
         if self._identifier is None:
-            suite, corpus = self.forcing.base.suite, self.forcing.base.corpus
-            size = suite.metrics.language_fidelity.texts_per_language
-            self._identifier = LanguageIdentifier(
-                {code: [row.text for row in corpus.parallel(code)[:size]] for code in corpus.vector_languages}
-            )
+            self._identifier = suite_identifier(self.forcing.base.suite, self.forcing.base.corpus)
         return self._identifier
 
 

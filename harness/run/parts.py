@@ -6,7 +6,7 @@ from harness.corpus import Corpus
 from harness.scoring.classifiers import open_classifier
 from harness.scoring.downstream import ClassifierPart
 from harness.scoring.embeddings import open_embedding
-from harness.scoring.identification import LanguageIdentifier, open_identifier
+from harness.scoring.identification import open_identifier, suite_identifier
 from harness.scoring.leakage import LeakagePart
 from harness.scoring.lexical import LexicalPart
 from harness.scoring.parts import Part
@@ -31,7 +31,7 @@ def open_parts(
         ClassifierPart(open_classifier(spec, suite.classifier_protocol))
         for spec in classifiers or suite.classifiers
     ]
-    validity = ValidityPart(lambda: _identifier(suite, corpus))
+    validity = ValidityPart(lambda: suite_identifier(suite, corpus))
     if suite.scored_split == "validation":
         return [validity, *trained]
     budgets = suite.metrics.budgets
@@ -43,10 +43,3 @@ def open_parts(
         *(IdentifierPart(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
     ]
-
-
-def _identifier(suite: Suite, corpus: Corpus) -> LanguageIdentifier:
-    size = suite.metrics.language_fidelity.texts_per_language
-    return LanguageIdentifier(
-        {code: [row.text for row in corpus.parallel(code)[:size]] for code in corpus.vector_languages}
-    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.errors import UserError, unknown
 from harness.files import file_digest
@@ -14,6 +14,10 @@ from harness.languages import FLORES, code_forms
 from harness.scoring.fasttext_files import fasttext_labels
 from harness.scoring.sentences import pieces
 from harness.scoring.wordgrams import WordFeatures
+
+if TYPE_CHECKING:
+    from harness.corpus import Corpus
+    from harness.suite import Suite
 
 OTHER = "other"
 """Any language that the suites do not know."""
@@ -47,7 +51,7 @@ class LanguageIdentifier:
     """Character n-gram logistic regression over the suite's languages and no others.
 
     ``texts`` maps a language to sentences of it; classes are balanced by weight. Trained anew in
-    every process: a stored scikit-learn model would have to be unpickled.
+    every process (once, see ``suite_identifier``): a stored scikit-learn model would have to be unpickled.
     """
 
     name = "suite"
@@ -94,6 +98,18 @@ class LanguageIdentifier:
         likely /= likely.sum(axis=1, keepdims=True)
         best = likely.argmax(axis=1)
         return [(self.languages[i], float(row[i])) for i, row in zip(best, likely, strict=True)]
+
+
+def suite_identifier(suite: Suite, corpus: Corpus) -> LanguageIdentifier:
+    """Return the identifier of a suite's languages; what equal texts teach is learned once a process."""
+    size = suite.metrics.language_fidelity.texts_per_language
+    sentences = {code: corpus.parallel(code)[:size] for code in corpus.vector_languages}
+    return _learned(tuple((code, tuple(row.text for row in rows)) for code, rows in sentences.items()))
+
+
+@lru_cache(maxsize=2)
+def _learned(texts: tuple[tuple[str, tuple[str, ...]], ...]) -> LanguageIdentifier:
+    return LanguageIdentifier(dict(texts))
 
 
 class FastTextIdentifier:
