@@ -181,7 +181,7 @@ def _packed_metrics(cellset: Cellset, chosen: Sequence[Metric]) -> list[str]:
 
 
 def _spread(cellsets: Sequence[Cellset], measured: Metric) -> Spread:
-    runs = [gather(replace(cellset), measured) for cellset in cellsets]
+    runs = [gather(replace(cellset), measured, resample=False) for cellset in cellsets]
     names = [name for name in runs[0].entries if all(name in run.complete for run in runs)]
     if not names:
         raise UserError(f"no entry has all values of {measured.name}: leave it out or score it first.")

@@ -13,7 +13,7 @@ import numpy as np
 from harness.gate.estimating import Side
 from harness.gate.scope import Scope, seeds
 from harness.ranking.comparable import Pair, listed
-from harness.ranking.evidence import Evidence, gather
+from harness.ranking.evidence import Evidence, different, gather
 from harness.ranking.tables import Cellset
 from harness.scoring.metrics import Metric
 
@@ -70,8 +70,10 @@ class Look:
 
     def same_texts(self, pair: Pair) -> bool:
         """Say whether both wrote the same texts in every cell."""
+        if not self.paired:
+            return False
         base, new = (self._texts[i].get(side.id) for i, side in enumerate((pair.a, pair.b)))
-        return self.paired and base == new
+        return base == new
 
     @cached_property
     def _texts(self) -> list[dict[str, dict[Any, str]]]:
@@ -111,9 +113,9 @@ def _mixed(
     """Return in words which strata have values by more than one recipe or on other data."""
     recipes: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for cellset, own in zip(cellsets, wanted, strict=True):
-        for line in _of(cellset, metric, own).itertuples():
-            found = recipes.setdefault((str(line.task), str(line.language)), set())
-            found.add((str(line.signature), str(line.protocol)))
+        columns = ["task", "language", "signature", "protocol"]
+        for task, code, signature, protocol in different(_of(cellset, metric, own), columns):
+            recipes.setdefault((task, code), set()).add((signature, protocol))
     words = []
     for (task, code), found in sorted(recipes.items()):
         names = sorted({signature for signature, _ in found})
