@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -349,11 +350,19 @@ def library_versions() -> dict[str, str]:
     """Return the versions of what decides texts and scores."""
     found = {"python": platform.python_version()}
     for package in ("steerboard", "torch", "transformers", "scikit-learn", "sacrebleu", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        installed = _version(package)
+        if installed is not None:
+            found[package] = installed
     return found
+
+
+@cache
+def _version(package: str) -> str | None:
+    """Return the version of a package, None where it is not installed; every steering file asks for them."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:
