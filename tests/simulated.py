@@ -58,9 +58,12 @@ class World:
 
 
 def predictions(
-    world: World, group: Group, draw: np.random.Generator
+    world: World, group: Group, draw: np.random.Generator, skills: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return gold labels (strata, examples) and predictions (entry, stratum, seed, training, example)."""
+    """Return gold labels (strata, examples) and predictions (entry, stratum, seed, training, example).
+
+    ``skills`` (entry, seed): in place of the world's, where they differ between seeds.
+    """
 
     def normal(*shape: int) -> NDArray[np.float32]:
         return draw.standard_normal(shape, dtype=np.float32)
@@ -79,7 +82,8 @@ def predictions(
     leaning = leaning + world.both * normal(entries, strata, g, 1, n, k)
     leaning = leaning + world.training * normal(entries, strata, g, c, 1, k)
     leaning += world.training * normal(entries, strata, g, c, n, k)
-    favour = np.array(world.skill, dtype=np.float32)[:, None, None, None, None]
+    given = np.array(world.skill)[:, None] if skills is None else skills
+    favour = given.astype(np.float32)[:, None, :, None, None]
     favour = favour + world.seed * normal(entries, strata, g, 1, 1)
     favour = favour - world.example * per_set((), (n,))[None, :, None, None]
     leaning += favour[..., None] * np.eye(k, dtype=np.float32)[gold][None, :, None, None]

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from helpers import MODEL, key, method, toy_manifest
+from scipy.optimize import brentq
 from simulated import LAYOUTS, World, expected, predictions
 
 from harness.gate.baseline import Tolerance
@@ -99,33 +100,31 @@ def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
     """
     world, half = found.world, found.seeds
     wide = replace(world, seeds=2 * half)
-    worse = replace(wide, skill=(world.skill[0] - found.skill, *world.skill[1:]))
-    cells: list[tuple[int, str, str, int, Kept]] = []
+    skills = np.tile(np.array(world.skill)[:, None], 2 * half)
+    skills[0, half:] -= found.skill  # the same luck with less skill
+    cells: list[tuple[int, str, str, int, Kept, float]] = []
     for i, group in enumerate(world.groups):
-        state = draw.bit_generator.state
-        gold, predicted = predictions(wide, group, draw)
-        draw.bit_generator.state = state  # the same luck with less skill
-        predicted[:, :, half:] = predictions(worse, group, draw)[1][:, :, half:]
+        gold, predicted = predictions(wide, group, draw, skills)
         labels = [str(label) for label in range(group.labels)]
         for s in range(group.strata):
-            digest = f"{i}" if group.shared else f"{i}/{s}"
-            for entry in range(len(world.skill)):
-                for g in range(2 * half):
-                    kept = Kept(f"gate/{digest}", labels, gold[s], predicted[entry, s, g])
-                    cells.append((entry, f"task{i}", f"l{s}", g + 1, kept))
+            digest = f"gate/{i}" if group.shared else f"gate/{i}/{s}"
+            rows = predicted[:, s]
+            kept = [Kept(digest, labels, gold[s], row) for row in rows.reshape(-1, *rows.shape[2:])]
+            values = zip(np.ndindex(rows.shape[:2]), kept, _headlines(kept), strict=True)
+            cells += [(entry, f"task{i}", f"l{s}", g + 1, one, value) for (entry, g), one, value in values]
     base = [cell for cell in cells if cell[3] <= half]
     new = [cell for cell in cells if cell[3] > half]
     return _cellset(base, world, draw, 0.0, "base"), _cellset(new, world, draw, found.chrf, "new")
 
 
 def _cellset(
-    cells: Sequence[tuple[int, str, str, int, Kept]],
+    cells: Sequence[tuple[int, str, str, int, Kept, float]],
     world: World,
     draw: np.random.Generator,
     chrf: float,
     name: str,
 ) -> Cellset:
-    values = {F1.name: [_headline(cell[4]) for cell in cells]}
+    values = {F1.name: [cell[5] for cell in cells]}
     for side, (mean, spread) in SIDE.items():
         noise = draw.normal(mean, spread, size=len(cells))
         shift = [chrf if side == SELF_CHRF.name and cell[0] == 0 else 0.0 for cell in cells]
@@ -135,7 +134,7 @@ def _cellset(
         Entry(method=method(f"m{i}"), model=MODEL, setting="zero-shot") for i in range(len(world.skill))
     ]
     held = {}
-    for i, (entry, task, code, seed, kept) in enumerate(cells):
+    for i, (entry, task, code, seed, kept, _) in enumerate(cells):
         made = key(method=entries[entry].method, setting="zero-shot", task=task, language=code, seed=seed)
         scores: list[Measured] = [
             {"metric": side, "value": found[i], "signature": "s", "by_seed": {"1": found[i]}}
@@ -154,9 +153,10 @@ def _cellset(
     return cellset
 
 
-def _headline(kept: Kept) -> float:
-    weights = np.ones((1, len(kept.gold)), dtype=np.float32)
-    return float(resampled("macro_f1", [kept], weights)[0, 0])
+def _headlines(cells: Sequence[Kept]) -> list[float]:
+    weights = np.ones((1, len(cells[0].gold)), dtype=np.float32)
+    found: list[float] = resampled("macro_f1", cells, weights)[:, 0].tolist()
+    return found
 
 
 def _plain(made: CellKey) -> Key:
@@ -218,22 +218,22 @@ def skill_for(world: World, loss: float) -> float:
         total = sum(expected(replace(alike, skill=(skill,)), g.labels) * g.strata for g in world.groups)
         return total / world.strata
 
-    low, high = 0.0, 1.0
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if value(1.0) - value(1.0 - middle) < loss else (low, middle)
-    return (low + high) / 2
+    whole = value(1.0)
+    return float(brentq(lambda skill: whole - value(1.0 - skill) - loss, 0.0, 1.0, xtol=2**-13))
 
 
-def rates(found: Case, repeats: int) -> dict[str, float]:
-    """Return percent of repeats: same for equal methods, found for losses of the size that is findable."""
-    null = reports(found, repeats)
+def rates(found: Case, repeats: int, sizing: int | None = None) -> dict[str, float]:
+    """Return percent of repeats: same for equal methods, found for losses of the size that is findable.
+
+    ``sizing``: repeats with equal methods, which that size is taken from too; by default as many.
+    """
+    null = reports(found, sizing or repeats)
     sizes = {name: findable_loss(null, name) for name in (F1.name, SELF_CHRF.name)}
     skill = skill_for(found.world, sizes[F1.name])
     worse = reports(replace(found, skill=skill, chrf=sizes[SELF_CHRF.name]), repeats, seed=1)
     hits = {name: np.mean([line_of(r, name).verdict == "worse" for r in worse]) for name in sizes}
     counts = Counter(report.verdict for report in null)
-    said = {verdict: 100 * counts[verdict] / repeats for verdict in EXIT}
+    said = {verdict: 100 * counts[verdict] / len(null) for verdict in EXIT}
     return {
         **said,
         "F1": sizes[F1.name],
@@ -261,7 +261,8 @@ def test_the_same_method_under_other_seeds_is_the_same_in_95_of_100_repeats():
 
 @pytest.mark.slow
 def test_a_loss_of_the_findable_size_is_found_in_about_80_of_100_repeats():
-    found = rates(case(SMALL), 100)
+    # The findable size differs by 8 % between repeats: the median of 40 is known to 2 %, or 1 repeat.
+    found = rates(case(SMALL), 100, sizing=40)
     assert 68 <= found["F1 found"] <= 92, found
     assert 68 <= found["chrF found"] <= 92, found
 
