@@ -15,7 +15,7 @@ from harness.records import Score
 from harness.scoring import duplicates, lexical, similarity
 from harness.scoring.duplicates import jaccard, near_duplicates, shingles
 from harness.scoring.lexical import LexicalPart, compression, length, lexical_scores, self_repetition
-from harness.scoring.metrics import METRICS
+from harness.scoring.metrics import METRICS, NEAR_DUPLICATES
 from harness.scoring.parts import Place, Sample
 from harness.scoring.similarity import self_bleu, self_chrf
 from harness.scoring.subsampling import deal, interval, mean_interval
@@ -646,11 +646,18 @@ def test_an_interval_stays_within_the_range_of_its_metric():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("limits", "n"), [(SMALL, 32), (LARGE, 100)], ids=["32 texts", "100 texts"])
-def test_intervals_cover_the_value_of_the_source(limits, n):
-    """95 % is what they say; 300 corpora leave ± 2.5 points."""
+def test_intervals_cover_the_value_of_the_source(limits, n, monkeypatch):
+    """95 % is what they say; 300 corpora leave ± 2.5 points.
+
+    The value of the source is that of 5,000 texts: fifty times a corpus, its own error makes that of a corpus
+    1 % larger. Near-duplicates have no interval, and are left out for the time that they take.
+    """
+    monkeypatch.setattr(
+        lexical, "near_duplicates", lambda texts: NEAR_DUPLICATES.score(None, "", "not asked")
+    )
     source = Stock(words=2000)
-    many = limits.model_copy(update={"panel": 20_000})
-    truth = scores(source.texts(20_000, 20, seed=12345), many)
+    many = limits.model_copy(update={"panel": 5000})
+    truth = scores(source.texts(5000, 20, seed=12345), many)
     hits: dict[str, list[bool]] = {name: [] for name in [*FIXED, "length"]}
     for seed in range(300):
         found = scores(source.texts(n, 20, seed=seed), limits)

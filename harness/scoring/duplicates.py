@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from operator import index
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,13 +103,13 @@ def _minhash(grams: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint32]:
     """Return a row of MinHash values per set of grams."""
     from datasketch import MinHash
 
-    empty = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=lambda value: value)
+    sketch = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=index)  # which leaves a number as it is
     rows = np.empty((len(grams), _BANDS * _ROWS), dtype=np.uint32)
     for i, values in enumerate(grams):
-        sketch = empty.copy()
+        sketch.clear()
         halves = (values >> np.uint64(32)).astype(np.uint32)
         for start in range(0, len(halves), _BLOCK):  # a very long text would fill the memory
-            sketch.update_batch(halves[start : start + _BLOCK])
+            sketch.update_batch(halves[start : start + _BLOCK].tolist())
         rows[i] = sketch.hashvalues
     return rows
 
