@@ -48,7 +48,7 @@ class LearnedVector(SteeringMethod):
         "the very task; where a held-out tenth of it never improves, the vector is zero and the texts are "
         "unsteered."
     )
-    quick: ClassVar = {"steps": 10}
+    quick: ClassVar = {"steps": 4}
     grid: ClassVar = {"layer": DEPTHS, "strength": [0.5, 1.0, 2.0]}
 
     class Config(MethodConfig):
