@@ -187,10 +187,11 @@ def light(tmp_path_factory) -> Path:
     if subprocess.run(probe, capture_output=True, cwd=home, timeout=120).returncode:
         pytest.skip("NOT CHECKED: no package index to install from, so no real light install")
     venv.create(home / "env", with_pip=False)
-    install = [
+    install = [  # not compiled: most of it is never imported here
         "--python",
         str(home / "env"),
         "install",
+        "--no-compile",
         "-c",
         str(ROOT / "constraints.txt"),
         f"{ROOT}[board]",
