@@ -290,9 +290,9 @@ def test_a_broken_folder_that_is_named_is_one_line_and_makes_no_run(go):
 # An installed package, in a second process
 
 
-def install(site: Path, package: str, body: str, **points: str) -> None:
-    """Write a package with a pyproject.toml, build its wheel and install that into ``site``."""
-    source = site.parent / f"{package}_source"
+def source_of(home: Path, package: str, body: str, **points: str) -> Path:
+    """Write the source of a package with a pyproject.toml."""
+    source = home / f"{package}_source"
     (source / package).mkdir(parents=True)
     (source / package / "__init__.py").write_text(body, encoding="utf-8")
     lines = "\n".join(f'{name} = "{value}"' for name, value in points.items())
@@ -302,20 +302,26 @@ def install(site: Path, package: str, body: str, **points: str) -> None:
         'dependencies = ["steerboard"]\n\n'
         f'[project.entry-points."steerboard.methods"]\n{lines}\n'
     )
+    return source
+
+
+def install(site: Path, *sources: Path) -> None:
+    """Build the wheels of packages and install them into ``site``."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    target = ["--no-deps", "--no-build-isolation", "--target", site, source]
+    target = ["--no-deps", "--no-build-isolation", "--target", site, *sources]
     subprocess.run([*pip, *target], check=True, capture_output=True, text=True, env=environment())
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two installed packages of other people, one of them broken."""
-    site = tmp_path_factory.mktemp("third") / "site"
+    home = tmp_path_factory.mktemp("third")
     body = FLOOR.format(name="theirs", doc="ዘዴ. Source: a package.")
     body += METHOD.format(name="second", doc="Second of the package.")
-    install(site, "their_methods", body, theirs="their_methods", second="their_methods:Mine")
-    install(site, "broken_methods", "import nothing_of_the_kind\n", broken="broken_methods")
-    return site
+    theirs = source_of(home, "their_methods", body, theirs="their_methods", second="their_methods:Mine")
+    broken = source_of(home, "broken_methods", "import nothing_of_the_kind\n", broken="broken_methods")
+    install(home / "site", theirs, broken)
+    return home / "site"
 
 
 def in_second_process(site: Path, *words: object) -> Outcome:
