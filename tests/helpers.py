@@ -197,7 +197,7 @@ def byte_tokenizer(special: list[str]) -> Any:
 def toy_llm(folder: Path, seed: int = 0) -> Path:
     """Write a chat model with random weights: two layers of 16, a token per byte."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(seed)
     special = ["<pad>", "<s>", "</s>"]
@@ -208,20 +208,36 @@ def toy_llm(folder: Path, seed: int = 0) -> Path:
         eos_token="</s>",
         chat_template="{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
     ).save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=259,
+    LlamaForCausalLM(_toy_config(vocab_size=259)).save_pretrained(folder)
+    return folder
+
+
+def deep_llm(folder: Path, seed: int = 0) -> Path:
+    """Write a random chat model that all methods can steer: four layers of 16, the tokens of pocketlm."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(MINI / "pocketlm")
+    tokenizer.save_pretrained(folder)
+    LlamaForCausalLM(_toy_config(vocab_size=len(tokenizer), num_hidden_layers=4)).save_pretrained(folder)
+    return folder
+
+
+def _toy_config(**changes: int) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=4096,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
+        **{"num_hidden_layers": 2, **changes},
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def toy_encoder(folder: Path, seed: int = 0) -> Path:

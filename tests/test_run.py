@@ -15,6 +15,7 @@ from helpers import (
     Outcome,
     command,
     contents,
+    deep_llm,
     environment,
     second_process,
     small_suite,
@@ -309,38 +310,19 @@ def test_scores_belong_to_the_texts_they_were_computed_on(go, tmp_path):
     assert run.scores(cell).generations_sha256 == run.generations_digest(cell)
 
 
-# Processes of their own
+# The whole mini suite
 
-NARROW = ["--suite", "mini", "--languages", "am,he", "--limit", "2", "--seeds", "1"]
+NARROW = ["--languages", "am,he", "--limit", "2", "--seeds", "1"]
 CELLS = 2 * 2 * 12  # languages, tasks, rows
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """The mini suite in two languages with every method, run without interruption."""
+    """The mini suite in two languages with every method."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    outcome = second_process("run", *NARROW, "--run", folder)
+    outcome = steerboard("run", "--suite", "mini", *NARROW, "--run", folder)
     assert outcome.code == 0, outcome.err
     return folder
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """Return every file of a run that must not depend on when and how it was run."""
-    timed = ("status.json", "manifest.json", ".cost.json")
-    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
-
-
-def start_and_stop(folder: Path, how: signal.Signals, cells: int) -> subprocess.CompletedProcess:
-    """Start the run, and end it by a signal once so many cells are finished."""
-    arguments = command("run", *NARROW, "--run", folder)
-    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        while len(list(folder.glob("cells/*/status.json"))) < cells:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(how)
-        _, err = process.communicate(timeout=60)
-    assert len(list(folder.glob("cells/*/status.json"))) < CELLS, "it was over before it was stopped"
-    return subprocess.CompletedProcess(arguments, process.returncode, stderr=err)
 
 
 @slow
@@ -358,7 +340,7 @@ def test_a_second_run_touches_no_cell_and_loads_no_model(whole):
     )
     before = snapshot(whole / "cells")
     started = time.monotonic()
-    outcome = second_process("run", *NARROW, "--run", whole, code=code)
+    outcome = second_process("run", "--suite", "mini", *NARROW, "--run", whole, code=code)
     assert time.monotonic() - started < 5
     assert outcome.code == 0
     assert outcome.err.splitlines() == [f"run {whole}: {CELLS} cells, {CELLS} ok", "False"]
@@ -368,35 +350,73 @@ def test_a_second_run_touches_no_cell_and_loads_no_model(whole):
 @slow
 def test_another_number_of_texts_does_not_go_into_the_folder(whole):
     before = snapshot(whole)
-    outcome = second_process("run", *NARROW, "--limit", "3", "--run", whole)
+    outcome = steerboard("run", "--suite", "mini", *NARROW, "--limit", "3", "--run", whole)
     assert "another number of texts per label" in outcome.one_line()
     assert snapshot(whole) == before
 
 
 @slow
-@pytest.mark.parametrize("cells", [1, 20], ids=lambda n: f"after {n} cells")
-def test_a_killed_run_goes_on_with_the_same_texts(whole, tmp_path, cells):
-    folder = tmp_path / "run"
-    assert start_and_stop(folder, signal.SIGKILL, cells).returncode == -signal.SIGKILL
-    assert second_process("run", *NARROW, "--run", folder).code == 0
-    assert results(folder) == results(whole)
-
-
-@slow
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
-    stopped = start_and_stop(tmp_path / "run", signal.SIGINT, 2)
-    assert stopped.returncode == 130
-    assert stopped.stderr.splitlines()[-1].startswith("steerboard: stopped; finished cells are kept")
-    assert "Traceback" not in stopped.stderr
-
-
-@slow
 def test_the_manifest_can_tell_where_a_run_came_from(whole):
     manifest = json.loads((whole / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["commands"] == [["steerboard", "run", *NARROW, "--run", str(whole)]]
+    assert manifest["commands"] == [["steerboard", "run", "--suite", "mini", *NARROW, "--run", str(whole)]]
     assert {"python", "torch", "transformers", "scikit-learn", "sacrebleu"} <= set(manifest["versions"])
     assert manifest["model"]["name"] == "pocketlm"
     assert manifest["selection"]["narrowed"][0] == "2 of 11 languages (am, he)"
+
+
+# Runs that are stopped: processes of their own
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory) -> Path:
+    """The small suite with a model that every method can steer, and a short search of the learned one."""
+    folder = tmp_path_factory.mktemp("deep")
+    path = small_suite(folder, deep_llm(folder / "toy"))
+    text, steps = path.read_text(encoding="utf-8"), "learned: {steps: 20, max_texts: 64}"
+    assert steps in text
+    path.write_text(text.replace(steps, "learned: {steps: 4, max_texts: 16}"), encoding="utf-8")
+    return path
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Return every file of a run that must not depend on when and how it was run."""
+    timed = ("status.json", "manifest.json", ".cost.json")
+    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
+
+
+def start_and_stop(
+    suite: Path, folder: Path, how: signal.Signals, cells: int
+) -> subprocess.CompletedProcess[str]:
+    """Start the run, and end it by a signal once so many cells are finished."""
+    arguments = command("run", "--suite", suite, *NARROW, "--run", folder)
+    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        while len(list(folder.glob("cells/*/status.json"))) < cells:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    assert len(list(folder.glob("cells/*/status.json"))) < CELLS, "it was over before it was stopped"
+    return subprocess.CompletedProcess(arguments, process.returncode, stderr=err)
+
+
+@slow
+def test_a_run_killed_twice_goes_on_with_the_same_texts(deep, tmp_path):
+    """Killed with all methods ahead, and again among them; finished, it is as if it had never been."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for cells in (1, 20):
+        assert start_and_stop(deep, killed, signal.SIGKILL, cells).returncode == -signal.SIGKILL
+    for folder in (killed, whole):
+        assert steerboard("run", "--suite", deep, *NARROW, "--run", folder).code == 0
+    assert {status.state for status in statuses(whole).values()} == {"ok"}
+    assert results(killed) == results(whole)
+
+
+@slow
+def test_an_interrupted_run_says_how_to_go_on(deep, tmp_path):
+    stopped = start_and_stop(deep, tmp_path / "run", signal.SIGINT, 2)
+    assert stopped.returncode == 130
+    assert stopped.stderr.splitlines()[-1].startswith("steerboard: stopped; finished cells are kept")
+    assert "Traceback" not in stopped.stderr
 
 
 def test_ctrl_c_that_foreign_code_drops_ends_the_run_after_the_cell():
