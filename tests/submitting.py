@@ -12,7 +12,10 @@ from typing import Any
 import yaml
 from helpers import steerboard
 
+from harness.safeyaml import SafeLoader
+
 WHO = ["--author", "Ann Other", "--contact", "ann@example.org", "--licence", "CC-BY-4.0"]
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the quick one, where PyYAML has it
 
 
 def sha256(data: bytes) -> str:
@@ -50,7 +53,7 @@ def cells(folder: Path, **wanted: object) -> list[Path]:
 
 
 def edit_gz(path: Path, change: Callable[[bytes], bytes]) -> None:
-    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes())), mtime=0))
+    path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes())), 1, mtime=0))
 
 
 def edit_json(path: Path, change: Callable[[Any], None]) -> None:
@@ -69,9 +72,9 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 def edit_card(folder: Path, change: Callable[[Any], None]) -> None:
     path = folder / "submission.yaml"
-    body = yaml.safe_load(path.read_text(encoding="utf-8"))
+    body = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     change(body)
-    path.write_text(yaml.safe_dump(body, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.dump(body, Dumper=DUMPER, allow_unicode=True), encoding="utf-8")
 
 
 def rehash(folder: Path) -> None:

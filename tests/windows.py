@@ -55,7 +55,7 @@ class Windows:
         self._free: dict[str, list[Window]] = {}
 
     def open(self, color_scheme: str = "light", **options: Any) -> Window:
-        """Return an empty window that nobody uses: a new one, or one of an earlier test with these options."""
+        """Return an empty window: one of an earlier test with these options, or a new one."""
         key = repr(sorted(options.items()))
         free = self._free.setdefault(key, [])
         window = free.pop() if free else self._new(key, options)

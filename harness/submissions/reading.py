@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import yaml
 
 from harness.errors import UserError
+from harness.safeyaml import SafeLoader
 from harness.submissions import limits
 
 Json = Any  # what json.loads returns
@@ -150,7 +151,7 @@ def _short_int(text: str) -> int:
     return int(text)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """Safe YAML that refuses a key that stands twice and a merge key."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -191,7 +192,7 @@ def strict_yaml(data: bytes, file: str) -> dict[str, Any]:
 def _scan(text: str) -> None:
     """Look at YAML piece by piece before anything is built from it."""
     deep = 0
-    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+    for number, event in enumerate(yaml.parse(text, Loader=SafeLoader)):
         if number > limits.YAML_EVENTS:
             raise ValueError(f"has more than {limits.YAML_EVENTS} keys and values")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
