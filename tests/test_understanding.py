@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MINI, ROOT, command, contents, environment, second_process, steerboard
+from helpers import MINI, ROOT, command, contents, environment, steerboard
 
 from harness.errors import UnsupportedError, UserError
 from harness.ranking.tables import collect
@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, changes, words):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("understanding") / "run"
-    done = second_process("lm-eval", *GRID, "--methods", "zero-shot,language,clas", "--run", folder)
+    done = steerboard("lm-eval", *GRID, "--methods", "zero-shot,language,clas", "--run", folder)
     assert done.code == 0, done.err
     return folder
 
@@ -315,7 +315,7 @@ def test_steering_says_which_file_and_steers(finished):
 
 def test_the_same_command_again_does_nothing_and_another_method_joins(finished):
     before = contents(finished / "cells")
-    done = second_process("lm-eval", *GRID, "--methods", "zero-shot", "--run", finished)
+    done = steerboard("lm-eval", *GRID, "--methods", "zero-shot", "--run", finished)
     assert done.code == 0 and "loading" not in done.err
     assert contents(finished / "cells") == before
 
@@ -345,7 +345,7 @@ def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(finished, tmp_path
     process.wait()
     done = len(list(folder.glob("cells/*/scores.json")))
     assert 3 <= done < 15
-    assert second_process(*words[1:]).code == 0
+    assert steerboard(*words[1:]).code == 0
     same = ("generations.jsonl", "scores.json", "predictions.json.gz")
     ours, theirs = (
         {n: c for n, c in contents(f / "cells").items() if n.endswith(same)} for f in (folder, finished)
@@ -358,7 +358,7 @@ def test_tasks_of_others_are_chosen_and_written(tmp_path):
     """A task that chooses and one that writes, in Amharic and Hebrew, from a folder of their own."""
     custom(tmp_path / "tasks", "colours_am")
     custom(tmp_path / "tasks", "names_he", kind="generate_until", metric="exact_match")
-    done = second_process(
+    done = steerboard(
         *("lm-eval", "--suite", "mini", "--tasks", "colours_am,names_he", "--languages", "am,he"),
         *("--methods", "zero-shot,language", "--include-path", tmp_path / "tasks", "--run", tmp_path / "run"),
     )
