@@ -7,9 +7,10 @@ family costs milliseconds. Torch is imported only by the tests that ask for a mo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -80,6 +81,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Bring files with slow tests to the front: workers take them in this order, a long one not last."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unflushed() -> Iterator[None]:
+    """Ask the disk for no flush: nobody cuts the power here; test_files looks that it is asked."""
+    with mock.patch("os.fsync", lambda handle: None):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsing import Watch, rows
@@ -14,6 +14,9 @@ from toysite import LANGUAGES, TASKS, TEXTS, small_run
 
 from harness.ranking.summary import spanned
 from leaderboard.build import build_site
+
+if TYPE_CHECKING:
+    from windows import Window
 
 pytest_plugins = ["windows"]
 pytestmark = pytest.mark.slow
@@ -45,6 +48,9 @@ FACTS = """() => ({
 })"""
 
 
+WIDE: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+
+
 @dataclass(frozen=True)
 class Crawl:
     """What every page holds, by its address, and what was said and asked for meanwhile."""
@@ -54,17 +60,21 @@ class Crawl:
 
 
 @pytest.fixture(scope="module")
-def crawl(browser, site) -> Crawl:
+def crawl(windows, site) -> Crawl:
     """Open every page once."""
-    watch = Watch()
-    page = browser.new_page()
-    watch.attach(page)
-    found = {}
+    window, found = windows.open(**WIDE), {}
     for path in site.pages():
-        page.goto(path.as_uri())
-        found[path.as_uri()] = page.evaluate(FACTS)
-    page.close()
-    return Crawl(found, watch)
+        window.page.goto(path.as_uri())
+        found[path.as_uri()] = window.page.evaluate(FACTS)
+    return Crawl(found, windows.leave([window]))
+
+
+@pytest.fixture
+def attacked(windows) -> Iterator[Window]:
+    """An empty window for a page that says something: what it says is the test's to judge."""
+    window = windows.open(**WIDE)
+    yield window
+    windows.leave([window])
 
 
 def file_of(address: str) -> Path:
@@ -154,10 +164,11 @@ def violations() -> Callable[..., list[str]]:
 
     def found(page: Any, *rules: str) -> list[str]:
         only = {"runOnly": list(rules)} if rules else {}
-        response = module.Axe().run(page, options={"resultTypes": ["violations", "passes"], **only}).response
+        options = {"resultTypes": ["violations"], "selectors": False, **only}  # places as HTML: sooner found
+        response = module.Axe().run(page, options=options).response
         assert len(response["passes"]) >= (1 if rules else 10), "the engine ran"
         return [
-            f"{item['id']} ({item['impact']}): {[node['target'] for node in item['nodes'][:3]]}"
+            f"{item['id']} ({item['impact']}): {[node['html'][:80] for node in item['nodes'][:3]]}"
             for item in response["violations"]
         ]
 
@@ -365,10 +376,9 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_script_but_the_own_one_runs_and_nothing_is_fetched(browser, site, tmp_path, attack):
-    page, said, asked = browser.new_page(), [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("response", lambda response: asked.append(response.url))
+def test_no_script_but_the_own_one_runs_and_nothing_is_fetched(attacked, site, tmp_path, attack):
+    page, answered = attacked.page, []
+    page.on("response", hear := lambda response: answered.append(response.url))
     html = (site.folder / "index.html").read_text(encoding="utf-8")
     path = tmp_path / "index.html"
     path.write_text(html.replace("</main>", f"{attack}</main>"), encoding="utf-8")
@@ -379,14 +389,13 @@ def test_no_script_but_the_own_one_runs_and_nothing_is_fetched(browser, site, tm
     assert page.title().startswith("steerboard")
     assert page.evaluate("document.baseURI") == page.url
     assert page.locator("form.filters").first.is_visible(), "the page's own script ran"
-    assert [address for address in asked if not address.startswith(("file:", "data:"))] == []
-    assert any("Content Security Policy" in line for line in said)
-    page.close()
+    assert [address for address in answered if not address.startswith(("file:", "data:"))] == []
+    assert any("Content Security Policy" in line for line in attacked.watch.said)
+    page.remove_listener("response", hear)
 
 
-def test_no_form_can_be_sent_and_no_script_can_fetch(browser, site):
-    page, said = browser.new_page(), []
-    page.on("console", lambda message: said.append(message.text))
+def test_no_form_can_be_sent_and_no_script_can_fetch(attacked, site):
+    page = attacked.page
     page.goto(site.address())
     for way in ("fetch('https://example.org/')", "fetch('results.json')"):
         assert page.evaluate(f"{way}.then(() => 'fetched', () => 'refused')") == "refused"
@@ -395,22 +404,20 @@ def test_no_form_can_be_sent_and_no_script_can_fetch(browser, site):
         " document.body.append(form); form.submit(); }"
     )
     page.wait_for_timeout(50)
-    assert len([line for line in said if "Content Security Policy" in line]) >= 3
+    assert len([line for line in attacked.watch.said if "Content Security Policy" in line]) >= 3
     assert page.url.partition("#")[0] == site.address()
-    page.close()
 
 
-def test_a_changed_script_does_not_run(browser, site, tmp_path):
+def test_a_changed_script_does_not_run(attacked, site, tmp_path):
     html = (site.folder / "index.html").read_text(encoding="utf-8")
     path = tmp_path / "index.html"
     path.write_text(
         html.replace('"use strict";', '"use strict"; document.title = "broken";'), encoding="utf-8"
     )
-    page = browser.new_page()
+    page = attacked.page
     page.goto(path.as_uri())
     assert page.title() != "broken"
     assert not page.locator("form.filters").first.is_visible()
-    page.close()
 
 
 # Two boards
