@@ -149,9 +149,9 @@ def test_the_batch_size_changes_no_text_of_a_larger_model(mini, shared):
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
 def test_the_batch_size_changes_no_steered_text(each_model, steer, positions):
     steering = steer(positions=positions, strength=0.5)
-    one, three, eight = (write(each_model, steering=steering, batch_size=n) for n in (1, 3, 8))
-    assert one == three == eight
-    assert [t.text for t in one] != [t.text for t in write(each_model)]
+    one, four, eight = (write(each_model, texts=3, steering=steering, batch_size=n) for n in (1, 4, 8))
+    assert one == four == eight
+    assert [t.text for t in one] != [t.text for t in write(each_model, texts=3)]
 
 
 def test_every_family_writes_the_same_texts_in_any_batch(each_model):
