@@ -185,7 +185,7 @@ def trained(tmp_path_factory):
 
 @slow
 def test_training_twice_gives_the_same_files(trained, tmp_path):
-    python(SCRIPT, MINI / "train.py", "--steps", "2", "--out", tmp_path)
+    module(MINI / "train.py").train(steps=2, seed=1, out=tmp_path)  # here, and there in a second process
     assert "model.safetensors" in trained
     assert contents(tmp_path) == trained
 
