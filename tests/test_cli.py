@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import MINI, TASKS, Outcome, command, environment, second_process, snapshot, steerboard, toy_llm
+from helpers import MINI, TASKS, Outcome, command, environment, snapshot, steerboard, toy_llm
 
 import harness
 from harness.registry import BUILT_IN
@@ -340,9 +340,9 @@ def test_the_same_command_works_once_the_data_is_there(data, tmp_path):
     hidden = (data / "sentiment" / "am" / "train.jsonl").rename(tmp_path / "hidden")
     options = {**BASE, "--data": data, "--run": tmp_path / "run"}
     words = ["run", *(word for pair in options.items() for word in pair)]
-    assert_line(second_process(*words), "missing data")
+    assert_line(steerboard(*words), "missing data")
     hidden.rename(data / "sentiment" / "am" / "train.jsonl")
-    assert second_process(*words).code == 0
+    assert steerboard(*words).code == 0
 
 
 @pytest.mark.parametrize(

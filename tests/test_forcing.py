@@ -18,7 +18,6 @@ from helpers import (
     command,
     contents,
     environment,
-    second_process,
     small_suite,
     snapshot,
     steerboard,
@@ -707,7 +706,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def test_a_killed_run_goes_on_to_the_same_answers_and_scores(suite, tmp_path):
     words = ["forcing", "--suite", suite, "--sources", "am,en", "--methods", "zero-shot,language"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert second_process(*words, "--run", whole).code == 0
+    assert steerboard(*words, "--run", whole).code == 0
     arguments = command(*words, "--run", broken)
     with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         while len(list(broken.glob("cells/*/status.json"))) < 4:
@@ -717,14 +716,14 @@ def test_a_killed_run_goes_on_to_the_same_answers_and_scores(suite, tmp_path):
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert len(list(broken.glob("cells/*/status.json"))) < 24, "it was over before it was stopped"
-    assert second_process(*words, "--run", broken).code == 0
+    assert steerboard(*words, "--run", broken).code == 0
     assert results(broken) == results(whole)
 
 
 @slow
 def test_the_mini_suite_works_as_it_comes_and_its_language_vector_moves_answers(tmp_path):
     words = ["--suite", "mini", "--languages", "he", "--methods", "zero-shot,language", "--seeds", "1"]
-    outcome = second_process("forcing", *words, "--run", tmp_path / "run")
+    outcome = steerboard("forcing", *words, "--run", tmp_path / "run")
     assert outcome.code == 0, outcome.err
     [cellset] = collect([Run(tmp_path / "run")])
     names = {row.id: row.entry.method.name for row in cellset.entries.values()}
