@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from harness.records import SurfacePoint
 from leaderboard.charts.heatmap import heatmap, heatmap_svg
+
+if TYPE_CHECKING:
+    from windows import Windows
+
+pytest_plugins = ["windows"]
 
 SVG = "{http://www.w3.org/2000/svg}"
 WORD = "ሰላም שלום"
@@ -200,7 +203,7 @@ def test_all_squares_lie_inside_the_picture(name):
     assert parsed(WIDE[name]).get("viewBox") == f"0 0 {found.width} {found.height}"
 
 
-MEASURE = """<script>
+MEASURE = """() => {
 const svg = document.querySelector("svg"), box = svg.viewBox.baseVal, out = [];
 const all = [...svg.querySelectorAll("text")], boxes = all.map(t => t.getBBox());
 boxes.forEach((b, i) => {
@@ -211,55 +214,58 @@ boxes.forEach((b, i) => {
       out.push("one over the other: " + all[j].textContent + " / " + all[i].textContent);
   });
 });
-document.body.append(Object.assign(document.createElement("pre"), {textContent: JSON.stringify(out)}));
-</script>"""
+return out;
+}"""
 
 
-def browse(folder: Path, text: str, name: str = "surface.svg") -> str:
-    """Open a file in Chromium and return its DOM."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("NO CHROMIUM: the picture was not opened in a browser")
-    (folder / name).write_text(text, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom"]
-    own = [f"--user-data-dir={folder / 'profile'}", (folder / name).as_uri()]
-    done = subprocess.run([browser, *flags, *own], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
+@pytest.fixture
+def browse(windows: Windows, tmp_path: Path) -> Iterator[Callable[[str, str], Any]]:
+    """Write a file of a name and open it in a browser: ``browse("a.svg", text)``."""
+    window = windows.open()
+
+    def go(name: str, text: str) -> Any:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        window.page.goto((tmp_path / name).as_uri())
+        return window.page
+
+    yield go
+    windows.leave([window])
 
 
-def measured(points: list[SurfacePoint], folder: Path, method: str = "mine") -> list[str]:
-    """Return which texts of a picture Chromium finds outside of it or on top of another."""
-    page = f"<!doctype html><meta charset=utf-8><body>{heatmap_svg(method, points)}{MEASURE}"
-    shown = browse(folder, page, "page.html")
-    found: list[str] = json.loads(re.findall(r"<pre>(\[.*?\])</pre>", shown, re.DOTALL)[-1])
+def measured(
+    browse: Callable[[str, str], Any], points: list[SurfacePoint], method: str = "mine"
+) -> list[str]:
+    """Return which texts of a picture a browser finds outside of it or on top of another."""
+    page = browse("page.html", f"<!doctype html><meta charset=utf-8><body>{heatmap_svg(method, points)}")
+    found: list[str] = page.evaluate(MEASURE)
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIDE)
-def test_a_real_browser_finds_all_words_inside_the_picture_and_apart(tmp_path, name):
-    assert measured(WIDE[name], tmp_path) == []
+def test_a_real_browser_finds_all_words_inside_the_picture_and_apart(browse, name):
+    assert measured(browse, WIDE[name]) == []
 
 
 @pytest.mark.slow
-def test_a_real_browser_finds_room_for_a_long_name(tmp_path):
-    assert measured(GRID, tmp_path, LONG) == []
+def test_a_real_browser_finds_room_for_a_long_name(browse):
+    assert measured(browse, GRID, LONG) == []
 
 
 @pytest.mark.slow
-def test_the_browser_check_notices_words_that_do_not_fit(tmp_path, monkeypatch):
+def test_the_browser_check_notices_words_that_do_not_fit(browse, monkeypatch):
     monkeypatch.setattr("leaderboard.charts.heatmap._LETTER", 1)
-    assert any(
-        found.startswith("outside: of_the_prompt") for found in measured(WIDE["long values"], tmp_path)
-    )
+    assert any(found.startswith("outside: of_the_prompt") for found in measured(browse, WIDE["long values"]))
 
 
 @pytest.mark.slow
-def test_a_real_browser_opens_the_picture_by_itself(tmp_path):
-    shown = browse(tmp_path, heatmap_svg(HOSTILE, GRID))
+def test_a_real_browser_opens_the_picture_by_itself(browse):
+    shown = browse("surface.svg", heatmap_svg(HOSTILE, GRID)).content()
     assert "parsererror" not in shown
     assert f"{WORD}: macro-F1 on validation text" in shown
-    assert "parsererror" in browse(tmp_path, "<svg xmlns='http://www.w3.org/2000/svg'><b></svg>")
+    assert (
+        "parsererror" in browse("broken.svg", "<svg xmlns='http://www.w3.org/2000/svg'><b></svg>").content()
+    )
 
 
 # Contrast, by WCAG 2
