@@ -13,7 +13,7 @@ from simulated import Group, World, coverage, experiment, world
 
 from harness.ranking.multiplicity import benjamini_hochberg, holm_pairs
 from harness.ranking.ranks import tiers
-from harness.ranking.stats import Panel, differences, draw_weights, estimate, widened
+from harness.ranking.stats import Panel, differences, draw_weights, estimate, estimates, sums, widened
 
 pytestmark = pytest.mark.slow
 
@@ -24,24 +24,24 @@ DIFFERENT = (1.3, 1.0, 0.8, 0.5)
 @pytest.mark.parametrize(
     ("layout", "kind", "changes", "repeats"),
     [
-        ("1 stratum, 7 labels, 30 examples", "examples", {}, 700),
-        ("1 stratum, 2 labels, 30 examples", "interaction", {"seeds": 5}, 700),
-        ("1 stratum, 2 labels, 150 examples", "seeds", {}, 700),
-        ("1 stratum, 7 labels, 200 examples", "mixed", {}, 700),
-        ("2 strata, 30 examples", "interaction", {}, 700),
-        ("2 strata, 30 examples", "mixed", {"trainings": 5}, 500),
-        ("2 strata, 30 examples", "mixed", {"skill": DIFFERENT}, 700),
-        ("2 strata, 200 and 150 examples", "mixed", {}, 700),
-        ("2 strata, 200 and 150 examples", "examples", {"seeds": 5}, 500),
+        ("1 stratum, 7 labels, 30 examples", "examples", {}, 350),
+        ("1 stratum, 2 labels, 30 examples", "interaction", {"seeds": 5}, 300),
+        ("1 stratum, 2 labels, 150 examples", "seeds", {}, 300),
+        ("1 stratum, 7 labels, 200 examples", "mixed", {}, 300),
+        ("2 strata, 30 examples", "interaction", {}, 300),
+        ("2 strata, 30 examples", "mixed", {"trainings": 5}, 300),
+        ("2 strata, 30 examples", "mixed", {"skill": DIFFERENT}, 300),
+        ("2 strata, 200 and 150 examples", "mixed", {}, 300),
+        ("2 strata, 200 and 150 examples", "examples", {"seeds": 5}, 350),
         ("22 strata, 30 examples", "mixed", {"skill": DIFFERENT, "trainings": 5}, 300),
-        ("22 strata, 30 examples", "examples", {}, 500),
+        ("22 strata, 30 examples", "examples", {}, 300),
         ("22 strata, 200 and 150 examples", "mixed", {}, 300),
         ("22 strata, 200 and 150 examples", "interaction", {}, 300),
     ],
 )
 def test_intervals_of_95_percent_hold_the_truth_93_to_97_times(layout, kind, changes, repeats):
     found = coverage(world(layout, kind, **changes), repeats)
-    assert found.error < 0.7
+    assert found.error < 0.7  # of the percentage: as many repeats as that takes
     assert 93 <= found.ours <= 97, found
 
 
@@ -71,14 +71,15 @@ LANGUAGES = (Group(3, 40, 11, True), Group(2, 30, 11))
 @pytest.mark.parametrize(
     ("groups", "entries", "repeats"),
     [
-        (LANGUAGES, 8, 500),
-        (LANGUAGES, 22, 500),
-        ((Group(3, 40), Group(2, 30)), 22, 500),
-        ((Group(2, 100),), 22, 500),
+        (LANGUAGES, 8, 300),
+        (LANGUAGES, 22, 300),
+        ((Group(3, 40), Group(2, 30)), 22, 300),
+        ((Group(2, 100),), 22, 300),
     ],
     ids=["8 entries", "22 entries", "22 entries in one language", "22 entries in one task of one language"],
 )
 def test_identical_methods_fall_into_tiers_in_at_most_5_percent_of_tables(groups, entries, repeats):
+    # of 300 tables: were it 8 percent, 19 of 20 tries would tell
     same = World(groups, skill=(1.0,) * entries, draws=60)
     assert share_of_false_tiers(same, repeats) <= 5
 
@@ -116,7 +117,8 @@ def test_false_discoveries_over_the_grid_of_languages_stay_below_5_percent():
         p = []
         for language in range(11):
             panel = linear(draw, f"{repeat} {language}", 2, gains)
-            p.append([estimate(panel, {method: 1, 0: -1}).p for method in range(1, 9)])
+            gaps = panel.moments(sums([{method: 1, 0: -1} for method in range(1, 9)]))
+            p.append([found.p for found in estimates(gaps)])
         found = benjamini_hochberg(np.array(p)) <= 0.05
         shares.append(found[:, :5].sum() / max(found.sum(), 1))
         power.append(found[:, 5:].mean())
@@ -126,8 +128,9 @@ def test_false_discoveries_over_the_grid_of_languages_stay_below_5_percent():
 
 @pytest.mark.parametrize("strata", [2, 22])
 def test_a_difference_as_large_as_the_minimum_detectable_effect_is_found_four_times_in_five(strata):
+    # of 800: the rate is known to 1.4 points, and an effect that is off by a tenth has one beyond the bounds
     draw = np.random.default_rng(4)
-    found = [estimate(linear(draw, str(i), strata, np.array([0.0])), {1: 1, 0: -1}) for i in range(1500)]
+    found = [estimate(linear(draw, str(i), strata, np.array([0.0])), {1: 1, 0: -1}) for i in range(800)]
     effect = np.mean([one.mde for one in found])
     detected = [abs(one.mean + effect) > one.high - one.mean for one in found]
     assert 75 <= 100 * np.mean(detected) <= 85
