@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Dealt:
     ``texts``: mean effective number of texts of one (Kish 1965), since a part of a text is one draw still.
     """
 
-    subsamples: list[list[tuple[int, int]]]
+    subsamples: Sequence[Sequence[tuple[int, int]]]
     decks: int
     texts: float
 
@@ -49,6 +50,11 @@ def deal(sizes: Sequence[int], budget: int, count: int, *axes: object) -> Dealt:
     do. Of the last text of a subsample only what fits counts. Raises ``ValueError`` where the sizes do not
     add up to the budget.
     """
+    return _dealt(tuple(sizes), budget, count, axes)
+
+
+@lru_cache(maxsize=32)  # cells of one suite mostly have as many texts, dealt alike where every text counts 1
+def _dealt(sizes: tuple[int, ...], budget: int, count: int, axes: tuple[object, ...]) -> Dealt:
     if sum(sizes) < budget:
         raise ValueError(f"the texts do not fill the budget of {budget}")
     draw = generator("subsamples", len(sizes), *axes)
