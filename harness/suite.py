@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
-from harness.safeyaml import SafeLoader
+from harness.safeyaml import SafeLoader, safe_load
 
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
@@ -351,7 +351,7 @@ _TaskLoader.add_constructor("!function", _function_tag)
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        body = yaml.load(read_text(path), Loader=_TaskLoader)  # noqa: S506 (a SafeLoader)
+        body = safe_load(read_text(path), _TaskLoader)
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML: {problem:.200}") from None

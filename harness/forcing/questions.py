@@ -12,7 +12,7 @@ import yaml
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
-from harness.safeyaml import SafeLoader
+from harness.safeyaml import safe_load
 from harness.suite import tasks_root
 
 Half = Literal["test", "validation"]
@@ -68,7 +68,7 @@ def load_questions(path: Path | None = None) -> Questions:
     """
     path = path or tasks_root() / "forcing" / "questions.yaml"
     try:
-        body = yaml.load(read_text(path), Loader=SafeLoader)  # noqa: S506 (it is one)
+        body = safe_load(read_text(path))
         questions = Questions(body["questions"], frozenset(body["validation"]))
         problem = _problem(questions)
     except yaml.YAMLError as error:
