@@ -7,6 +7,9 @@ family costs milliseconds. Torch is imported only by the tests that ask for a mo
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by imports; two threads would wait for each other
+
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from harness.steering.interventions import Steering
     from harness.steering.model import SteerableModel
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads only get into each other's way here
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parents[1]

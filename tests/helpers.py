@@ -7,8 +7,11 @@ import functools
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +108,34 @@ def second_process(
         timeout=600,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def start_and_stop(
+    words: Iterable[object], folder: Path, finished: int, how: signal.Signals = signal.SIGKILL
+) -> Outcome:
+    """Start the command in a process of its own, and end it by a signal once so many cells are finished.
+
+    ``folder`` holds the folder ``cells`` of what is run.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        with subprocess.Popen(command(*words), env=environment(), stdout=said, stderr=said) as process:
+            while finished_cells(folder) < finished and process.poll() is None:
+                time.sleep(0.005)
+            process.send_signal(how)
+            process.wait(timeout=60)
+        said.seek(0)
+        return Outcome(process.returncode, "", said.read())
+
+
+def finished_cells(folder: Path) -> int:
+    """Return how many cells of a run or of a sweep have ended."""
+    return len(list(folder.glob("cells/*/status.json")))
+
+
+def untimed_files(folder: Path) -> dict[str, bytes]:
+    """Return every file of a run that must not depend on when and how it was run."""
+    timed = ("status.json", "manifest.json", ".cost.json", ".lock")
+    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
 
 
 def python(code: str, *arguments: object, env: Mapping[str, str] | None = None) -> str:

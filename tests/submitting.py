@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from helpers import steerboard
 
-from harness.safeyaml import SafeLoader
+from harness.safeyaml import safe_load
 
 WHO = ["--author", "Ann Other", "--contact", "ann@example.org", "--licence", "CC-BY-4.0"]
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the quick one, where PyYAML has it
@@ -72,7 +72,7 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 def edit_card(folder: Path, change: Callable[[Any], None]) -> None:
     path = folder / "submission.yaml"
-    body = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
+    body = safe_load(path.read_text(encoding="utf-8"))
     change(body)
     path.write_text(yaml.dump(body, Dumper=DUMPER, allow_unicode=True), encoding="utf-8")
 

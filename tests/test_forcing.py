@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +13,16 @@ from helpers import (
     MINI,
     TASKS,
     Outcome,
-    command,
     contents,
-    environment,
+    finished_cells,
     small_suite,
     snapshot,
+    start_and_stop,
     steerboard,
     toy_encoder,
     toy_llm,
     toy_manifest,
+    untimed_files,
 )
 
 from harness.cells import cell_id
@@ -696,28 +695,16 @@ def test_answers_that_were_changed_by_hand_are_scored_again_or_refused(go, tmp_p
 # Processes of their own
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    """Return every file of a run that must not depend on when and how it was run."""
-    timed = ("status.json", "manifest.json", ".cost.json", ".lock")
-    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
-
-
 @slow
 def test_a_killed_run_goes_on_to_the_same_answers_and_scores(suite, tmp_path):
     words = ["forcing", "--suite", suite, "--sources", "am,en", "--methods", "zero-shot,language"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert steerboard(*words, "--run", whole).code == 0
-    arguments = command(*words, "--run", broken)
-    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        while len(list(broken.glob("cells/*/status.json"))) < 4:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert len(list(broken.glob("cells/*/status.json"))) < 24, "it was over before it was stopped"
+    stopped = start_and_stop([*words, "--run", broken], broken, 4)
+    assert stopped.code == -signal.SIGKILL, stopped.err
+    assert finished_cells(broken) < 24, "it was over before it was stopped"
     assert steerboard(*words, "--run", broken).code == 0
-    assert results(broken) == results(whole)
+    assert untimed_files(broken) == untimed_files(whole)
 
 
 @slow

@@ -6,23 +6,23 @@ import contextlib
 import io
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from helpers import (
     Outcome,
-    command,
     contents,
     deep_llm,
-    environment,
+    finished_cells,
     second_process,
     small_suite,
     snapshot,
+    start_and_stop,
     steerboard,
     toy_encoder,
     toy_llm,
+    untimed_files,
 )
 
 from harness.cells import cell_id
@@ -378,45 +378,30 @@ def deep(tmp_path_factory) -> Path:
     return path
 
 
-def results(folder: Path) -> dict[str, bytes]:
-    """Return every file of a run that must not depend on when and how it was run."""
-    timed = ("status.json", "manifest.json", ".cost.json")
-    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
-
-
-def start_and_stop(
-    suite: Path, folder: Path, how: signal.Signals, cells: int
-) -> subprocess.CompletedProcess[str]:
-    """Start the run, and end it by a signal once so many cells are finished."""
-    arguments = command("run", "--suite", suite, *NARROW, "--run", folder)
-    with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        while len(list(folder.glob("cells/*/status.json"))) < cells:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.005)
-        process.send_signal(how)
-        _, err = process.communicate(timeout=60)
-    assert len(list(folder.glob("cells/*/status.json"))) < CELLS, "it was over before it was stopped"
-    return subprocess.CompletedProcess(arguments, process.returncode, stderr=err)
-
-
 @slow
 def test_a_run_killed_twice_goes_on_with_the_same_texts(deep, tmp_path):
     """Killed with all methods ahead, and again among them; finished, it is as if it had never been."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    words = ["run", "--suite", deep, *NARROW, "--run"]
     for cells in (1, 20):
-        assert start_and_stop(deep, killed, signal.SIGKILL, cells).returncode == -signal.SIGKILL
+        stopped = start_and_stop([*words, killed], killed, cells)
+        assert stopped.code == -signal.SIGKILL, stopped.err
+        assert finished_cells(killed) < CELLS, "it was over before it was stopped"
     for folder in (killed, whole):
-        assert steerboard("run", "--suite", deep, *NARROW, "--run", folder).code == 0
+        assert steerboard(*words, folder).code == 0
     assert {status.state for status in statuses(whole).values()} == {"ok"}
-    assert results(killed) == results(whole)
+    assert untimed_files(killed) == untimed_files(whole)
 
 
 @slow
 def test_an_interrupted_run_says_how_to_go_on(deep, tmp_path):
-    stopped = start_and_stop(deep, tmp_path / "run", signal.SIGINT, 2)
-    assert stopped.returncode == 130
-    assert stopped.stderr.splitlines()[-1].startswith("steerboard: stopped; finished cells are kept")
-    assert "Traceback" not in stopped.stderr
+    folder = tmp_path / "run"
+    words = ["run", "--suite", deep, *NARROW, "--run", folder]
+    stopped = start_and_stop(words, folder, 2, signal.SIGINT)
+    assert stopped.code == 130
+    assert finished_cells(folder) < CELLS, "it was over before it was stopped"
+    assert stopped.err.splitlines()[-1].startswith("steerboard: stopped; finished cells are kept")
+    assert "Traceback" not in stopped.err
 
 
 def test_ctrl_c_that_foreign_code_drops_ends_the_run_after_the_cell():

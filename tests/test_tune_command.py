@@ -7,8 +7,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +16,11 @@ import pytest
 from helpers import (
     MINI,
     Outcome,
-    command,
     deep_llm,
-    environment,
+    finished_cells,
     small_suite,
     snapshot,
+    start_and_stop,
     steerboard,
     toy_llm,
 )
@@ -337,15 +335,9 @@ def test_a_sweep_killed_twice_goes_on_and_chooses_the_same(tmp_path):
     words = ["tune", "--suite", suite, *REAL, "--run"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for cells in (1, 9):
-        arguments = command(*words, killed)
-        with subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-            while len(list(killed.glob("tuning/cells/*/status.json"))) < cells:
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-        assert len(list(killed.glob("tuning/cells/*/status.json"))) < 16, "it was over before"
+        stopped = start_and_stop([*words, killed], killed / "tuning", cells)
+        assert stopped.code == -signal.SIGKILL, stopped.err
+        assert finished_cells(killed / "tuning") < 16, "it was over before it was stopped"
         assert not (killed / "tuned.json").exists()
     for folder in (killed, whole):
         assert steerboard(*words, folder).code == 0

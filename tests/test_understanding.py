@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MINI, ROOT, command, contents, environment, steerboard
+from helpers import MINI, ROOT, contents, finished_cells, start_and_stop, steerboard
 
 from harness.errors import UnsupportedError, UserError
 from harness.ranking.tables import collect
@@ -335,17 +334,11 @@ def test_other_commands_refuse_or_show_such_a_run(finished, tmp_path):
 def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(finished, tmp_path):
     """Killed with SIGKILL after its third cell; answers and scores are then byte for byte the same."""
     folder = tmp_path / "run"
-    words = command("lm-eval", *GRID, "--methods", "zero-shot,language,clas", "--run", folder)
-    process = subprocess.Popen(words, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    for _ in range(1200):
-        if len(list(folder.glob("cells/*/scores.json"))) >= 3:
-            break
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    done = len(list(folder.glob("cells/*/scores.json")))
-    assert 3 <= done < 15
-    assert steerboard(*words[1:]).code == 0
+    words = ["lm-eval", *GRID, "--methods", "zero-shot,language,clas", "--run", folder]
+    stopped = start_and_stop(words, folder, 3)
+    assert stopped.code == -signal.SIGKILL, stopped.err
+    assert 3 <= finished_cells(folder) < 15
+    assert steerboard(*words).code == 0
     same = ("generations.jsonl", "scores.json", "predictions.json.gz")
     ours, theirs = (
         {n: c for n, c in contents(f / "cells").items() if n.endswith(same)} for f in (folder, finished)
