@@ -28,6 +28,8 @@ LEAST = {
     ("gate", "gate"): {"contents": "read"},
     ("pages", "build"): {"contents": "read"},
     ("pages", "deploy"): {"pages": "write", "id-token": "write"},
+    ("release", "build"): {"contents": "read"},
+    ("release", "publish"): {"attestations": "write", "contents": "write", "id-token": "write"},
     ("submissions", "check"): {"contents": "read"},
 }
 """Workflow and job (None: all of it) -> what its token may do."""
@@ -72,7 +74,7 @@ def script(workflow: str, name: str) -> str:
 
 
 def test_there_are_workflows_for_all_that_is_promised():
-    assert [path.stem for path in WORKFLOWS] == ["ci", "comment", "gate", "pages", "submissions"]
+    assert [path.stem for path in WORKFLOWS] == ["ci", "comment", "gate", "pages", "release", "submissions"]
     assert [path.parent.name for path in ACTIONS] == ["gate"]
 
 
@@ -148,6 +150,37 @@ def test_pages_come_from_main_alone():
     assert triggers(body)["push"]["branches"] == ["main"]
     assert body["jobs"]["build"]["if"] == "github.ref == 'refs/heads/main'"
     assert body["jobs"]["deploy"]["needs"] == "build"
+    inputs = {"submissions/**", "baselines/**", "leaderboard/**", "harness/**", "tasks/**"}
+    own = {"pyproject.toml", "constraints.txt", ".github/workflows/pages.yml"}
+    assert set(triggers(body)["push"]["paths"]) == inputs | own  # all that the page is made of
+
+
+def test_a_release_comes_from_a_tag_of_its_own_version(tmp_path):
+    body = load(GITHUB / "workflows" / "release.yml")
+    assert triggers(body) == {"push": {"tags": ["v*"]}}
+    assert body["jobs"]["publish"]["needs"] == "build"
+    stand_in(tmp_path / "bin", "python", 'if [ "$3" = version ]; then echo 1.2.3; else echo "$@" >> calls; fi')
+    refused = bash(script("release", "Build"), tmp_path, TAG="v1.2.4")
+    assert refused.returncode == 1
+    assert "the tag is v1.2.4, the version in pyproject.toml is 1.2.3" in refused.stdout
+    assert bash(script("release", "Build"), tmp_path, TAG="v1.2.3").returncode == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [line for line in calls if "build" in line] == ["-m hatchling build -d dist"]
+
+
+def test_a_release_is_checked_away_from_the_checkout(tmp_path):
+    text = script("release", "Check the wheel in an empty environment")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "steerboard-1-py3-none-any.whl").touch()
+    (tmp_path / "out").mkdir()
+    stand_in(tmp_path, "program", f'echo "$PWD $@" >> {tmp_path}/calls; [ "$1 $2" != "list methods" ]')
+    stand_in(tmp_path / "bin", "python", 'mkdir -p "$3/bin"; for p in pip steerboard; do cp program "$3/bin/$p"; done')
+    done = bash(text, tmp_path, RUNNER_TEMP=tmp_path / "out")
+    assert done.returncode == 1  # a command that fails ends the job
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0].endswith("dist/steerboard-1-py3-none-any.whl[board]")
+    assert [line.split()[-1] for line in calls[1:]] == ["--version", "suites", "methods"]
+    assert all(line.startswith(f"{tmp_path / 'out'} ") for line in calls[1:])
 
 
 @pytest.mark.parametrize(("name", "text"), scripts(), ids=[name for name, _ in scripts()])
