@@ -159,7 +159,9 @@ def test_a_release_comes_from_a_tag_of_its_own_version(tmp_path):
     body = load(GITHUB / "workflows" / "release.yml")
     assert triggers(body) == {"push": {"tags": ["v*"]}}
     assert body["jobs"]["publish"]["needs"] == "build"
-    stand_in(tmp_path / "bin", "python", 'if [ "$3" = version ]; then echo 1.2.3; else echo "$@" >> calls; fi')
+    stand_in(
+        tmp_path / "bin", "python", 'if [ "$3" = version ]; then echo 1.2.3; else echo "$@" >> calls; fi'
+    )
     refused = bash(script("release", "Build"), tmp_path, TAG="v1.2.4")
     assert refused.returncode == 1
     assert "the tag is v1.2.4, the version in pyproject.toml is 1.2.3" in refused.stdout
@@ -174,7 +176,11 @@ def test_a_release_is_checked_away_from_the_checkout(tmp_path):
     (tmp_path / "dist" / "steerboard-1-py3-none-any.whl").touch()
     (tmp_path / "out").mkdir()
     stand_in(tmp_path, "program", f'echo "$PWD $@" >> {tmp_path}/calls; [ "$1 $2" != "list methods" ]')
-    stand_in(tmp_path / "bin", "python", 'mkdir -p "$3/bin"; for p in pip steerboard; do cp program "$3/bin/$p"; done')
+    stand_in(
+        tmp_path / "bin",
+        "python",
+        'mkdir -p "$3/bin"; for p in pip steerboard; do cp program "$3/bin/$p"; done',
+    )
     done = bash(text, tmp_path, RUNNER_TEMP=tmp_path / "out")
     assert done.returncode == 1  # a command that fails ends the job
     calls = (tmp_path / "calls").read_text().splitlines()
