@@ -185,6 +185,12 @@ def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[Meth
     return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
 
 
+def checkout() -> Path | None:
+    """Return the repository whose code runs; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
 def _load_module(module: str) -> Classes:
     return registered(importlib.import_module(module), module)
 
@@ -218,10 +224,9 @@ def _folders(problems: list[str]) -> Iterator[tuple[str, Source]]:
     A folder without a ``method.py`` holds no method, which is no problem.
     """
     roots = [Path(SUBMISSIONS)]
-    checkout = Path(__file__).resolve().parents[1]
-    own = checkout / SUBMISSIONS
-    if (checkout / "pyproject.toml").is_file() and own != roots[0].resolve():  # no wheel, and not twice
-        roots.append(own)
+    repository = checkout()
+    if repository and repository / SUBMISSIONS != roots[0].resolve():  # not twice
+        roots.append(repository / SUBMISSIONS)
     for root in roots:
         try:
             files = [path for path in sorted(root.glob("*/method.py")) if path.is_file()]
