@@ -13,8 +13,8 @@ from harness.ranking.tables import collect
 from harness.registry import BUILT_IN, load_registry
 from harness.submissions.checking import check_files
 from harness.submissions.ground import Places
-from harness.submissions.lock import FILE, LockFile, losses
-from harness.submissions.reader import Submission, find, find_all
+from harness.submissions.lock import FILE, LockFile, against, losses
+from harness.submissions.reader import find, find_all
 
 SUBMISSIONS = ROOT / "submissions"
 NAMES = sorted(path.parent.name for path in SUBMISSIONS.glob("*/submission.yaml"))
@@ -103,16 +103,10 @@ def human(tmp_path) -> Path:
     return Path(shutil.copytree(SUBMISSIONS / "human", tmp_path / "submissions" / "human"))
 
 
-def against(submission: Submission) -> str:
-    """Return what the lock has against a submission."""
-    only = LOCK.body.model_copy(update={"submissions": {"human": LOCK.body.submissions["human"]}})
-    return "".join(words for _, words in losses(only, {"human": submission}))
-
-
 def lost(folder: Path) -> str:
     """Return what the lock has against a submission, whose badge then is gone as well, with a note."""
     submission = find(folder, LOCK)
-    found = against(submission)
+    found = against(LOCK.body.submissions["human"], submission)
     assert (submission.badge == "claimed") == bool(found) == bool(submission.note)
     return found
 
@@ -147,7 +141,7 @@ def test_a_score_changes_only_with_a_higher_version(human):
     rehash(human)
     assert "has other scores" in lost(human)
     edit_card(human, lambda card: card.update(version=2))
-    assert against(find(human, LOCK)) == ""
+    assert against(LOCK.body.submissions["human"], find(human, LOCK)) == ""
     assert find(human, LOCK).badge == "claimed", "until it is checked again"
 
 

@@ -13,9 +13,9 @@ from harness.commands.verify import Folder, Format, Lock, OwnSuite, badge_of, kn
 from harness.errors import UserError, require, unknown
 
 if TYPE_CHECKING:
+    from harness.submissions.checking import Checked
     from harness.submissions.ground import Places
     from harness.submissions.lock import LockFile
-    from harness.submissions.report import Report
 
 app = typer.Typer(
     help="Hand in a method or its texts, and check what others hand in. See docs/submitting.md.",
@@ -142,7 +142,8 @@ def check(
     known(output)
     if write and not rescore:
         raise UserError("--write needs what was measured. Leave out --no-rescore.")
-    show(_checked(folder, Places(suite, data, contrast), classifier, rescore, write, open_lock(lock)), output)
+    places = Places(suite, data, contrast)
+    show(_checked(folder, places, classifier, rescore, write, open_lock(lock)).report, output)
 
 
 def _checked(
@@ -152,7 +153,7 @@ def _checked(
     rescore: bool,
     write: bool,
     lock: LockFile,
-) -> Report:
+) -> Checked:
     from harness.submissions.checking import check_files
 
     if write:
@@ -171,7 +172,7 @@ def _checked(
                 report.facts["badge"] = f"{kept.badge}; {len(kept.measured) // 2} cells differ from the claim"
     if checked.submission is not None and "badge" not in report.facts:
         report.facts["badge"] = badge_of(checked.submission)
-    return report
+    return checked
 
 
 @app.command("check-changes")
@@ -196,16 +197,24 @@ def check_changes(
     """
     from harness.submissions.changes import changes, read_changed
     from harness.submissions.ground import Places
-    from harness.submissions.lock import open_lock
-    from harness.submissions.report import render
+    from harness.submissions.lock import against, open_lock
+    from harness.submissions.report import Finding, Report, render
 
     known(output)
     checks = open_lock(lock)
     found = changes(read_changed(changed), repository, checks.body)
     reports = [found.report]
     for name in found.names:
-        folder = repository / "submissions" / name
-        reports.append(_checked(folder, Places(), None, rescore, False, checks))
+        try:
+            done = _checked(repository / "submissions" / name, Places(), None, rescore, False, checks)
+        except UserError as error:  # one that cannot be checked does not hide the others
+            reports.append(Report(name, [Finding("problem", name, str(error))]))
+            continue
+        entry = checks.body.submissions.get(name)
+        words = against(entry, done.submission) if entry and done.submission else ""
+        if words:
+            done.report.problem("submission.yaml", f"differs from what was published: {words}", "")
+        reports.append(done.report)
     for report in reports:
         if report.findings or report is not found.report:
             typer.echo(render(report, output), nl=False)

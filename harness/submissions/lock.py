@@ -250,19 +250,25 @@ def suite_of(card: Card) -> str:
     return f"{card.suite.name} {card.suite.hash}"
 
 
+def against(entry: LockedSubmission, submission: Submission) -> str:
+    """Return what of a checked submission is lost or changed in the same version; empty for nothing."""
+    version = submission.card.version
+    if version < entry.version:
+        return f"version {version} is below the published {entry.version}. Raise it"
+    if version > entry.version:
+        return ""
+    try:
+        reason = changed(entry, submission)
+    except RefusedError as error:
+        reason = str(error).rstrip(".")
+    return reason and f"{reason}. Restore it, or raise 'version' in submission.yaml"
+
+
 def losses(lock: SubmissionLock, found: Mapping[str, Submission]) -> Iterator[tuple[str, str]]:
     """Yield name and words of every checked submission that is gone or was changed in the same version."""
     for name, entry in lock.submissions.items():
-        submission = found.get(name)
-        if submission is None:
+        if name not in found:
             todo = f"Restore it, or remove it on purpose: steerboard submission list --withdraw {name}"
             yield name, f"was published and is gone. {todo}"
-        elif submission.card.version < entry.version:
-            yield name, f"version {submission.card.version} is below the published {entry.version}. Raise it"
-        elif submission.card.version == entry.version:
-            try:
-                reason = changed(entry, submission)
-            except RefusedError as error:
-                reason = str(error).rstrip(".")
-            if reason:
-                yield name, f"{reason}. Restore it, or raise 'version' in submission.yaml"
+        elif words := against(entry, found[name]):
+            yield name, words
