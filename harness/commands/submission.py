@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.submissions.lock import LockFile
 
 app = typer.Typer(
-    help="Hand in a method or its texts, and check what others hand in. See docs/submitting.md.",
+    help="Hand in a method or its texts, and check what others hand in. See 'steerboard docs submitting'.",
     epilog="The way: new, run, pack, check; then 'steerboard board build submissions --out site'.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -162,6 +162,10 @@ def _checked(
     report = checked.report
     if rescore and not report.problems:
         require("run")
+        if write and checked.submission is not None:
+            from harness.submissions.keeping import check_version
+
+            check_version(checked.submission, lock)  # before minutes of scoring
         from harness.submissions.rescoring import rescored
 
         with rescored(checked, classifiers, console()) as measured:
