@@ -13,6 +13,7 @@ from harness.commands import (
     board,
     compare,
     contrast,
+    docs,
     forcing,
     gate,
     lm_eval,
@@ -71,6 +72,7 @@ app.command("tune")(tune.tune)
 app.command("lm-eval")(lm_eval.lm_eval)
 app.command("forcing")(forcing.forcing)
 app.command("compare")(compare.compare)
+app.command("docs")(docs.docs)
 
 
 def _version(wanted: bool) -> None:

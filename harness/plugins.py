@@ -121,6 +121,8 @@ def in_words(error: BaseException) -> str:
         text = str(error)
     elif isinstance(error, SystemExit):
         text = f"it ends the program when it is imported (SystemExit: {error.code})"
+    elif type(error).__name__ == "PydanticUserError" and "`grid = " in str(error):
+        text = "grid lies in Config, and belongs into the class of the method, beside Config"
     elif isinstance(error, SyntaxError):  # without the place that str() adds
         text = f"{type(error).__name__}: {error.msg}"
     else:

@@ -7,6 +7,7 @@ A plug-in file runs at once: naming the file is asking for it.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -158,12 +159,25 @@ def load_registry(plugins: Iterable[Path] = ()) -> Registry:
             registry.add(name, Source("file", str(path), partial(dict, classes), real))
     found = [*_packages(registry.problems), *_folders(registry.problems)]
     for name, source in found:
-        if source.path not in files:
-            try:
-                registry.add(name, source)
-            except UserError as error:
-                registry.problems.append(in_words(error))
+        taken = registry.sources.get(name)
+        if source.path in files or _same_code(source, taken):
+            continue
+        try:
+            registry.add(name, source)
+        except UserError as error:
+            copied = taken is not None and (taken.kind, source.kind) == ("file", "folder")
+            words = f"{source} differs from {taken}, which is used. Pack it again, or choose another name."
+            registry.problems.append(words if copied else in_words(error))
     return registry
+
+
+def _same_code(source: Source, taken: Source | None) -> bool:
+    """Say whether a name is taken by a file with the same code: 'submission pack' copies it into a folder."""
+    if taken is None or source.path is None or taken.path is None:
+        return False
+    with contextlib.suppress(OSError):
+        return filecmp.cmp(source.path, taken.path, shallow=False)
+    return False
 
 
 def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
@@ -183,6 +197,12 @@ def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[Meth
         for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
             given.setdefault(name, []).append({name: options})
     return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
+
+
+def checkout() -> Path | None:
+    """Return the repository whose code runs; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[1]
+    return root if (root / "pyproject.toml").is_file() else None
 
 
 def _load_module(module: str) -> Classes:
@@ -218,10 +238,9 @@ def _folders(problems: list[str]) -> Iterator[tuple[str, Source]]:
     A folder without a ``method.py`` holds no method, which is no problem.
     """
     roots = [Path(SUBMISSIONS)]
-    checkout = Path(__file__).resolve().parents[1]
-    own = checkout / SUBMISSIONS
-    if (checkout / "pyproject.toml").is_file() and own != roots[0].resolve():  # no wheel, and not twice
-        roots.append(own)
+    repository = checkout()
+    if repository and repository / SUBMISSIONS != roots[0].resolve():  # not twice
+        roots.append(repository / SUBMISSIONS)
     for root in roots:
         try:
             files = [path for path in sorted(root.glob("*/method.py")) if path.is_file()]

@@ -47,13 +47,14 @@ def starter(name: str) -> str:
 
 
 def next_commands(name: str, path: Path) -> list[str]:
-    """Return the commands that an author needs next: check, run, board."""
+    """Return the commands that an author needs next: check, run, tune, board."""
     found = path.resolve() == _submission(name).resolve()  # by its name, without --plugin
     plugin = "" if found else f" --plugin {shlex.quote(str(path))}"
     run = f"runs/{name}"
     return [
         f"steerboard method test {name}{plugin}",
         f"steerboard run --suite mini{plugin} --methods zero-shot,{name} --run {run}",
+        f"steerboard tune --suite mini{plugin} --methods {name} --run {run}  # then run again, with --tuned",
         f"steerboard board build {run} --out site",
     ]
 

@@ -15,12 +15,13 @@ from harness.errors import UserError
 from harness.files import read_json, write_json, write_text
 from harness.records import SCHEMA, SurfacePoint, Tuned
 from harness.store import Run
+from harness.submissions.lock import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards
 from leaderboard.checks import check_folder
 from leaderboard.downloads.bibtex import methods_bib
 from leaderboard.downloads.results import results
 from leaderboard.downloads.writing import write_downloads
-from leaderboard.inputs import Input, inputs
+from leaderboard.inputs import Input, Refused, inputs
 from leaderboard.pages import BoardPages, Facts, Page, index_page
 from leaderboard.text import day_of, name_of
 from leaderboard.views.sources import sources
@@ -29,13 +30,15 @@ LISTING = "site.json"
 """Names the files of a site, so that the next build can remove what is no longer made."""
 
 
-def build_site(paths: Sequence[Path], out: Path, date: str = "") -> Path:
+def build_site(paths: Sequence[Path], out: Path, date: str = "", lock: LockFile = NO_LOCK) -> Path:
     """Build the site of all runs at or below ``paths`` into ``out``; return its ``index.html``.
 
-    ``date``: what the pages give as their date; by default the day of the newest run. Pages make no request
-    and need no server. Raises ``UserError`` for a path without runs, a broken file, an unwritable ``out``.
+    ``date``: what the pages give as their date; by default the day of the newest run. ``lock``: what the
+    maintainers checked of submissions. Pages make no request and need no server. Raises ``UserError`` for a
+    path without runs, a broken file, an unwritable ``out``.
     """
-    return build_board(inputs(paths), out, date)
+    found = inputs(paths, lock)
+    return build_board(found.items, out, date, found.refused)
 
 
 @contextlib.contextmanager
@@ -51,8 +54,10 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
-    """Build the site of these runs, see ``build_site``."""
+def build_board(
+    runs: Sequence[Input | Run], out: Path, date: str = "", refused: Sequence[Refused] = ()
+) -> Path:
+    """Build the site of these runs, see ``build_site``; it names the ``refused`` submissions."""
     given = [item if isinstance(item, Input) else Input(item) for item in runs]
     for item in given:
         check_folder(item.run, item.claimed)
@@ -62,7 +67,7 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "") -> Path:
     bibtex = methods_bib(published)
     views = [_view(board, given, bibtex, facts) for board in found]
     old = _listed(out)
-    index, *others = [index_page(views, facts), *(page for view in views for page in view.pages())]
+    index, *others = [index_page(views, facts, refused), *(page for view in views for page in view.pages())]
     _check_addresses([address for address, _ in others])
     written = [_write(out, page) for page in others]
     written += [

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.cells import entry_id
 from harness.errors import UserError
+from harness.files import digest
+from harness.registry import SUBMISSIONS
 from harness.store import Run
-from harness.submissions.folder import CARD
-from harness.submissions.reader import Submission, find
+from harness.submissions.checking import check_files
+from harness.submissions.folder import CARD, holds_submissions, is_root, listed, why_not
+from harness.submissions.ground import Places
+from harness.submissions.lock import NO_LOCK, LockFile
+from harness.submissions.others import clashes
+from harness.submissions.reader import Submission
 
 OWN = "own run"
 """The badge of what was generated and scored by whoever builds the board."""
@@ -32,43 +39,133 @@ class Input:
         return self.submission is not None
 
 
-def inputs(paths: Sequence[Path]) -> list[Input]:
+@dataclass(frozen=True)
+class Refused:
+    """Something in a submissions directory that a board does not show, and why, the first reasons first."""
+
+    name: str
+    reasons: list[str]
+
+
+@dataclass
+class Inputs:
+    """The runs of a board, each once, and what lies beside them and is not shown."""
+
+    items: list[Input] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
+def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     """Return the runs at or below the paths, each once, in order of their paths.
 
-    Of a submission the measured scores are taken where the maintainers measured, else those claimed. Raises
-    ``UserError`` for a path without any run, and for a submission that cannot be read. Folders behind links
-    and hidden ones are not entered.
+    A directory of submissions gives those that pass the check of their files, and nothing else in it is ever
+    a run of one's own. Of a submission the measured scores are taken where the maintainers measured, which
+    the ``lock`` says, else those claimed. Raises ``UserError`` for a path without any run, and where nothing
+    can be shown. Folders behind links and hidden ones are not entered.
     """
-    found: dict[Path, Input] = {}
+    runs: dict[Path, Input] = {}
+    submissions: dict[Path, Path] = {}
+    found = Inputs()
     for path in paths:
-        below = list(_of_submission(path) or _below(path, _DEPTH))
-        if not below:
+        below = _Below(path.resolve() if ".." in path.parts else path.absolute(), path)
+        if not below.runs and not below.submissions and not below.refused:
             raise UserError(
                 f"{path} holds no run (no manifest.json), and no folder in it does. "
                 "Give the folder that 'steerboard run --run DIR' made, or one that holds such folders."
             )
-        for item in below:
-            found.setdefault(item.run.path.resolve(), item)
-    return list(found.values())
+        for run in below.runs:
+            runs.setdefault(run.path.resolve(), Input(run))
+        submissions |= below.submissions
+        found.refused += below.refused
+    found.items += [*runs.values()]
+    _add_submissions(submissions, found, lock)
+    if not found.items:
+        first = found.refused[0] if found.refused else Refused(str(paths[0]), ["there are no results"])
+        raise UserError(
+            f"{first.name} cannot be shown: {first.reasons[0]} See 'steerboard submission check'."
+        )
+    return found
 
 
-def _of_submission(path: Path) -> list[Input]:
-    """Return the runs of the submission that a path is a part of; none where it is no such part."""
-    above = [path, *path.parents][: _ABOVE + 1]
-    folder = next((folder for folder in above if (folder / CARD).is_file()), None)
-    if folder is None:
-        return []
-    submission = find(folder)
-    runs = [run for run in submission.best_runs if run.path == path or path in run.path.parents]
-    return [Input(run, submission.badge, submission) for run in runs]
+class _Below:
+    """The runs and submissions at or below a path; none of their files is read yet.
+
+    ``submissions``: folder -> the part of it that was named, mostly itself. ``shown``: how messages call the
+    path.
+    """
+
+    def __init__(self, path: Path, shown: Path) -> None:
+        self.runs: list[Run] = []
+        self.submissions: dict[Path, Path] = {}
+        self.refused: list[Refused] = []
+        folder = next((f for f in [path, *path.parents][: _ABOVE + 1] if (f / CARD).is_file()), None)
+        if is_root(path):
+            self._root(path)
+        elif folder is not None:
+            reason = why_not(folder)
+            if reason:
+                raise UserError(f"{folder} {reason}.")
+            self.submissions[folder] = path
+        elif _among_submissions(path.resolve()):
+            raise UserError(f"{shown} lies among submissions and {why_not(path) or 'is not a part of one'}.")
+        else:
+            self._enter(path, shown, _DEPTH)
+
+    def _root(self, path: Path) -> None:
+        folders, problems = listed(path)
+        self.submissions |= {folder: folder for folder in folders}
+        self.refused += [Refused(problem.file, [f"{problem.what}."]) for problem in problems]
+
+    def _enter(self, path: Path, shown: Path, depth: int) -> None:
+        """Look for runs; they are called as the user called the folder above them."""
+        if is_root(path):
+            self._root(path)
+        elif Run(path).exists():
+            self.runs.append(Run(shown))
+        elif depth and path.is_dir():
+            for child in sorted(path.iterdir()):
+                if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+                    self._enter(child, shown / child.name, depth - 1)
 
 
-def _below(path: Path, depth: int) -> Iterator[Input]:
-    if (path / CARD).is_file():
-        yield from _of_submission(path)
-    elif Run(path).exists():
-        yield Input(Run(path))
-    elif depth and path.is_dir():
-        for child in sorted(path.iterdir()):
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-                yield from _below(child, depth - 1)
+def _add_submissions(folders: Mapping[Path, Path], found: Inputs, lock: LockFile) -> None:
+    """Add the runs of the submissions that pass the check of their files and do not clash with others.
+
+    Whoever has a badge stays where another one clashes with it; of two without any neither is shown.
+    """
+    passed: dict[Path, Submission] = {}
+    for folder in folders:
+        checked = check_files(folder, Places(), lock=lock, beside=[])
+        if checked.report.problems or checked.submission is None:
+            reasons = [problem.line for problem in checked.report.problems]
+            found.refused.append(Refused(folder.name, reasons))
+        else:
+            passed[folder] = checked.submission
+    own = {entry for item in found.items for entry in _entries(item.run)}
+    for folder, submission in passed.items():
+        rivals = [
+            other.card
+            for path, other in passed.items()
+            if path != folder and (submission.badge == "claimed" or other.badge != "claimed")
+        ]
+        clashing = [f"{problem}" for problem in clashes(submission.card, rivals)]
+        runs = [run for run in submission.best_runs if folders[folder] in (run.path, *run.path.parents)]
+        if own & {entry for run in runs for entry in _entries(run)}:
+            clashing.append("an own run has the same entry, and that is shown.")
+        if clashing:
+            found.refused.append(Refused(folder.name, clashing))
+        else:
+            found.items += [Input(run, submission.badge, submission) for run in runs]
+
+
+def _among_submissions(path: Path) -> bool:
+    """Say whether a path lies in a submissions directory, though not in a submission."""
+    above = path.parents[:_ABOVE]
+    return any(map(is_root, above[:1])) or any(f.name == SUBMISSIONS and holds_submissions(f) for f in above)
+
+
+def _entries(run: Run) -> set[str]:
+    """Return the entries of a run, each with all that decides which table it stands in."""
+    manifest = run.manifest()
+    table = digest([manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes])
+    return {f"{table} {entry_id(entry)}" for entry in manifest.entries}

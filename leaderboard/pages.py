@@ -11,6 +11,7 @@ from harness.analysis.results import Separation
 from harness.languages import Language, language
 from harness.records import SurfacePoint
 from leaderboard.boards import Board
+from leaderboard.inputs import Refused
 from leaderboard.rendering import render
 from leaderboard.text import name_of, slug
 from leaderboard.views import plots
@@ -158,8 +159,8 @@ class BoardPages:
         return f"{self.id}/{file}", html
 
 
-def index_page(views: Sequence[BoardPages], facts: Facts) -> Page:
-    """Return the overview of all boards, track by track."""
+def index_page(views: Sequence[BoardPages], facts: Facts, refused: Sequence[Refused] = ()) -> Page:
+    """Return the overview of all boards, track by track; ``refused``: what is named and not shown."""
     columns = {column.key: column for view in views for column in view.overview.columns}
     tracks = len({view.board.track for view in views})
     return "index.html", render(
@@ -171,4 +172,5 @@ def index_page(views: Sequence[BoardPages], facts: Facts) -> Page:
         facts=facts,
         definitions=list(columns.values()),
         several=tracks > 1,
+        refused=refused,
     )

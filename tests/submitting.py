@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from helpers import steerboard
+from helpers import ROOT, steerboard
 
 from harness.safeyaml import safe_load
+from harness.submissions.lock import FILE, LockFile, coverage, hashes_of
+from harness.submissions.reader import find
 
 WHO = ["--author", "Ann Other", "--contact", "ann@example.org", "--licence", "CC-BY-4.0"]
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the quick one, where PyYAML has it
@@ -102,3 +105,21 @@ def rehash(folder: Path) -> None:
                     one["hashes"] = sha256(data)
 
         edit_card(folder, renew)
+
+
+def small_submission(folder: Path, baselines: Path) -> LockFile:
+    """Write the published ``human`` with two cells, Amharic and Hebrew, and a lock that has it as checked."""
+    shutil.copytree(ROOT / "submissions" / "human", folder)
+    kept = {cells(folder, language=code)[0] for code in ("am", "he")}
+    for cell in {*cells(folder)} - kept:
+        shutil.rmtree(cell)
+    rehash(folder)
+    edit_card(folder, lambda card: card["results"][0].update(cells=2))
+    baselines.mkdir(parents=True, exist_ok=True)
+    submission, lock = find(folder), LockFile(baselines / FILE)
+    [(result, run)] = zip(submission.card.results, submission.runs, strict=True)
+    entry = LockFile(ROOT / "baselines" / FILE).body.submissions["human"]
+    changes = {**coverage(run), **hashes_of(submission, result), "cells": 2}
+    results = {"no-model": entry.results["no-model"].model_copy(update=changes)}
+    lock.put("human", entry.model_copy(update={"subject": submission.card.subject, "results": results}))
+    return lock

@@ -14,6 +14,7 @@ import pytest
 from helpers import ROOT, Outcome, environment, names_below, second_process, small_suite, steerboard, toy_llm
 
 from harness.methods.base import FitContext, Skip
+from harness.methods.sweep import grid_of
 from harness.registry import BUILT_IN, load_registry
 from harness.starter import starter
 from harness.store import Run
@@ -67,6 +68,8 @@ def test_a_new_method_is_a_file_and_the_next_commands(elsewhere):
         "steerboard method test my-method --plugin my-method.py",
         "steerboard run --suite mini --plugin my-method.py --methods zero-shot,my-method "
         "--run runs/my-method",
+        "steerboard tune --suite mini --plugin my-method.py --methods my-method --run runs/my-method"
+        "  # then run again, with --tuned",
         "steerboard board build runs/my-method --out site",
     ]
 
@@ -116,7 +119,7 @@ def test_the_starter_uses_what_is_documented_of_a_context_and_nothing_else():
 
 def test_the_docstring_of_the_starter_says_what_to_change():
     docstring = ast.get_docstring(ast.parse(starter("mine"))) or ""
-    assert {"`fit`", "`Config`", "`supports`", "`prompt`"} <= set(re.findall("`[^`]*`", docstring))
+    assert {"`fit`", "`Config`", "`grid`", "`supports`", "`prompt`"} <= set(re.findall("`[^`]*`", docstring))
     assert "docs/methods.md" in docstring
 
 
@@ -358,3 +361,73 @@ def test_a_broken_package_that_is_named_is_one_line(packages, tmp_path):
     suite = small_suite(tmp_path, tmp_path)
     line = in_second_process(packages, "run", "--suite", suite, "--methods", "broken").one_line()
     assert "broken_methods/__init__.py, line 1: ModuleNotFoundError" in line
+
+
+# The copy that 'submission pack' makes of a plug-in file
+
+
+def test_a_copy_of_a_plug_in_among_the_submissions_is_no_problem():
+    path = drop("mine")
+    Path("mine.py").write_bytes(path.read_bytes())
+    assert load_registry([Path("mine.py")]).problems == []
+    methods = listed(steerboard("list", "methods", "--plugin", "mine.py"))
+    assert (methods["not"], methods["mine"]) == ("", "Does it. [mine.py]")
+
+
+def test_another_file_of_the_name_among_the_submissions_is_named_with_what_to_do():
+    drop("mine", doc="Does it in Hebrew: עברית.")
+    Path("mine.py").write_text(METHOD.format(name="mine", doc="Does it in Amharic: አማርኛ."), encoding="utf-8")
+    [problem] = load_registry([Path("mine.py")]).problems
+    assert problem == (
+        "submissions/mine/method.py differs from mine.py, which is used. "
+        "Pack it again, or choose another name."
+    )
+
+
+# A grid that is wrong
+
+
+@pytest.mark.parametrize("line", ["grid: dict = {}", "grid: ClassVar = {}", "grid = {'strength': [1]}"])
+def test_a_grid_in_the_config_is_told_where_it_belongs(line):
+    body = METHOD + f"    class Config(MethodConfig):\n        strength: float = 1\n        {line}\n"
+    body = "from typing import ClassVar\nfrom harness import MethodConfig\n" + body.replace("{}", "{{}}")
+    text = body.replace("{'strength': [1]}", "{{'strength': [1]}}").format(
+        name="mine", doc="Source: own work."
+    )
+    Path("mine.py").write_text(text, encoding="utf-8")
+    for words in (["tune", "--suite", "mini", "--methods", "mine", "--plugin", "mine.py", "--run", "x"],):
+        said = steerboard(*words).one_line()
+        assert "grid lies in Config, and belongs into the class of the method" in said
+    done = steerboard("method", "test", "mine.py")
+    assert done.code in {1, 2}
+    assert "grid lies in Config" in done.out + done.err
+
+
+def test_a_method_without_a_grid_is_told_how_to_name_one():
+    drop("mine")
+    said = steerboard("tune", "--suite", "mini", "--methods", "mine", "--run", "x").one_line()
+    assert 'grid = {"strength": [0.1, 0.2]}' in said
+
+
+def test_the_grid_of_the_starter_is_one():
+    Path("mine.py").write_text(starter("mine"), encoding="utf-8")
+    registry = load_registry([Path("mine.py")])
+    assert grid_of(registry.get("mine")) == {"layer": [0.25, 0.5, 0.75], "strength": [0.1, 0.2, 0.4]}
+    assert len(registry.configure("mine", grid_of(registry.get("mine")))) == 9
+
+
+# The documentation of an installed package
+
+
+def test_every_page_that_a_message_names_can_be_read_by_a_command():
+    found = steerboard("docs")
+    assert found.code == 0
+    names = {line.split()[0] for line in found.out.splitlines()}
+    assert names == {path.stem for path in (ROOT / "docs").iterdir() if path.suffix != ".png"}
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "harness").rglob("*.py")]
+    named = set(re.findall(r"'steerboard docs ([\w-]+)'", "".join([*texts, starter("mine")])))
+    assert {"methods", "submitting", "submission-schema"} <= named <= names
+    for name in named:
+        assert steerboard("docs", name).out.strip()
+    assert steerboard("docs", "methods.md").out == (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert "Did you mean 'methods'?" in steerboard("docs", "method").one_line()

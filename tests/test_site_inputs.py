@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, steerboard
+from submitting import edit_card
 from toyruns import F1, flat, selection, toy, write_run
 
 from harness.errors import UserError
+from harness.submissions.lock import FILE, LockFile
 from leaderboard.build import build_site
 from leaderboard.inputs import inputs
 
@@ -30,8 +31,16 @@ def handed_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(handed_in: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of three submissions, one of which nobody has checked."""
-    (handed_in / "learned" / "check.json").unlink()
-    return build_site([handed_in], tmp_path_factory.mktemp("site"), "2026-11-24").parent
+    return build_site([handed_in], tmp_path_factory.mktemp("site"), "2026-11-24", lock_of(handed_in)).parent
+
+
+def lock_of(handed_in: Path) -> LockFile:
+    """Return our lock without ``learned``."""
+    lock = LockFile(handed_in.parent / f"{handed_in.name}-{FILE}")
+    for name in NAMES:
+        if name != "learned":
+            lock.put(name, LockFile(ROOT / "baselines" / FILE).body.submissions[name])
+    return lock
 
 
 def badges(site: Path) -> dict[str, str]:
@@ -52,10 +61,10 @@ def test_submissions_of_one_suite_share_a_table_and_show_how_far_they_were_check
 
 def test_the_page_of_a_method_says_who_handed_it_in_and_what_was_measured(site: Path) -> None:
     page = next(site.glob("*/method-zero-shot.html")).read_text(encoding="utf-8")
-    assert "its texts were scored anew; measured is what was claimed." in page
+    assert "its texts were scored anew; measured is what was claimed; times, devices" in page
     assert "texts under" in page
     page = next(site.glob("*/method-learned.html")).read_text(encoding="utf-8")
-    assert "nobody has scored its texts anew yet." in page
+    assert "nobody has scored its texts anew yet; times, devices" in page
 
 
 def test_texts_of_a_submission_are_shown_in_their_script(site: Path) -> None:
@@ -66,19 +75,24 @@ def test_texts_of_a_submission_are_shown_in_their_script(site: Path) -> None:
 
 
 def test_a_part_of_a_submission_stands_for_its_runs(handed_in: Path) -> None:
-    [whole] = inputs([handed_in / "zero-shot"])
-    [part] = inputs([handed_in / "zero-shot" / "results"])
+    lock = lock_of(handed_in)
+    [whole] = inputs([handed_in / "zero-shot"], lock).items
+    [part] = inputs([handed_in / "zero-shot" / "results"], lock).items
     assert whole.run.path == part.run.path
     assert whole.claimed
     assert part.badge == "re-scored"
 
 
-def test_a_badge_that_is_not_of_these_files_is_no_badge(handed_in: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "human"
+def test_a_badge_that_is_not_of_these_files_is_no_badge_and_the_page_says_why(
+    handed_in: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "submissions" / "human"
     shutil.copytree(handed_in / "human", copy)
-    check = json.loads((copy / "check.json").read_text())
-    (copy / "check.json").write_text(json.dumps({**check, "subject": "0" * 64}))
-    assert inputs([copy])[0].badge == "claimed"
+    edit_card(copy, lambda card: card["method"].update(does="Other words."))
+    assert inputs([copy], lock_of(handed_in)).items[0].badge == "claimed"
+    build_site([copy.parent], tmp_path / "site", "2026-11-24", lock_of(handed_in))
+    page = next((tmp_path / "site").glob("*/method-human.html")).read_text(encoding="utf-8")
+    assert "version 1 was re-scored, but what lies here differs" in page
 
 
 def test_runs_and_submissions_mix_and_every_run_counts_once(handed_in: Path, tmp_path: Path) -> None:
@@ -86,7 +100,7 @@ def test_runs_and_submissions_mix_and_every_run_counts_once(handed_in: Path, tmp
     entry = toy("language")
     entry.scores[F1] = flat(0.5, chosen)
     run = write_run(tmp_path / "runs" / "one", [entry], chosen)
-    found = inputs([tmp_path / "runs", run.path, handed_in])
+    found = inputs([tmp_path / "runs", run.path, handed_in]).items
     assert [item.badge for item in found].count("own run") == 1
     assert len(found) == 1 + len(NAMES)
 

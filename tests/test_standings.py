@@ -194,7 +194,7 @@ def test_an_entry_has_the_same_interval_whoever_else_is_in_the_field(tmp_path):
 
 def test_references_are_shown_and_not_ranked(tmp_path):
     found = rows(field_of(tmp_path, AM, scored("human", flat(0.9, AM)), scored("zero-shot", ZERO)))
-    assert (found["human"].tier, found["human"].reason) == (None, "a reference")
+    assert (found["human"].tier, found["human"].reason) == (None, "references are not ranked")
     assert found["human"].over_zero_shot.mean == pytest.approx(0.4)
     assert found["zero-shot"].tier == 1
 

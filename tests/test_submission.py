@@ -15,6 +15,7 @@ from submitting import cells, check, edit_card, edit_gz, edit_json, lines, pack,
 from harness.ranking.tables import collect
 from harness.starter import starter
 from harness.store import Run
+from harness.submissions.lock import FILE, LockFile
 from harness.submissions.reader import find, find_all
 from harness.suite import load_suite
 
@@ -192,8 +193,10 @@ def test_copies_of_test_text_are_a_problem(small_run, tmp_path):
     assert any("copies of test text" in line for line in lines(report))
 
 
-def test_what_was_measured_is_kept_beside_the_claim_and_cannot_be_copied(mine, tmp_path):
-    assert find(mine).badge == "claimed"
+def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(mine, tmp_path):
+    lock = tmp_path / "baselines" / FILE
+    lock.parent.mkdir()
+    assert find(mine, LockFile(lock)).badge == "claimed"
     cell = cells(mine, language="he")[0]
 
     def raise_it(body):
@@ -203,24 +206,57 @@ def test_what_was_measured_is_kept_beside_the_claim_and_cannot_be_copied(mine, t
 
     edit_json(cell / "scores.json.gz", raise_it)
     rehash(mine)
-    assert check(mine, "--write")["code"] == 1
-    found = find(mine)
+    before = snapshot(mine)
+    assert check(mine, "--write", "--lock", lock)["code"] == 1
+    assert snapshot(mine) == before, "nothing is written into the submission"
+    found = find(mine, LockFile(lock))
     assert found.badge == "re-scored"
     assert found.check is not None
     assert not found.check.reproduced
-    assert len(found.check.files) == 2, "only the cell that differs has files of its own"
+    assert {path.name for path in (lock.parent / "measured" / "my-method" / "pocketlm").iterdir()} == {
+        cell.name
+    }
+    assert len(found.check.measured) == 2, "only the cell that differs has files of its own"
     claimed = {s["metric"]: s["value"] for s in found.runs[0].measured(cell.name)["scores"]}
     measured = {s["metric"]: s["value"] for s in found.measured_runs[0].measured(cell.name)["scores"]}
     assert claimed["length"] == pytest.approx(measured["length"] + 7)
     assert found.best_runs[0].measured(cell.name) == found.measured_runs[0].measured(cell.name)
+    means = [s["value"] for c in cells(mine) for s in found.measured_runs[0].measured(c.name)["scores"]
+             if s["metric"] == "macro_f1/tfidf"]  # fmt: skip
+    locked = found.check.results["pocketlm"]
+    assert sum(locked.means.values()) / 2 == pytest.approx(sum(means) / len(means), abs=1e-6)
+    assert (locked.languages, locked.cells) == (["am", "he"], 8)
 
     other = Path(shutil.copytree(mine, tmp_path / "elsewhere" / "my-method"))
     edit_json(cells(other, language="am")[0] / "scores.json.gz", raise_it)
     rehash(other)
-    assert find(other).badge == "claimed", "a check of other results is no badge of these"
-    assert find(other).measured_runs == []
-    next((mine / "measured").rglob("scores.json.gz")).write_bytes(b"")
-    assert find(mine).badge == "claimed"
+    assert find(other, LockFile(lock)).badge == "claimed", "a check of other results is no badge of these"
+    assert "has other scores" in find(other, LockFile(lock)).note
+    assert find(other, LockFile(lock)).measured_runs == []
+    next((lock.parent / "measured").rglob("scores.json.gz")).write_bytes(b"")
+    assert find(mine, LockFile(lock)).badge == "claimed"
+    assert "is not what was measured" in find(mine, LockFile(lock)).note
+
+
+def test_other_texts_are_locked_only_with_a_higher_version(mine, tmp_path):
+    lock = tmp_path / FILE
+    write = ("submission", "check", mine, "--write", "--lock", lock, "--classifier", "tfidf")
+    assert steerboard(*write).code == 0
+    assert find(mine, LockFile(lock)).badge == "re-scored"
+    for cell in cells(mine, language="he", task="topic"):
+        shutil.rmtree(cell)
+    rehash(mine)
+
+    def fewer(card):
+        card["results"][0]["cells"] = len(cells(mine))
+
+    edit_card(mine, fewer)
+    before = lock.read_bytes()
+    assert "has other texts" in steerboard(*write).one_line()
+    assert lock.read_bytes() == before
+    edit_card(mine, lambda card: card.update(version=2))
+    assert steerboard(*write).code == 0
+    assert find(mine, LockFile(lock)).badge == "re-scored"
 
 
 def test_the_steering_road_carries_files_and_each_must_fit(small_run, tmp_path):
@@ -237,17 +273,22 @@ def test_the_steering_road_carries_files_and_each_must_fit(small_run, tmp_path):
 
 def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
     out = pack(small_run, tmp_path / "vectors", "my-method", "--road", "steering")
-    assert check(out, "--write")["code"] == 0
+    lock = tmp_path / FILE
     verify = ("submission", "verify", out, "--sample", 2, "--seed", 1, "--model", MINI / "pocketlm")
-    done = steerboard(*verify, "--write", "--format", "json")
+    done = steerboard(*verify, "--write", "--lock", lock)
+    assert (done.code, "has no entry of what lies here" in done.out) == (1, True)
+    assert check(out, "--write", "--lock", lock)["code"] == 0
+    done = steerboard(*verify, "--write", "--lock", lock, "--format", "json")
     assert done.code == 0, done.out
     assert "(100.0%)" in json.loads(done.out)["facts"]["regenerated"]
-    assert find(out).badge == "regenerated"
+    assert json.loads(done.out)["facts"]["badge"] == "regenerated"
+    assert find(out, LockFile(lock)).badge == "regenerated"
+    assert find(out).badge == "claimed", "by no lock"
 
     for cell in cells(out):
         edit_gz(cell / "generations.jsonl.gz", lambda data: data.replace(b'"text": "', b'"text": "x'))
     rehash(out)
-    assert find(out).badge == "claimed"
+    assert find(out, LockFile(lock)).badge == "claimed"
     done = steerboard(*verify)
     assert done.code == 1
     assert "0.0% of the texts come out again" in done.out

@@ -5,12 +5,14 @@ actionlint, shellcheck and zizmor were run over them besides; no package of thes
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 import runpy
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import ROOT
+from submitting import edit_card, small_submission
 
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
@@ -228,53 +231,59 @@ def git(cwd: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def test_only_the_changed_submissions_are_checked(tmp_path):
+@pytest.fixture
+def proposed(tmp_path: Path) -> Path:
+    """A checkout of a pull request with one published submission, beside the trusted lock."""
     repo = tmp_path / "proposed"
-    for name in ("old", "changed", "removed"):
-        (repo / "submissions" / name).mkdir(parents=True)
-        (repo / "submissions" / name / "submission.yaml").write_text("a: 1\n")
-    (repo / "submissions" / "README.md").write_text("text\n")
+    small_submission(repo / "submissions" / "human", tmp_path / "trusted" / "baselines")
     git(tmp_path, "init", "-q", "proposed")
     git(repo, "add", ".")
     git(repo, "commit", "-qm", "base")
-    base = git(repo, "rev-parse", "HEAD")
-    (repo / "submissions" / "changed" / "submission.yaml").write_text("a: 2\n")
-    shutil.rmtree(repo / "submissions" / "removed")
-    (repo / "submissions" / "README.md").write_text("other text\n")
-    for name in ("new", "$(touch hacked)", "x;y", "--help", "new line\nfeed"):
-        (repo / "submissions" / name).mkdir()
-        (repo / "submissions" / name / "submission.yaml").write_text("a: 1\n")
-    git(repo, "add", ".")
-    git(repo, "commit", "-qm", "change")
-    stand_in(tmp_path / "bin", "steerboard", 'echo "$@" >> calls; echo "checked $3"')
-    text = script("submissions", "Check the folders that changed")
-    done = bash(text, tmp_path, BASE=base, GITHUB_STEP_SUMMARY=tmp_path / "summary")
-    assert done.returncode == 1, done.stderr  # for the names
-    calls = (tmp_path / "calls").read_text().splitlines()
-    folders = ("changed", "new")
-    assert calls == [f"submission check proposed/submissions/{name} --format md" for name in folders]
-    report = (tmp_path / "summary").read_text()
-    assert report.count("a name that is not allowed") == 4
-    assert "submissions/removed is removed." in report
-    assert not list(tmp_path.rglob("hacked"))
+    program = "import sys; from harness.cli import main; sys.argv[0] = 'steerboard'; main()"
+    text = f'exec env PYTHONPATH={ROOT} {sys.executable} -c "{program}" "$@" --no-rescore'
+    stand_in(tmp_path / "bin", "steerboard", text)
+    return repo
 
 
-def test_a_submission_that_fails_its_check_fails_the_job_and_the_others_are_checked(tmp_path):
-    repo = tmp_path / "proposed"
-    (repo / "submissions").mkdir(parents=True)
-    git(tmp_path, "init", "-q", "proposed")
-    git(repo, "commit", "-qm", "base", "--allow-empty")
+def checked(repo: Path) -> tuple[int, str]:
+    """Commit what lies there, run the step of the workflow, and return its exit code and its report."""
     base = git(repo, "rev-parse", "HEAD")
-    for name in ("a", "b"):
-        (repo / "submissions" / name).mkdir()
-        (repo / "submissions" / name / "x").write_text("x")
-    git(repo, "add", ".")
-    git(repo, "commit", "-qm", "change")
-    stand_in(tmp_path / "bin", "steerboard", 'echo "checked $3"; [[ "$3" == */b ]]')
-    text = script("submissions", "Check the folders that changed")
-    done = bash(text, tmp_path, BASE=base, GITHUB_STEP_SUMMARY=tmp_path / "summary")
-    assert done.returncode == 1
-    assert (tmp_path / "summary").read_text().count("checked") == 2
+    git(repo, "add", "--all")
+    git(repo, "commit", "-qm", "change", "--allow-empty")
+    done = bash(
+        script("submissions", "Check what changed"),
+        repo.parent,
+        BASE=base,
+        GITHUB_STEP_SUMMARY=repo.parent / "summary",
+    )
+    assert "Traceback" not in done.stderr
+    report = (repo.parent / "report" / "comment.md").read_text("utf-8")
+    assert (repo.parent / "summary").read_text("utf-8").endswith(report)
+    return done.returncode, html.unescape(report)
+
+
+def test_only_the_changed_submissions_are_checked_and_all_of_them(proposed):
+    (proposed / "README.md").write_text("x")
+    assert checked(proposed) == (0, "")
+    edit_card(proposed / "submissions" / "human", lambda card: card["authors"][0].update(affiliation="x"))
+    for name in ("$(touch hacked)", "x;y", "--help", "new line\nfeed", "שלום", "one"):
+        (proposed / "submissions" / name).mkdir()
+        (proposed / "submissions" / name / "submission.yaml").write_text("a: 1\n")
+    code, report = checked(proposed)
+    assert code == 1
+    assert re.findall("### Submission (.*?):", report) == ["pull request", "human", "one"]
+    assert "### Submission human: fine" in report
+    assert report.count("has a name of other signs") == 5
+    assert not list(proposed.parent.rglob("hacked"))
+
+
+def test_a_link_in_the_place_of_all_submissions_is_red(proposed):
+    (proposed / "submissions").rename(proposed / "elsewhere")
+    (proposed / "submissions").symlink_to("elsewhere")
+    code, report = checked(proposed)
+    assert (code, "| submissions | is a link |" in report) == (1, True)
+    paths = triggers(load(GITHUB / "workflows" / "submissions.yml"))["pull_request"]["paths"]
+    assert paths == ["submissions", "submissions/**"], "which starts the workflow"
 
 
 FAKE_GH = r"""

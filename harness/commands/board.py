@@ -22,6 +22,14 @@ Runs = Annotated[
     list[Path],
     typer.Argument(metavar="PATH...", help="Run folders, submissions, or folders that hold some."),
 ]
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
+        "Default: that of the checkout that runs.",
+    ),
+]
 Date = Annotated[
     str | None,
     typer.Option(help="Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's."),
@@ -35,16 +43,18 @@ def build(
     runs: Runs,
     out: Annotated[Path, typer.Option(help="Folder for the site; index.html is its first page.")],
     date: Date = None,
+    lock: Lock = None,
 ) -> None:
     """Build the leaderboard: static pages and downloads that work from disk and ask for nothing.
 
     Runs of one suite, selection and data share a table; all others get tables of their own. Private
-    results are built by the same command. Equal files and date give equal bytes. Example:
+    results are built by the same command. Equal files and date give equal bytes. A submission that fails the
+    check of its files is named and not shown. Example:
 
         steerboard board build runs/gemma runs/llama submissions --out site
     """
     require("board")
-    typer.echo(f"board: {built(runs, out, date)}")
+    typer.echo(f"board: {built(runs, out, date, lock)}")
 
 
 @app.command("serve")
@@ -55,6 +65,7 @@ def serve(
     ] = 8321,
     out: Annotated[Path | None, typer.Option(help="Keep the site here. Default: a temporary folder.")] = None,
     date: Date = None,
+    lock: Lock = None,
 ) -> None:
     """Show the leaderboard on this machine alone; it is rebuilt, and open pages reload, when a run changes.
 
@@ -67,7 +78,7 @@ def serve(
 
     with contextlib.ExitStack() as stack:
         folder = out or Path(stack.enter_context(TemporaryDirectory(prefix="steerboard-")))
-        serve_site(lambda: built(runs, folder, date), runs, port, typer.echo)
+        serve_site(lambda: built(runs, folder, date, lock), runs, port, typer.echo)
 
 
 @app.command("diff")
@@ -96,8 +107,9 @@ def diff(
     typer.echo({"md": difftext.as_markdown, "json": difftext.as_json}[format_](found), nl=False)
 
 
-def built(runs: list[Path], out: Path, date: str | None = None) -> Path:
+def built(runs: list[Path], out: Path, date: str | None = None, lock: Path | None = None) -> Path:
     """Build a site and return its first page. Raises ``UserError`` for a date that is none."""
+    from harness.submissions.lock import open_lock
     from leaderboard.build import build_site
 
     if date:
@@ -105,4 +117,4 @@ def built(runs: list[Path], out: Path, date: str | None = None) -> Path:
             datetime.date.fromisoformat(date)
         except ValueError:
             raise UserError(f"--date {date!r} is no date. Write it as 2026-11-24.") from None
-    return build_site(runs, out, date or "")
+    return build_site(runs, out, date or "", open_lock(lock))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.commands.options import Classifiers, ContrastText, Data, console
-from harness.commands.verify import Folder, Format, OwnSuite, badge_of, known, show, verify
+from harness.commands.verify import Folder, Format, Lock, OwnSuite, badge_of, known, show, verify
 from harness.errors import UserError, require, unknown
 
+if TYPE_CHECKING:
+    from harness.submissions.checking import Checked
+    from harness.submissions.ground import Places
+    from harness.submissions.lock import LockFile
+
 app = typer.Typer(
-    help="Hand in a method or its texts, and check what others hand in. See docs/submitting.md.",
+    help="Hand in a method or its texts, and check what others hand in. See 'steerboard docs submitting'.",
     epilog="The way: new, run, pack, check; then 'steerboard board build submissions --out site'.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -116,38 +121,108 @@ def check(
         ),
     ] = True,
     write: Annotated[
-        bool, typer.Option("--write", help="Keep what was measured: measured/ and check.json.")
+        bool,
+        typer.Option("--write", help="For maintainers: write what was measured into the lock."),
     ] = False,
+    lock: Lock = None,
     output: Format = "table",
 ) -> None:
-    """Check a submission; nothing of it is executed.
+    """Check a submission; nothing of it is executed, and nothing in it counts as a check.
 
     Looks at paths, sizes, schema, hashes, identity of method, model, suite and data, and completeness; scores
-    every text anew by the suite's protocol and compares with the claim; looks for copies and collapse.
+    every text again by the suite's protocol and compares with the claim; looks for copies and collapse.
 
     Exit code 0: fine. 1: problems, each in one line: file, what, what to do. 2: bad input. Example:
 
         steerboard submission check submissions/my-method --classifier tfidf
     """
-    from harness.submissions.checking import check_files
     from harness.submissions.ground import Places
+    from harness.submissions.lock import open_lock
 
     known(output)
-    checked = check_files(folder, Places(suite, data, contrast), online=rescore)
+    if write and not rescore:
+        raise UserError("--write needs what was measured. Leave out --no-rescore.")
+    places = Places(suite, data, contrast)
+    show(_checked(folder, places, classifier, rescore, write, open_lock(lock)).report, output)
+
+
+def _checked(
+    folder: Path,
+    places: Places,
+    classifiers: list[str] | None,
+    rescore: bool,
+    write: bool,
+    lock: LockFile,
+) -> Checked:
+    from harness.submissions.checking import check_files
+
+    if write:
+        lock.check_writable()
+    checked = check_files(folder, places, online=rescore, lock=lock)
     report = checked.report
     if rescore and not report.problems:
         require("run")
+        if write and checked.submission is not None:
+            from harness.submissions.keeping import check_version
+
+            check_version(checked.submission, lock)  # before minutes of scoring
         from harness.submissions.rescoring import rescored
 
-        with rescored(checked, classifier, console()) as measured:
+        with rescored(checked, classifiers, console()) as measured:
             if write:
                 from harness.submissions.keeping import keep
 
-                kept = keep(checked, measured)
-                report.facts["badge"] = f"{kept.badge}; {len(kept.files) // 2} cells differ from the claim"
+                kept = keep(checked, measured, lock)
+                report.facts["badge"] = f"{kept.badge}; {len(kept.measured) // 2} cells differ from the claim"
     if checked.submission is not None and "badge" not in report.facts:
         report.facts["badge"] = badge_of(checked.submission)
-    show(report, output)
+    return checked
+
+
+@app.command("check-changes")
+def check_changes(
+    changed: Annotated[
+        Path, typer.Argument(metavar="LIST", help="File with the changed paths: 'git diff --name-only -z'.")
+    ],
+    repository: Annotated[Path, typer.Option(help="Checkout of the pull request; none of its code runs.")],
+    lock: Lock = None,
+    rescore: Annotated[
+        bool, typer.Option("--rescore/--no-rescore", help="As for 'submission check'.")
+    ] = True,
+    output: Format = "table",
+) -> None:
+    """Check a pull request: the submissions that it touches, and that it touches nothing else of them.
+
+    Refused are links, stray files, files that only whoever checks writes, unknown paths below submissions/,
+    the removal of a published submission, and changes of baselines/, .github/ or .gitattributes beside
+    submissions. Exit codes as for 'check'. Example:
+
+        steerboard submission check-changes changed --repository proposed --lock LOCK
+    """
+    from harness.submissions.changes import changes, read_changed
+    from harness.submissions.ground import Places
+    from harness.submissions.lock import against, open_lock
+    from harness.submissions.report import Finding, Report, render
+
+    known(output)
+    checks = open_lock(lock)
+    found = changes(read_changed(changed), repository, checks.body)
+    reports = [found.report]
+    for name in found.names:
+        try:
+            done = _checked(repository / "submissions" / name, Places(), None, rescore, False, checks)
+        except UserError as error:  # one that cannot be checked does not hide the others
+            reports.append(Report(name, [Finding("problem", name, str(error))]))
+            continue
+        entry = checks.body.submissions.get(name)
+        words = against(entry, done.submission) if entry and done.submission else ""
+        if words:
+            done.report.problem("submission.yaml", f"differs from what was published: {words}", "")
+        reports.append(done.report)
+    for report in reports:
+        if report.findings or report is not found.report:
+            typer.echo(render(report, output), nl=False)
+    raise typer.Exit(1 if any(report.problems for report in reports) else 0)
 
 
 @app.command("new")
@@ -180,28 +255,29 @@ def list_(
         "submissions"
     ),
     output: Annotated[str, typer.Option("--format", help="table, json or md.")] = "table",
-    lock: Annotated[
-        bool, typer.Option("--lock", help="Also renew published.json, which guards what is published.")
-    ] = False,
+    lock: Lock = None,
     withdraw: Annotated[
-        list[str] | None, typer.Option(help="With --lock: a submission that was removed on purpose.")
+        list[str] | None,
+        typer.Option(help="For maintainers: remove a submission from the lock, as it goes on purpose."),
     ] = None,
 ) -> None:
     """List all submissions with road, method, models, cells and badge.
 
-    Badges: claimed (as handed in), re-scored (from the texts), regenerated (the texts, too). --lock refuses
-    where a published language, task, file or score is lost or changed under the same version.
+    Badges: claimed (as handed in), re-scored (from the texts), regenerated (the texts, too); they come from
+    the maintainers' lock alone. Exit code 1 where something is not a submission or cannot be read, and where
+    a published language, task, text or score is lost or changed under the same version.
     """
     from harness.submissions.listing import listing
-    from harness.submissions.published import renew
+    from harness.submissions.lock import open_lock
 
     if output not in {"table", "json", "md"}:
         raise unknown("format", output, ["table", "json", "md"])
     if not root.is_dir():
         raise UserError(f"{root} is no folder. Give the one that holds submissions.")
-    if lock:
-        renew(root, tuple(withdraw or ()))
-    text, fine = listing(root, output)
+    checks = open_lock(lock)
+    for name in withdraw or []:
+        checks.withdraw(name)
+    text, fine = listing(root, output, checks)
     typer.echo(text, nl=False)
     raise typer.Exit(0 if fine else 1)
 

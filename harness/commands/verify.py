@@ -33,12 +33,18 @@ OwnSuite = Annotated[
 ]
 
 
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The maintainers' lock that badges come from. Default: that of the checkout that runs.",
+    ),
+]
+
+
 def badge_of(submission: Submission) -> str:
-    """Return the badge of a submission, and why a check.json that is there does not count."""
-    badge = submission.badge
-    if badge == "claimed" and "check.json" in submission.files:
-        return "claimed (check.json is not of what lies here, and is ignored)"
-    return str(badge)
+    """Return the badge of a submission, and why an entry of the lock does not count for it."""
+    return f"{submission.badge}{f' ({submission.note})' if submission.note else ''}"
 
 
 def known(form: str) -> None:
@@ -77,8 +83,9 @@ def verify(
         bool, typer.Option("--run-code", help="Run method.py or the entry point. Read it first.")
     ] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Note it in check.json, after 'check --write'.")
+        bool, typer.Option("--write", help="Note it in the maintainers' lock, after 'check --write'.")
     ] = False,
+    lock: Lock = None,
     output: Format = "table",
 ) -> None:
     """Generate some cells anew, with the model, and compare text by text.
@@ -93,10 +100,12 @@ def verify(
 
     from harness.submissions.checking import check_files
     from harness.submissions.ground import Places
+    from harness.submissions.lock import open_lock
     from harness.submissions.reader import RefusedError, find
 
     known(output)
-    checked = check_files(folder, Places(suite, data, contrast), online=True)
+    checks = open_lock(lock)
+    checked = check_files(folder, Places(suite, data, contrast), online=True, lock=checks)
     if not checked.report.problems:
         require("run")
         from harness.submissions.keeping import keep_regenerated
@@ -107,13 +116,12 @@ def verify(
         drawn = secrets.randbelow(10**6) if seed is None else seed
         wanted = Sampling(sample, drawn, at_least, model, revision, device, batch_size)
         found = regenerate(checked, wanted, run_code, console())
-        if write and found is not None and not keep_regenerated(checked, found):
-            checked.report.note(
-                "check.json", "not written", "Run 'steerboard submission check --write' first."
-            )
+        if write and found is not None and not keep_regenerated(checked, found, checks):
+            todo = "Run 'steerboard submission check --write' first."
+            checked.report.problem(str(checks.path), "has no entry of what lies here", todo)
     if checked.submission is not None:
         try:
-            checked.report.facts["badge"] = badge_of(find(folder))
+            checked.report.facts["badge"] = badge_of(find(folder, checks))
         except RefusedError as error:  # code that ran can have written there
             checked.report.refused(error)
     show(checked.report, output)

@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.files import canonical_json
 from harness.methods.base import Prompt, Reference, Skip, SteeringMethod
 from harness.methods.controls import Control
+from harness.methods.sweep import grid_of
 from harness.plugins import in_words
 from harness.records import Setting
 
@@ -86,11 +87,11 @@ def _check_json(cls: Any, fields: Any) -> None:
 
 
 def _check_grid(cls: type[SteeringMethod]) -> None:
-    for name, values in cls.grid.items():
-        if name not in cls.Config.model_fields:
-            raise Failed(
-                f"grid names {name!r}, which is no option; it has {', '.join(cls.Config.model_fields)}."
-            )
+    try:
+        grid = grid_of(cls)
+    except UserError as error:
+        raise Failed(str(error)) from None
+    for name, values in grid.items():
         for value in values:
             try:
                 cls.Config.model_validate({name: value})

@@ -7,9 +7,26 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, get_args, get_origin
 
 from harness.errors import UserError, unknown
-from harness.methods.base import MethodConfig
+from harness.methods.base import MethodConfig, SteeringMethod
 
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Set)
+
+
+def grid_of(method: type[SteeringMethod]) -> dict[str, list[Any]]:
+    """Return the values that a method's class names for ``steerboard tune``, by option; empty for none.
+
+    Raises ``UserError`` for a grid that is not one, or in a wrong spot: it may be an author's.
+    """
+    grid: Any = method.grid
+    start, example = f"method {method.name!r}:", 'Write it as grid = {"strength": [0.1, 0.2]}, beside Config'
+    if "grid" in method.Config.model_fields or hasattr(method.Config, "grid"):
+        raise UserError(f"{start} grid lies in Config, and belongs into the class of the method. {example}.")
+    if not isinstance(grid, Mapping) or not all(isinstance(v, list | tuple) and v for v in grid.values()):
+        raise UserError(f"{start} grid = {grid!r:.80} gives no list of values for each field. {example}.")
+    for field in grid:
+        if field not in method.Config.model_fields:
+            raise unknown(f"field in the grid of {start}", str(field), method.Config.model_fields)
+    return {field: list(values) for field, values in grid.items()}
 
 
 def spread(config: type[MethodConfig], options: Mapping[str, Any], method: str) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Rules:
         """Return why an entry stands outside of the ranking; empty where it takes part."""
         row = self.cellset.entries[name]
         if row.entry.setting == "none":
-            return "a reference"
+            return "references are not ranked"
         if name not in evidence.complete:
             values = evidence.values[evidence.position[name]]
             return f"{int(np.isnan(values).sum())} of {values.size} values are missing"

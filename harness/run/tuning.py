@@ -12,10 +12,11 @@ from statistics import fmean
 from typing import Any
 
 from harness.cells import Cell, cell_id, select
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 from harness.files import canonical_json
 from harness.methods.base import Reference, SteeringMethod
 from harness.methods.controls import Control
+from harness.methods.sweep import grid_of
 from harness.records import (
     CellStatus,
     Selection,
@@ -62,7 +63,8 @@ def tuning_suite(
                 used |= grid.keys()
             elif names is not None:
                 why = "the suite fixes every field of its grid" if grid else "it names no grid of values"
-                raise UserError(f"method {name!r}: {why}, so there is nothing to tune.")
+                hint = "" if grid else ' A method names it in its class: grid = {"strength": [0.1, 0.2]}.'
+                raise UserError(f"method {name!r}: {why}, so there is nothing to tune.{hint}")
     if not sweeps:
         raise UserError(
             "none of the suite's methods names a grid, so there is nothing to tune. Give --methods."
@@ -81,19 +83,8 @@ def tuning_suite(
 
 
 def _grid(cls: type[SteeringMethod]) -> dict[str, list[Any]]:
-    """Return the values that a method names; none for references, and for controls, which follow a method.
-
-    Raises ``UserError`` for a grid that is none: it may be an author's.
-    """
-    if issubclass(cls, Reference | Control):
-        return {}
-    grid: Any = cls.grid
-    if not isinstance(grid, Mapping) or not all(isinstance(v, list | tuple) and v for v in grid.values()):
-        raise UserError(f"method {cls.name!r}: grid = {grid!r:.80} gives no list of values for each field.")
-    for field in grid:
-        if field not in cls.Config.model_fields:
-            raise unknown(f"field in the grid of method {cls.name!r}:", str(field), cls.Config.model_fields)
-    return {field: list(values) for field, values in grid.items()}
+    """Return the values that a method names; none for references, and for controls, which follow a method."""
+    return {} if issubclass(cls, Reference | Control) else grid_of(cls)
 
 
 def _sweep(

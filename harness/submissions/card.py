@@ -236,7 +236,7 @@ def read_card(folder: Path) -> Card:
     try:
         return Card.model_validate(body)
     except ValidationError as error:
-        raise RefusedError(CARD, explain(error), "See docs/submission-schema.json.") from None
+        raise RefusedError(CARD, explain(error), "See 'steerboard docs submission-schema'.") from None
 
 
 def read_hashes(folder: Path, result: Result) -> tuple[Hashes, bytes]:

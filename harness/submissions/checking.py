@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from harness.steering.interventions import load_steering
 from harness.submissions import limits
 from harness.submissions.card import Card, Result, read_card, unfilled
 from harness.submissions.cellcheck import check_cell
-from harness.submissions.chain import broken_links
 from harness.submissions.facts import expected
 from harness.submissions.folder import CARD, CODE, walk
 from harness.submissions.ground import (
@@ -24,6 +24,8 @@ from harness.submissions.ground import (
     ground_of,
     manifest_problems,
 )
+from harness.submissions.lock import NO_LOCK, LockFile, method_of, suite_of
+from harness.submissions.others import cards_beside, clashes
 from harness.submissions.reader import Submission, SubmittedRun
 from harness.submissions.reading import RefusedError
 from harness.submissions.report import Report
@@ -45,13 +47,22 @@ class Checked:
     statuses: dict[str, dict[str, CellStatus]] = field(default_factory=dict)
 
 
-def check_files(folder: Path, places: Places, online: bool = False) -> Checked:
+def check_files(
+    folder: Path,
+    places: Places,
+    online: bool = False,
+    lock: LockFile = NO_LOCK,
+    beside: Iterable[Card] | None = None,
+) -> Checked:
     """Check all that can be checked without scoring: paths, sizes, schema, hashes, identity, completeness.
 
-    ``online``: whether human text may come from the hub. Raises ``UserError`` where ``folder`` is no folder.
+    ``online``: whether human text may come from the hub. ``lock``: what the maintainers checked before.
+    ``beside``: the submissions that it must not clash with, by default those of its directory. Raises
+    ``UserError`` where ``folder`` is not a folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give the folder of a submission: submissions/NAME.")
+    if folder.is_symlink() or not folder.is_dir():
+        what = "is a link" if folder.is_symlink() else "is no folder"
+        raise UserError(f"{folder} {what}. Give the folder of a submission: submissions/NAME.")
     report = Report(folder.resolve().name)
     done = Checked(folder, report)
     files, problems = walk(folder)
@@ -64,9 +75,11 @@ def check_files(folder: Path, places: Places, online: bool = False) -> Checked:
     except RefusedError as error:
         report.refused(error)
         return done
-    done.submission = Submission(folder, card, files)
+    done.submission = Submission(folder, card, files, lock)
     _check_card(folder, card, report)
-    for problem in broken_links(folder, card, files):
+    for problem in clashes(card, cards_beside(folder) if beside is None else beside):
+        report.refused(problem)
+    for problem in done.submission.broken:
         report.refused(problem)
     if not report.problems:  # what follows unpacks and reads files: only those that are meant
         for result in card.results:
@@ -96,9 +109,9 @@ def _check_card(folder: Path, card: Card, report: Report) -> None:
         what = f"the method's name {card.method.name!r} is that of a built-in one"
         report.problem(CARD, what, f"Choose another name, or take road code with entry_point {own}.")
     report.facts |= {
-        "method": f"{card.method.name} {card.method.version}",
+        "method": method_of(card),
         "road": card.road,
-        "suite": f"{card.suite.name} {card.suite.hash}",
+        "suite": suite_of(card),
     }
 
 

@@ -1,4 +1,4 @@
-"""The files of a submission: which there are, and that none leads out of its folder."""
+"""What is a submission, which files it has, and that none leads out of its folder."""
 
 from __future__ import annotations
 
@@ -7,24 +7,84 @@ import re
 import stat
 from pathlib import Path
 
+from harness.registry import SUBMISSIONS
 from harness.submissions import limits
 from harness.submissions.reading import RefusedError
 
 CARD = "submission.yaml"
 CODE = "method.py"
-CHECK = "check.json"
+TOP_FILES = ("README.md", ".gitattributes", "ruff.toml")
+"""Files of the maintainers in a submissions directory, beside the submissions."""
+
+CHECKER_FILES = ("check.json", "measured")
+"""What earlier versions kept in a submission; who finds it there must not believe it."""
+
 CELL_FILES = ("generations.jsonl.gz", "status.json", "scores.json.gz", "predictions.json.gz")
 MEASURED_FILES = ("scores.json.gz", "predictions.json.gz")
+_REMOVE = "Remove it."
 
 SLUG = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 _NAME = re.compile(SLUG)
 _HEX = r"[0-9a-f]{16}"
 _ALLOWED = re.compile(
-    rf"submission\.yaml|method\.py|check\.json|steering/{_HEX}\.safetensors"
+    rf"submission\.yaml|method\.py|steering/{_HEX}\.safetensors"
     rf"|results/{SLUG}/(manifest|hashes)\.json"
     rf"|results/{SLUG}/{_HEX}/({'|'.join(map(re.escape, CELL_FILES))})"
-    rf"|measured/{SLUG}/{_HEX}/({'|'.join(map(re.escape, MEASURED_FILES))})"
 )
+
+
+def why_not(path: Path) -> str:
+    """Return why a path of a submissions directory is not a submission; empty where it is one.
+
+    A submission is a real folder, no link, with a plain name, that holds a plain file ``submission.yaml``.
+    Whether its content is right is for ``check_files`` to say.
+    """
+    try:
+        if path.is_symlink():
+            return "is a link"
+        if not path.is_dir():
+            return "is a stray file"
+        if not _NAME.fullmatch(path.name):
+            return "has a name of other signs than A-Z a-z 0-9 . _ -"
+        card = (path / CARD).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return f"is not a submission: it has no {CARD}"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if stat.S_ISREG(card.st_mode) else f"is not a submission: its {CARD} is not a plain file"
+
+
+def is_root(path: Path) -> bool:
+    """Say whether a folder is a submissions directory: it is named so, or holds a submission."""
+    return path.name == SUBMISSIONS or holds_submissions(path)
+
+
+def holds_submissions(path: Path) -> bool:
+    """Say whether a submission lies directly below a folder."""
+    try:
+        return path.is_dir() and any(not why_not(child) for child in path.iterdir())
+    except OSError:
+        return False
+
+
+def listed(root: Path) -> tuple[list[Path], list[RefusedError]]:
+    """Return the submissions of a submissions directory by name, and what else lies there and must not.
+
+    Raises ``RefusedError`` where the directory itself is a link or not a directory.
+    """
+    if root.is_symlink() or not root.is_dir():
+        what = "is a link" if root.is_symlink() else "is not a directory"
+        raise RefusedError(shown(str(root)), what, "Give the directory that holds submissions itself.")
+    found, problems = [], []
+    for path in sorted(root.iterdir()):
+        if path.name in TOP_FILES and not path.is_symlink() and path.is_file():
+            continue
+        reason = why_not(path)
+        if reason:
+            problems.append(RefusedError(shown(path.name), reason, _REMOVE))
+        else:
+            found.append(path)
+    return found, problems
 
 
 def cap_of(file: str) -> int:
@@ -55,6 +115,7 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name
             try:
+                _check_not_of_a_checker(path)
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     _check_folder(path, depth + 1)
@@ -65,9 +126,7 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
             except RefusedError as problem:
                 problems.append(problem)
             except OSError as error:
-                problems.append(
-                    RefusedError(_shown(path), f"cannot be read ({error.strerror})", "Remove it.")
-                )
+                problems.append(RefusedError(shown(path), f"cannot be read ({error.strerror})", _REMOVE))
     if todo:
         problems.append(RefusedError(".", f"has more than {limits.N_FILES:,} files", "Remove files."))
     if sum(files.values()) > limits.SUBMISSION:
@@ -77,13 +136,20 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
     return dict(sorted(files.items())), problems
 
 
+def _check_not_of_a_checker(path: str) -> None:
+    if path in CHECKER_FILES:
+        raise RefusedError(
+            path, "only whoever checks writes it, and not here: it counts for nothing", _REMOVE
+        )
+
+
 def _check_folder(path: str, depth: int) -> None:
     _check_name(path)
     top = path.partition("/")[0]
-    if top not in {"results", "steering", "measured"}:
-        raise RefusedError(path, "is a folder that does not belong to a submission", "Remove it.")
+    if top not in {"results", "steering"}:
+        raise RefusedError(path, "is a folder that does not belong to a submission", _REMOVE)
     if depth > limits.DEPTH:
-        raise RefusedError(path, "lies too deep", "Remove it.")
+        raise RefusedError(path, "lies too deep", _REMOVE)
 
 
 def _check_file(path: str, status: os.stat_result) -> None:
@@ -91,9 +157,9 @@ def _check_file(path: str, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise RefusedError(path, "is a link", "Put the file itself there, or remove it.")
     if not stat.S_ISREG(status.st_mode):
-        raise RefusedError(path, "is no plain file", "Remove it.")
+        raise RefusedError(path, "is no plain file", _REMOVE)
     if not _ALLOWED.fullmatch(path):
-        raise RefusedError(path, "does not belong to a submission", "Remove it.")
+        raise RefusedError(path, "does not belong to a submission", _REMOVE)
     cap = cap_of(path)
     if status.st_size > cap:
         raise RefusedError(
@@ -109,8 +175,9 @@ def _check_name(path: str) -> None:
             if name.startswith(".")
             else "has a name of other signs than A-Z a-z 0-9 . _ -"
         )
-        raise RefusedError(_shown(path), what, "Rename or remove it.")
+        raise RefusedError(shown(path), what, "Rename or remove it.")
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
+    """Return a path in ASCII that can be seen, whatever its signs."""
     return path if path.isascii() and path.isprintable() else ascii(path)[1:-1]

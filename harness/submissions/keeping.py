@@ -1,50 +1,90 @@
-"""Keeping what was measured beside what is claimed: ``measured/`` and ``check.json``."""
+"""Writing down what was checked: an entry of the maintainers' lock, and measured scores beside the lock."""
 
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from statistics import fmean
 
 from harness import __version__
-from harness.files import write_bytes, write_json
+from harness.errors import UserError
+from harness.files import write_bytes
 from harness.store import Run
-from harness.submissions.badges import Check, Regenerated, read_check, valid_check
+from harness.submissions.card import Result
 from harness.submissions.chain import sha256
 from harness.submissions.checking import Checked
-from harness.submissions.folder import CHECK, walk
+from harness.submissions.lock import (
+    LockedResult,
+    LockedSubmission,
+    LockFile,
+    Regenerated,
+    changed,
+    coverage,
+    hashes_of,
+    method_of,
+    suite_of,
+)
 from harness.submissions.packing import compact
-from harness.submissions.reader import SubmittedRun
+from harness.submissions.reader import Submission, SubmittedRun
 from harness.submissions.rescoring import Measured
 
+_DIGITS = 6
 
-def keep(checked: Checked, measured: Measured) -> Check:
-    """Write what was measured into the submission's folder; both values stay.
 
-    A cell whose measured scores and predictions equal the claimed ones to the last digit needs no file.
+def check_version(submission: Submission, lock: LockFile) -> None:
+    """Raise ``UserError`` where other texts than the locked ones come under the same or a lower version.
+
+    Other scores of the same texts are fine: whoever writes the lock has just measured them.
+    """
+    name, version = submission.card.name, submission.card.version
+    before = lock.body.submissions.get(name)
+    if before is None or version > before.version:
+        return
+    if version < before.version:
+        raise UserError(f"{name}: version {version} is below the locked {before.version}. Raise 'version'.")
+    reason = changed(before, submission, texts_only=True)
+    if reason:
+        raise UserError(
+            f"{name}: {reason}, which version {version} in {lock.path} does not have. Raise 'version' in "
+            f"submission.yaml, or give it up on purpose: steerboard submission list --withdraw {name}."
+        )
+
+
+def keep(checked: Checked, measured: Measured, lock: LockFile) -> LockedSubmission:
+    """Write the lock's entry of a submission that was scored again, and return it.
+
+    Measured scores lie in ``measured/NAME/`` beside the lock, for cells in which they do not equal the
+    claimed ones to the last digit. Raises ``UserError`` as ``check_version``, and without a lock to write.
     """
     submission = checked.submission
     assert submission is not None
-    forget(checked.folder)
-    files: dict[str, str] = {}
+    lock.check_writable()
+    check_version(submission, lock)
+    card, files = submission.card, {}
+    shutil.rmtree(lock.measured(card.name), ignore_errors=True)
     for claimed in submission.runs:
         for cell, data in _differing(claimed, measured.runs[claimed.folder]).items():
             for name, content in data.items():
-                file = f"measured/{claimed.folder}/{cell}/{name}"
-                write_bytes(checked.folder / file, content)
+                file = f"{claimed.folder}/{cell}/{name}"
+                write_bytes(lock.measured(card.name) / file, content)
                 files[file] = sha256(content)
-    check = Check(
+    results = zip(card.results, submission.runs, strict=True)
+    entry = LockedSubmission(
+        version=card.version,
         badge="re-scored",
-        subject=submission.card.subject,
+        method=method_of(card),
+        suite=suite_of(card),
+        road=card.road,
+        subject=card.subject,
         steerboard=__version__,
-        cells=sum(len(statuses) for statuses in checked.statuses.values()),
         parts=measured.parts,
         unmeasured=measured.unmeasured,
         reproduced=not any(gap.words for gap in measured.gaps),
         flags=measured.flags,
-        files=files,
+        results={r.folder: _locked(submission, r, run, measured.runs[r.folder]) for r, run in results},
+        measured=files,
     )
-    write_json(checked.folder / CHECK, check.to_json())
-    return check
+    lock.put(card.name, entry)
+    return entry
 
 
 def _differing(claimed: SubmittedRun, run: Run) -> dict[str, dict[str, bytes]]:
@@ -60,19 +100,38 @@ def _differing(claimed: SubmittedRun, run: Run) -> dict[str, dict[str, bytes]]:
     return found
 
 
-def forget(folder: Path) -> None:
-    """Remove what an earlier check kept."""
-    shutil.rmtree(folder / "measured", ignore_errors=True)
-    (folder / CHECK).unlink(missing_ok=True)
+def _locked(submission: Submission, result: Result, claimed: SubmittedRun, run: Run) -> LockedResult:
+    headline = f"macro_f1/{run.manifest().suite['classifiers'][0]}"
+    values: dict[str, list[float | None]] = {}
+    for cell in run.cell_ids():
+        status, measured = run.status(cell), run.measured(cell)
+        if status is not None and measured is not None:
+            value = next((s["value"] for s in measured["scores"] if s["metric"] == headline), None)
+            values.setdefault(status.cell.setting, []).append(value)
+    return LockedResult.model_validate(
+        {
+            "model": result.model,
+            **coverage(claimed),
+            "cells": sum(map(len, values.values())),
+            **hashes_of(submission, result),
+            "headline": headline,
+            "means": {setting: _mean(found) for setting, found in sorted(values.items())},
+        }
+    )
 
 
-def keep_regenerated(checked: Checked, found: Regenerated) -> bool:
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(fmean(known), _DIGITS) if known and len(known) == len(values) else None
+
+
+def keep_regenerated(checked: Checked, found: Regenerated, lock: LockFile) -> bool:
     """Raise the badge of a checked submission to ``regenerated``; False where it was not re-scored before."""
     submission = checked.submission
     assert submission is not None
-    files, _ = walk(checked.folder)
-    if valid_check(checked.folder, submission.card, files) is None:
+    lock.check_writable()
+    entry, _ = lock.valid(submission)
+    if entry is None:
         return False
-    check = read_check(checked.folder).model_copy(update={"badge": "regenerated", "regenerated": found})
-    write_json(checked.folder / CHECK, check.to_json())
+    lock.put(submission.card.name, entry.model_copy(update={"badge": "regenerated", "regenerated": found}))
     return True

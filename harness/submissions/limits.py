@@ -7,7 +7,6 @@ KIB, MIB = 1024, 1024 * 1024
 FILES: dict[str, int] = {
     "submission.yaml": 64 * KIB,
     "method.py": 256 * KIB,
-    "check.json": 4 * MIB,
     "manifest.json": 4 * MIB,
     "hashes.json": 4 * MIB,
     "status.json": MIB,

@@ -6,16 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from harness.submissions.lock import LockFile, losses
 from harness.submissions.reader import Submission, find_all
 
 _COLUMNS = ("name", "version", "road", "method", "suite", "models", "cells", "badge")
 
 
-def listing(root: Path, form: str) -> tuple[str, bool]:
-    """Return the submissions as ``table``, ``md`` or ``json``, and whether all of them could be read."""
-    found, problems = find_all(root)
+def listing(root: Path, form: str, lock: LockFile) -> tuple[str, bool]:
+    """Return the submissions as ``table``, ``md`` or ``json``, and whether nothing is wrong with them.
+
+    Wrong is what cannot be read, what is not a submission, and what the lock has and is lost or changed in
+    the same version, if the lock has any of these.
+    """
+    found, problems = find_all(root, lock)
     rows = [_row(submission) for submission in found]
     words = [str(problem) for problem in problems]
+    there = {submission.card.name: submission for submission in found}
+    if {*there} & {*lock.body.submissions}:
+        unreadable = {Path(problem.file).parts[len(root.parts)] for problem in problems}
+        lost = losses(lock.body, there)
+        words += [f"{root}/{name}: {what}." for name, what in lost if name not in unreadable]
     if form == "json":
         return json.dumps({"schema": 1, "submissions": rows, "problems": words}, indent=1) + "\n", not words
     shown = [[str(row[column]) for column in _COLUMNS] for row in rows]

@@ -224,10 +224,8 @@ def _companions(
 
 
 def _install(staged: Path, out: Path, folder: str) -> None:
-    """Move what was staged into the submission; what was measured of earlier results goes."""
-    for old in (out / "results" / folder, out / "measured" / folder):
-        shutil.rmtree(old, ignore_errors=True)
-    (out / "check.json").unlink(missing_ok=True)
+    """Move what was staged into the submission."""
+    shutil.rmtree(out / "results" / folder, ignore_errors=True)
     (out / "results").mkdir(exist_ok=True)
     (staged / "results").rename(out / "results" / folder)
     for path in [*staged.glob("method.py"), *staged.glob("steering/*")]:

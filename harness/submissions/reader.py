@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from harness.submissions.badges import Check, valid_check
 from harness.submissions.card import Card, read_card
-from harness.submissions.folder import CARD, walk
+from harness.submissions.chain import broken_links
+from harness.submissions.folder import CARD, listed, walk
+from harness.submissions.lock import NO_LOCK, LockedSubmission, LockFile
 from harness.submissions.reading import RefusedError
 from harness.submissions.runs import MeasuredRun, SubmittedRun
 
@@ -21,8 +22,8 @@ class Submission:
     Reading says nothing on whether it is true: see ``badge``.
     """
 
-    def __init__(self, folder: Path, card: Card, files: dict[str, int]) -> None:
-        self.folder, self.card, self.files = folder, card, files
+    def __init__(self, folder: Path, card: Card, files: dict[str, int], lock: LockFile) -> None:
+        self.folder, self.card, self.files, self.lock = folder, card, files, lock
 
     @property
     def runs(self) -> list[SubmittedRun]:
@@ -34,7 +35,8 @@ class Submission:
         """The results as measured by the maintainers; empty where the badge is ``claimed``."""
         if self.check is None:
             return []
-        return [MeasuredRun(self.folder, result.folder) for result in self.card.results]
+        root = self.lock.measured(self.card.name)
+        return [MeasuredRun(self.folder, result.folder, root) for result in self.card.results]
 
     @property
     def best_runs(self) -> list[SubmittedRun]:
@@ -42,9 +44,23 @@ class Submission:
         return self.measured_runs or self.runs
 
     @cached_property
-    def check(self) -> Check | None:
+    def broken(self) -> list[RefusedError]:
+        """Files that are not what the chain of hashes from submission.yaml says."""
+        return broken_links(self.folder, self.card, self.files)
+
+    @cached_property
+    def _locked(self) -> tuple[LockedSubmission | None, str]:
+        return self.lock.valid(self)
+
+    @property
+    def check(self) -> LockedSubmission | None:
         """What the maintainers found; None where they did not look, or at something else than lies here."""
-        return valid_check(self.folder, self.card, self.files)
+        return self._locked[0]
+
+    @property
+    def note(self) -> str:
+        """Why the maintainers' entry does not count; empty where there is none, or it does."""
+        return self._locked[1]
 
     @property
     def badge(self) -> Badge:
@@ -57,8 +73,8 @@ class Submission:
         return sum(r.cells for r in self.card.results), sum(r.of for r in self.card.results)
 
 
-def find(folder: Path) -> Submission:
-    """Return the submission in a folder.
+def find(folder: Path, lock: LockFile = NO_LOCK) -> Submission:
+    """Return the submission in a folder; it has a badge only by the ``lock``.
 
     Raises ``RefusedError`` where there is none, where a file must not be there, or submission.yaml is broken.
     """
@@ -70,23 +86,22 @@ def find(folder: Path) -> Submission:
         raise RefusedError(str(folder), f"holds no {CARD}", todo)
     if problems:
         raise problems[0]
-    return Submission(folder, read_card(folder), files)
+    return Submission(folder, read_card(folder), files, lock)
 
 
-def find_all(root: Path) -> tuple[list[Submission], list[RefusedError]]:
-    """Return the submissions in the folders of a folder by name, and what is wrong with the others.
+def find_all(root: Path, lock: LockFile = NO_LOCK) -> tuple[list[Submission], list[RefusedError]]:
+    """Return the submissions of a submissions directory by name, and what is wrong with all else there.
 
-    Folders without submission.yaml, hidden ones and those behind links are passed over.
+    Raises ``RefusedError`` where ``root`` is not such a directory.
     """
     found, problems = [], []
-    for path in sorted(root.iterdir()) if root.is_dir() else ():
-        if path.is_symlink() or path.name.startswith(".") or not (path / CARD).is_file():
-            continue
+    paths, foreign = listed(root)
+    for path in paths:
         try:
-            found.append(find(path))
+            found.append(find(path, lock))
         except RefusedError as error:
             problems.append(RefusedError(f"{path}/{error.file}", error.what, error.todo))
-    return found, problems
+    return found, [*problems, *(RefusedError(f"{root}/{bad.file}", bad.what, bad.todo) for bad in foreign)]
 
 
 __all__ = ["Badge", "MeasuredRun", "RefusedError", "Submission", "SubmittedRun", "find", "find_all"]

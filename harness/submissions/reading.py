@@ -176,7 +176,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
 def strict_yaml(data: bytes, file: str) -> dict[str, Any]:
     """Return a YAML mapping; ``RefusedError`` for duplicate keys, references (``&``, ``*``) and tags."""
     text = text_of(data, file)
-    todo = "Compare the example in docs/submitting.md."
+    todo = "Compare the example in 'steerboard docs submitting'."
     try:
         _scan(text)
         value = _Loader(text).get_single_data()

@@ -132,7 +132,7 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
     from harness.ranking.tables import BASELINE, collect
 
     roots = dict.fromkeys([checked.folder.resolve().parent, Path(SUBMISSIONS).resolve()])
-    others = [other for root in roots for other in find_all(root)[0]]
+    others = [other for root in roots if root.is_dir() for other in find_all(root)[0]]
     beside = [
         run
         for other in others

@@ -155,12 +155,12 @@ class SubmittedRun(Run):
 
     def kept(self, cell_id: str) -> dict[str, Any]:
         """Return what all parts of the scoring kept of a cell; empty where the file is not there."""
-        path = self._scored_path(cell_id, "predictions.json.gz")
-        return self._unpacked_json(path) if (self.root / path).is_file() else {}
+        return self._scored(cell_id, "predictions.json.gz") or {}
 
     def unpacked(self, name: str) -> bytes:
         """Return what a compressed file below the results holds."""
-        return self._unpack(self._named(name))
+        file = self._named(name)
+        return _unpack(self.root / file, file)
 
     @override
     def _generations_path(self, cell_id: str) -> Path:
@@ -172,22 +172,20 @@ class SubmittedRun(Run):
         return b""
 
     def _scores(self, cell_id: str) -> dict[str, Any] | None:
-        path = self._scored_path(cell_id, "scores.json.gz")
-        return self._unpacked_json(path) if (self.root / path).is_file() else None
+        return self._scored(cell_id, "scores.json.gz")
 
-    def _scored_path(self, cell_id: str, name: str) -> str:
-        """Return where a file of the scoring lies, within the submission."""
-        return self._named(f"{cell_id}/{name}")
+    def _scored(self, cell_id: str, name: str) -> dict[str, Any] | None:
+        """Return what a file of the scoring holds; None where there is none."""
+        path, file = self._scored_path(cell_id, name)
+        return json_object(_unpack(path, file), file) if path.is_file() else None
+
+    def _scored_path(self, cell_id: str, name: str) -> tuple[Path, str]:
+        """Return where a file of the scoring lies, and how messages call it."""
+        file = self._named(f"{cell_id}/{name}")
+        return self.root / file, file
 
     def _named(self, name: str) -> str:
         return f"results/{self.folder}/{name}"
-
-    def _unpack(self, file: str) -> bytes:
-        name = file.rpartition("/")[2]
-        return unpack(read_bytes(self.root / file, file, limits.FILES[name]), file, limits.UNPACKED[name])
-
-    def _unpacked_json(self, file: str) -> dict[str, Any]:
-        return json_object(self._unpack(file), file)
 
     def _parsed(self, name: str, kind: type[File]) -> File:
         file, cap = self._named(name), limits.FILES[name.rpartition("/")[2]]
@@ -200,15 +198,26 @@ class SubmittedRun(Run):
 
 
 class MeasuredRun(SubmittedRun):
-    """The same cells with the scores that ``steerboard submission check --write`` measured.
+    """The same cells with the scores that the maintainers measured, which lie below ``measured``.
 
-    A cell without a file in ``measured/`` was measured just as it was claimed.
+    A cell without a file there was measured just as it was claimed.
     """
 
+    def __init__(self, root: Path, folder: str, measured: Path) -> None:
+        super().__init__(root, folder)
+        self.measured_root = measured / folder
+
     @override
-    def _scored_path(self, cell_id: str, name: str) -> str:
-        file = f"measured/{self.folder}/{cell_id}/{name}"
-        return file if (self.root / file).is_file() else super()._scored_path(cell_id, name)
+    def _scored_path(self, cell_id: str, name: str) -> tuple[Path, str]:
+        path = self.measured_root / cell_id / name
+        if not path.is_file():
+            return super()._scored_path(cell_id, name)
+        return path, f"measured/{self.root.name}/{self.folder}/{cell_id}/{name}"
+
+
+def _unpack(path: Path, file: str) -> bytes:
+    name = path.name
+    return unpack(read_bytes(path, file, limits.FILES[name]), file, limits.UNPACKED[name])
 
 
 @cache

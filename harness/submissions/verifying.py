@@ -18,10 +18,10 @@ from harness.records import CellStatus, MethodIdentity
 from harness.registry import BUILT_IN, load_registry
 from harness.steering.interventions import Steering
 from harness.store import Run
-from harness.submissions.badges import Regenerated
 from harness.submissions.card import Card, Result
 from harness.submissions.checking import Checked
 from harness.submissions.folder import CODE
+from harness.submissions.lock import Regenerated
 from harness.submissions.reader import SubmittedRun
 
 if TYPE_CHECKING:

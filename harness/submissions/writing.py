@@ -14,7 +14,7 @@ from harness.submissions.card import Card
 from harness.submissions.folder import CARD
 
 _COMMENTS = {
-    "schema": "Format: docs/submission-schema.json. 'steerboard submission check DIR' says what is missing.",
+    "schema": "Format: 'steerboard docs submission-schema'; 'submission check DIR' says what is missing.",
     "version": "Raise it whenever results that are published change.",
     "authors": "affiliation and orcid may be left out.",
     "contact": "An e-mail or https address.",

@@ -15,11 +15,15 @@ from leaderboard.inputs import OWN, Input
 from leaderboard.text import clean, counted, day_of, name_of
 
 _WORDS = {
-    "own run": "generated and scored by whoever built this page",
     "claimed": "handed in; nobody has scored its texts anew yet",
     "re-scored": "handed in; its texts were scored anew",
     "regenerated": "handed in; its texts were scored anew, and some were generated anew",
+    OWN: "generated and scored by whoever built this page",
 }
+"""Badge, from the one that says least to the one that says most, -> what was checked."""
+
+_LEAST = list(_WORDS)
+_AS_HANDED_IN = "times, devices, versions and tuning are as handed in"
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,12 @@ def sources(board: Board, inputs: Sequence[Input]) -> dict[str, Source]:
     """Return entry id -> where it comes from, of the inputs that the board was built from."""
     by_path = {item.run.path: item for item in inputs}
     origin: dict[str, Input] = {}
-    for place, (run, _) in board.cellset.cells.items():
-        origin.setdefault(place[0], by_path.get(run.path, Input(run)))
+    for place, (run, _) in board.cellset.cells.items():  # an entry of several runs has the least of badges
+        origin[place[0]] = min(
+            origin.get(place[0], by_path.get(run.path, Input(run))),
+            by_path.get(run.path, Input(run)),
+            key=lambda item: _LEAST.index(item.badge),
+        )
     found = {}
     for name, row in board.cellset.entries.items():
         own = [manifest for manifest in board.cellset.manifests if row.entry in manifest.entries]
@@ -59,18 +67,22 @@ def sources(board: Board, inputs: Sequence[Input]) -> dict[str, Source]:
 
 def _checked(board: Board, entry: str, item: Input) -> str:
     """Say how far an entry was checked, and what was claimed where something else was measured."""
-    words, check = _WORDS[item.badge], item.submission.check if item.submission else None
-    if check is None or item.submission is None:
+    words = _WORDS[item.badge]
+    if item.submission is None:
         return words
+    check = item.submission.check
+    if check is None:
+        note = clean(item.submission.note)
+        return f"{words}{f'; {note}' if note else ''}; {_AS_HANDED_IN}"
     if check.regenerated:
         anew = check.regenerated
         words += f" ({anew.equal} of {anew.texts} texts of {counted(anew.cells, 'cell')} came out equal)"
-    if not check.files:
-        return f"{words}; measured is what was claimed"
+    if not check.measured:
+        return f"{words}; measured is what was claimed; {_AS_HANDED_IN}"
     values = _headline_claimed(board, entry, item.submission)
     said = f" {board.headline.title} {plain(sum(values) / len(values))} was claimed." if values else ""
     agree = "within the seed noise" if check.reproduced else "NOT reproduced"
-    return f"{words}; the claim is {agree}. The tables show what was measured.{said}"
+    return f"{words}; the claim is {agree}; {_AS_HANDED_IN}. The tables show what was measured.{said}"
 
 
 def _headline_claimed(board: Board, entry: str, submission: Submission) -> list[float]:
