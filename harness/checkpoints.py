@@ -49,6 +49,20 @@ def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkp
     return Checkpoint(folder, name_or_path, folder.name, folder.name)
 
 
+def why_not_loaded(error: Exception) -> str:
+    """Return in one line why transformers could not load a folder.
+
+    Code that comes with a model (``auto_map``) is never run; what transformers says then is advice to run it.
+    """
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code of its own (auto_map in its config), which is never run. Give a model of an "
+            "architecture that transformers has itself."
+        )
+    words = " ".join(str(error).splitlines()[:1]) or type(error).__name__
+    return f"{words:.200}"
+
+
 def _snapshot(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError

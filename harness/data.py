@@ -207,7 +207,7 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
 
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(folder, task.dataset_name)
+        table = datasets.load_dataset(folder, task.dataset_name, trust_remote_code=False)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"missing data: {task.dataset_path} is not readable ({error!s:.120}).") from None
     loaded: dict[Split, list[Example]] = {}
