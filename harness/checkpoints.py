@@ -82,7 +82,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"the folder {folder} holds no model: config.json is missing.")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"the folder {folder} holds no model: config.json: {error}") from None
     if not isinstance(config, dict) or "model_type" not in config:
         raise UserError(f"the folder {folder} holds no model: config.json names no model_type.")

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from harness.data import unique
 from harness.errors import UserError
 from harness.files import (
     digest,
     file_digest,
+    half_character,
     locked,
     read_json,
     read_jsonl,
@@ -150,7 +152,7 @@ class ContrastFolder:
             if not all(isinstance(field, str) and field.strip() for field in fields):
                 raise UserError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
             pairs.append(Pair(*map(str, fields)))
-        return pairs
+        return unique(pairs, str(path))
 
     def fingerprint(self, languages: Iterable[str]) -> str:
         """Return a hash of the content of the files of ``languages``."""
@@ -261,8 +263,8 @@ def _texts(path: Path, body: dict[str, Any], key: str) -> list[str]:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"{path}: {key!r}, item {number} is {text!r:.60}, not a text. {_EXPECTED}")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UserError(f"{path}: {key!r}, item {number} holds half a letter (a lone surrogate).")
+        if half_character(text):
+            raise UserError(f"{path}: {key!r}, item {number} holds half a character (a lone surrogate).")
     return texts
 
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
 from harness.errors import UserError
-from harness.files import digest, file_digest, read_jsonl
+from harness.files import digest, file_digest, half_character, read_jsonl
 from harness.suite import Split, Suite, Task
 
 
@@ -33,6 +33,30 @@ class Example(Sentence):
     """A labelled text."""
 
     label: str
+
+
+class Named(Protocol):
+    """A row of a file that has an id."""
+
+    @property
+    def id(self) -> str:
+        """What other files call the same row."""
+
+
+Row = TypeVar("Row", bound=Named)
+
+
+def unique(rows: Sequence[Row], place: str) -> list[Row]:
+    """Return the rows of a file; ``UserError`` for an id that stands twice: ids join translations."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        before = first.setdefault(row.id, number)
+        if before < number:
+            raise UserError(
+                f"{place}, row {number}: the id {row.id!r:.80} is that of row {before} already. Ids join "
+                "translations, so each must be there once."
+            )
+    return list(rows)
 
 
 class DataSource(ABC):
@@ -79,7 +103,8 @@ class LocalData(DataSource):
     def rows(self, task: Task, split: Split) -> list[Example]:
         path = self._split_path(task, split)
         rows = self._read(path)
-        return [_example(row, task, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
+        found = [_example(row, task, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
+        return unique(found, str(path))
 
     @override
     def parallel(self, language: str) -> list[Sentence]:
@@ -120,7 +145,7 @@ class LocalData(DataSource):
             if not isinstance(text, str) or not text.strip() or "id" not in row:
                 raise UserError(f"{path}, row {number}: needs an 'id' and a non-empty 'text'.")
             sentences.append(Sentence(str(row["id"]), text))
-        return sentences
+        return unique(sentences, str(path))
 
 
 @cache
@@ -218,7 +243,7 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
             if lacking:
                 raise UserError(f"{place}: has no column {', '.join(lacking)}.")
             mapped = (_map_row(row, task, i) for i, row in enumerate(table[name]))
-            loaded[split] = [_example(row, task, place) for row in mapped if row]
+            loaded[split] = unique([_example(row, task, place) for row in mapped if row], place)
     for needed in ("train", "test"):
         if needed not in loaded:
             raise UserError(f"missing data: {task.dataset_path} has no split {needed!r}.")
@@ -249,6 +274,8 @@ def _example(row: Mapping[str, Any], task: Task, place: str) -> Example:
     text, label = row.get("text"), row.get("label")
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{place}: needs a non-empty 'text'.")
+    if half_character(text):  # rows of the hub; those of files are looked at when they are read
+        raise UserError(f"{place}: holds half a character (a lone surrogate).")
     if label not in task.labels:
         raise UserError(f"{place}: label {label!r} is none of {', '.join(task.labels)}.")
     return Example(str(row.get("id", place)), text, str(label))

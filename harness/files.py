@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import gzip
@@ -31,6 +32,7 @@ DEEPEST = 64
 """Lists and objects within one another in a JSON file."""
 
 _NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
@@ -143,11 +145,15 @@ def _check_size(path: Path, size: int, largest: int, how: str = "") -> None:
 
 
 def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
-    """Return a UTF-8 file's text; ``UserError`` as ``read_bytes`` and where it is not UTF-8."""
+    """Return a UTF-8 file's text, without a byte order mark, line breaks as ``\\n``.
+
+    Raises ``UserError`` as ``read_bytes`` and where it is not UTF-8.
+    """
     try:
         text = read_bytes(path, largest).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+    text = text.removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
@@ -176,7 +182,7 @@ def _object(path: Path, data: bytes) -> dict[str, Json]:
     """Return the object that the bytes say. What is no Unicode, halves of signs, becomes a question mark."""
     if _deep(data):
         raise UserError(f"{path} is nested too deeply; not ours.")
-    value = json.loads(data.decode("utf-8"))
+    value = json.loads(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
     if b"\\ud" in data or b"\\uD" in data:
@@ -217,6 +223,15 @@ def check_schema(path: Path, value: Mapping[str, Json], newest: int) -> None:
         )
 
 
+def half_character(text: str) -> bool:
+    """Say whether a text holds a surrogate without its other half, which no file of UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def read_jsonl(path: Path) -> list[dict[str, Json]]:
     """Return the objects of a JSON-lines file; ``UserError`` names the first bad line."""
     rows = []
@@ -225,8 +240,12 @@ def read_jsonl(path: Path) -> list[dict[str, Json]]:
             continue
         try:
             row = json.loads(line)
+            if _ESCAPED.search(line) and half_character(json.dumps(row, ensure_ascii=False)):
+                raise UserError(f"{path}, line {number}: holds half a character (a lone surrogate).")
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from None
+        except ValueError:  # an integer of thousands of digits
+            raise UserError(f"{path}, line {number}: holds a number that is too long.") from None
         except RecursionError:
             raise UserError(f"{path}, line {number}: nested too deeply.") from None
         if not isinstance(row, dict):

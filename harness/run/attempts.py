@@ -46,7 +46,7 @@ def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
     status = CellStatus(
         cell=cell.key,
         state=state,
-        reason=reason,
+        reason=reason.encode("utf-8", "replace").decode(),  # a method may say anything, half characters too
         attempts=(before.attempts if before else 0) + 1,
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **{"seconds": round(time.monotonic() - started, 3), **extra},
