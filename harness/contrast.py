@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from harness.data import unique
-from harness.errors import UserError
+from harness.errors import BrokenFileError, UserError
 from harness.files import (
     digest,
     file_digest,
@@ -141,7 +141,7 @@ class ContrastFolder:
             return None
         if not path.is_file() or file_digest(path) != made.sha256:
             state = "has been changed since it was made" if path.is_file() else "is missing"
-            raise UserError(f"{path} {state}. Make the contrast text again in another folder.")
+            raise BrokenFileError(f"{path} {state}. Make the contrast text again in another folder.")
         return made
 
     def pairs(self, language: str) -> list[Pair]:
@@ -150,7 +150,7 @@ class ContrastFolder:
         for number, row in enumerate(read_jsonl(path), 1):
             fields = [row.get("id"), row.get("good"), row.get("bad")]
             if not all(isinstance(field, str) and field.strip() for field in fields):
-                raise UserError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
+                raise BrokenFileError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
             pairs.append(Pair(*map(str, fields)))
         return unique(pairs, str(path))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 
 Json = Any  # what json.loads returns
 
@@ -59,7 +59,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
     The bytes go to a temporary file beside it, are flushed to disk and renamed over it.
-    Raises ``UserError`` where the folder cannot be written.
+    Raises ``MachineError`` where the folder cannot be written: the disk is full or read-only, say.
     """
     temporary = ""
     try:
@@ -77,8 +77,9 @@ def write_bytes(path: Path, data: bytes) -> None:
                 Path(temporary).unlink()
         if not isinstance(error, OSError):
             raise
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
+        raise MachineError(
+            f"cannot write {path}: {error.strerror or error}. Make room, or choose a folder that can be "
+            "written."
         ) from error
 
 
@@ -130,7 +131,7 @@ def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Check the path.") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
+        raise MachineError(f"cannot read {path}: {error.strerror or error}.") from None
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -264,7 +265,9 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}. Choose another {option} folder.") from None
+        raise MachineError(
+            f"cannot write {folder}: {error.strerror}. Choose another {option} folder."
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

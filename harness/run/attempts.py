@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.cells import Cell
-from harness.errors import BrokenFileError, UnsupportedError, UserError
+from harness.errors import BrokenFileError, UnsupportedError, in_words, is_infrastructure
 from harness.methods.base import Skip
 from harness.records import CellStatus, Generation, State
 from harness.store import Run
@@ -20,7 +20,8 @@ Work = Callable[[], Skip | tuple[list[Generation], dict[str, Any]]]
 def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
     """Do a cell and write its texts and status; return the status.
 
-    Raises only ``BrokenFileError``: a file of the run itself, for which no method is at fault.
+    Raises ``BrokenFileError`` for a file of the run itself, for which no method is at fault, and
+    ``MachineError`` where texts or status cannot be written.
     """
     before = run.status(cell.id)
     started = time.monotonic()
@@ -37,12 +38,10 @@ def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
     except BrokenFileError:
         raise
     except UnsupportedError as error:
-        state, reason = "skipped", _in_words(error)
-    except (MemoryError, OSError) as error:
-        state, reason = "infra_error", _in_words(error)
+        state, reason = "skipped", in_words(error)
     except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
-        state = "infra_error" if _is_infrastructure(error) else "method_error"
-        reason = _in_words(error)
+        state = "infra_error" if is_infrastructure(error) else "method_error"
+        reason = in_words(error)
     status = CellStatus(
         cell=cell.key,
         state=state,
@@ -53,14 +52,3 @@ def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
     )
     run.write_cell(cell.id, status, texts)
     return status
-
-
-def _is_infrastructure(error: BaseException) -> bool:
-    """Say whether the machine failed, not the method: out of memory, a lost device."""
-    name = type(error).__name__
-    return name in {"OutOfMemoryError", "AcceleratorError"} or "CUDA error" in str(error)
-
-
-def _in_words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]

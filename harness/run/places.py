@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.corpus import Corpus
 from harness.data import Example
-from harness.errors import UserError
+from harness.errors import BrokenFileError, MachineError, UserError
 from harness.files import digest, half_character
 from harness.methods.base import Reference, ReferenceContext, suite_prompt
 from harness.methods.references import Human
@@ -79,6 +79,8 @@ class Places:
         """
         try:
             return sample_of(reference_texts(Human(), key, self.suite, self.corpus))
+        except (BrokenFileError, MachineError):
+            raise
         except UserError:
             return None
 
@@ -103,6 +105,8 @@ class Places:
     def _demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
         try:
             return self.corpus.demonstrations(task, language)
+        except (BrokenFileError, MachineError):
+            raise
         except UserError:  # too little train text for few-shot: then there was none
             return {}
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell
-from harness.errors import UserError
+from harness.errors import UserError, machine_failures
 from harness.files import digest
 from harness.records import CellScores, PartRecord, Score
 from harness.run.options import Prepared
@@ -63,7 +63,8 @@ class Scorer:
             # The matrices are small: more threads of BLAS only wait for one another.
             with _one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
-                    self._one(cell, old, missing)
+                    with machine_failures(f"scoring {cell.title}"):
+                        self._one(cell, old, missing)
                     tracker.finish_cell(cell.title)
         return len(jobs)
 
