@@ -37,6 +37,10 @@ class BrokenFileError(UserError):
     """A file of a run folder or of its text cannot be read: it needs a look, no method is at fault."""
 
 
+class DamagedFileError(BrokenFileError):
+    """A file that a run can make again is not what was written: edited, cut off, a flipped bit."""
+
+
 class MachineError(UserError):
     """The machine failed, not what ran on it: a file cannot be read or written, the network is away.
 
@@ -104,6 +108,11 @@ def machine_failures(what: str) -> Iterator[None]:
             f"{what} failed, and the machine is the reason ({in_words(error):.200}). What is finished is "
             "kept: run the same command again."
         ) from error
+
+
+def warn(words: str) -> None:
+    """Print one line on stderr beside what else goes on; a progress bar stays below it."""
+    print(f"warning: {words}", file=sys.stderr)
 
 
 def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> UserError:

@@ -93,15 +93,19 @@ def write_json(path: Path, value: Json) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
-    """Write one JSON object a line, atomically."""
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> str:
+    """Write one JSON object a line, atomically; return the SHA-256 of the file."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    write_text(path, "".join(lines))
+    data = "".join(lines).encode()
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def write_json_gz(path: Path, value: Json) -> None:
-    """Write gzipped JSON atomically, with equal bytes for equal values (no time stamp)."""
-    write_bytes(path, gzip.compress(canonical_json(value).encode(), mtime=0))
+def write_json_gz(path: Path, value: Json) -> int:
+    """Write gzipped JSON atomically, equal bytes for equal values (no time stamp); return their number."""
+    data = gzip.compress(canonical_json(value).encode(), mtime=0)
+    write_bytes(path, data)
+    return len(data)
 
 
 def read_json_gz(path: Path) -> dict[str, Json]:
@@ -150,8 +154,13 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
 
     Raises ``UserError`` as ``read_bytes`` and where it is not UTF-8.
     """
+    return decoded(path, read_bytes(path, largest))
+
+
+def decoded(path: Path, data: bytes) -> str:
+    """Return the text of a file's bytes, as ``read_text`` does."""
     try:
-        text = read_bytes(path, largest).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     text = text.removeprefix("\ufeff")
@@ -235,8 +244,13 @@ def half_character(text: str) -> bool:
 
 def read_jsonl(path: Path) -> list[dict[str, Json]]:
     """Return the objects of a JSON-lines file; ``UserError`` names the first bad line."""
+    return json_lines(path, read_bytes(path))
+
+
+def json_lines(path: Path, data: bytes) -> list[dict[str, Json]]:
+    """Return the objects of a JSON-lines file's bytes; ``UserError`` names the first bad line."""
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(decoded(path, data).split("\n"), start=1):
         if not line.strip():
             continue
         try:

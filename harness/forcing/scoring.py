@@ -102,6 +102,8 @@ class ForcingScorer:
             run.generations_digest(cell.id),
         ):
             old = None
+        if old and run.lost(old):
+            old = None
         have = {name: part.signature for name, part in old.parts.items()} if old else {}
         wanted = {TARGET: _LANGUAGE, **{_part(one): one.signature for one in self.relevance}}
         return old, [name for name, signature in wanted.items() if have.get(name) != signature]

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.cells import Cell
-from harness.errors import BrokenFileError, UnsupportedError, in_words, is_infrastructure
+from harness.errors import BrokenFileError, UnsupportedError, in_words, is_infrastructure, warn
 from harness.methods.base import Skip
 from harness.records import CellStatus, Generation, State
 from harness.store import Run
 
 Work = Callable[[], Skip | tuple[list[Generation], dict[str, Any]]]
 """Does a cell: its texts and what its status says beyond state and times, or why it is not done."""
+
+
+def say_damage(run: Run, cells: Iterable[Cell]) -> None:
+    """Say in one line which cells are written again because their texts are not what was written."""
+    found = [words for cell in cells if (words := run.damage(cell.id))]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        warn(f"{', '.join(found[:3])}{more}; written again")
 
 
 def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
