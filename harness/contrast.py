@@ -264,7 +264,7 @@ def _texts(path: Path, body: dict[str, Any], key: str) -> list[str]:
         if not isinstance(text, str):
             raise UserError(f"{path}: {key!r}, item {number} is {text!r:.60}, not a text. {_EXPECTED}")
         if half_character(text):
-            raise UserError(f"{path}: {key!r}, item {number} holds half a character (a lone surrogate).")
+            raise UserError(f"{path}: {key!r}, item {number} holds half a letter (a lone surrogate).")
     return texts
 
 

@@ -48,7 +48,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
 def _number(loader: SafeLoader, node: yaml.ScalarNode) -> int:
     value = loader.construct_yaml_int(node) if len(node.value) <= _LONGEST_NUMBER else 2**64
     if abs(value) >= 2**64:
-        problem = "a number that is too long; put text in quotes"
+        problem = "a number of too many digits; put text in quotes"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return int(value)
 

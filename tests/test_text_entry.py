@@ -125,11 +125,11 @@ def test_a_card_of_base_60_is_one_line_in_check_list_and_board(tmp_path):
     root = folder.parent
     checked = steerboard("submission", "check", folder)
     assert checked.code == 1
-    assert "a number that is too long" in checked.out
+    assert "a number of too many digits" in checked.out
     listed = steerboard("submission", "list", root)
-    assert "a number that is too long" in listed.out + listed.err
+    assert "a number of too many digits" in listed.out + listed.err
     built = steerboard("board", "build", root, "--out", tmp_path / "site")
-    assert "a number that is too long" in built.err
+    assert "a number of too many digits" in built.err
     assert all("Traceback" not in done.out + done.err for done in (checked, listed, built))
     assert len(built.err.splitlines()) == 1
 
@@ -140,7 +140,7 @@ def test_a_suite_with_such_a_value_is_one_line(tmp_path, old):
     assert old in text
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace(old, f"{BASE_60}\n{old}"), encoding="utf-8")
-    assert "a number that is too long" in steerboard("run", "--suite", path).one_line()
+    assert "a number of too many digits" in steerboard("run", "--suite", path).one_line()
 
 
 def test_questions_with_an_id_twice_are_refused(tmp_path):
