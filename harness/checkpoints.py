@@ -49,6 +49,20 @@ def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkp
     return Checkpoint(folder, name_or_path, folder.name, folder.name)
 
 
+def why_not_loaded(error: Exception) -> str:
+    """Return in one line why transformers could not load a folder.
+
+    Code that comes with a model (``auto_map``) is never run; what transformers says then is advice to run it.
+    """
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code of its own (auto_map in its config), which is never run. Give a model of an "
+            "architecture that transformers has itself."
+        )
+    words = " ".join(str(error).splitlines()[:1]) or type(error).__name__
+    return f"{words:.200}"
+
+
 def _snapshot(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -68,7 +82,7 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"the folder {folder} holds no model: config.json is missing.")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"the folder {folder} holds no model: config.json: {error}") from None
     if not isinstance(config, dict) or "model_type" not in config:
         raise UserError(f"the folder {folder} holds no model: config.json names no model_type.")

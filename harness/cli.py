@@ -47,7 +47,7 @@ from harness.commands.options import (
     split,
     summarise,
 )
-from harness.errors import UserError, not_installed, unknown
+from harness.errors import UserError, in_words, is_infrastructure, not_installed, unknown
 
 if TYPE_CHECKING:
     from harness.run.options import Options
@@ -233,6 +233,13 @@ def main() -> None:
             print(message)
             raise SystemExit(2) from None
         _fail(message, 2)
+    except Exception as error:
+        if not is_infrastructure(error):
+            raise
+        _fail(
+            f"the machine failed ({in_words(error)}). What is finished is kept: run the same command again.",
+            2,
+        )
     else:
         if code == _INTERRUPTED:
             _fail("stopped; finished cells are kept, run the same command again to go on", code)

@@ -14,10 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.errors import UserError
+from harness.data import unique
+from harness.errors import BrokenFileError, UserError
 from harness.files import (
     digest,
     file_digest,
+    half_character,
     locked,
     read_json,
     read_jsonl,
@@ -139,7 +141,7 @@ class ContrastFolder:
             return None
         if not path.is_file() or file_digest(path) != made.sha256:
             state = "has been changed since it was made" if path.is_file() else "is missing"
-            raise UserError(f"{path} {state}. Make the contrast text again in another folder.")
+            raise BrokenFileError(f"{path} {state}. Make the contrast text again in another folder.")
         return made
 
     def pairs(self, language: str) -> list[Pair]:
@@ -148,9 +150,9 @@ class ContrastFolder:
         for number, row in enumerate(read_jsonl(path), 1):
             fields = [row.get("id"), row.get("good"), row.get("bad")]
             if not all(isinstance(field, str) and field.strip() for field in fields):
-                raise UserError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
+                raise BrokenFileError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
             pairs.append(Pair(*map(str, fields)))
-        return pairs
+        return unique(pairs, str(path))
 
     def fingerprint(self, languages: Iterable[str]) -> str:
         """Return a hash of the content of the files of ``languages``."""
@@ -261,7 +263,7 @@ def _texts(path: Path, body: dict[str, Any], key: str) -> list[str]:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"{path}: {key!r}, item {number} is {text!r:.60}, not a text. {_EXPECTED}")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
+        if half_character(text):
             raise UserError(f"{path}: {key!r}, item {number} holds half a letter (a lone surrogate).")
     return texts
 

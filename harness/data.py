@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
-from harness.errors import UserError
-from harness.files import digest, file_digest, read_jsonl
+from harness.errors import BrokenFileError, MachineError, UserError
+from harness.files import digest, file_digest, half_character, read_jsonl
 from harness.suite import Split, Suite, Task
 
 
@@ -33,6 +33,30 @@ class Example(Sentence):
     """A labelled text."""
 
     label: str
+
+
+class Named(Protocol):
+    """A row of a file that has an id."""
+
+    @property
+    def id(self) -> str:
+        """What other files call the same row."""
+
+
+Row = TypeVar("Row", bound=Named)
+
+
+def unique(rows: Sequence[Row], place: str) -> list[Row]:
+    """Return the rows of a file; ``BrokenFileError`` for an id that stands twice: ids join translations."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        before = first.setdefault(row.id, number)
+        if before < number:
+            raise BrokenFileError(
+                f"{place}, row {number}: the id {row.id!r:.80} is that of row {before} already. Ids join "
+                "translations, so each must be there once."
+            )
+    return list(rows)
 
 
 class DataSource(ABC):
@@ -79,7 +103,8 @@ class LocalData(DataSource):
     def rows(self, task: Task, split: Split) -> list[Example]:
         path = self._split_path(task, split)
         rows = self._read(path)
-        return [_example(row, task, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
+        found = [_example(row, task, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
+        return unique(found, str(path))
 
     @override
     def parallel(self, language: str) -> list[Sentence]:
@@ -105,12 +130,17 @@ class LocalData(DataSource):
 
     def _read(self, path: Path) -> list[dict[str, Any]]:
         if not path.is_file():
-            raise UserError(
+            raise BrokenFileError(
                 f"missing data: {path} does not exist. Add it, or leave it out with --tasks / --languages."
             )
-        rows = read_jsonl(path)
+        try:
+            rows = read_jsonl(path)
+        except MachineError:
+            raise
+        except UserError as error:
+            raise BrokenFileError(str(error)) from None
         if not rows:
-            raise UserError(f"missing data: {path} is empty.")
+            raise BrokenFileError(f"missing data: {path} is empty.")
         return rows
 
     def _sentences(self, path: Path) -> list[Sentence]:
@@ -118,9 +148,9 @@ class LocalData(DataSource):
         for number, row in enumerate(self._read(path), 1):
             text = row.get("text")
             if not isinstance(text, str) or not text.strip() or "id" not in row:
-                raise UserError(f"{path}, row {number}: needs an 'id' and a non-empty 'text'.")
+                raise BrokenFileError(f"{path}, row {number}: needs an 'id' and a non-empty 'text'.")
             sentences.append(Sentence(str(row["id"]), text))
-        return sentences
+        return unique(sentences, str(path))
 
 
 @cache
@@ -196,7 +226,7 @@ def _snapshot(dataset: str, revision: str | None, config: str | None) -> str:
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise MachineError(
             f"missing data: the hub's data set {dataset!r} cannot be had ({first:.120}). "
             "Go online once, or give --data a local folder."
         ) from None
@@ -207,7 +237,7 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
 
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(folder, task.dataset_name)
+        table = datasets.load_dataset(folder, task.dataset_name, trust_remote_code=False)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(f"missing data: {task.dataset_path} is not readable ({error!s:.120}).") from None
     loaded: dict[Split, list[Example]] = {}
@@ -218,7 +248,7 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
             if lacking:
                 raise UserError(f"{place}: has no column {', '.join(lacking)}.")
             mapped = (_map_row(row, task, i) for i, row in enumerate(table[name]))
-            loaded[split] = [_example(row, task, place) for row in mapped if row]
+            loaded[split] = unique([_example(row, task, place) for row in mapped if row], place)
     for needed in ("train", "test"):
         if needed not in loaded:
             raise UserError(f"missing data: {task.dataset_path} has no split {needed!r}.")
@@ -248,9 +278,11 @@ def _map_row(row: Mapping[str, Any], task: Task, index: int) -> dict[str, Any] |
 def _example(row: Mapping[str, Any], task: Task, place: str) -> Example:
     text, label = row.get("text"), row.get("label")
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{place}: needs a non-empty 'text'.")
+        raise BrokenFileError(f"{place}: needs a non-empty 'text'.")
+    if half_character(text):  # rows of the hub; those of files are looked at when they are read
+        raise BrokenFileError(f"{place}: holds half a character (a lone surrogate).")
     if label not in task.labels:
-        raise UserError(f"{place}: label {label!r} is none of {', '.join(task.labels)}.")
+        raise BrokenFileError(f"{place}: label {label!r} is none of {', '.join(task.labels)}.")
     return Example(str(row.get("id", place)), text, str(label))
 
 

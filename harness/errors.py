@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 EXTRAS: dict[str, dict[str, str]] = {
     "board": {"jinja2": "jinja2", "pyarrow": "pyarrow", "watchfiles": "watchfiles"},
@@ -32,11 +34,85 @@ class UserError(Exception):
 
 
 class BrokenFileError(UserError):
-    """A file of a run folder cannot be read: the folder needs a look, no method is at fault."""
+    """A file of a run folder or of its text cannot be read: it needs a look, no method is at fault."""
+
+
+class DamagedFileError(BrokenFileError):
+    """A file that a run can make again is not what was written: edited, cut off, a flipped bit."""
+
+
+class MachineError(UserError):
+    """The machine failed, not what ran on it: a file cannot be read or written, the network is away.
+
+    It is never a result, and not a method's error.
+    """
 
 
 class UnsupportedError(UserError):
     """A method cannot run on this model or language: the cell is skipped with this reason."""
+
+
+_MACHINE_NAMES = {"OutOfMemoryError", "AcceleratorError", "BrokenProcessPool", "TerminatedWorkerError"}
+_MACHINE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "out of memory", "can't allocate memory")
+_MACHINE_NUMBERS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+
+
+def is_infrastructure(error: BaseException) -> bool:
+    """Say whether the machine failed, in an error or in what it came from: memory, disk, device, a worker.
+
+    Any ``OSError`` counts that nobody has caught; of those behind another error, only what a program cannot
+    have caused itself, such as a full disk: a file that is not there may be the method's own mistake.
+    """
+    if isinstance(error, OSError):
+        return True
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, MemoryError | MachineError) or type(link).__name__ in _MACHINE_NAMES:
+            return True
+        if isinstance(link, OSError) and link.errno in _MACHINE_NUMBERS:
+            return True
+        if any(words in str(link) for words in _MACHINE_WORDS):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error in one line: our own as it is, another with its class."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]
+
+
+@contextmanager
+def machine_failures(what: str) -> Iterator[None]:
+    """Raise ``MachineError`` with the name of the work where the machine fails in it; other errors pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not is_infrastructure(error):
+            raise
+        raise MachineError(
+            f"{what} failed, and the machine is the reason ({in_words(error):.200}). What is finished is "
+            "kept: run the same command again."
+        ) from error
+
+
+def warn(words: str) -> None:
+    """Print one line on stderr beside what else goes on; a progress bar stays below it."""
+    print(f"warning: {words}", file=sys.stderr)
 
 
 def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> UserError:

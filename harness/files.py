@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import gzip
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 
 Json = Any  # what json.loads returns
 
@@ -31,6 +32,7 @@ DEEPEST = 64
 """Lists and objects within one another in a JSON file."""
 
 _NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
+_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
@@ -57,7 +59,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
     The bytes go to a temporary file beside it, are flushed to disk and renamed over it.
-    Raises ``UserError`` where the folder cannot be written.
+    Raises ``MachineError`` where the folder cannot be written: the disk is full or read-only, say.
     """
     temporary = ""
     try:
@@ -75,8 +77,9 @@ def write_bytes(path: Path, data: bytes) -> None:
                 Path(temporary).unlink()
         if not isinstance(error, OSError):
             raise
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written."
+        raise MachineError(
+            f"cannot write {path}: {error.strerror or error}. Make room, or choose a folder that can be "
+            "written."
         ) from error
 
 
@@ -90,15 +93,19 @@ def write_json(path: Path, value: Json) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> None:
-    """Write one JSON object a line, atomically."""
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> str:
+    """Write one JSON object a line, atomically; return the SHA-256 of the file."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    write_text(path, "".join(lines))
+    data = "".join(lines).encode()
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def write_json_gz(path: Path, value: Json) -> None:
-    """Write gzipped JSON atomically, with equal bytes for equal values (no time stamp)."""
-    write_bytes(path, gzip.compress(canonical_json(value).encode(), mtime=0))
+def write_json_gz(path: Path, value: Json) -> int:
+    """Write gzipped JSON atomically, equal bytes for equal values (no time stamp); return their number."""
+    data = gzip.compress(canonical_json(value).encode(), mtime=0)
+    write_bytes(path, data)
+    return len(data)
 
 
 def read_json_gz(path: Path) -> dict[str, Json]:
@@ -128,7 +135,7 @@ def read_bytes(path: Path, largest: int = LARGEST_TEXT) -> bytes:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Check the path.") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
+        raise MachineError(f"cannot read {path}: {error.strerror or error}.") from None
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -143,11 +150,20 @@ def _check_size(path: Path, size: int, largest: int, how: str = "") -> None:
 
 
 def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
-    """Return a UTF-8 file's text; ``UserError`` as ``read_bytes`` and where it is not UTF-8."""
+    """Return a UTF-8 file's text, without a byte order mark, line breaks as ``\\n``.
+
+    Raises ``UserError`` as ``read_bytes`` and where it is not UTF-8.
+    """
+    return decoded(path, read_bytes(path, largest))
+
+
+def decoded(path: Path, data: bytes) -> str:
+    """Return the text of a file's bytes, as ``read_text`` does."""
     try:
-        text = read_bytes(path, largest).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+    text = text.removeprefix("\ufeff")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
@@ -176,7 +192,7 @@ def _object(path: Path, data: bytes) -> dict[str, Json]:
     """Return the object that the bytes say. What is no Unicode, halves of signs, becomes a question mark."""
     if _deep(data):
         raise UserError(f"{path} is nested too deeply; not ours.")
-    value = json.loads(data.decode("utf-8"))
+    value = json.loads(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
     if b"\\ud" in data or b"\\uD" in data:
@@ -217,16 +233,34 @@ def check_schema(path: Path, value: Mapping[str, Json], newest: int) -> None:
         )
 
 
+def half_character(text: str) -> bool:
+    """Say whether a text holds a surrogate without its other half, which no file of UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def read_jsonl(path: Path) -> list[dict[str, Json]]:
     """Return the objects of a JSON-lines file; ``UserError`` names the first bad line."""
+    return json_lines(path, read_bytes(path))
+
+
+def json_lines(path: Path, data: bytes) -> list[dict[str, Json]]:
+    """Return the objects of a JSON-lines file's bytes; ``UserError`` names the first bad line."""
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(decoded(path, data).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
+            if _ESCAPED.search(line) and half_character(json.dumps(row, ensure_ascii=False)):
+                raise UserError(f"{path}, line {number}: holds half a character (a lone surrogate).")
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}).") from None
+        except ValueError:  # an integer of thousands of digits
+            raise UserError(f"{path}, line {number}: holds a number that is too long.") from None
         except RecursionError:
             raise UserError(f"{path}, line {number}: nested too deeply.") from None
         if not isinstance(row, dict):
@@ -245,7 +279,9 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}. Choose another {option} folder.") from None
+        raise MachineError(
+            f"cannot write {folder}: {error.strerror}. Choose another {option} folder."
+        ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -169,7 +169,9 @@ class CellStatus(Versioned):
 
     ``prompt_tokens``: tokens of the prompt, once per draw of a text; ``new_tokens``: tokens written, the end
     token not counted; both with all redraws. ``fit``: parts of the fit of the steering (see ``FitCost``),
-    empty where nothing was fitted. All three are None where they were not recorded.
+    empty where nothing was fitted. All three are None where they were not recorded. ``generations_sha256``
+    and ``steering_sha256``: of the files as they were written and applied; None for a cell without such a
+    file, and where it was not recorded.
     """
 
     cell: CellKey
@@ -186,6 +188,8 @@ class CellStatus(Versioned):
     prompt_tokens: Whole | None = None
     new_tokens: Whole | None = None
     fit: FitParts | None = None
+    generations_sha256: str | None = None
+    steering_sha256: str | None = None
 
 
 def fit_of(statuses: Iterable[CellStatus]) -> Spent | None:
@@ -240,17 +244,22 @@ class PartRecord(Record):
 
 
 class CellScores(Versioned):
-    """All scores of a cell by the parts of the scoring, and the hashes that say of which texts and data."""
+    """All scores of a cell by the parts of the scoring, and the hashes that say of which texts and data.
+
+    ``kept``: name of a file beside it -> its size in bytes; empty where it was not recorded.
+    """
 
     cell_id: str
     generations_sha256: str
     protocol: str
     parts: dict[str, PartRecord] = {}
     scores: list[Score]
+    kept: dict[str, int] = {}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; of the scores only what says something, for there are many."""
         body = super().to_json()
+        body = body if self.kept else {name: value for name, value in body.items() if name != "kept"}
         body["scores"] = [score.model_dump(mode="json", exclude_defaults=True) for score in self.scores]
         return body
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
@@ -16,15 +16,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from harness.digits import load_digits, unpacked
-from harness.errors import UserError
+from harness.errors import DamagedFileError, MachineError, UserError
 from harness.files import (
     DEEPEST,
     LARGEST,
     LARGEST_TEXT,
+    file_digest,
+    json_lines,
     locked,
+    read_bytes,
     read_json,
     read_json_gz,
-    read_jsonl,
     write_json,
     write_json_gz,
     write_jsonl,
@@ -51,6 +53,15 @@ CLASSIFIER = "classifier/"
 
 ANSWERS = "answers"
 """The part of the scoring that a model gives which answers tasks itself."""
+
+
+KEPT = ("predictions.json.gz", "audit.json.gz")
+"""Files beside the scores: of the parts that train or answer, by far the largest, and of all others."""
+
+
+def kept_in(part: str) -> str:
+    """Return the file that holds what a part of the scoring keeps."""
+    return KEPT[0] if part.startswith((CLASSIFIER, ANSWERS)) else KEPT[1]
 
 
 Whole = Annotated[int, Field(gt=-(2**62), lt=2**62)]
@@ -103,6 +114,8 @@ class CellEnded(TypedDict):
     seconds: NotRequired[Amount]
     device: NotRequired[str]
     steering: NotRequired[str | None]
+    generations_sha256: NotRequired[str | None]
+    steering_sha256: NotRequired[str | None]
     prompt_tokens: NotRequired[Whole | None]
     new_tokens: NotRequired[Whole | None]
     fit: NotRequired[dict[str, Part | None] | None]
@@ -123,6 +136,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._cells = str(path / "cells")
+        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
     @property
     def manifest_path(self) -> Path:
@@ -170,22 +184,46 @@ class Run:
         return self._record(cell_id, "status.json", CellStatus)
 
     def finished(self, cell_id: str) -> bool:
-        """Say whether a cell needs no more generation."""
+        """Say whether a cell needs no more generation: it has texts, and they are those that were written."""
         status = self.status(cell_id)
-        return status is not None and status.state == "ok" and self._generations_path(cell_id).is_file()
+        return status is not None and status.state == "ok" and not self._damage(status, cell_id)
+
+    def damage(self, cell_id: str) -> str:
+        """Return in words what happened to the texts of a cell that ended ``ok``; empty for nothing."""
+        status = self.status(cell_id)
+        return self._damage(status, cell_id) if status is not None and status.state == "ok" else ""
+
+    def _damage(self, status: CellStatus, cell_id: str) -> str:
+        path, written = self._generations_path(cell_id), status.generations_sha256
+        if not path.is_file():
+            return f"{path} is missing"
+        if written and self.generations_digest(cell_id) != written:
+            return f"{path} was edited or damaged"
+        return ""
 
     def write_cell(self, cell_id: str, status: CellStatus, texts: list[Generation]) -> None:
         """Write a cell's texts, then its status: a cell with a status is whole."""
         if texts:
             rows = (text.model_dump(mode="json") for text in texts)
-            write_jsonl(self._generations_path(cell_id), rows)
+            sha256 = write_jsonl(self._generations_path(cell_id), rows)
+            status = status.model_copy(update={"generations_sha256": sha256})
         write_json(self.cell(cell_id) / "status.json", status.to_json())
 
     def generations(self, cell_id: str) -> list[Generation]:
-        """Return the texts of a cell; ``UserError`` names a foreign or broken line."""
+        """Return the texts of a cell; ``UserError`` names a foreign or broken line.
+
+        Raises ``DamagedFileError`` where they are not those that the status was written with.
+        """
         path = self._generations_path(cell_id)
+        data, ended = read_bytes(path), self.ended(cell_id)
+        written = ended.get("generations_sha256") if ended else None
+        if written and hashlib.sha256(data).hexdigest() != written:
+            raise DamagedFileError(
+                f"{path} was edited or damaged since it was written. Repeat the 'steerboard run' command: "
+                "the cell is written again."
+            )
         texts = []
-        for number, row in enumerate(read_jsonl(path), 1):
+        for number, row in enumerate(json_lines(path, data), 1):
             try:
                 texts.append(Generation.model_validate(row))
             except ValidationError as error:
@@ -197,8 +235,17 @@ class Run:
         return _plain(f"{self._cells}/{cell_id}/generations.jsonl", LARGEST_TEXT).count(b"\n")
 
     def generations_digest(self, cell_id: str) -> str:
-        """Return the SHA-256 of the file of texts."""
-        return hashlib.sha256(self._generations_path(cell_id).read_bytes()).hexdigest()
+        """Return the SHA-256 of the file of texts; a file that has not changed is read once."""
+        path = self._generations_path(cell_id)
+        try:
+            state = path.stat()
+            version = (state.st_mtime_ns, state.st_size, state.st_ino)
+            known = self._digests.get(cell_id)
+            if known is None or known[0] != version:
+                known = self._digests[cell_id] = (version, file_digest(path))
+        except OSError as error:
+            raise MachineError(f"cannot read {path}: {error.strerror or error}.") from None
+        return known[1]
 
     def scores(self, cell_id: str) -> CellScores | None:
         """Return the scores of a cell, None where it was never scored."""
@@ -229,11 +276,19 @@ class Run:
     def write_scores(self, scores: CellScores, kept: Mapping[str, Any]) -> None:
         """Write what the parts keep (compressed; classifiers apart, by far the largest), then the scores."""
         folder = self.cell(scores.cell_id)
-        predictions = {name: found for name, found in kept.items() if name.startswith((CLASSIFIER, ANSWERS))}
-        write_json_gz(folder / "predictions.json.gz", predictions)
-        others = {name: found for name, found in kept.items() if name not in predictions}
-        write_json_gz(folder / "audit.json.gz", others)
-        write_json(folder / "scores.json", scores.to_json())
+        files: dict[str, dict[str, Any]] = {name: {} for name in KEPT}
+        for part, found in kept.items():
+            files[kept_in(part)][part] = found
+        sizes = {name: write_json_gz(folder / name, found) for name, found in files.items()}
+        write_json(folder / "scores.json", scores.model_copy(update={"kept": sizes}).to_json())
+
+    def lost(self, scores: CellScores) -> set[str]:
+        """Return the names of the kept files of a cell that are missing or not as long as they were written.
+
+        They are not read: a bit that flipped in them shows where they are, for gzip has a checksum.
+        """
+        sizes = {name: _size(f"{self._cells}/{scores.cell_id}/{name}") for name in KEPT}
+        return {name for name, size in sizes.items() if size is None or scores.kept.get(name, size) != size}
 
     def predictions(self, cell_id: str) -> dict[str, Any]:
         """Return part ``classifier/NAME`` -> gold labels and predictions per classifier seed."""
@@ -251,6 +306,16 @@ class Run:
         """Return a fitted steering, None where it was never fitted."""
         path = self.steering_path(steering_id)
         return load_steering(path) if path.is_file() else None
+
+    def applied(self, cell_ids: Iterable[str]) -> dict[str, set[str]]:
+        """Return name of a fit -> SHA-256 of its file as finished cells were written with it."""
+        found: dict[str, set[str]] = {}
+        for cell_id in cell_ids:
+            ended = self.ended(cell_id)
+            name, sha256 = (ended.get("steering"), ended.get("steering_sha256")) if ended else (None, None)
+            if name and sha256:
+                found.setdefault(name, set()).add(sha256)
+        return found
 
     def write_steering(self, steering_id: str, steering: Steering) -> None:
         """Write a fitted steering."""
@@ -310,6 +375,15 @@ def _plain(path: str, largest: int = LARGEST) -> bytes:
         return b""
     finally:
         os.close(file)
+
+
+def _size(path: str) -> int | None:
+    """Return the size of a regular file, None where there is none."""
+    try:
+        state = os.stat(path)  # noqa: PTH116 (as in _plain)
+    except OSError:
+        return None
+    return state.st_size if stat.S_ISREG(state.st_mode) and state.st_size else None
 
 
 def _shallow(data: bytes) -> bool:

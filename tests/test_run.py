@@ -28,6 +28,7 @@ from helpers import (
 from harness.cells import cell_id
 from harness.records import CellStatus
 from harness.store import Run
+from harness.suite import load_suite
 
 slow = pytest.mark.slow
 PLUGIN = """
@@ -124,6 +125,40 @@ def test_a_reference_with_another_number_of_texts_has_failed(go, tmp_path):
     assert go(methods="short", plugin="    pass\n" + body).code == 1
     reason = statuses(tmp_path / "run")["short", "am"].reason
     assert reason == "reference 'short' gave {'negative': 1, 'positive': 1}, not 2 each."
+
+
+def test_a_reference_may_give_its_labels_in_any_order(go, tmp_path):
+    body = (
+        "@register('turned')\nclass Turned(Reference):\n    '''Labels the other way round.'''\n"
+        "    def texts(self, ctx):\n"
+        "        return {label: [f'{label} ጥሩ', f'{label} טוב'] for label in reversed(ctx.task.labels)}"
+    )
+    assert go(methods="turned", plugin="    pass\n" + body).code == 0
+    run = Run(tmp_path / "run")
+    labels = load_suite("mini").task("sentiment", "am").labels
+    for cell in run.cell_ids():
+        texts = run.generations(cell)
+        assert [(text.label, text.index) for text in texts] == [(name, i) for name in labels for i in (0, 1)]
+        assert all(text.text.startswith(text.label) for text in texts)
+
+
+@pytest.mark.parametrize("text", ["'\\ud83d'", "None", "7"])
+def test_a_reference_that_gives_no_text_has_failed_alone(go, tmp_path, text):
+    body = (
+        "@register('odd')\nclass Odd(Reference):\n    '''No text.'''\n"
+        f"    def texts(self, ctx):\n        return {{label: ['a', {text}] for label in ctx.task.labels}}"
+    )
+    assert go(methods="odd,human", plugin="    pass\n" + body).code == 1
+    found = statuses(tmp_path / "run")
+    assert found["odd", "am"].state == "method_error"
+    assert "which is not a text" in found["odd", "am"].reason
+    assert found["human", "he"].state == "ok"
+
+
+def test_a_reason_with_half_a_character_is_recorded(go, tmp_path):
+    body = "    def prompt(self, ctx):\n        raise ValueError('\\ud83d')"
+    assert go(methods="mine,human", plugin=body).code == 1
+    assert statuses(tmp_path / "run")["mine", "am"].reason == "ValueError: ?"
 
 
 def test_running_out_of_memory_is_no_fault_of_the_method(go, tmp_path):

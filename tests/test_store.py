@@ -43,7 +43,8 @@ def test_a_cell_comes_back_as_it_was_written(run):
     assert run.cell_ids() == [CELL]
     assert run.status(CELL).cell == key()
     assert run.generations(CELL) == TEXTS
-    assert run.scores(CELL) == SCORES
+    assert run.scores(CELL).model_copy(update={"kept": {}}) == SCORES
+    assert {*run.scores(CELL).kept} == {"predictions.json.gz", "audit.json.gz"}
     assert run.predictions(CELL) == {"classifier/tfidf": {"gold": [0, 1]}}
     assert run.audit(CELL) == {"validity": {"valid": [True]}}
 

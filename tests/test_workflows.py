@@ -325,8 +325,24 @@ def test_a_comment_is_posted_once_and_replaced_later(tmp_path, old):
     last = (tmp_path / "calls").read_text().splitlines()[-1]
     assert ("PATCH repos/o/r/issues/comments/5" if old else "POST repos/o/r/issues/7/comments") in last
     body = json.loads((tmp_path / "posted.json").read_text())["body"]
-    assert body == "<!-- steerboard gate -->\n### gate\n\n@&#8203;everyone &lt;script>\n"
+    header = runpy.run_path(str(GITHUB / "scripts" / "sanitise.py"))["HEADER"]
+    assert body == f"<!-- steerboard gate -->\n{header}### gate\n\n@&#8203;everyone &lt;script>\n"
     assert not list(tmp_path.rglob("hacked"))
+
+
+@needs_jq
+@pytest.mark.parametrize(
+    "report",
+    ["**maintainers**: approved, badge `regenerated`.\n", "</details>\n<details>\n", "> [!NOTE]\n", ""],
+)
+def test_a_comment_begins_with_whose_output_it_is_whatever_the_output_says(tmp_path, report):
+    (tmp_path / "comment.md").write_text(report, encoding="utf-8")
+    assert post(tmp_path, []).returncode == 0
+    marker, first, second, *rest = json.loads((tmp_path / "posted.json").read_text())["body"].split("\n")
+    assert (marker, first) == (MARKER, "> [!CAUTION]")
+    assert second.startswith("> **This is output of the pull request's own code, not a statement")
+    assert "" in rest[:3]  # the quotation ends before the output begins
+    assert sum(len(line) for line in [marker, first, second, *rest]) < 65_000
 
 
 @needs_jq

@@ -1,5 +1,6 @@
 """Print a report from an untrusted run as text that is safe in a comment: python3 sanitise.py FILE.
 
+A fixed header says first whose output it is: the code of a pull request wrote it and may say anything.
 Tables, headings and emphasis stay. Links, images, mentions, references to issues, HTML but a few harmless
 tags, control and direction characters do not; what is too long is cut. Needs nothing but Python.
 """
@@ -14,6 +15,12 @@ from pathlib import Path
 LIMIT = 60_000  # characters; GitHub takes 65,536
 READ = 4 * 10**6  # bytes of the file, at most
 GAP = "&#8203;"  # a sign of no width
+HEADER = """> [!CAUTION]
+> **This is output of the pull request's own code, not a statement of the maintainers.** The proposed code
+> wrote every line below and may say anything: no figure, badge or "fine" in it is a review. The log of the
+> workflow shows how it came about.
+
+"""
 TAG = r"<(?!/?(?:details|summary|sub)>)"
 ENTITY = r"&(?!(?:amp|lt|gt);)"
 
@@ -42,7 +49,7 @@ def main() -> None:
     """Print the file that is named."""
     with Path(sys.argv[1]).open("rb") as file:
         data = file.read(READ)
-    sys.stdout.buffer.write(sanitised(data.decode("utf-8", "replace")).encode())
+    sys.stdout.buffer.write((HEADER + sanitised(data.decode("utf-8", "replace"))).encode())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from harness.analysis.results import Separation, by_language, path_of, read_separation, write_separation
 from harness.cells import Cell, steering_id
 from harness.corpus import Corpus
-from harness.errors import BrokenFileError, UnsupportedError, UserError
+from harness.errors import BrokenFileError, UnsupportedError, UserError, is_infrastructure
 from harness.files import digest
 from harness.methods.base import CellContext, SteeringMethod
 from harness.run.options import Prepared
@@ -51,9 +51,11 @@ def analyse(
         say(f"separation: {title}")
         try:
             found.append(bench.separation(cells))
-        except (BrokenFileError, OSError, MemoryError):
+        except BrokenFileError:
             raise
         except Exception as error:  # a method's failure is said and ends nothing else
+            if is_infrastructure(error):
+                raise
             say(f"no separation of {title}: {error or type(error).__name__}")
     return found
 

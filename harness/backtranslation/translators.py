@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import transformers
 
 from harness.backtranslation.building import NoTranslator, Translator
-from harness.checkpoints import Checkpoint, resolve_checkpoint
+from harness.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
 from harness.contrast import Kind, ModelSource, check_code
 from harness.errors import UserError, unknown
 from harness.languages import code_forms
@@ -41,15 +42,18 @@ class Seq2Seq:
     def __init__(self, checkpoint: Checkpoint, device: str, dtype: str, batch_size: int) -> None:
         self.checkpoint, self.device, self.dtype, self.batch_size = checkpoint, device, dtype, batch_size
         transformers.utils.logging.disable_progress_bar()
-        self.config = self._load(transformers.AutoConfig)
+        with self._in_words():
+            self.config = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         if not getattr(self.config, "is_encoder_decoder", False):
             raise UserError(
                 f"{checkpoint.name} is no translation model: {self.config.model_type!r} has no encoder "
                 "and decoder. Give a seq2seq model such as facebook/nllb-200-distilled-600M."
             )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._in_words():
             warnings.simplefilter("ignore")  # Marian: "Recommended: pip install sacremoses."
-            self.tokenizer = self._load(transformers.AutoTokenizer)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+                checkpoint.folder, trust_remote_code=False
+            )
         self.vocabulary: dict[str, int] = self.tokenizer.get_vocab()
 
     @property
@@ -69,7 +73,8 @@ class Seq2Seq:
     def search(self) -> Any:
         """The generation config: as stored with the model (greedy or beams), but never sampled."""
         if (self.checkpoint.folder / "generation_config.json").is_file():
-            stored = self._load(transformers.GenerationConfig)
+            with self._in_words():
+                stored = transformers.GenerationConfig.from_pretrained(self.checkpoint.folder)
         else:
             stored = transformers.GenerationConfig.from_model_config(self.config)
         stored.update(do_sample=False, temperature=None, top_p=None, top_k=None)
@@ -85,12 +90,14 @@ class Seq2Seq:
     @cached_property
     def network(self) -> Any:
         """The model itself, on its device, ready to translate."""
-        network, report = self._load(
-            transformers.AutoModelForSeq2SeqLM,
-            dtype=DTYPES[self.dtype],
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with self._in_words():
+            network, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                self.checkpoint.folder,
+                dtype=DTYPES[self.dtype],
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
         missing = sorted(report["missing_keys"])
         if missing:  # they would be random numbers
             raise UserError(
@@ -139,17 +146,17 @@ class Seq2Seq:
         """Say whether the tokenizer keeps ``token`` in one piece at the head of a text."""
         return self.vocabulary[token] in self.tokenizer(f"{token} a")["input_ids"]
 
-    def _load(self, kind: Any, **options: Any) -> Any:
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Turn what transformers says of a checkpoint into one line."""
         try:
-            if kind in {transformers.AutoConfig, transformers.AutoTokenizer}:
-                options = {**options, "trust_remote_code": False}
-            return kind.from_pretrained(self.checkpoint.folder, **options)
+            yield
         except _LOADING as error:
-            words = " ".join(str(error).split()) or type(error).__name__
-            if "sentencepiece" in words.lower():
+            words = why_not_loaded(error)
+            if "sentencepiece" in str(error).lower():
                 words = "its tokenizer needs a package that is not there: pip install sentencepiece"
             raise UserError(
-                f"{self.checkpoint.name} cannot be loaded as a translation model: {words:.200}"
+                f"{self.checkpoint.name} cannot be loaded as a translation model: {words}"
             ) from None
 
 

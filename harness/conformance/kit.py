@@ -9,7 +9,7 @@ from typing import Any
 from harness.conformance import contract, fits, manners, references, texts
 from harness.conformance.bench import Bench
 from harness.conformance.trial import Check, Failed, Result, Skipped, Trial
-from harness.errors import UserError
+from harness.errors import MachineError, UserError, is_infrastructure
 from harness.methods.base import Reference, SteeringMethod
 from harness.plugins import in_words, load_file
 from harness.registry import Registry, load_registry
@@ -67,11 +67,22 @@ def _result(check: Check, trial: Trial) -> Result:
     try:
         return Result(check.name, "ok", _line(check.run(trial)))
     except Failed as found:
+        _check_machine(check, found)
         return Result(check.name, "FAILED", _line(str(found)))
     except Skipped as reason:
         return Result(check.name, "skipped", _line(str(reason)))
     except Exception as error:  # the method's code, at a place where nobody thought of it
+        _check_machine(check, error)
         return Result(check.name, "FAILED", _line(f"the check could not go on: {in_words(error)}"))
+
+
+def _check_machine(check: Check, error: Exception) -> None:
+    """Raise ``MachineError`` where a check failed because of the machine, not of the method."""
+    if is_infrastructure(error):
+        raise MachineError(
+            f"check {check.name!r} could not be done, the machine failed ({_line(str(error)):.200}). "
+            "Run the same command again."
+        ) from None
 
 
 def _line(words: str) -> str:

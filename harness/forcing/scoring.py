@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell
-from harness.errors import UserError
+from harness.errors import UserError, machine_failures
 from harness.files import digest
 from harness.forcing.planning import Forcing, source_of
 from harness.forcing.relevance import Answer, Rated, Relevance
@@ -88,7 +88,8 @@ class ForcingScorer:
         if jobs:
             with one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
-                    self._one(cell, old, missing)
+                    with machine_failures(f"scoring {cell.title}"):
+                        self._one(cell, old, missing)
                     tracker.finish_cell(cell.title)
         return len(jobs)
 
@@ -100,6 +101,8 @@ class ForcingScorer:
             self._protocol,
             run.generations_digest(cell.id),
         ):
+            old = None
+        if old and run.lost(old):
             old = None
         have = {name: part.signature for name, part in old.parts.items()} if old else {}
         wanted = {TARGET: _LANGUAGE, **{_part(one): one.signature for one in self.relevance}}

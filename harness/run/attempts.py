@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from harness.cells import Cell
-from harness.errors import BrokenFileError, UnsupportedError, UserError
+from harness.errors import BrokenFileError, UnsupportedError, in_words, is_infrastructure, warn
 from harness.methods.base import Skip
 from harness.records import CellStatus, Generation, State
 from harness.store import Run
@@ -17,10 +17,19 @@ Work = Callable[[], Skip | tuple[list[Generation], dict[str, Any]]]
 """Does a cell: its texts and what its status says beyond state and times, or why it is not done."""
 
 
+def say_damage(run: Run, cells: Iterable[Cell]) -> None:
+    """Say in one line which cells are written again because their texts are not what was written."""
+    found = [words for cell in cells if (words := run.damage(cell.id))]
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        warn(f"{', '.join(found[:3])}{more}; written again")
+
+
 def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
     """Do a cell and write its texts and status; return the status.
 
-    Raises only ``BrokenFileError``: a file of the run itself, for which no method is at fault.
+    Raises ``BrokenFileError`` for a file of the run itself, for which no method is at fault, and
+    ``MachineError`` where texts or status cannot be written.
     """
     before = run.status(cell.id)
     started = time.monotonic()
@@ -37,30 +46,17 @@ def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
     except BrokenFileError:
         raise
     except UnsupportedError as error:
-        state, reason = "skipped", _in_words(error)
-    except (MemoryError, OSError) as error:
-        state, reason = "infra_error", _in_words(error)
+        state, reason = "skipped", in_words(error)
     except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
-        state = "infra_error" if _is_infrastructure(error) else "method_error"
-        reason = _in_words(error)
+        state = "infra_error" if is_infrastructure(error) else "method_error"
+        reason = in_words(error)
     status = CellStatus(
         cell=cell.key,
         state=state,
-        reason=reason,
+        reason=reason.encode("utf-8", "replace").decode(),  # a method may say anything, half characters too
         attempts=(before.attempts if before else 0) + 1,
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **{"seconds": round(time.monotonic() - started, 3), **extra},
     )
     run.write_cell(cell.id, status, texts)
     return status
-
-
-def _is_infrastructure(error: BaseException) -> bool:
-    """Say whether the machine failed, not the method: out of memory, a lost device."""
-    name = type(error).__name__
-    return name in {"OutOfMemoryError", "AcceleratorError"} or "CUDA error" in str(error)
-
-
-def _in_words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cells import Cell, steering_id
-from harness.errors import BrokenFileError
-from harness.files import canonical_json, digest, write_bytes
+from harness.errors import DamagedFileError, warn
+from harness.files import digest, file_digest
 from harness.methods.base import SteeringMethod
 from harness.methods.fit_context import FitContext
 from harness.records import FitParts
 from harness.run.metering import Meter, name_of, read_cost, write_cost
 from harness.run.options import Prepared, library_versions
 from harness.steering.interventions import Steering, check_model
+from harness.steering.tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from harness.steering.activations import MeanStates, NeuronMeans
@@ -41,6 +42,7 @@ class Fitter:
     say: Callable[[str], None] = lambda words: None
     _steering: dict[str, Steering] = field(default_factory=dict)
     _read: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _applied: dict[str, set[str]] | None = None
     _costs: dict[Path, FitParts] = field(default_factory=dict)
     _meter: Meter = field(default_factory=Meter)
 
@@ -50,13 +52,32 @@ class Fitter:
             return None, Steering()
         name = steering_id(cell.key)
         if name not in self._steering:
-            stored = self.prepared.run.steering(name)
-            if stored is not None:
-                self._check(name, stored)
-            self._steering[name] = stored or self._fit(name, cell, method)
+            self._steering[name] = self._stored(name) or self._fit(name, cell, method)
         self._meter.use(self._cost_of(self.prepared.run.steering_path(name)))
         steering = self._steering[name]
         return (name if steering.interventions else None), steering
+
+    def _stored(self, name: str) -> Steering | None:
+        """Return a fit of the run folder; None, after one line, where it is not what was written."""
+        run, path = self.prepared.run, self.prepared.run.steering_path(name)
+        try:
+            stored = run.steering(name)
+        except DamagedFileError:
+            warn(f"{path} was edited or damaged; it is fitted again")
+            return None
+        if stored is None:
+            return None
+        if self._applied is None:
+            self._applied = run.applied(cell.id for cell in self.prepared.cells)
+        if file_digest(path) not in self._applied.get(name, {file_digest(path)}):
+            warn(f"{path} is not the file that finished cells were written with; it is fitted again")
+            return None
+        self._check(name, stored)
+        return stored
+
+    def file_hash(self, name: str | None) -> str | None:
+        """Return the SHA-256 of a fit's file, None for no fit."""
+        return file_digest(self.prepared.run.steering_path(name)) if name else None
 
     def cost(self, cell: Cell, method: SteeringMethod) -> FitParts:
         """Return what the fit of a cell's steering took, part by part; nothing where none is fitted."""
@@ -179,32 +200,31 @@ class Fitter:
         name = digest([model.model_dump(mode="json"), *what], 16)
         path = self.prepared.run.path / "activations" / f"{name}.safetensors"
         if name not in self._read:
-            if not path.is_file():
+            stored = _load(path) if path.is_file() else None
+            if stored is None:
                 with self._meter.part(name_of(path), self.model) as measured:
-                    fields = run()
+                    stored = run()
                 write_cost(path, measured.parts)
-                _save(path, fields)
-            self._read[name] = _load(path)
+                _save(path, stored)
+                stored = _load(path)  # exactly what a later start reads
+            assert stored is not None
+            self._read[name] = stored
         self._meter.use(self._cost_of(path))
         return self._read[name]
 
 
 def _save(path: Path, fields: dict[str, Any]) -> None:
-    from safetensors.numpy import save
-
-    arrays = {k: np.ascontiguousarray(v) for k, v in fields.items() if isinstance(v, np.ndarray)}
-    rest = {k: v for k, v in fields.items() if k not in arrays}
-    write_bytes(path, save(arrays, metadata={"fields": canonical_json(rest)}))
+    arrays = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
+    save_tensors(path, arrays, "fields", {k: v for k, v in fields.items() if k not in arrays})
 
 
-def _load(path: Path) -> dict[str, Any]:
-    import json
-
-    from safetensors import SafetensorError, safe_open
+def _load(path: Path) -> dict[str, Any] | None:
+    """Return what was measured; None, after one line, where the file is not what was written."""
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            rest = json.loads((file.metadata() or {})["fields"])
-            return {**{name: file.get_tensor(name) for name in file.keys()}, **rest}  # noqa: SIM118
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-        raise BrokenFileError(f"{path} holds no activations ({error}). Delete it and run again.") from None
+        arrays, rest = load_tensors(path, "fields")
+        return {**arrays, **rest}
+    except (DamagedFileError, SafetensorError, LookupError, TypeError, ValueError, AttributeError):
+        warn(f"{path} was edited or damaged; what it holds is measured again")
+        return None

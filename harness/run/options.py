@@ -18,7 +18,7 @@ from harness.checkpoints import Checkpoint, resolve_checkpoint
 from harness.contrast import ContrastFolder, open_contrast
 from harness.corpus import Corpus
 from harness.data import LocalData, open_data
-from harness.errors import UserError, require, unknown
+from harness.errors import UserError, require, unknown, warn
 from harness.methods.base import SteeringMethod
 from harness.records import Entry, Manifest, ModelIdentity, Selection, Tuned
 from harness.registry import Registry, load_registry, parse_methods, pick_methods
@@ -95,7 +95,7 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
     suite = load_suite(options.suite)
     registry = load_registry(options.plugins)
     for problem in registry.problems:
-        print(f"warning: method not usable: {problem}", file=sys.stderr)
+        warn(f"method not usable: {problem}")
     model = options.model or shipped_model(suite)
     checkpoint = _of_a_family(suite, model, options, registry) if suite.families else None
     suite = suite.for_model(checkpoint.model_type) if checkpoint else suite

@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.corpus import Corpus
 from harness.data import Example
-from harness.errors import UserError
-from harness.files import digest
+from harness.errors import BrokenFileError, MachineError, UserError
+from harness.files import digest, half_character
 from harness.methods.base import Reference, ReferenceContext, suite_prompt
 from harness.methods.references import Human
 from harness.records import CellKey
@@ -18,7 +18,10 @@ from harness.suite import Suite
 
 
 def reference_texts(reference: Reference, key: CellKey, suite: Suite, corpus: Corpus) -> dict[str, list[str]]:
-    """Return what a reference draws for a cell: label -> texts. Equal keys give equal draws."""
+    """Return what a reference draws for a cell: label -> texts, in the task's order of labels.
+
+    Equal keys give equal draws. Raises ``UserError`` where labels, numbers or texts are not as asked for.
+    """
     axes = ["reference", reference.name, key.task, key.language, key.seed]
     context = ReferenceContext(
         suite=suite,
@@ -29,7 +32,23 @@ def reference_texts(reference: Reference, key: CellKey, suite: Suite, corpus: Co
         _corpus=corpus,
         rng=np.random.default_rng(int(digest(axes), 16)),
     )
-    return reference.texts(context)
+    return _checked(reference, reference.texts(context), context)
+
+
+def _checked(
+    reference: Reference, drawn: dict[str, list[str]], context: ReferenceContext
+) -> dict[str, list[str]]:
+    """Return a plug-in's texts in the order that all files have, whatever the order of its dict."""
+    found = {label: len(texts) for label, texts in drawn.items()}
+    if found != dict.fromkeys(context.task.labels, context.texts_per_label):
+        raise UserError(f"reference {reference.name!r} gave {found}, not {context.texts_per_label} each.")
+    for label, texts in drawn.items():
+        for text in texts:
+            if not isinstance(text, str) or half_character(text):
+                raise UserError(
+                    f"reference {reference.name!r} gave {text!r:.80} for {label!r}, which is not a text."
+                )
+    return {label: list(drawn[label]) for label in context.task.labels}
 
 
 def sample_of(texts: dict[str, list[str]]) -> Sample:
@@ -60,6 +79,8 @@ class Places:
         """
         try:
             return sample_of(reference_texts(Human(), key, self.suite, self.corpus))
+        except (BrokenFileError, MachineError):
+            raise
         except UserError:
             return None
 
@@ -84,6 +105,8 @@ class Places:
     def _demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
         try:
             return self.corpus.demonstrations(task, language)
+        except (BrokenFileError, MachineError):
+            raise
         except UserError:  # too little train text for few-shot: then there was none
             return {}
 

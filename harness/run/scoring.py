@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from harness.cells import Cell
-from harness.errors import UserError
+from harness.errors import DamagedFileError, UserError, machine_failures
 from harness.files import digest
 from harness.records import CellScores, PartRecord, Score
 from harness.run.options import Prepared
@@ -19,6 +19,7 @@ from harness.run.places import Places
 from harness.run.progress import track
 from harness.scoring.parts import Part, Place, Sample, Scored
 from harness.scoring.validity import ValidityPart
+from harness.store import KEPT, kept_in
 
 VERSION = 2
 """Raised whenever what a part is given changes; all scores are then computed again."""
@@ -49,23 +50,45 @@ class Scorer:
         self._places = Places(self.prepared.suite, self.prepared.corpus)
 
     def run(self) -> int:
-        """Score every generated cell that lacks a score; return how many were scored."""
-        jobs = []
+        """Score every generated cell that lacks a score; return how many were scored.
+
+        Raises ``DamagedFileError`` at the end for cells whose texts are not what was written.
+        """
+        jobs, damaged = [], []
         for cell in self.prepared.cells:
             if self.prepared.run.finished(cell.id):
                 old = self._valid(cell)
                 missing = self._missing(old)
+                if any(part.name == VALIDITY for part in missing):
+                    old = None
+                missing += self._to_rebuild(old, missing)
                 if missing:
-                    renewed = any(part.name == VALIDITY for part in missing)
-                    jobs.append((cell, None if renewed else old, missing))
+                    jobs.append((cell, old, missing))
+            elif words := self.prepared.run.damage(cell.id):
+                damaged.append(words)
         jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language, job[0].key.seed))
         if jobs:
             # The matrices are small: more threads of BLAS only wait for one another.
             with _one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
-                    self._one(cell, old, missing)
+                    with machine_failures(f"scoring {cell.title}"):
+                        self._one(cell, old, missing)
                     tracker.finish_cell(cell.title)
+        if damaged:
+            more = f" (and {len(damaged) - 1} more cells)" if len(damaged) > 1 else ""
+            raise DamagedFileError(
+                f"{damaged[0]}{more}. Repeat the 'steerboard run' command: what is missing is written again."
+            )
         return len(jobs)
+
+    def _to_rebuild(self, old: CellScores | None, missing: Sequence[Part]) -> list[Part]:
+        """Return the parts beside ``missing`` whose scores are there, but not what they kept."""
+        lost = self.prepared.run.lost(old) if old else set()
+        return [
+            part
+            for part in self.prepared.parts
+            if old and kept_in(part.name) in lost and part.name in old.parts and part not in missing
+        ]
 
     def _protocol(self, cell: Cell) -> str:
         """Hash of what decides a cell's scores, the recipes of the parts aside."""
@@ -101,7 +124,11 @@ class Scorer:
         place = self._places.place(key.task, key.language)
         scores = list(old.scores) if old else []
         parts = dict(old.parts) if old else {}
-        kept = {**run.audit(cell.id), **run.predictions(cell.id)} if old else {}
+        lost = run.lost(old) if old else set(KEPT)
+        kept = {
+            **({} if KEPT[0] in lost else run.predictions(cell.id)),
+            **({} if KEPT[1] in lost else run.audit(cell.id)),
+        }
         sample = self._sample(cell, place, kept.get(VALIDITY, {}).get("valid"))
         for part in missing:
             found = part.score(sample, place)
@@ -112,6 +139,8 @@ class Scorer:
             )
             kept.pop(part.name, None)
             kept |= {part.name: found.kept} if found.kept else {}
+        order = {score.metric: i for i, score in enumerate(old.scores if old else [])}
+        scores.sort(key=lambda score: order.get(score.metric, len(order)))  # what is rebuilt keeps its index
         record = CellScores(
             cell_id=cell.id,
             generations_sha256=run.generations_digest(cell.id),

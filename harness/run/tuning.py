@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from harness.cells import Cell, cell_id, select
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 from harness.files import canonical_json
 from harness.methods.base import Reference, SteeringMethod
 from harness.methods.controls import Control
@@ -107,8 +107,10 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
     """Return the surface and the choice from the finished cells of a sweep; ``base`` is the run's suite.
 
     Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and
-    where no method has a cell.
+    where no method has a cell; ``MachineError`` where the machine failed in a cell: a choice among what is
+    left would be an accident.
     """
+    _check_machine(prepared)
     cells = _Cells(prepared)
     methods: dict[str, TunedMethod] = {}
     surface: list[SurfacePoint] = []
@@ -144,6 +146,16 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
         methods=methods,
         surface=surface,
     )
+
+
+def _check_machine(prepared: Prepared) -> None:
+    statuses = [prepared.run.status(cell.id) for cell in prepared.cells]
+    failed = [status for status in statuses if status is not None and status.state == "infra_error"]
+    if failed:
+        raise MachineError(
+            f"the machine failed in {len(failed)} cells of the sweep ({failed[0].reason:.200}), so nothing "
+            "is chosen. Run the same command again: finished cells are kept."
+        )
 
 
 def _covered(prepared: Prepared) -> Selection:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.checkpoints import Checkpoint
+from harness.checkpoints import Checkpoint, why_not_loaded
 from harness.errors import UserError
 
 _BATCH = 32
@@ -27,10 +27,10 @@ class MeanPooler:
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
             self.model = _load(checkpoint).to(self.device).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(f"{checkpoint.folder} holds no encoder: {error!s:.150}") from None
+            raise UserError(f"{checkpoint.folder} holds no encoder: {why_not_loaded(error)}") from None
         # Encoders of the RoBERTa type lose two positions to padding; not every tokenizer says so.
         positions = getattr(self.model.config, "max_position_embeddings", None) or 10**9
         self.longest = min(max_tokens, self.tokenizer.model_max_length, positions - 2)
@@ -84,7 +84,11 @@ def _load(checkpoint: Checkpoint) -> Any:
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             model, info = AutoModel.from_pretrained(
-                checkpoint.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                checkpoint.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
     finally:
         logging.set_verbosity(level)

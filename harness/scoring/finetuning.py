@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.checkpoints import Checkpoint
+from harness.checkpoints import Checkpoint, why_not_loaded
 from harness.errors import UserError
 from harness.scoring.calibration import macro_f1_of
 from harness.scoring.logistic import Probabilities
@@ -29,10 +29,10 @@ class EncoderTrainer:
         from transformers import AutoConfig, AutoTokenizer
 
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
-            config = AutoConfig.from_pretrained(checkpoint.folder)
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{checkpoint.folder} holds no encoder: {error!s:.150}") from None
+            raise UserError(f"{checkpoint.folder} holds no encoder: {why_not_loaded(error)}") from None
         # Encoders of the RoBERTa type lose two positions to padding; not every tokenizer says so.
         positions = getattr(config, "max_position_embeddings", None) or 10**9
         self.longest = min(protocol.max_tokens, self.tokenizer.model_max_length, positions - 2)
@@ -63,13 +63,19 @@ class EncoderTrainer:
         level = logging.get_verbosity()
         logging.set_verbosity_error()  # the head is new on purpose; no warning per seed
         try:
-            config = AutoConfig.from_pretrained(self.checkpoint.folder, num_labels=n_labels)
+            config = AutoConfig.from_pretrained(
+                self.checkpoint.folder, num_labels=n_labels, trust_remote_code=False
+            )
             config.classifier_dropout = self.protocol.dropout
             model = AutoModelForSequenceClassification.from_pretrained(
-                self.checkpoint.folder, config=config, dtype=torch.float32, use_safetensors=True
+                self.checkpoint.folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(f"{self.checkpoint.folder} holds no encoder: {error!s:.150}") from None
+            raise UserError(f"{self.checkpoint.folder} holds no encoder: {why_not_loaded(error)}") from None
         finally:
             logging.set_verbosity(level)
         return model.to(self.device)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.checkpoints import why_not_loaded
 from harness.errors import UserError, unknown
 from harness.files import canonical_json, write_bytes
 from harness.steering.interventions import Intervention, Steering
@@ -89,9 +90,9 @@ def model_config(name_or_path: str, revision: str | None = None) -> Any:
     try:
         return AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     except Exception as error:  # a config.json from outside can fail anywhere
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = why_not_loaded(error)
         raise UserError(
-            f"no model config at {name_or_path!r} ({reason:.120}). Give --model a folder with config.json, "
+            f"no model config at {name_or_path!r} ({reason}). Give --model a folder with config.json, "
             "or a hub id."
         ) from None
 
@@ -131,9 +132,9 @@ def hookpoints(config: Any) -> list[str]:
     except UserError:
         raise
     except Exception as error:  # see model_config
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = why_not_loaded(error)
         raise UserError(
-            f"the model's config describes no causal language model ({reason:.120}). "
+            f"the model's config describes no causal language model ({reason}). "
             "Give --model the model that the steering was fitted on."
         ) from None
     names = {id(module): name for name, module in model.base_model.named_modules()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,8 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import BrokenFileError, UserError, unknown
-from harness.files import canonical_json, write_bytes
+from harness.errors import BrokenFileError, DamagedFileError, MachineError, UserError, unknown
+from harness.steering.tensors import load_tensors, save_tensors
 
 Site = Literal["layer_output", "mlp_neurons"]
 Operation = Literal["add", "scale"]
@@ -75,26 +74,25 @@ class Steering:
 
 def save_steering(path: Path, steering: Steering) -> None:
     """Write a steering file: safetensors, everything but the tensors as JSON in its header."""
-    from safetensors.numpy import save
-
     items = []
     tensors = {}
     for i, item in enumerate(steering.interventions):
-        tensors[f"intervention.{i}"] = np.ascontiguousarray(item.vector, dtype=np.float32)
+        tensors[f"intervention.{i}"] = np.asarray(item.vector, dtype=np.float32)
         fields = {k: v for k, v in vars(item).items() if k != "vector"}
         items.append({**fields, "tensor": f"intervention.{i}"})
     header = {"schema": SCHEMA, "interventions": items, "provenance": steering.provenance}
-    write_bytes(path, save(tensors, metadata={_HEADER: canonical_json(header)}))
+    save_tensors(path, tensors, _HEADER, header)
 
 
 def load_steering(path: Path) -> Steering:
-    """Read a steering file; ``BrokenFileError`` where it is foreign, broken or of a newer schema."""
-    from safetensors import SafetensorError, safe_open
+    """Read a steering file; ``BrokenFileError`` where it is foreign, broken or of a newer schema.
+
+    ``DamagedFileError``, which is one of these, where it is not what was written.
+    """
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors, header = load_tensors(path, _HEADER)
         if header.get("schema", 0) > SCHEMA:
             raise UserError(f"a newer schema ({header['schema']}). Upgrade steerboard.")
         items = [{**item, "vector": tensors[item["tensor"]]} for item in header["interventions"]]
@@ -103,6 +101,8 @@ def load_steering(path: Path) -> Steering:
         if not isinstance(provenance, dict):
             raise TypeError("the provenance is no object")
         return Steering(tuple(Intervention(**item) for item in fields), provenance)
+    except (DamagedFileError, MachineError):
+        raise
     except UserError as error:
         raise BrokenFileError(f"{path}: {error}") from None
     except (
@@ -114,7 +114,7 @@ def load_steering(path: Path) -> Steering:
         ValueError,
         RecursionError,
     ) as error:
-        raise BrokenFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
+        raise DamagedFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
 
 
 def check_model(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.checkpoints import Checkpoint
+from harness.checkpoints import Checkpoint, why_not_loaded
 from harness.errors import UserError
 from harness.files import digest
 from harness.steering.hooks import SteeringHooks
@@ -37,7 +37,7 @@ def choose_dtype(device: str, checkpoint: Checkpoint) -> str:
         return "float32"
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(checkpoint.folder)
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
     stored = str(config.dtype or torch.bfloat16).removeprefix("torch.")
     return stored if stored in DTYPES else "bfloat16"
 
@@ -158,17 +158,18 @@ def load_model(
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=DTYPES[dtype],
             use_safetensors=True,
             output_loading_info=True,
+            trust_remote_code=False,
             **({"device_map": device_map} if device_map else {}),
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {first:.200}") from None
+        reason = why_not_loaded(error)
+        raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {reason}") from None
     missing = sorted(report["missing_keys"])
     if missing:  # they would be random numbers, other ones in every process
         raise UserError(

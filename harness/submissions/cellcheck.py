@@ -197,6 +197,8 @@ def check_cell(
         return status, ""
     texts, sha256 = run.generations(cell), run.generations_digest(cell)
     check_texts(texts, status, suite, f"{root}/generations.jsonl.gz")
+    if status.generations_sha256 not in {None, sha256}:
+        raise RefusedError(f"{root}/generations.jsonl.gz", "is not what status.json was written with", _AGAIN)
     scores = run.scores(cell)
     assert scores is not None  # check_status has seen the file
     check_scores(scores, cell, sha256, f"{root}/scores.json.gz")

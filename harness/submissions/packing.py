@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harness.cells import entry_of
 from harness.errors import UserError
 from harness.files import canonical_json
-from harness.records import CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity
+from harness.records import CellKey, CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity
 from harness.store import Run
 from harness.submissions.card import Card, Hashes, Result, folder_of
 from harness.submissions.chain import sha256
@@ -24,7 +24,7 @@ from harness.submissions.facts import expected, stated
 from harness.submissions.folder import CARD, CODE
 from harness.submissions.reader import find
 from harness.submissions.writing import anonymous, without_folders, write_card
-from harness.suite import explain
+from harness.suite import Suite, explain, restore_suite
 
 _NEXT = "Finish it with the same 'steerboard run' command"
 
@@ -155,6 +155,7 @@ def _write_result(
     root = staged / "results"
     files: dict[str, str] = {}
     texts: dict[str, str] = {}
+    suite = restore_suite(manifest.suite)
 
     def put(name: str, data: bytes) -> None:
         path = root / name
@@ -169,10 +170,11 @@ def _write_result(
             scores = run.scores(cell)
             if scores is None:
                 raise UserError(f"cell {cell} has no scores. Score it first: steerboard score {run.path}")
+            _check_order(run, cell, status.cell, suite)
             data = (run.cell(cell) / "generations.jsonl").read_bytes()
             texts[cell] = sha256(data)
             put(f"{cell}/generations.jsonl.gz", gzip.compress(data, mtime=0))
-            put(f"{cell}/scores.json.gz", compact(scores.to_json()))
+            put(f"{cell}/scores.json.gz", compact(scores.model_copy(update={"kept": {}}).to_json()))
             put(f"{cell}/predictions.json.gz", compact({**run.audit(cell), **run.predictions(cell)}))
     own = anonymous(_narrowed(manifest, entries)).to_json()
     put("manifest.json", (json.dumps(own, ensure_ascii=False, sort_keys=True) + "\n").encode())
@@ -182,6 +184,17 @@ def _write_result(
     model = entries[0].model.name if entries[0].model else None
     counts = {"cells": len(texts), "of": expected(manifest, entries)}
     return Result(model=model, folder=folder_of(model), **counts, hashes=sha256(data))
+
+
+def _check_order(run: Run, cell: str, key: CellKey, suite: Suite) -> None:
+    """Refuse texts that are not as they were written, and those of a reference in another order of labels."""
+    labels = suite.task(key.task, key.language).labels
+    expected = [(label, index) for label in labels for index in range(key.texts_per_label)]
+    if [(text.label, text.index) for text in run.generations(cell)] != expected:
+        raise UserError(
+            f"{run.cell(cell)} does not hold {key.texts_per_label} texts per label in the suite's order. "
+            "Delete this folder and repeat the 'steerboard run' command."
+        )
 
 
 def compact(value: Any) -> bytes:
@@ -216,11 +229,22 @@ def _companions(
         if not source.is_file():
             raise UserError(f"{source} is missing, and road {body['road']} needs it. Give another --road.")
         data = source.read_bytes()
+        _check_applied(source, sha256(data), cells)
         path = staged / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         found[name] = sha256(data)
     return found
+
+
+def _check_applied(source: Path, found: str, cells: dict[str, CellStatus]) -> None:
+    """Refuse a steering file that is not the one that the cells were written with."""
+    applied = {status.steering_sha256 for status in cells.values() if status.steering == source.stem}
+    if applied - {None, found}:
+        raise UserError(
+            f"{source} is not the file that the texts were written with. Put it back, or make the texts "
+            "again in another --run folder."
+        )
 
 
 def _install(staged: Path, out: Path, folder: str) -> None:

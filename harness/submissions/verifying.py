@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cells import Cell
 from harness.checkpoints import Checkpoint, resolve_checkpoint
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 from harness.methods.base import SteeringMethod
 from harness.methods.fit_context import FitContext
 from harness.records import CellStatus, MethodIdentity
@@ -175,6 +175,10 @@ def _compare(
     anew = run.status(cell)
     key = status.cell
     place = f"{key.task}, {key.language}, {key.setting}, seed {key.seed}"
+    if anew is not None and anew.state == "infra_error":  # says nothing about the submission
+        raise MachineError(
+            f"{place} could not be generated again: {anew.reason}. Run the same command again."
+        )
     if anew is None or anew.state != "ok":
         words = anew.reason if anew else "nothing came out"
         checked.report.note(f"results/{claimed.folder}/{cell}", f"{place}: {words}")

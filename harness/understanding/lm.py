@@ -20,7 +20,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from typing_extensions import override
 
-from harness.checkpoints import Checkpoint, resolve_checkpoint
+from harness.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
 from harness.errors import UserError, unknown
 from harness.steering.hooks import SteeringHooks
 from harness.steering.interventions import Steering
@@ -60,14 +60,20 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         asked = _asked(pretrained, steering, more)
         steerable = pretrained if isinstance(pretrained, SteerableModel) else None
         more.setdefault("device", choose_device())
+        trusted = bool(more.pop("trust_remote_code", False))  # only where it is asked for by name
+        network = steerable.model if steerable else pretrained
         try:
-            super().__init__(steerable.model if steerable else pretrained, tokenizer=tokenizer, **more)
+            super().__init__(network, tokenizer=tokenizer, trust_remote_code=trusted, **more)
         except TypeError as error:
             name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if name is None:
                 raise
             known = [*_OWN, *(asked[0].known if asked else ()), *_HF[1:]]
             raise unknown("model argument", name[1], known) from None
+        except ValueError as error:
+            if trusted or "trust_remote_code" not in str(error):
+                raise
+            raise UserError(f"{pretrained} cannot be loaded: {why_not_loaded(error)}") from None
         self._rows: dict[Any, Row] | None = None
         self._texts: list[str] = []
         self._of_position: Callable[[int], Steering] | None = None
@@ -76,7 +82,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         self._steering_of: SteeringOf | None = steering if callable(steering) else None
         if asked:
             source, checkpoint = asked
-            steerable = self._bound(source, checkpoint)
+            steerable = self._bound(source, checkpoint, trusted)
             self._steering_of = lambda request: source.of(request.task_name)
         if self._steering_of is not None:
             self._check_alone()
@@ -101,12 +107,13 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             tokenizer = tokenizer or model.tokenizer
         return cls(model, steering, tokenizer, batch_size=batch_size, **options)
 
-    def _bound(self, source: Source, checkpoint: Checkpoint) -> SteerableModel:
+    def _bound(self, source: Source, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
         """Bind a source to the loaded model; what lm-eval's own results hang on stays as it was."""
         from transformers import AutoTokenizer
 
         generation = self.model.generation_config
-        model = SteerableModel(self.model, AutoTokenizer.from_pretrained(checkpoint.folder))
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=trusted)
+        model = SteerableModel(self.model, tokenizer)
         self.model.generation_config = generation
         source.bind(model, checkpoint, str(self.model.dtype).removeprefix("torch."))
         return model

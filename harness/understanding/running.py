@@ -18,7 +18,7 @@ from harness.cells import Cell
 from harness.errors import UserError
 from harness.methods.base import CellContext, Skip
 from harness.records import CellScores, Generation, State
-from harness.run.attempts import attempt
+from harness.run.attempts import attempt, say_damage
 from harness.run.fitting import Fitter
 from harness.run.options import Options
 from harness.run.progress import Tracker, track
@@ -54,6 +54,7 @@ class Answerer:
         run = self.grid.base.run
         open_cells = [(cell, place) for cell, place in self.grid.cells if self.is_open(cell)]
         if open_cells:
+            say_damage(run, [cell for cell, _ in open_cells])
             with track(self.console, "answer", len(open_cells)) as tracker:
                 for cell, place in open_cells:
                     self._one(cell, place, tracker)
@@ -81,7 +82,8 @@ class Answerer:
                 return self._unsupported(cell) is None
             except Exception:  # it is tried as any open cell is, and the failure recorded there
                 return True
-        return not (run.finished(cell.id) and run.scores(cell.id))
+        scores = run.scores(cell.id) if run.finished(cell.id) else None
+        return scores is None or bool(run.lost(scores))
 
     def _unsupported(self, cell: Cell) -> Skip | None:
         suite, key = self.grid.base.suite, self.grid.fit_cell(cell).key
@@ -128,6 +130,7 @@ class Answerer:
             "seconds": round(time.monotonic() - started, 3),
             "device": str(fitter.model.device),
             "steering": name,
+            "steering_sha256": fitter.file_hash(name),
             "fit": fitter.cost(fitted, method),
         }
 

@@ -81,15 +81,19 @@ def _rows(path, labels):
         raise UserError(
             f"missing data: {path} does not exist. Give data= the folder of TASK/LANGUAGE/*.jsonl."
         )
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    rows, seen = [], set()
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             rows.append({"id": str(row.get("id", number)), "text": str(row["text"]), "label": row["label"]})
-        except (ValueError, KeyError, AttributeError) as error:
+            rows[-1]["text"].encode()  # half a character raises a ValueError
+        except (ValueError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: no JSON with text and label ({error!r:.80}).") from None
+        if rows[-1]["id"] in seen:
+            raise UserError(f"{path}, line {number}: the id {rows[-1]['id']!r:.80} is there twice.")
+        seen.add(rows[-1]["id"])
         if row["label"] not in labels:
             raise UserError(f"{path}, line {number}: label {row['label']!r} is none of {', '.join(labels)}.")
     if not rows:
