@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from harness.ranking.ceiling import ABOVE_HUMAN, above_human
 from harness.ranking.gains import FEW_SHOT
 from harness.ranking.tables import BASELINE, Cellset
-from harness.scoring.bounds import COPIED_BOUND, HIDDEN_BOUND, OVERLAP_BOUND, flagged, membership_bound
+from harness.scoring.bounds import (
+    COPIED_BOUND,
+    HIDDEN_BOUND,
+    OVERLAP_BOUND,
+    RECITED_BOUND,
+    flagged,
+    membership_bound,
+)
 from harness.scoring.metrics import (
     COPIED,
     DEGENERATE,
@@ -95,6 +102,11 @@ def _too_long(case: Case) -> float | None:
     return None if case.human is None else max(LONGER * case.human, 1.5 * case.usual)
 
 
+def _recited(case: Case) -> float | None:
+    """Return the bound of pieces of train text: beyond what the model recites unsteered; None if unknown."""
+    return case.usual + RECITED_BOUND if case.usual else None
+
+
 def _nearer(case: Case) -> float | None:
     return membership_bound(case.texts)
 
@@ -118,11 +130,15 @@ COPIES = [
 
 RULES = [
     *COPIES,
-    Rule(MEMBERSHIP, True, _nearer, "made of test text: nearer to it than to validation text", single=True),
+    *(
+        Rule(MEMBERSHIP.of(split), True, _nearer, f"made of {split} text: too near to it", single=True)
+        for split in ("test", "validation")
+    ),
     *(
         Rule(OVERLAP.of(split), True, _of_human(plus=OVERLAP_BOUND), f"pieces of {split} text", single=True)
         for split in ("test", "validation")
     ),
+    Rule(OVERLAP.of("train"), True, _recited, "pieces of train text", references=False, single=True),
     Rule(HIDDEN, True, _of_human(plus=HIDDEN_BOUND), "hidden characters", single=True),
     Rule(LENGTH, True, _too_long, "much longer than human text", single=True),
     Rule(NEAR_DUPLICATES, True, _of_human(plus=0.2), "texts repeat one another"),

@@ -18,6 +18,9 @@ HIDDEN_BOUND = 0.1
 OVERLAP_BOUND = 0.2
 """Share of n-grams that stand in a held-out split, above that of human text."""
 
+RECITED_BOUND = 0.3
+"""Share of n-grams that stand in train text, above that of the model's unsteered texts."""
+
 MARGIN, SPREAD = 0.02, 0.3
 """``MARGIN + SPREAD / sqrt(n)`` is the bound of membership. Honest rows lie below ``MARGIN`` but for chance;
 ``SPREAD`` is three standard deviations of a text's difference where it varies most."""

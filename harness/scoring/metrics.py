@@ -249,9 +249,9 @@ MEMBERSHIP = Metric(
     "membership",
     "none",
     "difference of cosines, -1 to 1",
-    "How much nearer texts are to test text than to validation text: mean difference of the cosine with the "
-    "nearest text of each, in character 2- and 3-grams, among equally many texts. Near 0 for who has seen "
-    "neither.",
+    "How much nearer texts are to test text than to validation text, or to that than to train text: mean "
+    "difference of the cosine with the nearest text of each, in character 2- and 3-grams, among equally "
+    "many. Near 0 for who has seen neither.",
     "leakage",
 )
 HIDDEN = Metric(
