@@ -12,8 +12,10 @@ import pytest
 from harness.corpus import Corpus, word_noise
 from harness.data import LocalData
 from harness.run.places import Places
-from harness.scoring.copies import CopyIndex, Probe, bare
-from harness.scoring.leakage import COPIED_BOUND, CORPORA, LeakagePart, flagged, share_interval
+from harness.scoring.bounds import COPIED_BOUND, flagged, share_interval
+from harness.scoring.copies import CopyIndex, Probe
+from harness.scoring.folding import bare
+from harness.scoring.leakage import CORPORA, LeakagePart
 from harness.scoring.ngrams import NgramIndex, Ngrams, distinct
 from harness.scoring.parts import Place, Sample
 from harness.suite import load_suite

@@ -137,7 +137,7 @@ def test_holm_counts_the_pairs_of_the_ranked_alone(tmp_path):
 
 def suite(folder) -> list[Cellset]:
     """Return boards of one model and of two, with references, a flag and gaps."""
-    names = ["zero-shot", "few-shot", "human", "constant", *(f"m{i}" for i in range(5))]
+    names = ["zero-shot", "few-shot", "constant", *(f"m{i}" for i in range(5)), "human"]
     entries = [predicting(toy(name), 0.45 + i / 30, WHOLE, n=80) for i, name in enumerate(names)]
     entries[-1].scores[COPIED.of("test")] = flat(0.3, WHOLE)
     more = [
@@ -202,7 +202,7 @@ def test_standings_of_shared_evidence_have_the_same_bits(tmp_path):
 def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):
     """The entries, their numbers, tiers and p of one language are those of a run of that language."""
     chosen = selection(["he"], WHOLE.tasks)
-    names = ["zero-shot", "human", "m0", "m1", "m2"]
+    names = ["zero-shot", "m0", "m1", "m2", "human"]
     alone = [predicting(toy(name), 0.45 + i / 15, chosen, n=80) for i, name in enumerate(names)]
     whole = [predicting(toy(name), 0.45 + i / 15, WHOLE, n=80) for i, name in enumerate(names)]
     [one] = [f for f in fields(written(tmp_path / "a", *alone, chosen=chosen), F1) if f.scope.task is None]

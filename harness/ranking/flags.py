@@ -1,8 +1,8 @@
 """Entries whose texts are not what their scores suggest: copies, collapse, another language.
 
-Every bound is stated in ``RULES``, which look at the mean over the cells of a task; copies are looked for in
-every single language as well, where a mean would hide them. A flag hides no number, but who carries one has
-no tier.
+Every bound is stated in ``RULES``, which look at the mean over the cells of a task; signs of foreign text are
+looked for in every single language as well, where a mean would hide them. A flag hides no number, but who
+carries one has no tier.
 """
 
 from __future__ import annotations
@@ -10,15 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.ranking.ceiling import ABOVE_HUMAN, above_human
 from harness.ranking.gains import FEW_SHOT
 from harness.ranking.tables import BASELINE, Cellset
-from harness.scoring.leakage import COPIED_BOUND, flagged
+from harness.scoring.bounds import (
+    COPIED_BOUND,
+    HIDDEN_BOUND,
+    OVERLAP_BOUND,
+    RECITED_BOUND,
+    flagged,
+    membership_bound,
+)
 from harness.scoring.metrics import (
     COPIED,
     DEGENERATE,
     DISTINCT_1,
+    HIDDEN,
     LANGUAGE_FIDELITY,
+    LENGTH,
+    MEMBERSHIP,
     NEAR_DUPLICATES,
+    OVERLAP,
     VALID_SHARE,
     VENDI,
     Metric,
@@ -31,12 +43,14 @@ class Case:
     """Means of a metric over the cells of an entry and a task: of its texts and of human text beside.
 
     ``human`` is None where a cell has none;
-    ``usual``: the most that zero-shot and few-shot of the same model have, 0 where they are not known.
+    ``usual``: the most that zero-shot and few-shot of the same model have, 0 where they are not known;
+    ``texts``: how many texts count, over all cells, 0 where the metric does not say.
     """
 
     value: float
     human: float | None
     usual: float
+    texts: float = 0.0
 
 
 _ROUNDING = 1e-9  # of a mean that lies on its bound
@@ -48,13 +62,15 @@ Bound = Callable[[Case], float | None]
 @dataclass(frozen=True)
 class Rule:
     """A bound of one metric, with or without a suffix. ``high``: what lies above is flagged, else what lies
-    below. ``why`` says what that means. ``references``: whether texts of no model are held to it as well."""
+    below. ``why`` says what that means. ``references``: whether texts of no model are held to it as well.
+    ``single``: whether the mean over the seeds of a single language is looked at, too."""
 
     base: Metric
     high: bool
     bound: Bound
     why: str
     references: bool = True
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,23 @@ def _beyond_usual(case: Case) -> float | None:
     return case.usual + COPIED_BOUND
 
 
+def _too_long(case: Case) -> float | None:
+    """Return three times the length of human text, or half more than what the model writes unsteered."""
+    return None if case.human is None else max(LONGER * case.human, 1.5 * case.usual)
+
+
+def _recited(case: Case) -> float | None:
+    """Return the bound of pieces of train text: beyond what the model recites unsteered; None if unknown."""
+    return case.usual + RECITED_BOUND if case.usual else None
+
+
+def _nearer(case: Case) -> float | None:
+    return membership_bound(case.texts)
+
+
+LONGER = 3.0
+"""How many times longer than human text texts may be."""
+
 COPIES = [
     Rule(COPIED.of("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
     Rule(COPIED.of("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
@@ -93,10 +126,21 @@ COPIES = [
         )
     ),
 ]
-"""Rules of copies; they hold in every language, too."""
+"""Rules of copies; they hold in every language, too, by the number of copies there."""
 
 RULES = [
     *COPIES,
+    *(
+        Rule(MEMBERSHIP.of(split), True, _nearer, f"made of {split} text: too near to it", single=True)
+        for split in ("test", "validation")
+    ),
+    *(
+        Rule(OVERLAP.of(split), True, _of_human(plus=OVERLAP_BOUND), f"pieces of {split} text", single=True)
+        for split in ("test", "validation")
+    ),
+    Rule(OVERLAP.of("train"), True, _recited, "pieces of train text", references=False, single=True),
+    Rule(HIDDEN, True, _of_human(plus=HIDDEN_BOUND), "hidden characters", single=True),
+    Rule(LENGTH, True, _too_long, "much longer than human text", single=True),
     Rule(NEAR_DUPLICATES, True, _of_human(plus=0.2), "texts repeat one another"),
     Rule(VENDI, False, _of_human(0.5), "collapsed: less than half as varied as human text"),
     Rule(DISTINCT_1, False, _of_human(0.5), "collapsed: less than half as many words as human text"),
@@ -109,27 +153,52 @@ RULES = [
 
 def flags(cellset: Cellset) -> dict[str, list[Flag]]:
     """Return entry id -> what is wrong with it, in the order of the rules; empty lists where nothing is."""
-    cases, single = _cases(cellset), _Languages(cellset)
+    cases, single, copies = _cases(cellset), _cases(cellset, ["language"]), _Languages(cellset)
+    better = above_human(cellset)
     found: dict[str, list[Flag]] = {}
     for name, row in sorted(cellset.entries.items()):
         rules = [rule for rule in RULES if rule.references or row.entry.setting != "none"]
-        own = sorted(cases.get(name, {}).items())
+        own, by_language = sorted(cases.get(name, {}).items()), sorted(single.get(name, {}).items())
         of_tasks = [flag for rule in rules for flag in _broken(rule, own)]
         known = {(flag.metric, flag.task) for flag in of_tasks}
-        of_languages = [flag for rule in rules if rule in COPIES for flag in single.broken(rule, name)]
-        found[name] = [*of_tasks, *(flag for flag in of_languages if (flag.metric, flag.task) not in known)]
+        of_languages = [
+            flag
+            for rule in rules
+            for flag in (
+                copies.broken(rule, name)
+                if rule in COPIES
+                else _broken(rule, by_language)
+                if rule.single
+                else ()
+            )
+        ]
+        found[name] = [
+            *of_tasks,
+            *(flag for flag in of_languages if (flag.metric, flag.task) not in known),
+            *(_too_good(*case) for case in better.get(name, ())),
+        ]
     return found
 
 
-def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, str], Case]]) -> Iterator[Flag]:
-    for (task, name), case in cases:
+def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, ...], Case]]) -> Iterator[Flag]:
+    """Yield what breaks a rule; ``cases``: by metric, task and, for a single one, language."""
+    for (name, task, *codes), case in cases:
         bound = rule.bound(case) if _falls_under(name, rule.base) else None
         if bound is None or (case.value - bound if rule.high else bound - case.value) <= _ROUNDING:
             continue
         measured = metric(name)
         side = "above" if rule.high else "below"
-        words = f"{rule.why}: {measured.title} {case.value:.3g} in {task}, {side} {bound:.3g}"
+        where = "/".join([task, *codes])
+        words = f"{rule.why}: {measured.title} {case.value:.3g} in {where}, {side} {bound:.3g}"
         yield Flag(measured, task, case.value, bound, words)
+
+
+def _too_good(measured: Metric, task: str, value: float, human: float) -> Flag:
+    words = (
+        f"better training data than human text: {measured.title} {value:.3g} in {task}, clearly more than "
+        f"{ABOVE_HUMAN} above {human:.3g}"
+    )
+    return Flag(measured, task, value, human + ABOVE_HUMAN, words)
 
 
 class _Languages:
@@ -172,22 +241,31 @@ def _falls_under(name: str, base: Metric) -> bool:
     return name == base.name or name.partition("/")[0] == base.name
 
 
-def _cases(cellset: Cellset) -> dict[str, dict[tuple[str, str], Case]]:
-    """Return entry -> (task, metric) -> means over its cells, of the metrics that rules look at."""
-    names = [m.name for m in cellset.metrics if any(_falls_under(m.name, rule.base) for rule in RULES)]
+def _cases(cellset: Cellset, more: Sequence[str] = ()) -> dict[str, dict[tuple[str, ...], Case]]:
+    """Return entry -> (metric, task) -> means over its cells, of the metrics that rules look at.
+
+    ``more``: a further column that tells cases apart, such as the language; then only ``single`` rules count.
+    """
+    rules = [rule for rule in RULES if rule.single or not more]
+    names = [m.name for m in cellset.metrics if any(_falls_under(m.name, rule.base) for rule in rules)]
     known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value"])
-    groups = known.astype({"value": float}).groupby(["entry", "task", "metric"], observed=True)
+    columns = ["entry", "metric", "task", *more]
+    groups = known.astype({"value": float}).groupby(columns, observed=True)
     means = groups.agg(
-        value=("value", "mean"), human=("human", "mean"), n=("value", "size"), beside=("human", "count")
+        value=("value", "mean"),
+        human=("human", "mean"),
+        n=("value", "size"),
+        beside=("human", "count"),
+        texts=("size", "sum"),
     )
     values = means["value"].to_dict()
     bases = _baselines(cellset)
-    found: dict[str, dict[tuple[str, str], Case]] = {}
-    for (entry, task, name), line in zip(means.index, means.itertuples(), strict=True):
+    found: dict[str, dict[tuple[str, ...], Case]] = {}
+    for (entry, *place), line in zip(means.index, means.itertuples(), strict=True):
         human = float(line.human) if line.beside == line.n else None
-        usual = max((values.get((base, task, name), 0.0) for base in bases.get(entry, ())), default=0.0)
-        case = Case(float(line.value), human, float(usual))
-        found.setdefault(entry, {})[task, name] = case
+        usual = max((values.get((base, *place), 0.0) for base in bases.get(entry, ())), default=0.0)
+        case = Case(float(line.value), human, float(usual), float(line.texts))
+        found.setdefault(entry, {})[tuple(place)] = case
     return found
 
 

@@ -6,9 +6,11 @@ from harness.corpus import Corpus
 from harness.scoring.classifiers import open_classifier
 from harness.scoring.downstream import ClassifierPart
 from harness.scoring.embeddings import open_embedding
+from harness.scoring.hidden import HiddenPart
 from harness.scoring.identification import open_identifier, suite_identifier
 from harness.scoring.leakage import LeakagePart
 from harness.scoring.lexical import LexicalPart
+from harness.scoring.membership import MembershipPart
 from harness.scoring.parts import Part
 from harness.scoring.validity import IdentifierPart, ValidityPart
 from harness.scoring.vendi import EmbeddingPart
@@ -40,6 +42,8 @@ def open_parts(
         LexicalPart(budgets),
         *(EmbeddingPart(open_embedding(spec), budgets) for spec in embeddings or suite.metrics.embeddings),
         LeakagePart(),
+        MembershipPart(),
+        HiddenPart(),
         *(IdentifierPart(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
     ]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import regex
 
-from harness.corpus import normalise
 from harness.languages import FLORES, language
+from harness.scoring.folding import plain as folded
 from harness.scoring.sentences import letters
 
 LOOP_OF_WORDS, SHORT_LOOP = 1 / 3, 6
@@ -66,7 +66,7 @@ def loops(text: str) -> bool:
     2020). Case and numbers make no difference. Of a long text the last 4,000 characters count: a model
     that has begun to loop goes on until its tokens are used up.
     """
-    plain = _NUMBER.sub("0", normalise(text))[-_LAST:]
+    plain = _NUMBER.sub("0", folded(text))[-_LAST:]
     words = _LETTERS.findall(plain)
     if repeated_words(words) > REPEATED:
         return True
@@ -117,13 +117,13 @@ class Echo:
     """Finds long pieces of prompts in texts: five words in a row, or thirty characters."""
 
     def __init__(self, prompts: Iterable[str]) -> None:
-        plain = [normalise(prompt) for prompt in prompts]
+        plain = [folded(prompt) for prompt in prompts]
         self._words = {run for prompt in plain for run in _runs(prompt)}
         self._characters = {piece for prompt in plain for piece in _windows(prompt)}
 
     def heard(self, text: str) -> bool:
         """Return whether a text repeats one of the prompts; case makes no difference."""
-        plain = normalise(text)
+        plain = folded(text)
         return not self._words.isdisjoint(_runs(plain)) or not self._characters.isdisjoint(_windows(plain))
 
 

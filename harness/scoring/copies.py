@@ -8,10 +8,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 
-from harness.corpus import normalise
 from harness.scoring.ngrams import Keys, Ngrams, distinct
 
 RUN = 50
@@ -31,21 +29,6 @@ RARE = 0.7
 _PAIRS = 2_000_000  # of texts and texts of the corpus that are held in memory at once
 _COMPARED = 20_000  # of these, compared in full at once
 _HASH_BITS, _HASH_MASK = np.uint64(40), np.uint64(2**40 - 1)
-
-_SILENT = regex.compile(r"[\p{Cf}\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]+")
-_SIGN = regex.compile(r"[\p{L}\p{N}]")
-_BETWEEN = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
-
-
-def bare(text: str) -> str:
-    """Return what is left of a text without case, punctuation, Hebrew points and invisible characters.
-
-    These are letters with their marks and digits, in words with one blank between. A text that holds
-    nothing of the kind, such as one of emoji, stays in its normal form (``normalise``).
-    """
-    normal = normalise(text)
-    plain = _BETWEEN.sub(" ", _SILENT.sub("", normal)).strip()
-    return plain if _SIGN.search(plain) else normal
 
 
 @dataclass(frozen=True)

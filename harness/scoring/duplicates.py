@@ -9,8 +9,8 @@ from operator import index
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.corpus import normalise
 from harness.records import Score
+from harness.scoring.folding import plain
 from harness.scoring.metrics import NEAR_DUPLICATES
 from harness.scoring.ngrams import distinct
 
@@ -31,7 +31,7 @@ def near_duplicates(texts: Sequence[str]) -> Score:
 
     Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8, as
     they stand or with their words in alphabetical order (so that other orders of the same words count),
-    after NFKC, case-folding and reducing blanks; a text of fewer characters is one gram. MinHash (Broder
+    after folding (``plain``); a text of fewer characters is one gram. MinHash (Broder
     1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the likest 32 are
     tried, so that a few texts at the bound may be missed where thousands are nearly alike. The more texts,
     the more have a partner: this is no metric at a fixed budget, and compares cells of equal size. No value
@@ -39,11 +39,11 @@ def near_duplicates(texts: Sequence[str]) -> Score:
     """
     signature = (
         f"near-duplicates|jaccard:{ALIKE}|shingle:{_SHINGLE}|minhash:{_BANDS}x{_ROWS}|seed:1"
-        "|order:any|norm:NFKC|case:folded|version:2"
+        "|order:any|form:folded|version:3"
     )
     if len(texts) < 2:
         return NEAR_DUPLICATES.score(None, signature, "fewer than two texts")
-    counts = Counter(normalise(text) for text in texts)
+    counts = Counter(plain(text) for text in texts)
     unique = sorted(counts)
     repeats = np.array([counts[text] for text in unique])
     near = _near(unique, repeats > 1)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from harness.records import Score
 from harness.scoring import copies
-from harness.scoring.copies import CopyIndex, Probe, bare
+from harness.scoring.bounds import share_interval
+from harness.scoring.copies import CopyIndex, Probe
+from harness.scoring.folding import bare
 from harness.scoring.metrics import COPIED, OVERLAP
 from harness.scoring.ngrams import Ngrams, distinct
 from harness.scoring.parts import Place, Sample, Scored
@@ -20,28 +22,9 @@ CORPORA = ("demonstrations", "train", "validation", "test", "vectors")
 """What texts are held against: the suite's few-shot demonstrations of the same label (in zero-shot cells
 too, where they show what chance gives), the labelled splits, and the text that vectors are made of."""
 
-COPIED_BOUND = 0.1
-"""Share of copies above which texts are flagged, for every corpus.
-
-It lies above what people copy from one another. Of the human train texts of eleven languages and two tasks
-(`steer11`), those that copy a human test text are 0.8 % on average, 8.1 % at most (short Slovak reviews; then
-5.8 %, German posts); validation text 0.5 % and 6.2 %, vector text none. Vector text holds the train sentences
-of the topic task on purpose: there it is all of them."""
-
 NGRAM = 8
 """Characters of an n-gram of ``OVERLAP``. Of human text that was not shown, at most 3 % stands in the five
 demonstrations of its label then (11 languages); with 5 characters it is up to 13 %."""
-
-
-def flagged(copies: int, texts: int, usual: float = 0.0) -> bool:
-    """Return whether so many copies among so many texts are too many: all of the interval is above the bound.
-
-    ``usual``: the share that texts of the same model, task and language have without the method (zero-shot or
-    few-shot, whichever is more). A model that recites train text does so under every method; what a method
-    adds to that is what it is flagged for. Nothing excuses copies of validation and test text: leave it 0
-    there. A mean over languages is flagged where it is above ``usual + COPIED_BOUND``.
-    """
-    return texts > 0 and share_interval(copies, texts)[0] > usual + COPIED_BOUND
 
 
 @dataclass(frozen=True)
@@ -79,10 +62,10 @@ class LeakagePart:
     """Overlap with text that was shown, trained on or held out, and copies of it, per corpus."""
 
     name = "leakage"
-    human = False
+    human = True
 
     def __init__(self) -> None:
-        form = "form:NFKC+casefold+letters|version:1"
+        form = "form:folded+letters|version:2"
         self._signature_of_overlap = f"overlap|characters:{NGRAM}|{form}"
         rules = f"runs:{copies.RUN}x{copies.PART:.3f}|words:{copies.GRAM}-grams"
         bounds = f"alike:{copies.ALIKE}|least:{copies.LEAST}|ratio:{copies.RATIO}"
@@ -145,10 +128,3 @@ class LeakagePart:
             return metric.score(None, self._signature_of_overlap, note or "no texts")
         interval = mean_interval(overlap.tolist())
         return metric.score(float(overlap.mean()), self._signature_of_overlap, interval=interval)
-
-
-def share_interval(count: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, ``count`` of ``n`` (Wilson 1927)."""
-    z = 1.959964
-    middle, half = (count + z * z / 2) / (n + z * z), z * (count * (n - count) / n + z * z / 4) ** 0.5
-    return (max(middle - half / (n + z * z), 0.0), min(middle + half / (n + z * z), 1.0))

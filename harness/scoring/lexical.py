@@ -47,7 +47,7 @@ class LexicalPart:
     def __init__(self, budgets: Budgets) -> None:
         self.budgets = budgets
         settings = "|".join(f"{key}:{value}" for key, value in budgets.model_dump().items())
-        self.signature = f"lexical|{settings}|sacrebleu:{version('sacrebleu')}|version:1"
+        self.signature = f"lexical|{settings}|sacrebleu:{version('sacrebleu')}|version:2"
 
     def score(self, sample: Sample, place: Place) -> Scored:
         """Return the scores of all texts, and those of the valid ones."""

@@ -244,6 +244,25 @@ OVERLAP = Metric(
     "Mean share of a text's character 8-grams that stand in the corpus.",
     "leakage",
 )
+MEMBERSHIP = Metric(
+    "membership",
+    "membership",
+    "none",
+    "difference of cosines, -1 to 1",
+    "How much nearer texts are to test text than to validation text, or to that than to train text: mean "
+    "difference of the cosine with the nearest text of each, in character 2- and 3-grams, among equally "
+    "many. Near 0 for who has seen neither.",
+    "leakage",
+)
+HIDDEN = Metric(
+    "hidden_characters",
+    "hidden characters",
+    "down",
+    SHARE,
+    "Share of texts with characters that a reader does not see, stray marks, or letters of another script "
+    "that look like those of the word.",
+    "leakage",
+)
 
 # Forcing: the answer in a language that nobody asked for; the last two for several scorers of relevance
 
@@ -356,7 +375,7 @@ METRICS: dict[str, Metric] = {
         *(DISTINCT_1, DISTINCT_2, DISTINCT_3, SELF_BLEU, SELF_REPETITION, NEAR_DUPLICATES),
         *(VENDI_RARE, VENDI_COMMON, VENDI_MODE, LENGTH),
         *(VALID_SHARE, LANGUAGE_FIDELITY, LANGUAGE_SENTENCES, LABEL_FIDELITY, SCRIPT_SHARE),
-        *(DEGENERATE, REFUSALS, COPIED, OVERLAP),
+        *(DEGENERATE, REFUSALS, COPIED, OVERLAP, MEMBERSHIP, HIDDEN),
         *(FORCING, TARGET_SHARE, RELEVANCE),
     )
 }

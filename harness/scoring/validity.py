@@ -93,7 +93,7 @@ class ValidityPart:
 
     name = "validity"
     human = True
-    signature = f"checks:1|language:tfidf-char_wb-1-3+logreg|label:{LabelJudge.signature}|version:1"
+    signature = f"checks:2|language:tfidf-char_wb-1-3+logreg|label:{LabelJudge.signature}|version:1"
 
     def __init__(self, identifier: Callable[[], LanguageIdentifier]) -> None:
         self._make = identifier
