@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from harness.ranking.resampling import Kept, resampled
+from harness.ranking.sharing import LEVEL, sharing_p
 from harness.ranking.stats import Panel, differences, draw_weights, widened
 
 
@@ -39,6 +40,8 @@ class World:
     ``skill`` of every entry favours the right label; ``example``: difficulty, the same for all entries;
     ``method``: an entry's own leaning per example and label; ``seed``: a generation seed's to labels
     and its luck; ``both``: its leaning per example and label; ``training``: both of a classifier seed.
+    ``common``: share of the variance from generation seeds (``seed``, and ``both`` where test examples are
+    shared) that the strata of a group have in common, as if texts were written once and translated.
     """
 
     groups: tuple[Group, ...]
@@ -51,6 +54,7 @@ class World:
     seed: float = 0.3
     both: float = 0.5
     training: float = 0.2
+    common: float = 0.0
 
     @property
     def strata(self) -> int:
@@ -73,18 +77,26 @@ def predictions(
         own = normal(*before, strata, *after)
         return (own + normal(*before, 1, *after)) * np.float32(0.5**0.5) if group.shared else own
 
+    def per_seed(*after: int, share: float = world.common) -> NDArray[np.float32]:
+        """What a generation seed moves, in part alike in all strata: (entries, strata, seeds, ...)."""
+        own = normal(entries, strata, g, *after)
+        if not share:
+            return own
+        alike = normal(entries, 1, g, *after)
+        return np.float32((1 - share) ** 0.5) * own + np.float32(share**0.5) * alike
+
     strata, n, k = group.strata, group.examples, group.labels
     entries, g, c = len(world.skill), world.seeds, world.trainings
     gold = draw.integers(k, size=(1 if group.shared else strata, n))
     gold = np.broadcast_to(gold, (strata, n))
     leaning = world.method * per_set((entries,), (n, k))[:, :, None, None]
-    leaning = leaning + world.seed * normal(entries, strata, g, 1, 1, k)
-    leaning = leaning + world.both * normal(entries, strata, g, 1, n, k)
+    leaning = leaning + world.seed * per_seed(1, 1, k)
+    leaning = leaning + world.both * per_seed(1, n, k, share=world.common if group.shared else 0.0)
     leaning = leaning + world.training * normal(entries, strata, g, c, 1, k)
     leaning += world.training * normal(entries, strata, g, c, n, k)
     given = np.array(world.skill)[:, None] if skills is None else skills
     favour = given.astype(np.float32)[:, None, :, None, None]
-    favour = favour + world.seed * normal(entries, strata, g, 1, 1)
+    favour = favour + world.seed * per_seed(1, 1)
     favour = favour - world.example * per_set((), (n,))[None, :, None, None]
     leaning += favour[..., None] * np.eye(k, dtype=np.float32)[gold][None, :, None, None]
     return gold, leaning.argmax(-1)
@@ -174,8 +186,20 @@ class Coverage:
     seconds: float
 
 
-def coverage(world: World, repeats: int, seed: int = 0, naive: bool = False) -> Coverage:
-    """Return the coverage over all pairs of entries of ``repeats`` benchmarks."""
+def clustered(panel: Panel, world: World) -> Panel:
+    """Return a panel that marks the entries whose strata are found to share seeds, by this metric alone."""
+    tasks = [str(i) for i, group in enumerate(world.groups) for _ in range(group.strata)]
+    found = np.array([sharing_p(own[None], tasks) <= LEVEL for own in panel.values])
+    return replace(panel, by_seed=found)
+
+
+def coverage(
+    world: World, repeats: int, seed: int = 0, naive: bool = False, by_seed: bool = False
+) -> Coverage:
+    """Return the coverage over all pairs of entries of ``repeats`` benchmarks.
+
+    ``by_seed``: with entries marked that share seeds (``clustered``).
+    """
     rows, columns = np.triu_indices(len(world.skill), k=1)
     same = len(set(world.skill)) == 1
     true = np.zeros(len(rows)) if same else np.subtract(*(truth(world)[side] for side in (rows, columns)))
@@ -183,7 +207,7 @@ def coverage(world: World, repeats: int, seed: int = 0, naive: bool = False) -> 
     hits, naive_hits, errors, variances = [], [], [], []
     for _ in range(repeats):
         made = experiment(world, draw)
-        found = differences(made.panel)
+        found = differences(clustered(made.panel, world) if by_seed else made.panel)
         mean, se, df = (part[rows, columns] for part in (found.mean, found.se, found.df))
         hits.append(np.mean(np.abs(mean - true) <= stdtrit(df, 0.975) * se))
         errors.append(np.mean((mean - true) ** 2))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from simulated import Group, World, coverage, experiment, world
 
-from harness.ranking.multiplicity import benjamini_hochberg, holm_pairs
+from harness.ranking.multiplicity import benjamini_hochberg, of_pairs
 from harness.ranking.ranks import tiers
 from harness.ranking.stats import Panel, differences, draw_weights, estimate, estimates, sums, widened
 
@@ -60,7 +60,7 @@ def share_of_false_tiers(made: World, repeats: int) -> float:
     draw, false = np.random.default_rng(1), 0
     for _ in range(repeats):
         panel = experiment(made, draw).panel
-        found = tiers(panel.values.mean(axis=(1, 2)), holm_pairs(differences(panel).p))
+        found = tiers(panel.values.mean(axis=(1, 2)), of_pairs(differences(panel).p))
         false += max(found) > 1
     return 100 * false / repeats
 
@@ -90,7 +90,7 @@ def test_shares_of_few_texts_make_no_false_tiers(strata):
     draw, false = np.random.default_rng(2), 0
     for _ in range(500):
         values = draw.binomial(12, 0.9, size=(22, strata, 3)) / 12
-        found = tiers(values.mean(axis=(1, 2)), holm_pairs(differences(Panel(values)).p))
+        found = tiers(values.mean(axis=(1, 2)), of_pairs(differences(Panel(values)).p))
         false += max(found) > 1
     assert false <= 25
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import python
 
-from harness.ranking.multiplicity import benjamini_hochberg, holm, holm_pairs
+from harness.ranking.multiplicity import benjamini_hochberg, holm, of_pairs
 from harness.ranking.ranks import (
     average_ranks,
     borda,
@@ -246,7 +246,7 @@ def test_identical_entries_get_identical_numbers_and_the_same_tier():
         others = [k for k in range(len(rows)) if rows[k] not in (rows[i],)]
         for name in ("mean", "se", "df", "p"):
             assert np.array_equal(getattr(found, name)[i, others], getattr(found, name)[j, others])
-    placed = tiers(twice.values.mean(axis=(1, 2)), holm_pairs(found.p))
+    placed = tiers(twice.values.mean(axis=(1, 2)), of_pairs(found.p))
     assert placed[0] == placed[3] == placed[8]
     assert placed[1] == placed[6]
 
@@ -361,7 +361,7 @@ def test_the_order_of_p_values_changes_nothing_and_unknown_ones_do_not_count():
 
 def test_a_table_counts_every_pair_once():
     p = np.array([[1, 0.01, 0.04], [0.01, 1, 0.03], [0.04, 0.03, 1]])
-    assert holm_pairs(p) == pytest.approx(np.array([[1, 0.03, 0.06], [0.03, 1, 0.06], [0.06, 0.06, 1]]))
+    assert of_pairs(p) == pytest.approx(np.array([[1, 0.03, 0.06], [0.03, 1, 0.06], [0.06, 0.06, 1]]))
 
 
 # Tiers and ranks

@@ -13,6 +13,7 @@ from harness.errors import UserError, unknown
 from harness.ranking.comparable import Pair, common_selection, environment, listed, partners, scope
 from harness.ranking.evidence import Evidence, gather, lacking
 from harness.ranking.multiplicity import holm
+from harness.ranking.sharing import noted
 from harness.ranking.stats import Estimate, estimate
 from harness.ranking.tables import Cellset, collect
 from harness.records import Selection
@@ -89,8 +90,9 @@ def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
     for measured in chosen:
         evidence = gather(joined, measured)
         lines += _lines(joined, evidence, pairs)
-        if evidence.note:
-            notes[measured.name] = evidence.note
+        words = [*([evidence.note] if evidence.note else []), *noted(_by_seed(joined, pairs))]
+        if words:
+            notes[measured.name] = "; ".join(words)
     return Comparison(
         a=str(a.path),
         b=str(b.path),
@@ -143,6 +145,14 @@ def _joined(a: Cellset, b: Cellset, pairs: Sequence[Pair], common: Selection) ->
         signatures={},
         cells=cells,
     )
+
+
+def _by_seed(joined: Cellset, pairs: Sequence[Pair]) -> list[str]:
+    """Return the entries whose strata are not independent, with their side."""
+    sides = [
+        (f"{side}/{i}", f"{pair.name} ({side.upper()})") for i, pair in enumerate(pairs) for side in "ab"
+    ]
+    return [title for name, title in sides if name in joined.by_seed]
 
 
 def _lines(joined: Cellset, evidence: Evidence, pairs: Sequence[Pair]) -> list[Line]:

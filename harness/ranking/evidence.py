@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.ranking.reading import Place, codes_of
+from harness.ranking.reading import Place, codes_of, cube
 from harness.ranking.resampling import Kept, Measure, kept_for, measure_of, resampled
 from harness.ranking.stats import Panel, draw_weights, widened
 from harness.ranking.tables import Cellset, Missing
@@ -66,7 +66,8 @@ class Evidence:
 
     ``tested``: the same under resampled test examples; None where the metric has none. By task and language,
     of all scores that were read: ``fewest`` classifier seeds of a value, and ``recipes``, in words where the
-    values were made by more than one. ``fixed``: no seed decides a value, as nothing is drawn.
+    values were made by more than one. ``fixed``: no seed decides a value, as nothing is drawn. ``by_seed``:
+    the entries whose strata are not independent over seeds.
     """
 
     metric: Metric
@@ -78,6 +79,7 @@ class Evidence:
     fewest: Mapping[Stratum, int]
     recipes: Mapping[Stratum, str]
     fixed: bool = False
+    by_seed: frozenset[str] = frozenset()
     _layers: dict[tuple[object, ...], Layer] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -157,20 +159,22 @@ class Evidence:
         stratum = self.strata[column]
         if (stratum, key) not in self._layers:
             values, draws = self.values[:, column], None
+            marks = [not self.by_seed.isdisjoint({name, bases.get(name, name)}) for name in self.entries]
             if self.tested and stratum in self.tested.examples:
                 draws = self.tested.draws[:, column]
             if bases:
                 rows = [self.position[bases.get(name, name)] for name in self.entries]
                 values, draws = values - values[rows], None if draws is None else draws - draws[rows]
-            self._layers[stratum, key] = layer(values, draws, self.fixed)
+            self._layers[stratum, key] = layer(values, draws, self.fixed, np.array(marks))
         return self._layers[stratum, key]
 
     def panel(self, entries: Sequence[str]) -> Panel:
         """Return the numbers of some complete entries, in the order given."""
         rows = [self.position[name] for name in entries]
+        by_seed = np.array([name in self.by_seed for name in entries])
         if self.draws is None:
-            return Panel(self.values[rows])
-        return Panel(self.values[rows], self.draws[rows], self.examples, self.fixed)
+            return Panel(self.values[rows], by_seed=by_seed)
+        return Panel(self.values[rows], self.draws[rows], self.examples, self.fixed, by_seed)
 
 
 def _places(chosen: Sequence[int]) -> slice | list[int]:
@@ -207,7 +211,7 @@ def gather(
     lines = lines[(lines["metric"] == metric.name) & lines["value"].notna()]
     axes = (("task", chosen), ("entry", entries), ("language", codes))
     lines = lines[np.logical_and.reduce([codes_of(lines[name], axis) >= 0 for name, axis in axes])]
-    values = _values(lines, entries, strata, seeds)
+    values = cube(lines, entries, strata, seeds)
     measure, tested = measure_of(metric) if resample else None, None
     if measure:
         with one_blas_thread():
@@ -222,6 +226,7 @@ def gather(
         fewest=_fewest(lines),
         recipes=_recipes(lines),
         fixed=cellset.fixed,
+        by_seed=cellset.by_seed,
     )
 
 
@@ -249,23 +254,6 @@ def _note(cellset: Cellset, metric: Metric, place: Place) -> str:
     scores = run.scores(cell)
     found = [score.note for score in scores.scores if score.metric == metric.name] if scores else []
     return (found[0] or "no value") if found else f"not scored by {metric.title}"
-
-
-def _values(
-    lines: pd.DataFrame, entries: Sequence[str], strata: Sequence[Stratum], seeds: Sequence[int]
-) -> Floats:
-    """Return the values of lines by entry, stratum and seed, NaN where there is none."""
-    tasks, codes = (list(dict.fromkeys(names)) for names in zip(*strata, strict=True))
-    places = [codes_of(lines[name], axis) for name, axis in (("task", tasks), ("language", codes))]
-    columns = np.full((len(tasks) + 1, len(codes) + 1), -1)  # what is not known comes last
-    for i, (task, code) in enumerate(strata):
-        columns[tasks.index(task), codes.index(code)] = i
-    rows, layers = codes_of(lines["entry"], entries), codes_of(lines["seed"], seeds)
-    column = columns[places[0], places[1]]
-    inside = (column >= 0) & (layers >= 0) & (rows >= 0)
-    values = np.full((len(entries), len(strata), len(seeds)), np.nan)
-    values[rows[inside], column[inside], layers[inside]] = lines["value"].to_numpy(dtype=np.float64)[inside]
-    return values
 
 
 def _fewest(lines: pd.DataFrame) -> dict[Stratum, int]:

@@ -189,3 +189,20 @@ def codes_of(column: Any, axis: Sequence[str | int]) -> Ints:
         known = np.array([places.get(name, -1) for name in column.cat.categories] + [-1], dtype=np.int64)
         return np.asarray(known[column.cat.codes.to_numpy()])
     return np.asarray(pd.Index(list(axis)).get_indexer(column), dtype=np.int64)
+
+
+def cube(
+    lines: pd.DataFrame, entries: Sequence[str], strata: Sequence[tuple[str, str]], seeds: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the values of lines by entry, stratum (task and language) and seed, NaN where there is none."""
+    tasks, codes = (list(dict.fromkeys(names)) for names in zip(*strata, strict=True))
+    places = [codes_of(lines[name], axis) for name, axis in (("task", tasks), ("language", codes))]
+    columns = np.full((len(tasks) + 1, len(codes) + 1), -1)  # what is not known comes last
+    for i, (task, code) in enumerate(strata):
+        columns[tasks.index(task), codes.index(code)] = i
+    rows, layers = codes_of(lines["entry"], entries), codes_of(lines["seed"], seeds)
+    column = columns[places[0], places[1]]
+    inside = (column >= 0) & (layers >= 0) & (rows >= 0)
+    values = np.full((len(entries), len(strata), len(seeds)), np.nan)
+    values[rows[inside], column[inside], layers[inside]] = lines["value"].to_numpy(dtype=np.float64)[inside]
+    return values

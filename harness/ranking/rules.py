@@ -9,7 +9,7 @@ import numpy as np
 from harness.ranking.evidence import Evidence
 from harness.ranking.flags import Flag, flags
 from harness.ranking.gains import FEW_SHOT, LEVEL, peers
-from harness.ranking.multiplicity import holm
+from harness.ranking.multiplicity import of_pairs
 from harness.ranking.ranks import tiers
 from harness.ranking.stats import squared
 from harness.ranking.tables import BASELINE, Cellset
@@ -93,7 +93,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A field: ``values`` (entry, stratum, seed) that rank it, ``tiers``, and ``p`` of all pairs, by Holm."""
+    """A field: ``values`` (entry, stratum, seed) that rank it, ``tiers``, and adjusted ``p`` of all pairs."""
 
     values: Floats
     tiers: list[int]
@@ -103,7 +103,7 @@ class Ranked:
 def ranked(layers: list[Layer], examples: int | None, rows: Ints, better: Direction) -> Ranked:
     """Return tiers of some entries (``rows``) by their mean over layers; ``examples``: see ``moments``."""
     values = np.stack([each.values[rows] for each in layers], axis=1)
-    p = squared(holm(moments(layers, examples, Pairs(rows)).p), len(rows), 1.0)
+    p = of_pairs(squared(moments(layers, examples, Pairs(rows)).p, len(rows), 1.0))
     return Ranked(values, tiers(values.mean(axis=(1, 2)), p, LEVEL, better), p)
 
 

@@ -31,14 +31,17 @@ class Scope:
 class Field:
     """What is known of one scope, as if nothing else had been run.
 
+    One thing is known from all of the suite: whose strata are not independent (``sharing``).
+
     ``entries``: ids of those that lack nothing in it, sorted; the arrays are in their order. ``mean`` (n) is
     in the metric's unit, as are ``difference`` (n, n), row minus column, and ``half`` (n, n), half the width
     of its 95 % interval: NaN where there is none (one seed), 0 on the diagonal and where nothing varies.
 
     ``tiers``: entry -> tier, by the rules of ``standings``: without references, flagged entries, and entries
     of a model without complete zero-shot row; empty for the ``reason`` given. ``p`` (n, n): of the
-    differences that tiers are made of, by Holm over the pairs of ranked entries, 1 on their diagonal, NaN
-    outside of them. With several models these are differences of gains over the own model's zero-shot.
+    differences that tiers are made of, adjusted over the pairs of ranked entries (``of_pairs``), 1 on their
+    diagonal, NaN outside of them. With several models these are differences of gains over the own model's
+    zero-shot.
     """
 
     scope: Scope

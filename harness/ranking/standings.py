@@ -12,6 +12,7 @@ from harness.ranking.evidence import Evidence, gather, lacking
 from harness.ranking.flags import Flag
 from harness.ranking.gains import Correlation, LanguageGain, correlation, gains, grid, levels, mean_gains
 from harness.ranking.rules import Rules, ranked
+from harness.ranking.sharing import BASE_BY_SEED, BY_SEED, noted
 from harness.ranking.stats import Estimate, gaps_closed
 from harness.ranking.tables import BASELINE, Cellset, EntryRow
 from harness.scoring.metrics import Metric
@@ -28,7 +29,8 @@ class Standing:
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
     ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
-    ``languages``: gain over zero-shot per language, where it is known.
+    ``languages``: gain over zero-shot per language, where it is known. ``note``: why intervals are by seed,
+    where strata are not independent (``sharing``); else empty.
     """
 
     row: EntryRow
@@ -46,6 +48,7 @@ class Standing:
     tier: int | None = None
     borda: float | None = None
     mean_rank: float | None = None
+    note: str = ""
 
     @property
     def reference(self) -> bool:
@@ -107,7 +110,7 @@ def standings(
         rows=sorted(rows, key=ranking.order),
         reason=ranking.reason,
         relative=ranking.rules.relative,
-        notes=[known.note] if known.note else [],
+        notes=[*([known.note] if known.note else []), *noted(ranking.by_seed())],
         correlations=ranking.correlations(),
     )
 
@@ -159,7 +162,17 @@ class _Ranking:
             tier=tier,
             borda=borda,
             mean_rank=mean_rank,
+            note=self.note(name),
         )
+
+    def note(self, name: str) -> str:
+        """Return in words why an entry's intervals are by seed; empty where they are not."""
+        shared = self.evidence.by_seed
+        return BY_SEED if name in shared else BASE_BY_SEED if self.zero_shot.get(name) in shared else ""
+
+    def by_seed(self) -> list[str]:
+        """Return the titles of the entries whose strata are not independent."""
+        return [self.cellset.entries[name].name for name in sorted(self.evidence.by_seed)]
 
     def places(self) -> dict[str, tuple[int, float, float]]:
         """Return tier, Borda count and mean rank of the entries that take part."""

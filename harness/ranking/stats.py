@@ -29,7 +29,8 @@ class Panel:
     ``values`` (entries, strata, generation seeds): mean over classifier seeds. ``draws`` (as values,
     resamples): the same under resamples of the test examples, see ``draw_weights`` and ``widened``; None for
     a metric without test examples. ``examples``: their number in the stratum with the fewest. ``fixed``: no
-    seed decides a value.
+    seed decides a value. ``by_seed`` (entries): whose strata are not independent over seeds
+    (``harness.ranking.sharing``); None for nobody's.
     Raises ValueError for numbers that are not finite and shapes that do not fit.
     """
 
@@ -37,6 +38,7 @@ class Panel:
     draws: NDArray[np.float32] | None = None
     examples: int | None = None
     fixed: bool = False
+    by_seed: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3 or not self.values.size:
@@ -57,7 +59,7 @@ class Panel:
         """The strata."""
         draws = self.draws
         return [
-            layer(self.values[:, s], None if draws is None else draws[:, s], self.fixed)
+            layer(self.values[:, s], None if draws is None else draws[:, s], self.fixed, self.by_seed)
             for s in range(self.values.shape[1])
         ]
 

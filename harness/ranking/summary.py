@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from harness.ranking.multiplicity import CORRECTION
 from harness.ranking.standings import Standing, Standings, standings
 from harness.ranking.stats import Estimate
 from harness.ranking.tables import Cellset, EntryRow, Table, Value, table
@@ -107,8 +108,8 @@ def remarks(ranked: Standings) -> list[str]:
     lines = [
         f"not ranked: {ranked.reason}"
         if ranked.reason
-        else "tier: entries of a tier do not differ significantly from its first (paired differences, Holm "
-        "over all pairs, 5 %)."
+        else "tier: entries of a tier do not differ significantly from its first (paired differences, "
+        f"{CORRECTION}, 5 %)."
     ]
     effects = [row.over_zero_shot.mde for row in ranked.rows if row.over_zero_shot and row.over_zero_shot.mde]
     if effects:

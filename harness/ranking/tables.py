@@ -11,6 +11,7 @@ import pandas as pd
 from harness.cells import entry_id
 from harness.files import canonical_json, digest
 from harness.ranking.reading import Place, Work, read
+from harness.ranking.sharing import sharing
 from harness.records import Entry, Manifest, Track
 from harness.scoring.metrics import Metric, metric, order
 from harness.store import Run
@@ -85,6 +86,14 @@ class Cellset:
     def metrics(self) -> list[Metric]:
         """The metrics that were measured, downstream ones first."""
         return [metric(name) for name in sorted(self.scores["metric"].unique(), key=order)]
+
+    @cached_property
+    def by_seed(self) -> frozenset[str]:
+        """The entries whose strata are not independent over seeds, by all primary metrics together."""
+        if self.fixed:
+            return frozenset()
+        chosen, primary = self.manifest.selection, [m.name for m in self.metrics if m.primary]
+        return sharing(self.scores, primary, list(self.entries), chosen.places(), list(chosen.seeds))
 
     @property
     def headline(self) -> Metric | None:

@@ -8,7 +8,8 @@ bootstrap over examples; it is subtracted once (McCullagh 2000; Owen 2007):
     both      = 1/S^2 sum_s sum_gb (draws[s, g, b] - mean_g draws[s, g, b])^2 / ((G - 1) G (B - 1))
     examples  = max(together - both, 0)
 
-where draws stand for their deviations from the mean over b.
+where draws stand for their deviations from the mean over b. Where an entry's seeds move all strata together
+(``harness.ranking.sharing``), ``seeds`` is at least the variance between the seeds' means over strata.
 
 ``docs/statistics.md`` says why, and what coverage was measured.
 """
@@ -107,7 +108,8 @@ class Moments:
     """Means of contrasts, and two variances of each with their degrees of freedom.
 
     ``seeds``: from generation and training, ``examples``: from test examples alone. All NaN but the mean if
-    there is one seed of values that hang on seeds. ``shape``: numbers of strata and of seeds.
+    there is one seed of values that hang on seeds. ``shape``: numbers of strata and of seeds. ``by_seed``:
+    which contrasts have strata that move together; None for none of them.
     """
 
     shape: tuple[int, int]
@@ -116,6 +118,7 @@ class Moments:
     seeds_df: Floats
     examples: Floats
     examples_df: float
+    by_seed: NDArray[np.bool_] | None = None
 
     @property
     def se(self) -> Floats:
@@ -165,9 +168,9 @@ class Moments:
         far = single < ALPHA
         careful = _banerjee(t[far], share[far], self.seeds_df[far], self.examples_df)
         single[far] = np.maximum(single[far], np.minimum(careful, ALPHA))
-        signs = np.where(
-            (self.se == 0) & (self.mean != 0), 2.0 ** (1 - self.shape[0] * self.shape[1]), single
-        )
+        strata, seeds = self.shape
+        cells = strata * seeds if self.by_seed is None else np.where(self.by_seed, seeds, strata * seeds)
+        signs = np.where((self.se == 0) & (self.mean != 0), 2.0 ** (1.0 - cells), single)
         return np.where(np.isnan(self.se), np.nan, signs)
 
 
@@ -249,6 +252,7 @@ class Layer:
     ``drawn`` (entries, resamples): the sum over seeds. ``products`` (entries, entries): of the deviations
     from the mean over seeds, in steps of the grid. Both None without draws, or with one seed of values that
     hang on seeds. ``fixed``: no seed decides a value, so that the variance of one seed's is that of examples.
+    ``by_seed`` (entries): whether seeds move an entry here as in the other strata; None for nowhere.
     Where an entry lacks something its own numbers are NaN, and no others.
     """
 
@@ -256,18 +260,24 @@ class Layer:
     drawn: Floats | None
     products: Floats | None
     fixed: bool = False
+    by_seed: NDArray[np.bool_] | None = None
 
 
-def layer(values: Floats, draws: NDArray[np.float32] | None, fixed: bool = False) -> Layer:
+def layer(
+    values: Floats,
+    draws: NDArray[np.float32] | None,
+    fixed: bool = False,
+    by_seed: NDArray[np.bool_] | None = None,
+) -> Layer:
     """Return a stratum, from values (entries, seeds) and draws (entries, seeds, resamples)."""
     seeds = values.shape[1]
     if draws is None or (seeds == 1 and not fixed):
-        return Layer(values, None, None, fixed)
+        return Layer(values, None, None, fixed, by_seed)
     steps = draws.astype(np.float64)
     drawn = added(steps[:, g] for g in range(seeds))
     steps = steps - (drawn / seeds)[:, None]  # a copy: of one seed the sum is a view
     rest = _whole(steps).reshape(len(steps), -1)
-    return Layer(values, drawn, rest @ rest.T, fixed)
+    return Layer(values, drawn, rest @ rest.T, fixed, by_seed)
 
 
 def means(layers: Sequence[Layer], family: Family) -> Floats:
@@ -287,9 +297,15 @@ def moments(layers: Sequence[Layer], examples: int | None, family: Family) -> Mo
         unknown = np.full_like(mean, np.nan)
         return Moments(shape, mean, unknown, unknown, unknown, np.nan)
     variance, df = _seed_variance(layers, family, rounding)
+    marks, by_seed = layers[0].by_seed, None
+    if marks is not None and marks.any() and shape[1] > 1:
+        by_seed = family.size(marks.astype(np.float64)) > 0
+        together = np.maximum(variance, _between_seeds(layers, family, rounding))
+        variance, df = np.where(by_seed, together, variance), np.where(by_seed, shape[1] - 1.0, df)
     if examples is None:
-        return Moments(shape, mean, variance, df, np.zeros_like(mean), 1.0)
-    return Moments(shape, mean, variance, df, _example_variance(layers, family), examples - 1.0)
+        return Moments(shape, mean, variance, df, np.zeros_like(mean), 1.0, by_seed)
+    of_examples = _example_variance(layers, family)
+    return Moments(shape, mean, variance, df, of_examples, examples - 1.0, by_seed)
 
 
 def _mean_and_rounding(layers: Sequence[Layer], family: Family) -> tuple[Floats, Floats]:
@@ -322,6 +338,15 @@ def _seed_variance(layers: Sequence[Layer], family: Family, rounding: Floats) ->
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
     return variance, df
+
+
+def _between_seeds(layers: Sequence[Layer], family: Family, rounding: Floats) -> Floats:
+    """Return the variance of the mean from the seeds' means over strata, which need not be independent."""
+    strata, seeds = len(layers), layers[0].values.shape[1]
+    cells = [added(family.linear(each.values[:, g]) for each in layers) / strata for g in range(seeds)]
+    mean = added(cells) / seeds
+    variance = added(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds)
+    return np.where(np.sqrt(variance) <= rounding, 0.0, variance)
 
 
 def _example_variance(layers: Sequence[Layer], family: Family) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.ranking.multiplicity import CORRECTION
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, plain, spanned
 from harness.scoring.metrics import LANGUAGE_FIDELITY, VALID_SHARE, VENDI
@@ -46,8 +47,8 @@ def _caption(board: BoardFacts, version: str) -> str:
     words.append(
         f"Not ranked: {board.reason[:_LONGEST]}."
         if board.reason
-        else "Entries of a tier do not differ significantly from its first (paired differences, Holm over "
-        "all pairs, 5 %)."
+        else "Entries of a tier do not differ significantly from its first (paired differences, "
+        f"{CORRECTION}, 5 %)."
     )
     return tex(" ".join(words))
 

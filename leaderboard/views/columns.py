@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.languages import language
+from harness.ranking.multiplicity import CORRECTION
 from harness.scoring.metrics import (
     LABEL_FIDELITY,
     LANGUAGE_FIDELITY,
@@ -42,7 +43,7 @@ _TIER = Column(
     "tier",
     "tier",
     "Entries of a tier do not differ significantly from its best: paired differences with two-way intervals "
-    "over seeds and test examples, Holm's correction over all pairs, 5 %.",
+    f"over seeds and test examples, {CORRECTION}, 5 %.",
     "down",
 )
 _ENTRY = Column(

@@ -145,7 +145,7 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
     tier = str(standing.tier) if standing.tier is not None else tier
     return {
         "tier": Cell(tier, "" if standing.tier is None else str(standing.tier)),
-        "gain": Cell(spanned(gain), sort_value(gain)),
+        "gain": Cell(spanned(gain), sort_value(gain), title=standing.note),
         "few": Cell(spanned(standing.over_few_shot), sort_value(standing.over_few_shot)),
         "gap": Cell(
             signed(gap.mean if gap else None, 0), sort_value(gap), title=spanned(gap, 0) if gap else ""
