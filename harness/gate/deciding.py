@@ -74,7 +74,7 @@ def _decided(
     size, tolerance = line.bound or 0.0, line.tolerance or 0.0
     lost = _lost(mean, line.metric)
     own = p[0] if lost else p[1]
-    least = findable(found.moments, level, size)
+    least = findable(found.at(found.new.seeds), level, size)
     line = replace(line, p=own, findable=least, decides=decides, chances=_chances(draft, found, level))
     if own <= ALPHA and abs(mean) > size:
         return replace(line, verdict="worse" if lost else "better")
@@ -90,7 +90,6 @@ def _chances(draft: DraftLine, found: GateDifference, level: float) -> tuple[tup
     now, loss = found.new.seeds, draft.line.tolerance or 0.0
     told = []
     for seeds in (times * now for times in _MORE):
-        moments = found.moments if seeds == now else found.at(seeds)
         size = draft.bound(max(seeds, found.base.seeds), seeds)
-        told.append((seeds, chance(moments, level, size, loss)))
+        told.append((seeds, chance(found.at(seeds), level, size, loss)))
     return tuple(told)

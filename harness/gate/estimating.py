@@ -20,6 +20,7 @@ from harness.ranking.variance import ALPHA, Moments
 Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
+_DIFFERENT = 0.01  # p of variances that are not taken together
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,19 @@ class SeedVariance:
 
 @dataclass(frozen=True)
 class GateDifference:
-    """Run minus baseline: its moments, and what the seeds of each side add to its variance."""
+    """Run minus baseline: its moments, and what the seeds of each side are expected to add to its variance.
+
+    Moments are of each side's own seeds, as equal spread is not for a test to assume. What is expected, and
+    so what a loss must be to be found, takes the seeds of both sides together where these do not differ: a
+    variance from three seeds alone is wrong by a quarter.
+    """
 
     moments: Moments
     base: SeedVariance
     new: SeedVariance
 
     def at(self, seeds: int) -> Moments:
-        """Return the moments if the run had this many seeds and the baseline at least as many."""
+        """Return the moments to expect of a run with this many seeds and a baseline with at least as many."""
         sides = (self.base.at(max(seeds, self.base.seeds)), self.new.at(seeds))
         variance, df = _added(sides)
         shape = (self.moments.shape[0], min(side.seeds for side in sides))
@@ -126,13 +132,23 @@ def _doubled(more: Side, fewer: Side, columns: Sequence[int]) -> GateDifference:
     """
     common = more.of(columns)
     slope, freedom = _slope(common.values, fewer.values)
-    found = _independent(more.minus(more, slope), fewer.minus(common, slope))
+    less, residual = more.minus(more, slope), fewer.minus(common, slope)
+    found = _independent(less, residual)
     share = 1 - len(columns) / more.seeds
-    own = found.new
-    extra = replace(own, variance=own.variance * (1 + share / freedom) * freedom / max(freedom - 1, 1))
-    variance, df = _added((found.base, extra))
+    size = float(np.abs(more.values).max() + np.abs(fewer.values).max())
+    rest, own = (_seed_variance(side, size) for side in (less, residual))
+    dearer = (1 + share / freedom) * freedom / max(freedom - 1, 1)
+    own = replace(own, variance=own.variance * dearer)
+    variance, df = _added((rest, own))
     moments = replace(found.moments, seeds=np.array([variance]), seeds_df=np.array([df]))
-    return GateDifference(moments, found.base, extra)
+    both = _together(_seed_variance(more, size), _seed_variance(fewer, size))
+    if both is None:
+        return GateDifference(moments, rest, own)
+    return GateDifference(
+        moments,
+        replace(rest, variance=both * (1 - slope) ** 2 / rest.seeds),
+        replace(own, variance=both * (1 - slope**2) / own.seeds * dearer),
+    )
 
 
 def _slope(common: Floats, other: Floats) -> tuple[float, int]:
@@ -159,7 +175,25 @@ def _independent(base: Side, new: Side) -> GateDifference:
         np.array([examples]),
         examples_df,
     )
-    return GateDifference(moments, one, other)
+    both = _together(one, other)
+    if both is None:
+        return GateDifference(moments, one, other)
+    expected = (replace(side, variance=both / side.seeds) for side in (one, other))
+    return GateDifference(moments, *expected)
+
+
+def _together(one: SeedVariance, other: SeedVariance) -> float | None:
+    """Return the variance of one seed, from both sides; None where an F test says that they differ."""
+    from scipy.special import fdtrc
+
+    single = [side.variance * side.seeds for side in (one, other)]
+    if min(single) <= 0:
+        return None if max(single) > 0 else 0.0
+    tails = fdtrc(one.df, other.df, single[0] / single[1]), fdtrc(other.df, one.df, single[1] / single[0])
+    if min(tails) < _DIFFERENT:
+        return None
+    weights = [side.seeds - 1 for side in (one, other)]
+    return sum(w * own for w, own in zip(weights, single, strict=True)) / sum(weights)
 
 
 def _seed_variance(side: Side, size: float) -> SeedVariance:

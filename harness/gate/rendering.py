@@ -24,9 +24,9 @@ _MOST = 60_000  # characters; GitHub takes 65,536 in a comment
 EXPLAINED = (
     "worse or better: p, one-sided and corrected for the number of lines by Holm, is at most 0.05, and the "
     "difference exceeds the bound, which 19 of 20 pairs of equal runs stay below. visible: the smallest loss "
-    "that would have been found in 80 of 100 such runs; where it is above the tolerance, the line cannot tell. "
-    "The headline metric is corrected by itself and has 4/5 of the 0.05; the other metrics share the rest, and "
-    "a loss that they could not have seen does not decide."
+    "that would have been found in 80 of 100 such runs; where it is above the tolerance, the line cannot "
+    "tell. The headline metric is corrected by itself and has 4/5 of the 0.05; the other metrics share the "
+    "rest, and a loss that they could not have seen does not decide."
 )
 _ASIDE = "does not decide"
 
@@ -84,7 +84,7 @@ def remarks(report: Report) -> Iterator[str]:
 
 
 def _chances(report: Report) -> Iterator[str]:
-    """Yield what more seeds would change: of every metric that decides, for the entry with the least chance."""
+    """Yield what more seeds would change: of a metric that decides, for the entry with the least chance."""
     least: dict[str, Line] = {}
     for line in report.lines:
         if line.chances and line.decides:

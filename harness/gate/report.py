@@ -19,9 +19,9 @@ class Line:
 
     ``p``: one-sided, towards the side where the difference lies, adjusted so that 0.05 is the level of every
     line; ``bound``: what a difference must exceed; ``findable``: the smallest loss that would have been
-    found; ``tolerance``: the largest that may be missed; ``how``: which seeds were compared with which. ``decides``:
-    whether a line that cannot tell makes the whole report one. ``chances``: seeds of the run, and how often a
-    loss of the size of the tolerance would be found with them.
+    found; ``tolerance``: the largest that may be missed; ``how``: which seeds were compared with which.
+    ``decides``: whether a line that cannot tell makes the whole report one. ``chances``: seeds of the run,
+    and how often a loss of the size of the tolerance would be found with them.
     """
 
     entry: str
