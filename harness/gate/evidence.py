@@ -79,20 +79,14 @@ class Look:
 
     def without(self, pair: Pair) -> str:
         """Return in words where no side has a value, and why; empty where there is no such stratum."""
-        empty = [
-            place for place, kept in zip(self.evidence[0].strata, self.kept(pair), strict=True) if not kept
-        ]
+        strata, kept = self.evidence[1].strata, self.kept(pair)
+        empty = [place for place, here in zip(strata, kept, strict=True) if not here]
         if not empty:
             return ""
-        reasons = lacking(
-            self.cellsets[1], self.evidence[1].only([empty[0][0]], [empty[0][1]]), pair.b.id
-        ).reasons
-        words = (
-            ""
-            if len(empty) == len(self.evidence[0].strata)
-            else f" in {listed(['/'.join(e) for e in empty])}"
-        )
-        return f"no side has values{words} ({reasons[0].partition(' × ')[2] or reasons[0]})"
+        task, code = empty[0]
+        known = lacking(self.cellsets[1], self.evidence[1].only([task], [code]), pair.b.id)
+        where = f" in {listed([f'{task}/{code}' for task, code in empty])}" if kept.any() else ""
+        return f"no side has values{where} ({known.reasons[0].rpartition(' × ')[2]})"
 
     def sides(self, pair: Pair) -> tuple[Side | None, Side | None]:
         """Return the numbers of both; None for who lacks some."""

@@ -86,8 +86,12 @@ def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
     chosen = choose(one, other, metrics)
     joined = _joined(one, other, pairs, common)
     lines, notes = [], {}
-    for measured in chosen:
+    for measured in list(chosen):
         evidence = gather(joined, measured)
+        if why := _without_values(joined, evidence):
+            chosen.remove(measured)
+            notes[measured.name] = f"left out, neither run has values: {why}"
+            continue
         lines += _lines(joined, evidence, pairs)
         if evidence.note:
             notes[measured.name] = evidence.note
@@ -143,6 +147,13 @@ def _joined(a: Cellset, b: Cellset, pairs: Sequence[Pair], common: Selection) ->
         signatures={},
         cells=cells,
     )
+
+
+def _without_values(joined: Cellset, evidence: Evidence) -> str:
+    """Return why no cell has a value though all of them ran; empty where one has, or did not run."""
+    if not np.isnan(evidence.values).all() or any(row.missing for row in joined.entries.values()):
+        return ""
+    return lacking(joined, evidence, evidence.entries[0]).reasons[0].rpartition(" × ")[2]
 
 
 def _lines(joined: Cellset, evidence: Evidence, pairs: Sequence[Pair]) -> list[Line]:
