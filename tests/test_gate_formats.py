@@ -15,7 +15,7 @@ from toyruns import F1, flat, selection, toy, write_run
 
 from harness.gate.machines import as_annotations, as_json, as_junit
 from harness.gate.rendering import as_markdown, print_report
-from harness.gate.verdicts import Line, Report
+from harness.gate.report import Line, Report
 from harness.ranking.stats import Estimate
 
 HOSTILE = [

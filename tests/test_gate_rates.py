@@ -23,7 +23,8 @@ from simulated import LAYOUTS, World, expected, predictions
 
 from harness.gate.baseline import Tolerance
 from harness.gate.calibrating import rulers_of
-from harness.gate.verdicts import EXIT, Report, judge
+from harness.gate.report import EXIT, Report
+from harness.gate.verdicts import judge
 from harness.ranking import evidence
 from harness.ranking.resampling import Kept, resampled
 from harness.ranking.tables import Cellset, collect

@@ -13,7 +13,7 @@ from harness.commands.options import split
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.gate.verdicts import Report
+    from harness.gate.report import Report
 
 _TABLE = "table"
 _FORMATS = (_TABLE, "md", "junit", "json", "github")
@@ -66,8 +66,9 @@ def check(
 ) -> None:
     """Judge a run: worse, better, same, or cannot tell, for every entry and metric and in all.
 
-    Worse is what differs significantly, after Holm over all lines, and by more than equal runs do. A gate
-    that could not have seen a loss of the tolerated size says so instead of 'same'. Examples:
+    Worse is a significant loss that is larger than differences of equal runs are. A gate that could not have
+    seen a loss of the tolerated size in the headline metric says so instead of 'same', and what more seeds
+    would change. Examples:
 
         steerboard gate runs/mine --against baselines/mini.json.gz
 
@@ -108,14 +109,15 @@ def calibrate(
         steerboard gate calibrate runs/mini --out baselines/mini.json.gz
     """
     from harness.gate.baseline import write_baseline
-    from harness.gate.calibrating import calibrated, read_runs
+    from harness.gate.calibrating import calibrated, read_runs, without_values
     from harness.gate.tolerances import parsed
 
     if out.exists():
         raise UserError(
             f"{out} exists. Replace it by a run: steerboard gate accept RUN --into {out} --reason '...'."
         )
-    baseline = calibrated(read_runs(runs), metric or [], parsed(tolerance or []))
+    cellsets = read_runs(runs)
+    baseline = calibrated(cellsets, metric or [], parsed(tolerance or []))
     seal = write_baseline(out, baseline)
     typer.echo(f"spread: {baseline.source}")
     for name in baseline.metrics:
@@ -124,6 +126,8 @@ def calibrate(
         typer.echo(
             f"{name:<28} bound {spread.bound:.4g} ({spread.df:g} degrees of freedom), tolerance {limit}"
         )
+    for left in without_values(baseline, cellsets[0]):
+        typer.echo(f"left out, no entry has all values: {left.name}")
     typer.echo(f"wrote {out}: {len(baseline.packed.entry)} cells, sha256 {seal}")
 
 
@@ -152,16 +156,17 @@ def accept(
 
 def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> Report:  # type: ignore[no-untyped-def] # noqa: ANN001
     from harness.gate.baseline import read_baseline
-    from harness.gate.calibrating import opened, read_runs, rulers_of
+    from harness.gate.calibrating import opened, read_runs, rulers_of, with_new
     from harness.gate.verdicts import chosen, judge
 
     [new] = read_runs([run])
     names = (str(run), str(against))
     if against.is_dir():
         [base] = read_runs([against])
-        return judge(base, new, chosen(rulers_of(base, metrics), metrics), names, narrowing)
-    with opened(read_baseline(against)[0]) as (base, rulers):
+        rulers = with_new(rulers_of(base, metrics), new)
         return judge(base, new, chosen(rulers, metrics), names, narrowing)
+    with opened(read_baseline(against)[0]) as (base, rulers):
+        return judge(base, new, chosen(with_new(rulers, new), metrics), names, narrowing)
 
 
 def _show(report: Report, format_: str, output: Path | None) -> None:

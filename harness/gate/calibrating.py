@@ -17,7 +17,7 @@ from harness.gate.packing import bare, pack, unpack
 from harness.gate.scope import refusal
 from harness.gate.spread import Measured, spread
 from harness.gate.tolerances import default_tolerance
-from harness.gate.verdicts import SEEDS, Ruler, judged
+from harness.gate.verdicts import SEEDS, Ruler, judged, usual
 from harness.ranking.comparable import listed
 from harness.ranking.evidence import gather
 from harness.ranking.flags import RULES
@@ -43,22 +43,28 @@ def calibrated(
 ) -> Baseline:
     """Return the baseline of one run, or of several of the same code with other generation seeds.
 
-    Raises ``UserError`` for runs that lack cells or seeds, that share seeds or that do not belong together.
+    What is usually looked at and has no values is left out; ``without_values`` names it. Raises
+    ``UserError`` for runs that lack cells or seeds, that share seeds or that do not belong together.
     """
     first = cellsets[0]
     for other in cellsets[1:]:
         _check_alike(first, other)
     _check_whole(cellsets)
-    chosen = judged(first, metrics)
+    wanted = judged(first, metrics)
     for name in tolerances or {}:
-        if name not in {found.name for found in chosen}:
-            raise unknown("metric", name, [found.name for found in chosen])
+        if name not in {found.name for found in wanted}:
+            raise unknown("metric", name, [found.name for found in wanted])
+    known = {found: size for found in wanted if (size := _spread(cellsets, found))}
+    for found in wanted:
+        if found not in known and (found == first.headline or found.name in {*metrics, *(tolerances or {})}):
+            raise UserError(f"no entry has all values of {found.name}: leave it out or score it first.")
+    chosen = list(known)
     selection = _union(cellsets)
     return Baseline(
         manifest=bare(first.manifest, selection),
         packed=pack(cellsets, _packed_metrics(first, chosen)),
         metrics=[found.name for found in chosen],
-        spread={found.name: _spread(cellsets, found) for found in chosen},
+        spread={found.name: size for found, size in known.items()},
         source=_source(cellsets),
         tolerance={
             found.name: (tolerances or {}).get(found.name, default_tolerance(found)) for found in chosen
@@ -107,9 +113,21 @@ def opened(baseline: Baseline) -> Iterator[tuple[Cellset, list[Ruler]]]:
         yield cellset, rulers
 
 
+def without_values(baseline: Baseline, cellset: Cellset) -> list[Metric]:
+    """Return what is usually looked at and is left out of a baseline, as its run has no values of it."""
+    return [found for found in usual(cellset) if found.name not in baseline.metrics]
+
+
 def rulers_of(cellset: Cellset, metrics: Sequence[str] = ()) -> list[Ruler]:
-    """Return what a run that is no baseline file gives by itself: its seeds' spread, usual tolerances."""
+    """Return what a run that is not a baseline file gives by itself: its seeds' spread, usual tolerances."""
     return [Ruler(m, _spread([cellset], m), default_tolerance(m)) for m in judged(cellset, metrics)]
+
+
+def with_new(rulers: Sequence[Ruler], new: Cellset) -> list[Ruler]:
+    """Return the rulers, and one for each usual metric of a run that the baseline does not have."""
+    known = {ruler.metric.name for ruler in rulers}
+    more = [Ruler(found, None, default_tolerance(found)) for found in usual(new) if found.name not in known]
+    return [*rulers, *more]
 
 
 def _check_alike(one: Cellset, other: Cellset) -> None:
@@ -180,13 +198,18 @@ def _packed_metrics(cellset: Cellset, chosen: Sequence[Metric]) -> list[str]:
     return list(dict.fromkeys([*(found.name for found in chosen), *flagged]))
 
 
-def _spread(cellsets: Sequence[Cellset], measured: Metric) -> Spread:
+def _spread(cellsets: Sequence[Cellset], measured: Metric) -> Spread | None:
+    """Return the spread of a metric over strata in which some entry has all values; None without any."""
     runs = [gather(replace(cellset), measured, resample=False) for cellset in cellsets]
-    names = [name for name in runs[0].entries if all(name in run.complete for run in runs)]
-    if not names:
-        raise UserError(f"no entry has all values of {measured.name}: leave it out or score it first.")
-    tasks = [task for task, _ in runs[0].strata]
-    return spread([Measured(np.stack([run.values[run.position[n]] for n in names]), tasks) for run in runs])
+    names = runs[0].entries
+    values = [run.values[[run.position[name] for name in names]] for run in runs]
+    whole = np.logical_and.reduce([~np.isnan(own).any(axis=2) for own in values])
+    strata = whole.any(axis=0)
+    rows = whole[:, strata].all(axis=1)
+    if not strata.any() or not rows.any():
+        return None
+    tasks = [task for (task, _), kept in zip(runs[0].strata, strata, strict=True) if kept]
+    return spread([Measured(own[rows][:, strata], tasks) for own in values])
 
 
 def _source(cellsets: Sequence[Cellset]) -> str:

@@ -9,33 +9,29 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.gate.estimating import Side
+from harness.gate.estimating import Floats, Side
 from harness.gate.scope import Scope, seeds
 from harness.ranking.comparable import Pair, listed
-from harness.ranking.evidence import Evidence, different, gather
+from harness.ranking.evidence import Evidence, different, gather, lacking
 from harness.ranking.tables import Cellset
 from harness.scoring.metrics import Metric
 
 
 @dataclass(frozen=True)
 class Look:
-    """One metric of baseline and run: ``seeds`` of both, the same and in one order where ``paired``.
+    """One metric of baseline and run: ``seeds`` of both, and ``common``, those that they are paired by.
 
-    ``mixed``: strata that were scored in different ways, in words. ``notes``: why no test examples count.
+    ``mixed``: strata that were scored in different ways, in words.
     """
 
     metric: Metric
     cellsets: tuple[Cellset, Cellset]
     evidence: tuple[Evidence, Evidence]
     seeds: tuple[list[int], list[int]]
-    paired: bool
+    common: list[int]
     mixed: list[str]
-
-    @property
-    def tasks(self) -> list[str]:
-        """The task of every stratum."""
-        return [task for task, _ in self.evidence[0].strata]
 
     @property
     def notes(self) -> list[str]:
@@ -44,43 +40,87 @@ class Look:
 
     @property
     def how(self) -> str:
-        """Which seeds are held against which, in words."""
-        if self.paired:
-            return f"paired, {len(self.seeds[0])} seeds"
-        return f"other seeds, {len(self.seeds[0])} and {len(self.seeds[1])}"
+        """Which seeds are compared with which, in words."""
+        base, new = (len(own) for own in self.seeds)
+        if not self.common:
+            return f"other seeds, {base} and {new}"
+        if base == new:
+            return f"paired, {base} seeds"
+        more = ("baseline", base) if base > new else ("run", new)
+        return f"paired, {len(self.common)} seeds; the {more[0]} has {more[1]}"
+
+    @property
+    def columns(self) -> list[tuple[int, int]]:
+        """Index in the baseline and in the run of every common seed."""
+        return [(self.seeds[0].index(seed), self.seeds[1].index(seed)) for seed in self.common]
+
+    def values(self, pair: Pair) -> tuple[Floats, Floats]:
+        """Return the values (stratum, seed) of both sides, in the strata that are compared; NaN: none."""
+        kept = self.kept(pair)
+        base, new = (
+            self.evidence[side].values[self.evidence[side].position[row.id]][kept]
+            for side, row in enumerate((pair.a, pair.b))
+        )
+        return base, new
+
+    def kept(self, pair: Pair) -> NDArray[np.bool_]:
+        """Return which strata are compared: all but those whose cells ran and gave no side any value."""
+        found = np.zeros(len(self.evidence[0].strata), dtype=bool)
+        for evidence, row in zip(self.evidence, (pair.a, pair.b), strict=True):
+            found |= ~np.isnan(evidence.values[evidence.position[row.id]]).all(axis=1)
+            gone = {(missing.task, missing.language) for missing in row.missing}
+            found |= [stratum in gone for stratum in evidence.strata]
+        return found
+
+    def tasks(self, pair: Pair) -> list[str]:
+        """Return the task of every stratum that is compared."""
+        kept = self.kept(pair)
+        return [task for (task, _), here in zip(self.evidence[0].strata, kept, strict=True) if here]
+
+    def without(self, pair: Pair) -> str:
+        """Return in words where no side has a value, and why; empty where there is no such stratum."""
+        strata, kept = self.evidence[1].strata, self.kept(pair)
+        empty = [place for place, here in zip(strata, kept, strict=True) if not here]
+        if not empty:
+            return ""
+        task, code = empty[0]
+        known = lacking(self.cellsets[1], self.evidence[1].only([task], [code]), pair.b.id)
+        where = f" in {listed([f'{task}/{code}' for task, code in empty])}" if kept.any() else ""
+        return f"no side has values{where} ({known.reasons[0].rpartition(' × ')[2]})"
 
     def sides(self, pair: Pair) -> tuple[Side | None, Side | None]:
         """Return the numbers of both; None for who lacks some."""
-        return self._side(0, pair.a.id), self._side(1, pair.b.id)
+        base, new = (self._side(side, row.id, self.kept(pair)) for side, row in enumerate((pair.a, pair.b)))
+        return base, new
 
-    def _side(self, which: int, name: str) -> Side | None:
+    def _side(self, which: int, name: str, kept: NDArray[np.bool_]) -> Side | None:
         evidence = self.evidence[which]
-        if name not in evidence.complete:
-            return None
         row = evidence.position[name]
-        draws = None if evidence.draws is None else evidence.draws[row]
-        return Side(evidence.values[row], draws, evidence.examples)
+        values = evidence.values[row][kept]
+        if not kept.any() or np.isnan(values).any():
+            return None
+        return Side(values, None if evidence.draws is None else evidence.draws[row][kept], evidence.examples)
 
     def identical(self, pair: Pair) -> bool:
-        """Say whether every value is the same; with other seeds, whether none ever varies."""
-        base, new = (side.values for side in self.sides(pair) if side is not None)
-        if self.paired:
-            return bool(np.array_equal(base, new))
-        return bool((base == base[:, :1]).all() and (new == base[:, :1]).all())
+        """Say whether every value is the same, also where there is none; with other seeds, if none varies."""
+        base, new = self.values(pair)
+        if np.isnan(new).any() and (pair.a.missing or pair.b.missing):
+            return False
+        if not self.common:
+            return bool((base == base[:, :1]).all() and (new == base[:, :1]).all())
+        mine, yours = zip(*self.columns, strict=True)
+        return bool(np.array_equal(base[:, mine], new[:, yours], equal_nan=True))
 
     def same_texts(self, pair: Pair) -> bool:
-        """Say whether both wrote the same texts in every cell."""
-        if not self.paired:
-            return False
+        """Say whether both wrote the same texts in every cell of a common seed."""
         base, new = (self._texts[i].get(side.id) for i, side in enumerate((pair.a, pair.b)))
-        return base == new
+        return bool(self.common) and base == new
 
     @cached_property
     def _texts(self) -> list[dict[str, dict[Any, str]]]:
         found: list[dict[str, dict[Any, str]]] = [{}, {}]
-        for own, cellset, wanted in zip(found, self.cellsets, self.seeds, strict=True):
-            lines = _of(cellset, self.metric, wanted)
-            for line in lines.itertuples():
+        for own, cellset in zip(found, self.cellsets, strict=True):
+            for line in _of(cellset, self.metric, self.common).itertuples():
                 own.setdefault(str(line.entry), {})[line.task, line.language, line.seed] = str(line.texts)
         return found
 
@@ -88,10 +128,10 @@ class Look:
 def look(scope: Scope, metric: Metric, least: int) -> Look:
     """Return the numbers of a metric; ``least``: seeds that are enough to pair by."""
     chosen = [side.manifest.selection for side in (scope.base, scope.new)]
-    base, new, same = seeds(chosen[0].seeds, chosen[1].seeds, least)
+    base, new, common = seeds(chosen[0].seeds, chosen[1].seeds, least)
     cellsets = (_with_seeds(scope.base, base), _with_seeds(scope.new, new))
     evidence = (gather(cellsets[0], metric), gather(cellsets[1], metric))
-    return Look(metric, cellsets, evidence, (base, new), same, _mixed(cellsets, metric, (base, new)))
+    return Look(metric, cellsets, evidence, (base, new), common, _mixed(cellsets, metric, (base, new)))
 
 
 def _with_seeds(cellset: Cellset, wanted: list[int]) -> Cellset:
@@ -127,8 +167,9 @@ def _mixed(
 def gaps(looked: Look, pair: Pair) -> Iterator[tuple[str, str]]:
     """Yield for both sides what is missing, in words; empty where nothing is."""
     for i, (side, row) in enumerate((("baseline", pair.a), ("run", pair.b))):
-        evidence = looked.evidence[i]
-        missing = np.argwhere(np.isnan(evidence.values[evidence.position[row.id]])).tolist()
+        evidence, kept = looked.evidence[i], looked.kept(pair)
+        gone = np.isnan(evidence.values[evidence.position[row.id]]) & kept[:, None]
+        missing = np.argwhere(gone).tolist()
         strata = [evidence.strata[place] for place, _ in missing]
         places = [f"{task}/{code}" for task, code in dict.fromkeys(strata)]
         reasons = Counter(
@@ -137,5 +178,5 @@ def gaps(looked: Look, pair: Pair) -> Iterator[tuple[str, str]]:
             if (found.task, found.language) in strata and found.seed in looked.seeds[i]
         )
         why = f": {reasons.most_common(1)[0][0]}" if reasons else ""
-        size = evidence.values[0].size
+        size = int(kept.sum()) * len(evidence.seeds)
         yield side, f"{len(missing)} of {size} cells ({listed(places)}{why})" if missing else ""

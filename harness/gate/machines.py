@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from harness.gate.rendering import headline, sentence, told
-from harness.gate.verdicts import Line, Report
+from harness.gate.report import Line, Report
 from harness.ranking.summary import clean
 
 _MOST = 10  # annotations of a kind that GitHub shows for a step
@@ -56,12 +56,14 @@ def _record(line: Line) -> dict[str, Any]:
         "bound": line.bound,
         "findable": None if least == float("inf") else least,
         "tolerance": line.tolerance,
+        "decides": line.decides,
+        "chances": [{"seeds": seeds, "found": share} for seeds, share in line.chances],
         "seeds": line.how,
     }
 
 
 def as_junit(report: Report) -> str:
-    """Return the report as JUnit XML: worse is a failure, cannot tell an error, the rest passes."""
+    """Return the report as JUnit XML: worse is a failure, cannot tell an error where it decides."""
     cases = list(_cases(report))
     failures, errors = (sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error"))
     counts = {"tests": str(len(cases)), "failures": str(failures), "errors": str(errors)}
@@ -74,7 +76,7 @@ def as_junit(report: Report) -> str:
 
 def _cases(report: Report) -> Iterator[ET.Element]:
     for line in report.lines:
-        yield _case(line.entry, line.metric.name, line.verdict, sentence(line))
+        yield _case(line.entry, line.metric.name, line.verdict, sentence(line), line.decides)
     for name, words in report.flags:
         yield _case(name, "flag", "worse", words)
     for name in report.absent:
@@ -83,9 +85,9 @@ def _cases(report: Report) -> Iterator[ET.Element]:
         yield _case("gate", "comparable", "cannot tell", report.reason)
 
 
-def _case(entry: str, name: str, verdict: str, words: str) -> ET.Element:
+def _case(entry: str, name: str, verdict: str, words: str, decides: bool = True) -> ET.Element:
     case = ET.Element("testcase", {"classname": _xml(entry), "name": _xml(name), "time": "0"})
-    kind = {"worse": "failure", "cannot tell": "error"}.get(verdict)
+    kind = {"worse": "failure", "cannot tell": "error" if decides else None}.get(verdict)
     if kind:
         ET.SubElement(case, kind, {"type": verdict, "message": _xml(words)})
     else:

@@ -94,6 +94,7 @@ def bare(manifest: Manifest, selection: Selection) -> Manifest:
     """Return a manifest without what names folders or people's commands."""
     empty: dict[str, Any] = {"model_path": None, "contrast": None, "commands": [], "plugins": []}
     empty |= {"suite_source": "", "data_source": "", "tuning": {}}
+    empty["suite"] = {key: value for key, value in manifest.suite.items() if key not in {"data", "model"}}
     return manifest.model_copy(update={**empty, "selection": selection})
 
 

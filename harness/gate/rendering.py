@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.gate.verdicts import Line, Report, Verdict
+from harness.gate.report import Line, Report, Verdict
 from harness.ranking.rendering import escaped
 from harness.ranking.summary import clean, digits_of, plain, signed, spanned
 
@@ -22,16 +22,28 @@ _ORDER: tuple[Verdict, ...] = ("worse", "cannot tell", "better", "same")
 _MOST = 60_000  # characters; GitHub takes 65,536 in a comment
 
 EXPLAINED = (
-    "worse or better: the 95 % interval leaves out 0 after Holm over all lines, and the difference exceeds "
-    "the bound, which 19 of 20 pairs of equal runs stay below. visible: the smallest loss that would have "
-    "been found in 80 of 100 such runs; where it is above the tolerance, the verdict is never 'same'."
+    "worse or better: p, one-sided and corrected for the number of lines by Holm, is at most 0.05, and the "
+    "difference exceeds the bound, which 19 of 20 pairs of equal runs stay below. visible: the smallest loss "
+    "that would have been found in 80 of 100 such runs; where it is above the tolerance, the line cannot "
+    "tell. The headline metric is corrected by itself and has 4/5 of the 0.05; the other metrics share the "
+    "rest, and a loss that they could not have seen does not decide."
 )
+_ASIDE = "does not decide"
 
 
 def tally(report: Report) -> str:
     """Return how many lines have which verdict, in words."""
-    counts = Counter(line.verdict for line in report.lines)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict])
+    counts = Counter(_said(line) for line in report.lines)
+    return ", ".join(f"{counts[words]} {words}" for words in sorted(counts, key=_rank))
+
+
+def _said(line: Line) -> str:
+    """Return the verdict of a line, and whether it does not decide."""
+    return line.verdict if line.decides or line.verdict != "cannot tell" else f"{line.verdict} ({_ASIDE})"
+
+
+def _rank(words: str) -> tuple[int, bool]:
+    return next(i for i, verdict in enumerate(_ORDER) if words.startswith(verdict)), words.endswith(")")
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -48,7 +60,7 @@ def cells(line: Line) -> tuple[str, ...]:
         p,
         plain(line.bound, digits),
         visible,
-        f"{line.verdict}: {line.reason}" if line.reason else line.verdict,
+        f"{_said(line)}: {line.reason}" if line.reason else _said(line),
     )
 
 
@@ -66,14 +78,36 @@ def remarks(report: Report) -> Iterator[str]:
     hows = dict.fromkeys(line.how for line in report.lines if line.how)
     if hows:
         yield f"seeds: {'; '.join(hows)}"
+    yield from _chances(report)
     yield from report.notes
     yield from (f"{what}: {one} → {other}" for what, one, other in report.environment)
+
+
+def _chances(report: Report) -> Iterator[str]:
+    """Yield what more seeds would change: of a metric that decides, for the entry with the least chance."""
+    least: dict[str, Line] = {}
+    for line in report.lines:
+        if line.chances and line.decides:
+            least.setdefault(line.metric.name, line)
+            least[line.metric.name] = min(line, least[line.metric.name], key=lambda each: each.chances[0][1])
+    for line in least.values():
+        (now, first), *more = line.chances
+        loss = plain(line.tolerance, digits_of(line.metric.name))
+        words = [f"with {seeds} in {_of_100(found)}" for seeds, found in more]
+        yield (
+            f"{line.metric.title}: with {now} seeds a loss of {loss} would be found in {_of_100(first)} of "
+            f"100 runs, {', '.join(words)} (of all entries, {line.entry} has the least chance)"
+        )
+
+
+def _of_100(chance: float) -> int:
+    return int(100 * chance + 1e-9)
 
 
 def shown(report: Report) -> list[Line]:
     """Return the lines that have something to say, the worst first."""
     lines = [line for line in report.lines if line.reason != "identical"]
-    return sorted(lines, key=lambda line: _ORDER.index(line.verdict))
+    return sorted(lines, key=lambda line: _rank(_said(line)))
 
 
 def headline(report: Report) -> str:
@@ -144,7 +178,7 @@ def told(report: Report) -> Iterator[tuple[str, str]]:
     """Yield verdict and words of what a reviewer must see, the worst first."""
     yield from (("worse", f"{name}: {words}") for name, words in report.flags)
     for line in shown(report):
-        if line.verdict in {"worse", "cannot tell"}:
+        if line.verdict == "worse" or (line.verdict == "cannot tell" and line.decides):
             yield line.verdict, f"{line.entry}, {line.metric.title}: {sentence(line)}"
     yield from (("cannot tell", f"the run lacks {name}") for name in report.absent)
     if report.reason:

@@ -121,9 +121,14 @@ def _differs(base: dict[str, str], new: dict[str, str], place: str) -> bool:
     return place in base and place in new and base[place] != new[place]
 
 
-def seeds(base: Sequence[int], new: Sequence[int], least: int) -> tuple[list[int], list[int], bool]:
-    """Return the seeds to take of both sides, and whether these are the same, to be paired."""
+def seeds(base: Sequence[int], new: Sequence[int], least: int) -> tuple[list[int], list[int], list[int]]:
+    """Return the seeds to take of both sides, and those that both have, to be paired by; none if too few.
+
+    Where both have seeds that the other does not, those of the side with fewer seeds are left out.
+    """
     common = [seed for seed in base if seed in new]
-    if len(common) >= least or set(base) == set(new):
-        return common, common, True
-    return list(base), list(new), False
+    if len(common) < least and set(base) != set(new):
+        return list(base), list(new), []
+    if len(base) >= len(new):
+        return list(base) if len(base) > len(common) else common, common, common
+    return common, list(new), common

@@ -87,8 +87,12 @@ def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
     chosen = choose(one, other, metrics)
     joined = _joined(one, other, pairs, common)
     lines, notes = [], {}
-    for measured in chosen:
+    for measured in list(chosen):
         evidence = gather(joined, measured)
+        if why := _without_values(joined, evidence):
+            chosen.remove(measured)
+            notes[measured.name] = f"left out, neither run has values: {why}"
+            continue
         lines += _lines(joined, evidence, pairs)
         words = [*([evidence.note] if evidence.note else []), *noted(_by_seed(joined, pairs))]
         if words:
@@ -153,6 +157,13 @@ def _by_seed(joined: Cellset, pairs: Sequence[Pair]) -> list[str]:
         (f"{side}/{i}", f"{pair.name} ({side.upper()})") for i, pair in enumerate(pairs) for side in "ab"
     ]
     return [title for name, title in sides if name in joined.by_seed]
+
+
+def _without_values(joined: Cellset, evidence: Evidence) -> str:
+    """Return why no cell has a value though all of them ran; empty where one has, or did not run."""
+    if not np.isnan(evidence.values).all() or any(row.missing for row in joined.entries.values()):
+        return ""
+    return lacking(joined, evidence, evidence.entries[0]).reasons[0].rpartition(" × ")[2]
 
 
 def _lines(joined: Cellset, evidence: Evidence, pairs: Sequence[Pair]) -> list[Line]:
