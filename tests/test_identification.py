@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from harness.scoring.identification import (
     spoken,
     suite_identifier,
 )
+from harness.scoring.neighbours import NeighbourWords, unmarked
 from harness.scoring.sentences import letters, pieces, sentences
 from harness.suite import load_suite
 
@@ -143,14 +145,118 @@ def test_another_language_must_be_twice_as_likely_as_the_asked_one(identifier):
             return np.array([[{"cs": 0.30, "sk": 0.45, "sl": 0.25}.get(code, 0.0) for code in codes]])
 
     undecided = LanguageIdentifier.__new__(LanguageIdentifier)
-    undecided.vectorizer, undecided.model, undecided.languages = (
-        identifier.vectorizer,
-        Tie(),
-        identifier.languages,
-    )
-    assert undecided.read(["x"], "cs") == [("cs", pytest.approx(0.6 / 1.3))]
-    assert undecided.read(["x"], "sl") == [("sl", pytest.approx(0.5 / 1.25))]
-    assert undecided.read(["x"], "de") == [("sk", pytest.approx(0.45))]
+    vars(undecided).update({**vars(identifier), "model": Tie()})
+    word = "qqqq"  # in no list of words: no neighbour joins in, but for the odds that it starts with
+    even = 0.6 * math.exp(-3.0)
+    assert undecided.read([word], "cs") == [("cs", pytest.approx(0.6 / (1.3 + even)))]
+    assert undecided.read([word], "sl") == [("sl", pytest.approx(0.5 / (1.25 + 0.5 * math.exp(-3.0))))]
+    assert undecided.read([word], "jv") == [("sk", pytest.approx(0.45))]
+
+
+# Neighbours that are not languages of the suite
+
+
+NEIGHBOURS = [
+    (
+        "da",
+        "nb",
+        "Jeg vet ikke hva jeg skal si, men maten var veldig god og vi kommer gjerne tilbake neste uke.",
+    ),
+    ("da", "nb", "Barna gikk hjem fra skolen fordi det begynte å snø, og noen av dem frøs på hendene."),
+    (
+        "da",
+        "sv",
+        "Jag vet inte vad jag ska säga, men maten var mycket god och vi kommer gärna tillbaka nästa vecka.",
+    ),
+    ("da", "is", "Ég veit ekki hvað ég á að segja, en maturinn var mjög góður og við komum aftur."),
+    ("de", "nl", "Ik weet niet wat ik moet zeggen, maar het eten was heel goed en we komen graag terug."),
+    (
+        "id",
+        "ms",
+        "Saya tidak tahu kenapa kerana kereta itu boleh dijual di pejabat pada hari Isnin, kata beliau.",
+    ),
+    (
+        "sl",
+        "sh",
+        "Ne znam što bih rekao, ali hrana je bila vrlo dobra i rado ćemo opet doći sljedeći tjedan.",
+    ),
+    (
+        "cs",
+        "pl",
+        "Nie wiem, co powiedzieć, ale jedzenie było bardzo dobre i chętnie wrócimy w przyszłym tygodniu.",
+    ),
+    (
+        "sk",
+        "pl",
+        "Nie wiem, co powiedzieć, ale jedzenie było bardzo dobre i chętnie wrócimy w przyszłym tygodniu.",
+    ),
+    ("he", "yi", "איך ווייס נישט וואס צו זאגן, אבער דאס עסן איז געווען זייער גוט און מיר קומען צוריק."),
+    ("am", "ti", "እቲ ምግቢ ኣዝዩ ጽቡቕ እዩ፣ ካብ ቤት ምስ ኩሎም ደቂ ኣብዚ መጺእና ንበልዕ ኣለና።"),
+]
+
+
+@pytest.mark.parametrize(("code", "neighbour", "text"), NEIGHBOURS)
+def test_text_in_a_neighbour_is_not_the_language(identifier, code, neighbour, text):
+    assert spoken(identifier, [text], code) == [[(neighbour, len(text))]]
+
+
+OWN = {
+    "da": "Jeg ved ikke hvad jeg skal sige, men maden var meget god, og vi kommer gerne tilbage i næste uge.",
+    "de": "Ich weiß nicht, was ich sagen soll, aber das Essen war sehr gut und wir kommen gern wieder.",
+    "id": "Saya tidak tahu kenapa, karena mobil itu bisa dijual di kantor pada hari Senin, kata dia.",
+    "sl": "Ne vem, kaj naj rečem, ampak hrana je bila zelo dobra in radi bomo spet prišli naslednji teden.",
+    "cs": "Nevím, co mám říct, ale jídlo bylo moc dobré a rádi přijdeme zase příští týden.",
+    "sk": "Neviem, čo mám povedať, ale jedlo bolo veľmi dobré a radi prídeme zase budúci týždeň.",
+    "he": "אני לא יודע מה לומר, אבל האוכל היה טעים מאוד ונשמח לחזור בשבוע הבא.",
+    "am": "ምን እንደምል አላውቅም፣ ነገር ግን ምግቡ በጣም ጥሩ ነበር፤ በሚቀጥለው ሳምንት እንመለሳለን።",
+}
+
+
+@pytest.mark.parametrize("code", OWN)
+def test_the_same_words_in_the_language_itself_are_the_language(identifier, code):
+    assert spoken(identifier, [OWN[code]], code) == [[(code, len(OWN[code]))]]
+
+
+@pytest.mark.parametrize("code", ["cs", "sk", "sl"])
+def test_text_typed_without_diacritics_is_still_the_language(identifier, code):
+    text = unmarked(OWN[code])
+    assert text.isascii()
+    assert spoken(identifier, [text], code) == [[(code, len(text))]]
+
+
+def test_one_word_of_a_neighbour_does_not_turn_a_text(identifier):
+    text = f"{OWN['da']} Hva?"
+    assert spoken(identifier, [text], "da") == [[("da", len(text))]]
+
+
+def test_a_neighbour_that_is_a_language_of_the_suite_is_no_second_class(identifier):
+    """Czech and Slovak have columns of their own: the words move these, and no column is added."""
+    found = dict(identifier.read([OWN["sk"], OWN["cs"]], "cs"))
+    assert set(found) == {"cs", "sk"}
+
+
+def test_the_words_of_neighbours_weigh_as_their_files_say():
+    words = NeighbourWords("da", [])
+    assert words.neighbours == ("nb", "sv", "is")
+    [row] = words.evidence(["qqqq, 12!"])
+    assert row.tolist() == [0.0, 0.0, 0.0]
+    [af], [av], [both] = words.evidence(["Af"]), words.evidence(["av"]), words.evidence(["AF av qqqq"])
+    assert af[0] < -3 < 3 < av[0]
+    assert both.tolist() == pytest.approx((af + av).tolist())
+    pointed, plain = (NeighbourWords("he", []).evidence([text]) for text in ("פֿון דאַן", "פון דאן"))
+    assert pointed.tolist() == plain.tolist() != [[0.0]]
+
+
+def test_amharic_has_the_suites_own_text_for_a_list():
+    words = ("ምግቡ", "ናይ")
+    alone, beside = NeighbourWords("am", ["ሰላም"]), NeighbourWords("am", ["ምግቡ ናይ ሰላም ነው።"])
+    assert [row[0] for row in alone.evidence(words)] == [0.0, pytest.approx(3.0, abs=2.0)]
+    assert [row[0] for row in beside.evidence(words)] == [-5.0, pytest.approx(-4.0, abs=2.0)]
+
+
+def test_a_language_without_neighbours_has_none_and_reads_as_before():
+    words = NeighbourWords("mt", ["Il-bongu."])
+    assert (words.neighbours, words.evidence(["Il-bongu."]).shape) == ((), (1, 0))
 
 
 def test_a_sentence_that_is_no_language_clearly_counts_as_the_whole_text():

@@ -8,10 +8,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.errors import UserError, unknown
 from harness.files import file_digest
 from harness.languages import FLORES, code_forms
 from harness.scoring.fasttext_files import fasttext_labels
+from harness.scoring.neighbours import NeighbourWords, unmarked
 from harness.scoring.sentences import pieces
 from harness.scoring.wordgrams import WordFeatures
 
@@ -27,6 +31,12 @@ Piece = tuple[str, int]
 
 _CLEAR = 0.5
 _BENEFIT = 2.0
+_MARGIN = 3.0
+"""How much, in nats, the words must speak for a neighbour that is not a language of the suite."""
+
+_MOST_EVIDENCE = 20.0
+_UNMARKED = frozenset({"cs", "sk", "sl"})
+"""Languages that people often type without diacritics; every second sentence is learned that way, too."""
 
 
 class Identifier(Protocol):
@@ -48,10 +58,11 @@ class Identifier(Protocol):
 
 
 class LanguageIdentifier:
-    """Character n-gram logistic regression over the suite's languages and no others.
+    """Character n-gram logistic regression over the suite's languages, and words that tell their neighbours.
 
-    ``texts`` maps a language to sentences of it; classes are balanced by weight. Trained anew in
-    every process (once, see ``suite_identifier``): a stored scikit-learn model would have to be unpickled.
+    ``texts`` maps a language to sentences of it; classes are balanced by weight. Trained in every process
+    (once, see ``suite_identifier``): a stored scikit-learn model would have to be unpickled. Neighbours that
+    are not languages of the suite, such as Norwegian for Danish, are told apart by ``NeighbourWords``.
     """
 
     name = "suite"
@@ -62,6 +73,7 @@ class LanguageIdentifier:
 
         self.texts = texts
         rows = [(text, code) for code, group in texts.items() for text in group]
+        rows += [(unmarked(t), code) for code in _UNMARKED.intersection(texts) for t in texts[code][::2]]
         self.vectorizer = TfidfVectorizer(
             analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, max_features=30_000
         )
@@ -69,12 +81,14 @@ class LanguageIdentifier:
         self.model = LogisticRegression(C=10, max_iter=200, class_weight="balanced")
         self.model.fit(features, [code for _, code in rows])
         self.languages = [str(code) for code in self.model.classes_]
+        self._neighbours: dict[str, NeighbourWords] = {}
 
     @property
     def signature(self) -> str:
         """See ``Identifier.signature``."""
         sizes = "+".join(f"{code}:{len(group)}" for code, group in sorted(self.texts.items()))
-        return f"tfidf-char_wb-1-3+logreg-C10|benefit:{_BENEFIT:g}|train:{sizes}|version:2"
+        recipe = f"tfidf-char_wb-1-3+logreg-C10|benefit:{_BENEFIT:g}|neighbours:{_MARGIN:g}"
+        return f"{recipe}|train:{sizes}|version:3"
 
     @cached_property
     def _features(self) -> WordFeatures:
@@ -88,16 +102,44 @@ class LanguageIdentifier:
         """See ``Identifier.read``. Another language must be twice as likely as ``asked`` to be believed.
 
         Between neighbours such as Czech and Slovak a short text is often a near tie; of human text the
-        plain maximum puts one in ten into the neighbour (docs/metrics.md).
+        plain maximum puts one in ten into the neighbour (docs/metrics.md). The words of neighbours then weigh
+        in, as an independent witness: those of the suite, such as Slovak for Czech, gain or lose by them;
+        others, such as Norwegian for Danish, share what the asked language has.
         """
         if not texts:
             return []
-        likely = self.model.predict_proba(self._features(texts))
-        if asked in self.languages:
-            likely[:, self.languages.index(asked)] *= _BENEFIT
+        likely, codes = self.model.predict_proba(self._features(texts)), list(self.languages)
+        if asked in codes:
+            likely[:, codes.index(asked)] *= _BENEFIT
+            likely = self._beside_neighbours(likely, codes, texts, asked)
         likely /= likely.sum(axis=1, keepdims=True)
         best = likely.argmax(axis=1)
-        return [(self.languages[i], float(row[i])) for i, row in zip(best, likely, strict=True)]
+        return [(codes[i], float(row[i])) for i, row in zip(best, likely, strict=True)]
+
+    def _beside_neighbours(
+        self, likely: NDArray[np.float64], codes: list[str], texts: Sequence[str], asked: str
+    ) -> NDArray[np.float64]:
+        """Return ``likely`` with the evidence of words in it; ``codes`` grows by a code per new column."""
+        words = self._words_of(asked)
+        evidence = words.evidence(texts)
+        own = likely[:, codes.index(asked)].copy()
+        for code, nats in zip(words.neighbours, evidence.T, strict=True):
+            if code in codes:
+                likely[:, codes.index(code)] *= _odds(nats)
+            else:
+                likely = np.column_stack([likely, own * _odds(nats - _MARGIN)])
+                codes.append(code)
+        return likely
+
+    def _words_of(self, code: str) -> NeighbourWords:
+        if code not in self._neighbours:
+            self._neighbours[code] = NeighbourWords(code, self.texts[code])
+        return self._neighbours[code]
+
+
+def _odds(nats: NDArray[np.float64]) -> NDArray[np.float64]:
+    odds: NDArray[np.float64] = np.exp(np.clip(nats, -_MOST_EVIDENCE, _MOST_EVIDENCE))
+    return odds
 
 
 def suite_identifier(suite: Suite, corpus: Corpus) -> LanguageIdentifier:
