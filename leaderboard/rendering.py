@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import plain, signed, spanned, tier_of
+from harness.ranking.summary import p_equals, plain, signed, spanned, tier_of
 from harness.scoring.metrics import Metric
 from leaderboard.text import clean, counted, name_of, slug
 
@@ -35,7 +35,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        plain=plain, signed=signed, spanned=spanned, tier_of=tier_of, clean=clean, name=name_of, slug=slug,
+        plain=plain, p_equals=p_equals, signed=signed, spanned=spanned, tier_of=tier_of, clean=clean, name=name_of, slug=slug,
         counted=counted, data=data, sort=sort_value, better=better, arrow=arrow,
     )  # fmt: skip
     made.globals.update(style=asset("style.css"))

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.gate.verdicts import Line, Report, Verdict
 from harness.ranking.rendering import escaped
-from harness.ranking.summary import clean, digits_of, plain, signed, spanned
+from harness.ranking.summary import clean, digits_of, p_value, plain, signed, spanned
 
 HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
 
@@ -37,7 +37,6 @@ def tally(report: Report) -> str:
 def cells(line: Line) -> tuple[str, ...]:
     """Return a line as words under ``HEADS``; names are as they were given."""
     digits = digits_of(line.metric.name)
-    p = "–" if line.p is None else "<0.001" if line.p < 0.001 else f"{line.p:.3f}"
     visible = "–" if line.findable is None or line.findable == float("inf") else plain(line.findable, digits)
     return (
         line.entry,
@@ -45,7 +44,7 @@ def cells(line: Line) -> tuple[str, ...]:
         plain(line.base, digits),
         plain(line.new, digits),
         spanned(line.difference, digits),
-        p,
+        p_value(line.p),
         plain(line.bound, digits),
         visible,
         f"{line.verdict}: {line.reason}" if line.reason else line.verdict,

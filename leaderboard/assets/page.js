@@ -294,15 +294,18 @@ const Strips = {
     for (let i = 0; i <= count; i += 1) {
       const value = axis.start + i * axis.step;
       const text = Strips.make("text", { x: Strips.at(axis, width, value), y: 11, "text-anchor": "middle" });
-      text.textContent = Figures.plain(value, digits).replace(/^−(0(\.0*)?)$/, "$1");
+      text.textContent = Figures.plain(value, digits);
       svg.append(text);
     }
   },
 };
 
 const Figures = {
-  plain: (value, digits = 3) => (value == null ? "–" : value.toFixed(digits).replace("-", "−")),
-  signed: (value, digits = 3) => (value == null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`),
+  /* What rounds to zero has no sign. */
+  sized: (value, digits) => Math.abs(value).toFixed(digits),
+  sign: (value, digits, plus) => (Number(Figures.sized(value, digits)) === 0 ? "" : value < 0 ? "−" : plus),
+  plain: (value, digits = 3) => (value == null ? "–" : Figures.sign(value, digits, "") + Figures.sized(value, digits)),
+  signed: (value, digits = 3) => (value == null ? "–" : Figures.sign(value, digits, "+") + Figures.sized(value, digits)),
   spanned: (mean, half, digits = 3) =>
     half == null ? Figures.signed(mean, digits)
       : `${Figures.signed(mean, digits)} [${Figures.signed(mean - half, digits)}, ${Figures.signed(mean + half, digits)}]`,

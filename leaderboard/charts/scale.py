@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.ranking.summary import plain
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -36,7 +38,7 @@ class Scale:
         count = round((self.stop - self.start) / self.step)
         digits = max(0, -math.floor(math.log10(self.step) + 1e-9))
         values = [self.start + i * self.step for i in range(count + 1)]
-        return [(self.at(value), _text(value, digits)) for value in values]
+        return [(self.at(value), plain(value, digits)) for value in values]
 
 
 def scale(values: Iterable[float], left: float, right: float, ticks: int = 4) -> Scale:
@@ -49,11 +51,6 @@ def scale(values: Iterable[float], left: float, right: float, ticks: int = 4) ->
     start = math.floor(low / step + 1e-9) * step
     stop = math.ceil(high / step - 1e-9) * step
     return Scale(start, stop if stop > start else start + step, step, left, right)
-
-
-def _text(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _step(span: float, ticks: int) -> float:
