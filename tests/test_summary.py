@@ -116,10 +116,10 @@ def test_one_seed_is_not_ranked_and_the_reason_stands_below(tmp_path):
     assert "not ranked: 1 generation seed, 3 are needed" in text
 
 
-def test_the_page_says_who_leads_and_who_cannot_be_told_from_it(tmp_path):
+def test_the_page_says_who_leads_and_who_does_not_differ_from_it(tmp_path):
     page = page_of(tmp_path, field())
     assert "Highest mean macro-F1 (tfidf): quality, 0.801" in page
-    assert "It cannot be told from language: they share tier 1." in page
+    assert "It does not differ significantly from language: they share tier 1." in page
     assert "▲" in page  # a gain in a language that stands up to the correction
 
 
