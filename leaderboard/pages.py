@@ -191,5 +191,5 @@ def index_page(views: Sequence[BoardPages], facts: Facts) -> Page:
         definitions=list(columns.values()),
         several=tracks > 1,
         question=QUESTION,
-        diversity=VENDI.of("tfidf").name,
+        diversity=VENDI.of("tfidf"),
     )

@@ -53,6 +53,7 @@ class Overview {
       Trimming.apply(this.grid);
       Walking.stop(this.grid);
     }
+    for (const table of [this.table, this.grid]) if (table) table.closest(".scroll").hidden = !shown;
     this.scope();
     Trimming.apply(this.table);
     const total = this.first.length;
@@ -120,13 +121,13 @@ class Overview {
     write(".sentence .lead-entry", found.ranking);
     write(".rules", `${found.rules} ${found.note}`.trim());
     write(".pick summary", names.length === 0 ? "all" : names.length === 1 ? names[0] : `${names.length} languages`);
-    for (const node of all(".part-cost", this.section)) node.hidden = !this.part;
+    for (const node of all(".of-all", this.section)) node.hidden = !this.part;
   }
 
   plots(found) {
     for (const figure of all("figure[data-plot]", this.section)) {
       const key = figure.dataset.plot, x = key === "seconds" ? this.data.seconds : found.levels[key] ?? [];
-      const title = one("text.title", figure).textContent.split(" (")[0], digits = key === "seconds" ? 0 : this.data.digits[key];
+      const figured = (value) => (key === "seconds" ? Math.round(value).toLocaleString("en") : Figures.plain(value, this.data.digits[key]));
       const items = this.data.entries.map((_, i) => {
         const zero = this.data.zero[i] && found.levels[this.data.headline][i] != null;
         const y = found.gain[i] ?? (zero ? 0 : null), half = found.half[i];
@@ -134,7 +135,7 @@ class Overview {
         return {
           x: key === "seconds" && this.data.kinds[i] === "reference" ? null : x[i] ?? null, y, low: half == null ? null : y - half, high: half == null ? null : y + half,
           name: this.data.names[i], kind: this.data.kinds[i], href: this.data.pages[i],
-          words: `${this.data.names[i]}: ${title} ${Figures.plain(x[i], digits)}, gain ${said}`,
+          words: `${this.data.names[i]}: ${figure.dataset.words.replace("#", figured(x[i]))}, gain ${said}`,
         };
       }).filter((item) => item.x != null && item.y != null);
       Plots.draw(one("svg.plot", figure), items, { x: figure.dataset.better === "up" ? 1 : -1, y: this.data.better === "down" ? -1 : 1 }, `${this.section.id}/`);
@@ -224,8 +225,9 @@ class Overview {
   save() {
     const sorted = one("th[aria-sort]", this.table);
     const pairs = { board: this.several ? this.section.id : "" };
-    for (const name of ["q", "task", "model", "setting", "family"]) pairs[name] = this.value(name);
-    pairs.language = this.languages().join(",");
+    for (const name of ["q", "task", "language", "model", "setting", "family"]) {
+      pairs[name] = name === "language" ? this.languages().join(",") : this.value(name);
+    }
     if (sorted) {
       pairs.sort = sorted.dataset.key;
       pairs.way = sorted.getAttribute("aria-sort") === Sorting.first(sorted) ? "" : "turned";

@@ -44,7 +44,7 @@ const Plots = {
   },
   /* Items have x, y, low, high, name, kind, href, words. */
   draw(svg, items, better, base) {
-    const width = Math.max(300, Math.min(560, svg.parentNode.clientWidth || 560)), { height, left, right, top, bottom } = Plots;
+    const width = Math.max(300, Math.min(736, svg.parentNode.clientWidth || 560)), { height, left, right, top, bottom } = Plots;
     const titles = all("text.title", svg);
     const written = items.filter((item) => item.kind !== "reference"), eligible = written.filter((item) => item.kind !== "flagged");
     const field = eligible.length > 1 ? eligible : written;
@@ -58,7 +58,7 @@ const Plots = {
       if (text !== undefined) node.textContent = text;
       return node;
     };
-    const nodes = x.ticks.flatMap(([at, text]) => [make("path", { class: "rule", d: `M${at} ${top}V${height - bottom}` }), make("text", { class: "tick", x: at, y: height - bottom + 16, "text-anchor": "middle" }, text)]);
+    const nodes = x.ticks.flatMap(([at, text]) => [make("path", { class: "rule", d: `M${at} ${top}V${height - bottom}` }), make("text", { class: "tick", x: at, y: height - bottom + 22, "text-anchor": "middle" }, text)]);
     nodes.push(...y.ticks.flatMap(([at, text]) => [make("path", { class: "rule", d: `M${left} ${at}H${width - right}` }), make("text", { class: "tick", x: left - 8, y: at + 4, "text-anchor": "end" }, text)]));
     titles[0].setAttribute("x", (left + width - right) / 2);
     if (front.length) nodes.push(make("polyline", { class: "front", points: front.map((item) => `${x.at(item.x)},${y.at(item.y)}`).join(" ") }));
@@ -96,7 +96,7 @@ const Plots = {
       for (const [across, down] of Plots.ways) {
         const at = px + across * ring, base = py + 4 + down * ring;
         const start = across > 0 ? at : across < 0 ? at - wide : at - wide / 2;
-        const box = [start, base - 11, start + wide, base + 4];
+        const box = [start, base - 13, start + wide, base + 4];
         const inside = box[0] >= Plots.left && box[2] <= width && box[1] >= 0 && box[3] <= Plots.height - Plots.bottom;
         if (!inside || taken.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3])) continue;
         taken.push(box);

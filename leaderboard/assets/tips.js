@@ -12,7 +12,8 @@ const Tips = {
     Tips.bubble.hidden = true;
     document.body.append(Tips.bubble);
     for (const node of all("[title]")) Tips.give(node, node.title);
-    for (const title of all("svg a > title, svg [tabindex] > title")) Tips.give(title.parentNode, title.textContent, title);
+    for (const title of all("svg a > title, svg g > title")) Tips.give(title.parentNode, title.textContent, title);
+    for (const title of all("svg[aria-label] > title")) title.remove();
     document.addEventListener("pointerover", (event) => Tips.over(event));
     document.addEventListener("focusin", (event) => Tips.show(Tips.of(event.target)));
     document.addEventListener("focusout", () => Tips.hide());
@@ -28,7 +29,11 @@ const Tips = {
     else node.removeAttribute("title");
     owner.dataset.tip = text;
     if (!owner.matches("a, button, summary, [tabindex]")) owner.tabIndex = 0;
-    if (!owner.hasAttribute("aria-label")) owner.setAttribute("aria-description", text);
+    if (owner.matches("g")) {
+      owner.closest("svg").setAttribute("role", "group");
+      owner.setAttribute("role", "img");
+      owner.setAttribute("aria-label", text);
+    } else if (!owner.hasAttribute("aria-label")) owner.setAttribute("aria-description", text);
   },
   of: (target) => target.closest?.("[data-tip]") ?? one("button[data-tip]", target.closest?.("th") ?? document.createElement("i")),
   over(event) {
@@ -64,7 +69,7 @@ const Tips = {
   put() {
     if (!Tips.owner) return;
     const at = Tips.owner.getBoundingClientRect(), own = Tips.bubble.getBoundingClientRect();
-    if (!Tips.owner.isConnected || at.bottom < 0 || at.top > innerHeight) return Tips.hide();
+    Tips.bubble.hidden = at.bottom < 0 || at.top > innerHeight || !at.width; // back when it is scrolled back
     const across = document.documentElement.clientWidth;
     const below = at.bottom + 6 + own.height < innerHeight || at.top < own.height + 6;
     Tips.bubble.style.left = `${Math.max(8, Math.min(at.left, across - own.width - 8))}px`;

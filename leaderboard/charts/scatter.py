@@ -157,7 +157,7 @@ def _label(text: str, x: float, y: float, taken: list[Box]) -> Label | None:
         for across, down in _WAYS:
             at, base = x + across * ring, y + 4 + down * ring
             left = at if across > 0 else at - wide if across < 0 else at - wide / 2
-            box = (left, base - 11, left + wide, base + 4)
+            box = (left, base - 13, left + wide, base + 4)
             inside = box[0] >= _LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - _BOTTOM
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from harness.languages import Language, language
 from harness.ranking.cost import Cost
@@ -22,6 +24,8 @@ from leaderboard.views.columns import Column, columns, sides
 from leaderboard.views.headline import Headline, headline
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.sources import Source
+
+_ALWAYS = ("tier", "entry", "gain", "cells")
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def overview(board: Board, means: Matrix, sources: dict[str, Source], pages: dic
             for row in ranked.rows
             for problem in sources[row.row.id].problems
         ],
-        columns=columns(board),
+        columns=[column for column in columns(board) if _says_something(column, rows, means)],
         rows=rows,
         axis=on,
         models=_values(row.model for row in rows),
@@ -143,6 +147,13 @@ def _row(
         },
         notes=[name_of(note, 400) for note in (*source.problems, *source.notes, *standing.notes)],
     )
+
+
+def _says_something(column: Column, rows: Sequence[Row], means: Matrix) -> bool:
+    """Return whether a column has a value in any row, of a metric in any task and language."""
+    if column.key in means.metrics:
+        return bool(np.isfinite(means.values[means.metrics.index(column.key)]).any())
+    return column.key in _ALWAYS or any(row.cells[column.key].sort for row in rows)
 
 
 def shapes_axis(standing: Standing) -> bool:
