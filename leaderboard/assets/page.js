@@ -297,6 +297,13 @@ const Figures = {
       : `${Figures.signed(mean, digits)} [${Figures.signed(mean - half, digits)}, ${Figures.signed(mean + half, digits)}]`,
 };
 
+/* A table that is wider than the screen fades at the side where it goes on. */
+for (const scroll of all(".scroll")) {
+  const fade = () => scroll.toggleAttribute("data-on", scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft > 2);
+  scroll.addEventListener("scroll", fade, { passive: true });
+  new ResizeObserver(fade).observe(scroll);
+  if (one("table", scroll)) new ResizeObserver(fade).observe(one("table", scroll));
+}
 for (const element of all("[data-js]")) element.hidden = false;
 for (const element of all("[data-nojs]")) element.hidden = true;
 for (const table of all("table.sortable")) Sorting.prepare(table);

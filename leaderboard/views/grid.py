@@ -47,8 +47,8 @@ class Grid:
 
     @property
     def known(self) -> bool:
-        """Whether any cell has a gain: without one there is no table."""
-        return any(cell.gain for row in self.rows for cell in row.cells)
+        """Whether any cell has a gain or a level: without one there is no table."""
+        return any(cell.gain or cell.words for row in self.rows for cell in row.cells)
 
 
 def grid(board: Board, means: Matrix) -> Grid:
