@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import yaml
@@ -147,6 +147,8 @@ class Family(Part):
 class Suite(Part):
     """A versioned definition of what is measured. ``root`` is the folder of the suite file.
 
+    ``data_note``: what readers of results must know of the data that the suite ships, such as that no people
+    wrote it. It decides no number, hence it is neither in the dump nor in the hash.
     A suite with ``families`` is not complete before ``for_model`` has chosen one of them.
     """
 
@@ -170,6 +172,7 @@ class Suite(Part):
     families: dict[str, Family] = {}
     data: str | None = None
     model: str | None = None
+    data_note: str = Field(default="", exclude=True)
 
     root: Path = Field(default=Path(), exclude=True)
     definitions: dict[str, dict[str, Task]] = Field(default={}, exclude=True)
@@ -289,6 +292,19 @@ def tasks_root() -> Path:
 def suite_files() -> dict[str, Path]:
     """Return the shipped suites, by name."""
     return {path.stem: path for path in sorted(tasks_root().glob("*.yaml"))}
+
+
+def data_note(suite: object, suite_hash: str, data_source: str) -> str:
+    """Return the ``data_note`` of the shipped suite of this name and hash, for results on the data it ships.
+
+    Empty for every other suite and for other data. ``data_source``: the folder that was read.
+    """
+    if not isinstance(suite, str) or suite not in suite_files():
+        return ""
+    shipped = load_suite(suite)
+    own = PurePath(shipped.data).parts if shipped.data else ()
+    same = bool(own) and PurePath(data_source).parts[-len(own) :] == own
+    return shipped.data_note if same and shipped.hash == suite_hash else ""
 
 
 def load_suite(name_or_path: str) -> Suite:

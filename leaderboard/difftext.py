@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.ranking.rendering import clean, escaped, row_of
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import signed, spanned
+from harness.ranking.summary import plain, signed, spanned
 from harness.records import SCHEMA
 from harness.scoring.metrics import metric
 from leaderboard.diff import BoardDiff, Diff, EntryDiff, Shift
@@ -143,8 +143,8 @@ def _mean(found: EstimateFacts | None) -> str:
     if found is None:
         return "–"
     if found.low is None or found.high is None:
-        return f"{found.mean:.3f}"
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        return plain(found.mean)
+    return f"{plain(found.mean)} [{plain(found.low)}, {plain(found.high)}]"
 
 
 # As records

@@ -10,6 +10,8 @@ from typing import Any
 from harness.analysis.results import Separation
 from harness.languages import Language, language
 from harness.records import SurfacePoint
+from harness.scoring.metrics import VENDI
+from harness.suite import data_note
 from leaderboard.boards import Board
 from leaderboard.inputs import Refused
 from leaderboard.rendering import render
@@ -17,6 +19,7 @@ from leaderboard.text import name_of, slug
 from leaderboard.views import plots
 from leaderboard.views.duel import Duel, duel
 from leaderboard.views.grid import Grid, grid
+from leaderboard.views.headline import QUESTION
 from leaderboard.views.languages import language_page
 from leaderboard.views.matrix import Matrix, matrix
 from leaderboard.views.methods import method_file, method_page, method_pages
@@ -81,7 +84,13 @@ class BoardPages:
     @cached_property
     def scopes(self) -> dict[str, object]:
         """The ranking by task and language."""
-        return scope_data(self.board, self.means)
+        return scope_data(self.board, self.means, self.addresses)
+
+    @cached_property
+    def data_note(self) -> str:
+        """What readers must know of the data, such as that no people wrote it."""
+        manifest = self.board.cellset.manifest
+        return data_note(manifest.suite.get("name"), manifest.suite_hash, manifest.data_source)
 
     @cached_property
     def grid(self) -> Grid:
@@ -155,7 +164,15 @@ class BoardPages:
             yield self._page(file, "metric.html.j2", page=found)
 
     def _page(self, file: str, template: str, script: str = "", **context: Any) -> Page:
-        html = render(template, script, here=file, root="../", view=self, facts=self.facts, **context)
+        html = render(
+            template,
+            *([script] if script else []),
+            here=file,
+            root="../",
+            view=self,
+            facts=self.facts,
+            **context,
+        )
         return f"{self.id}/{file}", html
 
 
@@ -165,6 +182,8 @@ def index_page(views: Sequence[BoardPages], facts: Facts, refused: Sequence[Refu
     tracks = len({view.board.track for view in views})
     return "index.html", render(
         "index.html.j2",
+        "plots.js",
+        "columns.js",
         "overview.js",
         here="index.html",
         root="",
@@ -173,4 +192,6 @@ def index_page(views: Sequence[BoardPages], facts: Facts, refused: Sequence[Refu
         definitions=list(columns.values()),
         several=tracks > 1,
         refused=refused,
+        question=QUESTION,
+        diversity=VENDI.of("tfidf"),
     )

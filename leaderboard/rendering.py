@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import plain, signed, spanned, tier_of
+from harness.ranking.summary import p_equals, plain, signed, spanned, tier_of
 from harness.scoring.metrics import Metric
 from leaderboard.text import clean, counted, name_of, slug
 
@@ -35,16 +36,17 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        plain=plain, signed=signed, spanned=spanned, tier_of=tier_of, clean=clean, name=name_of, slug=slug,
-        counted=counted, data=data, sort=sort_value, better=better, arrow=arrow,
+        plain=plain, p_equals=p_equals, signed=signed, spanned=spanned, tier_of=tier_of, clean=clean,
+        name=name_of, slug=slug, slug_key=slug_key, counted=counted, data=data, sort=sort_value,
+        better=better, arrow=arrow,
     )  # fmt: skip
     made.globals.update(style=asset("style.css"))
     return made
 
 
-def render(template: str, script: str = "", **context: Any) -> str:
-    """Return a page. ``script``: the asset that it runs, in full; all other scripts are refused by policy."""
-    code = asset("page.js") + asset(script) if script else asset("page.js")
+def render(template: str, *scripts: str, **context: Any) -> str:
+    """Return a page. ``scripts``: the assets that it runs, in full; all others are refused by policy."""
+    code = Markup().join(asset(name) for name in ("page.js", "tips.js", *scripts))
     page = environment().get_template(template)
     return page.render(script=Markup(code), policy=_policy(code), **context)  # noqa: S704
 
@@ -77,6 +79,11 @@ def sort_value(value: object) -> str:
     if isinstance(value, Estimate):
         value = value.mean
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def slug_key(key: str) -> str:
+    """Return the key of a column as part of a class or an id."""
+    return re.sub("[^A-Za-z0-9]+", "-", key)
 
 
 def better(metric: Metric) -> str:

@@ -54,6 +54,20 @@ class Watch:
             self.asked.append(f"{request.resource_type} {request.url}")
 
 
+def pick(board: Any, *codes: str) -> None:
+    """Choose languages of a board by hand: open the menu, set every box, close it."""
+    menu = board.locator("details.pick").first
+    menu.locator("summary").click()
+    for box in menu.locator("[name=language]").all():
+        box.set_checked(box.get_attribute("value") in codes)
+    menu.locator("summary").click()
+
+
+def picked(page: Any) -> list[str]:
+    """Return the languages that are chosen."""
+    return page.locator("[name=language]:checked").evaluate_all("boxes => boxes.map((box) => box.value)")
+
+
 def rows(page: Any, table: str) -> list[dict[str, str]]:
     """Return the rows of a table as they stand on the screen."""
     return page.evaluate(READ, table)

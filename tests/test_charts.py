@@ -8,7 +8,7 @@ import pytest
 
 from harness.ranking.stats import Estimate
 from leaderboard.charts.forest import WIDTH, axis, strip
-from leaderboard.charts.scale import Scale, scale
+from leaderboard.charts.scale import Scale, scale, without_outliers
 from leaderboard.charts.scatter import HEIGHT, Item, pareto, scatter
 from leaderboard.charts.scatter import WIDTH as WIDE
 
@@ -193,18 +193,20 @@ def test_a_flagged_point_is_drawn_but_on_no_front():
     assert len(found.points) == 3
 
 
-def test_no_label_lies_on_another_or_outside():
-    items = [item(f"method-{i}", i % 4, (i * 7) % 5) for i in range(14)]
+@pytest.mark.parametrize("name", ["method-{}", "ዘዴ ቋንቋ {}", "שיטה {}"])
+def test_no_label_lies_on_another_on_a_point_or_outside(name):
+    items = [item(name.format(i), i % 4, (i * 7) % 5) for i in range(14)]
     found = scatter([*items, item("x" * 200, 2, 2)], "x", "y")
-    boxes = []
+    boxes = [(point.x - 5, point.y - 5, point.x + 5, point.y + 5) for point in found.points]
+    dots = len(boxes)
     for point in found.points:
         if point.label:
-            left, base, anchor, text = point.label
-            assert len(text) <= 34
-            start = left if anchor == "start" else left - 6.6 * len(text)
-            boxes.append((start, base - 11, start + 6.6 * len(text), base + 3))
-    assert len(boxes) >= 10
-    for i, one in enumerate(boxes):
+            label, wide = point.label, sum(6.6 if sign < "ɐ" else 12.5 for sign in point.label.text)
+            assert len(label.text) <= 34
+            start = label.x - {"start": 0.0, "middle": wide / 2, "end": wide}[label.anchor]
+            boxes.append((start, label.y - 11, start + wide, label.y + 3))
+    assert len(boxes) >= dots + 10
+    for i, one in enumerate(boxes[dots:], dots):
         assert one[0] >= 0
         assert one[2] <= WIDE + 0.1
         assert one[1] >= 0
@@ -217,6 +219,53 @@ def test_no_label_lies_on_another_or_outside():
                 or other[1] >= one[3]
             )
             assert apart
+
+
+def test_a_label_that_stands_away_is_joined_to_its_point():
+    crowd = [item(f"a long name {i}", 1 + i / 500, 1 + i / 500) for i in range(8)]
+    found = scatter([*crowd, *(item(f"{i}", i, i) for i in range(4))], "x", "y")
+    joined = [point for point in found.points if point.label and point.label.line]
+    assert joined
+    for point in joined:
+        assert point.label.line.startswith(f"M{point.x:.1f} {point.y:.1f}L")
+
+
+def test_one_row_that_went_wrong_squashes_neither_strips_nor_points():
+    field = [estimate(0.01 * i, 0.01 * i - 0.02, 0.01 * i + 0.02) for i in range(6)]
+    wrong = estimate(-0.6, -0.7, -0.5)
+    on = axis([*field, wrong])
+    assert (on.start, on.stop) == pytest.approx((-0.02, 0.07))
+    drawn = strip(wrong, on)
+    assert (drawn.beyond, drawn.open_low, drawn.open_high) == (-1, True, False)
+    items = [item(f"m{i}", i, it.mean, low=it.low, high=it.high) for i, it in enumerate(field)]
+    found = scatter([*items, item("wrong", 300, -0.6, low=-0.7, high=-0.5)], "x", "y")
+    assert (found.x.stop, found.y.start) == pytest.approx((5, -0.02))
+    [lost] = [point for point in found.points if point.item.name == "wrong"]
+    assert lost.beyond == "↘"
+    assert lost.label.text == "wrong ↘"
+
+
+def test_an_interval_that_goes_on_beyond_the_axis_says_so():
+    on = axis([estimate(0.1, 0.0, 0.2)])
+    drawn = strip(estimate(0.1, -0.3, 0.15), on)
+    assert (drawn.beyond, drawn.open_low, drawn.open_high) == (0, True, False)
+    inside = strip(estimate(0.1, 0.0, 0.2), on)
+    assert not inside.open_low
+    assert not inside.open_high
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 100], [1, 2, 3, 4, 5, 6, 7]),  # quartiles 2.75 and 6.25: fences -7.75, 16.75
+        ([1, 2, 3, 4, 5, 6, 7, 16.7], [1, 2, 3, 4, 5, 6, 7, 16.7]),
+        ([1, 2, 3, 4, 100], [1, 2, 3, 4, 100]),  # few
+        ([1, 1, 1, 1, 1, 1, 1, 9], [1, 1, 1, 1, 1, 1, 1, 9]),  # the middle half is one value
+        ([], []),
+    ],
+)
+def test_outliers_lie_beyond_the_outer_fences(values, kept):
+    assert without_outliers([float(value) for value in values]) == kept
 
 
 def test_of_many_points_the_front_is_named_first():

@@ -67,7 +67,7 @@ GRID = [
 def test_every_configuration_is_a_square_with_its_macro_f1_and_gain():
     svg = parsed(GRID)
     assert len(squares(svg)) == 6
-    assert texts(squares(svg)[0]) == ["0.500", "+0.000"]
+    assert texts(squares(svg)[0]) == ["0.500", "0.000"]
     assert texts(squares(svg)[2]) == ["0.400", "−0.100"]
     assert "".join(squares(svg)[2][0].itertext()) == (
         "layer 0.74, strength 0.1: macro-F1 0.400, gain −0.100, valid share 1.000, 2 of 2 cells"
@@ -132,7 +132,7 @@ def test_without_any_gain_all_squares_are_alike():
 
 
 def test_gains_of_zero_alone_have_a_picture():
-    assert texts(squares(parsed([point(0.0)]))[0]) == ["0.500", "+0.000"]
+    assert texts(squares(parsed([point(0.0)]))[0]) == ["0.500", "0.000"]
 
 
 def test_only_the_chosen_square_has_a_frame():

@@ -155,7 +155,7 @@ def test_the_sentence_says_the_change_and_how_it_goes_with_the_gain(tmp_path):
     )
     assert "sentiment and topic: 40 sentences of each of 11 languages" in picture.caption
     assert picture.languages[4] == ("Hebrew", "0.100", "0.140", "+0.040", ["+0.100", "+0.042"])
-    assert picture.layers[0] == (0, "0.100", "0.100", "+0.000", False)
+    assert picture.layers[0] == (0, "0.100", "0.100", "0.000", False)
     assert picture.layers[1] == (1, "0.100", "0.150", "+0.050", True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import READ, Site, hash_of, rows
+from browsing import READ, Site, hash_of, pick, picked, rows
 from toyruns import F1
 from toysite import FORMULA, LANGUAGES, SEEDS, TASKS, TEXTS, small_run
 
@@ -27,7 +27,7 @@ from leaderboard.views.duel import scope_name, verdict
 pytest_plugins = ["windows"]
 pytestmark = pytest.mark.slow
 
-FILTERS = ("q", "task", "language", "model", "setting", "family")
+FILTERS = ("q", "task", "model", "setting", "family")
 ORDER = re.compile(r"[+−]?[\d,]+(?:\.\d+)?(?:/\d+)?")
 TEXT_COLUMNS = {"entry", "badge", "date"}
 
@@ -67,6 +67,8 @@ def choose(page: Any, **values: str) -> None:
     for name, value in values.items():
         if name == "q":
             form.locator("[name=q]").fill(value)
+        elif name == "language":
+            pick(form, *value.split(","))
         else:
             form.locator(f"[name={name}]").select_option(value)
 
@@ -245,11 +247,22 @@ def test_task_and_language_show_the_numbers_that_python_computes(visit, site):
             assert row["gain"] == spanned(gain_of(site, Scope(task, code), name)), (task, code, name)
             flagged = name in flagged_of(site)
             assert row["tier"] == ("flag" if flagged else str(tiers.get(name, "–"))), (task, code, name)
-        assert in_order([number(row[F1.name]) for row in found], "descending")
+        ranked = [row["tier"] for row in found if row["tier"].isdigit()]
+        assert ranked == sorted(ranked)
+        opened = opening(page, site)
+        assert [i for i, row in enumerate(found) if row["id"] in opened] == [
+            next(i for i, row in enumerate(found) if row["tier"] == tier) for tier in sorted(set(ranked))
+        ]
     assert column(page, site, "gain").locator(".axis").inner_html() != axis
     choose(page, task="", language="")
     assert ranking(page, site) == whole
     assert column(page, site, "gain").locator(".axis").inner_html() == axis
+
+
+def opening(page: Any, site: Site) -> list[str]:
+    """Return the entries above which a rule is drawn."""
+    lines = page.locator(f"#{site.board.id}-ranking tbody tr.opens")
+    return lines.evaluate_all("rows => rows.map((row) => row.dataset.entry)")
 
 
 def flagged_of(site: Site) -> set[str]:
@@ -327,7 +340,8 @@ def test_the_state_lands_in_the_address_and_a_fresh_page_restores_it(visit, site
     assert column(fresh, site, "gain").get_attribute("aria-sort") == "ascending"
     assert fresh.get_by_label("all columns").is_checked()
     kept = {name: fresh.locator(f"form.filters [name={name}]").input_value() for name in FILTERS}
-    assert list(kept.values()) == ["alpha", "topic", "he", "alpha", "", "steering"]
+    assert list(kept.values()) == ["alpha", "topic", "alpha", "", "steering"]
+    assert picked(fresh) == ["he"]
     assert hash_of(fresh) == state
 
 
@@ -344,6 +358,7 @@ def test_unknown_values_in_the_address_are_ignored(visit, site, state):
     assert ranking(page, site) == ranking(plain_page, site)
     assert page.locator(f"#{site.board.id}-ranking [aria-sort]").count() == 0
     assert all(page.locator(f"form.filters [name={name}]").input_value() == "" for name in FILTERS[1:])
+    assert picked(page) == []
 
 
 def test_a_new_address_and_the_way_back_are_followed(visit, site):
@@ -395,7 +410,7 @@ def test_two_boards_on_a_page_keep_their_states_apart(visit, tmp_path):
     sections = page.locator("section.board")
     assert sections.count() == 2
     second = sections.nth(1)
-    second.locator("[name=language]").select_option("he")
+    pick(second, "he")
     second.locator("[name=family]").select_option("steering")
     name = second.get_attribute("id")
     assert hash_of(page) == f"#board={name}&language=he&family=steering"
@@ -756,8 +771,9 @@ def test_tab_goes_through_the_page_in_order_and_the_focus_is_seen(visit, site):
         assert stop["clear"], stop
         assert stop["top"] < stop["page"], stop
     named = [stop["name"] for stop in stops if stop["name"]]
-    assert named == ["q", "task", "language", "model", "setting", "family"]
+    assert named == list(FILTERS)
     texts = [stop["text"] for stop in stops]
+    assert texts.index("all") < texts.index("Reset"), "the menu of languages"
     order = ["steerboard", "Downloads", "Definitions", "Provenance", "Reset", "Copy link"]
     places = [texts.index(text) for text in order]
     assert places == sorted(places)
@@ -775,7 +791,7 @@ def test_the_skip_link_leads_to_the_content(visit):
     assert focused(page)["name"] == "q"
 
 
-def test_arrows_walk_the_grid_and_the_line_above_says_interval_and_n(visit, site):
+def test_arrows_walk_the_grid_and_every_cell_says_interval_and_n(visit, site):
     page = visit()
     table = f"{site.board.id}-languages"
     assert page.locator(f"#{table} td[tabindex='0']").count() == 1
@@ -799,11 +815,10 @@ def test_arrows_walk_the_grid_and_the_line_above_says_interval_and_n(visit, site
         page.keyboard.press(key)
         assert place() == wanted, key
     assert page.locator(f"#{table} td[tabindex='0']").count() == 1
-    told = page.locator(f".scroll:has(#{table})").evaluate("node => node.previousElementSibling.textContent")
-    name = site.board.standings.rows[1].row.name
+    said = page.get_by_role("tooltip").text_content()
     gain = site.board.standings.rows[1].languages["he"].gain
-    assert told.startswith(f"{name} in Hebrew: {spanned(gain)}")
-    assert "n = 6 cells" in told
+    assert said.startswith(spanned(gain))
+    assert "n = 6 cells" in said
 
 
 def test_arrows_pass_by_hidden_rows_and_the_grid_keeps_its_stop(visit, site):
@@ -822,10 +837,63 @@ def test_arrows_pass_by_hidden_rows_and_the_grid_keeps_its_stop(visit, site):
     assert seen == [*shown, shown[-1]]
 
 
-def test_a_header_tells_what_its_column_is(visit, site):
+def test_a_header_says_what_its_column_is_by_key_and_escape_closes_it(visit, site):
     page = visit()
-    column(page, site, "gap").locator("button").focus()
-    assert "zero-shot to human text" in page.locator(".status .hint").first.text_content()
+    tip, button = page.get_by_role("tooltip"), column(page, site, "gap").locator("button")
+    button.focus()
+    assert "zero-shot to human text" in tip.text_content()
+    assert "zero-shot to human text" in button.get_attribute("aria-description")
+    page.keyboard.press("Escape")
+    assert tip.count() == 0, "hidden"
+    assert button.evaluate("button => button === document.activeElement")
+    page.keyboard.press("Tab")
+    assert "macro" not in tip.text_content()
+    assert tip.is_visible()
+    column(page, site, "entry").locator("button").focus()
+    assert "Method, and its options" in tip.text_content()
+
+
+def test_every_explanation_can_be_reached_by_key_and_none_is_a_title_alone(visit):
+    page = visit(state="#columns=all")
+    assert page.locator("[title], svg title").count() == 0
+    lost = page.evaluate(
+        "() => [...document.querySelectorAll('[data-tip]')].filter((node) => node.tabIndex < 0"
+        " && !node.closest('.grid')).map((node) => node.outerHTML)"
+    )
+    assert lost == []
+    assert page.locator("[data-tip]").count() > 60
+
+
+def test_a_pointer_can_enter_an_explanation_and_leaves_it(visit, site):
+    page = visit()
+    tip = page.get_by_role("tooltip")
+    column(page, site, "gain").locator(".way").hover()
+    assert "Mean paired difference" in tip.text_content()
+    tip.hover()
+    page.wait_for_timeout(300)
+    assert tip.is_visible()
+    page.locator("h1").hover()
+    tip.wait_for(state="hidden")
+
+
+def test_a_touch_explains_a_cell_and_a_point_before_its_link_is_followed(visit, site):
+    page = visit(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    tip, start = page.get_by_role("tooltip"), page.url
+    page.locator("td[data-tip]").filter(visible=True).first.tap()
+    assert "copies of test text" in tip.text_content()
+    left, right = tip.evaluate(
+        "node => { const at = node.getBoundingClientRect(); return [at.left, at.right]; }"
+    )
+    assert left >= 0
+    assert right <= 390
+    page.locator(".lead").tap()
+    assert tip.count() == 0
+    point = page.locator("a.point[aria-label*='quality, alpha'] .dot").first
+    point.tap()
+    assert "quality, alpha: Vendi" in tip.text_content()
+    assert page.url == start
+    point.tap()
+    page.wait_for_url("**/method-quality.html*")
 
 
 def test_menus_open_by_key_and_escape_closes_them(visit):

@@ -36,7 +36,7 @@ KINDS = [
 FACTS = """() => ({
   ids: [...document.querySelectorAll("[id]")].map((node) => node.id),
   links: [...document.querySelectorAll("a[href]")].map((a) =>
-    [new URL(a.getAttribute("href"), location.href).href, a.rel ?? "", a.textContent.trim()]),
+    [new URL(a.getAttribute("href"), location.href).href, a.rel ?? "", a.ariaLabel ?? a.textContent.trim()]),
   lang: document.documentElement.lang,
   title: document.title,
   headings: document.querySelectorAll("h1").length,

@@ -10,7 +10,7 @@ from rich.console import Console
 from toyruns import F1, ToyEntry, cellset_of, flat, places, selection, toy, write_run
 
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import digits_of, print_summary, spanned
+from harness.ranking.summary import digits_of, p_equals, p_value, plain, print_summary, signed, spanned
 from harness.scoring.metrics import COPIED, SELF_CHRF, VALID_SHARE
 from leaderboard.build import build_board
 
@@ -58,6 +58,24 @@ def test_an_interval_is_written_with_true_minus_signs():
     assert spanned(Estimate(-0.01, 0.01, 5, -0.03, 0.01)) == "−0.010 [−0.030, +0.010]"
     assert spanned(Estimate(0.25), 2) == "+0.25"
     assert spanned(None) == "–"
+    assert plain(-0.25, 2) == "−0.25"
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert [signed(value) for value in (-0.0004, 0.0004, 0.0, -0.0)] == ["0.000"] * 4
+    assert [signed(value) for value in (-0.0006, 0.0006)] == ["−0.001", "+0.001"]
+    assert [signed(value, 0) for value in (-0.4, 0.4, -0.6)] == ["0", "0", "−1"]
+    assert [plain(value) for value in (-0.0004, -0.0, -0.0006)] == ["0.000", "0.000", "−0.001"]
+    assert spanned(Estimate(-0.0001, 0.01, 5, -0.0002, 0.0004)) == "0.000 [0.000, 0.000]"
+
+
+def test_no_p_value_is_shown_as_zero():
+    assert [p_value(p) for p in (0.0, 0.0009, 0.001, 0.0314, 1.0)] == [
+        *("< 0.001", "< 0.001", "0.001", "0.031", "1.000")
+    ]
+    assert [p_value(p, 2) for p in (0.004, 0.01, 0.049)] == ["< 0.01", "0.01", "0.05"]
+    assert (p_equals(0.0), p_equals(0.25), p_equals(0.004, 2)) == ("p < 0.001", "p = 0.250", "p < 0.01")
+    assert p_value(None) == "–"
 
 
 def test_every_metric_has_the_decimals_that_say_something():
@@ -98,10 +116,10 @@ def test_one_seed_is_not_ranked_and_the_reason_stands_below(tmp_path):
     assert "not ranked: 1 generation seed, 3 are needed" in text
 
 
-def test_the_page_says_who_leads_and_who_cannot_be_told_from_it(tmp_path):
+def test_the_page_says_who_leads_and_who_does_not_differ_from_it(tmp_path):
     page = page_of(tmp_path, field())
     assert "Highest mean macro-F1 (tfidf): quality, 0.801" in page
-    assert "It cannot be told from language: they share tier 1." in page
+    assert "It does not differ significantly from language: they share tier 1." in page
     assert "▲" in page  # a gain in a language that stands up to the correction
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from harness.gate.report import Line, Report, Verdict
 from harness.ranking.rendering import escaped
-from harness.ranking.summary import clean, digits_of, plain, signed, spanned
+from harness.ranking.summary import clean, digits_of, p_value, plain, signed, spanned
 
 HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
 
@@ -49,7 +49,6 @@ def _rank(words: str) -> tuple[int, bool]:
 def cells(line: Line) -> tuple[str, ...]:
     """Return a line as words under ``HEADS``; names are as they were given."""
     digits = digits_of(line.metric.name)
-    p = "–" if line.p is None else "<0.001" if line.p < 0.001 else f"{line.p:.3f}"
     visible = "–" if line.findable is None or line.findable == float("inf") else plain(line.findable, digits)
     return (
         line.entry,
@@ -57,7 +56,7 @@ def cells(line: Line) -> tuple[str, ...]:
         plain(line.base, digits),
         plain(line.new, digits),
         spanned(line.difference, digits),
-        p,
+        p_value(line.p),
         plain(line.bound, digits),
         visible,
         f"{_said(line)}: {line.reason}" if line.reason else _said(line),

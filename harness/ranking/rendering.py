@@ -17,7 +17,7 @@ from rich.text import Text
 from harness.ranking.compare import Comparison, Line
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import clean as clean
-from harness.ranking.summary import digits_of, plain, signed
+from harness.ranking.summary import digits_of, p_value, plain, signed
 from harness.records import SCHEMA
 from harness.scoring.metrics import Metric
 
@@ -46,7 +46,7 @@ def _numbers(line: Line) -> tuple[str, ...]:
         plain(line.b, places),
         signed(line.difference.mean if line.difference else None, places),
         interval,
-        "–" if line.p is None else "<0.001" if line.p < 0.001 else f"{line.p:.3f}",
+        p_value(line.p),
         _words(line),
     )
 
@@ -55,7 +55,7 @@ def _words(line: Line) -> str:
     if line.reason:
         return f"{line.verdict}: {clean(line.reason)}"
     if line.verdict == "no clear difference" and line.difference and line.difference.mde is not None:
-        return f"{line.verdict} (detectable: {line.difference.mde:.{digits_of(line.metric.name)}f})"
+        return f"{line.verdict} (detectable: {plain(line.difference.mde, digits_of(line.metric.name))})"
     return line.verdict
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from harness.ranking.evidence import Evidence, gather
+from harness.ranking.gains import gains
 from harness.ranking.rules import Rules, ranked
 from harness.ranking.stats import Estimate, squared
 from harness.ranking.tables import Cellset
@@ -41,7 +42,8 @@ class Field:
     of a model without complete zero-shot row; empty for the ``reason`` given. ``p`` (n, n): of the
     differences that tiers are made of, adjusted over the pairs of ranked entries (``of_pairs``), 1 on their
     diagonal, NaN outside of them. With several models these are differences of gains over the own model's
-    zero-shot.
+    zero-shot. ``comparisons``: how many tests the tiers are corrected for. ``gains``: entry -> gain over the
+    zero-shot of its model, where both are complete.
     """
 
     scope: Scope
@@ -52,6 +54,8 @@ class Field:
     p: Floats
     tiers: dict[str, int]
     reason: str
+    comparisons: int
+    gains: dict[str, Estimate]
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -109,7 +113,7 @@ def _field(rules: Rules, evidence: Evidence, scope: Scope) -> Field:
     names = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in names], dtype=np.int64)
     found = moments(evidence.layers, evidence.examples, Pairs(rows))
-    tiers, p, reason = _ranking(rules, evidence, names)
+    tiers, p, reason, comparisons = _ranking(rules, evidence, names)
     return Field(
         scope=scope,
         entries=names,
@@ -119,18 +123,20 @@ def _field(rules: Rules, evidence: Evidence, scope: Scope) -> Field:
         p=p,
         tiers=tiers,
         reason=reason,
+        comparisons=comparisons,
+        gains=gains(evidence, rules.zero_shot),
     )
 
 
-def _ranking(rules: Rules, evidence: Evidence, names: list[str]) -> tuple[dict[str, int], Floats, str]:
-    """Return the tiers of those that are ranked, p between them among ``names``, why nobody is."""
+def _ranking(rules: Rules, evidence: Evidence, names: list[str]) -> tuple[dict[str, int], Floats, str, int]:
+    """Return tiers of those that are ranked, p between them among ``names``, why nobody is; comparisons."""
     p = np.full((len(names), len(names)), np.nan)
     field = rules.field(evidence)
     reason = rules.reason(evidence, field)
     if reason:
-        return {}, p, reason
+        return {}, p, reason, 0
     rows = np.array([evidence.position[name] for name in field], dtype=np.int64)
     found = ranked(rules.layers(evidence), evidence.examples, rows, evidence.metric.direction)
     inside = [names.index(name) for name in field]
     p[np.ix_(inside, inside)] = found.p
-    return dict(zip(field, found.tiers, strict=True)), p, ""
+    return dict(zip(field, found.tiers, strict=True)), p, "", found.comparisons

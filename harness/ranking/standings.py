@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -29,8 +29,8 @@ class Standing:
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
     ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
-    ``languages``: gain over zero-shot per language, where it is known. ``note``: why intervals are by seed,
-    where strata are not independent (``sharing``); else empty.
+    ``languages``: gain over zero-shot per language, where it is known. ``notes``: what limits the numbers of
+    this entry, in words, such as why its intervals are by seed (``sharing``).
     """
 
     row: EntryRow
@@ -48,7 +48,7 @@ class Standing:
     tier: int | None = None
     borda: float | None = None
     mean_rank: float | None = None
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def reference(self) -> bool:
@@ -162,13 +162,15 @@ class _Ranking:
             tier=tier,
             borda=borda,
             mean_rank=mean_rank,
-            note=self.note(name),
+            notes=self.notes(name),
         )
 
-    def note(self, name: str) -> str:
-        """Return in words why an entry's intervals are by seed; empty where they are not."""
+    def notes(self, name: str) -> list[str]:
+        """Return in words what limits an entry's numbers: that its intervals are by seed."""
         shared = self.evidence.by_seed
-        return BY_SEED if name in shared else BASE_BY_SEED if self.zero_shot.get(name) in shared else ""
+        if name in shared:
+            return [BY_SEED]
+        return [BASE_BY_SEED] if self.zero_shot.get(name) in shared else []
 
     def by_seed(self) -> list[str]:
         """Return the titles of the entries whose strata are not independent."""

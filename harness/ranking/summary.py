@@ -27,13 +27,28 @@ def clean(text: str) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """Return a difference with its sign (a true minus), or a dash."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """Return a difference with its sign (a true minus), or a dash; what rounds to zero has no sign."""
+    return "–" if value is None else _unsigned_zero(f"{value:+.{digits}f}")
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """Return a number, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """Return a number, with a true minus below zero, or a dash; what rounds to zero has no sign."""
+    return "–" if value is None else _unsigned_zero(f"{value:.{digits}f}")
+
+
+def p_value(p: float | None, digits: int = 3) -> str:
+    """Return a p-value such as ``0.031`` or ``< 0.001``, or a dash: none is shown as 0."""
+    return "–" if p is None else f"< {10.0**-digits:.{digits}f}" if p < 10.0**-digits else f"{p:.{digits}f}"
+
+
+def p_equals(p: float | None, digits: int = 3) -> str:
+    """Return a p-value for a sentence: ``p = 0.031`` or ``p < 0.001``."""
+    shown = p_value(p, digits)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
+def _unsigned_zero(text: str) -> str:
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def digits_of(metric: str) -> int:

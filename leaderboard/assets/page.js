@@ -124,7 +124,7 @@ const Trimming = {
   },
 };
 
-/* Grids: one stop for the tab key, then arrow keys; the cell under the focus says its interval. */
+/* Grids: one stop for the tab key, then arrow keys. */
 const Walking = {
   gone: (row) => row.hidden || row.matches(".beyond"),
   rows: (table) => [...table.tBodies[0].rows].filter((row) => !Walking.gone(row)),
@@ -140,24 +140,8 @@ const Walking = {
   prepare(table) {
     const cells = all("tbody td", table);
     if (!cells.length) return;
-    for (const cell of cells) {
-      cell.tabIndex = -1;
-      if (cell.title) cell.setAttribute("aria-description", cell.title);
-    }
+    for (const cell of cells) cell.tabIndex = -1;
     Walking.stop(table);
-    const note = document.createElement("p");
-    note.className = "status";
-    const hint = document.createElement("span");
-    hint.className = "hint";
-    note.append(hint);
-    table.closest(".scroll").before(note);
-    const say = (cell) => {
-      const column = table.tHead.rows[0].cells[cell.cellIndex].querySelector("a");
-      const row = cell.parentNode.cells[0].textContent.trim();
-      hint.textContent = cell.title ? `${row} in ${column.title}: ${cell.title}` : "";
-    };
-    table.addEventListener("mouseover", (event) => event.target.closest("td") && say(event.target.closest("td")));
-    table.addEventListener("focusin", (event) => event.target.closest("td") && say(event.target.closest("td")));
     table.addEventListener("keydown", (event) => {
       const cell = event.target.closest("td");
       const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -282,6 +266,9 @@ const Strips = {
     const x = (value) => Strips.at(axis, width, value);
     svg.append(Strips.make("path", { class: "zero", d: `M${x(0)} 0V20` }));
     if (half) svg.append(Strips.make("path", { class: "span", d: `M${x(mean - half)} 10H${x(mean + half)}` }));
+    const slack = 1e-6 * (axis.stop - axis.start);
+    if (half && mean - half < axis.start - slack) svg.append(Strips.make("path", { class: "open", d: "M6 6l-4 4 4 4" }));
+    if (half && mean + half > axis.stop + slack) svg.append(Strips.make("path", { class: "open", d: `M${width - 6} 6l4 4-4 4` }));
     if (mean > axis.stop) svg.append(Strips.make("path", { class: "arrow", d: `M${width - 7} 4l7 6-7 6z` }));
     else if (mean < axis.start) svg.append(Strips.make("path", { class: "arrow", d: "M7 4l-7 6 7 6z" }));
     else svg.append(Strips.make("circle", { cx: x(mean), cy: 10, r: 4.5 }));
@@ -289,25 +276,34 @@ const Strips = {
   },
   label(axis, width, svg) {
     svg.replaceChildren();
-    const count = Math.round((axis.stop - axis.start) / axis.step);
     const digits = Math.max(0, -Math.floor(Math.log10(axis.step) + 1e-9));
-    for (let i = 0; i <= count; i += 1) {
-      const value = axis.start + i * axis.step;
+    for (let i = Math.ceil(axis.start / axis.step - 1e-9); i <= axis.stop / axis.step + 1e-9; i += 1) {
+      const value = i * axis.step;
       const text = Strips.make("text", { x: Strips.at(axis, width, value), y: 11, "text-anchor": "middle" });
-      text.textContent = Figures.plain(value, digits).replace(/^−(0(\.0*)?)$/, "$1");
+      text.textContent = Figures.plain(value, digits);
       svg.append(text);
     }
   },
 };
 
 const Figures = {
-  plain: (value, digits = 3) => (value == null ? "–" : value.toFixed(digits).replace("-", "−")),
-  signed: (value, digits = 3) => (value == null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`),
+  /* What rounds to zero has no sign. */
+  sized: (value, digits) => Math.abs(value).toFixed(digits),
+  sign: (value, digits, plus) => (Number(Figures.sized(value, digits)) === 0 ? "" : value < 0 ? "−" : plus),
+  plain: (value, digits = 3) => (value == null ? "–" : Figures.sign(value, digits, "") + Figures.sized(value, digits)),
+  signed: (value, digits = 3) => (value == null ? "–" : Figures.sign(value, digits, "+") + Figures.sized(value, digits)),
   spanned: (mean, half, digits = 3) =>
     half == null ? Figures.signed(mean, digits)
       : `${Figures.signed(mean, digits)} [${Figures.signed(mean - half, digits)}, ${Figures.signed(mean + half, digits)}]`,
 };
 
+/* A table that is wider than the screen fades at the side where it goes on. */
+for (const scroll of all(".scroll")) {
+  const fade = () => scroll.toggleAttribute("data-on", scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft > 2);
+  scroll.addEventListener("scroll", fade, { passive: true });
+  new ResizeObserver(fade).observe(scroll);
+  if (one("table", scroll)) new ResizeObserver(fade).observe(one("table", scroll));
+}
 for (const element of all("[data-js]")) element.hidden = false;
 for (const element of all("[data-nojs]")) element.hidden = true;
 for (const table of all("table.sortable")) Sorting.prepare(table);

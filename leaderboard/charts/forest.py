@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.ranking.stats import Estimate
-from leaderboard.charts.scale import Scale, scale
+from leaderboard.charts.scale import Scale, tight, without_outliers
 
 WIDTH = 168
 """Pixels of a strip; the script of the page draws with the same number."""
@@ -17,22 +17,31 @@ _NOTHING = 0.01  # how far an axis without any estimate reaches
 
 @dataclass(frozen=True)
 class Strip:
-    """One estimate, in pixels. ``beyond``: -1 or 1 where it lies off the axis and an arrow stands for it."""
+    """One estimate, in pixels. ``beyond``: -1 or 1 where it lies off the axis and an arrow stands for it.
+
+    ``open_low``, ``open_high``: whether the interval goes on beyond that end of the axis.
+    """
 
     x: float
     low: float
     high: float
     beyond: int
+    open_low: bool = False
+    open_high: bool = False
 
 
 def axis(estimates: Iterable[Estimate | None]) -> Scale:
-    """Return an axis that holds 0 and all these estimates with their intervals."""
-    ends = [0.0]
+    """Return an axis that holds 0 and the field: these estimates with their intervals, without outliers.
+
+    One row that went wrong would otherwise squash all others into a corner.
+    """
+    ends = []
     for item in estimates:
         if item is not None:
             ends += [item.mean, *(end for end in (item.low, item.high) if end is not None)]
-    ends += [] if any(ends) else [-_NOTHING, _NOTHING]
-    return scale(ends, _MARGIN, WIDTH - _MARGIN, ticks=2)
+    shown = [0.0, *without_outliers(ends)]
+    shown += [] if any(shown) else [-_NOTHING, _NOTHING]
+    return tight(shown, _MARGIN, WIDTH - _MARGIN, ticks=2)
 
 
 def strip(estimate: Estimate | None, on: Scale) -> Strip | None:
@@ -41,4 +50,11 @@ def strip(estimate: Estimate | None, on: Scale) -> Strip | None:
         return None
     low = estimate.mean if estimate.low is None else estimate.low
     high = estimate.mean if estimate.high is None else estimate.high
-    return Strip(on.at(estimate.mean), on.at(low), on.at(high), on.beyond(estimate.mean))
+    return Strip(
+        on.at(estimate.mean),
+        on.at(low),
+        on.at(high),
+        on.beyond(estimate.mean),
+        on.beyond(low) < 0,
+        on.beyond(high) > 0,
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.ranking.summary import plain, signed
 from harness.records import SurfacePoint
 from leaderboard.text import name_of
 
@@ -95,10 +96,10 @@ def heatmap_svg(method: str, points: Sequence[SurfacePoint]) -> str:
 def _square(point: SurfacePoint, x: int, y: int, largest: float) -> Square:
     share = 0.0 if point.gain is None else point.gain / largest
     fill = _mix(_EQUAL, _BETTER if share > 0 else _WORSE, abs(share))
-    value = "–" if point.macro_f1 is None else f"{point.macro_f1:.3f}"
-    gain = "" if point.gain is None else f"{point.gain:+.3f}".replace("-", "−")
+    value = plain(point.macro_f1)
+    gain = "" if point.gain is None else signed(point.gain)
     settings = ", ".join(f"{field} {v}" for field, v in point.options.items())
-    valid = "not measured" if point.valid is None else f"{point.valid:.3f}"
+    valid = "not measured" if point.valid is None else plain(point.valid)
     cells = f"{point.cells} of {point.cells_expected} cells"
     title = f"{settings}: macro-F1 {value}, gain {gain or '–'}, valid share {valid}, {cells}"
     return Square(x, y, _hex(fill), value, gain, name_of(title, 400), point.eligible, point.chosen)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import quantiles
+
+from harness.ranking.summary import plain
+
+_FEW = 6  # values, of which none is called an outlier
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,10 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Pixel and text of every round number on the axis."""
-        count = round((self.stop - self.start) / self.step)
+        first, last = math.ceil(self.start / self.step - 1e-9), math.floor(self.stop / self.step + 1e-9)
         digits = max(0, -math.floor(math.log10(self.step) + 1e-9))
-        values = [self.start + i * self.step for i in range(count + 1)]
-        return [(self.at(value), _text(value, digits)) for value in values]
+        values = [i * self.step for i in range(first, last + 1)]
+        return [(self.at(value), plain(value, digits)) for value in values]
 
 
 def scale(values: Iterable[float], left: float, right: float, ticks: int = 4) -> Scale:
@@ -51,9 +56,24 @@ def scale(values: Iterable[float], left: float, right: float, ticks: int = 4) ->
     return Scale(start, stop if stop > start else start + step, step, left, right)
 
 
-def _text(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+def tight(values: Iterable[float], left: float, right: float, ticks: int = 4) -> Scale:
+    """Return an axis that ends at the least and the greatest of these values, with round ticks between."""
+    known = list(values)
+    low, high = min(known), max(known)
+    return Scale(low, high, _step(high - low, ticks), left, right)
+
+
+def without_outliers(values: Iterable[float]) -> list[float]:
+    """Return the values within the outer fences of Tukey (1977): the middle half, and three times it around.
+
+    All of them where they are few, and where the middle half is one value.
+    """
+    known = [value for value in values if math.isfinite(value)]
+    if len(known) < _FEW:
+        return known
+    lower, _, upper = quantiles(known, n=4, method="inclusive")
+    reach = 3 * (upper - lower)
+    return [value for value in known if lower - reach <= value <= upper + reach] if reach else known
 
 
 def _step(span: float, ticks: int) -> float:

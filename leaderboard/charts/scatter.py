@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from leaderboard.charts.scale import Scale, scale
+from leaderboard.charts.scale import Scale, scale, without_outliers
 
 WIDTH, HEIGHT = 560, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 18, 48
-_LETTER = 6.6  # pixels, a wide one at 12 pixels
-_LINE = 15
+_LETTER, _WIDE_LETTER = 6.6, 12.5  # pixels of one at 12 pixels: of Latin, and of all other scripts
+_RINGS = (10, 20, 32, 46, 62)  # pixels between a point and its name; from the second on a line joins them
 _NAMED = 14  # points that get their name written, at most
 _LONGEST = 34
 
+_DOT = 7  # pixels from the middle of a point that no name may cover
+_WAYS = ((1, 0), (-1, 0), (0.7, -1), (0.7, 1), (-0.7, -1), (-0.7, 1), (0, -1.2), (0, 1.2))
+
 Way = Literal["up", "down"]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,19 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Label:
+    """A name beside a point, in pixels: ``x`` is where it is anchored; ``line`` joins it to the point."""
+
+    x: float
+    y: float
+    anchor: str
+    text: str
+    line: str = ""
+
+
+@dataclass(frozen=True)
 class Point:
-    """An item in pixels; ``label`` is its name and where it stands, if there is room for it."""
+    """An item in pixels; ``label``: its name, if there is room. ``beyond``: where it lies off the axes."""
 
     item: Item
     x: float
@@ -43,8 +59,8 @@ class Point:
     low: float | None
     high: float | None
     front: bool
-    beyond: bool
-    label: tuple[float, float, str, str] | None
+    beyond: str
+    label: Label | None
 
 
 @dataclass(frozen=True)
@@ -66,21 +82,30 @@ def scatter(
 ) -> Scatter | None:
     """Lay out items; None where fewer than two are there.
 
-    The axes hold what models wrote; a reference beyond stands at the border, as human text would squash the
-    rest. The front is of entries that a model wrote and that carry no flag.
+    The axes hold the field, without flagged entries and outliers; what lies beyond stands at the border with
+    an arrow, as human text would squash the rest. The front is of entries that a model wrote and that carry
+    no flag.
     """
     known = [item for item in items if math.isfinite(item.x) and math.isfinite(item.y)]
     written = [item for item in known if item.kind != "reference"]
     eligible = [item for item in written if item.kind != "flagged"]
     if len(written) < 2:
         return None
-    x = scale((item.x for item in written), _LEFT, WIDTH - _RIGHT)
-    ends = [end for item in written for end in (item.y, item.low, item.high) if end is not None]
-    y = scale(ends, HEIGHT - _BOTTOM, _TOP)
+    field = eligible if len(eligible) > 1 else written
+    x = scale(without_outliers(item.x for item in field), _LEFT, WIDTH - _RIGHT)
+    ends = [end for item in field for end in (item.y, item.low, item.high) if end is not None]
+    y = scale(without_outliers(ends), HEIGHT - _BOTTOM, _TOP)
     front = pareto(eligible, x_better, y_better)
     named = _named(written, front, y_better)
-    taken: list[tuple[float, float, float, float]] = []
-    points = [_point(item, x, y, item in front, item in named, taken) for item in _drawn(known, front)]
+    drawn = sorted(known, key=lambda item: (item in front, item.kind != "reference"))  # the front on top
+    taken = [_dot(x.at(item.x), y.at(item.y)) for item in drawn]
+    first = [*front, *(item for item in reversed(drawn) if item not in front)]
+    labels = {
+        item: _label(_named_beyond(item, x, y), x.at(item.x), y.at(item.y), taken)
+        for item in first
+        if item in named or item.kind == "reference"
+    }
+    points = [_point(item, x, y, item in front, labels.get(item)) for item in drawn]
     return Scatter(x_title, y_title, x, y, points, _line(front, x, y))
 
 
@@ -94,11 +119,6 @@ def pareto(items: Sequence[Item], x_better: Way = "up", y_better: Way = "up") ->
     return sorted(front, key=lambda it: (it.x, it.y, it.name))
 
 
-def _drawn(items: Sequence[Item], front: Sequence[Item]) -> list[Item]:
-    """Return items in the order of drawing: those of the front last, on top."""
-    return sorted(items, key=lambda item: (item in front, item.kind != "reference"))
-
-
 def _named(items: Sequence[Item], front: Sequence[Item], better: Way) -> list[Item]:
     """Return the items whose names are worth room: all of few, else the front and the best."""
     if len(items) <= _NAMED:
@@ -108,38 +128,46 @@ def _named(items: Sequence[Item], front: Sequence[Item], better: Way) -> list[It
     return [*front, *(item for item in best if item not in front)][:_NAMED]
 
 
-def _point(
-    item: Item, x: Scale, y: Scale, front: bool, named: bool, taken: list[tuple[float, float, float, float]]
-) -> Point:
-    px, py = x.at(item.x), y.at(item.y)
-    beyond = bool(x.beyond(item.x) or y.beyond(item.y))
-    label = _label(item.name, px, py, taken) if named or item.kind == "reference" else None
+def _point(item: Item, x: Scale, y: Scale, front: bool, label: Label | None) -> Point:
     low, high = (None if end is None else y.at(end) for end in (item.low, item.high))
-    return Point(item, px, py, low, high, front, beyond, label)
+    return Point(item, x.at(item.x), y.at(item.y), low, high, front, _beyond(item, x, y), label)
 
 
-def _label(
-    name: str, x: float, y: float, taken: list[tuple[float, float, float, float]]
-) -> tuple[float, float, str, str] | None:
-    """Return where a name fits beside its point without lying on another; None where it does not."""
-    text = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-    wide = _LETTER * len(text)
-    places = [
-        (x + side * 9, y + 4 + lift, "start" if side > 0 else "end")
-        for lift in (0, -_LINE, _LINE, -2 * _LINE, 2 * _LINE)
-        for side in (1, -1)
-    ]
-    for left, base, anchor in places:
-        start = left if anchor == "start" else left - wide
-        box = (start, base - 11, start + wide, base + 3)
-        inside = box[0] >= _LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - _BOTTOM
-        if inside and not any(_overlap(box, other) for other in taken):
-            taken.append(box)
-            return round(left, 1), round(base, 1), anchor, text
+def _beyond(item: Item, x: Scale, y: Scale) -> str:
+    """Return an arrow to where an item lies off the axes; empty for one that lies between them."""
+    return _ARROWS[y.beyond(item.y)][x.beyond(item.x) + 1]
+
+
+_ARROWS = {1: "↖↑↗", 0: ("←", "", "→"), -1: "↙↓↘"}
+
+
+def _named_beyond(item: Item, x: Scale, y: Scale) -> str:
+    name = item.name if len(item.name) <= _LONGEST else f"{item.name[: _LONGEST - 1]}…"
+    return f"{name} {_beyond(item, x, y)}".rstrip()
+
+
+def _dot(x: float, y: float) -> Box:
+    return (x - _DOT, y - _DOT, x + _DOT, y + _DOT)
+
+
+def _label(text: str, x: float, y: float, taken: list[Box]) -> Label | None:
+    """Return a name as near to its point as it fits without lying on another name or point; else None."""
+    wide = sum(_LETTER if letter < "\u0250" else _WIDE_LETTER for letter in text)
+    for ring in _RINGS:
+        for across, down in _WAYS:
+            at, base = x + across * ring, y + 4 + down * ring
+            left = at if across > 0 else at - wide if across < 0 else at - wide / 2
+            box = (left, base - 13, left + wide, base + 4)
+            inside = box[0] >= _LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - _BOTTOM
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                anchor = {1: "start", -1: "end", 0: "middle"}[(across > 0) - (across < 0)]
+                line = f"M{x:.1f} {y:.1f}L{at:.1f} {base - 4:.1f}" if ring > _RINGS[0] else ""
+                return Label(round(at, 1), round(base, 1), anchor, text, line)
     return None
 
 
-def _overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -45,6 +45,11 @@ class Grid:
     rows: list[GridRow]
     n: int
 
+    @property
+    def known(self) -> bool:
+        """Whether any cell has a gain or a level: without one there is no table."""
+        return any(cell.gain or cell.words for row in self.rows for cell in row.cells)
+
 
 def grid(board: Board, means: Matrix) -> Grid:
     """Return the grid of the headline metric. ``n``: cells behind one value."""

@@ -15,7 +15,7 @@ from leaderboard.charts.scale import Scale
 from leaderboard.rendering import sort_value
 from leaderboard.text import name_of
 from leaderboard.views.matrix import Matrix
-from leaderboard.views.overview import Cell
+from leaderboard.views.overview import Cell, shapes_axis
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
     metrics = [m for m in board.cellset.metrics if m.primary and m != board.headline]
     entries = [row.row.id for row in board.standings.rows]
     gains = {name: field.estimate(name, board.zero_shot.get(name)) if field else None for name in entries}
-    shown = [row for row in board.standings.rows if not row.reference]
+    shown = [row for row in board.standings.rows if shapes_axis(row)]
     on = axis(gains[row.row.id] for row in shown)
     tasks = list(board.cellset.manifest.selection.tasks)
     rows = [

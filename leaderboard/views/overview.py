@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from harness.languages import Language, language
 from harness.ranking.cost import Cost
 from harness.ranking.standings import Standing, Standings
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import digits_of, plain, remarks, signed, spanned
+from harness.ranking.summary import digits_of, plain, signed, spanned
 from harness.scoring.harmonic import harmonic
 from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, Metric
 from leaderboard.boards import Board
@@ -19,8 +21,11 @@ from leaderboard.families import family
 from leaderboard.rendering import sort_value
 from leaderboard.text import name_of
 from leaderboard.views.columns import Column, columns, sides
+from leaderboard.views.headline import Headline, headline
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.sources import Source
+
+_ALWAYS = ("tier", "entry", "gain", "cells")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Cell:
 class Row:
     """One entry: its marks for the filters, its cells by the key of their column, its strip.
 
-    ``short``: the name without the model.
+    ``short``: the name without the model. ``notes``: what a reader of the row must know.
     """
 
     id: str
@@ -53,14 +58,19 @@ class Row:
     opens: bool
     strip: Strip | None
     cells: dict[str, Cell]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything about one board that its overview shows in words and in the ranking."""
+    """Everything about one board that its overview shows in words and in the ranking.
 
-    sentence: str
+    ``failed``: names of entries that failed checks, and what was found.
+    """
+
+    headline: Headline
     remarks: list[str]
+    failed: list[tuple[str, str]]
     columns: list[Column]
     rows: list[Row]
     axis: Scale
@@ -69,13 +79,13 @@ class Overview:
     families: list[str]
     tasks: list[str]
     languages: list[Language]
-    scopes: dict[str, object] = field(default_factory=dict)
 
 
 def overview(board: Board, means: Matrix, sources: dict[str, Source], pages: dict[str, str]) -> Overview:
     """Return the overview. ``pages``: entry id -> address of its method's page."""
-    ranked = board.standings
-    on = axis(row.over_zero_shot for row in ranked.rows if not row.reference)
+    ranked, whole = board.standings, board.field()
+    assert whole is not None  # every ranking has the scope of all
+    on = axis(row.over_zero_shot for row in ranked.rows if shapes_axis(row))
     rows, tier = [], None
     for standing in ranked.rows:
         opens = standing.tier is not None and standing.tier != tier
@@ -83,9 +93,14 @@ def overview(board: Board, means: Matrix, sources: dict[str, Source], pages: dic
         rows.append(_row(board, means, standing, sources, pages, on, opens))
     selection = board.cellset.manifest.selection
     return Overview(
-        sentence=sentence(ranked),
-        remarks=remarks(ranked),
-        columns=columns(board),
+        headline=headline(board, whole),
+        remarks=[*ranked.notes, *_flags(ranked)],
+        failed=[
+            (name_of(row.row.name, 160), name_of(problem, 400))
+            for row in ranked.rows
+            for problem in sources[row.row.id].problems
+        ],
+        columns=[column for column in columns(board) if _says_something(column, rows, means)],
         rows=rows,
         axis=on,
         models=_values(row.model for row in rows),
@@ -130,7 +145,25 @@ def _row(
             "badge": Cell(source.badge, source.badge, title=source.checked),
             "date": Cell(source.date, source.date),
         },
+        notes=[name_of(note, 400) for note in (*source.problems, *source.notes, *standing.notes)],
     )
+
+
+def _says_something(column: Column, rows: Sequence[Row], means: Matrix) -> bool:
+    """Return whether a column has a value in any row, of a metric in any task and language."""
+    if column.key in means.metrics:
+        return bool(np.isfinite(means.values[means.metrics.index(column.key)]).any())
+    return column.key in _ALWAYS or any(row.cells[column.key].sort for row in rows)
+
+
+def shapes_axis(standing: Standing) -> bool:
+    """Return whether the axis of gains is made for a row: not for references and flagged entries."""
+    return not standing.reference and not standing.flags
+
+
+def _flags(ranked: Standings) -> list[str]:
+    rows = [row for row in ranked.rows if not row.reference]
+    return [f"flag: {row.row.name}: {flag.words}" for row in rows for flag in row.flags]
 
 
 def _reason(standing: Standing) -> str:
@@ -145,7 +178,7 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
     tier = str(standing.tier) if standing.tier is not None else tier
     return {
         "tier": Cell(tier, "" if standing.tier is None else str(standing.tier)),
-        "gain": Cell(spanned(gain), sort_value(gain), title=standing.note),
+        "gain": Cell(spanned(gain), sort_value(gain), title="; ".join(standing.notes)),
         "few": Cell(spanned(standing.over_few_shot), sort_value(standing.over_few_shot)),
         "gap": Cell(
             signed(gap.mean if gap else None, 0), sort_value(gap), title=spanned(gap, 0) if gap else ""
@@ -197,34 +230,10 @@ def _number(value: float | None, shown: Callable[[float | None], str]) -> Cell:
     return Cell(shown(value), sort_value(value))
 
 
-def sentence(ranked: Standings) -> str:
-    """Say in one sentence which entry is best, by how much, and whether it differs from the next."""
-    rows = [row for row in ranked.rows if not row.reference and row.mean is not None]
-    if not rows:
-        return "No entry has all its cells yet, so there is no mean to compare."
-    rows.sort(key=lambda row: (row.tier != 1, bool(row.flags)))  # stable: the best of those that lead
-    first = rows[0]
-    assert first.mean is not None
-    words = f"Highest mean {ranked.metric.title}: {_called(first)}, {first.mean.mean:.3f}"
-    if first.over_zero_shot is not None:
-        words += f", {spanned(first.over_zero_shot)} against zero-shot"
-    if ranked.reason:
-        return f"{words}. Not ranked: {name_of(ranked.reason, 400)}."
-    peers = [_called(row) for row in rows if row.tier == 1 and row is not first]
-    if not peers:
-        return f"{words}. It differs significantly from every other entry."
-    listed = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")
-    return f"{words}. It cannot be told from {listed}: they share tier 1."
-
-
 def short_name(standing: Standing) -> str:
     """Return the name of an entry without its model."""
     model = standing.row.entry.model
     return name_of(standing.row.name.removesuffix(f", {model.name}") if model else standing.row.name, 160)
-
-
-def _called(standing: Standing) -> str:
-    return name_of(standing.row.name, 160)
 
 
 def _values(names: Iterable[str]) -> list[str]:

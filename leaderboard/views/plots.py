@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.ranking.standings import Standing
 from harness.ranking.summary import digits_of, plain, spanned
+from harness.ranking.tables import BASELINE
 from harness.records import SurfacePoint
 from harness.scoring.metrics import VENDI, Metric
 from leaderboard.boards import Board
@@ -29,53 +30,53 @@ class Sweep:
 
 
 def diversity(board: Board, means: Matrix, pages: dict[str, str]) -> Scatter | None:
-    """Return diversity (Vendi) against the headline, with the front of those that no other beats in both."""
+    """Return diversity (Vendi) against the gain over zero-shot, with the front of what none beats."""
     side = VENDI.of("tfidf")
-    items = []
-    for standing in board.standings.rows:
-        x, y = means.level(side, standing.row.id), standing.mean
-        if x is None or y is None:
-            continue
-        words = f"{side.title} {plain(x, digits_of(side.name))}, {board.headline.title} {plain(y.mean)}"
-        items.append(_item(standing, x, y.mean, words, pages))
-    return scatter(items, _axis(side), _axis(board.headline), "up", _way(board.headline))
+    levels = {row.row.id: means.level(side, row.row.id) for row in board.standings.rows}
+    shown = {name: f"{side.title} {plain(x, digits_of(side.name))}" for name, x in levels.items()}
+    return _against_gain(board, levels, shown, pages, _axis(side), "up")
 
 
 def cost(board: Board, pages: dict[str, str]) -> Scatter | None:
-    """Return seconds per 1,000 valid texts against the gain over zero-shot, with its interval."""
+    """Return seconds per 1,000 valid texts against the gain over zero-shot."""
+    seconds = {
+        row.row.id: board.costs[row.row.id].seconds_per_1000_valid
+        for row in board.standings.rows
+        if row.row.id in board.costs and not row.reference
+    }
+    shown = {name: f"{x:,.0f} s for 1,000 valid texts" for name, x in seconds.items() if x is not None}
+    title = "seconds for 1,000 valid texts (lower is better)"
+    return _against_gain(board, seconds, shown, pages, title, "down")
+
+
+def _against_gain(
+    board: Board,
+    levels: Mapping[str, float | None],
+    shown: Mapping[str, str],
+    pages: Mapping[str, str],
+    title: str,
+    better: Way,
+) -> Scatter | None:
+    """Return a figure of entries (``levels``, ``shown`` in words) against their gain with its interval."""
     items = []
     for standing in board.standings.rows:
-        spent, gain = board.costs.get(standing.row.id), standing.over_zero_shot
-        x = spent.seconds_per_1000_valid if spent and not standing.reference else None
-        if x is None:
+        row, gain = standing.row, standing.over_zero_shot
+        x = levels.get(row.id)
+        y = gain.mean if gain else 0.0 if standing.mean and row.entry.method.name == BASELINE else None
+        if x is None or y is None:
             continue
-        y = gain.mean if gain else 0.0 if standing.row.entry.method.name == "zero-shot" else None
-        if y is not None:
-            words = f"{x:,.0f} s for 1,000 valid texts, gain {spanned(gain) if gain else '0 by definition'}"
-            low, high = (gain.low, gain.high) if gain else (None, None)
-            items.append(_item(standing, x, y, words, pages, low, high))
-    title = f"gain over zero-shot in {board.headline.title}"
-    return scatter(
-        items, "seconds for 1,000 valid texts (lower is better)", title, "down", _way(board.headline)
-    )
+        name = name_of(row.name)
+        words = f"{name}: {shown[row.id]}, gain {spanned(gain) if gain else '0 by definition'}"
+        low, high = (gain.low, gain.high) if gain else (None, None)
+        items.append(Item(name, x, y, kind_of(standing), words, pages[row.id], low, high))
+    gains = f"gain over zero-shot in {board.headline.title}"
+    return scatter(items, title, gains, better, "down" if board.headline.direction == "down" else "up")
 
 
-def _item(
-    standing: Standing,
-    x: float,
-    y: float,
-    words: str,
-    pages: dict[str, str],
-    low: float | None = None,
-    high: float | None = None,
-) -> Item:
-    name = name_of(standing.row.name)
-    kind = "flagged" if standing.flags and not standing.reference else family(standing.row.entry)
-    return Item(name, x, y, kind, f"{name}: {words}", pages[standing.row.id], low, high)
-
-
-def _way(metric: Metric) -> Way:
-    return "down" if metric.direction == "down" else "up"
+def kind_of(standing: Standing) -> str:
+    """Return what a point is drawn as: its family, or that it is flagged."""
+    flagged = standing.flags and not standing.reference
+    return "flagged" if flagged else family(standing.row.entry)
 
 
 def _axis(metric: Metric) -> str:

@@ -12,7 +12,7 @@ from harness.files import canonical_json
 from harness.languages import language
 from harness.ranking.gains import LEVEL
 from harness.ranking.standings import Standing
-from harness.ranking.summary import plain, signed
+from harness.ranking.summary import p_equals, plain, signed
 from harness.records import MethodIdentity, ModelIdentity
 from leaderboard.boards import Board
 from leaderboard.charts.lines import Lines, lines
@@ -177,7 +177,7 @@ def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping
         if found is None:
             words.append(f"No correlation with the gain of {name}: it takes four languages that differ.")
         else:
-            p = "p < 0.001" if found.p < 0.001 else f"p = {plain(found.p)}"
+            p = p_equals(found.p)
             chance = ": cannot be told from chance" if found.p > LEVEL else ""
             words.append(
                 f"Over {found.n} languages it goes with the gain of {name} in {name_of(headline.title)} "

@@ -22,8 +22,8 @@ TRACKS: dict[Track, TrackWords] = {
         "Generation",
         "Which steering method writes the best training data?",
         "A model writes labelled text in a language. A small classifier learns from that text alone and is "
-        "tested on text by people. Each row is one way to steer the model; every difference carries its 95 % "
-        "interval.",
+        "tested on text by people, unless a table says otherwise. Each row is one way to steer the model; "
+        "every difference carries its 95 % interval.",
         "texts",
     ),
     "understanding": TrackWords(
