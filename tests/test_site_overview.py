@@ -110,6 +110,19 @@ def test_several_languages_show_their_mean_without_interval_and_say_so(visit, si
     assert rows(fresh, f"{site.board.id}-ranking") == found
 
 
+def test_a_language_with_more_tasks_weighs_more(visit, site):
+    page = visit()
+    page.evaluate(
+        "() => { for (const scope of overviews[0].data.scopes) if (scope.language === 'am') scope.cells = 6; }"
+    )
+    pick(page, "am", "he")
+    gains = [site.board.field(language=code).gains for code in ("am", "he")]
+    shown = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
+    [name] = [name for name, row in site.board.cellset.entries.items() if row.name == "quality, alpha"]
+    assert shown[name] == signed((6 * gains[0][name].mean + 2 * gains[1][name].mean) / 8)
+    assert shown[name] != signed((gains[0][name].mean + gains[1][name].mean) / 2)
+
+
 def test_all_languages_are_the_whole_and_one_is_that_language(visit, site):
     page = visit()
     whole = rows(page, f"{site.board.id}-ranking")
@@ -283,27 +296,23 @@ def test_no_page_shows_a_signed_zero(site):
 # What is known of entries
 
 
-def test_failed_checks_stand_above_and_notes_in_the_row(visit, site, tmp_path):
-    board = site.board
-    found = sources(board, [])
-    first, second = (row.row.id for row in board.standings.rows[:2])
-    found[first] = dataclasses.replace(found[first], problems=["texts.jsonl <b>differs</b>"])
-    found[second] = dataclasses.replace(found[second], notes=["seeds are correlated", "הערה"])
-    view = BoardPages(board, found, [], "", Facts("2026-01-02", "0"))
+def test_a_note_on_an_entry_opens_in_its_row(visit, site, tmp_path):
+    board, note = site.board, "seeds are <b>correlated</b>; הערה"
+    first, *others = board.standings.rows
+    noted = dataclasses.replace(board.standings, rows=[dataclasses.replace(first, note=note), *others])
+    facts = Facts("2026-01-02", "0")
+    view = BoardPages(dataclasses.replace(board, standings=noted), sources(board, []), [], "", facts)
     path = tmp_path / "index.html"
-    path.write_text(index_page([view], Facts("2026-01-02", "0"))[1], encoding="utf-8")
+    path.write_text(index_page([view], facts)[1], encoding="utf-8")
     page = visit(path.as_uri())
-    assert "1 problem found by checks of entries below." in said(page, ".failed")
-    assert "texts.jsonl <b>differs</b>" in said(page, ".failed li")
-    row = page.locator(f"#{board.id}-{second}")
+    assert page.locator(".notes summary").all_text_contents() == ["1 note"]
+    row = page.locator(f"#{board.id}-{first.row.id}")
     row.locator(".notes summary").focus()
     page.keyboard.press("Enter")
-    assert row.locator(".notes li").all_text_contents() == ["seeds are correlated", "הערה"]
-    assert row.locator(".notes li").first.is_visible()
-    assert page.locator(f"#{board.id}-{first} .notes summary").text_content() == "1 note"
+    assert row.locator(".notes li").all_text_contents() == [note]
+    assert row.locator(".notes li").is_visible()
     pick(page, "he")
-    assert row.locator(".notes li").first.is_visible(), "still open"
-    assert page.locator(".failed").is_visible()
+    assert row.locator(".notes li").is_visible(), "still open"
 
 
 def test_tasks_and_languages_of_the_toy_are_as_these_tests_take_them():
