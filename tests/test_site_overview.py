@@ -63,6 +63,15 @@ def test_an_interval_beside_the_tier_of_zero_shot_is_explained(visit, site):
     )
 
 
+def test_a_saved_table_holds_the_interval_without_its_mark(visit, site):
+    page = visit(state="#task=topic&language=he")
+    row = page.locator("tr:has(.dagger)").first
+    figure = row.locator(".k-gain .figure").text_content()
+    saved = page.evaluate(f"Saving.rows(document.getElementById('{site.board.id}-ranking'))")
+    gains = [line[saved[0].index("gain over zero-shot")] for line in saved[1:]]
+    assert figure in gains
+
+
 def test_only_steering_is_asked_about(site):
     field = site.board.field()
     words = headline(site.board, field)
