@@ -132,6 +132,21 @@ def test_a_language_with_more_tasks_weighs_more(visit, site):
     assert shown[name] != signed((gains[0][name].mean + gains[1][name].mean) / 2)
 
 
+@pytest.mark.parametrize("codes", [["he"], ["am", "he"]])
+def test_a_task_that_a_language_does_not_have_shows_no_number(visit, site, codes):
+    page = visit()
+    page.evaluate(
+        "() => { const data = overviews[0].data; data.scopes = data.scopes"
+        ".filter((scope) => scope.task !== 'topic' || scope.language !== 'he'); }"
+    )
+    page.locator("[name=task]").select_option("topic")
+    pick(page, *codes)
+    found = rows(page, f"{site.board.id}-ranking")
+    assert {row["gain"] for row in found} == {row[F1.name] for row in found} == {"–"}
+    assert "does not have this task in every language that is chosen" in said(page, ".sentence p")
+    assert page.locator("svg.plot a.point").count() == 0
+
+
 def test_all_languages_are_the_whole_and_one_is_that_language(visit, site):
     page = visit()
     whole = rows(page, f"{site.board.id}-ranking")
