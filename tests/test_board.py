@@ -183,6 +183,38 @@ def test_a_narrowed_run_is_marked(tmp_path: Path) -> None:
     assert 'class="mark"' not in index_of(full, tmp_path / "out2").text
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, True),
+        ({"data_source": "/elsewhere/tasks/mini/data"}, True),
+        ({"data_source": "/home/me/data"}, False),  # other texts, which people may have written
+        ({"suite_hash": "abc"}, False),  # another suite of the name
+        ({"suite": {**load_suite("steer11").dump()}}, False),
+    ],
+)
+def test_the_page_says_that_machines_wrote_the_text_of_the_mini_suite(tmp_path, changed, said) -> None:
+    run = write_run(tmp_path / "run", FULL, [])
+    shipped = {"suite_hash": load_suite("mini").hash, "data_source": str(load_suite("mini").folder("data"))}
+    run.write_manifest(run.manifest().model_copy(update={**shipped, **changed}))
+    text = index_of(run, tmp_path / "out").text
+    assert ("No people wrote the texts here, those called &#34;human&#34; included" in text) is said
+
+
+def test_a_note_on_the_data_changes_no_hash() -> None:
+    suite = load_suite("mini")
+    assert suite.data_note
+    assert suite.model_copy(update={"data_note": ""}).hash == suite.hash
+    assert "data_note" not in suite.dump()
+
+
+def test_a_column_without_any_value_is_not_shown(tmp_path: Path) -> None:
+    text = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out").text
+    heads = re.findall(r'<th scope="col" data-key="([^"]+)" data-better', text)
+    assert heads[:5] == ["tier", "entry", "gain", "macro_f1/tfidf", "wins"]
+    assert not {"gap", "few", "mde", "vendi/tfidf", "seconds"} & set(heads)
+
+
 def test_text_carries_its_language_and_direction(tmp_path: Path) -> None:
     build_board([write_run(tmp_path / "run", FULL, [])], tmp_path / "out")
     assert f'<p lang="he" dir="rtl">{HEBREW}</p>' in page_of(tmp_path / "out", "samples-he.html").text

@@ -132,6 +132,7 @@ def test_numbers_have_six_significant_digits(tmp_path):
     many = np.random.default_rng(0).lognormal(0, 8, 10_000)
     assert significant(many).tolist() == [float(f"{number:.6g}") for number in many]
     assert rounded(2 / 3) == 0.666667
+    assert f"{rounded(-0.0)}" == "0.0", "not a negative zero"
     made = entry("zero-shot", 0.5)
     made.scores[F1] = flat(1 / 3, CHOSEN, (0.0,))
     assert "0.333333," in results_json(file_of(tmp_path, [made]))

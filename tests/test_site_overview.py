@@ -63,6 +63,15 @@ def test_an_interval_beside_the_tier_of_zero_shot_is_explained(visit, site):
     )
 
 
+def test_a_saved_table_holds_the_interval_without_its_mark(visit, site):
+    page = visit(state="#task=topic&language=he")
+    row = page.locator("tr:has(.dagger)").first
+    figure = row.locator(".k-gain .figure").text_content()
+    saved = page.evaluate(f"Saving.rows(document.getElementById('{site.board.id}-ranking'))")
+    gains = [line[saved[0].index("gain over zero-shot")] for line in saved[1:]]
+    assert figure in gains
+
+
 def test_only_steering_is_asked_about(site):
     field = site.board.field()
     words = headline(site.board, field)
@@ -108,6 +117,34 @@ def test_several_languages_show_their_mean_without_interval_and_say_so(visit, si
     fresh = visit(state=hash_of(page))
     assert picked(fresh) == ["am", "he"]
     assert rows(fresh, f"{site.board.id}-ranking") == found
+
+
+def test_a_language_with_more_tasks_weighs_more(visit, site):
+    page = visit()
+    page.evaluate(
+        "() => { for (const scope of overviews[0].data.scopes) if (scope.language === 'am') scope.cells = 6; }"
+    )
+    pick(page, "am", "he")
+    gains = [site.board.field(language=code).gains for code in ("am", "he")]
+    shown = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
+    [name] = [name for name, row in site.board.cellset.entries.items() if row.name == "quality, alpha"]
+    assert shown[name] == signed((6 * gains[0][name].mean + 2 * gains[1][name].mean) / 8)
+    assert shown[name] != signed((gains[0][name].mean + gains[1][name].mean) / 2)
+
+
+@pytest.mark.parametrize("codes", [["he"], ["am", "he"]])
+def test_a_task_that_a_language_does_not_have_shows_no_number(visit, site, codes):
+    page = visit()
+    page.evaluate(
+        "() => { const data = overviews[0].data; data.scopes = data.scopes"
+        ".filter((scope) => scope.task !== 'topic' || scope.language !== 'he'); }"
+    )
+    page.locator("[name=task]").select_option("topic")
+    pick(page, *codes)
+    found = rows(page, f"{site.board.id}-ranking")
+    assert {row["gain"] for row in found} == {row[F1.name] for row in found} == {"–"}
+    assert "does not have this task in every language that is chosen" in said(page, ".sentence p")
+    assert page.locator("svg.plot a.point").count() == 0
 
 
 def test_all_languages_are_the_whole_and_one_is_that_language(visit, site):
@@ -230,7 +267,7 @@ def test_no_usual_column_is_clipped(visit, site, width, state):
     assert {"tier", "entry", "gain"} <= shown
     assert width < 1000 or {F1.name, "vendi/tfidf"} <= shown
     if width == 390:
-        assert "of the usual columns do not fit this screen" in said(page, ".fitted")
+        assert "usual columns do not fit this screen" in said(page, ".fitted")
 
 
 def test_columns_can_be_chosen_and_the_choice_is_in_the_address(visit, site):
@@ -283,27 +320,23 @@ def test_no_page_shows_a_signed_zero(site):
 # What is known of entries
 
 
-def test_failed_checks_stand_above_and_notes_in_the_row(visit, site, tmp_path):
-    board = site.board
-    found = sources(board, [])
-    first, second = (row.row.id for row in board.standings.rows[:2])
-    found[first] = dataclasses.replace(found[first], problems=["texts.jsonl <b>differs</b>"])
-    found[second] = dataclasses.replace(found[second], notes=["seeds are correlated", "הערה"])
-    view = BoardPages(board, found, [], "", Facts("2026-01-02", "0"))
+def test_a_note_on_an_entry_opens_in_its_row(visit, site, tmp_path):
+    board, note = site.board, "seeds are <b>correlated</b>; הערה"
+    first, *others = board.standings.rows
+    noted = dataclasses.replace(board.standings, rows=[dataclasses.replace(first, note=note), *others])
+    facts = Facts("2026-01-02", "0")
+    view = BoardPages(dataclasses.replace(board, standings=noted), sources(board, []), [], "", facts)
     path = tmp_path / "index.html"
-    path.write_text(index_page([view], Facts("2026-01-02", "0"))[1], encoding="utf-8")
+    path.write_text(index_page([view], facts)[1], encoding="utf-8")
     page = visit(path.as_uri())
-    assert "1 problem found by checks of entries below." in said(page, ".failed")
-    assert "texts.jsonl <b>differs</b>" in said(page, ".failed li")
-    row = page.locator(f"#{board.id}-{second}")
+    assert page.locator(".notes summary").all_text_contents() == ["1 note"]
+    row = page.locator(f"#{board.id}-{first.row.id}")
     row.locator(".notes summary").focus()
     page.keyboard.press("Enter")
-    assert row.locator(".notes li").all_text_contents() == ["seeds are correlated", "הערה"]
-    assert row.locator(".notes li").first.is_visible()
-    assert page.locator(f"#{board.id}-{first} .notes summary").text_content() == "1 note"
+    assert row.locator(".notes li").all_text_contents() == [note]
+    assert row.locator(".notes li").is_visible()
     pick(page, "he")
-    assert row.locator(".notes li").first.is_visible(), "still open"
-    assert page.locator(".failed").is_visible()
+    assert row.locator(".notes li").is_visible(), "still open"
 
 
 def test_tasks_and_languages_of_the_toy_are_as_these_tests_take_them():

@@ -93,23 +93,23 @@ class Rules:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A field: ``values`` (entry, stratum, seed) that rank it, ``tiers``, and adjusted ``p`` of all pairs.
-
-    ``comparisons``: how many tests the tiers are corrected for.
-    """
+    """A field: ``values`` (entry, stratum, seed) that rank it, ``tiers``, and adjusted ``p`` of all pairs."""
 
     values: Floats
     tiers: list[int]
     p: Floats
-    comparisons: int
+
+    @property
+    def comparisons(self) -> int:
+        """How many tests the tiers are corrected for: one for every pair."""
+        return len(self.tiers) * (len(self.tiers) - 1) // 2
 
 
 def ranked(layers: list[Layer], examples: int | None, rows: Ints, better: Direction) -> Ranked:
     """Return tiers of some entries (``rows``) by their mean over layers; ``examples``: see ``moments``."""
     values = np.stack([each.values[rows] for each in layers], axis=1)
-    single = moments(layers, examples, Pairs(rows)).p
-    p = of_pairs(squared(single, len(rows), 1.0))
-    return Ranked(values, tiers(values.mean(axis=(1, 2)), p, LEVEL, better), p, len(single))
+    p = of_pairs(squared(moments(layers, examples, Pairs(rows)).p, len(rows), 1.0))
+    return Ranked(values, tiers(values.mean(axis=(1, 2)), p, LEVEL, better), p)
 
 
 def _count(n: int, noun: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,8 +29,8 @@ class Standing:
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
     ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
-    ``languages``: gain over zero-shot per language, where it is known. ``notes``: what limits the numbers of
-    this entry, in words, such as why its intervals are by seed (``sharing``).
+    ``languages``: gain over zero-shot per language, where it is known. ``note``: what limits the numbers of
+    this entry, in words, such as why its intervals are by seed (``sharing``); else empty.
     """
 
     row: EntryRow
@@ -48,7 +48,7 @@ class Standing:
     tier: int | None = None
     borda: float | None = None
     mean_rank: float | None = None
-    notes: list[str] = field(default_factory=list)
+    note: str = ""
 
     @property
     def reference(self) -> bool:
@@ -162,15 +162,13 @@ class _Ranking:
             tier=tier,
             borda=borda,
             mean_rank=mean_rank,
-            notes=self.notes(name),
+            note=self.note(name),
         )
 
-    def notes(self, name: str) -> list[str]:
-        """Return in words what limits an entry's numbers: that its intervals are by seed."""
+    def note(self, name: str) -> str:
+        """Return in words what limits an entry's numbers: that its intervals are by seed; else nothing."""
         shared = self.evidence.by_seed
-        if name in shared:
-            return [BY_SEED]
-        return [BASE_BY_SEED] if self.zero_shot.get(name) in shared else []
+        return BY_SEED if name in shared else BASE_BY_SEED if self.zero_shot.get(name) in shared else ""
 
     def by_seed(self) -> list[str]:
         """Return the titles of the entries whose strata are not independent."""

@@ -59,7 +59,7 @@ class Columns {
       }
       this.style.textContent = rule + this.hide(gone, true);
     }
-    this.said.textContent = gone.length ? `${gone.length} of the usual columns do not fit this screen` : "";
+    this.said.textContent = gone.length ? `${gone.length} usual ${gone.length === 1 ? "column does" : "columns do"} not fit this screen` : "";
     const part = this.table.hasAttribute("data-part");
     for (const box of this.boxes) {
       const th = this.heads[this.keys.indexOf(box.value)];

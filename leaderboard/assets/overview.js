@@ -82,12 +82,24 @@ class Overview {
   /* A suite of one task or one language has what would be the same once, in the wider scope. */
   of(task, language) {
     const fits = (scope, axis, value) => scope[axis] === value || (value && !scope[axis] && !this.data.scopes.some((other) => other[axis]));
-    return this.data.scopes.find((scope) => fits(scope, "task", task) && fits(scope, "language", language)) ?? this.data.scopes[0];
+    return this.data.scopes.find((scope) => fits(scope, "task", task) && fits(scope, "language", language)) ?? this.nothing(task);
+  }
+
+  nothing(task) {
+    const none = this.data.entries.map(() => null), { axis, levels } = this.data.scopes[0];
+    return {
+      task, axis, cells: 0, gain: none, half: none, tier: none, marked: [], note: "", ranking: "", rules: "",
+      levels: Object.fromEntries(Object.keys(levels).map((key) => [key, none])),
+      reason: "the suite does not have this task there",
+      verdict: "Cannot be said",
+      words: "the suite does not have this task in every language that is chosen.",
+    };
   }
 
   /* Several languages: means alone. An interval needs how they vary together, which is not in the page; tiers as well. */
   together(task, languages) {
     const scopes = languages.map((code) => this.of(task, code)), cells = scopes.reduce((sum, scope) => sum + scope.cells, 0);
+    if (scopes.some((scope) => !scope.cells)) return this.nothing(task);
     const mean = (list) => this.data.entries.map((_, i) => {
       const values = scopes.map((scope) => list(scope)[i]);
       return values.includes(null) ? null : values.reduce((sum, value, k) => sum + value * scopes[k].cells, 0) / cells;

@@ -166,7 +166,7 @@ const Saving = {
   },
   cell(cell) {
     const clone = cell.cloneNode(true);
-    for (const node of all("svg, .chip, .way, .out", clone)) node.remove();
+    for (const node of all("svg, .chip, .way, .out, .dagger, .notes", clone)) node.remove();
     const human = one("small", clone);
     const beside = human ? human.textContent.trim() : "";
     if (human) human.remove();

@@ -16,7 +16,9 @@ const Plots = {
       return sorted[low] + (place - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
     };
     const reach = 3 * (at(0.75) - at(0.25));
-    return sorted.length < 6 || !reach ? sorted : sorted.filter((value) => value >= at(0.25) - reach && value <= at(0.75) + reach);
+    const inner = sorted.filter((value) => value >= at(0.25) - reach && value <= at(0.75) + reach);
+    const squashed = sorted.at(-1) - sorted[0] > 2 * (inner.at(-1) - inner[0]);
+    return sorted.length >= 6 && reach && squashed ? inner : sorted;
   },
   scale(values, from, to) {
     const low = Math.min(...values), high = Math.max(...values), ticks = to > from && to - from < 400 ? 2 : 4;

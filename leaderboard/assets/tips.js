@@ -10,7 +10,7 @@ const Tips = {
     Tips.bubble.setAttribute("role", "tooltip");
     Tips.bubble.dir = "auto";
     Tips.bubble.hidden = true;
-    document.body.append(Tips.bubble);
+    one("main").append(Tips.bubble);
     for (const node of all("[title]")) Tips.give(node, node.title);
     for (const title of all("svg a > title, svg g > title")) Tips.give(title.parentNode, title.textContent, title);
     for (const title of all("svg[aria-label] > title")) title.remove();

@@ -66,14 +66,17 @@ def tight(values: Iterable[float], left: float, right: float, ticks: int = 4) ->
 def without_outliers(values: Iterable[float]) -> list[float]:
     """Return the values within the outer fences of Tukey (1977): the middle half, and three times it around.
 
-    All of them where they are few, and where the middle half is one value.
+    All of them where they are few, where the middle half is one value, and where the others would take less
+    than half of an axis.
     """
     known = [value for value in values if math.isfinite(value)]
     if len(known) < _FEW:
         return known
     lower, _, upper = quantiles(known, n=4, method="inclusive")
     reach = 3 * (upper - lower)
-    return [value for value in known if lower - reach <= value <= upper + reach] if reach else known
+    inner = [value for value in known if lower - reach <= value <= upper + reach]
+    squashed = max(known) - min(known) > 2 * (max(inner) - min(inner))
+    return inner if reach and squashed else known
 
 
 def _step(span: float, ticks: int) -> float:

@@ -255,7 +255,7 @@ def rounded(value: float | None) -> float | None:
     """Return a number with six significant digits; None for one that is not finite."""
     if value is None or value - value != 0:  # NaN or infinite
         return None
-    return float(f"{value:.6g}")
+    return float(f"{value:.6g}") + 0.0  # not a negative zero
 
 
 def whole(text: str) -> str:

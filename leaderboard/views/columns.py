@@ -61,7 +61,7 @@ _SECONDARY = (
     Column(
         "wins",
         "wins %",
-        "Share of cases (a task in a language) with a mean gain over zero-shot. Hangs on the cases, hence "
+        "Share of cases (a task in a language) with a mean gain over zero-shot. Depends on the cases, hence "
         "secondary. Higher is better.",
         "up",
         more=True,
@@ -79,7 +79,7 @@ _SECONDARY = (
     Column(
         "borda",
         "Borda",
-        "Over all cases, the number of ranked entries that it beats, ties for a half. Hangs on the field "
+        "Over all cases, the number of ranked entries that it beats, ties for a half. Depends on the field "
         "shown, hence secondary. Higher is better.",
         "up",
         more=True,
@@ -88,7 +88,7 @@ _SECONDARY = (
     Column(
         "rank",
         "mean rank",
-        "Mean rank over the cases, 1 is best. Hangs on the field shown, hence secondary. Lower is better.",
+        "Mean rank over the cases, 1 is best. Depends on the field shown, hence secondary. Lower is better.",
         "down",
         more=True,
         whole=True,
@@ -116,7 +116,7 @@ _ORIGIN = (
     Column(
         "cells",
         "cells",
-        "Cells with a value of cells planned. A row that lacks one has no mean. Higher is better.",
+        "Cells with a value of cells planned. A row without all of them has no mean. Higher is better.",
         "up",
         whole=True,
     ),

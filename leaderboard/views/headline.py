@@ -72,8 +72,8 @@ def _rules(field: Field) -> str:
         words = f"Not ranked: {name_of(field.reason, 300)}."
     else:
         words = (
-            "Tiers: entries of a tier do not differ significantly from its first (paired differences, Holm's "
-            f"correction for {counted(field.comparisons, 'comparison')}, 5 %)."
+            "Tiers: entries of a tier do not differ significantly from its first (paired differences, "
+            f"corrected for {counted(field.comparisons, 'comparison')}, 5 %)."
         )
     effects = [gain.mde for gain in field.gains.values() if gain.mde]
     if effects:

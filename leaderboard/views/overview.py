@@ -63,14 +63,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything about one board that its overview shows in words and in the ranking.
-
-    ``failed``: names of entries that failed checks, and what was found.
-    """
+    """Everything about one board that its overview shows in words and in the ranking."""
 
     headline: Headline
     remarks: list[str]
-    failed: list[tuple[str, str]]
     columns: list[Column]
     rows: list[Row]
     axis: Scale
@@ -95,11 +91,6 @@ def overview(board: Board, means: Matrix, sources: dict[str, Source], pages: dic
     return Overview(
         headline=headline(board, whole),
         remarks=[*ranked.notes, *_flags(ranked)],
-        failed=[
-            (name_of(row.row.name, 160), name_of(problem, 400))
-            for row in ranked.rows
-            for problem in sources[row.row.id].problems
-        ],
         columns=[column for column in columns(board) if _says_something(column, rows, means)],
         rows=rows,
         axis=on,
@@ -145,7 +136,7 @@ def _row(
             "badge": Cell(source.badge, source.badge, title=source.checked),
             "date": Cell(source.date, source.date),
         },
-        notes=[name_of(note, 400) for note in (*source.problems, *source.notes, *standing.notes)],
+        notes=[name_of(standing.note, 400)] if standing.note else [],
     )
 
 
@@ -178,7 +169,7 @@ def _of_standing(standing: Standing) -> dict[str, Cell]:
     tier = str(standing.tier) if standing.tier is not None else tier
     return {
         "tier": Cell(tier, "" if standing.tier is None else str(standing.tier)),
-        "gain": Cell(spanned(gain), sort_value(gain), title="; ".join(standing.notes)),
+        "gain": Cell(spanned(gain), sort_value(gain), title=standing.note),
         "few": Cell(spanned(standing.over_few_shot), sort_value(standing.over_few_shot)),
         "gap": Cell(
             signed(gap.mean if gap else None, 0), sort_value(gap), title=spanned(gap, 0) if gap else ""

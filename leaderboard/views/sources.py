@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from harness.ranking.summary import plain
@@ -31,8 +31,6 @@ class Source:
     """The origin of an entry: its badge, and in words what was checked.
 
     ``people``: who handed it in. ``commands``: how its run was made, ready to be copied into a shell.
-    ``problems``: what cheap checks found wrong, for the banner of the page. ``notes``: what else a reader of
-    the row must know.
     """
 
     badge: str
@@ -40,8 +38,6 @@ class Source:
     people: str
     date: str
     commands: list[str]
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def sources(board: Board, inputs: Sequence[Input]) -> dict[str, Source]:
