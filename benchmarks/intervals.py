@@ -1,6 +1,6 @@
 """How often intervals and tiers are wrong where seeds are shared by strata, and how tiers may be corrected.
 
-    python benchmarks/intervals.py shared [--repeats 200] [--seeds 3 5 9]
+    python benchmarks/intervals.py shared [--repeats 200] [--seeds 3 5 9] [--kinds mixed seeds]
     python benchmarks/intervals.py tiers [--repeats 600] [--entries 12]
 
 The benchmarks are made up with known truth (``tests/simulated.py``). Tables: ``docs/statistics.md``.
@@ -41,19 +41,20 @@ def main() -> None:
     parser.add_argument("table", choices=["shared", "tiers"])
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5, 9])
+    parser.add_argument("--kinds", nargs="+", default=["mixed", "seeds"], help="as in simulated.KINDS")
     parser.add_argument("--entries", type=int, default=12)
     given = parser.parse_args()
     if given.table == "shared":
-        print_shared(given.repeats, given.seeds, given.entries)
+        print_shared(given.repeats, given.kinds, given.seeds, given.entries)
     else:
         print_tiers(given.repeats, given.entries)
 
 
-def print_shared(repeats: int, seeds: Sequence[int], entries: int) -> None:
+def print_shared(repeats: int, kinds: Sequence[str], seeds: Sequence[int], entries: int) -> None:
     """Print coverage, width and false tiers of identical entries, as shared as seeds may be."""
     print("| variance from | seeds | shared | intervals | found | coverage | width | false tiers |")
     print("|---|---|---|---|---|---|---|---|")
-    for kind in ("mixed", "seeds"):
+    for kind in kinds:
         for count in seeds:
             for words, common in SHARES.items():
                 made = world("22 strata, 30 examples", kind, skill=(1.0,) * entries, seeds=count)

@@ -65,7 +65,16 @@ def test_neither_unequal_variances_nor_metrics_that_go_together_raise_the_rate()
 
 def test_what_is_shared_by_half_is_found_at_three_seeds_and_more_metrics_find_more():
     assert found(0.5, 100) > 0.75
-    assert found(0.1, 100, metrics=4) > found(0.1, 100) + 0.2
+    assert found(0.1, 100, metrics=8) > found(0.1, 100) + 0.2
+
+
+def test_one_metric_that_moves_is_found_among_eight_that_do_not():
+    draw, tasks = np.random.default_rng(7), ["a"] * 11 + ["b"] * 11
+    made = [np.concatenate([values(draw, 0.7), values(draw, 0.0, metrics=8)]) for _ in range(60)]
+    assert np.mean([sharing_p(each, tasks) <= LEVEL for each in made]) > 0.75
+
+
+def test_a_suite_of_two_tasks_in_two_languages_is_enough_for_several_metrics():
     assert found(0.5, 50, metrics=4, strata=4) > 0.5
 
 
@@ -80,6 +89,7 @@ def test_texts_that_are_shared_within_one_task_alone_are_found():
 def test_what_is_missing_or_never_varies_proves_nothing():
     assert sharing_p(np.ones((2, 5, 3)), ["a"] * 5) == 1
     assert sharing_p(np.full((1, 5, 3), np.nan), ["a"] * 5) == 1
+    assert sharing_p(np.array([[[0.1 + 0.2, 0.3, 0.3]] * 5]), ["a"] * 5) == 1  # not 0.3 in binary
     known = np.array([[SHARED] * 6])
     holes = np.concatenate([known, np.full((1, 6, 3), np.nan)])
     assert sharing_p(holes, ["a"] * 6) == sharing_p(known, ["a"] * 6) < LEVEL
