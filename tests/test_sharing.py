@@ -17,6 +17,7 @@ from harness.ranking.standings import Standing, Standings, standings
 from harness.ranking.stats import Panel, differences, estimate, gap_closed
 from harness.ranking.summary import print_summary
 from harness.scoring.metrics import SELF_CHRF
+from leaderboard.build import build_board
 
 T_975_2 = 4.302652729911275  # quantile of Student's t, 2 degrees of freedom
 SHARED = [0.00, 0.03, 0.09]
@@ -42,7 +43,7 @@ def test_three_strata_that_agree_are_one_arrangement_in_36():
     aligned = np.array([[SHARED, [0.5, 0.53, 0.59], [0.2, 0.26, 0.38]]])
     assert sharing_p(aligned, ["a"] * 3) == pytest.approx(1 / 36, abs=0.02)
     assert sharing_p(aligned[:, :, ::-1], ["a"] * 3) == sharing_p(aligned, ["a"] * 3)
-    assert sharing_p(aligned[:, :2], ["a"] * 2) == pytest.approx(1 / 6, abs=0.05)  # never below 5 %
+    assert sharing_p(aligned[:, :2], ["a"] * 2) == pytest.approx(1 / 6, abs=0.05)  # nothing can be found
 
 
 def test_strata_that_go_against_one_another_are_not_found():
@@ -50,9 +51,9 @@ def test_strata_that_go_against_one_another_are_not_found():
 
 
 def test_independent_strata_are_found_at_the_stated_rate():
-    # of 400: three standard errors are 3.3 points
-    assert found(0.0, 400) <= LEVEL + 0.033
-    assert found(0.0, 400, metrics=4) <= LEVEL + 0.033
+    # of 400: three standard errors are 1.5 points
+    assert found(0.0, 400) <= LEVEL + 0.015
+    assert found(0.0, 400, metrics=4) <= LEVEL + 0.015
 
 
 def test_neither_unequal_variances_nor_metrics_that_go_together_raise_the_rate():
@@ -60,28 +61,29 @@ def test_neither_unequal_variances_nor_metrics_that_go_together_raise_the_rate()
     for _ in range(300):
         one = values(draw, 0.0) * np.geomspace(0.01, 1, 22)[:, None]
         p.append(sharing_p(np.concatenate([one, one**3, one + 0.1 * values(draw, 0.0)]), ["a", "b"] * 11))
-    assert np.mean(np.array(p) <= LEVEL) <= LEVEL + 0.038
+    assert np.mean(np.array(p) <= LEVEL) <= LEVEL + 0.018
 
 
 def test_what_is_shared_by_half_is_found_at_three_seeds_and_more_metrics_find_more():
-    assert found(0.5, 100) > 0.75
+    assert found(0.5, 100) > 0.7
     assert found(0.1, 100, metrics=8) > found(0.1, 100) + 0.2
 
 
 def test_one_metric_that_moves_is_found_among_eight_that_do_not():
     draw, tasks = np.random.default_rng(7), ["a"] * 11 + ["b"] * 11
     made = [np.concatenate([values(draw, 0.7), values(draw, 0.0, metrics=8)]) for _ in range(60)]
-    assert np.mean([sharing_p(each, tasks) <= LEVEL for each in made]) > 0.75
+    assert np.mean([sharing_p(each, tasks) <= LEVEL for each in made]) > 0.7
 
 
-def test_a_suite_of_two_tasks_in_two_languages_is_enough_for_several_metrics():
-    assert found(0.5, 50, metrics=4, strata=4) > 0.5
+def test_a_suite_of_two_tasks_in_three_languages_is_enough_for_several_metrics():
+    assert found(0.5, 50, metrics=8, strata=6) > 0.8
 
 
 def test_texts_that_are_shared_within_one_task_alone_are_found():
     draw, p = np.random.default_rng(3), []
     for _ in range(50):
-        both = np.concatenate([values(draw, 0.9, strata=11), 3 * values(draw, 0.0, strata=11)], axis=1)
+        parts = [values(draw, 0.9, 4, strata=11), 3 * values(draw, 0.0, 4, strata=11)]
+        both = np.concatenate(parts, axis=1)
         p.append(sharing_p(both, ["topic"] * 11 + ["sentiment"] * 11))
     assert np.mean(np.array(p) <= LEVEL) > 0.9
 
@@ -232,3 +234,15 @@ def test_compare_uses_and_names_intervals_by_seed(tmp_path):
     [line] = [line for line in found.lines if line.pair.name == "translated"]
     assert (line.difference.df, line.verdict) == (pytest.approx(2), "no clear difference")
     assert found.notes[F1.name].endswith(f"{BY_SEED}: translated (B)")
+
+
+def test_the_board_says_so_in_the_row_below_the_table_and_on_the_page_of_the_method(tmp_path):
+    run = write_run(tmp_path / "run", [*HONEST, scored("translated", 0.55, shared=True)], CODES)
+    for cell in run.cell_ids():
+        (run.cell(cell) / "generations.jsonl").write_text("", encoding="utf-8")
+    first = build_board([run], tmp_path / "site")
+    words = first.read_text(encoding="utf-8")
+    assert words.count(f'title="{BY_SEED}"') == 1
+    assert f"{BY_SEED}: translated" in words
+    pages = {path.name: path.read_text(encoding="utf-8") for path in first.parent.glob("*/method-*.html")}
+    assert [name for name, text in pages.items() if f"({BY_SEED})" in text] == ["method-translated.html"]

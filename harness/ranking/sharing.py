@@ -21,7 +21,7 @@ from harness.scoring.subsampling import generator
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.05
+LEVEL = 0.01
 """Chance that an entry with independent strata is found to share seeds."""
 
 BY_SEED = "seeds move all languages together: interval by seed"
