@@ -1,6 +1,6 @@
 """How often intervals and tiers are wrong where seeds are shared by strata, and how tiers may be corrected.
 
-    python benchmarks/intervals.py shared [--repeats 200] [--seeds 3 5 9]
+    python benchmarks/intervals.py shared [--repeats 200] [--seeds 3 5 9] [--kinds mixed seeds]
     python benchmarks/intervals.py tiers [--repeats 600] [--entries 12]
 
 The benchmarks are made up with known truth (``tests/simulated.py``). Tables: ``docs/statistics.md``.
@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from simulated import Group, World, experiment, world
+from simulated import Group, World, experiment, others, world
 
 from harness.gate.estimating import critical
+from harness.ranking.gains import LEVEL
 from harness.ranking.multiplicity import holm, of_pairs, range_p
 from harness.ranking.ranks import tiers
-from harness.ranking.sharing import LEVEL, sharing_p
+from harness.ranking.sharing import LEVEL as FOUND
+from harness.ranking.sharing import sharing_p
 from harness.ranking.stats import POWER, Panel, differences, squared
 from harness.ranking.variance import Moments, Pairs
 
@@ -32,8 +34,6 @@ Floats = NDArray[np.float64]
 SHARES = {"independent": 0.0, "a quarter": 0.25, "half": 0.5, "all": 1.0}
 """Of the variance between seeds: how much the languages of a task have in common."""
 
-OTHERS = 3  # metrics beside macro-F1, as diversity: without noise of test examples
-
 
 def main() -> None:
     """Print one of the tables."""
@@ -41,19 +41,20 @@ def main() -> None:
     parser.add_argument("table", choices=["shared", "tiers"])
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5, 9])
+    parser.add_argument("--kinds", nargs="+", default=["mixed", "seeds"], help="as in simulated.KINDS")
     parser.add_argument("--entries", type=int, default=12)
     given = parser.parse_args()
     if given.table == "shared":
-        print_shared(given.repeats, given.seeds, given.entries)
+        print_shared(given.repeats, given.kinds, given.seeds, given.entries)
     else:
         print_tiers(given.repeats, given.entries)
 
 
-def print_shared(repeats: int, seeds: Sequence[int], entries: int) -> None:
+def print_shared(repeats: int, kinds: Sequence[str], seeds: Sequence[int], entries: int) -> None:
     """Print coverage, width and false tiers of identical entries, as shared as seeds may be."""
     print("| variance from | seeds | shared | intervals | found | coverage | width | false tiers |")
     print("|---|---|---|---|---|---|---|---|")
-    for kind in ("mixed", "seeds"):
+    for kind in kinds:
         for count in seeds:
             for words, common in SHARES.items():
                 made = world("22 strata, 30 examples", kind, skill=(1.0,) * entries, seeds=count)
@@ -75,7 +76,7 @@ def _print_case(made: World, head: str, repeats: int) -> None:
         values = np.concatenate([panel.values[:, None], others(made, draw)], axis=1)
         plain = _half(panel)
         for way, test in ways.items():
-            marked = replace(panel, by_seed=test(values) <= LEVEL)
+            marked = replace(panel, by_seed=test(values) <= FOUND)
             found, half = differences(marked), _half(marked)
             hits = np.mean(np.abs(found.mean[rows, columns]) <= half)
             p = _holm(found.p) if way == "by stratum, Holm" else of_pairs(found.p)
@@ -89,16 +90,6 @@ def _print_case(made: World, head: str, repeats: int) -> None:
 
 def _half(panel: Panel) -> Floats:
     return panel.moments(Pairs(np.arange(len(panel.values)))).half()
-
-
-def others(made: World, draw: np.random.Generator) -> Floats:
-    """Return metrics beside macro-F1 (entry, metric, stratum, seed): independent of it, seeds as shared."""
-    parts = []
-    for group in made.groups:
-        shape = (len(made.skill), OTHERS, group.strata, made.seeds)
-        own, alike = draw.standard_normal(shape), draw.standard_normal((*shape[:2], 1, made.seeds))
-        parts.append((1 - made.common) ** 0.5 * own + made.common**0.5 * alike)
-    return np.concatenate(parts, axis=2)
 
 
 def print_tiers(repeats: int, entries: int) -> None:

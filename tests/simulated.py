@@ -186,11 +186,21 @@ class Coverage:
     seconds: float
 
 
-def clustered(panel: Panel, world: World) -> Panel:
-    """Return a panel that marks the entries whose strata are found to share seeds, by this metric alone."""
+def others(world: World, draw: np.random.Generator, count: int = 3) -> NDArray[np.float64]:
+    """Return metrics beside macro-F1 (entry, metric, stratum, seed): independent of it, seeds as shared."""
+    parts = []
+    for group in world.groups:
+        shape = (len(world.skill), count, group.strata, world.seeds)
+        own, alike = draw.standard_normal(shape), draw.standard_normal((*shape[:2], 1, world.seeds))
+        parts.append((1 - world.common) ** 0.5 * own + world.common**0.5 * alike)
+    return np.concatenate(parts, axis=2)
+
+
+def clustered(panel: Panel, world: World, draw: np.random.Generator) -> Panel:
+    """Return a panel that marks the entries whose strata are found to share seeds, by four metrics."""
     tasks = [str(i) for i, group in enumerate(world.groups) for _ in range(group.strata)]
-    found = np.array([sharing_p(own[None], tasks) <= LEVEL for own in panel.values])
-    return replace(panel, by_seed=found)
+    values = np.concatenate([panel.values[:, None], others(world, draw)], axis=1)
+    return replace(panel, by_seed=np.array([sharing_p(own, tasks) <= LEVEL for own in values]))
 
 
 def coverage(
@@ -207,7 +217,7 @@ def coverage(
     hits, naive_hits, errors, variances = [], [], [], []
     for _ in range(repeats):
         made = experiment(world, draw)
-        found = differences(clustered(made.panel, world) if by_seed else made.panel)
+        found = differences(clustered(made.panel, world, draw) if by_seed else made.panel)
         mean, se, df = (part[rows, columns] for part in (found.mean, found.se, found.df))
         hits.append(np.mean(np.abs(mean - true) <= stdtrit(df, 0.975) * se))
         errors.append(np.mean((mean - true) ** 2))

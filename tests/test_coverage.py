@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import Group, World, coverage, experiment, world
+from simulated import Group, World, clustered, coverage, experiment, world
 
 from harness.ranking.multiplicity import benjamini_hochberg, of_pairs
 from harness.ranking.ranks import tiers
@@ -52,14 +52,31 @@ def test_a_nested_percentile_bootstrap_would_not():
     assert counted_twice.naive > 98
 
 
+# Seeds that move all languages together
+
+
+@pytest.mark.parametrize(("seeds", "common"), [(3, 0.0), (3, 0.5), (3, 1.0), (5, 1.0)])
+def test_intervals_hold_the_truth_whether_or_not_languages_share_their_seeds(seeds, common):
+    # conservative where seeds and examples interact
+    made = world("22 strata, 30 examples", skill=(1.0,) * 8, seeds=seeds, common=common)
+    found = coverage(made, 40, by_seed=True)
+    assert 93 <= found.ours <= 98.5, found
+
+
+def test_intervals_by_stratum_would_not():
+    made = world("22 strata, 30 examples", "seeds", skill=(1.0,) * 8, common=0.5)
+    assert coverage(made, 30).ours < 75
+
+
 # Tiers
 
 
-def share_of_false_tiers(made: World, repeats: int) -> float:
+def share_of_false_tiers(made: World, repeats: int, by_seed: bool = False) -> float:
     """Return in how many percent of tables of identical methods there is more than one tier."""
     draw, false = np.random.default_rng(1), 0
     for _ in range(repeats):
         panel = experiment(made, draw).panel
+        panel = clustered(panel, made, draw) if by_seed else panel
         found = tiers(panel.values.mean(axis=(1, 2)), of_pairs(differences(panel).p))
         false += max(found) > 1
     return 100 * false / repeats
@@ -82,6 +99,12 @@ def test_identical_methods_fall_into_tiers_in_at_most_5_percent_of_tables(groups
     # of 300 tables: were it 8 percent, 19 of 20 tries would tell
     same = World(groups, skill=(1.0,) * entries, draws=60)
     assert share_of_false_tiers(same, repeats) <= 5
+
+
+def test_identical_methods_that_share_seeds_fall_into_tiers_in_at_most_5_percent_of_tables():
+    shared = World(LANGUAGES, skill=(1.0,) * 12, draws=60, common=1.0)
+    assert share_of_false_tiers(shared, 40) > 40
+    assert share_of_false_tiers(shared, 60, by_seed=True) <= 5
 
 
 @pytest.mark.parametrize("strata", [1, 2, 22])

@@ -70,8 +70,12 @@ def test_every_part_of_a_suite_comes_once_the_widest_first(tmp_path, codes, task
 
 
 def stepped(step: dict[str, float], wobble=(0.0, 0.0, 0.0)):
-    """Return 0.5 and a step per language, with a wobble over the seeds."""
-    return {place: 0.5 + step[place[1]] + wobble[place[2] - 1] for place in places(WHOLE)}
+    """Return 0.5 and a step per language, with a wobble over the seeds, of which languages share none."""
+    codes = list(step)
+    return {
+        (task, code, seed): 0.5 + step[code] + wobble[(seed + codes.index(code)) % 3]
+        for task, code, seed in places(WHOLE)
+    }
 
 
 def test_means_differences_and_intervals_of_a_language_are_its_own(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import python
 
-from harness.ranking.multiplicity import benjamini_hochberg, holm, of_pairs
+from harness.ranking.multiplicity import benjamini_hochberg, holm, of_pairs, range_p
 from harness.ranking.ranks import (
     average_ranks,
     borda,
@@ -359,9 +359,37 @@ def test_the_order_of_p_values_changes_nothing_and_unknown_ones_do_not_count():
             adjust(np.array([1.2]))
 
 
-def test_a_table_counts_every_pair_once():
+def test_the_range_of_equal_means_is_that_of_published_tables():
+    # 5 % points of the studentized range, endless degrees of freedom (Harter 1960); p is that of q / sqrt 2
+    from scipy.special import ndtr
+
+    for count, point in ((2, 2.772), (3, 3.314), (5, 3.858), (10, 4.474), (20, 5.012)):
+        p = np.array([2 * ndtr(-point / 2**0.5)])
+        assert range_p(p, count) == pytest.approx(0.05, rel=0.01)
+
+
+def test_between_two_entries_the_range_changes_nothing_and_far_out_it_counts_every_pair():
+    p = np.array([1.0, 0.5, 0.05, 1e-4, 1e-12, 1e-200])
+    assert range_p(p, 2).tolist() == p.tolist()
+    assert range_p(p[3:], 12) == pytest.approx(66 * p[3:], rel=0.15)
+    assert range_p(p[4:], 12) == pytest.approx(66 * p[4:], rel=1e-3)
+    assert (range_p(p, 12) <= np.minimum(66 * p, 1)).all()
+
+
+def test_a_table_pays_for_its_range_or_for_the_pairs_that_are_left_whichever_is_less():
+    from scipy.stats import norm, studentized_range
+
     p = np.array([[1, 0.01, 0.04], [0.01, 1, 0.03], [0.04, 0.03, 1]])
-    assert of_pairs(p) == pytest.approx(np.array([[1, 0.03, 0.06], [0.03, 1, 0.06], [0.06, 0.06, 1]]))
+    first = studentized_range.sf(norm.isf(0.01 / 2) * 2**0.5, 3, np.inf)  # 0.0270; Holm: 3 * 0.01
+    # then Holm's: 2 * 0.03, which 0.04 inherits; the range: 0.0767 and 0.0997
+    by_hand = np.array([[1, first, 0.06], [first, 1, 0.06], [0.06, 0.06, 1]])
+    assert of_pairs(p) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_an_unknown_pair_stays_unknown_and_a_table_of_one_has_no_pair():
+    p = np.array([[1, np.nan, 0.01], [np.nan, 1, np.nan], [0.01, np.nan, 1]])
+    assert np.isnan(of_pairs(p)).tolist() == np.isnan(p).tolist()
+    assert of_pairs(np.ones((1, 1))).tolist() == [[1.0]]
 
 
 # Tiers and ranks

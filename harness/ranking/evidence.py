@@ -172,9 +172,8 @@ class Evidence:
         """Return the numbers of some complete entries, in the order given."""
         rows = [self.position[name] for name in entries]
         by_seed = np.array([name in self.by_seed for name in entries])
-        if self.draws is None:
-            return Panel(self.values[rows], by_seed=by_seed)
-        return Panel(self.values[rows], self.draws[rows], self.examples, self.fixed, by_seed)
+        draws = None if self.draws is None else self.draws[rows]
+        return Panel(self.values[rows], draws, self.examples, self.fixed, by_seed)
 
 
 def _places(chosen: Sequence[int]) -> slice | list[int]:

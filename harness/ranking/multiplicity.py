@@ -70,6 +70,8 @@ def range_p(p: Floats, count: int) -> Floats:
     """
     from scipy.special import ndtri
 
+    if count < 3:  # one pair, or none
+        return p
     z = -ndtri(np.maximum(p, _SMALLEST) / 2)
     ratio = np.exp(np.interp(z, _Z, _log_ratios(count)))
     return np.asarray(np.minimum(p * ratio, 1.0))

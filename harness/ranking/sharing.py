@@ -21,7 +21,7 @@ from harness.scoring.subsampling import generator
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.05
+LEVEL = 0.01
 """Chance that an entry with independent strata is found to share seeds."""
 
 BY_SEED = "seeds move all languages together: interval by seed"
@@ -31,7 +31,7 @@ BASE_BY_SEED = "seeds of its zero-shot move all languages together: gain by seed
 """Shown beside an entry whose baseline is such a one."""
 
 _PERMUTATIONS = 499
-_ROUNDING = 1e-9  # relative: permutations that give the same sums in another order
+_ROUNDING = 1e-9  # relative: equal values, and permutations that give equal sums in another order
 
 
 def sharing_p(values: Floats, tasks: Sequence[str]) -> float:
@@ -39,23 +39,23 @@ def sharing_p(values: Floats, tasks: Sequence[str]) -> float:
 
     ``values`` (metrics, strata, seeds): of one entry; strata with a NaN are left out of a metric. ``tasks``:
     of the strata. A permutation test: seeds change places within every stratum, in all metrics alike, so that
-    it holds for any distributions, unequal variances and correlated metrics. The statistic adds up, over
-    metrics, and over all strata and those of each task, the squared sum of the strata's deviations from
-    their means over its expectation: the ratio of the variance by seed to that by stratum. One-sided,
-    as only positive correlation makes intervals too short. 1 where nothing can be tested.
+    it holds for any distributions, unequal variances and correlated metrics. Of each metric the ratios of the
+    variance by seed to that by stratum, over all strata and over those of each task, are added up; the
+    statistic is the sum of the squares over metrics, so that one that moves is not lost among many that do
+    not. One-sided, as only positive correlation makes intervals too short. 1 where nothing can be tested.
     """
     deviations = values - values.mean(axis=2, keepdims=True)
-    deviations = np.where(np.isnan(deviations), 0.0, deviations)
+    deviations = np.where(np.abs(deviations) > _ROUNDING * np.abs(values), deviations, 0.0)  # NaN is 0, too
     own = [[s for s, task in enumerate(tasks) if task == name] for name in dict.fromkeys(tasks)]
     sums = [_permuted_sums(deviations, strata) for strata in own]
     squares = [np.square(deviations[:, strata]).sum(axis=(1, 2)) for strata in own]
     if len(own) > 1:
         sums, squares = [*sums, added(sums)], [*squares, added(squares)]
-    ratios = [
-        np.square(part).sum(axis=1) @ np.divide(1, total, out=np.zeros_like(total), where=total > 0)
+    ratios = added(
+        np.square(part).sum(axis=1) * np.divide(1, total, out=np.zeros_like(total), where=total > 0)
         for part, total in zip(sums, squares, strict=True)
-    ]
-    found = added(ratios)
+    )
+    found = np.square(ratios).sum(axis=1)
     return float((found >= found[0] * (1 - _ROUNDING)).mean())
 
 
