@@ -136,8 +136,8 @@ def _add_submissions(folders: Mapping[Path, Path], found: Inputs, lock: LockFile
     passed: dict[Path, Submission] = {}
     for folder in folders:
         checked = check_files(folder, Places(), lock=lock, beside=[])
-        if checked.report.problems or checked.submission is None:
-            reasons = [problem.line for problem in checked.report.problems]
+        reasons = [finding.line for finding in checked.report.findings if finding.level != "note"]
+        if reasons or checked.submission is None:
             found.refused.append(Refused(folder.name, reasons))
         else:
             passed[folder] = checked.submission
