@@ -179,6 +179,13 @@ def test_a_link_in_the_place_of_all_submissions_is_refused(root: Path, tmp_path:
     root.rename(tmp_path / "elsewhere")
     root.symlink_to(tmp_path / "elsewhere")
     assert "link" in steerboard("board", "build", root, "--out", tmp_path / "out").one_line()
+    root.unlink()
+    (tmp_path / "elsewhere" / "mine").rename(tmp_path / "mine")
+    root.mkdir()
+    (tmp_path / "mine").rename(root / "mine")
+    (tmp_path / "other").symlink_to(root)
+    line = steerboard("board", "build", tmp_path / "other", "--out", tmp_path / "out").one_line()
+    assert "is a link" in line, "also under another name, with a bare run alone in it"
 
 
 def test_a_submission_that_fails_its_check_is_named_and_not_shown(root: Path, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def check(
     if write and not rescore:
         raise UserError("--write needs what was measured. Leave out --no-rescore.")
     places = Places(suite, data, contrast)
-    show(_checked(folder, places, classifier, rescore, write, open_lock(lock)).report, output)
+    show(_checked(folder, places, classifier, rescore, write, open_lock(lock, new=write)).report, output)
 
 
 def _checked(
