@@ -129,8 +129,9 @@ def check(
 ) -> None:
     """Check a submission; nothing of it is executed.
 
-    Nothing in it counts as a check, either. Looks at paths, sizes, schema, hashes, identity of method, model, suite and data, and completeness; scores
-    every text again by the suite's protocol and compares with the claim; looks for copies and collapse.
+    Nothing in it counts as a check, either. Looks at paths, sizes, schema, hashes, identity of method, model,
+    suite and data, and completeness; scores every text again by the suite's protocol and compares with the
+    claim; looks for copies and collapse.
 
     Exit code 0: fine. 1: problems, each in one line: file, what, what to do. 2: bad input. Example:
 
@@ -193,14 +194,13 @@ def check_changes(
     ] = True,
     output: Format = "table",
 ) -> None:
-    r"""Check the submissions that a pull request touches.
+    """Check the submissions that a pull request touches.
 
     Refused are links, stray files, files that only whoever checks writes, unknown paths below submissions/,
     the removal of a published submission, and changes of baselines/, .github/ or .gitattributes beside
     submissions. Exit codes as for 'check'. Example:
 
-        steerboard submission check-changes changed \
-            --repository proposed
+        steerboard submission check-changes changed --repository proposed
     """
     from harness.submissions.changes import changes, read_changed
     from harness.submissions.ground import Places
