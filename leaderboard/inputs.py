@@ -64,7 +64,7 @@ def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     can be shown. Folders behind links and hidden ones are not entered.
     """
     runs: dict[Path, Input] = {}
-    submissions: dict[Path, Path] = {}
+    submissions: dict[Path, list[Path]] = {}
     found = Inputs()
     for path in paths:
         below = _Below(path.resolve() if ".." in path.parts else path.absolute(), path)
@@ -75,7 +75,8 @@ def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
             )
         for run in below.runs:
             runs.setdefault(run.path.resolve(), Input(run))
-        submissions |= below.submissions
+        for folder, part in below.submissions.items():
+            submissions.setdefault(folder, []).append(part)
         found.refused += below.refused
     found.items += [*runs.values()]
     _add_submissions(submissions, found, lock)
@@ -99,7 +100,7 @@ class _Below:
         self.submissions: dict[Path, Path] = {}
         self.refused: list[Refused] = []
         folder = next((f for f in [path, *path.parents][: _ABOVE + 1] if (f / CARD).is_file()), None)
-        if is_root(path):
+        if is_root(path) or is_root(path.resolve()):
             self._root(path)
         elif folder is not None:
             reason = why_not(folder)
@@ -128,16 +129,17 @@ class _Below:
                     self._enter(child, shown / child.name, depth - 1)
 
 
-def _add_submissions(folders: Mapping[Path, Path], found: Inputs, lock: LockFile) -> None:
+def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock: LockFile) -> None:
     """Add the runs of the submissions that pass the check of their files and do not clash with others.
 
-    Whoever has a badge stays where another one clashes with it; of two without any neither is shown.
+    ``folders``: submission -> the parts of it that were named. Whoever has a badge stays where another one
+    clashes with it; of two without any neither is shown.
     """
     passed: dict[Path, Submission] = {}
     for folder in folders:
         checked = check_files(folder, Places(), lock=lock, beside=[])
-        if checked.report.problems or checked.submission is None:
-            reasons = [problem.line for problem in checked.report.problems]
+        reasons = [finding.line for finding in checked.report.findings if finding.level != "note"]
+        if reasons or checked.submission is None:
             found.refused.append(Refused(folder.name, reasons))
         else:
             passed[folder] = checked.submission
@@ -149,7 +151,8 @@ def _add_submissions(folders: Mapping[Path, Path], found: Inputs, lock: LockFile
             if path != folder and (submission.badge == "claimed" or other.badge != "claimed")
         ]
         clashing = [f"{problem}" for problem in clashes(submission.card, rivals)]
-        runs = [run for run in submission.best_runs if folders[folder] in (run.path, *run.path.parents)]
+        parts = {*folders[folder]}
+        runs = [run for run in submission.best_runs if parts & {run.path, *run.path.parents}]
         if own & {entry for run in runs for entry in _entries(run)}:
             clashing.append("an own run has the same entry, and that is shown.")
         if clashing:

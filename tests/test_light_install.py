@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -102,15 +103,19 @@ def test_every_dependency_is_pinned_for_tests():
 
 
 def test_the_light_commands_import_nothing_that_generates_or_scores(runs, tmp_path):
-    listed, methods, compared, built, new = without(
+    handed_in = tmp_path / "submissions"
+    shutil.copytree(ROOT / "submissions" / "human", handed_in / "human")
+    listed, methods, compared, built, new, checked, board = without(
         HEAVY,
         ["list", "suites"],
         ["list", "methods"],
         ["compare", runs / "a", runs / "b", "--format", "md"],
         ["board", "build", runs / "a", "--out", tmp_path / "site"],
         ["method", "new", "mine", "--out", tmp_path / "mine.py"],
+        ["submission", "check", handed_in / "human", "--no-rescore"],
+        ["board", "build", handed_in, "--out", tmp_path / "handed"],
     )
-    for outcome in (listed, methods, compared, built, new):
+    for outcome in (listed, methods, compared, built, new, checked, board):
         assert (outcome.code, outcome.err) == (0, "")
     assert [line.split()[0] for line in listed.out.splitlines()] == ["mini", "published", "steer11"]
     assert "language" in methods.out

@@ -82,10 +82,12 @@ def test_a_forged_check_puts_no_number_and_no_badge_on_the_board(root: Path, tmp
     assert "check.json" in banner
 
 
-def test_a_lock_beside_somebodys_submissions_is_not_believed(root: Path, tmp_path: Path) -> None:
+def test_a_lock_beside_somebodys_submissions_is_not_believed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """His own baselines/, with a lock that gives every entry a badge, changes nothing unless it is named."""
-    done = steerboard("submission", "list", root)
-    assert "regenerated" not in done.out
+    monkeypatch.chdir(root.parent)
+    assert "regenerated" not in steerboard("submission", "list", root).out
     lock = json.loads((ROOT / "baselines" / "submissions.lock.json").read_text(encoding="utf-8"))
     for entry in lock["submissions"].values():
         entry |= {"badge": "regenerated"}
@@ -93,7 +95,7 @@ def test_a_lock_beside_somebodys_submissions_is_not_believed(root: Path, tmp_pat
     other = root.parent / "baselines" / "submissions.lock.json"
     other.parent.mkdir()
     other.write_text(json.dumps(lock), encoding="utf-8")
-    assert "regenerated" not in steerboard("submission", "list", root).out
+    assert "regenerated" not in steerboard("submission", "list").out
     named = steerboard("submission", "list", root, "--lock", other)
     assert named.out.count("regenerated") == 2, "whoever names a lock believes it"
 
@@ -179,16 +181,27 @@ def test_a_link_in_the_place_of_all_submissions_is_refused(root: Path, tmp_path:
     root.rename(tmp_path / "elsewhere")
     root.symlink_to(tmp_path / "elsewhere")
     assert "link" in steerboard("board", "build", root, "--out", tmp_path / "out").one_line()
+    root.unlink()
+    (tmp_path / "elsewhere" / "mine").rename(tmp_path / "mine")
+    root.mkdir()
+    (tmp_path / "mine").rename(root / "mine")
+    (tmp_path / "other").symlink_to(root)
+    line = steerboard("board", "build", tmp_path / "other", "--out", tmp_path / "out").one_line()
+    assert "is a link" in line, "also under another name, with a bare run alone in it"
 
 
 def test_a_submission_that_fails_its_check_is_named_and_not_shown(root: Path, tmp_path: Path) -> None:
     edit_card(root / "zero-shot", lambda card: card["authors"][0].update(name="FILL IN"))
     next((root / "zero-shot").glob("results/*/*/predictions.json.gz")).unlink()
+    shutil.copytree(root / "human", root / "hostile")
+    edit_card(root / "hostile", lambda card: card.update({"<script>alert('שלום')</script>": 1}))
     page = built(root, out=tmp_path / "site")
     [banner] = re.findall(r'<section class="refused".*?</section>', page, re.DOTALL)
     assert "zero-shot" in banner
     assert "still to be filled in" in banner
     assert "method-zero-shot.html" not in page
+    assert "&lt;script&gt;alert(" in banner
+    assert "<script>alert(" not in page
     assert "method-human.html" in page
 
 

@@ -197,4 +197,4 @@ def test_a_lock_that_is_broken_or_elsewhere_is_one_line(human, tmp_path):
         in steerboard("submission", "list", human.parent, "--lock", broken).one_line()
     )
     missing = steerboard("submission", "list", human.parent, "--lock", tmp_path / "no" / FILE)
-    assert "there is no directory" in missing.one_line()
+    assert "does not exist. Give the maintainers' file" in missing.one_line()

@@ -66,6 +66,17 @@ def test_the_wheel_carries_every_task_file_text_and_weight(names):
     assert {"mini/data/topic/am/test.jsonl", "mini/data/parallel_mt/noise/am.jsonl"} <= carried
 
 
+def test_the_wheel_carries_the_documentation(names):
+    carried = {name.removeprefix("harness/_docs/") for name in names if name.startswith("harness/_docs/")}
+    assert carried == files_of(ROOT / "docs")
+    assert {"methods.md", "submitting.md", "submission-schema.json"} <= carried
+
+
+def test_the_installed_command_prints_the_documentation_anywhere(installed, tmp_path):
+    page = do(installed / "steerboard", "docs", "methods", cwd=tmp_path)
+    assert page == (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("folder", "needed"), [("templates", "index.html.j2"), ("assets", "page.js")])
 def test_the_wheel_carries_what_the_pages_are_made_of(names, folder, needed):
     files = files_of(ROOT / "leaderboard" / folder)

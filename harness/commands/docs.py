@@ -19,11 +19,15 @@ def pages() -> dict[str, Path]:
 
 
 def docs(
-    page: Annotated[str | None, typer.Argument(help="Name of a page. Default: all names.")] = None,
+    page: Annotated[
+        str | None, typer.Argument(metavar="PAGE", help="Name of a page. Default: all names.")
+    ] = None,
 ) -> None:
     """Print a page of the documentation, or list the pages.
 
-    steerboard docs methods
+    They are Markdown, and the schemas of files. Example:
+
+        steerboard docs methods
     """
     found = pages()
     if page is None:

@@ -127,10 +127,11 @@ def check(
     lock: Lock = None,
     output: Format = "table",
 ) -> None:
-    """Check a submission; nothing of it is executed, and nothing in it counts as a check.
+    """Check a submission; nothing of it is executed.
 
-    Looks at paths, sizes, schema, hashes, identity of method, model, suite and data, and completeness; scores
-    every text again by the suite's protocol and compares with the claim; looks for copies and collapse.
+    Nothing in it counts as a check, either. Looks at paths, sizes, schema, hashes, identity of method, model,
+    suite and data, and completeness; scores every text again by the suite's protocol and compares with the
+    claim; looks for copies and collapse.
 
     Exit code 0: fine. 1: problems, each in one line: file, what, what to do. 2: bad input. Example:
 
@@ -143,7 +144,7 @@ def check(
     if write and not rescore:
         raise UserError("--write needs what was measured. Leave out --no-rescore.")
     places = Places(suite, data, contrast)
-    show(_checked(folder, places, classifier, rescore, write, open_lock(lock)).report, output)
+    show(_checked(folder, places, classifier, rescore, write, open_lock(lock, new=write)).report, output)
 
 
 def _checked(
@@ -184,20 +185,22 @@ def check_changes(
     changed: Annotated[
         Path, typer.Argument(metavar="LIST", help="File with the changed paths: 'git diff --name-only -z'.")
     ],
-    repository: Annotated[Path, typer.Option(help="Checkout of the pull request; none of its code runs.")],
+    repository: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Checkout of the pull request; none of its code runs.")
+    ],
     lock: Lock = None,
     rescore: Annotated[
         bool, typer.Option("--rescore/--no-rescore", help="As for 'submission check'.")
     ] = True,
     output: Format = "table",
 ) -> None:
-    """Check a pull request: the submissions that it touches, and that it touches nothing else of them.
+    """Check the submissions that a pull request touches.
 
     Refused are links, stray files, files that only whoever checks writes, unknown paths below submissions/,
     the removal of a published submission, and changes of baselines/, .github/ or .gitattributes beside
     submissions. Exit codes as for 'check'. Example:
 
-        steerboard submission check-changes changed --repository proposed --lock LOCK
+        steerboard submission check-changes changed --repository proposed
     """
     from harness.submissions.changes import changes, read_changed
     from harness.submissions.ground import Places
@@ -258,10 +261,12 @@ def list_(
     lock: Lock = None,
     withdraw: Annotated[
         list[str] | None,
-        typer.Option(help="For maintainers: remove a submission from the lock, as it goes on purpose."),
+        typer.Option(
+            metavar="NAME", help="For maintainers: take a submission out of the lock, as it goes on purpose."
+        ),
     ] = None,
 ) -> None:
-    """List all submissions with road, method, models, cells and badge.
+    """List submissions with road, method, models, cells and badge.
 
     Badges: claimed (as handed in), re-scored (from the texts), regenerated (the texts, too); they come from
     the maintainers' lock alone. Exit code 1 where something is not a submission or cannot be read, and where

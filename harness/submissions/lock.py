@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_json, write_text
@@ -86,6 +86,12 @@ class LockedSubmission(Record):
     regenerated: Regenerated | None = None
     results: dict[Name, LockedResult]
     measured: dict[MeasuredFile, Sha256] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_what_was_regenerated(self) -> LockedSubmission:
+        if (self.badge == "regenerated") != (self.regenerated is not None):
+            raise ValueError("the badge regenerated and what was generated again belong together")
+        return self
 
 
 class SubmissionLock(Versioned):
@@ -169,19 +175,22 @@ NO_LOCK = LockFile()
 """Nothing has a badge."""
 
 
-def open_lock(path: Path | None) -> LockFile:
+def open_lock(path: Path | None, new: bool = False) -> LockFile:
     """Return the lock that was named, else that of the checkout whose code runs, else none.
 
     A lock that lies beside submissions or in the working directory is not looked at: whoever made these can
-    have made it, too. Raises ``UserError`` for a named file that is missing or broken.
+    have made it, too. ``new``: a named file need not be there yet. Raises ``UserError`` for one that is
+    missing or broken.
     """
-    if path is not None and path.parent.is_dir():
-        found = LockFile(path)
-    elif path is not None:
-        raise UserError(f"--lock {path}: there is no directory {path.parent}.")
-    else:
+    if path is None:
         root = checkout()
         found = LockFile(root / "baselines" / FILE if root else None)
+    elif path.is_file() or (new and path.parent.is_dir()):
+        found = LockFile(path)
+    else:
+        raise UserError(
+            f"--lock {path} does not exist. Give the maintainers' file, such as baselines/{FILE}."
+        )
     found.body  # noqa: B018 - a broken lock is named before any work
     return found
 

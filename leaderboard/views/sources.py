@@ -72,6 +72,8 @@ def _checked(board: Board, entry: str, item: Input) -> str:
         return words
     check = item.submission.check
     if check is None:
+        if item.submission.lock.path is None:
+            words = "handed in; this page was built without a lock, by which alone a check counts"
         note = clean(item.submission.note)
         return f"{words}{f'; {note}' if note else ''}; {_AS_HANDED_IN}"
     if check.regenerated:
