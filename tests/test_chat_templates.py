@@ -71,9 +71,8 @@ def test_a_date_in_every_form_is_what_python_writes(tokenizer):
     forms = ["%A %d %B %Y", "%-d.%-m.%y", "%Y-%m-%dT%H:%M:%S", "%j %U %a %b %e %I %p", "%F", "no date", ""]
     body = "|".join("{{ strftime_now('" + form + "') }}" for form in forms)
     year = "{% macro head(turn) %}{{ strftime_now('%Y') }}{{ turn['content'] }}{% endmacro %}"
-    dated = tokenizer(
-        "  {% if strftime_now is defined %}" + body + "{% endif %}" + year + "{{ head(messages[0]) }}"
-    )
+    year += "{{ head(messages[0]) }}"
+    dated = tokenizer("  {% if strftime_now is defined %}" + body + "{% endif %}" + year)
     day = datetime.datetime(2024, 2, 29)
     written = "|".join(day.strftime(form) for form in forms) + f"2024{AMHARIC}"
     assert render(dated, Prompt(AMHARIC), date="2024-02-29") == written
