@@ -216,18 +216,18 @@ class Run:
         """
         path = self._generations_path(cell_id)
         data, ended = read_bytes(path), self.ended(cell_id)
-        written = ended.get("generations_sha256") if ended else None
-        if written and hashlib.sha256(data).hexdigest() != written:
-            raise DamagedFileError(
-                f"{path} was edited or damaged since it was written. Repeat the 'steerboard run' command: "
-                "the cell is written again."
-            )
         texts = []
         for number, row in enumerate(json_lines(path, data), 1):
             try:
                 texts.append(Generation.model_validate(row))
             except ValidationError as error:
                 raise UserError(f"{path}, line {number}: {explain(error)}. Not ours?") from None
+        written = ended.get("generations_sha256") if ended else None
+        if written and hashlib.sha256(data).hexdigest() != written:
+            raise DamagedFileError(
+                f"{path} was edited or damaged since it was written. Repeat the 'steerboard run' command: "
+                "the cell is written again."
+            )
         return texts
 
     def n_texts(self, cell_id: str) -> int:
