@@ -292,11 +292,17 @@ class Run:
 
     def predictions(self, cell_id: str) -> dict[str, Any]:
         """Return part ``classifier/NAME`` -> gold labels and predictions per classifier seed."""
-        return read_json_gz(self.cell(cell_id) / "predictions.json.gz")
+        return self._kept(cell_id, KEPT[0])
 
     def audit(self, cell_id: str) -> dict[str, Any]:
         """Return part of the scoring -> what it found out about every text, such as which are valid."""
-        return read_json_gz(self.cell(cell_id) / "audit.json.gz")
+        return self._kept(cell_id, KEPT[1])
+
+    def _kept(self, cell_id: str, name: str) -> dict[str, Any]:
+        path = self.cell(cell_id) / name
+        if not path.exists():
+            raise UserError(f"{path} is missing. Run 'steerboard score {self.path}': it is made again.")
+        return read_json_gz(path)
 
     def steering_path(self, steering_id: str) -> Path:
         """Where a fitted steering lies."""
