@@ -78,8 +78,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         if not isinstance(error, OSError):
             raise
         raise MachineError(
-            f"cannot write {path}: {error.strerror or error}. Make room, or choose a folder that can be "
-            "written."
+            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written, or make "
+            "room."
         ) from error
 
 

@@ -365,6 +365,7 @@ class Manifest(Versioned):
     entries: list[Entry] = []
     selection: Selection
     plugins: list[str] = []
+    chat: dict[str, str] = {}
     tuning: dict[str, TunedMethod] = {}
     method_notes: dict[str, str] = {}
     method_limits: dict[str, str] = {}

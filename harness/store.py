@@ -216,18 +216,18 @@ class Run:
         """
         path = self._generations_path(cell_id)
         data, ended = read_bytes(path), self.ended(cell_id)
-        written = ended.get("generations_sha256") if ended else None
-        if written and hashlib.sha256(data).hexdigest() != written:
-            raise DamagedFileError(
-                f"{path} was edited or damaged since it was written. Repeat the 'steerboard run' command: "
-                "the cell is written again."
-            )
         texts = []
         for number, row in enumerate(json_lines(path, data), 1):
             try:
                 texts.append(Generation.model_validate(row))
             except ValidationError as error:
                 raise UserError(f"{path}, line {number}: {explain(error)}. Not ours?") from None
+        written = ended.get("generations_sha256") if ended else None
+        if written and hashlib.sha256(data).hexdigest() != written:
+            raise DamagedFileError(
+                f"{path} was edited or damaged since it was written. Repeat the 'steerboard run' command: "
+                "the cell is written again."
+            )
         return texts
 
     def n_texts(self, cell_id: str) -> int:
@@ -292,11 +292,17 @@ class Run:
 
     def predictions(self, cell_id: str) -> dict[str, Any]:
         """Return part ``classifier/NAME`` -> gold labels and predictions per classifier seed."""
-        return read_json_gz(self.cell(cell_id) / "predictions.json.gz")
+        return self._kept(cell_id, KEPT[0])
 
     def audit(self, cell_id: str) -> dict[str, Any]:
         """Return part of the scoring -> what it found out about every text, such as which are valid."""
-        return read_json_gz(self.cell(cell_id) / "audit.json.gz")
+        return self._kept(cell_id, KEPT[1])
+
+    def _kept(self, cell_id: str, name: str) -> dict[str, Any]:
+        path = self.cell(cell_id) / name
+        if not path.exists():
+            raise UserError(f"{path} is missing. Run 'steerboard score {self.path}': it is made again.")
+        return read_json_gz(path)
 
     def steering_path(self, steering_id: str) -> Path:
         """Where a fitted steering lies."""

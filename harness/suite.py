@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
@@ -16,6 +26,14 @@ Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
 MethodSpec = str | dict[str, dict[str, Any]]
 """A method of a suite: its name, or its name with options; a list as an option is a sweep."""
+
+
+DATE = "2026-01-01"
+"""The day that a chat template gets as today's where a suite says no other: no text depends on a clock."""
+
+
+def _iso_date(value: Any) -> str:
+    return datetime.date.fromisoformat(str(value)).isoformat()
 
 
 class Part(BaseModel):
@@ -35,7 +53,8 @@ class Sampling(Part):
 
     ``template``: the tokenizer's chat template where it has one, or always the plain instruction
     form. ``keep``: the whole answer, or its first line that is not blank. ``strip_quotes``: whether
-    all ``"`` and ``'`` are deleted from the answer.
+    all ``"`` and ``'`` are deleted from the answer. ``date``: what a chat template gets that asks for
+    today's, as YEAR-MONTH-DAY; the usual one is left out of hashes.
     """
 
     temperature: float = Field(gt=0)
@@ -45,6 +64,12 @@ class Sampling(Part):
     template: Literal["chat", "instruction"] = "chat"
     keep: Literal["all", "first-line"] = "all"
     strip_quotes: bool = False
+    date: Annotated[str, BeforeValidator(_iso_date)] = DATE
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_date(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return body if self.date != DATE else {name: value for name, value in body.items() if name != "date"}
 
 
 class FewShot(Part):

@@ -164,6 +164,14 @@ def names_below(folder: Path) -> list[str]:
     return list(snapshot(folder))
 
 
+def forget_hash(cell: Path) -> None:
+    """Make the status of a cell one of before its texts' hash was recorded."""
+    path = cell / "status.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    body.pop("generations_sha256")
+    path.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Return the content of every file below ``folder``."""
     return {name: data for name, (_, data) in snapshot(folder).items()}

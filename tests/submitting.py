@@ -80,7 +80,7 @@ def edit_card(folder: Path, change: Callable[[Any], None]) -> None:
     path.write_text(yaml.dump(body, Dumper=DUMPER, allow_unicode=True), encoding="utf-8")
 
 
-def rehash(folder: Path) -> None:
+def rehash(folder: Path, statuses: bool = True) -> None:
     """Renew all hashes, as somebody does who edits results and knows the format."""
     for result in sorted((folder / "results").iterdir()):
         files, texts = {}, {}
@@ -91,6 +91,9 @@ def rehash(folder: Path) -> None:
             if path.name == "generations.jsonl.gz":
                 data = gzip.decompress(path.read_bytes())
                 texts[path.parent.name] = sha256(data)
+                if statuses:
+                    status = path.with_name("status.json")
+                    edit_json(status, lambda body, data=data: body.update(generations_sha256=sha256(data)))
                 scores = path.with_name("scores.json.gz")
                 edit_json(scores, lambda body, data=data: body.update(generations_sha256=sha256(data)))
                 files[scores.relative_to(result).as_posix()] = sha256(scores.read_bytes())

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import MINI, TASKS, Outcome, command, environment, snapshot, steerboard, toy_llm
+from helpers import MINI, TASKS, Outcome, command, environment, forget_hash, snapshot, steerboard, toy_llm
 
 import harness
 from harness.registry import BUILT_IN
@@ -441,6 +441,8 @@ GENERATIONS = {
 
 @pytest.mark.parametrize("spoil", GENERATIONS)
 def test_texts_that_are_not_whole_are_never_scored(copy, spoil):
+    """In a folder of before texts had a hash; with one they are written again (test_damaged_files)."""
+    forget_hash(first_cell(copy))
     path = first_cell(copy) / "generations.jsonl"
     scores = (first_cell(copy) / "scores.json").read_bytes()
     change, words = GENERATIONS[spoil]

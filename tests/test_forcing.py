@@ -15,6 +15,7 @@ from helpers import (
     Outcome,
     contents,
     finished_cells,
+    forget_hash,
     small_suite,
     snapshot,
     start_and_stop,
@@ -678,10 +679,25 @@ def test_a_folder_of_another_track_is_refused_and_left_alone(go, suite, tmp_path
     assert snapshot(tmp_path / "run") == before
 
 
-def test_answers_that_were_changed_by_hand_are_scored_again_or_refused(go, tmp_path):
+def test_answers_that_were_changed_by_hand_are_written_again(go, tmp_path):
     go("--languages", "am", methods="zero-shot")
     run = Run(tmp_path / "run")
     [cell] = run.cell_ids()
+    before = untimed_files(run.cell(cell))
+    path = run.cell(cell) / "generations.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace('"text": "', '"text": "x '), encoding="utf-8")
+    (run.cell(cell) / "audit.json.gz").unlink()
+    done = go("--languages", "am", methods="zero-shot")
+    assert done.code == 0, done.err
+    assert f"{path} was edited or damaged; written again" in done.err
+    assert untimed_files(run.cell(cell)) == before
+
+
+def test_in_a_folder_of_before_hashes_changed_answers_are_scored_again_or_refused(go, tmp_path):
+    go("--languages", "am", methods="zero-shot")
+    run = Run(tmp_path / "run")
+    [cell] = run.cell_ids()
+    forget_hash(run.cell(cell))
     path = run.cell(cell) / "generations.jsonl"
     path.write_text(path.read_text(encoding="utf-8").replace('"text": "', '"text": "x '), encoding="utf-8")
     go("--languages", "am", methods="zero-shot")

@@ -109,6 +109,13 @@ def test_a_changed_text_is_refused(mine):
     assert any("generations.jsonl.gz: was changed" in line for line in lines(report))
 
 
+def test_texts_that_their_status_was_not_written_with_are_refused(mine):
+    path = cells(mine)[0] / "status.json"
+    edit_json(path, lambda body: body.update(generations_sha256="0" * 64))
+    rehash(mine, statuses=False)
+    assert any("is not what status.json was written with" in line for line in lines(check(mine)))
+
+
 def test_a_changed_text_with_renewed_hashes_does_not_give_the_claimed_scores(mine):
     for cell in cells(mine, language="am", task="sentiment"):
         edit_gz(cell / "generations.jsonl.gz", lambda data: data.replace("ሰ".encode(), "ረ".encode()))

@@ -16,6 +16,7 @@ from harness.data import Example, HubData, LocalData, Sentence
 from harness.errors import UserError
 from harness.files import read_json, read_jsonl
 from harness.forcing.questions import load_questions
+from harness.gate.sealed import read_sealed
 from harness.safeyaml import safe_load
 from harness.store import Run
 from harness.suite import load_suite
@@ -91,6 +92,14 @@ def test_a_published_file_that_is_broken_is_one_line(tmp_path, text):
     (tmp_path / "am.json").write_text(text)
     with pytest.raises(UserError, match=r"am\.json"):
         read_published(tmp_path / "am.json")
+
+
+@pytest.mark.parametrize("content", ['"\\ud83d"', "1e999", "9" * 5000])
+def test_a_baseline_that_is_broken_is_one_line(tmp_path, content):
+    path = tmp_path / "base.json"
+    path.write_text('{"kind": "baseline", "schema": 1, "sha256": "0", "content": ' + content + "}\n")
+    with pytest.raises(UserError, match=r"base\.json was edited by hand or damaged"):
+        read_sealed(path, "baseline", 1)
 
 
 # YAML: cards, suites, questions

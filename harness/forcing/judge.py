@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.checkpoints import Checkpoint
 from harness.forcing.questions import Questions
@@ -94,11 +94,4 @@ class Judge:
         from harness.steering.chat import render
 
         user = prompt(self._questions.texts[answer.question][answer.source], answer.text)
-        tokenizer: Any = self._model.tokenizer
-        if not tokenizer.chat_template:
-            return render(tokenizer, Prompt(user))
-        turns = [{"role": "user", "content": user}]
-        text: str = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        return text
+        return render(self._model.tokenizer, Prompt(user), enable_thinking=False)

@@ -75,7 +75,7 @@ def _generate(forcing: Forcing, options: Options, console: Console, manifest: Ma
         prepared, console, options.device, options.device_map, options.batch_size, forcing=forcing
     )
     generator.check()
-    prepared.run.write_manifest(manifest)
+    prepared.run.write_manifest(generator.recorded(manifest))
     return generator.run()
 
 

@@ -58,6 +58,7 @@ def _edited(path: Path) -> NoReturn:
 def _parsed(path: Path, data: bytes) -> dict[str, Json]:
     try:
         body = json.loads(data.decode(), parse_constant=_refuse)
+        canonical_json(body).encode()  # refuses half characters and numbers beyond a float
     except (ValueError, RecursionError):
         _edited(path)
     if not isinstance(body, dict):

@@ -56,7 +56,10 @@ def generate_cell(
     ``usage`` counts the tokens of all draws, those that were drawn again included.
     """
     usage = usage or Usage()
-    inputs = {label: render(model.tokenizer, prompt, sampling.template) for label, prompt in prompts.items()}
+    inputs = {
+        label: render(model.tokenizer, prompt, sampling.template, sampling.date)
+        for label, prompt in prompts.items()
+    }
     width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
     room = _room(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
     slots = [Slot(label, i) for label in prompts for i in range(texts_per_label)]

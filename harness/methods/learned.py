@@ -139,7 +139,8 @@ class LearnedVector(SteeringMethod):
     @staticmethod
     def _prompt(ctx: FitContext, label: str) -> str:
         prompt = suite_prompt(ctx.task, "zero-shot", label)
-        return render(ctx.model.tokenizer, prompt, ctx.suite.sampling.template)
+        sampling = ctx.suite.sampling
+        return render(ctx.model.tokenizer, prompt, sampling.template, sampling.date)
 
     def _objective(
         self, ctx: FitContext, layer: int, used: list[tuple[str, str]], norms: Any

@@ -17,11 +17,12 @@ from harness.methods.base import (
     Skip,
     SteeringMethod,
 )
-from harness.records import Generation, State
+from harness.records import Generation, Manifest, State
 from harness.run.attempts import attempt, say_damage
-from harness.run.options import Prepared
+from harness.run.options import Prepared, with_chat
 from harness.run.places import reference_texts
 from harness.run.progress import Tracker, track
+from harness.steering.chat import chat_record
 
 if TYPE_CHECKING:
     from harness.run.fitting import Fitter
@@ -80,6 +81,16 @@ class Generator:
             corpus.parallel(language)
         if any(cell.key.model for cell in cells):
             self._loaded()
+
+    def recorded(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with how the loaded model's chat template is used; as it is without a model.
+
+        Raises ``UserError`` where the template cannot be used, or was used otherwise for earlier texts.
+        """
+        if self._fitter is None:
+            return manifest
+        chat = chat_record(self._fitter.model.tokenizer, self.prepared.suite.sampling)
+        return with_chat(manifest, chat, self.prepared.run)
 
     def _one(self, cell: Cell, tracker: Tracker) -> None:
         def work() -> Skip | tuple[list[Generation], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
 import subprocess
@@ -323,11 +324,27 @@ def extended(old: Manifest, new: Manifest, run: Run) -> Manifest:
             "method_notes": {**old.method_notes, **new.method_notes},
             "method_limits": {**old.method_limits, **new.method_limits},
             "tuning": {**old.tuning, **new.tuning},
+            "chat": new.chat or old.chat,
             "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
             "created": old.created,
             "commands": [*old.commands, *(c for c in new.commands if c not in old.commands)],
         }
     )
+
+
+def with_chat(manifest: Manifest, chat: dict[str, str], run: Run) -> Manifest:
+    """Return a manifest that says how the chat template is used.
+
+    Raises ``UserError`` where the run's texts were written with another use of it.
+    """
+    old = run.manifest() if run.exists() else None
+    if old is not None and old.model is not None and old.chat != chat:
+        before, now = (json.dumps(use) if use else "as it is" for use in (old.chat, chat))
+        raise UserError(
+            f"{run.path} holds texts of prompts for which the chat template was used in another way (then: "
+            f"{before}, now: {now}). Choose another --run folder."
+        )
+    return manifest.model_copy(update={"chat": chat})
 
 
 def _union(suite: Suite, old: Selection, new: Selection) -> Selection:

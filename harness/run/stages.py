@@ -16,7 +16,7 @@ def run_stages(prepared: Prepared, options: Options, console: Console) -> dict[S
         manifest = manifest_of(prepared, options)
         generator = Generator(prepared, console, options.device, options.device_map, options.batch_size)
         generator.check()
-        prepared.run.write_manifest(manifest)
+        prepared.run.write_manifest(generator.recorded(manifest))
         states = generator.run()
         Scorer(prepared, console).run()
     return states

@@ -20,10 +20,12 @@ from harness.methods.base import CellContext, Skip
 from harness.records import CellScores, Generation, State
 from harness.run.attempts import attempt, say_damage
 from harness.run.fitting import Fitter
-from harness.run.options import Options
+from harness.run.options import Options, with_chat
 from harness.run.progress import Tracker, track
+from harness.steering.chat import chat_use
 from harness.steering.interventions import Steering
 from harness.store import ANSWERS
+from harness.suite import DATE
 from harness.understanding.answers import Answers, answers
 from harness.understanding.planning import Grid, examples, manifest_of_grid
 from harness.understanding.tasks import TaskPlace
@@ -200,7 +202,9 @@ def run_grid(grid: Grid, options: Options, console: Console) -> dict[State, int]
         manifest = manifest_of_grid(grid, options)
         answerer = Answerer(grid, console, options.device, options.device_map, options.batch_size)
         if any(answerer.is_open(cell) for cell, _ in grid.cells):
-            _ = answerer.fitter  # a bad checkpoint is one error, not one in every cell
+            model = answerer.fitter.model  # a bad checkpoint is one error, not one in every cell
+            chat = chat_use(model.tokenizer).record(DATE) if grid.chat else {}
+            manifest = with_chat(manifest, chat, run)
         run.write_manifest(manifest)
         states = answerer.run()
         _separate(answerer, console)
