@@ -24,6 +24,7 @@ from harness.submissions.ground import (
     ground_of,
     manifest_problems,
 )
+from harness.submissions.others import compare_texts
 from harness.submissions.reader import Submission, SubmittedRun
 from harness.submissions.reading import RefusedError
 from harness.submissions.report import Report
@@ -72,6 +73,7 @@ def check_files(folder: Path, places: Places, online: bool = False) -> Checked:
         for result in card.results:
             _check_result(done, card, result, files, places, online)
         _check_companions(done, card)
+        compare_texts(done.submission, report)
     return done
 
 
