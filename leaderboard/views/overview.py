@@ -199,10 +199,13 @@ def _number(value: float | None, shown: Callable[[float | None], str]) -> Cell:
 
 def sentence(ranked: Standings) -> str:
     """Say in one sentence which entry is best, by how much, and whether it differs from the next."""
-    rows = [row for row in ranked.rows if not row.reference and row.mean is not None]
-    if not rows:
+    written = [row for row in ranked.rows if not row.reference and row.mean is not None]
+    if not written:
         return "No entry has all its cells yet, so there is no mean to compare."
-    rows.sort(key=lambda row: (row.tier != 1, bool(row.flags)))  # stable: the best of those that lead
+    rows = [row for row in written if not row.flags]
+    if not rows:
+        return "Every entry that has all its cells is flagged, so none is the best."
+    rows.sort(key=lambda row: row.tier != 1)  # stable: the best of those that lead
     first = rows[0]
     assert first.mean is not None
     words = f"Highest mean {ranked.metric.title}: {_called(first)}, {first.mean.mean:.3f}"
