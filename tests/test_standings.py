@@ -596,6 +596,22 @@ def test_the_field_is_ranked_without_flagged_entries(tmp_path):
     assert (found["zero-shot"].tier, found["zero-shot"].mean_rank) == (1, 1)
 
 
+def test_a_flagged_baseline_is_compared_with_nothing(tmp_path):
+    zero = scored("zero-shot", flat(0.1, BOTH))
+    zero.scores[VALID_SHARE] = flat(0.1, BOTH)
+    found = rows(field_of(tmp_path, BOTH, scored("a", flat(0.5, BOTH)), zero))
+    assert found["zero-shot"].flags
+    assert (found["a"].tier, found["a"].over_zero_shot, found["a"].win_share) == (1, None, None)
+
+
+def test_a_flagged_entry_wins_nothing(tmp_path):
+    entry = scored("a", flat(0.9, BOTH))
+    entry.scores[VALID_SHARE] = flat(0.1, BOTH)
+    found = rows(field_of(tmp_path, BOTH, entry, scored("zero-shot", flat(0.5, BOTH))))["a"]
+    assert (found.win_share, found.borda, found.mean_rank) == (None, None, None)
+    assert found.over_zero_shot.mean == pytest.approx(0.4)  # its numbers are shown
+
+
 def test_one_task_that_breaks_a_bound_is_enough(tmp_path):
     chosen = selection(["am"], ["sentiment", "topic"])
     entry = scored("a", flat(0.9, chosen))

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.ranking.evidence import Evidence
 from harness.ranking.flags import Flag, flags
-from harness.ranking.gains import FEW_SHOT, LEVEL, peers
+from harness.ranking.gains import FEW_SHOT, LEVEL, peer, peers
 from harness.ranking.multiplicity import holm
 from harness.ranking.ranks import tiers
 from harness.ranking.stats import squared
@@ -29,8 +29,8 @@ _SEEDED = "hf:"  # how classifiers are named whose training hangs on a seed
 class Rules:
     """What all rankings of a cellset share, whatever the metric, tasks and languages.
 
-    ``zero_shot``, ``few_shot``: entry -> that row of its model, where it has no flag. ``relative``: gains over the own model's
-    zero-shot are ranked, as there are several models.
+    ``zero_shot``, ``few_shot``: entry -> that row of its model, where it has no flag. ``relative``: gains
+    over the own model's zero-shot are ranked, as there are several models.
     """
 
     cellset: Cellset
@@ -72,8 +72,10 @@ class Rules:
             return self.flags[name][0].words
         if self.relative and row.entry.method.name != BASELINE:
             base = self.zero_shot.get(name)
+            if base is None and peer(self.cellset, row, BASELINE):
+                return "its model's zero-shot row is flagged"
             if base not in evidence.complete:
-                return "its model has no complete zero-shot row without a flag"
+                return "its model has no complete zero-shot row"
         return ""
 
     def reason(self, evidence: Evidence, field: list[str]) -> str:
