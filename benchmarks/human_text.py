@@ -22,6 +22,7 @@ COLUMNS = (
     *("vendi/tfidf", "pairwise_distance/tfidf", "self_repetition", "near_duplicates", "length"),
     *("valid_share", "language_fidelity", "language_sentences", "label_fidelity", "script_share"),
     *("degenerate", "refusals", "copied/validation", "copied/test", "overlap/demonstrations"),
+    *("overlap/validation", "overlap/test", "membership/test", "membership/validation", "hidden_characters"),
     *("macro_f1/tfidf", "accuracy/tfidf", "calibration_error/tfidf", "brier/tfidf"),
 )
 _DIGITS = {"self_chrf": 1, "self_bleu": 1, "vendi/tfidf": 1, "length": 0, "compression_ratio": 2}

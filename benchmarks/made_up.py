@@ -58,7 +58,9 @@ _RECIPES = {
     "validity": "checks:1|language:tfidf-char_wb-1-3+logreg|label:tfidf-char-2-5+logreg-C10|folds:5|v:1",
     "lexical": "{}|budget:500|subsamples:30|tok:unicode-words|norm:NFC|case:mixed|window:30|seed:0|version:2",
     "embedding/tfidf": "{}|tfidf-char-2-5-sublinear-idf:human-train|norm:NFKC-casefold|window:30|texts:30",
-    "leakage": "{}|runs:50x0.333|words:5-grams|alike:0.7|least:20|form:NFKC+casefold+letters|version:1",
+    "leakage": "{}|runs:50x0.333|words:5-grams|alike:0.7|least:20|form:folded+letters|version:2",
+    "membership": "membership|char:2-3|tfidf:sublinear|windows:half-overlap|form:folded|version:1",
+    "hidden": "hidden|ignorable+controls+stray-marks+look-alikes|version:1",
     CLASSIFIER: "tfidf-char-2-5-sublinear-hash18+logreg-C10|version:2",
 }
 # name, level, what one unit of worth changes, human text's value (- for none), half the interval, detail
@@ -88,9 +90,13 @@ _TABLES = {
         vendi_qinf/tfidf 15 3 22 0.8 texts
         pairwise_distance/tfidf 0.95 0.02 0.985 0.001 texts,centred""",
     "leakage": "\n".join(
-        f"copied/{corpus} 0.008 0.004 - 0.02 copies,texts\noverlap/{corpus} 0.1 0.02 - 0.01 -"
+        f"copied/{corpus} 0.008 0.004 0.008 0.02 copies,texts\noverlap/{corpus} 0.1 0.02 0.1 0.01 -"
         for corpus in CORPORA
     ),
+    "membership": """
+        membership/test 0 0 0 0.01 texts
+        membership/validation 0 0 0 0.01 texts""",
+    "hidden": "hidden_characters 0.001 0 0.001 0.01 texts",
     CLASSIFIER: """
         macro_f1/tfidf 0 0 - 0 texts,per_label_min
         accuracy/tfidf 0 0 - 0 texts,per_label_min

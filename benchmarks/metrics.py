@@ -30,9 +30,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from harness.scoring.embeddings import TfidfEmbedding
+from harness.scoring.hidden import HiddenPart
 from harness.scoring.identification import LanguageIdentifier
 from harness.scoring.leakage import LeakagePart
 from harness.scoring.lexical import LexicalPart, compression, distinct, self_repetition
+from harness.scoring.membership import MembershipPart
 from harness.scoring.parts import Part, Place, Sample
 from harness.scoring.validity import ValidityPart
 from harness.scoring.vendi import EmbeddingPart, effective_number, mean_pairwise_distance, spectrum, vendi
@@ -140,6 +142,8 @@ def measure_parts(language: str, n: int, identifier: LanguageIdentifier) -> list
         LexicalPart(BUDGETS),
         EmbeddingPart(TfidfEmbedding(), BUDGETS),
         LeakagePart(),
+        MembershipPart(),
+        HiddenPart(),
     ]
     for part in parts:
         found[part.name] = measured(lambda part=part: part.score(sample, place))

@@ -65,8 +65,9 @@ class Board:
 
     @cached_property
     def zero_shot(self) -> dict[str, str]:
-        """Entry id -> the unsteered zero-shot entry of its model, for those that have one."""
-        return peers(self.cellset, BASELINE)
+        """Entry id -> the unsteered zero-shot entry of its model, for those that have one without a flag."""
+        flagged = {standing.row.id for standing in self.standings.rows if standing.flags}
+        return {name: base for name, base in peers(self.cellset, BASELINE).items() if base not in flagged}
 
     @cached_property
     def cube(self) -> Cube:

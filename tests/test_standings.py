@@ -31,10 +31,13 @@ from harness.scoring.metrics import (
     COPIED,
     DEGENERATE,
     DISTINCT_1,
+    HIDDEN,
     LABEL_FIDELITY,
     LANGUAGE_FIDELITY,
     LENGTH,
+    MEMBERSHIP,
     NEAR_DUPLICATES,
+    OVERLAP,
     SELF_CHRF,
     VALID_SHARE,
     VENDI,
@@ -533,6 +536,12 @@ BAD = [
     (LANGUAGE_FIDELITY, 0.4, 0.9, "written in another language: language 0.4 in sentiment, below 0.45"),
     (COPIED.of("test"), 0.11, None, "copies of test text: copied (test) 0.11 in sentiment, above 0.1"),
     (COPIED.of("validation"), 0.11, None, "copies of validation text"),
+    (OVERLAP.of("test"), 0.51, 0.3, "pieces of test text: overlap (test) 0.51 in sentiment, above 0.5"),
+    (OVERLAP.of("validation"), 0.51, 0.3, "pieces of validation text"),
+    (HIDDEN, 0.13, 0.02, "hidden characters: hidden characters 0.13 in sentiment, above 0.12"),
+    (LENGTH, 301.0, 100.0, "much longer than human text: length 301 in sentiment, above 300"),
+    (MEMBERSHIP.of("test"), 0.035, 0.0, "made of test text: too near to it: membership (test) 0.035 in sen"),
+    (MEMBERSHIP.of("validation"), 0.035, 0.0, "made of validation text: too near to it"),
     (COPIED.of("train"), 0.11, None, "copies of train text"),
     (COPIED.of("vectors"), 0.11, None, "copies of vector text"),
     (COPIED.of("demonstrations"), 0.11, None, "copies of few-shot demonstrations"),
@@ -562,6 +571,12 @@ GOOD = [
     (LANGUAGE_FIDELITY, 0.5, 0.9),
     (LABEL_FIDELITY, 0.5, 0.9),  # a weak method is ranked low, not left out
     (LENGTH, 1.0, 100.0),
+    (LENGTH, 300.0, 100.0),
+    (LENGTH, 900.0, None),
+    (OVERLAP.of("test"), 0.5, 0.3),
+    (OVERLAP.of("train"), 1.0, 0.3),  # the model's own texts are not known to hold less
+    (HIDDEN, 0.12, 0.02),
+    (MEMBERSHIP.of("test"), 0.03, 0.0),  # 600 texts: 0.02 + 0.25 / 24.5 = 0.0302
 ]
 
 
@@ -579,6 +594,22 @@ def test_the_field_is_ranked_without_flagged_entries(tmp_path):
     bad.scores[VALID_SHARE] = flat(0.1, BOTH)
     found = rows(field_of(tmp_path / "two", BOTH, bad, scored("zero-shot", flat(0.5, BOTH))))
     assert (found["zero-shot"].tier, found["zero-shot"].mean_rank) == (1, 1)
+
+
+def test_a_flagged_baseline_is_compared_with_nothing(tmp_path):
+    zero = scored("zero-shot", flat(0.1, BOTH))
+    zero.scores[VALID_SHARE] = flat(0.1, BOTH)
+    found = rows(field_of(tmp_path, BOTH, scored("a", flat(0.5, BOTH)), zero))
+    assert found["zero-shot"].flags
+    assert (found["a"].tier, found["a"].over_zero_shot, found["a"].win_share) == (1, None, None)
+
+
+def test_a_flagged_entry_wins_nothing(tmp_path):
+    entry = scored("a", flat(0.9, BOTH))
+    entry.scores[VALID_SHARE] = flat(0.1, BOTH)
+    found = rows(field_of(tmp_path, BOTH, entry, scored("zero-shot", flat(0.5, BOTH))))["a"]
+    assert (found.win_share, found.borda, found.mean_rank) == (None, None, None)
+    assert found.over_zero_shot.mean == pytest.approx(0.4)  # its numbers are shown
 
 
 def test_one_task_that_breaks_a_bound_is_enough(tmp_path):
@@ -660,6 +691,55 @@ def test_another_model_excuses_no_copies(tmp_path):
         sides.append(write_run(tmp_path / model.name, entries, AM, model=model))
     found = rows(standings(cellset_of(*sides), F1))
     assert (found["a, toy"].flags, len(found["a, other"].flags)) == ([], 1)
+
+
+def beside_zero_shot(tmp_path, metric, value, usual, human):
+    """Return the flags of an entry and of zero-shot of its model, which has ``usual``."""
+    entries = [scored(name, flat(0.5, BOTH)) for name in ("a", "zero-shot")]
+    for entry, level in zip(entries, (value, usual), strict=True):
+        entry.scores[metric] = flat(level, BOTH, (0,))
+        entry.human = {metric: human}
+    found = rows(field_of(tmp_path, BOTH, *entries))
+    return [[flag.metric for flag in found[name].flags] for name in ("a", "zero-shot")]
+
+
+def test_a_model_that_writes_long_texts_anyway_is_not_flagged_for_it(tmp_path):
+    assert beside_zero_shot(tmp_path / "a", LENGTH, 590.0, 400.0, 100.0) == [[], []]
+    assert beside_zero_shot(tmp_path / "b", LENGTH, 610.0, 400.0, 100.0) == [[LENGTH], []]
+
+
+def test_pieces_of_train_text_are_flagged_beyond_what_the_model_recites(tmp_path):
+    pieces = OVERLAP.of("train")
+    assert beside_zero_shot(tmp_path / "a", pieces, 0.69, 0.4, 1.0) == [[], []]
+    assert beside_zero_shot(tmp_path / "b", pieces, 0.71, 0.4, 1.0) == [[pieces], []]
+
+
+def test_signs_of_test_text_in_a_single_language_do_not_hide_in_the_mean(tmp_path):
+    entry = scored("a", flat(0.5, ELEVEN))
+    near = {place: 0.06 if place[1] == "he" else 0.0 for place in places(ELEVEN)}
+    entry.scores[MEMBERSHIP.of("test")] = near
+    [flag] = rows(field_of(tmp_path, ELEVEN, entry, scored("zero-shot", flat(0.5, ELEVEN))))["a"].flags
+    # 300 texts: 0.02 + 0.25 / 17.3
+    assert flag.words.endswith("membership (test) 0.06 in sentiment/he, above 0.0344")
+
+
+def above(tmp_path, entry, human, zero=0.5, noise=(0.01, -0.01, 0.0)):
+    """Return the flags of entry ``a``; ``noise``: its difference to human text by seed."""
+    chosen = selection(["am", "he", "sk"])
+    one = {place: entry + noise[place[2] - 1] for place in places(chosen)}
+    found = [scored("a", one), scored("human", flat(human, chosen)), scored("zero-shot", flat(zero, chosen))]
+    return rows(field_of(tmp_path, chosen, *found))["a"].flags
+
+
+def test_better_training_data_than_human_text_is_flagged_where_that_is_clear(tmp_path):
+    [flag] = above(tmp_path / "a", 0.8, 0.7)
+    assert flag.words == (
+        "better training data than human text: macro-F1 (tfidf) 0.8 in sentiment, clearly more than 0.05 "
+        "above 0.7"
+    )
+    assert above(tmp_path / "b", 0.76, 0.7, noise=(0.1, -0.1, 0.0)) == []  # the interval reaches below
+    assert above(tmp_path / "c", 0.74, 0.7) == []
+    assert above(tmp_path / "d", 0.8, 0.7, zero=0.78) == []  # the model is that good without the method
 
 
 def test_every_rule_says_why_in_words():

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.ranking.evidence import Evidence
 from harness.ranking.flags import Flag, flags
-from harness.ranking.gains import FEW_SHOT, LEVEL, peers
+from harness.ranking.gains import FEW_SHOT, LEVEL, peer, peers
 from harness.ranking.multiplicity import of_pairs
 from harness.ranking.ranks import tiers
 from harness.ranking.stats import squared
@@ -29,8 +29,8 @@ _SEEDED = "hf:"  # how classifiers are named whose training hangs on a seed
 class Rules:
     """What all rankings of a cellset share, whatever the metric, tasks and languages.
 
-    ``zero_shot``, ``few_shot``: entry -> that row of its model. ``relative``: gains over the own model's
-    zero-shot are ranked, as there are several models.
+    ``zero_shot``, ``few_shot``: entry -> that row of its model, where it has no flag. ``relative``: gains
+    over the own model's zero-shot are ranked, as there are several models.
     """
 
     cellset: Cellset
@@ -43,11 +43,16 @@ class Rules:
     def of(cls, cellset: Cellset) -> Rules:
         """Return the rules of a cellset."""
         models = [row.entry.model for row in cellset.entries.values() if row.entry.model]
+        flagged = flags(cellset)
+
+        def sound(method: str) -> dict[str, str]:
+            return {name: base for name, base in peers(cellset, method).items() if not flagged[base]}
+
         return cls(
             cellset=cellset,
-            zero_shot=peers(cellset, BASELINE),
-            few_shot=peers(cellset, FEW_SHOT),
-            flags=flags(cellset),
+            zero_shot=sound(BASELINE),
+            few_shot=sound(FEW_SHOT),
+            flags=flagged,
             relative=len({model.model_dump_json() for model in models}) > 1,
         )
 
@@ -67,6 +72,8 @@ class Rules:
             return self.flags[name][0].words
         if self.relative and row.entry.method.name != BASELINE:
             base = self.zero_shot.get(name)
+            if base is None and peer(self.cellset, row, BASELINE):
+                return "its model's zero-shot row is flagged"
             if base not in evidence.complete:
                 return "its model has no complete zero-shot row"
         return ""

@@ -208,9 +208,14 @@ class _Ranking:
         return found[0] if len(found) == 1 else ""
 
     def win_share(self, name: str) -> float | None:
-        """Return the share of cases that the entry improves over zero-shot."""
+        """Return the share of cases that the entry improves over zero-shot; None for a flagged one."""
         base, better = self.zero_shot.get(name, name), self.evidence.metric.direction
-        if base == name or better == "none" or not self.evidence.complete.issuperset({name, base}):
+        if (
+            self.rules.flags[name]
+            or base == name
+            or better == "none"
+            or not self.evidence.complete.issuperset({name, base})
+        ):
             return None
         cases = mean_gains(self.evidence, [name], self.zero_shot)[0].mean(axis=1)
         return ranks.win_share(cases, better)

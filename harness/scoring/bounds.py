@@ -21,7 +21,7 @@ OVERLAP_BOUND = 0.2
 RECITED_BOUND = 0.3
 """Share of n-grams that stand in train text, above that of the model's unsteered texts."""
 
-MARGIN, SPREAD = 0.02, 0.3
+MARGIN, SPREAD = 0.02, 0.25
 """``MARGIN + SPREAD / sqrt(n)`` is the bound of membership. Honest rows lie below ``MARGIN`` but for chance;
 ``SPREAD`` is three standard deviations of a text's difference where it varies most."""
 

@@ -29,6 +29,7 @@ from harness.submissions.others import cards_beside, clashes
 from harness.submissions.reader import Submission, SubmittedRun
 from harness.submissions.reading import RefusedError
 from harness.submissions.report import Report
+from harness.submissions.shared_texts import compare_texts
 
 _AGAIN = "Pack it again with 'steerboard submission pack'."
 
@@ -85,6 +86,7 @@ def check_files(
         for result in card.results:
             _check_result(done, card, result, files, places, online)
         _check_companions(done, card)
+        compare_texts(done.submission, report)
     return done
 
 

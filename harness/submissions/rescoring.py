@@ -155,13 +155,14 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
 
 
 def _report_flag(checked: Checked, name: str, flag: Flag, based: bool) -> bool:
-    """Copies of held-out text are never right; whatever else the rules find is for the board to show.
+    """Copies and pieces of held-out text are never right; whatever else the rules find is for the board to show.
 
     Copies of other text mean something beside what the model recites unsteered (``based``: that is known).
     """
-    from harness.scoring.metrics import COPIED
+    from harness.scoring.metrics import COPIED, MEMBERSHIP, OVERLAP
 
-    if flag.metric.name in {COPIED.of("test").name, COPIED.of("validation").name}:
+    signs = (COPIED, MEMBERSHIP, OVERLAP)
+    if flag.metric.name in {sign.of(split).name for sign in signs for split in ("test", "validation")}:
         checked.report.problem(name, flag.words, "Submit texts that the model wrote.")
     elif flag.metric.name.startswith(f"{COPIED.name}/") and not based:
         checked.report.note(name, flag.words, "No zero-shot of the same cells is at hand to compare with.")

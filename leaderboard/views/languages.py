@@ -109,7 +109,9 @@ def _sentence(rows: list[LanguageRow], metric: Metric, of: Language) -> str:
     if not written:
         return f"No entry has all its {of.name} cells yet."
     best = [row for row in written if row.tier == "1"] or [row for row in written if not row.flagged]
-    first = (best or written)[0]
+    if not best:
+        return f"Every entry that has all its {of.name} cells is flagged."
+    first = best[0]
     words = f"Highest {metric.title} in {of.name}: {first.name}, {first.level.text}"
     peers = sum(row.tier == "1" for row in written) - 1
     if first.tier != "1":
