@@ -21,6 +21,7 @@ from harness.commands import (
     tune,
     vectors,
 )
+from harness.commands.helptext import SETTINGS, Group
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -33,10 +34,12 @@ from harness.commands.options import (
     Identifiers,
     Languages,
     Limit,
+    Methods,
     ModelName,
     Plugins,
     Revision,
     RunFolder,
+    Seeds,
     Settings,
     SuiteName,
     Tasks,
@@ -57,6 +60,8 @@ app = typer.Typer(
     name="steerboard",
     help="Benchmark steering methods for multilingual synthetic data, and rank them on a board.",
     epilog="Start with 'steerboard demo': everything once, offline, in minutes.",
+    cls=Group,
+    context_settings=SETTINGS,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -100,9 +105,9 @@ def run(
     contrast: ContrastText = None,
     languages: Languages = None,
     tasks: Tasks = None,
-    methods: Annotated[str | None, typer.Option(help="Only these, such as zero-shot,language.")] = None,
+    methods: Methods = None,
     settings: Settings = None,
-    seeds: Annotated[str | None, typer.Option(help="Only these generation seeds, such as 1,2.")] = None,
+    seeds: Seeds = None,
     limit: Limit = None,
     classifier: Classifiers = None,
     embedding: Embeddings = None,
@@ -116,11 +121,13 @@ def run(
         bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")
     ] = False,
 ) -> None:
-    """Generate and score every cell of a suite. Run the same command again to go on.
+    r"""Generate and score every cell of a suite.
 
-    Finished cells are never touched, so a killed run goes on where it was. Example:
+    Run the same command again to go on: finished cells are never touched, so a killed run goes on where it
+    was. Example:
 
-        steerboard run --suite steer11 --model google/gemma-2-9b-it --languages am,he
+        steerboard run --suite steer11 --model google/gemma-2-9b-it \
+            --languages am,he
     """
     from harness.run.options import Options
 
@@ -162,9 +169,9 @@ def score(
     data: Data = None,
     contrast: ContrastText = None,
 ) -> None:
-    """Score the texts of a run that have no score yet; also by further classifiers, embeddings, identifiers.
+    """Score the texts of a run that have no score yet.
 
-    What is scored stays. Example:
+    Also by further classifiers, embeddings and language identifiers; what is scored stays. Example:
 
         steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
     """
@@ -180,10 +187,16 @@ def score(
 
 @app.command()
 def demo(
-    run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("site"),
+    run_folder: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder of the run.")] = Path(
+        "runs/demo"
+    ),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the page.")] = Path("site"),
 ) -> None:
-    """Run the mini suite with every steering method, build the board, say where it lies."""
+    """Run the mini suite offline and build its board, in minutes.
+
+    Every steering method of the suite writes and scores texts with the small model that ships; the last line
+    names the page to open. Run it again to go on.
+    """
     from harness.run.options import Options
 
     folder, failed = _run(Options(suite="mini", run=run_folder))
@@ -195,8 +208,10 @@ def demo(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, suites, tasks or languages.")],
-    suite: Annotated[str, typer.Option(help="Suite whose tasks and languages are listed.")] = "steer11",
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="methods, suites, tasks or languages.")],
+    suite: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose tasks and languages are listed.")
+    ] = "steer11",
     plugin: Plugins = None,
 ) -> None:
     """List what there is: methods, suites, tasks or languages."""

@@ -20,40 +20,59 @@ if TYPE_CHECKING:
     from harness.run.options import Prepared
     from harness.store import Run
 
-SuiteName = Annotated[str, typer.Option(help="Name of a shipped suite, or path of a suite's .yaml.")]
+SuiteName = Annotated[
+    str,
+    typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml."),
+]
 ModelName = Annotated[
-    str | None, typer.Option(help="Folder or hub id of a chat model. Default: the suite's own.")
+    str | None,
+    typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own."),
 ]
-Revision = Annotated[str | None, typer.Option(help="Commit or branch of a hub model.")]
-Languages = Annotated[str | None, typer.Option(help="Only these, such as am,he.")]
-Tasks = Annotated[str | None, typer.Option(help="Only these, such as topic.")]
-Settings = Annotated[str | None, typer.Option(help="Only these: zero-shot, few-shot.")]
-Limit = Annotated[int | None, typer.Option(help="At most this many texts per label.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. Default: a GPU if any.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU.")]
+Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit or branch of a hub model.")]
+Languages = Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")]
+Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")]
+Methods = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")]
+Settings = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3."),
+]
+Limit = Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU."),
+]
 DeviceMap = Annotated[
-    str | None, typer.Option(help="auto spreads a model over several GPUs (needs accelerate).")
+    str | None,
+    typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate)."),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Texts per batch; changes no text.")]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]
 RunFolder = Annotated[
-    Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL.")
+    Path | None,
+    typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL."),
 ]
 Data = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
+        metavar="FOLDER",
+        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub.",
     ),
 ]
 ContrastText = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first."
+        metavar="FOLDER",
+        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first.",
     ),
 ]
 Classifiers = Annotated[
     list[str] | None,
     typer.Option(
         "--classifier",
+        metavar="CLASSIFIER",
         help="tfidf, frozen:PATH_OR_ID, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
     ),
 ]
@@ -61,6 +80,7 @@ Embeddings = Annotated[
     list[str] | None,
     typer.Option(
         "--embedding",
+        metavar="ENCODER",
         help="What Vendi score and pairwise distance read: tfidf, or hf:PATH_OR_ID. Repeat for several.",
     ),
 ]
@@ -68,12 +88,13 @@ Identifiers = Annotated[
     list[str] | None,
     typer.Option(
         "--language-id",
-        help="A further language identifier beside the suite's: fasttext:PATH, such as GlotLID's model.",
+        metavar="fasttext:FILE",
+        help="A further language identifier beside the suite's, such as GlotLID's model.",
     ),
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="Python file with a method. Repeat for several."),
+    typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several."),
 ]
 
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 def tune(
     suite: SuiteName,
     run_folder: Annotated[
-        Path | None, typer.Option("--run", help="Folder of the run that will use the choice.")
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="Folder of the run that will use the choice."),
     ] = None,
     model: ModelName = None,
     revision: Revision = None,
@@ -48,13 +49,17 @@ def tune(
     languages: Languages = None,
     tasks: Tasks = None,
     methods: Annotated[
-        str | None, typer.Option(help="Tune these. Default: all of the suite that name a grid.")
+        str | None,
+        typer.Option(metavar="NAMES", help="Tune these. Default: all of the suite that name a grid."),
     ] = None,
     settings: Settings = None,
     layers: Annotated[
-        str | None, typer.Option(help="Layers to try: indices or depths, such as 0.21,0.48,12.")
+        str | None,
+        typer.Option(metavar="LAYERS", help="Layers to try: indices or depths, such as 0.21,0.48,12."),
     ] = None,
-    strengths: Annotated[str | None, typer.Option(help="Strengths to try, such as 0.1,0.2,0.4.")] = None,
+    strengths: Annotated[
+        str | None, typer.Option(metavar="STRENGTHS", help="Strengths to try, such as 0.1,0.2,0.4.")
+    ] = None,
     limit: Limit = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -62,15 +67,15 @@ def tune(
     device_map: DeviceMap = None,
     batch_size: BatchSize = 64,
 ) -> None:
-    """Choose layer and strength of the methods on validation text, for 'run --tuned'.
+    r"""Choose layer and strength of methods on validation text.
 
-    Writes texts with every configuration of the methods' grids, with a seed that no score uses, trains the
-    tfidf classifier on them and tests it on the validation split. Of the configurations whose texts are about
-    as valid as the unsteered ones, the best is taken. Choice, surface and pictures lie in RUN/tuned.json and
-    RUN/tuning/. Run the same command again to go on. Example:
+    The choice is for 'run --tuned'. Writes texts with every configuration of the methods' grids, with a seed
+    that no score uses, trains the tfidf classifier on them and tests it on the validation split. Of the
+    configurations whose texts are about as valid as the unsteered ones, the best is taken. Choice, surface
+    and pictures lie in RUN/tuned.json and RUN/tuning/. Run the same command again to go on. Example:
 
-        steerboard tune --suite steer11 --model google/gemma-2-9b-it --methods language,quality
-
+        steerboard tune --suite steer11 --model google/gemma-2-9b-it \
+            --methods language,quality
         steerboard run --suite steer11 --model google/gemma-2-9b-it --tuned
     """
     from harness.run.options import Options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands.helptext import Group
 from harness.errors import BrokenFileError, UserError
 from harness.files import canonical_json
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from harness.steering.interventions import Steering
 
 app = typer.Typer(
+    cls=Group,
     help="Look at steering files, and export them to other programs.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -35,7 +37,7 @@ def show(
         bool, typer.Option("--json", help="One line of JSON per file: the header and every vector's norm.")
     ] = False,
 ) -> None:
-    """Show what steering files change in the model, and how they came about.
+    """Show what steering files change, and how they were fitted.
 
     Layers count from 0. 'raw' is the factor of the vector in units of the hidden state: the strength
     itself, or strength x residual norm where the unit is 'residual'.
@@ -54,11 +56,16 @@ def show(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A steering file.")],
-    format_: Annotated[str, typer.Option("--format", help="repeng or lm-eval.")],
-    out: Annotated[Path, typer.Option(help="The new file: .gguf for repeng, .pt for lm-eval.")],
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="repeng or lm-eval.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The new file: .gguf for repeng, .pt for lm-eval.")
+    ],
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or hub id of the model. Needed where the file names no hub model."),
+        typer.Option(
+            metavar="FOLDER_OR_ID",
+            help="Folder or hub id of the model. Needed where the file names no hub model.",
+        ),
     ] = None,
 ) -> None:
     """Write a steering file for another program.
