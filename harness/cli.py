@@ -21,7 +21,7 @@ from harness.commands import (
     tune,
     vectors,
 )
-from harness.commands.helptext import SETTINGS, Group
+from harness.commands.helptext import SETTINGS, Group, wrapped
 from harness.commands.options import (
     BatchSize,
     Classifiers,
@@ -226,7 +226,8 @@ def list_(
     if what not in makers:
         raise unknown("list", what, makers)
     for name, text in makers[what]():
-        typer.echo(f"{name:<22} {text}".rstrip())
+        line = f"{name:<22} {text}".rstrip()
+        typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -104,9 +103,9 @@ def diff(
 
     found = compare_builds(old, new)
     if format_ == _TABLE:
-        from rich.console import Console
+        from harness.terminal import output
 
-        difftext.print_diff(Console(width=None if sys.stdout.isatty() else 140), found)
+        difftext.print_diff(output(), found)
         return
     typer.echo({"md": difftext.as_markdown, "json": difftext.as_json}[format_](found), nl=False)
 

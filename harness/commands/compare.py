@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,12 +45,11 @@ def compare(
     from harness.ranking import rendering
     from harness.ranking.compare import compare as compare_runs
     from harness.store import Run
+    from harness.terminal import output
 
     found = compare_runs(Run(run_a), Run(run_b), metric or [])
     if format_ == _TABLE:
-        from rich.console import Console
-
-        rendering.print_comparison(Console(width=None if sys.stdout.isatty() else 140), found)
+        rendering.print_comparison(output(), found)
         return
     texts = {"md": rendering.as_markdown, "json": rendering.as_json, "csv": rendering.as_csv}
     typer.echo(texts[format_](found), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -151,14 +150,12 @@ def _forcing(
 
 def _show(folder: Path, names: list[str]) -> None:
     """Print the tables of a run, once per scorer of relevance."""
-    from rich.console import Console
-
     from harness.forcing.tables import print_forcing
-    from harness.ranking.summary import NARROW
     from harness.ranking.tables import collect
     from harness.store import Run
+    from harness.terminal import output
 
-    shown = Console(width=None if sys.stdout.isatty() else NARROW)
+    shown = output()
     for cellset in collect([Run(folder)]):
         for name in names:
             print_forcing(shown, cellset, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -194,11 +193,12 @@ def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> Report: 
 def _show(report: Report, format_: str, output: Path | None) -> None:
     from rich.console import Console
 
+    from harness import terminal
     from harness.files import write_text
     from harness.gate import machines, rendering
 
     if format_ == _TABLE or output is not None:
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = terminal.output()
         if format_ == _TABLE and output is not None:
             with output.open("w", encoding="utf-8") as handle:
                 rendering.print_report(Console(file=handle, width=160), report)

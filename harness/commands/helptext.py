@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,11 @@ class Group(typer.core.TyperGroup):
         if command is not None:
             command.context_class = HelpContext
         return command
+
+
+def wrapped(line: str, indent: int) -> str:
+    """Return a line that a terminal takes as several, words whole, all but the first indented."""
+    return _wrapped(line, shutil.get_terminal_size().columns, "", " " * indent)
 
 
 def _in_words(text: str) -> str:

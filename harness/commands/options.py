@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -138,13 +137,11 @@ def report_cells(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -
 
 
 def summarise(folder: Path) -> None:
-    """Print what came of a run: one table on stdout."""
-    from rich.console import Console
-
+    """Print what came of a run on stdout: a table, remarks, and in a sentence which entry is best."""
     from harness.ranking.summary import print_summary
     from harness.ranking.tables import collect
     from harness.store import Run
+    from harness.terminal import output
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
     for cellset in collect([Run(folder)]):
-        print_summary(console, cellset)
+        print_summary(output(), cellset)

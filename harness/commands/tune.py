@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -177,24 +176,24 @@ def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
 
 def _show(tuned: Tuned, paths: list[Path]) -> None:
     """Print the surface, the best first within a method, and what was chosen."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from harness.ranking.summary import plain, signed
+    from harness.terminal import Column, output, print_table
 
-    grid = Table(title="validation macro-F1 (tfidf)", box=box.SIMPLE_HEAD, show_edge=False)
-    for head in ("method", "configuration"):
-        grid.add_column(head, no_wrap=True)
-    for head in ("macro-F1", "gain", "valid", "texts", ""):
-        grid.add_column(head, justify="right", no_wrap=True)
+    columns = [
+        Column("method", words=True),
+        Column("configuration", words=True),
+        Column("macro-F1"),
+        Column("gain"),
+        Column("valid", drop=1),
+        Column("texts", drop=2),
+        Column("", words=True),
+    ]
+    rows = []
     for point in sorted(tuned.surface, key=lambda p: (p.method, p.macro_f1 is None, -(p.macro_f1 or 0.0))):
         mark = "chosen" if point.chosen else "" if point.eligible else "not eligible"
         cells = [plain(point.macro_f1), signed(point.gain), plain(point.valid), str(point.texts), mark]
-        grid.add_row(Text(point.method), Text(_words(point)), *cells)
-    shown = Console(width=None if sys.stdout.isatty() else 140)
-    shown.print(grid)
+        rows.append([point.method, _words(point), *cells])
+    print_table(output(), columns, rows, "validation macro-F1 (tfidf)")
     for name, method in tuned.methods.items():
         cost = f"{method.configurations} configurations, {method.texts} texts, {method.seconds:.0f} s"
         choice = "nothing passes the gate; its default stays" if method.options is None else ""
