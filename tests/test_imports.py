@@ -13,7 +13,7 @@ from helpers import ROOT, command, environment, python
 
 # From the bottom up. A unit may import from lower floors, and on its own floor from those before it.
 FLOORS = [
-    ["errors", "files", "digits", "safeyaml", "threads", "languages", "records", "terminal"],
+    ["errors", "files", "digits", "safeyaml", "threads", "languages", "records", "signals", "terminal"],
     ["suite", "checkpoints"],
     ["data", "contrast"],
     ["corpus"],

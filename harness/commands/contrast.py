@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,8 +17,6 @@ from harness.commands.options import (
 from harness.errors import unknown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.backtranslation.building import Job, Translator
     from harness.contrast import Made
 
@@ -45,7 +40,6 @@ Out = Annotated[
         metavar="FOLDER", help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages."
     ),
 ]
-_LOG_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
 @app.callback()
@@ -187,6 +181,7 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
     from harness.backtranslation.building import make
     from harness.contrast import ContrastFolder
     from harness.run.options import library_versions
+    from harness.run.progress import track
 
     folder = ContrastFolder(out)
     with folder.lock():
@@ -196,8 +191,9 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
             if job.language in finished:
                 typer.echo(f"{path}: finished before")
                 continue
-            with _progress(console(), job) as advance:
-                made = make(folder, job, translator, library_versions(), advance)
+            total = len(job.sentences) * len(job.hops)
+            with track(console(), f"translate {job.language}", total, "translations") as tracker:
+                made = make(folder, job, translator, library_versions(), tracker.advance)
             typer.echo(_in_words(path, made))
 
 
@@ -205,27 +201,3 @@ def _in_words(path: Path, made: Made) -> str:
     counts = {"with equal texts": made.dropped_equal, "with an empty text": made.dropped_empty}
     dropped = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     return f"{path}: {made.pairs} pairs ({made.source})" + (f"; dropped: {dropped}" if dropped else "")
-
-
-@contextmanager
-def _progress(shown: Console, job: Job) -> Iterator[Callable[[int], None]]:
-    """Yield what to tell how many more translations are done: a bar on a terminal, else lines."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    total = len(job.sentences) * len(job.hops)
-    if shown.is_terminal:
-        columns = (TextColumn(job.language), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=shown) as bar:
-            task = bar.add_task(job.language, total=total)
-            yield lambda more: bar.advance(task, more)
-        return
-    logged, done = time.monotonic(), 0
-
-    def log(more: int) -> None:
-        nonlocal logged, done
-        done += more
-        if time.monotonic() - logged > _LOG_EVERY:
-            logged = time.monotonic()
-            shown.print(f"  {job.language}: {done}/{total} translations")
-
-    yield log

@@ -97,6 +97,10 @@ Plugins = Annotated[
 ]
 
 
+_DIGITS = 18  # of a number
+_LONGEST_RANGE = 10_000  # numbers
+
+
 def console() -> Console:
     """Return the console of progress and remarks: stderr, so that stdout can be piped."""
     from rich.console import Console
@@ -110,14 +114,21 @@ def split(text: str | None) -> list[str] | None:
 
 
 def numbers(text: str | None, option: str) -> list[int] | None:
-    """Return whole numbers written with commas; ``UserError`` names the option that holds another."""
+    """Return whole numbers and ranges written with commas, such as 1,3,5-7; ``UserError`` for anything else."""
     parts = split(text)
     if parts is None:
         return None
-    try:
-        return [int(part) for part in parts]
-    except ValueError:
-        raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3.") from None
+    found: list[int] = []
+    for part in parts:
+        first, dash, last = part.partition("-")
+        ends = [first.strip(), last.strip() if dash else first.strip()]
+        if not all(end.isascii() and end.isdigit() and len(end) <= _DIGITS for end in ends):
+            raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3 or 1-3.")
+        low, high = map(int, ends)
+        if not low <= high < low + _LONGEST_RANGE:
+            raise UserError(f"{option} {text!r}: the range {part} is empty or too long; write it as 1-3.")
+        found += range(low, high + 1)
+    return found
 
 
 def report(prepared: Prepared, states: Mapping[State, int]) -> None:
