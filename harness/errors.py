@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 EXTRAS: dict[str, dict[str, str]] = {
     "board": {"jinja2": "jinja2", "pyarrow": "pyarrow", "watchfiles": "watchfiles"},
@@ -39,10 +40,20 @@ class UnsupportedError(UserError):
     """A method cannot run on this model or language: the cell is skipped with this reason."""
 
 
-def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> UserError:
-    """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested."""
+def pasted(*words: object) -> str:
+    """Return a ``steerboard`` command with these words, as it can be pasted into a shell."""
+    return shlex.join(["steerboard", *map(str, words)])
+
+
+def unknown(
+    kind: str, value: str, valid: Iterable[str], hint: str = "", near: Sequence[str] | None = None
+) -> UserError:
+    """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested.
+
+    ``near``: what to suggest, where the caller knows better than the spelling.
+    """
     names = sorted(valid)
-    near = difflib.get_close_matches(value, names, n=1)
+    near = near or difflib.get_close_matches(value, names, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     tail = f" {hint}" if hint else ""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
+from harness.languages import unknown_language
 from harness.safeyaml import SafeLoader, safe_load
 
 Split = Literal["train", "validation", "test"]
@@ -241,7 +242,7 @@ class Suite(Part):
         if task not in self.definitions:
             raise unknown("task", task, self.definitions)
         if language not in self.definitions[task]:
-            raise unknown("language", language, self.definitions[task])
+            raise unknown_language(language, self.definitions[task])
         return self.definitions[task][language]
 
     def folder(self, field: Literal["data", "model"]) -> Path | None:

@@ -14,7 +14,7 @@ from harness.commands.options import (
     console,
     split,
 )
-from harness.errors import unknown
+from harness.languages import unknown_language
 
 if TYPE_CHECKING:
     from harness.backtranslation.building import Job, Translator
@@ -120,14 +120,15 @@ def build(
     chosen = split(languages) or definition.languages
     for code in chosen:
         if code not in corpus.vector_languages:
-            raise unknown("language", code, corpus.vector_languages)
+            raise unknown_language(code, corpus.vector_languages)
     opened = _open(translator, revision, device, dtype, batch_size)
     alone = opened.kind == "noise"
     way = split(pivots) if pivots is not None else ([] if alone else PUBLISHED_PIVOTS)
     probability = noise if noise is not None else (NOISE_ALONE if alone else PUBLISHED_NOISE)
     jobs = plan(corpus, list(dict.fromkeys(chosen)), opened, way or [], probability, limit)
     _make_all(out, jobs, opened)
-    typer.echo(f"next: steerboard run --suite {suite} --contrast {out} ...")
+    model = () if definition.folder("model") else ("--model", "MODEL")
+    typer.echo(f"next: {pasted('run', '--suite', suite, '--contrast', out, *model)}")
 
 
 @app.command("import")
@@ -161,7 +162,7 @@ def import_(
             return
         made = folder.add(language, recipe, pairs, source or file.name, library_versions())
     typer.echo(_in_words(folder.pairs_path(language), made))
-    typer.echo(f"next: steerboard run ... --contrast {out}")
+    typer.echo(f"next: {pasted('run', '--suite', 'SUITE', '--model', 'MODEL', '--contrast', out)}")
 
 
 def _open(

@@ -9,7 +9,7 @@ import typer
 
 from harness.commands.helptext import Group
 from harness.commands.options import split
-from harness.errors import UserError, unknown
+from harness.errors import UserError, pasted, unknown
 
 if TYPE_CHECKING:
     from harness.gate.verdicts import Report
@@ -135,7 +135,8 @@ def calibrate(
 
     if out.exists():
         raise UserError(
-            f"{out} exists. Replace it by a run: steerboard gate accept RUN --into {out} --reason '...'."
+            f"{out} exists. Replace it by a run: {pasted('gate', 'accept', runs[0], '--into', out)} "
+            "--reason 'why the numbers may change'."
         )
     baseline = calibrated(read_runs(runs), metric or [], parsed(tolerance or []))
     seal = write_baseline(out, baseline)

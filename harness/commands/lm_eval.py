@@ -20,6 +20,7 @@ from harness.commands.options import (
     console,
     numbers,
     report_cells,
+    say_next,
     split,
     summarise,
 )
@@ -152,5 +153,5 @@ def _run(options: Options, names: list[str], folders: list[Path], chat: bool) ->
     states = run_grid(grid, options, console())
     report_cells(grid.base.run, [cell for cell, _ in grid.cells], states)
     summarise(grid.base.run.path)
-    typer.echo(f"next: steerboard board build {grid.base.run.path} --out site")
+    say_next(grid.base.run.path, states)
     return any(state.endswith("error") for state in states)

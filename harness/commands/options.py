@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.errors import UserError
+from harness.errors import UserError, pasted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,7 +114,7 @@ def split(text: str | None) -> list[str] | None:
 
 
 def numbers(text: str | None, option: str) -> list[int] | None:
-    """Return whole numbers and ranges written with commas, such as 1,3,5-7; ``UserError`` for anything else."""
+    """Return whole numbers and ranges with commas, such as 1,3,5-7; ``UserError`` for anything else."""
     parts = split(text)
     if parts is None:
         return None
@@ -145,6 +145,32 @@ def report_cells(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -
         if status and status.state.endswith("error"):
             typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)
             break
+
+
+def failed(states: Mapping[State, int]) -> bool:
+    """Say whether any cell ended in an error."""
+    return any(state.endswith("error") for state in states)
+
+
+def say_next(folder: Path, states: Mapping[State, int]) -> None:
+    """Print what to do after a run: see it on a board, or mend it first where no cell has texts."""
+    if states.get("ok"):
+        typer.echo(f"next: {pasted('board', 'build', folder, '--out', 'site')}")
+    elif states.get("method_error"):
+        typer.echo(
+            "next: no cell has texts. Mend the method (the first failure is above; 'steerboard method test' "
+            "finds more), then run the same command again."
+        )
+    elif states.get("infra_error"):
+        typer.echo(
+            "next: no cell has texts. Mend what failed on this machine (the first failure is above; with too "
+            "little memory, a smaller --batch-size), then run the same command again."
+        )
+    else:
+        typer.echo(
+            "next: no cell has texts: all were skipped, for the reasons above. Choose other --methods, "
+            "--languages or another --model."
+        )
 
 
 def summarise(folder: Path) -> None:

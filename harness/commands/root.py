@@ -44,14 +44,19 @@ from harness.commands.options import (
     SuiteName,
     Tasks,
     console,
+    failed,
     numbers,
     report,
+    say_next,
     split,
     summarise,
 )
 from harness.errors import unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.records import State
     from harness.run.options import Options
 
 app = typer.Typer(
@@ -152,10 +157,10 @@ def run(
         batch_size=batch_size,
         tuned=tuned,
     )
-    folder, failed = _run(options)
+    folder, states = _run(options)
     summarise(folder)
-    typer.echo(f"next: steerboard board build {folder} --out site")
-    raise typer.Exit(1 if failed else 0)
+    say_next(folder, states)
+    raise typer.Exit(1 if failed(states) else 0)
 
 
 @app.command()
@@ -197,11 +202,11 @@ def demo(
     """
     from harness.run.options import Options
 
-    folder, failed = _run(Options(suite="mini", run=run_folder))
+    folder, states = _run(Options(suite="mini", run=run_folder))
     summarise(folder)
     typer.echo("These numbers show that the machinery works; they say nothing about large models.")
     typer.echo(f"board: {board.built([folder], out)}")
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed(states) else 0)
 
 
 @app.command("list")
@@ -228,12 +233,12 @@ def list_(
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 
 
-def _run(options: Options) -> tuple[Path, bool]:
-    """Generate and score; return the folder and whether any cell failed."""
+def _run(options: Options) -> tuple[Path, Mapping[State, int]]:
+    """Generate and score; return the folder and how many cells are in which state."""
     from harness.run.options import prepare
     from harness.run.stages import run_stages
 
     prepared = prepare(options)
     states = run_stages(prepared, options, console())
     report(prepared, states)
-    return prepared.run.path, any(state.endswith("error") for state in states)
+    return prepared.run.path, states

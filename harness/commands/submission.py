@@ -88,7 +88,7 @@ def pack(
             --out submissions/my-method
     """
     from harness.store import Run
-    from harness.submissions.packing import Wishes, pack
+    from harness.submissions.packing import Wishes, check_command, pack
 
     if road not in {None, "code", "steering", "outputs"}:
         raise unknown("road", str(road), ["code", "steering", "outputs"])
@@ -111,7 +111,7 @@ def pack(
         typer.echo(f"{packed.folder}: {result.cells} of {result.of} cells of {result.model or 'no model'}")
     for words in packed.missing:
         typer.echo(f"partial: {words}")
-    typer.echo(f"next: steerboard submission check {out}")
+    typer.echo(f"next: {check_command(Run(run), packed)}")
 
 
 def _options(text: str | None) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from harness.commands.options import (
     report,
     split,
 )
-from harness.errors import UserError
+from harness.errors import UserError, pasted
 
 if TYPE_CHECKING:
     from harness.records import SurfacePoint, Tuned
@@ -128,7 +128,9 @@ def _tune(options: Options, methods: list[str] | None, overrides: dict[str, list
     path = write_tuned(target, tuned)
     _show(tuned, _write_surface(target / "tuning", tuned))
     typer.echo(f"choice: {path}")
-    typer.echo(f"next: steerboard run --suite {options.suite} --run {target} --tuned{_same(options)}")
+    typer.echo(
+        f"next: {pasted('run', '--suite', options.suite, '--run', target, '--tuned', *_same(options))}"
+    )
     raise typer.Exit(1 if any(state.endswith("error") for state in states) else 0)
 
 
@@ -142,11 +144,12 @@ def _check_sweep(prepared: Prepared) -> None:
         )
 
 
-def _same(options: Options) -> str:
-    """Return in words which options of this command the run needs, too."""
-    names = ("model", "revision", "data", "contrast", "plugins", "dtype")
-    given = [f"--{name.removesuffix('s')}" for name in names if getattr(options, name)]
-    return f" with this command's {', '.join(given)}" if given else ""
+def _same(options: Options) -> list[object]:
+    """Return the options of this command that the run needs, too, as words of a command."""
+    names = ("model", "revision", "data", "contrast", "dtype")
+    given = [(f"--{name}", getattr(options, name)) for name in names if getattr(options, name)]
+    given += [("--plugin", path) for path in options.plugins]
+    return [word for pair in given for word in pair]
 
 
 def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
