@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
 from harness.languages import unknown_language
 from harness.safeyaml import SafeLoader, safe_load
+from harness.strict import refuse_flags
 
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
@@ -23,6 +24,7 @@ class Part(BaseModel):
     """A part of a suite file; unknown keys are errors, so that a typing mistake is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _no_flags = field_validator("*", mode="before")(refuse_flags)
 
 
 class TaskSize(Part):

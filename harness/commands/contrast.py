@@ -14,6 +14,7 @@ from harness.commands.options import (
     console,
     split,
 )
+from harness.errors import pasted
 from harness.languages import unknown_language
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from harness.cells import entry_of
 from harness.errors import UserError, pasted
-from harness.files import canonical_json
+from harness.files import canonical_json, staging, sweep
 from harness.records import CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity
 from harness.store import CLASSIFIER, Run
 from harness.submissions.card import Card, Hashes, Result, folder_of
@@ -73,13 +72,13 @@ def pack(run: Run, out: Path, wishes: Wishes) -> Packed:
             "then says how much is there, and has no mean on the board."
         )
     body = stated(out, before.card if before else None, wishes, manifest, identity, cells)
-    with tempfile.TemporaryDirectory(dir=_parent(out), prefix=".pack-") as temporary:
-        staged = Path(temporary)
+    with staging(_parent(out)) as staged:
         result = _write_result(staged, run, manifest, entries, cells)
         files = _companions(staged, run, out, body, wishes, cells)
         card = _completed(body, result, entries[0].model, files)
         _install(staged, out, result.folder)
     write_card(out, card)
+    sweep(out.parent, deep=False)
     return Packed(out, card, missing)
 
 
