@@ -5,14 +5,19 @@ Only what costs nothing is imported before signals are looked after: Ctrl-C may 
 
 from __future__ import annotations
 
-import io
 import os
-import signal
 import sys
-from typing import Any
 
-from harness.errors import UserError, not_installed
-from harness.signals import noting_stops
+try:
+    import io
+    import signal
+    from typing import Any
+
+    from harness.errors import UserError, not_installed
+    from harness.signals import noting_stops
+except KeyboardInterrupt:  # nothing has begun
+    os.write(2, b"steerboard: stopped\n")
+    os._exit(130)
 
 _INTERRUPTED = 128 + signal.SIGINT  # what typer makes of Ctrl-C
 _BAD_INPUT = 2

@@ -122,7 +122,7 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    """Measure how far runs of the same code lie apart, and write a baseline file.
+    """Measure how far equal runs differ, and write a baseline file.
 
     Several runs with seeds of their own show what else differs from run to run; of one run, the spread is
     that of its seeds. An existing file is not overwritten: that is what 'gate accept' is for. Example:
