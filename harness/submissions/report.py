@@ -96,6 +96,8 @@ def _table(report: Report) -> str:
     lines += [f"  {finding.level:<7}  {finding.line}" for finding in _first(report)]
     if report.compared:
         lines += ["", *_compared(report), f"  {report.tolerance}"]
+    mended = "Mend what is called a problem, then check again."
+    lines += [mended if report.problems else "Nothing has to be mended."]
     return "\n".join(lines) + "\n"
 
 
