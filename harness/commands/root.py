@@ -204,6 +204,9 @@ def demo(
 
     folder, states = _run(Options(suite="mini", run=run_folder))
     summarise(folder)
+    if not states.get("ok"):
+        say_next(folder, states)
+        raise typer.Exit(1)
     typer.echo("These numbers show that the machinery works; they say nothing about large models.")
     typer.echo(f"board: {board.built([folder], out)}")
     raise typer.Exit(1 if failed(states) else 0)

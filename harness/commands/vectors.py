@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -140,14 +141,13 @@ def _say_repeng(out: Path, layers: list[int]) -> None:
     if 0 in layers:
         typer.echo("llama.cpp does not read this file: it cannot steer layer 0", err=True)
     else:
-        typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {out}")
+        typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {shlex.quote(str(out))}")
 
 
 def _say_lm_eval(out: Path, layers: list[int], model: str) -> None:
     typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
-    typer.echo(
-        f"next: lm_eval --model steered --model_args pretrained={model},steer_path={out} --tasks TASKS"
-    )
+    given = shlex.quote(f"pretrained={model},steer_path={out}")
+    typer.echo(f"next: lm_eval --model steered --model_args {given} --tasks TASKS")
 
 
 def _count(layers: list[int]) -> str:
