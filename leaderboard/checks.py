@@ -19,7 +19,6 @@ from pydantic import AfterValidator, BaseModel, ValidationError
 from harness.analysis.results import FOLDER as SEPARATIONS
 from harness.errors import UserError
 from harness.files import LARGEST
-from harness.lookalikes import misleading
 from harness.ranking.tables import Cellset, EntryRow
 from harness.records import Entry, Manifest
 from harness.store import Run
@@ -126,8 +125,6 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
 
 def _check_entry(path: Path, entry: Entry) -> None:
     _check_name(path, "method", entry.method.name)
-    if why := misleading(entry.method.name):
-        raise UserError(f"{path}: the method name {entry.method.name!a} {why}. Give it another.")
     _check_name(path, "version", entry.method.version)
     if entry.model:
         _check_name(path, "model", entry.model.name)
