@@ -7,9 +7,11 @@ package stays cheap.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing itself takes long to load, and Ctrl-C may come meanwhile
 if TYPE_CHECKING:
+    from typing import Any
+
     from harness.methods.base import (
         CellContext,
         MethodConfig,

@@ -10,6 +10,7 @@ from typing import Protocol
 from harness.corpus import Corpus
 from harness.errors import UserError, unknown
 from harness.files import digest
+from harness.languages import unknown_language
 from harness.records import (
     CellKey,
     Entry,
@@ -193,5 +194,5 @@ def _choose(kind: str, wanted: list[str] | None, valid: list[str]) -> list[str]:
         return list(valid)
     for value in wanted:
         if value not in valid:
-            raise unknown(kind, value, valid)
+            raise unknown_language(value, valid) if kind == "language" else unknown(kind, value, valid)
     return [value for value in valid if value in wanted]

@@ -1,262 +1,120 @@
-"""The command ``steerboard``. Imports of weight happen inside the commands: help stays quick."""
+"""Where the command ``steerboard`` begins and ends: whatever goes wrong is one line and an exit code.
+
+Only what costs nothing is imported before signals are looked after: Ctrl-C may come in the first moment.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import typer
+try:
+    import io
+    import signal
+    from typing import Any
 
-from harness.commands import (
-    board,
-    compare,
-    contrast,
-    docs,
-    forcing,
-    gate,
-    lm_eval,
-    method,
-    submission,
-    tune,
-    vectors,
-)
-from harness.commands.options import (
-    BatchSize,
-    Classifiers,
-    ContrastText,
-    Data,
-    Device,
-    DeviceMap,
-    Dtype,
-    Embeddings,
-    Identifiers,
-    Languages,
-    Limit,
-    ModelName,
-    Plugins,
-    Revision,
-    RunFolder,
-    Settings,
-    SuiteName,
-    Tasks,
-    console,
-    numbers,
-    report,
-    split,
-    summarise,
-)
-from harness.errors import UserError, in_words, is_infrastructure, not_installed, unknown
+    from harness.errors import UserError, in_words, is_infrastructure, not_installed
+    from harness.signals import noting_stops
+except KeyboardInterrupt:  # nothing has begun
+    os.write(2, b"steerboard: stopped\n")
+    os._exit(130)
 
-if TYPE_CHECKING:
-    from harness.run.options import Options
+_INTERRUPTED = 128 + signal.SIGINT  # what typer makes of Ctrl-C
+_BAD_INPUT = 2
+_LONGEST = 100  # characters of a path in a message
+_MISUSED = {
+    *(errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EPERM),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""Errors of the system that say what is wrong with a path, not with the machine."""
 
-_INTERRUPTED = 130  # what typer makes of Ctrl-C
-
-app = typer.Typer(
-    name="steerboard",
-    help="Benchmark steering methods for multilingual synthetic data, and rank them on a board.",
-    epilog="Start with 'steerboard demo': everything once, offline, in minutes.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
-app.add_typer(board.app, name="board")
-app.add_typer(contrast.app, name="contrast")
-app.add_typer(vectors.app, name="vectors")
-app.add_typer(method.app, name="method")
-app.add_typer(gate.app, name="gate")
-app.add_typer(submission.app, name="submission")
-app.command("tune")(tune.tune)
-app.command("lm-eval")(lm_eval.lm_eval)
-app.command("forcing")(forcing.forcing)
-app.command("compare")(compare.compare)
-app.command("docs")(docs.docs)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from harness import __version__
-
-        typer.echo(f"steerboard {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Options of the command itself."""
-
-
-@app.command()
-def run(
-    suite: SuiteName,
-    run_folder: RunFolder = None,
-    model: ModelName = None,
-    revision: Revision = None,
-    data: Data = None,
-    contrast: ContrastText = None,
-    languages: Languages = None,
-    tasks: Tasks = None,
-    methods: Annotated[str | None, typer.Option(help="Only these, such as zero-shot,language.")] = None,
-    settings: Settings = None,
-    seeds: Annotated[str | None, typer.Option(help="Only these generation seeds, such as 1,2.")] = None,
-    limit: Limit = None,
-    classifier: Classifiers = None,
-    embedding: Embeddings = None,
-    language_id: Identifiers = None,
-    plugin: Plugins = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    batch_size: BatchSize = 64,
-    tuned: Annotated[
-        bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")
-    ] = False,
-) -> None:
-    """Generate and score every cell of a suite. Run the same command again to go on.
-
-    Finished cells are never touched, so a killed run goes on where it was. Example:
-
-        steerboard run --suite steer11 --model google/gemma-2-9b-it --languages am,he
-    """
-    from harness.run.options import Options
-
-    options = Options(
-        suite=suite,
-        run=run_folder,
-        model=model,
-        revision=revision,
-        data=data,
-        contrast=contrast,
-        languages=split(languages),
-        tasks=split(tasks),
-        methods=split(methods),
-        settings=split(settings),
-        seeds=numbers(seeds, "--seeds"),
-        limit=limit,
-        classifiers=classifier,
-        embeddings=embedding,
-        identifiers=language_id,
-        plugins=plugin or [],
-        device=device,
-        dtype=dtype,
-        device_map=device_map,
-        batch_size=batch_size,
-        tuned=tuned,
-    )
-    folder, failed = _run(options)
-    summarise(folder)
-    typer.echo(f"next: steerboard board build {folder} --out site")
-    raise typer.Exit(1 if failed else 0)
-
-
-@app.command()
-def score(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    classifier: Classifiers = None,
-    embedding: Embeddings = None,
-    language_id: Identifiers = None,
-    data: Data = None,
-    contrast: ContrastText = None,
-) -> None:
-    """Score the texts of a run that have no score yet; also by further classifiers, embeddings, identifiers.
-
-    What is scored stays. Example:
-
-        steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
-    """
-    from harness.run.options import reopen
-    from harness.run.scoring import Scorer
-
-    prepared = reopen(run_folder, classifier, data, contrast, embedding, language_id)
-    with prepared.run.lock():
-        scored = Scorer(prepared, console()).run()
-    typer.echo(f"{scored} cells scored")
-    summarise(run_folder)
-
-
-@app.command()
-def demo(
-    run_folder: Annotated[Path, typer.Option("--run", help="Folder of the run.")] = Path("runs/demo"),
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("site"),
-) -> None:
-    """Run the mini suite with every steering method, build the board, say where it lies."""
-    from harness.run.options import Options
-
-    folder, failed = _run(Options(suite="mini", run=run_folder))
-    summarise(folder)
-    typer.echo("These numbers show that the machinery works; they say nothing about large models.")
-    typer.echo(f"board: {board.built([folder], out)}")
-    raise typer.Exit(1 if failed else 0)
-
-
-@app.command("list")
-def list_(
-    what: Annotated[str, typer.Argument(help="methods, suites, tasks or languages.")],
-    suite: Annotated[str, typer.Option(help="Suite whose tasks and languages are listed.")] = "steer11",
-    plugin: Plugins = None,
-) -> None:
-    """List what there is: methods, suites, tasks or languages."""
-    from harness import listing
-
-    makers: dict[str, Callable[[], listing.Lines]] = {
-        "methods": lambda: listing.methods(plugin or []),
-        "suites": listing.suites,
-        "tasks": lambda: listing.tasks(suite),
-        "languages": lambda: listing.languages(suite),
-    }
-    if what not in makers:
-        raise unknown("list", what, makers)
-    for name, text in makers[what]():
-        typer.echo(f"{name:<22} {text}".rstrip())
+Outcome = tuple[int, str]
+"""An exit code, and the line that says why; empty for none."""
 
 
 def main() -> None:
-    """Entry point: user errors become one line and exit code 2."""
+    """Entry point. Exit code 2 for bad input; 130 for Ctrl-C and 143 for SIGTERM, as shells have it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to die
+    with noting_stops() as stops:
+        code, line = _outcome(stops)
+        if stops and (code or stops[0] != signal.SIGINT):
+            code, line = 128 + stops[0], ""
+        if code in {_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP} and not line:
+            by = "" if code == _INTERRUPTED else f" by {signal.Signals(code - 128).name}"
+            line = f"stopped{by}; finished cells are kept, run the same command again to go on"
+        if line:
+            print(f"steerboard: {' '.join(line.split())}", file=sys.stderr)
+        raise SystemExit(code)
+
+
+def _outcome(stops: list[int]) -> Outcome:
+    """Run the command; what it raises becomes an exit code and a line, unless it is a fault of ours."""
+    try:
+        return _run(), ""
+    except UserError as error:
+        return _BAD_INPUT, str(error)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1, ""
+    except KeyboardInterrupt:  # before typer is there to take it
+        return _INTERRUPTED, ""
+    except BaseException as error:
+        if stops:  # it is what foreign code made of the interrupt
+            return _INTERRUPTED, ""
+        line = _in_words(error)
+        if line is None:
+            raise
+        return _BAD_INPUT, line
+
+
+def _run() -> int:
+    for word in sys.argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"the argument {os.fsencode(word)!r} is not UTF-8 text. Rename what it names, or write it as "
+                "UTF-8."
+            ) from None
+    import typer
+
+    from harness.commands.root import app
+
     try:
         code = app(standalone_mode=False, prog_name="steerboard")
-    except UserError as error:
-        _fail(str(error), 2)
-    except ModuleNotFoundError as error:
-        missing = not_installed(error)
-        if missing is None:
-            raise
-        _fail(str(missing), 2)
     except typer.TyperException as error:  # bad options, and help where a command is missing
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(message)
-            raise SystemExit(2) from None
-        _fail(message, 2)
-    except Exception as error:
-        if not is_infrastructure(error):
-            raise
-        _fail(
-            f"the machine failed ({in_words(error)}). What is finished is kept: run the same command again.",
-            2,
+            print(error.format_message())
+            return _BAD_INPUT
+        raise UserError(f"{error.format_message()}{_hint(error)}") from None
+    return code if isinstance(code, int) else 0
+
+
+def _hint(error: Any) -> str:
+    """Return what to give for a missing ``--suite``; empty for any other error."""
+    if type(error).__name__ != "MissingParameter" or getattr(error.param, "name", "") != "suite":
+        return ""
+    from harness.suite import suite_files
+
+    names = ", ".join(suite_files())
+    return (
+        f" Valid: {names}, or the path of a suite's .yaml. Begin with --suite mini, which needs no download."
+    )
+
+
+def _in_words(error: BaseException) -> str | None:
+    """Return the line for an error of the installation or of the system; None for what is a fault of ours."""
+    if isinstance(error, ModuleNotFoundError):
+        missing = not_installed(error)
+        return str(missing) if missing else None
+    if isinstance(error, OSError) and error.errno in _MISUSED:
+        name = "" if error.filename is None else str(error.filename)
+        shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+        return f"cannot use {shown!r}: {error.strerror}." if name else f"{error.strerror}."
+    if is_infrastructure(error):
+        return (
+            f"the machine failed ({in_words(error)}). What is finished is kept: run the same command again."
         )
-    else:
-        if code == _INTERRUPTED:
-            _fail("stopped; finished cells are kept, run the same command again to go on", code)
-        raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"steerboard: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def _run(options: Options) -> tuple[Path, bool]:
-    """Generate and score; return the folder and whether any cell failed."""
-    from harness.run.options import prepare
-    from harness.run.stages import run_stages
-
-    prepared = prepare(options)
-    states = run_stages(prepared, options, console())
-    report(prepared, states)
-    return prepared.run.path, any(state.endswith("error") for state in states)
+    return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib.util
+import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 EXTRAS: dict[str, dict[str, str]] = {
@@ -115,10 +116,20 @@ def warn(words: str) -> None:
     print(f"warning: {words}", file=sys.stderr)
 
 
-def unknown(kind: str, value: str, valid: Iterable[str], hint: str = "") -> UserError:
-    """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested."""
+def pasted(*words: object) -> str:
+    """Return a ``steerboard`` command with these words, as it can be pasted into a shell."""
+    return shlex.join(["steerboard", *map(str, words)])
+
+
+def unknown(
+    kind: str, value: str, valid: Iterable[str], hint: str = "", near: Sequence[str] | None = None
+) -> UserError:
+    """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested.
+
+    ``near``: what to suggest, where the caller knows better than the spelling.
+    """
     names = sorted(valid)
-    near = difflib.get_close_matches(value, names, n=1)
+    near = near or difflib.get_close_matches(value, names, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     tail = f" {hint}" if hint else ""

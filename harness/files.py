@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 import zlib
@@ -31,6 +32,12 @@ LARGEST_TEXT = 2**30
 DEEPEST = 64
 """Lists and objects within one another in a JSON file."""
 
+_SHORT = 60  # characters of a file's name in that of its temporary file: together they have to fit
+_STRAY_FILE = re.compile(
+    r"\..*\.[a-z0-9_]{8}\.tmp|\..+\.(?:json|jsonl|gz|html|css|js|svg|csv|parquet|bib|safetensors|yaml|py|txt)"
+    r"\.[a-z0-9_]{8}"  # as they were called before
+)
+_STRAY_FOLDER = re.compile(r"\.pack-[a-z0-9_]{8}")
 _NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
 _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
@@ -64,13 +71,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = _temporary(path)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)  # before it is closed: until then nobody takes it for a stray
     except BaseException as error:  # an interrupt, too, leaves nothing behind
         with contextlib.suppress(OSError):
             if temporary:
@@ -81,6 +88,49 @@ def write_bytes(path: Path, data: bytes) -> None:
             f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written, or make "
             "room."
         ) from error
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """Return handle and name of a new file beside ``path``, locked while its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_SHORT]}.", suffix=".tmp")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # swept away before it was locked
+
+
+def sweep(folder: Path, deep: bool = True) -> None:
+    """Remove what killed writers left in a folder and, if ``deep``, below it: temporary files and folders.
+
+    That of a writer who lives is locked and stays; so does everything that only looks similar.
+    """
+    for root, folders, files in os.walk(folder):
+        for name in [*filter(_STRAY_FOLDER.fullmatch, folders), *filter(_STRAY_FILE.fullmatch, files)]:
+            path = Path(root, name)
+            with contextlib.suppress(OSError):
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path) if name in folders else path.unlink()
+                finally:
+                    os.close(handle)
+        if not deep:
+            return
+
+
+@contextlib.contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Yield a new folder within ``folder``, gone after the block; locked, so that ``sweep`` leaves it."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".pack-") as temporary:
+        handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(temporary)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -273,6 +323,8 @@ def json_lines(path: Path, data: bytes) -> list[dict[str, Json]]:
 def locked(folder: Path, option: str) -> Iterator[None]:
     """Hold a folder, made where it is missing, for one writing process; freed when that process dies.
 
+    What killed writers left in it is removed.
+
     Raises ``UserError`` for a folder that cannot be written or is held; ``option`` names what chose it.
     """
     try:
@@ -290,6 +342,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
             f"{folder} is in use by another steerboard. Wait for it, or use another {option}."
         ) from None
     try:
+        sweep(folder)
         yield
     finally:
         os.close(handle)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from harness.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ FLORES = {
 }
 """FLORES-200 codes of the languages above and of pivots for translation, by ISO 639-1 code."""
 
+_LIKE = 0.7  # of 1; how like a name must be to be suggested
 _FORMER = {"he": "iw", "id": "in", "jv": "jw"}  # withdrawn codes that some models still use
 _MANDARIN = {"zh": ["cmn_Hans", "cmn"]}
 
@@ -61,6 +66,21 @@ _MANDARIN = {"zh": ["cmn_Hans", "cmn"]}
 def language(code: str) -> Language:
     """Return what is known of ``code``; a language not listed is named by its code."""
     return LANGUAGES.get(code) or Language(code, code, code, "Zyyy")
+
+
+def unknown_language(value: str, valid: Iterable[str], hint: str = "", kind: str = "language") -> UserError:
+    """Return the error for a language that is none of ``valid``; its code is suggested where it can be meant.
+
+    Known are the names in English and in the language, ISO 639-3, FLORES-200 and withdrawn codes.
+    """
+    codes = [code for code in valid if code in LANGUAGES]
+    forms: dict[str, str] = {}
+    for code in codes:
+        own = LANGUAGES[code]
+        for form in (code, own.name, own.native_name, *code_forms(code)):
+            forms.setdefault(form.casefold(), code)
+    near = difflib.get_close_matches(value.strip().casefold(), forms, n=1, cutoff=_LIKE)
+    return unknown(kind, value, valid, hint, [forms[near[0]]] if near else None)
 
 
 def code_forms(code: str) -> list[str]:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 
 from harness.errors import UserError
+from harness.strict import strict_numbers
 
 SCHEMA = 1
 """Version of every JSON file written by this program."""
@@ -59,6 +61,12 @@ class Record(BaseModel):
     """An immutable record; unknown keys are refused, so that a foreign file is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema with strict numbers: a score of true is not a score."""
+        schema: CoreSchema = strict_numbers(handler(source))
+        return schema
 
 
 class Versioned(Record):

@@ -10,6 +10,7 @@ import contextlib
 import filecmp
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -90,6 +91,8 @@ class Registry:
             raise unknown("method", name, self.sources, "Add your own with --plugin FILE.")
         if name not in self._classes:
             source = self.sources[name]
+            if source.kind == "folder":  # it was found, not given by --plugin
+                print(f"running the code of {source} on this machine, with your rights", file=sys.stderr)
             classes = source.load()
             if name not in classes:
                 what = "entry point" if source.kind == "package" else "folder"

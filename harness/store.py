@@ -64,25 +64,26 @@ def kept_in(part: str) -> str:
     return KEPT[0] if part.startswith((CLASSIFIER, ANSWERS)) else KEPT[1]
 
 
-Whole = Annotated[int, Field(gt=-(2**62), lt=2**62)]
-Amount = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62)]
+Whole = Annotated[int, Field(gt=-(2**62), lt=2**62, strict=True)]
+Amount = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62, strict=True)]
+Figure = Annotated[float, Field(strict=True)]
 """As in records; what lies beyond is left to these, which say so in words."""
 
 
 class Sizes(TypedDict):
     """How many texts a score is of, where it says so."""
 
-    texts: NotRequired[float]
+    texts: NotRequired[Figure]
 
 
 class Measured(TypedDict):
     """What tables need of a ``Score``."""
 
     metric: str
-    value: float | None
+    value: Figure | None
     signature: str
-    human: NotRequired[float | None]
-    by_seed: NotRequired[dict[str, float]]
+    human: NotRequired[Figure | None]
+    by_seed: NotRequired[dict[str, Figure]]
     detail: NotRequired[Sizes]
 
 

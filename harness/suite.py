@@ -14,13 +14,16 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
+from harness.languages import unknown_language
 from harness.safeyaml import SafeLoader, safe_load
+from harness.strict import refuse_flags
 
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
@@ -40,6 +43,7 @@ class Part(BaseModel):
     """A part of a suite file; unknown keys are errors, so that a typing mistake is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _no_flags = field_validator("*", mode="before")(refuse_flags)
 
 
 class TaskSize(Part):
@@ -269,7 +273,7 @@ class Suite(Part):
         if task not in self.definitions:
             raise unknown("task", task, self.definitions)
         if language not in self.definitions[task]:
-            raise unknown("language", language, self.definitions[task])
+            raise unknown_language(language, self.definitions[task])
         return self.definitions[task][language]
 
     def folder(self, field: Literal["data", "model"]) -> Path | None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness import __version__
 from harness.errors import UserError
-from harness.files import read_json, write_json, write_text
+from harness.files import read_json, sweep, write_json, write_text
 from harness.records import SCHEMA, SurfacePoint, Tuned
 from harness.store import Run
 from harness.submissions.lock import NO_LOCK, LockFile
@@ -76,6 +76,8 @@ def build_board(
     written.append(_write(out, index))  # last: a reader never finds a link before its page
     write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(written)})
     _remove(out, old - set(written))
+    for folder in {(out / name).parent for name in written}:
+        sweep(folder, deep=False)
     return out / "index.html"
 
 

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.ranking.rendering import clean, escaped, row_of
@@ -16,6 +14,7 @@ from harness.ranking.stats import Estimate
 from harness.ranking.summary import plain, signed, spanned
 from harness.records import SCHEMA
 from harness.scoring.metrics import metric
+from harness.terminal import Column, print_table
 from leaderboard.diff import BoardDiff, Diff, EntryDiff, Shift
 from leaderboard.downloads.records import EstimateFacts
 
@@ -39,13 +38,27 @@ def print_diff(console: Console, found: Diff) -> None:
             console.print(Text(f"- {clean(line)}"))
         rows = list(_rows(board))
         if rows:
-            grid = Grid(box=box.SIMPLE_HEAD, show_edge=False)
-            for head in _HEADS:
-                grid.add_column(head)
-            for row in rows:
-                grid.add_row(*(Text(clean(cell)) for cell in row))
-            console.print(grid)
-    console.print(Text(_SAME if found.empty else _EXPLAINED, style="dim"))
+            columns = [Column(head, words=True) for head in _HEADS]
+            print_table(console, columns, [[clean(cell) for cell in row] for row in rows])
+    if not found.empty:
+        console.print(Text(_EXPLAINED, style="dim"))
+    console.print(Text(clean(conclusion(found))))
+
+
+def conclusion(found: Diff) -> str:
+    """Return in a sentence how much changed."""
+    if found.empty:
+        return _SAME
+    boards = _changed(found)
+    entries = [entry for board in boards for entry in board.entries]
+    counts = {
+        "changed": len(entries),
+        "new": sum(len(board.added) for board in boards),
+        "gone": sum(len(board.gone) for board in boards),
+        "in another tier": sum(bool(entry.tier) for entry in entries),
+    }
+    words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return f"Of the entries {words}." if words else "No entry changed; what did is listed above."
 
 
 def as_markdown(found: Diff) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -498,3 +499,125 @@ def test_the_command_is_kept_in_the_manifest(finished):
     manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["commands"][0][:2] == ["steerboard", "run"]
     assert os.fspath(finished) in manifest["commands"][0]
+
+
+# What comes next, and what was meant
+
+
+def test_a_missing_suite_lists_those_there_are():
+    for words in (["run"], ["tune"]):
+        line = steerboard(*words).one_line()
+        assert (
+            "Missing option '--suite'. Valid: mini, published, steer11, or the path of a suite's .yaml"
+            in line
+        )
+    assert "Valid" not in steerboard("score").one_line()
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("amharic", "am"),
+        ("Amharik", "am"),
+        ("አማርኛ", "am"),
+        ("amh", "am"),
+        ("amh_Ethi", "am"),
+        ("עברית", "he"),
+        ("iw", "he"),
+        ("Hebrew", "he"),
+        ("slovensky", None),
+        ("klingon", None),
+    ],
+)
+def test_a_language_by_any_of_its_names_suggests_its_code(finished, word, meant):
+    line = run(finished, languages=word).one_line()
+    assert line.endswith(f"Did you mean {meant!r}?" if meant else "sl, su.")
+
+
+def test_every_command_that_takes_languages_suggests_codes(tmp_path):
+    from toyruns import F1, flat, selection, toy, write_run
+
+    made, out = toy("zero-shot"), tmp_path / "out"
+    made.scores[F1] = flat(0.5, selection())
+    old = write_run(tmp_path / "old", [made], selection()).path
+    commands = [
+        ["tune", "--suite", "mini", "--languages", "amharic"],
+        ["forcing", "--suite", "mini", "--languages", "amharic"],
+        ["forcing", "--suite", "mini", "--sources", "amharic"],
+        ["lm-eval", "--suite", "mini", "--tasks", "topic", "--languages", "amharic"],
+        [
+            "contrast",
+            "build",
+            "--suite",
+            "mini",
+            "--translator",
+            "noise",
+            "--languages",
+            "amharic",
+            "--out",
+            out,
+        ],
+        ["gate", old, "--against", old, "--languages", "amharic"],
+    ]
+    for words in commands:
+        assert "Did you mean 'am'?" in steerboard(*words).one_line(), words
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("1-3", [1, 2, 3]), ("1,3,5-7", [1, 3, 5, 6, 7]), (" 2 - 3 , 9", [2, 3, 9]), ("4-4", [4]), ("", [])],
+)
+def test_seeds_may_be_ranges(text, found):
+    from harness.commands.options import numbers
+
+    assert numbers(text, "--seeds") == found
+
+
+@pytest.mark.parametrize("text", ["3-1", "1-", "-3", "1-2-3", "1-999999999", "9" * 30, "a-b", "1.5", "²"])
+def test_a_range_that_is_none_is_one_line(finished, text):
+    assert_line(
+        run(finished, seeds=text), r"--seeds '.*': (give whole numbers|the range .* is empty or too long)"
+    )
+
+
+def test_a_range_of_seeds_is_run(tmp_path):
+    assert run(tmp_path / "run", seeds="1-2", methods="constant").code == 0
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["selection"]["seeds"] == [1, 2]
+
+
+def test_the_next_command_can_be_pasted_where_the_path_has_blanks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run(Path("my runs") / "it's", methods="constant")
+    command = outcome.out.splitlines()[-1].removeprefix("next: ")
+    program, *words = shlex.split(command)
+    assert (program, words) == ("steerboard", ["board", "build", "my runs/it's", "--out", "site"])
+    assert steerboard(*words).code == 0
+    assert Path("site/index.html").is_file()
+
+
+FAILING = """
+from harness import Reference, UnsupportedError, register
+
+@register("failing")
+class Failing(Reference):
+    '''Fails.'''
+    def texts(self, ctx):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise ValueError('no')", "Mend the method .*, then run the same command again"),
+        ("raise MemoryError('no')", "Mend what failed on this machine .*--batch-size"),
+    ],
+)
+def test_a_run_without_any_text_says_what_to_do_and_not_to_build_a_board(tmp_path, body, words):
+    (tmp_path / "mine.py").write_text(FAILING.format(body=body).replace("UnsupportedError, ", ""))
+    outcome = run(tmp_path / "run", methods="failing", plugin=tmp_path / "mine.py")
+    assert outcome.code == 1
+    last = outcome.out.splitlines()[-1]
+    assert re.match(f"next: no cell has texts. {words}", last)
+    assert "board build" not in outcome.out

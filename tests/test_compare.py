@@ -369,7 +369,7 @@ def test_a_comparison_that_cannot_be_told_renders_in_every_format(tmp_path):
 
 def test_two_processes_print_the_same_bytes(runs):
     code = (
-        "import sys\nfrom harness.cli import app\nfor form in ('table', 'md', 'json', 'csv'):\n"
+        "import sys\nfrom harness.commands.root import app\nfor form in ('table', 'md', 'json', 'csv'):\n"
         "    app(['compare', *sys.argv[1:], '--format', form], standalone_mode=False)"
     )
     one, other = (python(code, *runs, env=environment(PYTHONHASHSEED=seed)) for seed in ("1", "2"))

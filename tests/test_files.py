@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers import python
+from helpers import generations, jsonl, python
 
 from harness import files
 from harness.errors import UserError
@@ -226,3 +226,93 @@ def test_half_a_sign_becomes_a_question_mark(tmp_path):
 def test_a_number_of_thousands_of_digits_is_one_clear_error(tmp_path):
     (tmp_path / "x").write_text('{"a": ' + "1" * 5000 + "}")
     assert "too long" in refused(files.read_json, tmp_path / "x")
+
+
+# What killed writers leave behind
+
+
+def stray(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("half")
+    return folder / name
+
+
+def test_a_killed_writer_leaves_a_stray_that_the_next_one_removes(tmp_path):
+    killed = (
+        "import os, sys; from pathlib import Path; from harness.files import write_text\n"
+        "os.fsync = lambda handle: os._exit(0)\n"
+        "write_text(Path(sys.argv[1]), 'new')"
+    )
+    python(killed, tmp_path / "cells" / "a" / "status.json")
+    [left] = names(tmp_path / "cells" / "a")
+    assert left.startswith(".status.json.")
+    assert left.endswith(".tmp")
+    with files.locked(tmp_path, "--run"):
+        assert names(tmp_path / "cells" / "a") == []
+
+
+def test_only_strays_are_swept_and_none_of_a_writer_who_lives(tmp_path):
+    import fcntl
+
+    old = [stray(tmp_path / "a", ".status.json.k3jf9_2a"), stray(tmp_path, ".index.html.abcdefgh.tmp")]
+    (tmp_path / ".pack-abcd1234" / "results").mkdir(parents=True)
+    kept = [
+        stray(tmp_path, name)
+        for name in (".lock", ".gitignore", ".config.settings", "a.tmp", ".env.local", ".x.json.ABCDEFGH")
+    ]
+    outside = stray(tmp_path.parent, ".outside.json.abcdefgh.tmp")
+    (tmp_path / ".link.json.abcdefgh.tmp").symlink_to(outside)
+    alive = stray(tmp_path, ".scores.json.abcdefgh.tmp")
+    with alive.open() as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        files.sweep(tmp_path)
+        assert alive.exists()
+    assert not any(path.exists() for path in [*old, tmp_path / ".pack-abcd1234"])
+    assert all(path.exists() for path in [*kept, outside])
+    files.sweep(tmp_path)
+    assert not alive.exists()
+    outside.unlink()
+
+
+def test_a_writer_holds_its_temporary_file_until_it_has_its_name(tmp_path, monkeypatch):
+    replace = Path.replace
+
+    def swept(self: Path, target: Path) -> Path:
+        files.sweep(tmp_path)  # by another process, at the worst moment
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", swept)
+    files.write_text(tmp_path / "a.json", "new")
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_half_a_pack_is_held_while_it_is_made(tmp_path):
+    with files.staging(tmp_path) as staged:
+        files.sweep(tmp_path)
+        assert staged.is_dir()
+    assert names(tmp_path) == []
+
+
+def test_a_name_as_long_as_a_file_may_have_can_be_written(tmp_path):
+    path = tmp_path / ("ה" * 120 + ".json")  # 245 bytes
+    files.write_text(path, "{}")
+    assert names(tmp_path) == [path.name]
+
+
+def test_strays_of_a_site_are_removed_by_the_next_build(tmp_path):
+    from toyruns import F1, flat, selection, toy, write_run
+
+    from leaderboard.build import build_board
+
+    made = toy("zero-shot")
+    made.scores[F1] = flat(0.5, selection(["am"]))
+    suite = {"name": "toy", "classifiers": ["tfidf"], "description": "a toy", "version": 1}
+    run = write_run(tmp_path / "run", [made], selection(["am"]), suite=suite)
+    for cell in run.cell_ids():
+        row = generations({"good": ["ጥሩ"]})[0].model_dump(mode="json")
+        jsonl(run.cell(cell) / "generations.jsonl", [row])
+    left = stray(tmp_path / "site", ".index.html.abcdefgh.tmp")
+    other = stray(tmp_path / "site", ".htaccess")
+    build_board([run], tmp_path / "site")
+    assert not left.exists()
+    assert other.exists()

@@ -13,7 +13,10 @@ from helpers import ROOT, command, environment, python
 
 # From the bottom up. A unit may import from lower floors, and on its own floor from those before it.
 FLOORS = [
-    ["errors", "files", "digits", "safeyaml", "threads", "languages", "records"],
+    [
+        *("errors", "strict", "files", "digits", "safeyaml", "threads", "languages", "records"),
+        *("lookalikes", "signals", "terminal"),
+    ],
     ["suite", "checkpoints"],
     ["data", "contrast"],
     ["corpus"],

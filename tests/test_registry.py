@@ -711,3 +711,16 @@ def test_a_list_of_names_and_sweeps_is_parsed_in_order(mine):
 def test_an_unknown_name_in_a_list_is_refused(mine):
     with pytest.raises(UserError, match=r"unknown method 'min'.*Did you mean 'mine'"):
         parse_methods(mine, ["zero-shot", "min"])
+
+
+def test_before_the_code_of_a_folder_runs_a_line_says_so(drop, plugin, capsys):
+    drop("mine")
+    registry = load_registry()
+    assert capsys.readouterr().err == ""
+    registry.get("mine")
+    registry.get("mine")
+    assert capsys.readouterr().err == (
+        "running the code of submissions/mine/method.py on this machine, with your rights\n"
+    )
+    registry.get("zero-shot")
+    assert capsys.readouterr().err == ""

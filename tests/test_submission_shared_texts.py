@@ -11,9 +11,9 @@ import pytest
 from helpers import ROOT
 from submitting import cells, edit_card, edit_gz, edit_json
 
-from harness.submissions.shared_texts import compare_texts
 from harness.submissions.reader import find
 from harness.submissions.report import Report
+from harness.submissions.shared_texts import compare_texts
 
 PUBLISHED = ROOT / "submissions"
 SENTIMENT = {"task": "sentiment", "language": "am", "setting": "zero-shot"}

@@ -509,7 +509,7 @@ def test_tune_says_which_options_the_run_needs_too(suite, tmp_path, data):
     outcome = tune(
         suite, tmp_path / "run", "--languages", "he", "--limit", "3", "--data", data, "--dtype", "float32"
     )
-    assert outcome.out.endswith(f"--run {tmp_path / 'run'} --tuned with this command's --data, --dtype\n")
+    assert outcome.out.endswith(f"--run {tmp_path / 'run'} --tuned --data {data} --dtype float32\n")
 
 
 def test_a_method_that_fails_everywhere_is_told_and_chooses_nothing(suite, tmp_path):
@@ -528,4 +528,5 @@ def test_a_method_that_fails_everywhere_is_told_and_chooses_nothing(suite, tmp_p
     assert outcome.code == 1
     assert "first failure: mine/zero-shot/sentiment/am/seed 0: ValueError: no <idea>" in outcome.err
     assert "mine: nothing passes the gate; its default stays (2 configurations, 0 texts, 0 s)" in outcome.out
-    assert "--tuned with this command's --plugin\n" in outcome.out
+    assert outcome.out.endswith(f"--tuned --plugin {tmp_path / 'mine.py'}\n")
+    assert "No configuration passes: the methods keep their defaults." in outcome.out

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.commands.helptext import Group
 from harness.errors import UserError, require, unknown
 
 app = typer.Typer(
-    help="Build, view and compare leaderboards: static pages, from result files alone.",
+    cls=Group,
+    help="Build, view and compare leaderboards. They are static pages, made from result files alone.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -32,7 +33,10 @@ Lock = Annotated[
 ]
 Date = Annotated[
     str | None,
-    typer.Option(help="Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's."),
+    typer.Option(
+        metavar="DATE",
+        help="Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's.",
+    ),
 ]
 
 _TABLE = "table"
@@ -41,15 +45,17 @@ _TABLE = "table"
 @app.command("build")
 def build(
     runs: Runs,
-    out: Annotated[Path, typer.Option(help="Folder for the site; index.html is its first page.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the site; index.html is its first page.")
+    ],
     date: Date = None,
     lock: Lock = None,
 ) -> None:
-    """Build the leaderboard: static pages and downloads that work from disk and ask for nothing.
+    """Build the leaderboard: static pages and downloads.
 
-    Runs of one suite, selection and data share a table; all others get tables of their own. Private
-    results are built by the same command. Equal files and date give equal bytes. A submission that fails the
-    check of its files is named and not shown. Example:
+    They work from disk and ask for nothing. Runs of one suite, selection and data share a table; all others
+    get tables of their own. Private results are built by the same command. Equal files and date give equal
+    bytes. A submission that fails the check of its files is named and not shown. Example:
 
         steerboard board build runs/gemma runs/llama submissions --out site
     """
@@ -61,15 +67,20 @@ def build(
 def serve(
     runs: Runs,
     port: Annotated[
-        int, typer.Option(help="Port on this machine; 0 takes a free one.", max=65535, min=0)
+        int,
+        typer.Option(metavar="NUMBER", help="Port on this machine; 0 takes a free one.", max=65535, min=0),
     ] = 8321,
-    out: Annotated[Path | None, typer.Option(help="Keep the site here. Default: a temporary folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep the site here. Default: a temporary folder.")
+    ] = None,
     date: Date = None,
     lock: Lock = None,
 ) -> None:
-    """Show the leaderboard on this machine alone; it is rebuilt, and open pages reload, when a run changes.
+    """Show the leaderboard on this machine alone.
 
-    steerboard board serve runs/gemma
+    It is rebuilt, and open pages reload, when a run changes. Example:
+
+        steerboard board serve runs/gemma
     """
     require("board")
     from tempfile import TemporaryDirectory
@@ -85,11 +96,13 @@ def serve(
 def diff(
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A site, or its results.json, before.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="A site, or its results.json, after.")],
-    format_: Annotated[str, typer.Option("--format", help="table, md or json.")] = _TABLE,
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, md or json.")] = _TABLE,
 ) -> None:
-    """Say what changed from one build of a board to another: entries, tiers, scores, flags, cost.
+    """Say what changed from one build of a board to another.
 
-    steerboard board diff site-before site --format md
+    Entries, tiers, scores, flags and cost. Example:
+
+        steerboard board diff site-before site --format md
     """
     formats = (_TABLE, "md", "json")
     if format_ not in formats:
@@ -100,9 +113,9 @@ def diff(
 
     found = compare_builds(old, new)
     if format_ == _TABLE:
-        from rich.console import Console
+        from harness.terminal import output
 
-        difftext.print_diff(Console(width=None if sys.stdout.isatty() else 140), found)
+        difftext.print_diff(output(), found)
         return
     typer.echo({"md": difftext.as_markdown, "json": difftext.as_json}[format_](found), nl=False)
 

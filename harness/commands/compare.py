@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,20 +17,23 @@ def compare(
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run after.")],
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one, such as macro_f1/tfidf; repeat for several, or: all."),
+        typer.Option(
+            metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeat for several, or: all."
+        ),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="table, md, json or csv.")] = _TABLE,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="table, md, json or csv.")
+    ] = _TABLE,
 ) -> None:
-    """Compare two runs of a suite, entry by entry: is B better, worse, or can it not be told?
+    """Compare two runs of a suite, entry by entry.
 
-    Every entry of A is held against the same method and setting in B, paired by task, language and
-    seed, with a 95 % interval and a verdict per metric. "No clear difference" comes with the smallest
-    difference that would have been found. Example, before and after a change:
+    Is B better or worse, or can nothing be said? Every entry of A is compared with the same method and
+    setting in B, paired by task, language and seed, with a 95 % interval and a verdict per metric. "No clear
+    difference" comes with the smallest difference that would have been found. Example, before and after a
+    change:
 
         steerboard run --suite mini --run runs/before
-
         steerboard run --suite mini --run runs/after
-
         steerboard compare runs/before runs/after
 
     For a comment on a pull request: --format md. Runs of different suites, data or sizes are refused;
@@ -43,12 +45,11 @@ def compare(
     from harness.ranking import rendering
     from harness.ranking.compare import compare as compare_runs
     from harness.store import Run
+    from harness.terminal import output
 
     found = compare_runs(Run(run_a), Run(run_b), metric or [])
     if format_ == _TABLE:
-        from rich.console import Console
-
-        rendering.print_comparison(Console(width=None if sys.stdout.isatty() else 140), found)
+        rendering.print_comparison(output(), found)
         return
     texts = {"md": rendering.as_markdown, "json": rendering.as_json, "csv": rendering.as_csv}
     typer.echo(texts[format_](found), nl=False)

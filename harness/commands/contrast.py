@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.commands.helptext import Group
 from harness.commands.options import (
     Data,
     Device,
     console,
     split,
 )
-from harness.errors import unknown
+from harness.errors import pasted
+from harness.languages import unknown_language
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from harness.backtranslation.building import Job, Translator
     from harness.contrast import Made
 
 app = typer.Typer(
-    help="Make or import contrast text: human sentences beside degraded versions of them.",
-    epilog="The method 'quality' steers from the degraded to the human text. Example, without a model: "
-    "'steerboard contrast build --translator noise --out contrast/noise', then "
-    "'steerboard run --suite steer11 --model google/gemma-2-9b-it --contrast contrast/noise'.",
+    cls=Group,
+    help="Make or import contrast text for the method 'quality'. Contrast text is human sentences beside "
+    "degraded versions of them; the method steers from the degraded to the human text.",
+    epilog="""
+Example, without a translation model:
+
+    steerboard contrast build --translator noise --out contrast/noise
+    steerboard run --suite steer11 --model google/gemma-2-9b-it \\
+        --contrast contrast/noise
+""",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 Out = Annotated[
-    Path, typer.Option(help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages.")
+    Path,
+    typer.Option(
+        metavar="FOLDER", help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages."
+    ),
 ]
-_LOG_EVERY = 30.0  # seconds between lines where there is no terminal
 
 
 @app.callback()
@@ -46,48 +51,61 @@ def _group() -> None:
 @app.command("build")
 def build(
     out: Out,
-    languages: Annotated[str | None, typer.Option(help="Only these, such as am,da. Default: all.")] = None,
+    languages: Annotated[
+        str | None, typer.Option(metavar="CODES", help="Only these, such as am,da. Default: all.")
+    ] = None,
     translator: Annotated[
         str,
         typer.Option(
-            help="Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise."
+            metavar="FOLDER_OR_ID",
+            help="Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise.",
         ),
     ] = "facebook/nllb-200-distilled-600M",
     revision: Annotated[
-        str | None, typer.Option(help="Commit, branch or pull request (refs/pr/N) of a hub model.")
+        str | None,
+        typer.Option(metavar="COMMIT", help="Commit, branch or pull request (refs/pr/N) of a hub model."),
     ] = None,
     pivots: Annotated[
-        str | None, typer.Option(help="Languages on the way, in order. Default: de,zh,de.")
+        str | None, typer.Option(metavar="CODES", help="Languages on the way, in order. Default: de,zh,de.")
     ] = None,
     noise: Annotated[
         float | None,
         typer.Option(
-            help="Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise."
+            metavar="PROBABILITY",
+            help="Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise.",
         ),
     ] = None,
-    suite: Annotated[str, typer.Option(help="Suite whose languages and text are taken.")] = "steer11",
+    suite: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose languages and text are taken.")
+    ] = "steer11",
     data: Data = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many sentences.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences per batch.")] = 64,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="At most this many sentences.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Sentences per batch.")] = 64,
     device: Device = None,
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16, float16. Default: float32 on the CPU, else as stored."),
+        typer.Option(
+            metavar="PRECISION",
+            help="float32, bfloat16, float16. Default: float32 on the CPU, else as stored.",
+        ),
     ] = None,
 ) -> None:
-    """Degrade human sentences by translating them to and fro, with word noise after every hop.
+    r"""Degrade human sentences by translating them to and fro.
 
-    The sentences are the suite's parallel text, without any validation or test text. Run the same
-    command again to go on after a stop. As published (arXiv 2606.18389):
+    Word noise is added after every hop. The sentences are the suite's parallel text, without any validation
+    or test text. Run the same command again to go on after a stop. As published (arXiv 2606.18389):
 
-        steerboard contrast build --languages am,da --out contrast/nllb
-        --translator facebook/nllb-200-distilled-600M --revision refs/pr/45 --dtype float16
+        steerboard contrast build --languages am,da --out contrast/nllb \
+            --translator facebook/nllb-200-distilled-600M \
+            --revision refs/pr/45 --dtype float16
 
     Weights are read from safetensors alone; hub models that have them only in a pull request need
     --revision. One model per pair of languages, and no model at all:
 
-        steerboard contrast build --out contrast/opus --languages da
-        --translator 'Helsinki-NLP/opus-mt-{src}-{tgt}' --pivots en
+        steerboard contrast build --out contrast/opus --languages da \
+            --translator 'Helsinki-NLP/opus-mt-{src}-{tgt}' --pivots en
 
         steerboard contrast build --translator noise --out contrast/noise
 
@@ -103,29 +121,33 @@ def build(
     chosen = split(languages) or definition.languages
     for code in chosen:
         if code not in corpus.vector_languages:
-            raise unknown("language", code, corpus.vector_languages)
+            raise unknown_language(code, corpus.vector_languages)
     opened = _open(translator, revision, device, dtype, batch_size)
     alone = opened.kind == "noise"
     way = split(pivots) if pivots is not None else ([] if alone else PUBLISHED_PIVOTS)
     probability = noise if noise is not None else (NOISE_ALONE if alone else PUBLISHED_NOISE)
     jobs = plan(corpus, list(dict.fromkeys(chosen)), opened, way or [], probability, limit)
     _make_all(out, jobs, opened)
-    typer.echo(f"next: steerboard run --suite {suite} --contrast {out} ...")
+    model = () if definition.folder("model") else ("--model", "MODEL")
+    typer.echo(f"next: {pasted('run', '--suite', suite, '--contrast', out, *model)}")
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help='JSON: {"good": [...], "bad": [...]}.')],
-    language: Annotated[str, typer.Option(help="Code of its language, such as sk.")],
+    language: Annotated[str, typer.Option(metavar="CODE", help="Code of its language, such as sk.")],
     out: Out,
-    source: Annotated[str | None, typer.Option(help="Where the file comes from, for the records.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Where the file comes from, for the records.")
+    ] = None,
 ) -> None:
-    """Take over pairs of texts from a file: "good" and "bad" are lists of equal length.
+    r"""Take over pairs of good and degraded texts from a file.
 
-    This is the published format (arXiv 2606.18389), one file per language. Pairs of equal texts and
-    empty ones are dropped. Example:
+    "good" and "bad" are lists of equal length: this is the published format (arXiv 2606.18389), one file per
+    language. Pairs of equal texts and empty ones are dropped. Example:
 
-        steerboard contrast import pairs_flor_sk.json --language sk --out contrast/published
+        steerboard contrast import pairs_flor_sk.json --language sk \
+            --out contrast/published
     """
     from harness.contrast import ContrastFolder, Recipe, check_code, read_published
     from harness.files import file_digest
@@ -141,7 +163,7 @@ def import_(
             return
         made = folder.add(language, recipe, pairs, source or file.name, library_versions())
     typer.echo(_in_words(folder.pairs_path(language), made))
-    typer.echo(f"next: steerboard run ... --contrast {out}")
+    typer.echo(f"next: {pasted('run', '--suite', 'SUITE', '--model', 'MODEL', '--contrast', out)}")
 
 
 def _open(
@@ -161,6 +183,7 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
     from harness.backtranslation.building import make
     from harness.contrast import ContrastFolder
     from harness.run.options import library_versions
+    from harness.run.progress import track
 
     folder = ContrastFolder(out)
     with folder.lock():
@@ -170,8 +193,9 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
             if job.language in finished:
                 typer.echo(f"{path}: finished before")
                 continue
-            with _progress(console(), job) as advance:
-                made = make(folder, job, translator, library_versions(), advance)
+            total = len(job.sentences) * len(job.hops)
+            with track(console(), f"translate {job.language}", total, "translations") as tracker:
+                made = make(folder, job, translator, library_versions(), tracker.advance)
             typer.echo(_in_words(path, made))
 
 
@@ -179,27 +203,3 @@ def _in_words(path: Path, made: Made) -> str:
     counts = {"with equal texts": made.dropped_equal, "with an empty text": made.dropped_empty}
     dropped = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     return f"{path}: {made.pairs} pairs ({made.source})" + (f"; dropped: {dropped}" if dropped else "")
-
-
-@contextmanager
-def _progress(shown: Console, job: Job) -> Iterator[Callable[[int], None]]:
-    """Yield what to tell how many more translations are done: a bar on a terminal, else lines."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    total = len(job.sentences) * len(job.hops)
-    if shown.is_terminal:
-        columns = (TextColumn(job.language), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=shown) as bar:
-            task = bar.add_task(job.language, total=total)
-            yield lambda more: bar.advance(task, more)
-        return
-    logged, done = time.monotonic(), 0
-
-    def log(more: int) -> None:
-        nonlocal logged, done
-        done += more
-        if time.monotonic() - logged > _LOG_EVERY:
-            logged = time.monotonic()
-            shown.print(f"  {job.language}: {done}/{total} translations")
-
-    yield log

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -18,6 +17,7 @@ from harness.commands.options import (
     ModelName,
     Plugins,
     Revision,
+    Seeds,
     SuiteName,
     console,
     numbers,
@@ -34,31 +34,47 @@ if TYPE_CHECKING:
 def forcing(
     suite: SuiteName = "steer11",
     run_folder: Annotated[
-        Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-forcing-MODEL.")
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-forcing-MODEL."),
     ] = None,
     model: ModelName = None,
     revision: Revision = None,
     data: Data = None,
     contrast: ContrastText = None,
-    sources: Annotated[str, typer.Option(help="Languages that the questions are in, such as en,de.")] = "en",
+    sources: Annotated[
+        str, typer.Option(metavar="CODES", help="Languages that the questions are in, such as en,de.")
+    ] = "en",
     languages: Annotated[
-        str | None, typer.Option(help="Target languages, such as am,he. Default: all of the suite.")
+        str | None,
+        typer.Option(metavar="CODES", help="Target languages, such as am,he. Default: all of the suite."),
     ] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Only these. Default: all of the suite that steer, and zero-shot.")
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Only these. Default: all of the suite that steer, and zero-shot."
+        ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Only these generation seeds, such as 1,2.")] = None,
+    seeds: Seeds = None,
     relevance: Annotated[
         list[str] | None,
-        typer.Option(help="tfidf (the default), hf:PATH_OR_ID or judge:PATH_OR_ID. Repeat for several."),
+        typer.Option(
+            metavar="SCORER",
+            help="tfidf (the default), hf:PATH_OR_ID or judge:PATH_OR_ID. Repeat for several.",
+        ),
     ] = None,
     questions: Annotated[
         str,
-        typer.Option("--split", help="test, or validation: the questions for choosing layer and strength."),
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="test, or validation: the questions for choosing layer and strength.",
+        ),
     ] = "test",
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help="Tokens of an answer at most. Default: 64, or fewer by the suite."),
+        typer.Option(
+            min=1, metavar="NUMBER", help="Tokens of an answer at most. Default: 64, or fewer by the suite."
+        ),
     ] = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -66,7 +82,7 @@ def forcing(
     device_map: DeviceMap = None,
     batch_size: BatchSize = 64,
 ) -> None:
-    """Measure whether steering turns a model's answers to plain questions into another language.
+    r"""Measure whether steering turns answers into another language.
 
     A model gets a question in a source language, nothing else, and the steering that a method fits for the
     target language. Scored are the share of answers in the target language, their relevance, and the harmonic
@@ -75,9 +91,11 @@ def forcing(
     Relevance: 'tfidf' and 'hf:ENCODER' ask whether an answer's own question is the nearest of all, corrected
     for guessing; 'judge:CHAT-MODEL' asks a local chat model. Examples:
 
-        steerboard forcing --suite mini --languages am,he --methods zero-shot,language --seeds 1
+        steerboard forcing --suite mini --languages am,he \
+            --methods zero-shot,language --seeds 1
 
-        steerboard forcing --model google/gemma-2-9b-it --sources en,de --relevance judge:Qwen/Qwen3-8B
+        steerboard forcing --model google/gemma-2-9b-it --sources en,de \
+            --relevance judge:Qwen/Qwen3-8B
     """
     from harness.run.options import Options
 
@@ -132,14 +150,12 @@ def _forcing(
 
 def _show(folder: Path, names: list[str]) -> None:
     """Print the tables of a run, once per scorer of relevance."""
-    from rich.console import Console
-
     from harness.forcing.tables import print_forcing
-    from harness.ranking.summary import NARROW
     from harness.ranking.tables import collect
     from harness.store import Run
+    from harness.terminal import output
 
-    shown = Console(width=None if sys.stdout.isatty() else NARROW)
+    shown = output()
     for cellset in collect([Run(folder)]):
         for name in names:
             print_forcing(shown, cellset, name)

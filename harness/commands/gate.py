@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import typer.core
 
+from harness.commands.helptext import Group
 from harness.commands.options import split
-from harness.errors import UserError, unknown
+from harness.errors import UserError, pasted, unknown
 
 if TYPE_CHECKING:
     from harness.gate.report import Report
@@ -19,27 +18,31 @@ _TABLE = "table"
 _FORMATS = (_TABLE, "md", "junit", "json", "github")
 
 
-class _Checking(typer.core.TyperGroup):
+class _Checking(Group):
     """``gate RUN`` is ``gate check RUN``: what is no command is the argument of that one."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:  # type: ignore[no-untyped-def] # noqa: ANN001
-        if args and args[0] not in {*self.commands, "--help"}:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             args = ["check", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_Checking,
-    help="Say whether a run is better, the same or worse than a baseline, or whether it cannot be told. "
+    help="Say whether a run is worse than a baseline. Or better, or the same, or that nothing can be said. "
     "'steerboard gate RUN --against FILE' is short for 'gate check'.",
     epilog="Exit codes of check: 0 same or better, 1 worse, 2 cannot tell, or bad input.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Against = Annotated[Path, typer.Option("--against", help="Baseline file of 'gate calibrate', or a run.")]
+Against = Annotated[
+    Path,
+    typer.Option("--against", metavar="FILE_OR_RUN", help="Baseline file of 'gate calibrate', or a run."),
+]
 Metrics = Annotated[
-    list[str] | None, typer.Option("--metric", help="Only this one, such as macro_f1/tfidf; repeatable.")
+    list[str] | None,
+    typer.Option("--metric", metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeatable."),
 ]
 
 
@@ -53,26 +56,37 @@ def check(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to judge.")],
     against: Against,
     metric: Metrics = None,
-    languages: Annotated[str | None, typer.Option(help="Look at these alone, such as am,he.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Look at these alone, such as topic.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Look at these alone, such as language,clas.")] = None,
-    settings: Annotated[str | None, typer.Option(help="Look at these alone: zero-shot, few-shot.")] = None,
+    languages: Annotated[
+        str | None, typer.Option(metavar="CODES", help="Look at these alone, such as am,he.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as topic.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as language,clas.")
+    ] = None,
+    settings: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Look at these alone: zero-shot, few-shot.")
+    ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="table, md, junit, json, or github for annotations.")
+        str,
+        typer.Option("--format", metavar="FORMAT", help="table, md, junit, json, or github for annotations."),
     ] = _TABLE,
     output: Annotated[
-        Path | None, typer.Option(help="Write that format here, and print the table as well.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write that format here, and print the table as well."),
     ] = None,
 ) -> None:
-    """Judge a run: worse, better, same, or cannot tell, for every entry and metric and in all.
+    r"""Judge a run: worse, better, same, or cannot tell.
 
-    Worse is a significant loss that is larger than differences of equal runs are. A gate that could not have
-    seen a loss of the tolerated size in the headline metric says so instead of 'same', and what more seeds
-    would change. Examples:
+    For every entry and metric, and in all. Worse is a significant loss that is larger than differences of
+    equal runs are. A gate that could not have seen a loss of the tolerated size in the headline metric says
+    so instead of 'same', and what more seeds would change. Examples:
 
         steerboard gate runs/mine --against baselines/mini.json.gz
 
-        steerboard gate runs/mine --against runs/before --languages am,he --format md --output comment.md
+        steerboard gate runs/mine --against runs/before --languages am,he \
+            --format md --output comment.md
 
     Exit code 0: same or better; 1: worse; 2: cannot tell, or bad input.
     """
@@ -92,16 +106,23 @@ def calibrate(
         list[Path],
         typer.Argument(metavar="RUN...", help="One run, or several of the same code."),
     ],
-    out: Annotated[Path, typer.Option(help="Baseline file to write; compressed if it ends in .gz.")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Baseline file to write; compressed if it ends in .gz."),
+    ],
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="Look at this one as well; repeatable.")
+        list[str] | None,
+        typer.Option("--metric", metavar="METRIC", help="Look at this one as well; repeatable."),
     ] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option(help="Largest loss that may stay unseen: macro_f1/tfidf=0.05, vendi/tfidf=15%."),
+        typer.Option(
+            metavar="METRIC=LOSS",
+            help="Largest loss that may stay unseen: macro_f1/tfidf=0.05, vendi/tfidf=15%.",
+        ),
     ] = None,
 ) -> None:
-    """Measure how far runs of the same code lie apart, and write a baseline file.
+    """Measure how far equal runs differ, and write a baseline file.
 
     Several runs with seeds of their own show what else differs from run to run; of one run, the spread is
     that of its seeds. An existing file is not overwritten: that is what 'gate accept' is for. Example:
@@ -114,7 +135,8 @@ def calibrate(
 
     if out.exists():
         raise UserError(
-            f"{out} exists. Replace it by a run: steerboard gate accept RUN --into {out} --reason '...'."
+            f"{out} exists. Replace it by a run: {pasted('gate', 'accept', runs[0], '--into', out)} "
+            "--reason 'why the numbers may change'."
         )
     cellsets = read_runs(runs)
     baseline = calibrated(cellsets, metric or [], parsed(tolerance or []))
@@ -134,18 +156,22 @@ def calibrate(
 @app.command("accept")
 def accept(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run that is the new baseline.")],
-    into: Annotated[Path, typer.Option(help="Baseline file to replace.")],
-    reason: Annotated[str, typer.Option(help="Why the numbers may change; kept in the file.")] = "",
+    into: Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to replace.")],
+    reason: Annotated[
+        str, typer.Option(metavar="WORDS", help="Why the numbers may change; kept in the file.")
+    ] = "",
     without: Annotated[
-        list[str] | None, typer.Option(help="Method that the baseline loses on purpose; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="METHOD", help="Method that the baseline loses on purpose; repeatable."),
     ] = None,
 ) -> None:
-    """Make a run the new baseline, with a reason; the file keeps all reasons and hashes of before.
+    r"""Make a run the new baseline, with a reason.
 
-    Refused without a reason, for a run that lacks cells, and for one that lacks an entry, a language or a
-    task of the old baseline. Example:
+    The file keeps all reasons and hashes of before. Refused without a reason, for a run that lacks cells, and
+    for one that lacks an entry, a language or a task of the old baseline. Example:
 
-        steerboard gate accept runs/mini --into baselines/mini.json.gz --reason "longer texts, see #12"
+        steerboard gate accept runs/mini --into baselines/mini.json.gz \
+            --reason "longer texts, see #12"
     """
     from harness.gate.calibrating import accept as replaced
 
@@ -172,11 +198,12 @@ def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> Report: 
 def _show(report: Report, format_: str, output: Path | None) -> None:
     from rich.console import Console
 
+    from harness import terminal
     from harness.files import write_text
     from harness.gate import machines, rendering
 
     if format_ == _TABLE or output is not None:
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = terminal.output()
         if format_ == _TABLE and output is not None:
             with output.open("w", encoding="utf-8") as handle:
                 rendering.print_report(Console(file=handle, width=160), report)

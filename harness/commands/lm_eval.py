@@ -20,6 +20,7 @@ from harness.commands.options import (
     console,
     numbers,
     report_cells,
+    say_next,
     split,
     summarise,
 )
@@ -33,15 +34,23 @@ def lm_eval(
     tasks: Annotated[
         str,
         typer.Option(
+            metavar="NAMES",
             help="Tasks of the suite (topic,sentiment), tasks, groups or tags of lm-eval (belebele,xnli_de), "
-            "or TASK:LANGUAGE where a name says no language."
+            "or TASK:LANGUAGE where a name says no language.",
         ),
     ],
     suite: Annotated[
-        str, typer.Option(help="Suite whose text the methods are fitted on: a name, or the path of a .yaml.")
+        str,
+        typer.Option(
+            metavar="NAME_OR_FILE",
+            help="Suite whose text the methods are fitted on: a name, or the path of a .yaml.",
+        ),
     ] = "steer11",
     run_folder: Annotated[
-        Path | None, typer.Option("--run", help="Folder of the run. Default: runs/SUITE-MODEL-understanding.")
+        Path | None,
+        typer.Option(
+            "--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL-understanding."
+        ),
     ] = None,
     model: ModelName = None,
     revision: Revision = None,
@@ -50,23 +59,33 @@ def lm_eval(
     languages: Annotated[
         str | None,
         typer.Option(
+            metavar="CODES",
             help="Only these, such as am,he. The reference language (en) is a check and in no mean; without "
-            "this option it is run as well."
+            "this option it is run as well.",
         ),
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Only these, such as zero-shot,language. Default: the suite's that steer."),
+        typer.Option(
+            metavar="NAMES", help="Only these, such as zero-shot,language. Default: the suite's that steer."
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Seeds of what a task draws, such as its shots. Default: one, for most draw none."),
+        typer.Option(
+            metavar="NUMBERS",
+            help="Seeds of what a task draws, such as its shots. Default: one, for most draw none.",
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=2, help="At most this many examples of every task, spread over it.")
+        int | None,
+        typer.Option(
+            min=2, metavar="NUMBER", help="At most this many examples of every task, spread over it."
+        ),
     ] = None,
     include_path: Annotated[
-        list[Path] | None, typer.Option(help="Folder with further lm-eval task files. Repeat for several.")
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Folder with further lm-eval task files. Repeat for several."),
     ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Ask in the model's chat template; as in lm-eval.")
@@ -77,13 +96,15 @@ def lm_eval(
     device_map: DeviceMap = None,
     batch_size: BatchSize = 64,
 ) -> None:
-    """Let steered models answer tasks of lm-eval: every method x language x task. Run it again to go on.
+    r"""Let steered models answer tasks of lm-eval.
 
-    The understanding track: accuracy or F1 with lm-eval's standard error, paired statistics over the
-    examples, and English as a check that must not get worse. The unsteered row is zero-shot. Example:
+    The understanding track: every method x language x task, accuracy or F1 with lm-eval's standard error,
+    paired statistics over the examples, and English as a check that must not get worse. The unsteered row is
+    zero-shot. Run the same command again to go on. Example:
 
-        steerboard lm-eval --model google/gemma-2-9b-it --methods zero-shot,language,clas
-        --tasks topic,sentiment,belebele --languages am,da,en
+        steerboard lm-eval --model google/gemma-2-9b-it \
+            --methods zero-shot,language,clas \
+            --tasks topic,sentiment,belebele --languages am,da,en
     """
     from harness.errors import require
     from harness.run.options import Options, default_run, shipped_model
@@ -132,5 +153,5 @@ def _run(options: Options, names: list[str], folders: list[Path], chat: bool) ->
     states = run_grid(grid, options, console())
     report_cells(grid.base.run, [cell for cell, _ in grid.cells], states)
     summarise(grid.base.run.path)
-    typer.echo(f"next: steerboard board build {grid.base.run.path} --out site")
+    say_next(grid.base.run.path, states)
     return any(state.endswith("error") for state in states)

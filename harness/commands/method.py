@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from harness.commands.helptext import Group
 from harness.commands.options import Plugins
 
 app = typer.Typer(
+    cls=Group,
     help="Start a method of your own, and check it.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -23,16 +25,22 @@ def _group() -> None:
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="The method's name, such as my-method.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.")],
     out: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="File to write. Default: submissions/NAME/method.py where there is a folder "
-            "submissions, else NAME.py."
+            "submissions, else NAME.py.",
         ),
     ] = None,
 ) -> None:
-    """Write a starter file with comments: a complete method, ready to be changed."""
+    """Write a starter file: a complete method with comments.
+
+    It is ready to be run, and to be changed. Example:
+
+        steerboard method new my-method
+    """
     from harness.starter import next_commands, write_starter
 
     path = write_starter(name, out)
@@ -48,14 +56,19 @@ def test(
     ],
     options: Annotated[
         str | None,
-        typer.Option(help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."),
+        typer.Option(
+            metavar="JSON", help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."
+        ),
     ] = None,
     plugin: Plugins = None,
-    output: Annotated[str, typer.Option("--format", help="text, or json for machines.")] = "text",
+    output: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="text, or json for machines.")
+    ] = "text",
 ) -> None:
-    """Check whether a method keeps the contract, on the small model that ships; under a minute.
+    """Check whether a method keeps the contract.
 
-    Exit code 0: all checks passed. 1: one failed. 2: the method could not be loaded.
+    On the small model that ships, in under a minute. Exit code 0: all checks passed. 1: one failed. 2: the
+    method could not be loaded.
     """
     import json
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands.helptext import Group
 from harness.commands.options import Classifiers, ContrastText, Data, console
 from harness.commands.verify import Folder, Format, Lock, OwnSuite, badge_of, known, show, verify
 from harness.errors import UserError, require, unknown
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from harness.submissions.lock import LockFile
 
 app = typer.Typer(
+    cls=Group,
     help="Hand in a method or its texts, and check what others hand in. See 'steerboard docs submitting'.",
     epilog="The way: new, run, pack, check; then 'steerboard board build submissions --out site'.",
     no_args_is_help=True,
@@ -34,44 +36,64 @@ def _group() -> None:
 def pack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished and scored run.")],
     out: Annotated[
-        Path, typer.Option(help="Folder of the submission; its last part is the name. It may exist.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder of the submission; its last part is the name. It may exist."
+        ),
     ],
     method: Annotated[
-        str | None, typer.Option(help="The method to pack. Default: that of the folder, or the run's only.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The method to pack. Default: that of the folder, or the run's only."
+        ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="Its options as JSON, where the run has it with several.")
+        str | None,
+        typer.Option(metavar="JSON", help="Its options as JSON, where the run has it with several."),
     ] = None,
     road: Annotated[
-        str | None, typer.Option(help="code (default), steering (its files) or outputs (texts alone).")
+        str | None,
+        typer.Option(metavar="ROAD", help="code (default), steering (its files) or outputs (texts alone)."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name. Default: the last part of --out.")] = None,
-    author: Annotated[list[str] | None, typer.Option(help="Repeat for several.")] = None,
-    contact: Annotated[str | None, typer.Option(help="E-mail or https address.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name. Default: the last part of --out.")
+    ] = None,
+    author: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Who made it. Repeat for several.")
+    ] = None,
+    contact: Annotated[str | None, typer.Option(metavar="ADDRESS", help="E-mail or https address.")] = None,
     licence: Annotated[
-        str | None, typer.Option(help="SPDX id for the texts, such as CC-BY-4.0 or CC0-1.0.")
+        str | None,
+        typer.Option(metavar="SPDX_ID", help="SPDX id for the texts, such as CC-BY-4.0 or CC0-1.0."),
     ] = None,
-    paper: Annotated[str | None, typer.Option(help="arXiv id, DOI or https address.")] = None,
+    paper: Annotated[
+        str | None, typer.Option(metavar="REFERENCE", help="arXiv id, DOI or https address.")
+    ] = None,
     tuned_on: Annotated[
-        str | None, typer.Option(help="none, train or validation, and how: 'validation: 12 strengths'.")
+        str | None,
+        typer.Option(metavar="SPLIT", help="none, train or validation, and how: 'validation: 12 strengths'."),
     ] = None,
     code: Annotated[
-        Path | None, typer.Option(help="The method's file, for road code. Default: DIR/method.py.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The method's file, for road code. Default: DIR/method.py."),
     ] = None,
     entry_point: Annotated[
-        str | None, typer.Option(help="module:Class of an installed package, instead of a file.")
+        str | None,
+        typer.Option(metavar="MODULE:CLASS", help="Class of an installed package, instead of a file."),
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Pack a run that lacks cells.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Pack a run with missing cells.")] = False,
 ) -> None:
-    """Make a submission of one method of a run: its cells, compressed and hashed, and submission.yaml.
+    r"""Make a submission of one method of a run.
 
-    What is in the folder already (who, which licence, code, results of other models) stays. Baselines and
-    references of the run are not packed: the board has them. Nothing is asked. Example:
+    It is the method's cells, compressed and hashed, and submission.yaml. What is in the folder already (who,
+    which licence, code, results of other models) stays. Baselines and references of the run are not packed:
+    the board has them. Nothing is asked. Example:
 
-        steerboard submission pack runs/gemma --method my-method --out submissions/my-method
+        steerboard submission pack runs/gemma --method my-method \
+            --out submissions/my-method
     """
     from harness.store import Run
-    from harness.submissions.packing import Wishes, pack
+    from harness.submissions.packing import Wishes, check_command, pack
 
     if road not in {None, "code", "steering", "outputs"}:
         raise unknown("road", str(road), ["code", "steering", "outputs"])
@@ -94,7 +116,7 @@ def pack(
         typer.echo(f"{packed.folder}: {result.cells} of {result.of} cells of {result.model or 'no model'}")
     for words in packed.missing:
         typer.echo(f"partial: {words}")
-    typer.echo(f"next: steerboard submission check {out}")
+    typer.echo(f"next: {check_command(Run(run), packed)}")
 
 
 def _options(text: str | None) -> dict[str, Any] | None:
@@ -230,14 +252,21 @@ def check_changes(
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the folder; with code, of the method, too.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the folder; with code, of the method, too.")
+    ],
     road: Annotated[
-        str, typer.Option(help="code (a method.py), steering (fitted files) or outputs (texts alone).")
+        str,
+        typer.Option(
+            metavar="ROAD", help="code (a method.py), steering (fitted files) or outputs (texts alone)."
+        ),
     ] = "code",
-    suite: Annotated[str, typer.Option(help="The suite that it is for.")] = "steer11",
-    out: Annotated[Path | None, typer.Option(help="Folder. Default: submissions/NAME.")] = None,
+    suite: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="The suite that it is for.")] = "steer11",
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder. Default: submissions/NAME.")
+    ] = None,
 ) -> None:
-    """Start a submission: submission.yaml with comments and, on the road of code, a method that works.
+    """Start a submission: submission.yaml, and a method that works.
 
     Three roads: code can be run again by anybody; steering files are data that the engine applies; outputs
     are texts alone, for closed models. Example:
@@ -257,7 +286,7 @@ def list_(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds submissions.")] = Path(
         "submissions"
     ),
-    output: Annotated[str, typer.Option("--format", help="table, json or md.")] = "table",
+    output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, json or md.")] = "table",
     lock: Lock = None,
     withdraw: Annotated[
         list[str] | None,

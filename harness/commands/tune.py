@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +28,7 @@ from harness.commands.options import (
     report,
     split,
 )
-from harness.errors import UserError
+from harness.errors import UserError, pasted
 
 if TYPE_CHECKING:
     from harness.records import SurfacePoint, Tuned
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
 def tune(
     suite: SuiteName,
     run_folder: Annotated[
-        Path | None, typer.Option("--run", help="Folder of the run that will use the choice.")
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="Folder of the run that will use the choice."),
     ] = None,
     model: ModelName = None,
     revision: Revision = None,
@@ -48,13 +48,17 @@ def tune(
     languages: Languages = None,
     tasks: Tasks = None,
     methods: Annotated[
-        str | None, typer.Option(help="Tune these. Default: all of the suite that name a grid.")
+        str | None,
+        typer.Option(metavar="NAMES", help="Tune these. Default: all of the suite that name a grid."),
     ] = None,
     settings: Settings = None,
     layers: Annotated[
-        str | None, typer.Option(help="Layers to try: indices or depths, such as 0.21,0.48,12.")
+        str | None,
+        typer.Option(metavar="LAYERS", help="Layers to try: indices or depths, such as 0.21,0.48,12."),
     ] = None,
-    strengths: Annotated[str | None, typer.Option(help="Strengths to try, such as 0.1,0.2,0.4.")] = None,
+    strengths: Annotated[
+        str | None, typer.Option(metavar="STRENGTHS", help="Strengths to try, such as 0.1,0.2,0.4.")
+    ] = None,
     limit: Limit = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -62,15 +66,15 @@ def tune(
     device_map: DeviceMap = None,
     batch_size: BatchSize = 64,
 ) -> None:
-    """Choose layer and strength of the methods on validation text, for 'run --tuned'.
+    r"""Choose layer and strength of methods on validation text.
 
-    Writes texts with every configuration of the methods' grids, with a seed that no score uses, trains the
-    tfidf classifier on them and tests it on the validation split. Of the configurations whose texts are about
-    as valid as the unsteered ones, the best is taken. Choice, surface and pictures lie in RUN/tuned.json and
-    RUN/tuning/. Run the same command again to go on. Example:
+    The choice is for 'run --tuned'. Writes texts with every configuration of the methods' grids, with a seed
+    that no score uses, trains the tfidf classifier on them and tests it on the validation split. Of the
+    configurations whose texts are about as valid as the unsteered ones, the best is taken. Choice, surface
+    and pictures lie in RUN/tuned.json and RUN/tuning/. Run the same command again to go on. Example:
 
-        steerboard tune --suite steer11 --model google/gemma-2-9b-it --methods language,quality
-
+        steerboard tune --suite steer11 --model google/gemma-2-9b-it \
+            --methods language,quality
         steerboard run --suite steer11 --model google/gemma-2-9b-it --tuned
     """
     from harness.run.options import Options
@@ -124,7 +128,9 @@ def _tune(options: Options, methods: list[str] | None, overrides: dict[str, list
     path = write_tuned(target, tuned)
     _show(tuned, _write_surface(target / "tuning", tuned))
     typer.echo(f"choice: {path}")
-    typer.echo(f"next: steerboard run --suite {options.suite} --run {target} --tuned{_same(options)}")
+    typer.echo(
+        f"next: {pasted('run', '--suite', options.suite, '--run', target, '--tuned', *_same(options))}"
+    )
     raise typer.Exit(1 if any(state.endswith("error") for state in states) else 0)
 
 
@@ -138,11 +144,12 @@ def _check_sweep(prepared: Prepared) -> None:
         )
 
 
-def _same(options: Options) -> str:
-    """Return in words which options of this command the run needs, too."""
-    names = ("model", "revision", "data", "contrast", "plugins", "dtype")
-    given = [f"--{name.removesuffix('s')}" for name in names if getattr(options, name)]
-    return f" with this command's {', '.join(given)}" if given else ""
+def _same(options: Options) -> list[object]:
+    """Return the options of this command that the run needs, too, as words of a command."""
+    names = ("model", "revision", "data", "contrast", "dtype")
+    given = [(f"--{name}", getattr(options, name)) for name in names if getattr(options, name)]
+    given += [("--plugin", path) for path in options.plugins]
+    return [word for pair in given for word in pair]
 
 
 def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
@@ -172,30 +179,44 @@ def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
 
 def _show(tuned: Tuned, paths: list[Path]) -> None:
     """Print the surface, the best first within a method, and what was chosen."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from harness.ranking.summary import plain, signed
+    from harness.terminal import Column, output, print_table
 
-    grid = Table(title="validation macro-F1 (tfidf)", box=box.SIMPLE_HEAD, show_edge=False)
-    for head in ("method", "configuration"):
-        grid.add_column(head, no_wrap=True)
-    for head in ("macro-F1", "gain", "valid", "texts", ""):
-        grid.add_column(head, justify="right", no_wrap=True)
+    columns = [
+        Column("method", words=True),
+        Column("configuration", words=True),
+        Column("macro-F1"),
+        Column("gain"),
+        Column("valid", drop=1),
+        Column("texts", drop=2),
+        Column("", words=True),
+    ]
+    rows = []
     for point in sorted(tuned.surface, key=lambda p: (p.method, p.macro_f1 is None, -(p.macro_f1 or 0.0))):
         mark = "chosen" if point.chosen else "" if point.eligible else "not eligible"
         cells = [plain(point.macro_f1), signed(point.gain), plain(point.valid), str(point.texts), mark]
-        grid.add_row(Text(point.method), Text(_words(point)), *cells)
-    shown = Console(width=None if sys.stdout.isatty() else 140)
-    shown.print(grid)
+        rows.append([point.method, _words(point), *cells])
+    print_table(output(), columns, rows, "validation macro-F1 (tfidf)")
     for name, method in tuned.methods.items():
         cost = f"{method.configurations} configurations, {method.texts} texts, {method.seconds:.0f} s"
         choice = "nothing passes the gate; its default stays" if method.options is None else ""
         words = choice or ", ".join(f"{k}={v}" for k, v in method.options.items())  # type: ignore[union-attr]
         typer.echo(f"{name}: {words} ({cost})")
     typer.echo(f"pictures and surface.csv: {paths[0].parent}")
+    typer.echo(_conclusion(tuned))
+
+
+def _conclusion(tuned: Tuned) -> str:
+    """Return in a sentence what was gained, and how far that can be relied on."""
+    from harness.ranking.summary import signed
+
+    gains = [f"{point.method} {signed(point.gain)}" for point in tuned.surface if point.chosen]
+    if not gains:
+        return "No configuration passes: the methods keep their defaults."
+    return (
+        f"Against unsteered text the choice gains {', '.join(gains)} macro-F1 on validation text. It is the "
+        "best of several there, so expect less on test text, which the next command measures."
+    )
 
 
 def _words(point: SurfacePoint) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.commands.helptext import Group
 from harness.errors import BrokenFileError, UserError
 from harness.files import canonical_json
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from harness.steering.interventions import Steering
 
 app = typer.Typer(
+    cls=Group,
     help="Look at steering files, and export them to other programs.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -35,7 +38,7 @@ def show(
         bool, typer.Option("--json", help="One line of JSON per file: the header and every vector's norm.")
     ] = False,
 ) -> None:
-    """Show what steering files change in the model, and how they came about.
+    """Show what steering files change, and how they were fitted.
 
     Layers count from 0. 'raw' is the factor of the vector in units of the hidden state: the strength
     itself, or strength x residual norm where the unit is 'residual'.
@@ -54,11 +57,16 @@ def show(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A steering file.")],
-    format_: Annotated[str, typer.Option("--format", help="repeng or lm-eval.")],
-    out: Annotated[Path, typer.Option(help="The new file: .gguf for repeng, .pt for lm-eval.")],
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="repeng or lm-eval.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The new file: .gguf for repeng, .pt for lm-eval.")
+    ],
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or hub id of the model. Needed where the file names no hub model."),
+        typer.Option(
+            metavar="FOLDER_OR_ID",
+            help="Folder or hub id of the model. Needed where the file names no hub model.",
+        ),
     ] = None,
 ) -> None:
     """Write a steering file for another program.
@@ -133,14 +141,13 @@ def _say_repeng(out: Path, layers: list[int]) -> None:
     if 0 in layers:
         typer.echo("llama.cpp does not read this file: it cannot steer layer 0", err=True)
     else:
-        typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {out}")
+        typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {shlex.quote(str(out))}")
 
 
 def _say_lm_eval(out: Path, layers: list[int], model: str) -> None:
     typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
-    typer.echo(
-        f"next: lm_eval --model steered --model_args pretrained={model},steer_path={out} --tasks TASKS"
-    )
+    given = shlex.quote(f"pretrained={model},steer_path={out}")
+    typer.echo(f"next: lm_eval --model steered --model_args {given} --tasks TASKS")
 
 
 def _count(layers: list[int]) -> str:

@@ -26,10 +26,16 @@ Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of a submission, such as submissions/my-method.")
 ]
 Format = Annotated[
-    str, typer.Option("--format", help="table for people; json, md (for a comment) or junit for machines.")
+    str,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table for people; json, md (for a comment) or junit for machines.",
+    ),
 ]
 OwnSuite = Annotated[
-    str | None, typer.Option("--suite", help="File of the suite, where it is not one that ships.")
+    str | None,
+    typer.Option("--suite", metavar="FILE", help="File of the suite, where it is not one that ships."),
 ]
 
 
@@ -65,7 +71,9 @@ def show(report: Report, form: str) -> None:
 
 def verify(
     folder: Folder,
-    sample: Annotated[int, typer.Option(min=1, help="How many cells to generate anew.")] = 3,
+    sample: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="How many cells to generate again.")
+    ] = 3,
     model: ModelName = None,
     revision: Revision = None,
     data: Data = None,
@@ -74,10 +82,12 @@ def verify(
     device: Device = None,
     batch_size: BatchSize = 64,
     seed: Annotated[
-        int | None, typer.Option(help="Which cells are drawn. Default: another number each time.")
+        int | None,
+        typer.Option(metavar="NUMBER", help="Which cells are drawn. Default: another number each time."),
     ] = None,
     at_least: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of texts that have to be equal.")
+        float,
+        typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Share of texts that have to be equal."),
     ] = 0.9,
     run_code: Annotated[
         bool, typer.Option("--run-code", help="Run method.py or the entry point. Read it first.")
@@ -88,13 +98,14 @@ def verify(
     lock: Lock = None,
     output: Format = "table",
 ) -> None:
-    """Generate some cells anew, with the model, and compare text by text.
+    r"""Generate some cells again, with the model, and compare texts.
 
     From steering files, which are data that the engine applies, or from code, which runs only with
     --run-code. Texts alone (road outputs) cannot be verified. The same texts come out on the device and with
     the versions of the manifest; elsewhere rounding may change some. Example:
 
-        steerboard submission verify submissions/my-method --sample 3 --model google/gemma-2-9b-it
+        steerboard submission verify submissions/my-method --sample 3 \
+            --model google/gemma-2-9b-it
     """
     import secrets
 

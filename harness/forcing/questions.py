@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import yaml
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 from harness.files import digest, read_text
+from harness.languages import unknown_language
 from harness.safeyaml import safe_load
 from harness.suite import tasks_root
 
@@ -53,7 +54,7 @@ class Questions:
     def check(self, kind: str, language: str) -> None:
         """Raise ``UserError`` for a language without questions."""
         if language not in self.languages:
-            raise unknown(kind, language, self.languages)
+            raise unknown_language(language, self.languages, kind=kind)
 
     @cached_property
     def digest(self) -> str:

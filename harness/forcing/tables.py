@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.forcing.planning import source_of
@@ -17,7 +15,9 @@ from harness.ranking.summary import clean, mark, plain
 from harness.ranking.tables import Cellset, EntryRow
 from harness.scoring.harmonic import harmonic
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
+from harness.terminal import Column, print_table
 
+_ENTRY = Column("entry", words=True)
 _REASONS = 3  # of an entry, shown at most
 
 
@@ -97,56 +97,60 @@ def print_forcing(console: Console, cellset: Cellset, provider: str) -> None:
     selection = cellset.manifest.selection
     sources = ", ".join(source_of(task) for task in selection.tasks)
     heading = f"{cellset.title}: questions in {sources}; relevance by {provider}"
-    _show(console, heading, _overall(rows, whole))
+    _overall(console, heading, rows, whole)
     if len(selection.languages) > 1:
         by_target = {code: pairs(cellset, languages=[code]) for code in selection.languages}
-        _show(console, "forcing by target language", _split(cellset, provider, rows, by_target))
+        _split(console, "forcing by target language", cellset, provider, rows, by_target)
     if len(selection.tasks) > 1:
         by_source = {source_of(task): pairs(cellset, [task]) for task in selection.tasks}
-        _show(console, "forcing by source language", _split(cellset, provider, rows, by_source))
+        _split(console, "forcing by source language", cellset, provider, rows, by_source)
     own = own_pairs(cellset)
     if own:
         found = aggregate(cellset, provider, own)
-        _show(console, "check, in no mean: target = source", _overall(rows, found))
+        _overall(console, "check, in no mean: target = source", rows, found)
     for line in [mark(cellset), *_remarks(rows, whole)]:
         if line:
             console.print(Text(clean(line)), style="dim")
+    console.print(Text(clean(_conclusion(rows, whole, provider))))
 
 
-def _show(console: Console, title: str, grid: Grid) -> None:
-    console.print(Text(clean(title)), style="bold")  # not the grid's own title: that breaks at its width
-    console.print(grid)
+def _conclusion(rows: list[EntryRow], whole: dict[str, Aggregate], provider: str) -> str:
+    """Return in plain words which entry turns most answers; no test says how sure that is."""
+    best = rows[0] if rows else None
+    if best is None or whole[best.id].forcing is None:
+        return "Nothing can be said yet about which entry is best: none has all of its cells."
+    words = f"{best.name} has the highest forcing, {plain(whole[best.id].forcing)} (relevance by {provider})"
+    others = [row for row in rows[1:] if whole[row.id].forcing is not None]
+    if others:
+        words += f"; next is {others[0].name} with {plain(whole[others[0].id].forcing)}"
+    return f"{words}. Whether such a difference is more than chance is not tested here."
 
 
 def _worth(found: Aggregate) -> float:
     return 1.0 if found.forcing is None else -found.forcing
 
 
-def _overall(rows: list[EntryRow], found: dict[str, Aggregate]) -> Grid:
-    grid = _grid(["in target", "relevance", "forcing", "cells"])
+def _overall(console: Console, title: str, rows: list[EntryRow], found: dict[str, Aggregate]) -> None:
+    heads = ["in target", "relevance", "forcing", "cells"]
+    lines = []
     for row in rows:
         cell = found[row.id]
         numbers = (plain(cell.share), plain(cell.relevance), plain(cell.forcing))
-        grid.add_row(Text(row.name), *numbers, f"{cell.n}/{cell.expected}")
-    return grid
+        lines.append([clean(row.name), *numbers, f"{cell.n}/{cell.expected}"])
+    print_table(console, [_ENTRY, *map(Column, heads)], lines, clean(title))
 
 
 def _split(
-    cellset: Cellset, provider: str, rows: list[EntryRow], parts: dict[str, list[tuple[str, str]]]
-) -> Grid:
+    console: Console,
+    title: str,
+    cellset: Cellset,
+    provider: str,
+    rows: list[EntryRow],
+    parts: dict[str, list[tuple[str, str]]],
+) -> None:
     found = {name: aggregate(cellset, provider, places) for name, places in parts.items()}
-    grid = _grid(list(parts))
-    for row in rows:
-        grid.add_row(Text(row.name), *(plain(found[name][row.id].forcing) for name in parts))
-    return grid
-
-
-def _grid(heads: list[str]) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False)
-    grid.add_column("entry", no_wrap=True)
-    for head in heads:
-        grid.add_column(head, justify="right", no_wrap=True)
-    return grid
+    lines = [[clean(row.name), *(plain(found[name][row.id].forcing) for name in parts)] for row in rows]
+    print_table(console, [_ENTRY, *(Column(name, drop=1) for name in parts)], lines, clean(title))
 
 
 def _remarks(rows: list[EntryRow], whole: dict[str, Aggregate]) -> list[str]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.gate.report import Line, Report, Verdict
 from harness.ranking.rendering import escaped
 from harness.ranking.summary import clean, digits_of, p_value, plain, signed, spanned
+from harness.terminal import Column, print_table
 
 HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
 
+_WORDS = {"entry", "metric", "verdict"}
+_DROPPED = {"p": 1, "bound": 2, "visible": 3, "baseline": 4, "run": 4}  # what is left out where it is narrow
 _STYLES = {"better": "green", "worse": "bold red", "cannot tell": "yellow"}
 _MARKS: dict[Verdict, str] = {"worse": "❌", "cannot tell": "❓", "better": "✅", "same": "✅"}
 _ORDER: tuple[Verdict, ...] = ("worse", "cannot tell", "better", "same")
@@ -120,13 +121,12 @@ def print_report(console: Console, report: Report) -> None:
     console.print(Text(f"run: {clean(report.run)}\nbaseline: {clean(report.against)}"))
     lines = shown(report)
     if lines:
-        grid = Grid(box=box.SIMPLE_HEAD, show_edge=False)
-        for i, head in enumerate(HEADS):
-            grid.add_column(head, justify="left" if i in {0, 1, len(HEADS) - 1} else "right")
+        columns = [Column(head, words=head in _WORDS, drop=_DROPPED.get(head, 0)) for head in HEADS]
+        rows: list[list[str | Text]] = []
         for line in lines:
             *first, verdict = (clean(cell) for cell in cells(line))
-            grid.add_row(*map(Text, first), Text(verdict, style=_STYLES.get(line.verdict, "")))
-        console.print(grid)
+            rows.append([*first, Text(verdict, style=_STYLES.get(line.verdict, ""))])
+        print_table(console, columns, rows)
     for remark in remarks(report):
         console.print(Text(f"- {clean(remark)}"))
     if lines:

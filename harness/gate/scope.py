@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError, unknown
+from harness.languages import unknown_language
 from harness.ranking.comparable import Pair, listed, partners
 from harness.ranking.tables import Cellset
 from harness.records import Manifest, Selection
@@ -66,7 +67,12 @@ def scope(base: Cellset, new: Cellset, narrowing: Narrowing) -> Scope:
 def _chosen(kind: str, wanted: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
     for name in wanted or ():
         if name not in valid:
-            raise unknown(kind, name, valid, "These are the baseline's.")
+            hint = "These are the baseline's."
+            raise (
+                unknown_language(name, valid, hint)
+                if kind == "language"
+                else unknown(kind, name, valid, hint)
+            )
     return [name for name in valid if wanted is None or name in wanted]
 
 

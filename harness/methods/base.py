@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from harness.corpus import Corpus
 from harness.errors import UserError
@@ -15,6 +15,7 @@ from harness.languages import language
 from harness.methods.fit_context import FitContext
 from harness.records import MethodIdentity, Setting
 from harness.steering.interventions import Steering
+from harness.strict import refuse_flags
 from harness.suite import Suite, Task
 
 
@@ -25,6 +26,7 @@ class MethodConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _no_flags = field_validator("*", mode="before")(refuse_flags)
 
 
 @dataclass(frozen=True)

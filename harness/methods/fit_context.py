@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.corpus import Contrast, Corpus
-from harness.errors import UserError, unknown
+from harness.errors import UserError
+from harness.languages import unknown_language
 from harness.methods import shuffling
 from harness.steering.interventions import Steering
 from harness.suite import Suite, Task
@@ -112,7 +113,7 @@ class FitContext:
         if self.shuffled:
             pools = {c: {s.id: s.text for s in self._corpus.parallel(c)} for c in self.languages}
             if code not in pools:
-                raise unknown("language", code, pools)
+                raise unknown_language(code, pools)
             return shuffling.reassigned(pools)[code]
         return [sentence.text for sentence in self._corpus.parallel(code)]
 

@@ -9,9 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.ranking.compare import Comparison, Line
@@ -20,8 +18,18 @@ from harness.ranking.summary import clean as clean
 from harness.ranking.summary import digits_of, p_value, plain, signed
 from harness.records import SCHEMA
 from harness.scoring.metrics import Metric
+from harness.terminal import Column, print_table
 
 _HEADS = ("A", "B", "B − A", "95 % interval", "p (Holm)", "verdict")
+_TABLE = (
+    Column("entry", words=True),
+    Column("A", drop=2),
+    Column("B", drop=2),
+    Column("B − A"),
+    Column("95 % interval"),
+    Column("p (Holm)", drop=1),
+    Column("verdict", words=True),
+)
 _STYLES = {"better": "green", "worse": "red", "cannot tell": "yellow"}
 _ESCAPED = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"}
 _ESCAPED |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
@@ -102,25 +110,49 @@ _EXPLAINED = (
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
-    """Print a table per metric and what else differs."""
+    """Print a table per metric, what else differs, and in a sentence what that means for B."""
     console.print(Text(f"A: {clean(comparison.a)}\nB: {clean(comparison.b)}"))
     console.print(Text(f"{clean(comparison.suite)}, {comparison.cells} cells per entry in common"))
     for metric in _differing(comparison):
-        title = Text(f"{_title(metric)}: {_tally(comparison, metric)}", style="bold")
-        grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-        grid.add_column("entry")
-        for head in _HEADS[:-1]:
-            grid.add_column(head, justify="right", no_wrap=True)
-        grid.add_column(_HEADS[-1])
+        rows: list[list[str | Text]] = []
         for line in comparison.lines:
             if line.metric == metric:
                 *numbers, words = _numbers(line)
                 verdict = Text(words, style=_STYLES.get(line.verdict, ""))
-                grid.add_row(Text(clean(line.pair.name)), *(Text(number) for number in numbers), verdict)
-        console.print(grid)
+                rows.append([clean(line.pair.name), *numbers, verdict])
+        print_table(console, _TABLE, rows, f"{_title(metric)}: {_tally(comparison, metric)}")
     for remark in _remarks(comparison):
         console.print(Text(f"- {clean(remark)}"))
     console.print(Text(_EXPLAINED, style="dim"))
+    console.print(Text(clean(conclusion(comparison))))
+
+
+def conclusion(comparison: Comparison) -> str:
+    """Return in plain words whether B is better or worse than A, by the first metric compared."""
+    first = comparison.metrics[0]
+    lines = [line for line in comparison.lines if line.metric == first]
+    found = {
+        verdict: [line for line in lines if line.verdict == verdict]
+        for verdict in ("better", "worse", "higher", "lower")
+    }
+    parts = []
+    for verdict, named in found.items():
+        if named:
+            most = max(named, key=lambda line: abs(line.difference.mean) if line.difference else 0.0)
+            *_, change, interval, _, _ = _numbers(most)
+            more = f" and in {len(named) - 1} more" if len(named) > 1 else ""
+            parts.append(f"{verdict} in {most.pair.name} by {change} ({interval}, significant){more}")
+    if parts:
+        return f"By {first.title}, B is {'; '.join(parts)}; {len(lines)} entries were compared."
+    if all(line.verdict == "identical" for line in lines):
+        return f"By {first.title}, A and B are identical in {_counted(lines)}."
+    if all(line.verdict == "cannot tell" for line in lines):
+        return f"Nothing can be said yet: {lines[0].reason or 'no entry can be compared'}."
+    return f"By {first.title}, no significant difference was found in {_counted(lines)}."
+
+
+def _counted(lines: list[Line]) -> str:
+    return "the entry that was compared" if len(lines) == 1 else f"all {len(lines)} entries"
 
 
 def as_markdown(comparison: Comparison) -> str:

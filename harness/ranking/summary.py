@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from statistics import median
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from harness.ranking.multiplicity import CORRECTION
 from harness.ranking.standings import Standing, Standings, standings
 from harness.ranking.stats import Estimate
-from harness.ranking.tables import Cellset, EntryRow, Table, Value, table
+from harness.ranking.tables import BASELINE, Cellset, EntryRow, Table, Value, table
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
+from harness.terminal import Column, print_table
 
 _SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
 _REASONS = 3  # of an entry, shown at most
-NARROW = 140  # columns where the output is no terminal
+_TIED = 5  # entries named that share a tier with the best
 
 
 def clean(text: str) -> str:
@@ -74,7 +73,10 @@ def mark(cellset: Cellset) -> str:
 
 
 def print_summary(console: Console, cellset: Cellset) -> None:
-    """Print one table: tier, headline per task and overall, gain, the other metrics, n of N; then remarks."""
+    """Print a table (tier, headline per task and overall, gain, other metrics, n of N), remarks, conclusion.
+
+    Where the console is too narrow for all, the columns that say least about who is best are left out.
+    """
     headline = cellset.headline
     if headline is None:
         console.print("nothing is scored yet")
@@ -84,31 +86,78 @@ def print_summary(console: Console, cellset: Cellset) -> None:
     texts = cellset.track == "generation"
     others = [m for m in cellset.metrics if m.group == cellset.track and m.primary and m != headline]
     sides = [table(cellset, side) for side in (_SIDE if texts else others)]
-    title = f"{cellset.title}: {headline.title}"
-    grid = Grid(title=title, caption=mark(cellset) or None, box=box.SIMPLE_HEAD, show_edge=False)
-    grid.add_column("tier", justify="right")
-    grid.add_column("entry", no_wrap=True)
-    gap_head = ["gap %"] if texts else []
-    titles = [part.metric.title for part in sides]
-    for head in (*ranked.tasks, "mean", "vs zero-shot [95 %]", *gap_head, *titles, "cells"):
-        grid.add_column(head.replace(" (tfidf)", ""), justify="right", no_wrap=True)
+    titles = [part.metric.title.replace(" (tfidf)", "") for part in sides]
+    columns = [
+        Column("tier"),
+        Column("entry", words=True),
+        *(Column(task, drop=1) for task in ranked.tasks),
+        Column("mean"),
+        Column("vs zero-shot [95 %]"),
+        *([Column("gap %", drop=4)] if texts else []),
+        *(Column(title, drop=3) for title in titles),
+        Column("cells", drop=2),
+    ]
+    rows = []
     for standing in ranked.rows:
         row = standing.row
         gap = standing.gap_closed
         closed = [signed(gap.mean if gap else None, 0)] if texts else []
-        grid.add_row(
-            tier_of(standing),
-            Text(row.name),  # not markup: a name may hold brackets
-            *(plain(_of(part, row).mean) for part in per_task),
-            plain(standing.mean.mean if standing.mean else None),
-            spanned(standing.over_zero_shot),
-            *closed,
-            *(plain(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
-            f"{row.present}/{row.expected}",
+        rows.append(
+            [
+                tier_of(standing),
+                clean(row.name),
+                *(plain(_of(part, row).mean) for part in per_task),
+                plain(standing.mean.mean if standing.mean else None),
+                spanned(standing.over_zero_shot),
+                *closed,
+                *(plain(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
+                f"{row.present}/{row.expected}",
+            ]
         )
-    console.print(grid)
-    for line in [*remarks(ranked), *gaps(ranked)]:
-        console.print(Text(clean(line)), style="dim")
+    print_table(console, columns, rows, clean(f"{cellset.title}: {headline.title}"))
+    for line in [mark(cellset), *remarks(ranked), *gaps(ranked)]:
+        if line:
+            console.print(Text(clean(line)), style="dim")
+    console.print(Text(clean(conclusion(ranked))))
+
+
+def conclusion(ranked: Standings) -> str:
+    """Return in plain words which entry is best, by how much and how sure, or why nothing can be said yet."""
+    field = [row for row in ranked.rows if row.tier is not None]
+    if ranked.reason or not field:
+        return f"Nothing can be said yet about which entry is best: {ranked.reason or 'none is ranked'}."
+    best = field[0]
+    tied = [row for row in field[1:] if row.tier == best.tier]
+    name, value = best.row.name, plain(best.mean.mean if best.mean else None)
+    if any(_baseline_of(row, best) for row in tied):
+        start = f"No entry is shown to be better than zero-shot: {name} has the highest"
+    else:
+        start = f"{name} is best by"
+    words = f"{start} {ranked.metric.title}, {value}{_gained(best, field)}."
+    if tied:
+        names = [row.row.name for row in tied]
+        more = f" and {len(names) - _TIED} more" if len(names) > _TIED else ""
+        return f"{words} No significant difference was found between it and {', '.join(names[:_TIED])}{more}."
+    return f"{words} It differs significantly from all others that are ranked." if len(field) > 1 else words
+
+
+def _baseline_of(row: Standing, other: Standing) -> bool:
+    """Say whether a row is the unsteered zero-shot row of another's model."""
+    return row.row.entry.method.name == BASELINE and row.row.entry.model == other.row.entry.model
+
+
+def _gained(best: Standing, field: list[Standing]) -> str:
+    """Return by how much an entry leads zero-shot, and whether that is significant; empty where not known."""
+    gain = best.over_zero_shot
+    if gain is None:
+        return ", without any steering" if _baseline_of(best, best) else ""
+    words = f", {signed(gain.mean)} against zero-shot"
+    if gain.low is not None and gain.high is not None:
+        words += f" (95 % interval {signed(gain.low)} to {signed(gain.high)})"
+    tiers = [row.tier for row in field if _baseline_of(row, best)]
+    if len(tiers) != 1:
+        return words
+    return f"{words}, {'a' if tiers[0] != best.tier else 'not a'} significant difference"
 
 
 def tier_of(standing: Standing) -> str:

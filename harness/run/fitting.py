@@ -40,6 +40,7 @@ class Fitter:
     model: SteerableModel
     batch_size: int = 64
     say: Callable[[str], None] = lambda words: None
+    _fitting: str = ""
     _steering: dict[str, Steering] = field(default_factory=dict)
     _read: dict[str, dict[str, Any]] = field(default_factory=dict)
     _applied: dict[str, set[str]] | None = None
@@ -96,8 +97,8 @@ class Fitter:
         return has_sandwich_norm(self.model.layers[0])
 
     def progress(self, words: str) -> None:
-        """Show what a fit is doing."""
-        self.say(words)
+        """Show what the fit at hand is doing."""
+        self.say(f"{self._fitting}: {words}" if self._fitting else words)
 
     def _check(self, name: str, stored: Steering) -> None:
         model = self.prepared.model
@@ -112,8 +113,13 @@ class Fitter:
 
     def _fit(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
         path = self.prepared.run.steering_path(name)
-        with self._meter.part(name_of(path), self.model) as measured:
-            steering = self._fitted(name, cell, method)
+        outer, self._fitting = self._fitting, f"fitting {method.name}, {cell.key.task}, {cell.key.language}"
+        self.say(self._fitting)
+        try:
+            with self._meter.part(name_of(path), self.model) as measured:
+                steering = self._fitted(name, cell, method)
+        finally:
+            self._fitting = outer
         self._costs[path] = measured.parts
         write_cost(path, measured.parts)  # first, so that no steering is without
         self.prepared.run.write_steering(name, steering)
@@ -174,7 +180,15 @@ class Fitter:
         from harness.steering.activations import MeanStates, mean_states
 
         def run() -> dict[str, Any]:
-            return vars(mean_states(self.model, texts, self.batch_size, exclude_sinks=exclude_sinks))
+            return vars(
+                mean_states(
+                    self.model,
+                    texts,
+                    self.batch_size,
+                    exclude_sinks=exclude_sinks,
+                    progress=self._counting(texts),
+                )
+            )
 
         return MeanStates(**self._once(["mean states", exclude_sinks, texts], run))
 
@@ -183,7 +197,7 @@ class Fitter:
         from harness.steering.activations import NeuronMeans, neuron_means
 
         def run() -> dict[str, Any]:
-            return vars(neuron_means(self.model, texts, self.batch_size))
+            return vars(neuron_means(self.model, texts, self.batch_size, self._counting(texts)))
 
         return NeuronMeans(**self._once(["neuron means", texts], run))
 
@@ -191,7 +205,18 @@ class Fitter:
         """Return how far a steering moves the residual stream over ``texts``, per layer."""
         from harness.steering.activations import residual_change
 
-        return residual_change(self.model, steering, texts)
+        return residual_change(self.model, steering, texts, progress=self._counting(texts))
+
+    def _counting(self, texts: list[str]) -> Callable[[int], None]:
+        """Return what counts the sentences that a reading is through with, and shows it."""
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            self.progress(f"{done} of {len(texts)} sentences read")
+
+        return count
 
     def _once(self, what: list[Any], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what ``run`` measures, from memory or the run folder where it was measured before."""

@@ -48,6 +48,7 @@ class Generator:
             say_damage(run, open_cells)
             with track(self.console, "generate", len(open_cells)) as tracker:
                 for cell in open_cells:
+                    tracker.say(cell.title)
                     self._one(cell, tracker)
                     tracker.finish_cell(cell.title)
         states: dict[State, int] = {}
@@ -115,10 +116,11 @@ class Generator:
         from harness.generation.generate import Usage, generate_cell
 
         fitter = self._loaded()
-        fitter.say = lambda words: tracker.say(f"{cell.title}: {words}")
+        fitter.say = tracker.say
         name, steering = fitter.steering(cell, method)
         prompts, demonstrations = self._prompts(cell, method)
         key, usage = cell.key, Usage()
+        tracker.say(cell.title)
         started = time.monotonic()
         texts = generate_cell(
             fitter.model,

@@ -71,17 +71,19 @@ def mean_states(
     batch_size: int = 32,
     side: str = "right",
     exclude_sinks: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> MeanStates:
     """Return the masked means of all layers; every text is run once, either padding side.
 
     Texts are cut to the model's context length. With ``exclude_sinks``, tokens that ``SinkFilter`` names
-    are left out, layer by layer. Raises ``UserError`` for no text at all.
+    are left out, layer by layer. ``progress`` is called with the number of texts of every batch. Raises
+    ``UserError`` for no text at all.
     """
     if not texts:
         raise UserError("no text to average over.")
     sums, n_tokens = _Sums(len(model.layers)), 0
     sinks = SinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
-    for inputs in _batches(model, texts, batch_size, side):
+    for inputs in _batches(model, texts, batch_size, side, progress):
         mask = inputs["attention_mask"].bool()
         n_tokens += int(mask.sum())
 
@@ -94,10 +96,16 @@ def mean_states(
     return MeanStates(states, norms, n_tokens, len(texts), sinks.report(n_tokens) if sinks else {})
 
 
-def neuron_means(model: SteerableModel, texts: list[str], batch_size: int = 32) -> NeuronMeans:
+def neuron_means(
+    model: SteerableModel,
+    texts: list[str],
+    batch_size: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> NeuronMeans:
     """Return the mean input of every ``down_proj`` at the last token that is no padding, over ``texts``.
 
-    Raises ``UnsupportedError`` for a layer without a gated MLP, and ``UserError`` for a text without a token.
+    ``progress`` is called with the number of texts of every batch. Raises ``UnsupportedError`` for a layer
+    without a gated MLP, and ``UserError`` for a text without a token.
     """
     projections = nn.ModuleList(
         [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]  # type: ignore[misc]
@@ -106,7 +114,7 @@ def neuron_means(model: SteerableModel, texts: list[str], batch_size: int = 32) 
         raise UserError("no text to average over.")
     sums: list[Tensor | None] = [None] * len(projections)
     n_read = 0
-    for inputs in _batches(model, texts, batch_size, "left"):
+    for inputs in _batches(model, texts, batch_size, "left", progress):
         n_read += int(inputs["attention_mask"][:, -1].sum())
 
         def add(layer: int, state: Tensor) -> None:
@@ -120,7 +128,11 @@ def neuron_means(model: SteerableModel, texts: list[str], batch_size: int = 32) 
 
 
 def residual_change(
-    model: SteerableModel, steering: Steering, texts: list[str], batch_size: int = 8
+    model: SteerableModel,
+    steering: Steering,
+    texts: list[str],
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
 ) -> NDArray[np.float64]:
     """Return by how much a steering moves the residual stream: mean ||h' - h|| / ||h||, [layers].
 
@@ -129,7 +141,7 @@ def residual_change(
     """
     steering = Steering(tuple(replace(item, positions="all") for item in steering.interventions))
     totals, n_tokens = np.zeros(len(model.layers)), 0
-    for inputs in _batches(model, texts, batch_size, "left"):
+    for inputs in _batches(model, texts, batch_size, "left", progress):
         mask = inputs["attention_mask"].bool()
         plain = _states(model, inputs)
         with model.hooks.steer([steering] * len(mask), inputs["attention_mask"]):
@@ -150,7 +162,11 @@ def _states(model: SteerableModel, inputs: dict[str, Tensor]) -> list[Tensor]:
 
 
 def _batches(
-    model: SteerableModel, texts: list[str], batch_size: int, side: str
+    model: SteerableModel,
+    texts: list[str],
+    batch_size: int,
+    side: str,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield tokenised batches of texts of like length; batches without any token are left out."""
     order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
@@ -159,6 +175,8 @@ def _batches(
         inputs = model.encode(batch, special_tokens=False, side=side, limit=model.context_length)
         if inputs["attention_mask"].shape[1]:
             yield inputs
+        if progress is not None:
+            progress(len(batch))
 
 
 def forward(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from harness.files import canonical_json
 from harness.steering.interventions import Intervention, Steering
+from harness.terminal import Column, print_table
 
 _GROUPS = {
     "method": ["method", "language", "task", "seed"],
@@ -65,7 +65,8 @@ def describe(console: Console, name: str, steering: Steering) -> None:
     count = len(steering.interventions)
     if count:
         console.print(f"{count} intervention{'s' if count > 1 else ''}; layers count from 0")
-        _block(console, "", _interventions(steering.interventions))
+        console.print()
+        _interventions(console, steering.interventions)
     else:
         console.print("no intervention: the model runs unsteered")
     provenance = dict(steering.provenance)
@@ -86,24 +87,25 @@ def _block(console: Console, title: str, body: RenderableType | None) -> None:
     console.print(Padding(body, (0, 0, 0, 2 if title else 0)))
 
 
-def _interventions(items: Sequence[Intervention]) -> Table:
-    grid = _grid("layer", "site", "operation", "strength", "unit", "raw", "norm", "positions")
+def _interventions(console: Console, items: Sequence[Intervention]) -> None:
+    columns = [
+        Column("layer"),
+        Column("site", words=True, drop=2),
+        Column("operation", words=True),
+        Column("strength"),
+        Column("unit", words=True),
+        Column("raw", drop=3),
+        Column("norm", drop=4),
+        Column("positions", words=True, drop=1),
+    ]
+    rows = []
     for item in items:
         numbers = (item.strength, item.raw_strength, _norm(item))
         strength, raw, norm = (f"{number:.4g}" for number in numbers)
-        grid.add_row(
-            str(item.layer), item.site, item.operation, strength, item.unit, raw, norm, item.positions
+        rows.append(
+            [str(item.layer), item.site, item.operation, strength, item.unit, raw, norm, item.positions]
         )
-    return grid
-
-
-def _grid(*heads: str) -> Table:
-    """Return an empty table with one blank between columns: eight of them fit into 80."""
-    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    words = {"site", "operation", "unit", "positions", "bridge"}
-    for head in heads:
-        grid.add_column(head, justify="left" if head in words else "right", no_wrap=True)
-    return grid
+    print_table(console, columns, rows, gap=1)
 
 
 def _pairs(values: Mapping[str, Any]) -> Table | None:
@@ -172,8 +174,7 @@ def _fit(console: Console, fit: Mapping[str, Any]) -> None:
     if _rows(curve, ("step", "train", "held_out", "norm")):
         _curve(console, rest.pop("curve"))
     if _rows(categories, _KINDS):
-        bridge = rest.pop("bridge", None)
-        _block(console, "neurons by layer", _categories(rest.pop("categories"), bridge))
+        _categories(console, rest.pop("categories"), rest.pop("bridge", None))
     excluded = rest.pop("excluded", None)
     _block(console, "fit", _pairs(rest))
     if excluded:
@@ -194,22 +195,26 @@ def _curve(console: Console, curve: Sequence[Mapping[str, float]]) -> None:
     """Print the curve of a learned vector: its rows, thinned out, and a line of the held-out loss."""
     held_out = [point["held_out"] for point in curve]
     best = held_out.index(min(held_out))
-    grid = _grid("step", "train", "held out", "norm", "")
+    rows = []
     for i in sorted({*_evenly(len(curve), _ROWS), best}):
         point = curve[i]
         numbers = [f"{point[name]:.4g}" for name in ("train", "held_out", "norm")]
-        grid.add_row(f"{point['step']:g}", *numbers, "lowest" if i == best else "")
-    _block(console, "learned, loss by step", grid)
+        rows.append([f"{point['step']:g}", *numbers, "lowest" if i == best else ""])
+    console.print()
+    columns = [*map(Column, ("step", "train", "held out", "norm")), Column("", words=True)]
+    print_table(console, columns, rows, "learned, loss by step", gap=1)
     console.print(f"  held out {sparkline(held_out)} {held_out[0]:.4g} to {held_out[-1]:.4g}")
 
 
-def _categories(categories: Sequence[Mapping[str, int]], bridge: Any) -> Table:
-    grid = _grid("layer", *_KINDS, "bridge")
+def _categories(console: Console, categories: Sequence[Mapping[str, int]], bridge: Any) -> None:
+    rows = []
     marked = bridge if isinstance(bridge, list) else []
     for layer, counts in enumerate(categories):
         cells = [f"{counts[kind]:,}" for kind in _KINDS]
-        grid.add_row(str(layer), *cells, "bridge" if layer in marked else "")
-    return grid
+        rows.append([str(layer), *cells, "bridge" if layer in marked else ""])
+    console.print()
+    columns = [Column("layer"), *map(Column, _KINDS), Column("bridge", words=True)]
+    print_table(console, columns, rows, "neurons by layer", gap=1)
 
 
 def _rows(value: Any, keys: Sequence[str]) -> bool:

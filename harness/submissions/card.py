@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from harness.files import canonical_json, digest
+from harness.lookalikes import misleading, unseen
 from harness.records import MethodIdentity, ModelIdentity, Record, Versioned
 from harness.submissions import limits
 from harness.submissions.folder import CARD, CODE, SLUG
@@ -16,7 +18,6 @@ from harness.submissions.reading import RefusedError, json_object, read_bytes, s
 from harness.suite import explain
 
 SCHEMA = 1
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _UNFILLED = re.compile(r"FILL[ -]IN")
 
 
@@ -26,14 +27,31 @@ def unfilled(words: str) -> bool:
 
 
 def _visible(text: str) -> str:
-    if _UNSEEN.search(text):
+    if unseen(text):
         raise ValueError("holds a sign that is not seen, such as a line break")
     if text != text.strip() or not text:
         raise ValueError("is empty, or begins or ends with a blank")
     return text
 
 
+def _named(text: str) -> str:
+    if why := misleading(text):
+        raise ValueError(why)
+    return _visible(text)
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Yield the keys of a JSON value, at all depths."""
+    if isinstance(value, dict):
+        yield from value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(part)
+
+
 def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    for key in _keys(value):
+        if why := misleading(key):
+            raise ValueError(f"the key {key!a} {why}")
     if len(canonical_json(value)) > limits.FILES["status.json"] // 4:
         raise ValueError("is too large")
     return value
@@ -45,6 +63,7 @@ def _like(pattern: str, longest: int = 200) -> StringConstraints:
 
 Name = Annotated[str, _like(SLUG, 80)]
 Line = Annotated[str, StringConstraints(max_length=300), AfterValidator(_visible)]
+WhoseName = Annotated[str, StringConstraints(max_length=100), AfterValidator(_named)]
 Short = Annotated[str, StringConstraints(max_length=100), AfterValidator(_visible)]
 Sha256 = Annotated[str, _like("[0-9a-f]{64}")]
 Hash16 = Annotated[str, _like("[0-9a-f]{16}")]
@@ -68,7 +87,7 @@ class Item(Record):
 class Author(Item):
     """Somebody who made the method or the submission."""
 
-    name: Short
+    name: WhoseName
     affiliation: Line | None = None
     orcid: Orcid | None = None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.cells import entry_of
-from harness.errors import BrokenFileError, UserError
+from harness.errors import BrokenFileError, UserError, pasted
 from harness.plugins import outline
 from harness.records import CellKey, CellStatus
 from harness.registry import BUILT_IN
@@ -104,7 +104,7 @@ def _check_card(folder: Path, card: Card, report: Report) -> None:
     if any(unfilled(words) for words in [*stated, *(author.name for author in card.authors)]):
         report.problem(CARD, "has a line that is still to be filled in", "Replace every FILL-IN.")
     if not card.results:
-        todo = f"Pack a finished run: steerboard submission pack RUN --out {folder}"
+        todo = f"Pack a finished run: {pasted('submission', 'pack', 'RUN', '--out', folder)}"
         report.problem(CARD, "has no results yet", todo)
     own = BUILT_IN.get(card.method.name)
     if own and (card.entry_point or "").partition(":")[0] != own:

@@ -10,6 +10,7 @@ from harness.submissions.lock import LockFile, losses
 from harness.submissions.reader import Submission, find_all
 
 _COLUMNS = ("name", "version", "road", "method", "suite", "models", "cells", "badge")
+_DROPPED = {"models": 1, "road": 2, "suite": 3, "version": 4}  # what is left out where it is narrow
 
 
 def listing(root: Path, form: str, lock: LockFile) -> tuple[str, bool]:
@@ -48,9 +49,12 @@ def _row(submission: Submission) -> dict[str, Any]:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    whole = [list(_COLUMNS), *rows]
-    widths = [max(len(row[i]) for row in whole) for i in range(len(_COLUMNS))]
-    return ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in whole]
+    from harness.terminal import Column, output, print_table
+
+    console = output()
+    with console.capture() as shown:
+        print_table(console, [Column(c, words=True, drop=_DROPPED.get(c, 0)) for c in _COLUMNS], rows)
+    return [line.rstrip() for line in shown.get().splitlines()]
 
 
 def _markdown(rows: list[list[str]]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.cells import entry_of
-from harness.errors import UserError
-from harness.files import canonical_json
+from harness.errors import UserError, pasted
+from harness.files import canonical_json, staging, sweep
 from harness.records import CellKey, CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity
-from harness.store import Run
+from harness.store import CLASSIFIER, Run
 from harness.submissions.card import Card, Hashes, Result, folder_of
 from harness.submissions.chain import sha256
 from harness.submissions.facts import expected, stated
 from harness.submissions.folder import CARD, CODE
 from harness.submissions.reader import find
 from harness.submissions.writing import anonymous, without_folders, write_card
-from harness.suite import Suite, explain, restore_suite
+from harness.suite import Suite, explain, load_suite, restore_suite, suite_files
 
 _NEXT = "Finish it with the same 'steerboard run' command"
 
@@ -73,14 +72,44 @@ def pack(run: Run, out: Path, wishes: Wishes) -> Packed:
             "then says how much is there, and has no mean on the board."
         )
     body = stated(out, before.card if before else None, wishes, manifest, identity, cells)
-    with tempfile.TemporaryDirectory(dir=_parent(out), prefix=".pack-") as temporary:
-        staged = Path(temporary)
+    with staging(_parent(out)) as staged:
         result = _write_result(staged, run, manifest, entries, cells)
         files = _companions(staged, run, out, body, wishes, cells)
         card = _completed(body, result, entries[0].model, files)
         _install(staged, out, result.folder)
     write_card(out, card)
+    sweep(out.parent, deep=False)
     return Packed(out, card, missing)
+
+
+def check_command(run: Run, packed: Packed) -> str:
+    """Return the command that checks what was packed: on the run's data, by what it was scored by."""
+    manifest = run.manifest()
+    name = str(manifest.suite["name"])
+    ours = name in suite_files()
+    words: list[object] = ["submission", "check", packed.folder]
+    words += [] if ours else ["--suite", manifest.suite_source]
+    shipped = load_suite(name).folder("data") if ours else None
+    if manifest.data_source not in {"hub", str(shipped.resolve()) if shipped else ""}:
+        words += ["--data", manifest.data_source]
+    words += ["--contrast", manifest.contrast] if manifest.contrast else []
+    known = [run.scores(cell) for cell in _cells(run, packed.card.identity)]
+    parts = [set(scores.parts) for scores in known if scores]
+    claimed = {part for part in set.intersection(*parts) if part.startswith(CLASSIFIER)} if parts else set()
+    specs = sorted(part.removeprefix(CLASSIFIER) for part in claimed)
+    if specs != sorted(manifest.suite["classifiers"]):
+        words += [word for spec in specs for word in ("--classifier", _as_given(spec, manifest))]
+    return pasted(*words)
+
+
+def _as_given(spec: str, manifest: Manifest) -> str:
+    """Return a classifier as the run's command named it: scores have of a local folder its name alone."""
+    kind, _, rest = spec.partition(":")
+    for word in (word for command in manifest.commands for word in command):
+        given, _, path = word.partition(":")
+        if rest and given == kind and Path(path.partition(",")[0]).name == rest.partition(",")[0]:
+            return word
+    return spec
 
 
 def _completed(
@@ -169,7 +198,7 @@ def _write_result(
         if status.state == "ok":
             scores = run.scores(cell)
             if scores is None:
-                raise UserError(f"cell {cell} has no scores. Score it first: steerboard score {run.path}")
+                raise UserError(f"cell {cell} has no scores. Score it first: {pasted('score', run.path)}")
             _check_order(run, cell, status.cell, suite)
             data = (run.cell(cell) / "generations.jsonl").read_bytes()
             texts[cell] = sha256(data)

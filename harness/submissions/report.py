@@ -95,18 +95,26 @@ def _table(report: Report) -> str:
     lines += [f"  {key:<10} {value}" for key, value in report.facts.items()]
     lines += [f"  {finding.level:<7}  {finding.line}" for finding in _first(report)]
     if report.compared:
-        lines += ["", f"  {'claimed':>9} {'measured':>9} {'largest gap':>12} {'cells':>9}  metric"]
-        lines += [f"  {_row(one)}" for one in report.compared]
-        lines += [f"  {report.tolerance}"]
+        lines += ["", *_compared(report), f"  {report.tolerance}"]
+    mended = "Mend what is called a problem, then check again."
+    lines += [mended if report.problems else "Nothing has to be mended."]
     return "\n".join(lines) + "\n"
 
 
-def _row(one: Compared) -> str:
-    cells = f"{one.cells - one.outside}/{one.cells}"
-    return (
-        f"{_number(one.claimed):>9} {_number(one.measured):>9} {one.gap:>12.2g} {cells:>9}  "
-        f"{one.metric}, {one.place}"
-    )
+def _compared(report: Report) -> list[str]:
+    from harness.terminal import Column, output, print_table
+
+    columns = [Column(head) for head in ("claimed", "measured", "largest gap", "cells within")]
+    columns += [Column("metric", words=True), Column("where", words=True)]
+    rows = []
+    for one in report.compared:
+        cells = f"{one.cells - one.outside}/{one.cells}"
+        numbers = [_number(one.claimed), _number(one.measured), f"{one.gap:.2g}", cells]
+        rows.append([*numbers, one.metric, one.place])
+    console = output()
+    with console.capture() as shown:
+        print_table(console, columns, rows)
+    return [line.rstrip() for line in shown.get().splitlines()]
 
 
 def _number(value: float | None) -> str:

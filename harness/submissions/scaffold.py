@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, pasted, unknown
 from harness.methods.base import check_name
 from harness.registry import BUILT_IN, SUBMISSIONS
 from harness.starter import write_starter
@@ -67,14 +66,16 @@ def new_submission(name: str, road: str, suite_name: str, out: Path | None = Non
 
 def next_commands(name: str, folder: Path, road: str, suite: str) -> list[str]:
     """Return the commands that come after ``new``."""
-    run, plugin = f"runs/{name}", ""
+    run, more = f"runs/{name}", []
     if road == "code" and folder != Path(SUBMISSIONS) / name:
-        plugin = f" --plugin {shlex.quote(str(folder / CODE))}"
+        more += ["--plugin", folder / CODE]
+    if load_suite(suite).folder("model") is None:
+        more += ["--model", "MODEL"]
     made = "" if road == "code" else "   # or any way that leaves a run folder with the method"
-    first = [f"steerboard method test {shlex.quote(str(folder / CODE))}"] if road == "code" else []
+    first = [pasted("method", "test", folder / CODE)] if road == "code" else []
     return [
         *first,
-        f"steerboard run --suite {suite} --methods zero-shot,{name} --run {run}{plugin}{made}",
-        f"steerboard submission pack {run} --method {name} --out {folder}",
-        f"steerboard submission check {folder}",
+        pasted("run", "--suite", suite, "--methods", f"zero-shot,{name}", "--run", run, *more) + made,
+        pasted("submission", "pack", run, "--method", name, "--out", folder),
+        pasted("submission", "check", folder),
     ]

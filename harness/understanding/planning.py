@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.cells import Cell, entry_id, entry_of
 from harness.data import LocalData
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 from harness.files import digest
+from harness.languages import unknown_language
 from harness.methods.base import Reference, SteeringMethod
 from harness.records import CellKey, Manifest, MethodIdentity, ModelIdentity, Selection
 from harness.registry import Registry
@@ -84,7 +85,7 @@ def _of_suite(options: Options) -> Options:
     valid = [*suite.languages, reference]
     for code in languages or ():
         if code not in valid:
-            raise unknown("language", code, valid)
+            raise unknown_language(code, valid)
     own = [code for code in languages or () if code != reference] or None
     for name in options.methods or ():
         if name == _PROMPTING:

@@ -59,6 +59,7 @@ class Answerer:
             say_damage(run, [cell for cell, _ in open_cells])
             with track(self.console, "answer", len(open_cells)) as tracker:
                 for cell, place in open_cells:
+                    tracker.say(cell.title)
                     self._one(cell, place, tracker)
                     tracker.finish_cell(cell.title)
         states: dict[State, int] = {}
@@ -119,9 +120,10 @@ class Answerer:
     def _answer(self, cell: Cell, place: TaskPlace, tracker: Tracker) -> tuple[Answers, dict[str, Any]]:
         """Return the answers of a cell and what its status says beyond state and times."""
         fitter, method, fitted = self.fitter, self.grid.method(cell), self.grid.fit_cell(cell)
-        fitter.say = lambda words: tracker.say(f"{cell.title}: {words}")
+        fitter.say = tracker.say
         name, steering = fitter.steering(fitted, method)
         task = self.grid.tasks[place.name]
+        tracker.say(cell.title)
         started = time.monotonic()
         self._steering = steering
         chosen = examples(task, self.grid.limit)

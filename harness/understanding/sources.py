@@ -13,7 +13,8 @@ from harness.cells import Cell, plan, select
 from harness.checkpoints import Checkpoint
 from harness.contrast import open_contrast
 from harness.data import open_data
-from harness.errors import BrokenFileError, UserError, unknown
+from harness.errors import BrokenFileError, UserError
+from harness.languages import unknown_language
 from harness.methods.base import CellContext, SteeringMethod
 from harness.registry import load_registry
 from harness.run.fitting import Fitter
@@ -131,7 +132,7 @@ class MethodSource:
         if code is None:
             raise UserError(f"task {task_name!r} names no language; give language=am, or another.")
         if code not in self.suite.languages:
-            raise unknown("language", code, self.suite.languages, f"It is that of task {task_name!r}.")
+            raise unknown_language(code, self.suite.languages, f"It is that of task {task_name!r}.")
         place = (self.given.task or self._task(task_name, code), code)
         if place not in self._fits:
             self._fits[place] = self._fit(*place)

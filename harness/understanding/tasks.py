@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, unknown
+from harness.languages import unknown_language
 from harness.suite import Suite, tasks_root
 from harness.understanding.languages import OURS, language_of
 
@@ -96,7 +97,7 @@ class TaskCatalogue:
             if code is None:
                 raise UserError(f"task {task!r} names no language. Say which it is in, such as {task}:am.")
             if code not in languages:
-                raise unknown("language", code, list(languages), f"It is that of task {task!r}.")
+                raise unknown_language(code, list(languages), f"It is that of task {task!r}.")
             family = task if said else family_of(task)
             yield TaskPlace(family, code, task)
             return

@@ -1,0 +1,104 @@
+"""Tables for a terminal of any width: a number is never cut, and what does not fit is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+PIPED = 140
+"""Columns where the output is not a terminal and nobody says COLUMNS."""
+
+_NARROWEST = 16  # columns that words are wrapped into, where they have as many
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. ``words`` are wrapped, numbers stay whole.
+
+    ``drop``: 0 for what always stays; of the others the highest is left out first.
+    """
+
+    head: str
+    words: bool = False
+    drop: int = 0
+
+
+def output() -> Console:
+    """Return the console of results: as wide as the terminal, as COLUMNS says, or ``PIPED``."""
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(width=None if known else PIPED)
+
+
+def print_table(
+    console: Console,
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str | Text]],
+    title: str = "",
+    gap: int = 2,
+) -> None:
+    """Print a table as wide as fits: without the columns that may be dropped, else stacked row by row.
+
+    ``gap``: blanks between two columns.
+    """
+    if title:
+        console.print(Text(title, style="bold"))
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = [
+        max(cell_len(column.head), *(cell_len(row[i].plain) for row in cells), 0)
+        for i, column in enumerate(columns)
+    ]
+    left = list(range(len(columns)))
+    spare = sorted((i for i in left if columns[i].drop), key=lambda i: (columns[i].drop, i))
+    while spare and _needed(columns, widths, left, gap) > console.width:
+        left.remove(spare.pop())
+    if _needed(columns, widths, left, gap) > console.width:
+        _stacked(console, columns, cells)
+        return
+    console.print(_grid(columns, widths, left, cells, gap))
+    gone = [columns[i].head for i in range(len(columns)) if i not in left]
+    if gone:
+        whole = _needed(columns, widths, range(len(columns)), gap)
+        line = f"not shown at {console.width} columns: {', '.join(gone)}; COLUMNS={whole} shows all"
+        console.print(Text(line, style="dim"))
+
+
+def _needed(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
+    """Return how many columns of the terminal a table takes at least, its words wrapped."""
+    least = [min(widths[i], _NARROWEST) if columns[i].words else widths[i] for i in shown]
+    return sum(least) + gap * (len(least) - 1)
+
+
+def _grid(
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    shown: Sequence[int],
+    rows: Sequence[Sequence[Text]],
+    gap: int,
+) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for i in shown:
+        if columns[i].words:
+            grid.add_column(Text(columns[i].head), overflow="fold")
+        else:
+            grid.add_column(Text(columns[i].head), justify="right", no_wrap=True, min_width=widths[i])
+    for row in rows:
+        grid.add_row(*(row[i] for i in shown))
+    return grid
+
+
+def _stacked(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+    """Print every row as lines of head and value, its name first, for very narrow terminals."""
+    name = next((i for i, column in enumerate(columns) if column.words), 0)
+    for row in rows:
+        console.print(row[name], overflow="fold")
+        for i, (column, cell) in enumerate(zip(columns, row, strict=True)):
+            if i != name and cell.plain not in {"", "–"}:
+                console.print(Text.assemble(f"  {column.head or 'note'}: ", cell), overflow="fold")
