@@ -40,8 +40,6 @@ class Field:
     of a model without complete zero-shot row; empty for the ``reason`` given. ``p`` (n, n): of the
     differences that tiers are made of, by Holm over the pairs of ranked entries, 1 on their diagonal, NaN
     outside of them. With several models these are differences of gains over the own model's zero-shot.
-    ``comparisons``: how many tests the tiers are corrected for. ``gains``: entry -> gain over the zero-shot
-    of its model, where both lack nothing.
     """
 
     scope: Scope
@@ -53,7 +51,9 @@ class Field:
     tiers: dict[str, int]
     reason: str
     comparisons: int
+    """How many tests the tiers are corrected for."""
     gains: dict[str, Estimate]
+    """Entry -> gain over the zero-shot of its model, where both lack nothing."""
 
     @cached_property
     def position(self) -> dict[str, int]:

@@ -28,8 +28,8 @@ class Standing:
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
     ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
-    ``languages``: gain over zero-shot per language, where it is known. ``note``: what limits the
-    numbers of this entry, in words; else empty.
+    ``languages``: gain over zero-shot per language, where it is known. ``note``: what limits the numbers
+    of this entry, in words; else empty.
     """
 
     row: EntryRow

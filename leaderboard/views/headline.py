@@ -59,7 +59,7 @@ def _marked(board: Board, field: Field) -> list[str]:
         name
         for name, gain in field.gains.items()
         if name in field.tiers
-        and field.tiers[name] == field.tiers.get(board.zero_shot[name])
+        and field.tiers[name] == field.tiers.get(board.zero_shot.get(name, ""))
         and gain.low is not None
         and gain.high is not None
         and (gain.low > 0 or gain.high < 0)
@@ -83,9 +83,12 @@ def _rules(field: Field) -> str:
 
 def _ranking(board: Board, field: Field) -> str:
     """Say which entry has the highest mean, and whether it differs from the next."""
-    rows = [row for row in board.standings.rows if not row.reference and row.row.id in field.position]
-    if not rows:
+    written = [row for row in board.standings.rows if not row.reference and row.row.id in field.position]
+    if not written:
         return "No entry has all its cells here yet, so there is no mean to compare."
+    rows = [row for row in written if not row.flags]
+    if not rows:
+        return "Every entry that has all its cells is flagged, so none is the best."
     rows.sort(key=lambda row: _order(board, field, row))
     first = rows[0]
     level = plain(float(field.mean[field.position[first.row.id]]))
@@ -99,11 +102,11 @@ def _ranking(board: Board, field: Field) -> str:
     return f"{words} It does not differ significantly from {listed}: they share tier 1."
 
 
-def _order(board: Board, field: Field, row: Standing) -> tuple[bool, bool, float]:
-    """Return the key that brings the best of the first tier to the front, flagged entries behind."""
+def _order(board: Board, field: Field, row: Standing) -> tuple[bool, float]:
+    """Return the key that brings the best of the first tier to the front."""
     name, sign = row.row.id, 1.0 if board.headline.direction == "down" else -1.0
     gain = field.gains.get(name)
     value = float(field.mean[field.position[name]])
     if board.standings.relative:
         value = gain.mean if gain else 0.0
-    return (field.tiers.get(name) != 1, bool(row.flags), sign * value)
+    return (field.tiers.get(name) != 1, sign * value)
