@@ -120,6 +120,28 @@ def test_a_language_may_have_tiers_where_all_have_none(tmp_path):
     assert found[Scope(None, None)].tiers == {zero_shot: 1, language: 1}
 
 
+def test_gains_of_a_scope_are_its_differences_to_zero_shot_with_a_p_value(tmp_path):
+    up = {"am": 0.2, "he": -0.2, "sk": 0.0}
+    zero = scored("zero-shot", stepped(dict.fromkeys(up, 0.0)))
+    found = by_scope(
+        cellset := written(tmp_path, zero, scored("language", stepped(up, (0.004, -0.004, 0.0))))
+    )
+    zero_shot, language = (ids(cellset)[name] for name in ("zero-shot", "language"))
+    for scope, field in found.items():
+        assert list(field.gains) == [language]
+        gain, same = field.gains[language], field.estimate(language, zero_shot)
+        assert (gain.mean, gain.low, gain.high) == pytest.approx((same.mean, same.low, same.high))
+        assert (gain.p <= 0.05) == (gain.low > 0 or gain.high < 0), scope
+        assert field.comparisons == 1
+    assert found[Scope(None, "am")].gains[language].mean == pytest.approx(0.2)
+
+
+def test_tiers_are_corrected_for_one_test_for_every_pair_of_the_ranked(tmp_path):
+    entries = [scored(f"m{i}", flat(0.5 + i / 100, WHOLE)) for i in range(4)]
+    cellset = written(tmp_path, *entries, scored("human", flat(0.8, WHOLE)))
+    assert {field.comparisons for field in fields(cellset, F1)} == {6}
+
+
 def test_holm_counts_the_pairs_of_the_ranked_alone(tmp_path):
     entries = [scored(f"m{i}", flat(0.5 + i / 100, WHOLE, (0.0, 0.02, -0.02 * i))) for i in range(3)]
     pair = [scored("human", flat(0.8, WHOLE)), scored("constant", flat(0.1, WHOLE))]

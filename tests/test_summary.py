@@ -123,7 +123,18 @@ def test_the_page_says_who_leads_and_who_does_not_differ_from_it(tmp_path):
     assert "▲" in page  # a gain in a language that stands up to the correction
 
 
-def test_the_page_shows_human_values_beside_and_the_cost(tmp_path):
+def test_a_flagged_entry_leads_no_headline(tmp_path):
+    entries = [entry("zero-shot", 0.5), entry("cheat", 0.95)]
+    entries[1].scores[COPIED.of("test")] = dict.fromkeys(places(CHOSEN), 1.0)
+    page = page_of(tmp_path, entries)
+    assert "no steering with all its cells is there to compare" in page
+    assert "Highest mean macro-F1 (tfidf): zero-shot, 0.500." in page
+    entries[0].scores[COPIED.of("test")] = dict.fromkeys(places(CHOSEN), 1.0)
+    page = page_of(tmp_path / "all", entries)
+    assert "Every entry that has all its cells is flagged, so none is the best." in page
+
+
+def test_the_page_shows_human_values_beside_and_no_column_without_values(tmp_path):
     entries = field()
     for made in entries:
         made.scores[SELF_CHRF] = flat(20.0, CHOSEN)
@@ -133,7 +144,7 @@ def test_the_page_shows_human_values_beside_and_the_cost(tmp_path):
     assert '<span class="figure">20.0</span> <small>17.3</small>' in page
     assert '<span class="figure">1.000</span> <small>0.990</small>' in page
     assert "small print: human text by the same measure" in page
-    assert '<span class="head">s / 1,000</span>' in page
+    assert '<span class="head">Vendi</span>' not in page, "no entry has a value"
     [metric] = (tmp_path / "site").rglob("metric-self-chrf.html")
     foot = metric.read_text(encoding="utf-8").partition("<tfoot>")[2].partition("</tfoot>")[0]
     assert foot.count("<td>17.3</td>") == 3  # over all, and by language

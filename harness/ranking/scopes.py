@@ -42,8 +42,7 @@ class Field:
     of a model without complete zero-shot row; empty for the ``reason`` given. ``p`` (n, n): of the
     differences that tiers are made of, adjusted over the pairs of ranked entries (``of_pairs``), 1 on their
     diagonal, NaN outside of them. With several models these are differences of gains over the own model's
-    zero-shot. ``comparisons``: how many tests the tiers are corrected for. ``gains``: entry -> gain over the
-    zero-shot of its model, where both are complete.
+    zero-shot.
     """
 
     scope: Scope
@@ -55,7 +54,9 @@ class Field:
     tiers: dict[str, int]
     reason: str
     comparisons: int
+    """How many tests the tiers are corrected for."""
     gains: dict[str, Estimate]
+    """Entry -> gain over the zero-shot of its model, where both lack nothing."""
 
     @cached_property
     def position(self) -> dict[str, int]:

@@ -59,7 +59,7 @@ def _marked(board: Board, field: Field) -> list[str]:
         name
         for name, gain in field.gains.items()
         if name in field.tiers
-        and field.tiers[name] == field.tiers.get(board.zero_shot[name])
+        and field.tiers[name] == field.tiers.get(board.zero_shot.get(name, ""))
         and gain.low is not None
         and gain.high is not None
         and (gain.low > 0 or gain.high < 0)
@@ -83,12 +83,12 @@ def _rules(field: Field) -> str:
 
 def _ranking(board: Board, field: Field) -> str:
     """Say which entry has the highest mean, and whether it differs from the next."""
-    rows = [row for row in board.standings.rows if not row.reference and row.row.id in field.position]
-    if not rows:
+    written = [row for row in board.standings.rows if not row.reference and row.row.id in field.position]
+    if not written:
         return "No entry has all its cells here yet, so there is no mean to compare."
-    rows = [row for row in rows if not row.flags]
+    rows = [row for row in written if not row.flags]
     if not rows:
-        return "Every entry that has all its cells here is flagged, so none is the best."
+        return "Every entry that has all its cells is flagged, so none is the best."
     rows.sort(key=lambda row: _order(board, field, row))
     first = rows[0]
     level = plain(float(field.mean[field.position[first.row.id]]))
