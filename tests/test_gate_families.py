@@ -328,6 +328,19 @@ def test_accept_loses_no_metric(tmp_path):
     assert "no entry has all values of self_chrf" in refused.one_line()
 
 
+def test_accept_loses_no_seeds(tmp_path):
+    runs = {}
+    for count in (3, 4):
+        chosen, entry = selection(["am"], seeds=range(1, count + 1)), toy("m")
+        entry.scores[F1] = flat(0.6, chosen)
+        runs[count] = write_run(tmp_path / str(count), [entry], chosen).path
+    against = calibrated(tmp_path, runs[4])
+    before = against.read_bytes()
+    refused = steerboard("gate", "accept", runs[3], "--into", against, "--reason", "r")
+    assert "the run has 3 generation seeds, the baseline 4" in refused.one_line()
+    assert against.read_bytes() == before
+
+
 def test_a_baseline_of_a_suite_elsewhere_names_no_directory(tmp_path):
     entry = toy("m")
     entry.scores[F1] = flat(0.6, SMALL)
