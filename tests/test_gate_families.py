@@ -299,6 +299,7 @@ def test_a_cell_without_a_value_is_no_difference_of_the_same_texts(tmp_path):
     entry.scores[SELF_CHRF]["sentiment", "am", 2] = None
     gap = write_run(tmp_path / "gap", [entry], SMALL).path
     assert gate(gap, gap)[0] == 0
+    assert lines(gate(gap, gap)[1], SELF_CHRF)["reason"] == "identical"
     assert gate(gap, old)[0] == 2
 
 
