@@ -1,6 +1,6 @@
 """How often the gate is wrong, and how often it cannot tell, with the noise of the mini suite.
 
-    python tests/test_gate_noise.py [--repeats 1000]
+    python tests/test_gate_noise.py [--repeats 300]
 
 prints a table of ``docs/gate.md``. Cells are normal numbers whose variances were measured; test examples do
 not vary. Labels of classifiers on shared test examples, through the whole gate: ``tests/test_gate_rates.py``.
@@ -66,10 +66,10 @@ def cells(seeds: Seeds, draw: np.random.Generator) -> tuple[Values, Values]:
     return base, new
 
 
-def judged(base: Values, new: Values, common: bool) -> Report:
+def judged(base: Values, new: Values, common: bool, names: Sequence[str] = tuple(NOISE)) -> Report:
     """Return the report of two runs; common seeds come first."""
     first, rest = [], []
-    for name in NOISE:
+    for name in names:
         known, of = spread([Measured(base[name], TASKS)]), metric(name)
         for i, (old, own) in enumerate(zip(base[name], new[name], strict=True)):
             sides = Side(old), Side(own)
@@ -98,7 +98,7 @@ def rates(seeds: Seeds, repeats: int, loss: float = 0.05, seed: int = 0) -> dict
         common = seeds.correlation is not None
         verdicts.append(judged(base, new, common).verdict)
         new[F1][0] -= loss
-        line = _line(judged(base, new, common), metric(F1), "0")
+        line = _line(judged(base, new, common, (F1, "valid_share")), metric(F1), "0")  # others change nothing
         found.append(line.verdict == "worse")
         promised.append(line.chances[0][1])
     said = {
@@ -115,9 +115,9 @@ def _line(report: Report, of: Metric, entry: str) -> Line:
 CASES = [
     Seeds(3, 3),
     Seeds(9, 3),
-    Seeds(9, 3, 0.0),
     Seeds(9, 3, 0.4),
     Seeds(9, 3, 0.75),
+    Seeds(9, 3, 0.0),
     Seeds(3, 3, 0.4),
     Seeds(3, 3, 0.75),
     Seeds(9, 9),
@@ -125,7 +125,7 @@ CASES = [
 
 
 def test_equal_runs_can_be_told_against_nine_seeds_and_losses_are_found():
-    # Of 60 repeats: a rate of 3 % is known to 2, one of 98 % too. Measured with 1,000 repeats: docs/gate.md.
+    # Of 60 repeats: a rate of 3 % is known to 2, one of 98 % too. Measured with 300 repeats: docs/gate.md.
     found = rates(Seeds(9, 3, 0.4), 60)
     assert found["cannot tell"] <= 6, found
     assert found["worse"] <= 10, found
@@ -141,7 +141,7 @@ def test_what_the_gate_promises_to_find_it_finds():
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of rates."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=300)
     repeats = parser.parse_args(arguments).repeats
     for seeds in CASES:
         print(seeds, {what: round(value, 1) for what, value in rates(seeds, repeats).items()}, flush=True)
