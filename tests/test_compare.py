@@ -422,3 +422,23 @@ def _run(path):
     from harness.store import Run
 
     return Run(path)
+
+
+def test_a_metric_that_neither_run_has_is_left_out_and_named(tmp_path):
+    one, other = scored("m", 0.5), scored("m", 0.6)
+    for entry in (one, other):
+        entry.scores[SELF_CHRF] = dict.fromkeys(places(CHOSEN), None)
+    found = both(tmp_path, [one], [other])
+    assert [metric.name for metric in found.metrics] == [F1.name]
+    assert found.notes["self_chrf"] == "left out, neither run has values: too few texts"
+    assert "self_chrf: left out, neither run has values: too few texts" in as_markdown(found).replace(
+        "\\", ""
+    )
+
+
+def test_a_metric_that_one_run_has_is_not_left_out(tmp_path):
+    one, other = scored("m", 0.5), scored("m", 0.6)
+    one.scores[SELF_CHRF] = flat(30.0, CHOSEN)
+    other.scores[SELF_CHRF] = dict.fromkeys(places(CHOSEN), None)
+    line = next(line for line in both(tmp_path, [one], [other]).lines if line.metric == SELF_CHRF)
+    assert (line.verdict, line.reason) == ("cannot tell", "B lacks 6 of 6 cells (6 × too few texts)")

@@ -126,7 +126,7 @@ def test_metrics_that_are_named_without_the_headline_decide(tmp_path):
 
 
 def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
-    """Two entries, one headline line that is not identical: p is Student's one-sided p over 4/5."""
+    """Two entries, one headline line that is not identical: p is Student's one-sided p over 3/5."""
     other = selection(["am"], seeds=(4, 5, 6))
     base, new = {1: 0.50, 2: 0.52, 3: 0.48}, {4: 0.47, 5: 0.51, 6: 0.48}
     for name, chosen, values in (("old", selection(["am"]), base), ("new", other, new)):
@@ -139,9 +139,9 @@ def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
     assert line["difference"] == pytest.approx(np.mean(sides[0]) - 0.5)
     moments = independent(*(Side(np.array([own])) for own in reversed(sides)))
     t = moments.mean[0] / moments.se[0]
-    assert line["p_holm"] == pytest.approx(stats.t.sf(abs(t), moments.df[0]) / 0.8)
+    assert line["p_holm"] == pytest.approx(stats.t.sf(abs(t), moments.df[0]) / 0.6)
     alone = lines(gate(tmp_path / "new", tmp_path / "old", "--metric", F1.name)[1], F1)
-    assert alone["p_holm"] == pytest.approx(0.8 * line["p_holm"])
+    assert alone["p_holm"] == pytest.approx(0.6 / 0.8 * line["p_holm"])
 
 
 # Common seeds
@@ -299,6 +299,7 @@ def test_a_cell_without_a_value_is_no_difference_of_the_same_texts(tmp_path):
     entry.scores[SELF_CHRF]["sentiment", "am", 2] = None
     gap = write_run(tmp_path / "gap", [entry], SMALL).path
     assert gate(gap, gap)[0] == 0
+    assert lines(gate(gap, gap)[1], SELF_CHRF)["reason"] == "identical"
     assert gate(gap, old)[0] == 2
 
 
@@ -326,6 +327,19 @@ def test_accept_loses_no_metric(tmp_path):
     against = calibrated(tmp_path, few(tmp_path, "old", 30.0))
     refused = steerboard("gate", "accept", few(tmp_path, "new", None), "--into", against, "--reason", "r")
     assert "no entry has all values of self_chrf" in refused.one_line()
+
+
+def test_accept_loses_no_seeds(tmp_path):
+    runs = {}
+    for count in (3, 4):
+        chosen, entry = selection(["am"], seeds=range(1, count + 1)), toy("m")
+        entry.scores[F1] = flat(0.6, chosen)
+        runs[count] = write_run(tmp_path / str(count), [entry], chosen).path
+    against = calibrated(tmp_path, runs[4])
+    before = against.read_bytes()
+    refused = steerboard("gate", "accept", runs[3], "--into", against, "--reason", "r")
+    assert "the run has 3 generation seeds, the baseline 4" in refused.one_line()
+    assert against.read_bytes() == before
 
 
 def test_a_baseline_of_a_suite_elsewhere_names_no_directory(tmp_path):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from helpers import ROOT, TASKS, steerboard
 
 from harness.gate.baseline import read_baseline
+from harness.gate.scope import LISTS
 from harness.suite import load_suite
 
 
@@ -53,10 +55,19 @@ def test_language_steering_at_20_times_its_strength_is_worse(tmp_path):
     assert (again.code, again.out.splitlines()[-1][:10]) == (0, "gate: same")
 
 
-def test_the_shipped_baseline_is_whole_and_of_the_shipped_suite():
-    baseline, _ = read_baseline(ROOT / "baselines" / "mini.json.gz")
-    suite_ = load_suite("mini")
-    assert baseline.manifest.suite_hash == suite_.hash
-    assert baseline.manifest.selection.languages == suite_.languages
-    cells = len(baseline.manifest.entries) * len(suite_.languages) * len(suite_.tasks) * len(suite_.seeds)
-    assert len(baseline.packed.entry) == cells
+def test_the_shipped_baseline_is_whole_of_the_shipped_suite_and_small():
+    """It has what the workflow runs, with three times the suite's seeds, the suite's first to pair by."""
+    path = ROOT / "baselines" / "mini.json.gz"
+    assert path.stat().st_size < 500_000
+    baseline, _ = read_baseline(path)
+    suite_, manifest = load_suite("mini"), baseline.manifest
+    now = {key: value for key, value in suite_.dump().items() if key not in LISTS}
+    assert {key: value for key, value in manifest.suite.items() if key not in LISTS} == now
+    seeds = manifest.selection.seeds
+    assert (seeds[:3], len(seeds)) == (suite_.seeds, 9)
+    assert manifest.selection.languages == suite_.languages
+    workflow = (ROOT / ".github" / "workflows" / "gate.yml").read_text(encoding="utf-8")
+    [methods] = re.findall(r"methods: (\S+)", workflow)
+    assert sorted(entry.method.name for entry in manifest.entries) == sorted(methods.split(","))
+    assert len(baseline.packed.entry) == len(manifest.entries) * len(suite_.languages) * len(suite_.tasks) * 9
+    assert baseline.tolerance["macro_f1/tfidf"].value == 0.05

@@ -167,8 +167,9 @@ def accept(
 ) -> None:
     r"""Make a run the new baseline, with a reason.
 
-    The file keeps all reasons and hashes of before. Refused without a reason, for a run that lacks cells, and
-    for one that lacks an entry, a language or a task of the old baseline. Example:
+    The file keeps all reasons and hashes of before. Refused without a reason, for a run that lacks cells, for
+    one with fewer generation seeds, and for one that lacks an entry, a language or a task of the old
+    baseline. Example:
 
         steerboard gate accept runs/mini --into baselines/mini.json.gz \
             --reason "longer texts, see #12"

@@ -78,8 +78,8 @@ def accept(run: Path, into: Path, reason: str, without: Sequence[str] = ()) -> t
     """Replace a baseline file by a run; return the new baseline and its hash.
 
     Tolerances and the metrics that are looked at stay, the old baseline's hash and reason are kept. Raises
-    ``UserError`` without a reason, for a run that lacks cells, and for one that lacks an entry, a language
-    or a task of the old baseline, but for methods in ``without``.
+    ``UserError`` without a reason, for a run that lacks cells, for one with fewer generation seeds, and for
+    one that lacks an entry, a language or a task of the old baseline, but for methods in ``without``.
     """
     words = " ".join(reason.split())
     if not words:
@@ -169,6 +169,11 @@ def _check_nothing_lost(old: Baseline, cellset: Cellset, without: Sequence[str])
         lost = [name for name in getattr(known, axis) if name not in getattr(now, axis)]
         if lost:
             raise UserError(f"the run lacks {axis} of the baseline: {listed(lost)}. Run them, too.")
+    if len(now.seeds) < len(known.seeds):
+        raise UserError(
+            f"the run has {len(now.seeds)} generation seeds, the baseline {len(known.seeds)}: with fewer, "
+            "larger losses stay unseen. Run as many."
+        )
     names = {entry.method.name for entry in old.manifest.entries}
     for name in without:
         if name not in names:

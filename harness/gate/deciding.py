@@ -13,8 +13,9 @@ from harness.ranking.multiplicity import holm
 from harness.ranking.variance import ALPHA
 from harness.scoring.metrics import Metric
 
-_SHARES = (0.8, 0.2)
-"""Of the chance of a false alarm: what the metrics that decide may use, and what the others may."""
+_HEADLINE, _OTHERS, _ALONE = (0.6, 0.1), (0.2, 0.1), (0.8, 0.2)
+"""Of the chance that equal runs get any verdict but 'same': for losses and for gains, by family. Losses have
+most of it, as they fail a run; a family alone has all of it."""
 
 _MORE = (1, 2, 3)
 """Times the seeds of the run for which the chance of finding a loss is given."""
@@ -44,20 +45,19 @@ def _lost(mean: float, of: Metric) -> bool:
 def decided(first: Sequence[DraftLine], rest: Sequence[DraftLine]) -> list[Line]:
     """Return lines with their verdicts: ``first`` of the metrics that decide, ``rest`` of the others.
 
-    Both are families of their own, one-sided for losses and for gains, each by Holm. The chance of any false
-    loss in a family is its share of ``ALPHA``; one family alone has all of it.
+    Both are families of their own, tested one-sided for losses and for gains, each by Holm.
     """
     if not (first and rest):
-        return _family([*first, *rest], 1.0, True)
-    return [*_family(first, _SHARES[0], True), *_family(rest, _SHARES[1], False)]
+        return _family([*first, *rest], _ALONE, True)
+    return [*_family(first, _HEADLINE, True), *_family(rest, _OTHERS, False)]
 
 
-def _family(drafts: Sequence[DraftLine], share: float, decides: bool) -> list[Line]:
-    """Return lines with their verdicts; ``share``: of ``ALPHA``, the chance of any false alarm in them."""
+def _family(drafts: Sequence[DraftLine], shares: tuple[float, float], decides: bool) -> list[Line]:
+    """Return lines with their verdicts; ``shares``: of ``ALPHA``, for losses and for gains."""
     worse = np.array([draft.worse for draft in drafts], dtype=np.float64)
     tests = max(int((~np.isnan(worse)).sum()), 1)
-    adjusted = np.minimum(np.stack([holm(worse), holm(1 - worse)]) / share, 1.0)
-    level = 2 * share * ALPHA / tests  # two-sided, as quantiles are taken
+    adjusted = np.minimum(np.stack([holm(worse) / shares[0], holm(1 - worse) / shares[1]]), 1.0)
+    level = 2 * shares[0] * ALPHA / tests  # two-sided, as quantiles are taken
     return [
         draft.line
         if draft.found is None

@@ -102,9 +102,12 @@ class Look:
         return Side(values, None if evidence.draws is None else evidence.draws[row][kept], evidence.examples)
 
     def identical(self, pair: Pair) -> bool:
-        """Say whether every value is the same, also where there is none; with other seeds, if none varies."""
+        """Say whether every value is the same; with other seeds, whether none ever varies.
+
+        What has no value is the same where the same texts have none: the cells ran, and are too few texts.
+        """
         base, new = self.values(pair)
-        if np.isnan(new).any() and (pair.a.missing or pair.b.missing):
+        if np.isnan(new).any() and (pair.a.missing or pair.b.missing or not self.same_texts(pair)):
             return False
         if not self.common:
             return bool((base == base[:, :1]).all() and (new == base[:, :1]).all())

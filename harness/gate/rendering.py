@@ -26,8 +26,8 @@ EXPLAINED = (
     "worse or better: p, one-sided and corrected for the number of lines by Holm, is at most 0.05, and the "
     "difference exceeds the bound, which 19 of 20 pairs of equal runs stay below. visible: the smallest loss "
     "that would have been found in 80 of 100 such runs; where it is above the tolerance, the line cannot "
-    "tell. The headline metric is corrected by itself and has 4/5 of the 0.05; the other metrics share the "
-    "rest, and a loss that they could not have seen does not decide."
+    "tell. Losses of the headline metric are corrected by themselves and have 3/5 of the 0.05; what the "
+    "other metrics could not have seen does not decide."
 )
 _ASIDE = "does not decide"
 

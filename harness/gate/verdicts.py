@@ -142,19 +142,23 @@ def _draft(looked: Look, pair: Pair, ruler: Ruler) -> DraftLine:
         new=None if new is None else float(new.values.mean()),
         how=looked.how,
     )
-    if looked.identical(pair) and (new is not None or looked.same_texts(pair)):
-        return DraftLine(replace(line, verdict="same", reason="identical"))
     if new is not None and (ruler.spread is None or np.isnan(looked.values(pair)[0]).all()):
         words, headline = "the baseline has no values of it", looked.metric == looked.cellsets[1].headline
         return DraftLine(replace(line, reason=words, decides=headline))
     why = _hindrance(looked, pair)
-    if why or base is None or new is None or ruler.spread is None:
+    if why:
         return DraftLine(replace(line, reason=why))
+    same = replace(line, verdict="same", reason="identical")
+    if base is None or new is None or ruler.spread is None:  # then no value is missing on one side alone
+        return DraftLine(same)
     found, tasks, known = difference(base, new, looked.columns), looked.tasks(pair), ruler.spread
     [estimate] = estimates(found.moments)
     mean = float(new.values.mean()) - estimate.mean  # of the seeds that the run has, as far as they are known
     size = bound(known, tasks, base.seeds, new.seeds)
-    line = replace(line, base=mean, difference=estimate, bound=size, tolerance=ruler.tolerance.of(mean))
+    allowed = ruler.tolerance.of(mean)
+    if looked.identical(pair):
+        return DraftLine(replace(same, difference=estimate, bound=size, tolerance=allowed))
+    line = replace(line, base=mean, difference=estimate, bound=size, tolerance=allowed)
     if looked.same_texts(pair):
         return DraftLine(
             replace(line, reason="the same texts have different scores: they were not scored alike")
@@ -168,7 +172,7 @@ def _hindrance(looked: Look, pair: Pair) -> str:
     if models[0] != models[1]:
         return "another model wrote the texts"
     words = [f"the {side} lacks {found}" for side, found in gaps(looked, pair) if found]
-    if words:
+    if words and not looked.identical(pair):
         return "; ".join(words)
     for side, count in (("baseline", len(looked.seeds[0])), ("run", len(looked.seeds[1]))):
         if count < SEEDS:
