@@ -21,7 +21,7 @@ COLUMNS = (
     *("distinct_1", "distinct_2", "distinct_3", "self_chrf", "self_bleu", "compression_ratio"),
     *("vendi/tfidf", "pairwise_distance/tfidf", "self_repetition", "near_duplicates", "length"),
     *("valid_share", "language_fidelity", "language_sentences", "label_fidelity", "script_share"),
-    *("degenerate", "refusals", "copied/validation", "copied/test", "overlap/demonstrations"),
+    *("word_order", "degenerate", "refusals", "copied/validation", "copied/test", "overlap/demonstrations"),
     *("overlap/validation", "overlap/test", "membership/test", "membership/validation", "hidden_characters"),
     *("macro_f1/tfidf", "accuracy/tfidf", "calibration_error/tfidf", "brier/tfidf"),
 )

@@ -26,6 +26,7 @@ RANGES = {
     "language_sentences": (0.9, 1.0),
     "label_fidelity": (0.5, 0.95),
     "script_share": (0.95, 1.0),
+    "word_order": (0.8, 1.0),
     "degenerate": (0, 0.03),
     "refusals": (0, 0.01),
     "copied/validation": (0, 0.1),

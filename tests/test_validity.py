@@ -401,6 +401,18 @@ def test_a_text_mostly_in_another_language_is_invalid_and_with_a_few_foreign_wor
     assert found.languages == ["en", "am"]
 
 
+@pytest.mark.parametrize("code", ["am", "he", "id"])
+def test_shuffled_words_pass_the_checks_of_single_texts_and_show_in_the_word_order(part, corpus, code):
+    """A single text says too little of its order (docs/metrics.md); a cell of texts does."""
+    place = place_of(corpus, "topic", code)
+    draw = random.Random(3)
+    mixed = [(" ".join(draw.sample(text.split(), len(text.split()))), label) for text, label in place.test]
+    human, shuffled = by_name(part, place.test, place), by_name(part, mixed, place)
+    assert shuffled["valid_share"].value >= 0.95
+    assert shuffled["word_order"].value < 0.6 < 0.9 < human["word_order"].value
+    assert shuffled["word_order"].detail["texts"] == len(place.test)
+
+
 ENGLISH = "Yesterday we had lunch here with the whole family."
 FOUR = [(FINE["am"], "positive"), (FINE["am"][:38], "positive"), (ENGLISH, "negative"), ("", "negative")]
 
@@ -413,6 +425,7 @@ def test_scores_are_means_over_texts(part, amharic):
         "language_fidelity": 0.5,
         "language_sentences": 0.5,
         "script_share": 0.5,
+        "word_order": scores["word_order"].value,  # tests/test_word_order.py
         "degenerate": 0.25,
         "refusals": 0.0,
     }
@@ -458,7 +471,9 @@ def test_a_language_of_unknown_script_has_no_script_score_and_fails_no_text_for_
 
 def test_no_texts_have_no_scores_and_say_why(part, amharic):
     found = part.score(sample([]), amharic)
-    assert {(score.value, score.note) for score in found.scores} == {(None, "no texts")}
+    notes = {score.metric: score.note for score in found.scores if score.value is None}
+    assert notes.pop("word_order") == "no text of 4 words or more"
+    assert (set(notes.values()), len(notes)) == ({"no texts"}, len(found.scores) - 1)
     assert found.kept == {"valid": [], "reasons": [], "language": []}
 
 

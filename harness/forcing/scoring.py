@@ -26,7 +26,7 @@ VERSION = 1
 """Raised whenever what the parts are given changes; all scores are then computed again."""
 
 TARGET = "target"
-_LANGUAGE = "language:suite|majority-of-characters|version:1"
+_LANGUAGE = "language:suite+neighbours|majority-of-characters|version:2"
 
 
 def in_target(pieces: list[Piece], target: str) -> bool:

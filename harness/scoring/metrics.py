@@ -177,7 +177,8 @@ LANGUAGE_FIDELITY = Metric(
     "up",
     SHARE,
     "Share of characters that stand in sentences of the asked language, averaged over texts: by a character "
-    "n-gram classifier trained on the parallel text of all the suite's languages, or by the model named.",
+    "n-gram classifier trained on the parallel text of all the suite's languages and by words of their "
+    "neighbours, such as Norwegian and Malay, or by the model named.",
     "validity",
     primary=True,
 )
@@ -221,6 +222,16 @@ REFUSALS = Metric(
     "down",
     SHARE,
     "Share of texts that refuse or talk to the user around what was asked for, as far as patterns find it.",
+    "validity",
+)
+WORD_ORDER = Metric(
+    "word_order",
+    "word order",
+    "up",
+    "share, 0.5 at random",
+    "Chance that the words of a text, by human text's neighbouring words, stand in a likelier order than the "
+    "same words shuffled, averaged over texts of four words or more. Shuffled words have 0.5; order within "
+    "phrases counts, sense does not.",
     "validity",
 )
 
@@ -375,7 +386,7 @@ METRICS: dict[str, Metric] = {
         *(DISTINCT_1, DISTINCT_2, DISTINCT_3, SELF_BLEU, SELF_REPETITION, NEAR_DUPLICATES),
         *(VENDI_RARE, VENDI_COMMON, VENDI_MODE, LENGTH),
         *(VALID_SHARE, LANGUAGE_FIDELITY, LANGUAGE_SENTENCES, LABEL_FIDELITY, SCRIPT_SHARE),
-        *(DEGENERATE, REFUSALS, COPIED, OVERLAP, MEMBERSHIP, HIDDEN),
+        *(DEGENERATE, REFUSALS, WORD_ORDER, COPIED, OVERLAP, MEMBERSHIP, HIDDEN),
         *(FORCING, TARGET_SHARE, RELEVANCE),
     )
 }

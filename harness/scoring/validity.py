@@ -27,6 +27,7 @@ from harness.scoring.metrics import (
 )
 from harness.scoring.parts import Place, Sample, Scored
 from harness.scoring.refusals import refuses, talks
+from harness.scoring.word_order import SIGNATURE, WordOrder, word_order
 
 DEGENERATE_KINDS = ("empty", "loop", "echo", "gibberish")
 CHAT_KINDS = ("refusal", "preamble")
@@ -74,10 +75,15 @@ class _Standards:
         self.script = script_of(place.language)
         self.echoes = {label: Echo([prompt]) for label, prompt in place.prompts.items()}
         known = [text for text, _ in place.train] + list(identifier.texts.get(place.language, []))
+        self._human = known
         held_out = [text for text, _ in place.validation]
         if not held_out:
             held_out, known = known[::5], [text for i, text in enumerate(known) if i % 5]
         self.known = KnownText(known, held_out)
+
+    @cached_property
+    def order(self) -> WordOrder:
+        return WordOrder(self._human)
 
     @cached_property
     def judge(self) -> LabelJudge:
@@ -93,7 +99,10 @@ class ValidityPart:
 
     name = "validity"
     human = True
-    signature = f"checks:2|language:tfidf-char_wb-1-3+logreg|label:{LabelJudge.signature}|version:1"
+    signature = (
+        f"checks:2|language:tfidf-char_wb-1-3+logreg+neighbours|order:{SIGNATURE}"
+        f"|label:{LabelJudge.signature}|version:2"
+    )
 
     def __init__(self, identifier: Callable[[], LanguageIdentifier]) -> None:
         self._make = identifier
@@ -117,6 +126,7 @@ class ValidityPart:
             *language_scores(findings.pieces, place.language, self._identifier.signature),
             self._label(sample, place),
             self._script(findings.script, place.language),
+            word_order(self._standards_of(place).order.above(sample.texts)),
             self._share(
                 DEGENERATE,
                 findings.share(*DEGENERATE_KINDS),
