@@ -282,6 +282,8 @@ def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
     out = pack(small_run, tmp_path / "vectors", "my-method", "--road", "steering")
     lock = tmp_path / FILE
     verify = ("submission", "verify", out, "--sample", 2, "--seed", 1, "--model", MINI / "pocketlm")
+    assert "does not exist" in steerboard(*verify, "--write", "--lock", lock).one_line()
+    lock.write_text('{"schema": 1, "submissions": {}}', encoding="utf-8")
     done = steerboard(*verify, "--write", "--lock", lock)
     assert (done.code, "has no entry of what lies here" in done.out) == (1, True)
     assert check(out, "--write", "--lock", lock)["code"] == 0
