@@ -64,7 +64,10 @@ def suite(tmp_path_factory) -> Path:
 
 def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path):
     write_bytes(tmp_path / "a", b"old")
-    with room_for(1000), pytest.raises(MachineError, match=r"cannot write .*a: File too large. Choose a folder that can"):
+    with (
+        room_for(1000),
+        pytest.raises(MachineError, match=r"cannot write .*a: File too large. Choose a folder that can"),
+    ):
         write_bytes(tmp_path / "a", b"x" * 2000)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"

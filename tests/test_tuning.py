@@ -13,7 +13,7 @@ from helpers import (
 )
 
 from harness.cells import Cell
-from harness.errors import UserError
+from harness.errors import MachineError, UserError
 from harness.methods.base import MethodConfig, SteeringMethod
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.records import CellScores, CellStatus, Generation, Spent, Tuned, TunedMethod
@@ -287,7 +287,7 @@ def test_duplicates_of_the_unsteered_texts_lower_the_gate(tmp_path):
     assert found.eligible
 
 
-@pytest.mark.parametrize("gap", [None, "skipped", "method_error", "infra_error", (None, 1.0, 0)])
+@pytest.mark.parametrize("gap", [None, "skipped", "method_error", (None, 1.0, 0)])
 def test_a_configuration_that_lacks_a_cell_or_a_score_is_not_eligible(tmp_path, gap):
     unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
     steered = {1: {AM: (0.9, 1.0, 0), HE: gap}, 2: {AM: (0.4, 1.0, 0), HE: (0.4, 1.0, 0)}}
@@ -298,6 +298,16 @@ def test_a_configuration_that_lacks_a_cell_or_a_score_is_not_eligible(tmp_path, 
     assert (first.macro_f1, first.gain) == (None, None)
     assert second.chosen
     assert tuned.methods["mine"].options == {"strength": 2}
+
+
+def test_where_the_machine_failed_nothing_is_chosen(tmp_path):
+    """A choice among the configurations for which the machine was good enough would be an accident."""
+    unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
+    steered = {1: {AM: (0.9, 1.0, 0), HE: "infra_error"}, 2: {AM: (0.4, 1.0, 0), HE: (0.4, 1.0, 0)}}
+    with pytest.raises(
+        MachineError, match=r"failed in 1 cells .*nothing is chosen\. Run the same command again"
+    ):
+        surveyed(tmp_path, unsteered, steered)
 
 
 def test_where_nothing_passes_nothing_is_chosen(tmp_path):
@@ -363,7 +373,7 @@ def test_a_missing_unsteered_cell_is_one_clear_error(tmp_path):
     with pytest.raises(
         UserError, match=r"unsteered cell of zero-shot/sentiment/am is missing\. Run the same"
     ):
-        surveyed(tmp_path, {AM: "infra_error"}, {1: {AM: (0.5, 1.0, 0)}})
+        surveyed(tmp_path, {AM: "method_error"}, {1: {AM: (0.5, 1.0, 0)}})
 
 
 def test_a_method_without_a_cell_in_the_settings_is_one_clear_error(tmp_path):

@@ -154,7 +154,8 @@ def _check_machine(prepared: Prepared) -> None:
     if failed:
         raise MachineError(
             f"the machine failed in {len(failed)} cells of the sweep ({failed[0].reason:.200}), so nothing "
-            "is chosen. Run the same command again: finished cells are kept."
+            "is chosen. Run the same command again, finished cells are kept; or leave out what does not fit, "
+            "with --methods, --layers or --strengths."
         )
 
 

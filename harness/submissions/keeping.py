@@ -94,6 +94,7 @@ def _differing(claimed: SubmittedRun, run: Run) -> dict[str, dict[str, bytes]]:
         scores = run.scores(cell)
         if scores is None:
             continue
+        scores = scores.model_copy(update={"kept": {}})  # sizes of files that a submission does not have
         kept = {**run.audit(cell), **run.predictions(cell)}
         if claimed.scores(cell) != scores or claimed.kept(cell) != kept:
             found[cell] = {"scores.json.gz": compact(scores.to_json()), "predictions.json.gz": compact(kept)}
