@@ -22,7 +22,8 @@ _BETWEEN = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _SIGN = regex.compile(r"[\p{L}\p{N}]")
 _LETTER = regex.compile(r"\p{L}")
 
-# Marks that a word can be written with or without: accents of any script, Hebrew points, Ethiopic gemination.
+# Marks that no letter is composed with, and marks that a word is written with or without: Hebrew points and
+# Ethiopic gemination.
 _OPTIONAL = regex.compile(
     r"[[\p{Mn}\p{Me}]&&\p{Script=Inherited}\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u135d-\u135f]+",
     regex.V1,
@@ -53,18 +54,22 @@ _WORD = regex.compile(r"[\p{L}\p{M}]+")
 
 
 def plain(text: str) -> str:
-    """Return a text as it is compared: case, accents, unseen characters and look-alikes make no difference.
+    """Return a text as it is compared: case, unseen characters, stray marks and look-alikes do not count.
 
     Blanks are single, compatibility forms are resolved (NFKC), letters that look like one of the text's main
-    script are that letter.
+    script are that letter. Accents that belong to a letter are kept: short texts with and without them are
+    often two people's.
     """
     if not _ODD.search(text):
         return " ".join(_SILENT.sub("", text).casefold().split())
-    apart = unicodedata.normalize("NFKD", _SILENT.sub("", text)).casefold()
-    whole = unicodedata.normalize("NFKC", _OPTIONAL.sub("", unicodedata.normalize("NFKD", apart))).casefold()
+    whole = _composed(_composed(_SILENT.sub("", text)).casefold())
     # NFKC may give what is unseen once more: some compatibility forms stand for a filler.
-    whole = _SILENT.sub("", whole)
+    whole = _SILENT.sub("", _OPTIONAL.sub("", whole))
     return " ".join((whole if whole.isascii() else _without_look_alikes(whole)).split())
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
 
 
 def bare(text: str) -> str:

@@ -155,7 +155,7 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
 
 
 def _report_flag(checked: Checked, name: str, flag: Flag, based: bool) -> bool:
-    """Copies and pieces of held-out text are never right; whatever else the rules find is for the board to show.
+    """Copies and pieces of held-out text are never right; what else the rules find is for the board to show.
 
     Copies of other text mean something beside what the model recites unsteered (``based``: that is known).
     """
