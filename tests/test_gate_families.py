@@ -263,6 +263,12 @@ def test_what_neither_side_has_is_left_out_and_named(tmp_path):
     assert done.code == 0, done.err
 
 
+def test_a_gate_that_has_nothing_to_look_at_cannot_tell(tmp_path):
+    old = few(tmp_path, "old", None)
+    code, found = gate(old, old, "--metric", "self_chrf")
+    assert (code, found["reason"]) == (2, "neither side has values of what is looked at")
+
+
 def test_a_stratum_that_neither_side_has_is_left_out_and_named(tmp_path):
     old = few(tmp_path, "old", 30.0, ("sentiment", "topic"), sentiment=None)
     new = few(tmp_path, "new", 40.0, ("sentiment", "topic"), sentiment=None)

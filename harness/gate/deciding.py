@@ -88,8 +88,8 @@ def _decided(
 def _chances(draft: DraftLine, found: GateDifference, level: float) -> tuple[tuple[int, float], ...]:
     """Return how often a loss of the tolerance would be found, with the run's seeds and with more."""
     now, loss = found.new.seeds, draft.line.tolerance or 0.0
-    told = []
+    known = []
     for seeds in (times * now for times in _MORE):
         size = draft.bound(max(seeds, found.base.seeds), seeds)
-        told.append((seeds, chance(found.at(seeds), level, size, loss)))
-    return tuple(told)
+        known.append((seeds, chance(found.at(seeds), level, size, loss)))
+    return tuple(known)

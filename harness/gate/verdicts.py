@@ -59,6 +59,7 @@ def judge(
     return replace(
         report,
         lines=lines,
+        reason="" if lines else "neither side has values of what is looked at",
         flags=new_flags(seen),
         absent=seen.absent,
         fresh=seen.fresh,
