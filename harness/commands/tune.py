@@ -26,6 +26,7 @@ from harness.commands.options import (
     Tasks,
     console,
     report,
+    say_next,
     split,
 )
 from harness.errors import UserError, pasted
@@ -128,6 +129,9 @@ def _tune(options: Options, methods: list[str] | None, overrides: dict[str, list
     path = write_tuned(target, tuned)
     _show(tuned, _write_surface(target / "tuning", tuned))
     typer.echo(f"choice: {path}")
+    if not states.get("ok"):
+        say_next(target, states)
+        raise typer.Exit(1)
     typer.echo(
         f"next: {pasted('run', '--suite', options.suite, '--run', target, '--tuned', *_same(options))}"
     )
