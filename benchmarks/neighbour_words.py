@@ -33,8 +33,9 @@ MOST, CLIP = 4000, 5.0
 FLOORS = {"am": 3e-5, "he": 3e-5}  # UDHR is short: a word that is not in it need not be rare
 FLOOR = 5e-7  # half of what the rarest words of wordfreq's small lists have
 WITHOUT_MARKS = {"cs", "sk", "sl", "sh", "pl"}  # often typed without them
-DECLARATIONS = {"ti": "tir", "yi": "ydd"}
+DECLARATIONS = {"am": "amh", "ti": "tir", "yi": "ydd"}
 STOPWORD = 1e-3
+ALSO_AMHARIC = {"እና", "ወይ"}  # "and", "or": function words of Amharic at least as much
 
 
 def frequencies(code: str, wordfreq: Path, udhr: Path, stopwords: Path) -> dict[str, float]:
@@ -63,13 +64,13 @@ def _declaration(code: str, udhr: Path, stopwords: Path) -> dict[str, float]:
         shares[word.replace("ኦ", "ኣ") if code == "ti" else word] += count / words.total()
     if code == "ti":
         for word in re.findall(r'"([\u1200-\u137f]+)"', stopwords.read_text(encoding="utf-8")):
-            shares[word] = max(shares[word], STOPWORD)
+            shares[word] = max(shares[word], 0.0 if word in ALSO_AMHARIC else STOPWORD)
     return shares
 
 
 def weights(code: str, lists: dict[str, dict[str, float]]) -> dict[str, list[float]]:
     """Return word -> for each neighbour, log of how much likelier the word is there; the weightiest words."""
-    floor, own = FLOORS.get(code, FLOOR), lists.get(code, {})
+    floor, own = FLOORS.get(code, FLOOR), lists[code]
     others = [lists[other] for other in NEIGHBOURS[code]]
     found = {}
     for word in {word for known in (own, *others) for word in known}:
@@ -85,7 +86,7 @@ def weights(code: str, lists: dict[str, dict[str, float]]) -> dict[str, list[flo
 def main() -> None:
     """Write a file for every language that has neighbours."""
     wordfreq, udhr, stopwords = map(Path, sys.argv[1:4])
-    codes = {*NEIGHBOURS, *(code for group in NEIGHBOURS.values() for code in group)} - {"am"}
+    codes = {*NEIGHBOURS, *(code for group in NEIGHBOURS.values() for code in group)}
     lists = {code: frequencies(code, wordfreq, udhr, stopwords) for code in sorted(codes)}
     for code, group in NEIGHBOURS.items():
         lines = ["\t".join(["word", *group])]

@@ -217,6 +217,11 @@ def test_the_same_words_in_the_language_itself_are_the_language(identifier, code
     assert spoken(identifier, [OWN[code]], code) == [[(code, len(OWN[code]))]]
 
 
+def test_short_amharic_text_with_words_that_both_have_is_amharic(identifier):
+    texts = ["ሾርባ እና እንቁላል መሥራት ትችላለህ።", "ቡና ወይም ሻይ እና ዳቦ እፈልጋለሁ።"]
+    assert [row[0][0] for row in spoken(identifier, texts, "am")] == ["am", "am"]
+
+
 @pytest.mark.parametrize("code", ["cs", "sk", "sl"])
 def test_text_typed_without_diacritics_is_still_the_language(identifier, code):
     text = unmarked(OWN[code])

@@ -535,7 +535,7 @@ BAD = [
     (DEGENERATE, 0.25, None, "degenerate texts: degenerate 0.25 in sentiment, above 0.2"),
     (VALID_SHARE, 0.4, None, "most texts are not valid: valid 0.4 in sentiment, below 0.5"),
     (LANGUAGE_FIDELITY, 0.4, 0.9, "written in another language: language 0.4 in sentiment, below 0.45"),
-    (WORD_ORDER, 0.55, None, "words in random order: word order 0.55 in sentiment, below 0.6"),
+    (WORD_ORDER, 0.55, None, "words in random order: word order 0.55 in sentiment, below 0.65"),
     (COPIED.of("test"), 0.11, None, "copies of test text: copied (test) 0.11 in sentiment, above 0.1"),
     (COPIED.of("validation"), 0.11, None, "copies of validation text"),
     (OVERLAP.of("test"), 0.51, 0.3, "pieces of test text: overlap (test) 0.51 in sentiment, above 0.5"),
@@ -571,7 +571,7 @@ GOOD = [
     (DEGENERATE, 0.2, None),
     (VALID_SHARE, 0.5, None),
     (LANGUAGE_FIDELITY, 0.5, 0.9),
-    (WORD_ORDER, 0.65, 0.95),
+    (WORD_ORDER, 0.66, 0.95),
     (LABEL_FIDELITY, 0.5, 0.9),  # a weak method is ranked low, not left out
     (LENGTH, 1.0, 100.0),
     (LENGTH, 300.0, 100.0),

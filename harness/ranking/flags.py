@@ -148,8 +148,8 @@ RULES = [
     Rule(DEGENERATE, True, _fixed(0.2), "degenerate texts"),
     Rule(VALID_SHARE, False, _fixed(0.5), "most texts are not valid"),
     Rule(LANGUAGE_FIDELITY, False, _of_human(0.5), "written in another language"),
-    # Shuffled words have 0.5. Human text has 0.86 or more, tweets beside encyclopaedic text still 0.69.
-    Rule(WORD_ORDER, False, _fixed(0.6), "words in random order"),
+    # Shuffled words have 0.5, human text 0.86 or more, tweets by the word order of encyclopaedic text 0.69.
+    Rule(WORD_ORDER, False, _fixed(0.65), "words in random order"),
 ]
 """All rules, held against the mean over the cells of an entry and a task."""
 

@@ -283,7 +283,8 @@ TARGET_SHARE = Metric(
     "up",
     SHARE,
     "Share of answers in the target language: more than half of their characters stand in sentences of it, "
-    "by a character n-gram classifier trained on the parallel text of all the suite's languages.",
+    "by a character n-gram classifier trained on the parallel text of all the suite's languages and by words "
+    "of their neighbours.",
     "forcing",
     primary=True,
 )

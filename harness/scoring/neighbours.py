@@ -21,14 +21,24 @@ FOLDER = Path(__file__).parent / "neighbours"
 
 _WORD = re.compile(r"[^\W\d_]+")
 _POINTS = re.compile(r"[\u0591-\u05c7]")
-_OWN_TEXT = frozenset({"am"})  # no list of its own: the suite's text is its word list
+_OWN_TEXT = frozenset({"am"})  # its list is short: words of the suite's text count, too
 _FLOOR, _CLIP = 3e-5, 5.0  # as in benchmarks/neighbour_words.py
 _NO_MARKS = str.maketrans("đĐłŁ", "dDlL")
 
 
 def plain_words(text: str) -> list[str]:
     """Return the words of a text in lower case, without Hebrew points and numbers."""
-    return _WORD.findall(_POINTS.sub("", unicodedata.normalize("NFC", text)).lower())
+    return _WORD.findall(plain(text))
+
+
+def plain(text: str) -> str:
+    """Return a text in lower case, composed (NFC), without Hebrew points."""
+    return _POINTS.sub("", unicodedata.normalize("NFC", text)).lower()
+
+
+def letters_of(piece: str) -> str:
+    """Return the letters of a piece of text alone."""
+    return piece if piece.isalpha() else "".join(_WORD.findall(piece))
 
 
 def unmarked(text: str) -> str:
@@ -40,7 +50,7 @@ def unmarked(text: str) -> str:
 class NeighbourWords:
     """Weighs the words of texts: do they speak for the language ``code`` or for one of its ``neighbours``?
 
-    ``own``: text of the language, for languages without a frequency list. A word that is in no list says
+    ``own``: text of the language; used for languages with a short list. A word that is in no list says
     nothing.
     """
 

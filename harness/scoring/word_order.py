@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.records import Score
 from harness.scoring.metrics import WORD_ORDER
-from harness.scoring.neighbours import plain_words
+from harness.scoring.neighbours import letters_of, plain
 from harness.scoring.subsampling import generator, mean_interval
 
 SHUFFLES, LEAST, MOST = 8, 4, 100
@@ -118,8 +118,7 @@ class WordOrder:
 
 def _words(text: str) -> tuple[str, ...]:
     """Return the first words, as blanks part them, without what is not a letter: ``l-istat`` is one word."""
-    words = ("".join(plain_words(piece)) for piece in text.split())
-    return tuple(islice(filter(None, words), MOST))
+    return tuple(islice(filter(None, map(letters_of, plain(text).split())), MOST))
 
 
 def _enough(words: Sequence[str]) -> bool:
