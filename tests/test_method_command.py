@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -281,11 +282,14 @@ def test_a_folder_takes_part_in_a_run_by_its_name_and_broken_ones_beside_it_do_n
     assert run.manifest().method_notes["mine"] == "Does it."
 
 
-def test_a_broken_folder_that_is_named_is_one_line_and_makes_no_run(go):
+def test_a_broken_folder_that_is_named_is_one_line_after_the_word_that_it_runs_and_makes_no_run(go):
     drop("broken", "import sys\nsys.exit(0)\n")
+    outcome = go("human,broken")
+    word, _, error = outcome.err.partition("\n")
+    assert word == "running the code of submissions/broken/method.py on this machine, with your rights"
     assert re.search(
         r"submissions/broken/method\.py, line 2: it ends the program when it is imported \(SystemExit: 0\)",
-        go("human,broken").one_line(),
+        replace(outcome, err=error).one_line(),
     )
     assert not Path("run").exists()
 

@@ -194,7 +194,9 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
                 typer.echo(f"{path}: finished before")
                 continue
             total = len(job.sentences) * len(job.hops)
-            with track(console(), f"translate {job.language}", total, "translations") as tracker:
+            with track(
+                console(), f"translate {job.language}", total, "translations", announced=False
+            ) as tracker:
                 made = make(folder, job, translator, library_versions(), tracker.advance)
             typer.echo(_in_words(path, made))
 

@@ -96,17 +96,20 @@ class _TwoLines(Progress):
 
 
 @contextmanager
-def track(console: Console, stage: str, total: int, unit: str = "cells") -> Iterator[Tracker]:
-    """Show progress of ``total`` cells of a stage while the block runs."""
-    with noting_stops() as stops, _shown(console, stage, total, unit) as tracker:
+def track(
+    console: Console, stage: str, total: int, unit: str = "cells", announced: bool = True
+) -> Iterator[Tracker]:
+    """Show progress of ``total`` cells of a stage while the block runs; in a log ``announced`` at once."""
+    with noting_stops() as stops, _shown(console, stage, total, unit, announced) as tracker:
         tracker.stopped = lambda: bool(stops)
         yield tracker
 
 
 @contextmanager
-def _shown(console: Console, stage: str, total: int, unit: str) -> Iterator[Tracker]:
+def _shown(console: Console, stage: str, total: int, unit: str, announced: bool) -> Iterator[Tracker]:
     if not console.is_terminal:
-        console.print(f"{stage}: {total} {unit}", soft_wrap=True)
+        if announced:
+            console.print(f"{stage}: {total} {unit}", soft_wrap=True)
         tracker = Tracker(console, stage, total, unit)
         with _logged(tracker):
             yield tracker
