@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -92,8 +93,10 @@ def rehash(folder: Path, statuses: bool = True) -> None:
                 data = gzip.decompress(path.read_bytes())
                 texts[path.parent.name] = sha256(data)
                 if statuses:
-                    status = path.with_name("status.json")
-                    edit_json(status, lambda body, data=data: body.update(generations_sha256=sha256(data)))
+                    status = path.with_name("status.json")  # only the hash: other edits stay as they are
+                    known = rb'("generations_sha256":\s*")[0-9a-f]{64}"'
+                    renewed = rb"\g<1>" + sha256(data).encode() + b'"'
+                    status.write_bytes(re.sub(known, renewed, status.read_bytes()))
                 scores = path.with_name("scores.json.gz")
                 edit_json(scores, lambda body, data=data: body.update(generations_sha256=sha256(data)))
                 files[scores.relative_to(result).as_posix()] = sha256(scores.read_bytes())
