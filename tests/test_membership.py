@@ -51,7 +51,7 @@ def test_look_alikes_are_the_letters_that_they_look_like():
     assert plain("ɑnnɑ ɡrund ıdea") == "anna grund idea"  # Latin letters of phonetics and of Turkish
     assert plain("ｆｕｌｌ 𝐛𝐨𝐥𝐝") == "full bold"
     assert plain("молоко с сахаром") == "молоко с сахаром"  # Russian is not Latin
-    assert plain("мoлoкo") == "молоко"  # o of Latin
+    assert plain("хoрошее мoлоко") == "хорошее молоко"  # o of Latin
     assert plain("Ոጣም ጥሩ") == "Ոጣም ጥሩ".replace("Ո", "በ").casefold()  # a letter of Armenian
 
 
