@@ -320,6 +320,17 @@ def json_lines(path: Path, data: bytes) -> list[dict[str, Json]]:
 
 
 @contextlib.contextmanager
+def waiting(folder: Path) -> Iterator[None]:
+    """Hold a folder for a moment, after whoever holds it: to read a file of it, change and write it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
     """Hold a folder, made where it is missing, for one writing process; freed when that process dies.
 

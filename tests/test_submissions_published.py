@@ -62,6 +62,16 @@ def test_an_honest_pull_request_brings_no_check_and_passes(tmp_path):
     ] == []
 
 
+def test_two_checks_at_a_time_lose_nothing_of_each_other(tmp_path):
+    """A check reads the lock, works for minutes and writes: another may have written in between."""
+    entries = LOCK.body.submissions
+    one, other = LockFile(tmp_path / FILE), LockFile(tmp_path / FILE)
+    assert one.body.submissions == other.body.submissions == {}
+    one.put("human", entries["human"])
+    other.put("clas", entries["clas"])
+    assert LockFile(tmp_path / FILE).body.submissions == {name: entries[name] for name in ("clas", "human")}
+
+
 def test_the_built_in_methods_of_the_mini_suite_are_there_and_complete():
     assert set(NAMES) >= REFERENCES
     for name in REFERENCES:

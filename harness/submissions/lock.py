@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
-from harness.files import digest, read_json, write_text
+from harness.files import digest, read_json, waiting, write_text
 from harness.records import SCHEMA, Record, Versioned
 from harness.registry import checkout
 from harness.submissions.card import Card, Name, Result, Sha256, read_hashes
@@ -154,14 +154,16 @@ class LockFile:
         """Write the lock with this entry of a submission; None removes it."""
         self.check_writable()
         assert self.path is not None
-        entries = {**self.body.submissions}
-        entries.pop(name, None)
-        if entry is not None:
-            entries[name] = entry
-        self.__dict__.pop("body", None)  # read again when it is asked for
-        whole = SubmissionLock(submissions=dict(sorted(entries.items())))
-        text = json.dumps(whole.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
-        write_text(self.path, f"{text}\n")
+        with waiting(self.path.parent):  # a check takes minutes: what others wrote meanwhile has to stay
+            self.__dict__.pop("body", None)
+            entries = {**self.body.submissions}
+            entries.pop(name, None)
+            if entry is not None:
+                entries[name] = entry
+            whole = SubmissionLock(submissions=dict(sorted(entries.items())))
+            text = json.dumps(whole.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
+            write_text(self.path, f"{text}\n")
+            self.__dict__.pop("body", None)  # read again when it is asked for
 
     def withdraw(self, name: str) -> None:
         """Remove a submission from the lock, and what was measured; ``UserError`` for an unknown one."""
