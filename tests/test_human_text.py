@@ -34,7 +34,7 @@ RANGES = {
     "overlap/demonstrations": (0, 0.15),
     "membership/test": (-0.04, 0.02),
     "membership/validation": (-0.06, 0.03),
-    "hidden_characters": (0, 0.05),
+    "hidden_characters": (0, 0.08),
     "macro_f1/tfidf": (0.35, 0.9),
     "calibration_error/tfidf": (0.03, 0.4),
 }
