@@ -113,6 +113,10 @@ def bare_run(repo: Path) -> None:
     (repo / "submissions" / "mine" / "manifest.json").write_text("{}")
 
 
+def hidden(repo: Path) -> None:
+    shutil.copytree(repo / PUBLISHED, repo / "submissions" / ".mine")
+
+
 def turned_name(repo: Path) -> None:
     another(repo, "a\u202eb")
 
@@ -167,6 +171,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     link_of_all: "submissions: is a link",
     lone_card: "submissions/submission.yaml: is a stray file",
     bare_run: "submissions/mine: is not a submission: it has no submission.yaml",
+    hidden: "submissions/.mine/submission.yaml: is not part of a submission",
     turned_name: r"submissions/a\u202eb: has a name of other signs",
     own_lock: "baselines/submissions.lock.json: is changed together with submissions",
     own_workflow: ".github/x.yml: is changed together with submissions",

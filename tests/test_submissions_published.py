@@ -13,6 +13,7 @@ from harness.ranking.tables import collect
 from harness.registry import BUILT_IN, load_registry
 from harness.submissions.checking import check_files
 from harness.submissions.ground import Places
+from harness.submissions.keeping import alike
 from harness.submissions.lock import FILE, LockFile, against, losses
 from harness.submissions.reader import find, find_all
 
@@ -60,6 +61,15 @@ def test_an_honest_pull_request_brings_no_check_and_passes(tmp_path):
     assert [
         problem.line for problem in check_files(root / "human", Places(), lock=LOCK).report.problems
     ] == []
+
+
+def test_rounding_is_not_a_difference_and_anything_else_is():
+    """Sums in two threads differ in the last digit, as between 0.1 + 0.2 and 0.3."""
+    claimed = {"scores": [{"metric": "a", "value": 0.1 + 0.2}], "labels": ["x"]}
+    assert alike(claimed, {"scores": [{"metric": "a", "value": 0.3}], "labels": ["x"]})
+    for other in ({"metric": "a", "value": 0.3000001}, {"metric": "b", "value": 0.3}, {"metric": "a"}):
+        assert not alike(claimed, {"scores": [other], "labels": ["x"]})
+    assert not alike(claimed, {**claimed, "labels": []})
 
 
 def test_two_checks_at_a_time_lose_nothing_of_each_other(tmp_path):

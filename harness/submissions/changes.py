@@ -68,6 +68,8 @@ def _sort(path: str, there: set[str], wrong: set[str], lock: SubmissionLock, don
     name = parts[1] if len(parts) > 1 else ""
     if name == "README.md" and len(parts) == 2:
         done.report.note(path, "is changed")
+    elif name.startswith("."):
+        done.report.problem(shown(path), "is not part of a submission", _MAINTAINERS)
     elif name in there and len(parts) > 2:
         done.names += [] if name in done.names else [name]
     elif len(parts) > 2 and shown(name) not in wrong:

@@ -70,6 +70,9 @@ def holds_submissions(path: Path) -> bool:
 def listed(root: Path) -> tuple[list[Path], list[RefusedError]]:
     """Return the submissions of a submissions directory by name, and what else lies there and must not.
 
+    Hidden names, such as caches of tools, are no submissions and never looked into. A pull request that adds
+    one is refused by its path (``changes``).
+
     Raises ``RefusedError`` where the directory itself is a link or not a directory.
     """
     if root.is_symlink() or not root.is_dir():
@@ -77,7 +80,7 @@ def listed(root: Path) -> tuple[list[Path], list[RefusedError]]:
         raise RefusedError(shown(str(root)), what, "Give the directory that holds submissions itself.")
     found, problems = [], []
     for path in sorted(root.iterdir()):
-        if path.name in TOP_FILES and not path.is_symlink() and path.is_file():
+        if path.name.startswith(".") or (path.name in TOP_FILES and not path.is_symlink() and path.is_file()):
             continue
         reason = why_not(path)
         if reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from statistics import fmean
 
@@ -28,6 +29,7 @@ from harness.submissions.reader import Submission, SubmittedRun
 from harness.submissions.rescoring import Measured
 
 _DIGITS = 6
+_ROUNDING = 1e-12
 
 
 def check_version(submission: Submission, lock: LockFile) -> None:
@@ -53,7 +55,7 @@ def keep(checked: Checked, measured: Measured, lock: LockFile) -> LockedSubmissi
     """Write the lock's entry of a submission that was scored again, and return it.
 
     Measured scores lie in ``measured/NAME/`` beside the lock, for cells in which they do not equal the
-    claimed ones to the last digit. Raises ``UserError`` as ``check_version``, and without a lock to write.
+    claimed ones but for rounding. Raises ``UserError`` as ``check_version``, and without a lock to write.
     """
     submission = checked.submission
     assert submission is not None
@@ -88,7 +90,10 @@ def keep(checked: Checked, measured: Measured, lock: LockFile) -> LockedSubmissi
 
 
 def _differing(claimed: SubmittedRun, run: Run) -> dict[str, dict[str, bytes]]:
-    """Return cell -> file -> content of the cells whose measured scores are not just what is claimed."""
+    """Return cell -> file -> content of the cells whose measured scores are not just what is claimed.
+
+    But for rounding: libraries that add up in several threads change the last digit.
+    """
     found = {}
     for cell in run.cell_ids():
         scores = run.scores(cell)
@@ -96,9 +101,22 @@ def _differing(claimed: SubmittedRun, run: Run) -> dict[str, dict[str, bytes]]:
             continue
         scores = scores.model_copy(update={"kept": {}})  # sizes of files that a submission does not have
         kept = {**run.audit(cell), **run.predictions(cell)}
-        if claimed.scores(cell) != scores or claimed.kept(cell) != kept:
+        handed_in = claimed.scores(cell)
+        known = handed_in and handed_in.to_json()
+        if not alike(known, scores.to_json()) or not alike(claimed.kept(cell), kept):
             found[cell] = {"scores.json.gz": compact(scores.to_json()), "predictions.json.gz": compact(kept)}
     return found
+
+
+def alike(one: object, other: object) -> bool:
+    """Say whether two JSON values are equal but for the rounding of numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    return one == other
 
 
 def _locked(submission: Submission, result: Result, claimed: SubmittedRun, run: Run) -> LockedResult:

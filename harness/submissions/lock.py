@@ -69,7 +69,7 @@ class LockedSubmission(Record):
     ``subject``: hash of all that was checked, see ``Card.subject``. ``parts``: what was measured;
     ``unmeasured``: parts of the claim that were not. ``reproduced``: whether the claim was what was measured.
     ``measured``: path below ``measured/NAME`` beside the lock -> SHA-256, of cells where the two are not
-    equal to the last digit.
+    equal but for rounding.
     """
 
     version: int
