@@ -17,11 +17,11 @@ ARGS ?=# more words for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the run folders that 'make board' shows
 OUT ?= site# where it puts the page
 
-.PHONY: help demo test fast lint types check board clean
+.PHONY: help demo test test-all fast lint types check board clean
 
 help: ## say what there is (this text)
 	@echo "make TARGET; .venv is set up first where that is needed"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## run the mini suite, build the board, say where it lies
 	@$(BIN)/steerboard demo
@@ -29,8 +29,11 @@ demo: $(STAMP) ## run the mini suite, build the board, say where it lies
 test: $(STAMP) ## run all tests
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
+test-all: $(STAMP) ## run all tests and the full samples of simulations, as every night
+	$(BIN)/python -m pytest -m "" $(SPREAD) $(ARGS)
+
 fast: $(STAMP) ## run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -m "not slow" $(SPREAD) $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not nightly" $(SPREAD) $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check .

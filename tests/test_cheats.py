@@ -104,12 +104,14 @@ def test_a_cheat_is_flagged_for_what_it_does(mini, cheat, metric):
     assert metric in flagged(mini[cheat])
 
 
+@pytest.mark.nightly  # ``test_disguises`` holds real text by day
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_every_cheat_on_real_text_has_a_flag_however_high_its_score(real, cheat):
     assert real["few-shot"].mean and real[cheat].mean
     assert real[cheat].flags
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("cheat", "metric"), {**GIVEN_AWAY_BY, "noisy-train": "copied/train"}.items())
 def test_a_cheat_on_real_text_is_flagged_for_what_it_does(real, cheat, metric):
     assert metric in flagged(real[cheat])
@@ -120,6 +122,7 @@ def test_what_is_honest_has_no_flag(mini):
     assert all(mini[name].tier for name in ("zero-shot", "few-shot"))
 
 
+@pytest.mark.nightly
 def test_what_is_honest_copies_nothing_of_real_text(real):
     copies = {
         name: {metric for metric in flagged(real[name]) if metric.startswith("copied")} for name in HONEST

@@ -34,9 +34,9 @@ DIFFERENT = (1.3, 1.0, 0.8, 0.5)
         ("2 strata, 200 and 150 examples", "mixed", {}, 300),
         ("2 strata, 200 and 150 examples", "examples", {"seeds": 5}, 350),
         ("22 strata, 30 examples", "mixed", {"skill": DIFFERENT, "trainings": 5}, 300),
-        ("22 strata, 30 examples", "examples", {}, 300),
-        ("22 strata, 200 and 150 examples", "mixed", {}, 300),
-        ("22 strata, 200 and 150 examples", "interaction", {}, 300),
+        pytest.param("22 strata, 30 examples", "examples", {}, 300, marks=pytest.mark.nightly),
+        pytest.param("22 strata, 200 and 150 examples", "mixed", {}, 300, marks=pytest.mark.nightly),
+        pytest.param("22 strata, 200 and 150 examples", "interaction", {}, 300, marks=pytest.mark.nightly),
     ],
 )
 def test_intervals_of_95_percent_hold_the_truth_93_to_97_times(layout, kind, changes, repeats):

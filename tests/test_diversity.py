@@ -645,7 +645,13 @@ def test_an_interval_stays_within_the_range_of_its_metric():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limits", "n"), [(SMALL, 32), (LARGE, 100)], ids=["32 texts", "100 texts"])
+@pytest.mark.parametrize(
+    ("limits", "n"),
+    [
+        pytest.param(SMALL, 32, id="32 texts"),
+        pytest.param(LARGE, 100, id="100 texts", marks=pytest.mark.nightly),
+    ],
+)
 def test_intervals_cover_the_value_of_the_source(limits, n, monkeypatch):
     """95 % is what they say; 300 corpora leave ± 2.5 points.
 

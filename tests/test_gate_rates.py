@@ -257,13 +257,13 @@ CASES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_same_method_under_other_seeds_is_the_same_in_95_of_100_repeats():
     said = Counter(report.verdict for report in reports(case(LARGE, tolerance=0.10), 100))
     assert said["same"] >= 95, said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_loss_of_the_findable_size_is_found_in_about_80_of_100_repeats():
     # The findable size differs by 8 % between repeats: the median of 40 is known to 2 %, or 1 repeat.
     found = rates(case(SMALL), 100, sizing=40)

@@ -40,7 +40,7 @@ RANGES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_human_text_lies_in_the_documented_ranges(shared: Path, tmp_path: Path) -> None:
     words = ["--suite", "steer11", "--methods", "human", "--seeds", "1", "--classifier", "tfidf"]
     outcome = steerboard("run", *words, "--data", shared / "data", "--run", tmp_path / "run")

@@ -387,7 +387,7 @@ def test_copies_are_flagged_where_the_whole_interval_lies_above_the_bound():
     assert not flagged(0, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("task", ["sentiment", "topic"])
 def test_what_people_write_stays_below_the_bound_in_all_languages(shared: Path, task):
     suite = load_suite("steer11")

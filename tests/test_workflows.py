@@ -28,6 +28,7 @@ ACTIONS = sorted((GITHUB / "actions").glob("*/action.yml"))
 LEAST = {
     ("ci", None): {"contents": "read"},
     ("comment", "post"): {"actions": "read", "contents": "read", "pull-requests": "write"},
+    ("nightly", None): {"contents": "read"},
     ("gate", "gate"): {"contents": "read"},
     ("pages", "build"): {"contents": "read"},
     ("pages", "deploy"): {"pages": "write", "id-token": "write"},
@@ -77,7 +78,15 @@ def script(workflow: str, name: str) -> str:
 
 
 def test_there_are_workflows_for_all_that_is_promised():
-    assert [path.stem for path in WORKFLOWS] == ["ci", "comment", "gate", "pages", "release", "submissions"]
+    assert [path.stem for path in WORKFLOWS] == [
+        "ci",
+        "comment",
+        "gate",
+        "nightly",
+        "pages",
+        "release",
+        "submissions",
+    ]
     assert [path.parent.name for path in ACTIONS] == ["gate"]
 
 
