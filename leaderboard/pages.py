@@ -25,7 +25,7 @@ from leaderboard.views.matrix import Matrix, matrix
 from leaderboard.views.methods import method_file, method_page, method_pages
 from leaderboard.views.metrics import metric_file, metric_page
 from leaderboard.views.overview import Overview, overview
-from leaderboard.views.samples import samples_page
+from leaderboard.views.samples import anchor, samples_page
 from leaderboard.views.scopes import scope_data
 from leaderboard.views.separation import stored
 from leaderboard.views.sources import Source
@@ -60,6 +60,7 @@ class BoardPages:
         self.bibtex = bibtex
         self.facts = facts
         self.addresses = method_pages(board)
+        self.anchor = anchor
 
     @property
     def id(self) -> str:
