@@ -141,9 +141,11 @@ const Walking = {
     const cells = all("tbody td", table);
     if (!cells.length) return;
     for (const cell of cells) cell.tabIndex = -1;
+    for (const link of all("tbody td a", table)) link.tabIndex = -1; // the cell is the stop: Enter follows its link
     Walking.stop(table);
     table.addEventListener("keydown", (event) => {
       const cell = event.target.closest("td");
+      if (cell === event.target && event.key === "Enter") one("a", cell)?.click();
       const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
       const step = steps[event.key];
       if (!cell || !step) return;
