@@ -67,7 +67,8 @@ def build_board(
     bibtex = methods_bib(published)
     views = [_view(board, given, bibtex, facts) for board in found]
     old = _listed(out)
-    index, *others = [index_page(views, facts, refused), *(page for view in views for page in view.pages())]
+    others = [page for view in views for page in view.pages()]
+    index = index_page(views, facts, refused)  # it links to texts that the others hold
     _check_addresses([address for address, _ in others])
     written = [_write(out, page) for page in others]
     written += [

@@ -60,7 +60,7 @@ class BoardPages:
         self.bibtex = bibtex
         self.facts = facts
         self.addresses = method_pages(board)
-        self.anchor = anchor
+        self._anchors: dict[str, set[str]] = {}
 
     @property
     def id(self) -> str:
@@ -144,16 +144,27 @@ class BoardPages:
         """Every metric and the address of its page."""
         return [(metric, metric_file(metric)) for metric in self.board.cellset.metrics]
 
+    def texts_of(self, entry: str, code: str, task: str = "") -> str:
+        """Return the address of an entry's texts in the folder of the board; empty where no page has any.
+
+        Known once ``pages`` has yielded the pages of texts.
+        """
+        there = self._anchors.get(code, set())
+        found = next((name for name in (anchor(entry, task), anchor(entry)) if name in there), "")
+        return f"samples-{slug(code)}.html#{found}" if found else ""
+
     def pages(self) -> Iterator[Page]:
         """Yield the pages in the folder of the board."""
+        codes = self.board.cellset.manifest.selection.languages
+        for code in codes if self.board.track != "understanding" else []:  # its answers are labels
+            texts = samples_page(self.board, code, self.addresses)
+            self._anchors[code] = texts.anchors
+            yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
         if self.duel:
             yield self._page("compare.html", "compare.html.j2", "compare.js", duel=self.duel)
-        for code in self.board.cellset.manifest.selection.languages:
+        for code in codes:
             page = language_page(self.board, self.means, code, self.addresses)
             yield self._page(f"language-{slug(code)}.html", "language.html.j2", page=page)
-            if self.board.track != "understanding":  # its answers are labels
-                texts = samples_page(self.board, code, self.addresses)
-                yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
         rows = {row.id: row for row in self.overview.rows}
         for name in dict.fromkeys(row.row.entry.method.name for row in self.board.standings.rows):
             own = method_page(

@@ -9,7 +9,7 @@ from harness.languages import language
 from harness.ranking.scopes import Scope
 from harness.ranking.stats import Estimate
 from harness.ranking.summary import digits_of, p_value, plain, spanned
-from harness.scoring.metrics import Direction
+from harness.records import Direction
 from leaderboard.boards import Board
 from leaderboard.charts.forest import Strip, axis, strip
 from leaderboard.charts.scale import Scale

@@ -18,7 +18,7 @@ Prompts = list[tuple[str, str]]
 
 def settings_of(rows: Sequence[EntryRow]) -> list[str]:
     """Return the settings in which models were asked something; references were not."""
-    asked = [row.entry.setting for row in rows if row.entry.model]
+    asked = [str(row.entry.setting) for row in rows if row.entry.model]
     return list(dict.fromkeys(asked))[:_SETTINGS]
 
 

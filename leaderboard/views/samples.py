@@ -84,6 +84,11 @@ class SamplesPage:
     marked: bool
     blocks: list[Block]
 
+    @property
+    def anchors(self) -> set[str]:
+        """The ids that links to texts can name."""
+        return {name for block in self.blocks for sample in block.samples for name in sample.anchors}
+
 
 def anchor(entry: str, task: str = "") -> str:
     """Return the hash of an entry's texts, in a task or all: state for the script, and else an id."""
