@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,7 @@ from leaderboard.views.languages import language_page
 from leaderboard.views.matrix import Matrix, matrix
 from leaderboard.views.methods import method_file, method_page, method_pages
 from leaderboard.views.metrics import metric_file, metric_page
+from leaderboard.views.origins import Origins, origins
 from leaderboard.views.overview import Overview, overview
 from leaderboard.views.samples import anchor, samples_page
 from leaderboard.views.scopes import scope_data
@@ -53,11 +54,16 @@ class BoardPages:
         surfaces: Sequence[tuple[str, list[SurfacePoint]]],
         bibtex: str,
         facts: Facts,
+        citation: str = "",
+        citations: Mapping[str, str] | None = None,
     ) -> None:
+        """``bibtex``: of all methods; ``citation``: of the board; ``citations``: by method, and the board."""
         self.board = board
         self.sources = sources
         self.surfaces = surfaces
         self.bibtex = bibtex
+        self.citation = citation
+        self._citations = citations or {}
         self.facts = facts
         self.addresses = method_pages(board)
         self._anchors: dict[str, set[str]] = {}
@@ -92,6 +98,11 @@ class BoardPages:
         """What readers must know of the data, such as that no people wrote it."""
         manifest = self.board.cellset.manifest
         return data_note(manifest.suite.get("name"), manifest.suite_hash, manifest.data_source)
+
+    @cached_property
+    def origins(self) -> Origins:
+        """Provenance: what runs share, and in what they differ."""
+        return origins(self.board.cellset.manifests)
 
     @cached_property
     def grid(self) -> Grid:
@@ -170,7 +181,8 @@ class BoardPages:
             own = method_page(
                 self.board, self.means, name, rows, self.sources, self.grid, self.sweeps, self.separations
             )
-            yield self._page(own.page, "method.html.j2", page=own)
+            citation = self._citations.get(name, "")
+            yield self._page(own.page, "method.html.j2", page=own, citation=citation)
         for metric, file in self.metrics:
             found = metric_page(self.board, self.means, metric, self.addresses)
             yield self._page(file, "metric.html.j2", page=found)
