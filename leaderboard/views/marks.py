@@ -36,10 +36,11 @@ class Mark(NamedTuple):
 Marks = list[Mark]
 
 
-def marks(run: Run, cell: str, labels: Sequence[str], code: str) -> list[Marks]:
+def marks(run: Run, cell: str, labels: Sequence[str], code: str, reference: bool = False) -> list[Marks]:
     """Return the findings of every text of a cell; none where the scoring kept nothing that can be read.
 
-    ``labels``: what was asked for, by text; ``code``: the language that was asked for. What is kept may come
+    ``labels``: what was asked for, by text; ``code``: the language that was asked for; ``reference``: no
+    model wrote the texts, so that nobody minds if they are human text. What is kept may come
     from strangers: a list that is not as long as the texts is left out, and so is what is of another type.
     """
     try:
@@ -54,7 +55,7 @@ def marks(run: Run, cell: str, labels: Sequence[str], code: str) -> list[Marks]:
             *_valid(_at(validity, "valid", i), _at(validity, "reasons", i)),
             *_language(_at(validity, "language", i), code),
             *_label(_at(validity, "label", i), asked),
-            *_copied([name for name, flags in copied.items() if flags[i] is True]),
+            *_copied([name for name, flags in copied.items() if flags[i] is True], reference),
         ]
         for i, asked in enumerate(labels)
     ]
@@ -86,7 +87,10 @@ def _valid(valid: object, reasons: object) -> Marks:
 def _language(found: object, code: str) -> Marks:
     if not isinstance(found, str):
         return []
-    return [Mark(name_of(language(found).name, 40) if found else "no language found", off=found != code)]
+    if not found:
+        return [Mark("no language found", off=True)]
+    name = name_of(language(found).name, 40)
+    return [Mark(name if name != found else f"language {name}", off=found != code)]
 
 
 def _label(judged: object, asked: str) -> Marks:
@@ -95,7 +99,7 @@ def _label(judged: object, asked: str) -> Marks:
     return [Mark(f"judged {name_of(judged, 60)}", off=judged != asked)]
 
 
-def _copied(corpora: Sequence[str]) -> Marks:
+def _copied(corpora: Sequence[str], reference: bool) -> Marks:
     if not corpora:
         return []
-    return [Mark(f"copied from {', '.join(name_of(name, 40) for name in corpora[:_NAMES])}", off=True)]
+    return [Mark(f"copied from {', '.join(name_of(name, 40) for name in corpora[:_NAMES])}", off=not reference)]

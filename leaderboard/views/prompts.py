@@ -46,5 +46,5 @@ def prompts(board: Board, task: str, code: str, label: str, settings: Sequence[s
 def _examples(suite: dict[str, object]) -> str:
     few_shot = suite.get("few_shot")
     shots = few_shot.get("shots") if isinstance(few_shot, dict) else None
-    count = f"{shots} " if isinstance(shots, int) and 0 < shots < 10_000 else ""
+    count = f"{shots} " if type(shots) is int and 0 < shots < 10_000 else ""
     return f"[{count}human texts of this label, not shown]"

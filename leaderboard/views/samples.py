@@ -206,7 +206,8 @@ def _first(board: Board, place: tuple[str, str, str, int]) -> dict[str, list[Sam
         return {}
     run, cell = board.cellset.cells[place]
     texts = run.generations(cell)
-    found = marks(run, cell, [text.label for text in texts], place[2])
+    reference = board.cellset.entries[place[0]].entry.model is None
+    found = marks(run, cell, [text.label for text in texts], place[2], reference)
     first: dict[str, list[SampleText]] = {}
     for item, own in zip(texts, found, strict=True):
         if item.label not in first and len(first) == _LABELS:
