@@ -238,7 +238,7 @@ def test_a_link_to_an_entry_opens_its_texts_beside_zero_shot(visit, site):
     assert page.locator("[name=a]").input_value() == entry
     assert page.locator("[name=b]").input_value() == by_name["zero-shot, beta"]
     other = visit("language-he.html")
-    other.locator(f"tr[data-entry='{entry}'] td a.texts-of").nth(1 + TASKS.index("topic")).click()
+    other.locator(f"tr[data-entry='{entry}'] td a").nth(1 + TASKS.index("topic")).click()
     other.wait_for_url("**/samples-he.html**")
     assert other.locator("[name=a]").input_value() == entry
     assert other.locator("[name=task]").input_value() == "topic"
