@@ -102,4 +102,5 @@ def _label(judged: object, asked: str) -> Marks:
 def _copied(corpora: Sequence[str], reference: bool) -> Marks:
     if not corpora:
         return []
-    return [Mark(f"copied from {', '.join(name_of(name, 40) for name in corpora[:_NAMES])}", off=not reference)]
+    named = ", ".join(name_of(name, 40) for name in corpora[:_NAMES])
+    return [Mark(f"copied from {named}", off=not reference)]
