@@ -18,7 +18,8 @@ from harness.store import Run
 from harness.submissions.lock import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards
 from leaderboard.checks import check_folder
-from leaderboard.downloads.bibtex import methods_bib
+from leaderboard.downloads.bibtex import citations, method_citations, methods_bib
+from leaderboard.downloads.records import ResultFile
 from leaderboard.downloads.results import results
 from leaderboard.downloads.writing import write_downloads
 from leaderboard.inputs import Input, Refused, inputs
@@ -64,10 +65,10 @@ def build_board(
     found = boards([item.run for item in given])
     facts = Facts(date or newest(found), __version__)
     published = results(found, facts.date)
-    bibtex = methods_bib(published)
-    views = [_view(board, given, bibtex, facts) for board in found]
+    views = _views(found, given, published, facts)
     old = _listed(out)
-    index, *others = [index_page(views, facts, refused), *(page for view in views for page in view.pages())]
+    others = [page for view in views for page in view.pages()]
+    index = index_page(views, facts, refused)  # it links to texts that the others hold
     _check_addresses([address for address, _ in others])
     written = [_write(out, page) for page in others]
     written += [
@@ -87,8 +88,17 @@ def newest(found: Sequence[Board]) -> str:
     return max(dates, default="")
 
 
-def _view(board: Board, given: Sequence[Input], bibtex: str, facts: Facts) -> BoardPages:
-    return BoardPages(board, sources(board, given), _surfaces(board), bibtex, facts)
+def _views(
+    found: Sequence[Board], given: Sequence[Input], published: ResultFile, facts: Facts
+) -> list[BoardPages]:
+    bibtex = methods_bib(published)
+    cited, methods = citations(published), method_citations(published)
+    return [
+        BoardPages(
+            board, sources(board, given), _surfaces(board), bibtex, facts, cited[board.id], methods[board.id]
+        )
+        for board in found
+    ]
 
 
 def _surfaces(board: Board) -> list[tuple[str, list[SurfacePoint]]]:

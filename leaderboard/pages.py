@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,8 +24,9 @@ from leaderboard.views.languages import language_page
 from leaderboard.views.matrix import Matrix, matrix
 from leaderboard.views.methods import method_file, method_page, method_pages
 from leaderboard.views.metrics import metric_file, metric_page
+from leaderboard.views.origins import Origins, origins
 from leaderboard.views.overview import Overview, overview
-from leaderboard.views.samples import samples_page
+from leaderboard.views.samples import anchor, samples_page
 from leaderboard.views.scopes import scope_data
 from leaderboard.views.separation import stored
 from leaderboard.views.sources import Source
@@ -53,13 +54,19 @@ class BoardPages:
         surfaces: Sequence[tuple[str, list[SurfacePoint]]],
         bibtex: str,
         facts: Facts,
+        citation: str = "",
+        citations: Mapping[str, str] | None = None,
     ) -> None:
+        """``bibtex``: of all methods; ``citation``: of the board; ``citations``: by method, and the board."""
         self.board = board
         self.sources = sources
         self.surfaces = surfaces
         self.bibtex = bibtex
+        self.citation = citation
+        self._citations = citations or {}
         self.facts = facts
         self.addresses = method_pages(board)
+        self._anchors: dict[str, set[str]] = {}
 
     @property
     def id(self) -> str:
@@ -91,6 +98,11 @@ class BoardPages:
         """What readers must know of the data, such as that no people wrote it."""
         manifest = self.board.cellset.manifest
         return data_note(manifest.suite.get("name"), manifest.suite_hash, manifest.data_source)
+
+    @cached_property
+    def origins(self) -> Origins:
+        """Provenance: what runs share, and in what they differ."""
+        return origins(self.board.cellset.manifests)
 
     @cached_property
     def grid(self) -> Grid:
@@ -143,22 +155,34 @@ class BoardPages:
         """Every metric and the address of its page."""
         return [(metric, metric_file(metric)) for metric in self.board.cellset.metrics]
 
+    def texts_of(self, entry: str, code: str, task: str = "") -> str:
+        """Return the address of an entry's texts in the folder of the board; empty where no page has any.
+
+        Known once ``pages`` has yielded the pages of texts.
+        """
+        there = self._anchors.get(code, set())
+        found = next((name for name in (anchor(entry, task), anchor(entry)) if name in there), "")
+        return f"samples-{slug(code)}.html#{found}" if found else ""
+
     def pages(self) -> Iterator[Page]:
         """Yield the pages in the folder of the board."""
+        codes = self.board.cellset.manifest.selection.languages
+        for code in codes if self.board.track != "understanding" else []:  # its answers are labels
+            texts = samples_page(self.board, code, self.addresses)
+            self._anchors[code] = texts.anchors
+            yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
         if self.duel:
             yield self._page("compare.html", "compare.html.j2", "compare.js", duel=self.duel)
-        for code in self.board.cellset.manifest.selection.languages:
+        for code in codes:
             page = language_page(self.board, self.means, code, self.addresses)
             yield self._page(f"language-{slug(code)}.html", "language.html.j2", page=page)
-            if self.board.track != "understanding":  # its answers are labels
-                texts = samples_page(self.board, code, self.addresses)
-                yield self._page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
         rows = {row.id: row for row in self.overview.rows}
         for name in dict.fromkeys(row.row.entry.method.name for row in self.board.standings.rows):
             own = method_page(
                 self.board, self.means, name, rows, self.sources, self.grid, self.sweeps, self.separations
             )
-            yield self._page(own.page, "method.html.j2", page=own)
+            citation = self._citations.get(name, "")
+            yield self._page(own.page, "method.html.j2", page=own, citation=citation)
         for metric, file in self.metrics:
             found = metric_page(self.board, self.means, metric, self.addresses)
             yield self._page(file, "metric.html.j2", page=found)

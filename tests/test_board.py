@@ -159,8 +159,8 @@ def test_the_ranking_shows_means_gains_and_completeness(tmp_path: Path) -> None:
 def test_the_grid_shows_every_language(tmp_path: Path) -> None:
     text = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out").text
     grid = text[text.index('class="grid') :]
-    assert "+0.200<small>0.700</small>" in grid
-    assert "+0.100<small>0.500</small>" in grid
+    assert "+0.200</a><small>0.700</small>" in grid
+    assert "+0.100</a><small>0.500</small>" in grid
 
 
 def test_an_incomplete_entry_has_no_mean_and_says_what_is_missing(tmp_path: Path) -> None:

@@ -293,7 +293,8 @@ def test_the_scores_of_every_part_stand_in_the_file_with_its_recipe(go, tmp_path
         assert len(set(listed)) == len(listed)
         n_texts = len(run.generations(cell))
         audit = run.audit(cell)
-        assert {len(audit["validity"][name]) for name in ("valid", "reasons", "language")} == {n_texts}
+        kept = ("valid", "reasons", "language", "label")
+        assert {len(audit["validity"][name]) for name in kept} == {n_texts}
         assert len(audit["leakage"]["copied/test"]) == n_texts
 
 

@@ -22,7 +22,7 @@ from harness.ranking.stats import Estimate
 from harness.ranking.summary import plain, signed, spanned, tier_of
 from leaderboard.build import build_site
 from leaderboard.families import family
-from leaderboard.views.duel import scope_name, verdict
+from leaderboard.views.duel import scope_name
 
 pytest_plugins = ["windows"]
 pytestmark = pytest.mark.slow
@@ -432,13 +432,38 @@ def duel_rows(page: Any) -> list[list[str]]:
 
 
 def duel_expected(site: Site, a: str, b: str) -> list[tuple[str, str, str, Estimate | None]]:
-    scopes = [Scope(None, None), *(Scope(task, None) for task in TASKS)]
-    scopes += [Scope(None, code) for code in LANGUAGES]
+    scopes = [*(Scope(task, None) for task in TASKS), *(Scope(None, code) for code in LANGUAGES)]
     found = []
     for scope in scopes:
         levels = [plain(mean_by_hand(site, name, scope.task, scope.language)) for name in (a, b)]
         found.append((scope_name(scope), *levels, pair(site.board.field(scope.task, scope.language), a, b)))
     return found
+
+
+def holm_by_hand(values: list[float]) -> list[float]:
+    """Return p-values adjusted by Holm, one by one: the k-th smallest of n times n - k + 1."""
+    order, highest, adjusted = sorted(range(len(values)), key=lambda i: values[i]), 0.0, [0.0] * len(values)
+    for k, i in enumerate(order):
+        highest = max(highest, min(1.0, values[i] * (len(values) - k)))
+        adjusted[i] = highest
+    return adjusted
+
+
+def corrected(fields: list[Any], a: str, b: str) -> list[float | None]:
+    """Return p of a pair in some scopes, by Holm over all pairs that are known in any of them."""
+    tests = [
+        (k, one, other, float(field.pair_p[i, j]))
+        for k, field in enumerate(fields)
+        for i, one in enumerate(field.entries)
+        for j, other in enumerate(field.entries)
+        if i < j and field.pair_p[i, j] == field.pair_p[i, j]
+    ]
+    found = dict.fromkeys(range(len(fields)))
+    adjusted = holm_by_hand([p for *_, p in tests])
+    for (k, one, other, _), p in zip(tests, adjusted, strict=True):
+        if {one, other} == {a, b}:
+            found[k] = p
+    return list(found.values())
 
 
 def ends(text: str) -> list[float]:
@@ -465,21 +490,31 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
     assert page.locator("[name=a]").input_value() == a
     assert page.locator("[name=b]").input_value() == b
     shown, wanted = duel_rows(page), duel_expected(site, a, b)
-    assert len(shown) == len(wanted) == 6
+    assert len(shown) == len(wanted) == 5
+    single = [(task, None) for task in TASKS] + [(None, code) for code in LANGUAGES]
+    chances = corrected([site.board.field(*scope) for scope in single], a, b)
     words = []
-    for (where, at_a, at_b, difference, said), (name, level_a, level_b, found) in zip(
-        shown, wanted, strict=True
+    for (where, at_a, at_b, difference, p, said), (name, level_a, level_b, found), chance in zip(
+        shown, wanted, chances, strict=True
     ):
         assert (where, at_a, at_b) == (name, level_a, level_b)
-        assert said == verdict(found, False)
         assert difference.split(" ")[0] == signed(found.mean if found else None)
+        if chance is None:
+            assert (p, said) == ("–", "no interval" if found else "not measured")
+        else:
+            side = "A better" if found.mean > 0 else "B better"
+            assert said == (side if chance <= 0.05 else "cannot tell")
+            assert float(p.removeprefix("≤ ")) == pytest.approx(
+                chance, abs=0.00101 if chance <= 0.1 else 0.0101
+            )
         if found and found.low is not None:
             assert ends(difference) == pytest.approx([found.mean, found.low, found.high], abs=0.00056)
         words.append(said)
     told = page.locator("#verdict").text_content()
-    assert left in told or words[0] == "not measured"
-    assert f"A better in {words[1:].count('A better')}, B better in {words[1:].count('B better')}" in told
-    if words[0] == "B better":
+    over = page.locator("#duel-metrics tbody tr").first.locator("td").last.text_content()
+    assert left in told or over == "not measured"
+    assert f"A better in {words.count('A better')}, B better in {words.count('B better')}" in told
+    if over == "B better":
         assert told.startswith(f"Over all: {right} is better than {left}.")
 
 
@@ -494,14 +529,15 @@ def test_swapping_turns_signs_and_verdicts(visit, site):
         assert new[:3] == [old[0], old[2], old[1]]
         mean, low, high = ends(old[3])
         assert ends(new[3]) == pytest.approx([-mean, -high, -low])
-        assert new[4] == turned.get(old[4], old[4])
+        assert new[4] == old[4]
+        assert new[5] == turned.get(old[5], old[5])
 
 
 def test_an_entry_against_itself_asks_for_another(visit, site):
     [a] = entries_named(site, "quality, alpha")
     page = visit("compare.html", f"#a={a}&b={a}")
     assert page.locator("#verdict").text_content() == "Choose two different entries."
-    assert {row[4] for row in duel_rows(page)} == {"cannot tell"}
+    assert {row[5] for row in duel_rows(page)} == {"cannot tell"}
 
 
 def test_the_script_shows_what_the_page_was_built_with(visit, site):
@@ -511,6 +547,9 @@ def test_the_script_shows_what_the_page_was_built_with(visit, site):
     assert [row[:3] + row[4:] for row in without] == [row[:3] + row[4:] for row in shown]
     for old, new in zip(without, shown, strict=True):
         assert ends(old[3]) == pytest.approx(ends(new[3]), abs=0.0011)
+    assert still.locator("#verdict").text_content() == page.locator("#verdict").text_content()
+    metrics = [other.locator("#duel-metrics").inner_text() for other in (still, page)]
+    assert metrics[0] == metrics[1]
 
 
 def test_choosing_a_pair_lands_in_the_address_and_back_restores(visit, site):

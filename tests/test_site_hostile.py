@@ -24,6 +24,7 @@ from toyruns import F1, ToyEntry, flat, plain, predicting, selection, toy, write
 
 from harness import records
 from harness.errors import UserError
+from harness.files import write_json_gz
 from harness.records import Generation, Selection, SurfacePoint
 from harness.scoring.metrics import VALID_SHARE, VENDI, Metric
 from harness.steering.interventions import Intervention, Steering, load_steering
@@ -75,8 +76,22 @@ SUITE = {
     "version": 1,
     "description": "A toy.",
     "classifiers": ["tfidf"],
-    "definitions": {"sentiment": {code: {"labels": ["negative", "positive"]} for code in LANGUAGES}},
+    "definitions": {
+        "sentiment": {
+            code: {"labels": ["negative", "positive"], "prompts": {"zero-shot": "Write {label} {examples}"}}
+            for code in LANGUAGES
+        }
+    },
     "tasks": {"sentiment": {"texts_per_label": 2}},
+}
+AUDIT = {
+    "validity": {
+        "valid": [True, False],
+        "reasons": [[], ["an odd reason"]],
+        "language": ["am", "an odd language"],
+        "label": ["negative", "an odd label"],
+    },
+    "leakage": {"copied/train": [False, True]},
 }
 SECONDS = 10.0
 
@@ -140,6 +155,7 @@ def toy_run(folder: Path, chosen: Selection = CHOSEN) -> Run:
         status = json.loads((run.cell(name) / "status.json").read_text())
         if status["state"] == "ok":
             write_texts(run, name, ["negative", "positive"], "a text")
+            write_json_gz(run.cell(name) / "audit.json.gz", AUDIT)
             status |= {"seconds": 2.0, "device": "cpu", "prompt_tokens": 4, "new_tokens": 6, "reason": "none"}
             status |= {"fit": {"steering/v1": {"seconds": 1.0, "tokens": 2}}, "finished": "2026-03-04"}
             status |= {"demonstrations": {"negative": ["train:1"]}}
@@ -366,6 +382,7 @@ KEPT = {
     *("macro_f1/tfidf", "vendi/tfidf", "valid_share", "tfidf", "classifier/tfidf", "0", "1", "2"),
     *("labels", "examples", "gold", "predictions", "p", "definitions", "tasks", "layer", "texts"),
     *("toy", "5u17e", "2026-03-04T05:06:07Z", "rule", "generation"),
+    *("validity", "valid", "reasons", "language", "label", "leakage", "prompts"),
 }
 """Words that must stay what they are: enumerations, and what is matched by its name."""
 
@@ -429,8 +446,11 @@ def check_shown_as_text(run: Run, shift: int) -> None:
     for path in out.rglob("*.html"):
         assert HIT not in "".join(code for attributes, code in Page(read(path)).scripts if not attributes)
     texts = {path.name.split("-")[0]: read(path) for path in out.rglob("*.html")}
-    for kind, word in (("index.html", "A toy."), ("samples", "a text")):
-        words = [part for part in re.split(r"[^ -~]+", clean(mapped(word, shift))) if len(part) > 3]
+    whole = [("index.html", "A toy.", 400), ("samples", "a text", 400)]
+    short = [("samples", word, 25) for word in ("an odd reason", "an odd language", "an odd label")]
+    for kind, word, longest in (*whole, *short):  # short ones are cut
+        said = clean(mapped(word, shift))[:longest]
+        words = [part for part in re.split(r"[^ -~]+", said) if len(part) > 3]
         page = " ".join(text_of(texts[kind]).split())
         assert all(" ".join(part.split()) in page for part in words), (kind, words)
     for name in ("results.json", "results-schema.json"):
@@ -842,6 +862,16 @@ WRONG = [None, "\u202e<b>", -1, 1.5, True, [], {}, [[]], {"a": {}}]
 @pytest.mark.parametrize("file", spread(FILES, 3))
 def test_every_field_may_be_anything(small, file, new):
     try_fields(small, file, new)
+
+
+@pytest.mark.parametrize("new", [*spread(WRONG, 4), REMOVED], ids=shortly)
+def test_every_field_of_an_audit_may_be_anything(small, new):
+    path = next(cell / "audit.json.gz" for cell in cells_of(small) if (cell / "audit.json.gz").is_file())
+    for at in places_of(AUDIT):
+        write_json_gz(path, changed(AUDIT, at, new))
+        assert built(small, look=False).code == 0
+        assert "\u202e" not in read(next((small.path.parent / "out").glob("*/samples-am.html")))
+    check_site(small.path.parent / "out")
 
 
 @pytest.mark.parametrize("file", spread(FILES, 9))

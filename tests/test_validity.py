@@ -474,16 +474,27 @@ def test_no_texts_have_no_scores_and_say_why(part, amharic):
     notes = {score.metric: score.note for score in found.scores if score.value is None}
     assert notes.pop("word_order") == "no text of 4 words or more"
     assert (set(notes.values()), len(notes)) == ({"no texts"}, len(found.scores) - 1)
-    assert found.kept == {"valid": [], "reasons": [], "language": []}
+    assert found.kept == {"valid": [], "reasons": [], "language": [], "label": []}
 
 
 def test_what_was_found_is_kept_per_text_as_json(part, amharic):
-    kept = part.score(sample(FOUR), amharic).kept
-    assert json.loads(json.dumps(kept)) == {
+    found = part.score(sample(FOUR), amharic)
+    kept = json.loads(json.dumps(found.kept))
+    judged = kept.pop("label")
+    assert kept == {
         "valid": [True, True, False, False],
         "reasons": [[], [], ["language", "script"], ["empty"]],
         "language": ["am", "am", "en", ""],
     }
+    fidelity = next(score.value for score in found.scores if score.metric == "label_fidelity")
+    asked = [label for _, label in FOUR]
+    assert fidelity == pytest.approx(sum(a == b for a, b in zip(judged, asked, strict=True)) / 4)
+    assert judged[3] == ""  # of an empty text there is none
+
+
+def test_without_enough_train_text_no_label_is_kept(part, amharic):
+    few = replace(amharic, train=amharic.train[:3])
+    assert "label" not in part.score(sample(FOUR), few).kept
 
 
 def test_the_order_of_the_texts_makes_no_difference(part, amharic):

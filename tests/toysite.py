@@ -8,7 +8,7 @@ import numpy as np
 from helpers import jsonl
 from toyruns import ToyEntry, flat, places, predicting, selection, toy, write_run
 
-from harness.files import write_json
+from harness.files import write_json, write_json_gz
 from harness.records import (
     CellStatus,
     Generation,
@@ -29,12 +29,20 @@ ALPHA = ModelIdentity(name="alpha", fingerprint="a1fa", dtype="float32")
 BETA = ModelIdentity(name="beta", revision="7e57", fingerprint="be7a", dtype="bfloat16")
 FORMULA = "=1+1"
 """The name of a method that a spreadsheet would compute."""
+PROMPTS = {
+    "zero-shot": "Write a text about {label} in {language}.",
+    "few-shot": "Write a text about {label} in {language}, such as:\n{examples}",
+}
 SUITE = {
     "name": "toy",
     "version": 1,
     "classifiers": ["tfidf"],
     "description": "A toy suite.",
-    "definitions": {task: {code: {"labels": list(LABELS[task])} for code in LANGUAGES} for task in TASKS},
+    "few_shot": {"shots": 5},
+    "definitions": {
+        task: {code: {"labels": list(LABELS[task]), "prompts": PROMPTS} for code in LANGUAGES}
+        for task in TASKS
+    },
 }
 TEXTS = {
     ("am", "negative"): ("ምግቡ ቀዝቃዛና ጣዕም የሌለው ነበር።", "አገልግሎቱ በጣም ዘገምተኛ ነው፤ ተመልሼ አልመጣም።"),
@@ -111,7 +119,9 @@ def finish(run: Run) -> None:
         status = run.status(name)
         if status is None or status.state != "ok":
             continue
-        jsonl(run.cell(name) / "generations.jsonl", rows(status))
+        texts = rows(status)
+        jsonl(run.cell(name) / "generations.jsonl", texts)
+        write_json_gz(run.cell(name) / "audit.json.gz", audit(status, [str(row["label"]) for row in texts]))
         if status.cell.model is None:
             continue
         changes: dict[str, object] = {"seconds": 2.0 + len(status.cell.method.name) / 10, "device": "cpu"}
@@ -133,6 +143,20 @@ def rows(status: CellStatus) -> list[dict[str, object]]:
             row = Generation(index=i, label=label, text=text + mark, finish_reason="stop")
             made.append(row.model_dump(mode="json"))
     return made
+
+
+def audit(status: CellStatus, asked: list[str]) -> dict[str, object]:
+    """Return what the scoring would have found: the last text of a cell is wrong in every way."""
+    last, good = [False] * (len(asked) - 1) + [True], len(asked) - 1
+    return {
+        "validity": {
+            "valid": [not bad for bad in last],
+            "reasons": [[]] * good + [["language", "loop"]],
+            "language": [status.cell.language] * good + ["sv"],
+            "label": [*asked[:-1], asked[0]],
+        },
+        "leakage": {"copied/train": last, "copied/test": [False] * len(asked)},
+    }
 
 
 def steering(code: str) -> Steering:

@@ -13,7 +13,7 @@ from harness.ranking.gains import gains
 from harness.ranking.rules import Rules, ranked
 from harness.ranking.stats import Estimate, squared
 from harness.ranking.tables import Cellset
-from harness.ranking.variance import Floats, Pairs, Sums, means, moments
+from harness.ranking.variance import Floats, Moments, Pairs, Sums, means, moments
 from harness.scoring.metrics import Metric
 from harness.threads import one_blas_thread
 
@@ -37,6 +37,7 @@ class Field:
     ``entries``: ids of those that lack nothing in it, sorted; the arrays are in their order. ``mean`` (n) is
     in the metric's unit, as are ``difference`` (n, n), row minus column, and ``half`` (n, n), half the width
     of its 95 % interval: NaN where there is none (one seed), 0 on the diagonal and where nothing varies.
+    ``pairs``: what the differences and intervals were made of.
 
     ``tiers``: entry -> tier, by the rules of ``standings``: without references, flagged entries, and entries
     of a model without complete zero-shot row; empty for the ``reason`` given. ``p`` (n, n): of the
@@ -50,6 +51,7 @@ class Field:
     mean: Floats
     difference: Floats
     half: Floats
+    pairs: Moments
     p: Floats
     tiers: dict[str, int]
     reason: str
@@ -62,6 +64,11 @@ class Field:
     def position(self) -> dict[str, int]:
         """Entry -> its place in ``entries``."""
         return {name: i for i, name in enumerate(self.entries)}
+
+    @cached_property
+    def pair_p(self) -> Floats:
+        """The two-sided p of every difference by itself, not adjusted: (n, n), NaN where there is none."""
+        return squared(self.pairs.p, len(self.entries), 1.0)
 
     def estimate(self, entry: str, other: str | None) -> Estimate | None:
         """Return entry minus other with its 95 % interval, in the metric's unit.
@@ -121,6 +128,7 @@ def _field(rules: Rules, evidence: Evidence, scope: Scope) -> Field:
         mean=means(evidence.layers, Sums([(rows, np.ones(len(rows)))])),
         difference=squared(found.mean, len(rows), 0.0, sign=-1.0),
         half=squared(found.half(), len(rows), 0.0),
+        pairs=found,
         p=p,
         tiers=tiers,
         reason=reason,

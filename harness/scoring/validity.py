@@ -121,10 +121,12 @@ class ValidityPart:
         """See ``Part.score``."""
         findings = self._find(sample.texts, sample.labels, place)
         checked = findings.checked
+        judge = self._standards_of(place).judge
+        judged = None if judge.missing else judge.labels(sample.texts)
         scores = [
             self._share(VALID_SHARE, checked.valid, {kind: findings.share(kind) for kind in REASONS}),
             *language_scores(findings.pieces, place.language, self._identifier.signature),
-            self._label(sample, place),
+            self._label(judged, sample, place),
             self._script(findings.script, place.language),
             word_order(self._standards_of(place).order.above(sample.texts)),
             self._share(
@@ -137,6 +139,8 @@ class ValidityPart:
             ),
         ]
         kept = {"valid": checked.valid.tolist(), "reasons": checked.reasons, "language": checked.languages}
+        if judged is not None:
+            kept["label"] = judged
         return Scored(scores, kept)
 
     def _find(self, texts: Sequence[str], labels: Sequence[str], place: Place) -> _Findings:
@@ -165,12 +169,11 @@ class ValidityPart:
     ) -> Score:
         return mean_score(metric, [float(flag) for flag in flags], self.signature, detail)
 
-    def _label(self, sample: Sample, place: Place) -> Score:
+    def _label(self, judged: list[str] | None, sample: Sample, place: Place) -> Score:
         judge = self._standards_of(place).judge
-        if judge.missing:
+        if judged is None:
             return LABEL_FIDELITY.score(None, judge.signature, judge.missing)
-        found = judge.labels(sample.texts)
-        hits = [float(a == b) for a, b in zip(found, sample.labels, strict=True)]
+        hits = [float(a == b) for a, b in zip(judged, sample.labels, strict=True)]
         by_label = {
             label: [hit for hit, asked in zip(hits, sample.labels, strict=True) if asked == label]
             for label in place.labels

@@ -1,52 +1,81 @@
 
-/* Head to head: any two entries, from means and packed half widths that were computed at build time. */
+/* Head to head: any two entries, from means, packed half widths and corrected p that were computed at build time. */
 const Duel = {
   data: JSON.parse(document.getElementById("duel-data").textContent),
   form: one("form.filters"),
-  table: document.getElementById("duel"),
+  tables: { metrics: document.getElementById("duel-metrics"), parts: document.getElementById("duel") },
 
-  /* Half width of the interval of a pair, null where unknown. */
-  half(scope, a, b) {
+  bytes: (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)),
+  /* Where a pair stands among all pairs. */
+  at(a, b) {
     const [i, j] = a < b ? [a, b] : [b, a], n = Duel.data.entries.length;
-    if (i === j) return 0;
-    scope.bytes ??= Uint8Array.from(atob(scope.half), (sign) => sign.charCodeAt(0));
-    const at = 2 * (i * n - (i * (i + 1)) / 2 + (j - i - 1));
-    const steps = scope.bytes[at] + 256 * scope.bytes[at + 1];
-    return steps === 65535 ? null : steps * scope.unit;
+    return i * n - (i * (i + 1)) / 2 + (j - i - 1);
   },
-  verdict(mean, half) {
+  /* Half width of the interval of a pair, null where unknown. */
+  half(row, a, b) {
+    if (a === b) return 0;
+    row.halves ??= Duel.bytes(row.half);
+    const at = 2 * Duel.at(a, b), steps = row.halves[at] + 256 * row.halves[at + 1];
+    return steps === 65535 ? null : steps * row.unit;
+  },
+  /* Corrected p of a pair, rounded up, null where unknown. */
+  p(row, a, b) {
+    if (a === b) return 1;
+    row.chances ??= Duel.bytes(row.p);
+    const steps = row.chances[Duel.at(a, b)];
+    return steps === 255 ? null : steps <= 100 ? steps / 1000 : (steps - 90) / 100;
+  },
+  words: (p) => (p == null ? "–" : p <= 0.001 ? "≤ 0.001" : p.toFixed(3)),
+  verdict({ mean, p, row }) {
     if (mean == null) return "not measured";
-    if (half == null) return "no interval";
-    if (Math.abs(mean) <= half || mean === 0) return "cannot tell";
-    return (mean > 0) !== Duel.data.down ? "A better" : "B better";
+    if (p == null) return "no interval";
+    if (p > Duel.data.level || mean === 0) return "cannot tell";
+    return `${(mean > 0) !== (row.way === "down") ? "A" : "B"} ${row.way === "none" ? "higher" : "better"}`;
+  },
+  find(row, a, b) {
+    const known = row.means[a] != null && row.means[b] != null;
+    const found = { row, mean: known ? row.means[a] - row.means[b] : null };
+    found.half = known ? Duel.half(row, a, b) : null;
+    found.p = known ? Duel.p(row, a, b) : null;
+    found.verdict = Duel.verdict(found);
+    return found;
   },
   show() {
     const a = Duel.data.entries.indexOf(Duel.form.elements.a.value), b = Duel.data.entries.indexOf(Duel.form.elements.b.value);
-    const found = Duel.data.scopes.map((scope) => {
-      const known = scope.means[a] != null && scope.means[b] != null;
-      return { scope, mean: known ? scope.means[a] - scope.means[b] : null, half: known ? Duel.half(scope, a, b) : null };
-    });
-    const width = Number(Duel.table.dataset.width);
-    const axis = Strips.axis(found.filter(({ mean }) => mean != null).map(({ mean, half }) => [mean, half]));
-    Strips.label(axis, width, one(".axis", Duel.table));
-    found.forEach(({ scope, mean, half }, i) => {
-      const cells = Duel.table.tBodies[0].rows[i].cells;
-      cells[1].textContent = Figures.plain(scope.means[a]);
-      cells[2].textContent = Figures.plain(scope.means[b]);
-      const figure = document.createElement("span");
-      figure.className = "figure";
-      figure.textContent = mean == null ? "–" : Figures.spanned(mean, half);
-      cells[3].replaceChildren(...(mean == null ? [] : [Strips.draw(axis, width, mean, half)]), figure);
-      const words = Duel.verdict(mean, half);
-      cells[4].textContent = words;
-      cells[4].className = `text verdict ${words.replaceAll(" ", "-")}`;
-    });
-    const counts = (words) => found.slice(1).filter(({ mean, half }) => Duel.verdict(mean, half) === words).length;
+    const found = {};
+    for (const [name, rows] of Object.entries(Duel.data.tables)) {
+      found[name] = rows.map((row) => Duel.find(row, a, b));
+      if (Duel.tables[name]) Duel.fill(Duel.tables[name], found[name], a, b);
+    }
+    const counts = (where, rows) => {
+      const said = ["A better", "B better", "cannot tell"].map((words) => `${words} in ${rows.filter(({ verdict }) => verdict === words).length}`);
+      return rows.length ? ` ${where}: ${said.join(", ")}.` : "";
+    };
     const [name, other] = [Duel.data.names[a], Duel.data.names[b]];
-    const over = Duel.verdict(found[0].mean, found[0].half);
+    one("[data-name=a]").textContent = name;
+    one("[data-name=b]").textContent = other;
+    const over = found.metrics[0]?.verdict ?? "not measured";
     const ends = { "A better": `${name} is better than ${other}`, "B better": `${other} is better than ${name}`, "cannot tell": `${name} and ${other} cannot be told apart` };
     document.getElementById("verdict").textContent = a === b ? "Choose two different entries."
-      : `Over all: ${ends[over] ?? over}. In parts: A better in ${counts("A better")}, B better in ${counts("B better")}, cannot tell in ${counts("cannot tell")}.`;
+      : `Over all: ${ends[over] ?? over}.${counts("In parts", found.parts)}${counts("In other metrics", found.metrics.slice(1))}`;
+  },
+  /* The cells of a table: A, B, difference, p, verdict; strips where it has an axis. */
+  fill(table, found, a, b) {
+    const width = Number(table.dataset.width), on = one(".axis", table);
+    const axis = on && Strips.axis(found.filter(({ mean }) => mean != null).map(({ mean, half }) => [mean, half]));
+    if (on) Strips.label(axis, width, on);
+    found.forEach(({ row, mean, half, p, verdict }, i) => {
+      const cells = table.tBodies[0].rows[i].cells;
+      cells[1].textContent = Figures.plain(row.means[a], row.digits);
+      cells[2].textContent = Figures.plain(row.means[b], row.digits);
+      const figure = document.createElement("span");
+      figure.className = "figure";
+      figure.textContent = mean == null ? "–" : Figures.spanned(mean, half, row.digits);
+      cells[3].replaceChildren(...(mean == null || !on ? [] : [Strips.draw(axis, width, mean, half)]), figure);
+      cells[4].textContent = Duel.words(p);
+      cells[5].textContent = verdict;
+      cells[5].className = `text verdict ${verdict.replaceAll(" ", "-")}`;
+    });
   },
   restore() {
     const state = State.read();

@@ -124,6 +124,39 @@ const Trimming = {
   },
 };
 
+/* Wide tables (data-fit: how many columns always stay): those at the end that the screen would cut off go, and all
+   are there on request, on paper and without a script. */
+const Fitting = {
+  prepare(table) {
+    const scroll = table.closest(".scroll"), button = document.createElement("button"), note = document.createElement("p");
+    const it = { table, scroll, button, note, style: document.createElement("style"), width: -1 };
+    note.className = "rest";
+    button.type = "button";
+    button.addEventListener("click", () => {
+      table.toggleAttribute("data-wide");
+      Fitting.apply(it);
+    });
+    note.append(button);
+    scroll.before(note);
+    document.head.append(it.style);
+    new ResizeObserver(() => {
+      if (scroll.clientWidth !== it.width) Fitting.apply(it);
+    }).observe(scroll);
+    Fitting.apply(it);
+  },
+  apply(it) {
+    const heads = [...it.table.tHead.rows[0].cells], gone = [], wide = it.table.hasAttribute("data-wide");
+    it.style.textContent = "";
+    it.width = it.scroll.clientWidth;
+    for (let left = heads.length; !wide && left > Number(it.table.dataset.fit) && it.table.offsetWidth > it.width; left -= 1) {
+      gone.unshift(left);
+      it.style.textContent = `@media screen { ${gone.map((k) => `#${CSS.escape(it.table.id)} tr > :nth-child(${k})`).join(", ")} { display: none; } }`;
+    }
+    it.note.hidden = !wide && !gone.length;
+    it.button.textContent = wide ? "Show only the columns that fit" : `Show all ${heads.length} columns (${gone.length} not on this screen)`;
+  },
+};
+
 /* Grids: one stop for the tab key, then arrow keys. */
 const Walking = {
   gone: (row) => row.hidden || row.matches(".beyond"),
@@ -141,9 +174,11 @@ const Walking = {
     const cells = all("tbody td", table);
     if (!cells.length) return;
     for (const cell of cells) cell.tabIndex = -1;
+    for (const link of all("tbody td a", table)) link.tabIndex = -1; // the cell is the stop: Enter follows its link
     Walking.stop(table);
     table.addEventListener("keydown", (event) => {
       const cell = event.target.closest("td");
+      if (cell === event.target && event.key === "Enter") one("a", cell)?.click();
       const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
       const step = steps[event.key];
       if (!cell || !step) return;
@@ -309,6 +344,7 @@ for (const element of all("[data-nojs]")) element.hidden = true;
 for (const table of all("table.sortable")) Sorting.prepare(table);
 for (const table of all("table.grid")) Walking.prepare(table);
 for (const table of all("table.sortable")) Trimming.prepare(table);
+for (const table of all("table[data-fit]")) Fitting.prepare(table);
 function reveal() {
   const row = document.getElementById(location.hash.slice(1));
   if (row?.matches("tr.beyond")) Trimming.reveal(row);

@@ -20,6 +20,11 @@ const Texts = {
   restore() {
     const state = State.read();
     for (const name of Texts.fields) State.choose(Texts.form.elements[name], state.get(name));
+    const { a, b } = Texts.form.elements;
+    if (state.get("a") && !state.get("b")) { // a link to one entry: beside it stands its zero-shot, or any other
+      State.choose(b, a.selectedOptions[0].dataset.base);
+      if (b.value === a.value) b.value = [...b.options].find((option) => option.value !== a.value).value;
+    }
     Texts.form.elements.all.checked = state.get("all") === "1";
     Texts.show();
   },
@@ -29,6 +34,14 @@ const Texts = {
     State.write({ ...pairs, all: Texts.form.elements.all.checked ? "1" : "" });
   },
 };
+for (const text of all(".sample p")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.setAttribute("aria-label", "Copy this text");
+  text.after(button);
+}
 if (Texts.form) {
   Texts.form.addEventListener("input", Texts.changed);
   Texts.form.addEventListener("submit", (event) => event.preventDefault());

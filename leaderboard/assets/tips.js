@@ -48,7 +48,7 @@ const Tips = {
     const owner = Tips.of(event.target);
     if (!Tips.touched) return;
     if (!owner) return Tips.bubble.contains(event.target) ? undefined : Tips.hide();
-    if (owner.matches("svg a") && Tips.shown !== owner) event.preventDefault();
+    if (owner.matches("svg a, .grid td") && Tips.shown !== owner) event.preventDefault();
     Tips.show(owner);
     Tips.shown = owner;
   },

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.files import digest
-from leaderboard.downloads.records import ResultFile
+from leaderboard.downloads.records import BoardFacts, ResultFile
 from leaderboard.downloads.tex import tex
 
 TITLE = "steerboard"
@@ -44,6 +44,25 @@ def methods_bib(found: ResultFile) -> str:
     for name, method in sorted(_methods(found).items()):
         entries.append(_misc(name, method, found.generator.version))
     return "\n".join(entries)
+
+
+def citations(found: ResultFile) -> dict[str, str]:
+    """Return board id -> what cites it: the board as of its date, the program, and the paper."""
+    shared = [_program(found.generator.version), _paper()]
+    return {board.id: "\n".join([_board(found, board), *shared]) for board in found.boards}
+
+
+def method_citations(found: ResultFile) -> dict[str, dict[str, str]]:
+    """Return board id -> method name -> what cites the method and the board; without references."""
+    methods, version = _methods(found), found.generator.version
+    return {
+        board.id: {
+            name: "\n".join([_misc(name, methods[name], version), _board(found, board)])
+            for name in dict.fromkeys(entry.method.name for entry in board.entries)
+            if name in methods
+        }
+        for board in found.boards
+    }
 
 
 def key_of(name: str) -> str:
@@ -84,6 +103,22 @@ def _misc(name: str, method: _Method, version: str) -> str:
         "note": tex(f"Steering method, {versions}, as run by steerboard {version} on {suites}"),
     }
     return _entry("misc", key_of(name), fields)
+
+
+def _board(found: ResultFile, board: BoardFacts) -> str:
+    """Return the entry of a board: its numbers change with every run that joins, so that the date counts."""
+    suite = board.suite.name
+    suite = suite if board.suite.version is None else f"{suite} (version {board.suite.version})"
+    fields = {
+        "title": f"{{{tex(f'Leaderboard of steering methods: {board.title}')}}}",
+        "author": f"{{{AUTHOR}}}",
+        "year": found.date[:4],
+        "note": tex(
+            f"Board {board.id}, suite {suite}, hash {board.suite.hash}, {len(board.entries)} entries, "
+            f"{f'as of {found.date}, ' if found.date else ''}built by steerboard {found.generator.version}"
+        ),
+    }
+    return _entry("misc", key_of(board.id), fields)
 
 
 def _listed(noun: str, names: Iterable[str]) -> str:

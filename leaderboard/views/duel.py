@@ -1,45 +1,56 @@
-"""Two entries head to head: paired differences by scope, for the page and for its script."""
+"""Two entries head to head: paired differences by metric and by scope, for the page and for its script."""
 
 from __future__ import annotations
 
-import base64
+from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from harness.languages import language
-from harness.ranking.scopes import Field, Scope
+from harness.ranking.scopes import Scope
 from harness.ranking.stats import Estimate
-from harness.ranking.summary import plain, spanned
+from harness.ranking.summary import digits_of, p_value, plain, spanned
+from harness.records import Direction
 from leaderboard.boards import Board
 from leaderboard.charts.forest import Strip, axis, strip
 from leaderboard.charts.scale import Scale
 from leaderboard.text import name_of
-
-UNKNOWN = 65_535
-"""Half widths are handed to the page in two bytes: steps of the scope's unit, rounded up, or this."""
+from leaderboard.views.metrics import metric_file
+from leaderboard.views.pairs import LEVEL, PairTable, of_field, of_metric, packed, pair_table
 
 
 @dataclass(frozen=True)
 class DuelRow:
-    """One scope: both means, the difference A - B with its interval, and what follows from it."""
+    """One row: both means, the difference A - B with its interval, and what follows from it.
 
-    scope: str
+    ``page``: of the metric, empty for a scope of the headline. ``p``: corrected over the table.
+    """
+
+    title: str
+    page: str
     a: str
     b: str
     difference: str
+    p: str
     verdict: str
     strip: Strip | None
 
 
 @dataclass(frozen=True)
 class Duel:
-    """The pair that the page opens with, and the numbers of all pairs for its script."""
+    """The pair that the page opens with, and the numbers of all pairs for its script.
+
+    ``metrics``: of all tasks and languages, the headline first; ``parts``: the headline by task and language,
+    none where there is one of each. With both the number of tests that verdicts are corrected for.
+    """
 
     names: list[tuple[str, str]]
     a: str
     b: str
-    rows: list[DuelRow]
+    sentence: str
+    metrics: list[DuelRow]
+    metric_tests: int
+    parts: list[DuelRow]
+    part_tests: int
     axis: Scale
     data: dict[str, object]
 
@@ -50,21 +61,49 @@ def duel(board: Board) -> Duel | None:
     fields = sorted(single, key=lambda field: field.scope.language is not None)  # all, tasks, languages
     order = [row.row.id for row in board.standings.rows]
     known = {name for field in fields for name in field.entries}
-    names = [(name, name_of(board.cellset.entries[name].name, 120)) for name in order if name in known]
-    if len(names) < 2:
+    ids = [name for name in order if name in known]
+    if len(ids) < 2:
         return None
-    a, b = _opening(board, [name for name, _ in names])
-    found = [(field, field.estimate(a, b)) for field in fields]
-    on = axis(estimate for _, estimate in found)
-    down = board.headline.direction == "down"
-    rows = [_row(field, estimate, a, b, on, down) for field, estimate in found]
-    data = {
-        "down": down,
-        "entries": [name for name, _ in names],
-        "names": [title for _, title in names],
-        "scopes": [_packed(field, [name for name, _ in names]) for field in fields],
-    }
-    return Duel(names, a, b, rows, on, data)
+    headline = board.headline
+    others = [metric for metric in board.cellset.metrics if metric.primary and metric != headline]
+    whole = [of_field(field, headline, headline.title, ids) for field in fields if _is_whole(field.scope)]
+    whole += [of_metric(board, metric, metric.title, ids) for metric in others]
+    metrics = pair_table([row for row in whole if (row.mean == row.mean).sum() > 1])
+    parts = pair_table(
+        [
+            of_field(field, headline, scope_name(field.scope), ids)
+            for field in fields
+            if not _is_whole(field.scope)
+        ]
+    )
+    a, b = _opening(board, ids)
+    i, j = ids.index(a), ids.index(b)
+    on = axis(row.estimate(i, j) for row in parts.rows)
+    names = [(name, name_of(board.cellset.entries[name].name, 120)) for name in ids]
+    of_metrics, of_parts = (
+        [_row(table, k, i, j, on) for k in range(len(table.rows))] for table in (metrics, parts)
+    )
+    return Duel(
+        names=names,
+        a=a,
+        b=b,
+        sentence=sentence(names[i][1], names[j][1], of_metrics, of_parts),
+        metrics=of_metrics,
+        metric_tests=metrics.comparisons,
+        parts=of_parts,
+        part_tests=parts.comparisons,
+        axis=on,
+        data={
+            "level": LEVEL,
+            "entries": ids,
+            "names": [title for _, title in names],
+            "tables": {"metrics": _packed(metrics), "parts": _packed(parts)},
+        },
+    )
+
+
+def _is_whole(scope: Scope) -> bool:
+    return scope.task is None and scope.language is None
 
 
 def _opening(board: Board, names: list[str]) -> tuple[str, str]:
@@ -81,41 +120,62 @@ def scope_name(scope: Scope) -> str:
     return ", ".join(words) or "all"
 
 
-def _row(field: Field, estimate: Estimate | None, a: str, b: str, on: Scale, down: bool) -> DuelRow:
-    level = {name: plain(float(field.mean[i])) for i, name in enumerate(field.entries) if name in (a, b)}
+def _row(table: PairTable, k: int, i: int, j: int, on: Scale) -> DuelRow:
+    row, digits = table.rows[k], digits_of(table.rows[k].metric.name)
+    found, p = row.estimate(i, j), table.adjusted(k, i, j)
+    a, b = (plain(None if row.mean[n] != row.mean[n] else float(row.mean[n]), digits) for n in (i, j))
     return DuelRow(
-        scope=scope_name(field.scope),
-        a=level.get(a, "–"),
-        b=level.get(b, "–"),
-        difference=spanned(estimate),
-        verdict=verdict(estimate, down),
-        strip=strip(estimate, on),
+        title=row.title,
+        page=metric_file(row.metric),
+        a=a,
+        b=b,
+        difference=spanned(found, digits),
+        p=p_words(p),
+        verdict=verdict(found, p, row.metric.direction),
+        strip=strip(found, on),
     )
 
 
-def verdict(estimate: Estimate | None, down: bool) -> str:
-    """Say in two words which entry is better, by the interval of A - B; the page's script says the same."""
-    if estimate is None:
+def p_words(p: float | None) -> str:
+    """Return a corrected p-value, which is rounded up: no smaller one is told apart than 0.001."""
+    return "≤ 0.001" if p is not None and p <= 0.001 else p_value(p)
+
+
+def verdict(found: Estimate | None, p: float | None, direction: Direction) -> str:
+    """Say in two words which entry is better, by the corrected p; the page's script says the same."""
+    if found is None:
         return "not measured"
-    if estimate.low is None or estimate.high is None:
+    if p is None:
         return "no interval"
-    if estimate.low <= 0 <= estimate.high:
+    if p > LEVEL or found.mean == 0:
         return "cannot tell"
-    return "A better" if (estimate.mean > 0) != down else "B better"
+    side = "A" if (found.mean > 0) != (direction == "down") else "B"
+    return f"{side} {'higher' if direction == 'none' else 'better'}"
 
 
-def _packed(field: Field, names: list[str]) -> dict[str, object]:
-    """Return a scope for the script: means, null where unknown, and packed half widths of pairs a < b."""
-    rows = [field.position.get(name, -1) for name in names]
-    means = [None if row < 0 else round(float(field.mean[row]), 9) for row in rows]
-    index = np.array(rows)
-    half = np.full((len(names), len(names)), np.nan)
-    there = np.flatnonzero(index >= 0)
-    half[np.ix_(there, there)] = field.half[np.ix_(index[there], index[there])]
-    upper = half[np.triu_indices(len(names), 1)]
-    known = ~np.isnan(upper)
-    unit = float(upper[known].max(initial=0.0)) / (UNKNOWN - 1) or 1.0
-    steps = np.full(len(upper), UNKNOWN)
-    steps[known] = np.minimum(np.ceil(upper[known] / unit), UNKNOWN - 1)
-    packed = base64.b64encode(steps.astype("<u2").tobytes()).decode()
-    return {"name": scope_name(field.scope), "means": means, "unit": unit, "half": packed}
+def sentence(a: str, b: str, metrics: list[DuelRow], parts: list[DuelRow]) -> str:
+    """Say what the tables say; the page's script says the same."""
+    ends = {
+        "A better": f"{a} is better than {b}",
+        "B better": f"{b} is better than {a}",
+        "cannot tell": f"{a} and {b} cannot be told apart",
+    }
+    first = metrics[0].verdict if metrics else "not measured"
+    words = f"Over all: {ends.get(first, first)}."
+    words += _counted("In parts", parts) + _counted("In other metrics", metrics[1:])
+    return words
+
+
+def _counted(where: str, rows: list[DuelRow]) -> str:
+    if not rows:
+        return ""
+    found = Counter(row.verdict for row in rows)
+    said = [f"{words} in {found[words]}" for words in ("A better", "B better", "cannot tell")]
+    return f" {where}: {', '.join(said)}."
+
+
+def _packed(table: PairTable) -> list[dict[str, object]]:
+    return [
+        {**found, "way": row.metric.direction, "digits": digits_of(row.metric.name)}
+        for found, row in zip(packed(table), table.rows, strict=True)
+    ]

@@ -52,8 +52,14 @@ class LanguagePage:
 def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str]) -> LanguagePage:
     """Return the page of a language: tiers and intervals are of this language alone."""
     field = board.field(language=code)
-    metrics = [m for m in board.cellset.metrics if m.primary and m != board.headline]
     entries = [row.row.id for row in board.standings.rows]
+    metrics = [
+        metric
+        for metric in board.cellset.metrics
+        if metric.primary
+        and metric != board.headline
+        and any(means.level(metric, name, language=code) is not None for name in entries)
+    ]
     gains = {name: field.estimate(name, board.zero_shot.get(name)) if field else None for name in entries}
     shown = [row for row in board.standings.rows if shapes_axis(row)]
     on = axis(gains[row.row.id] for row in shown)

@@ -26,6 +26,7 @@ from leaderboard.views.sources import Source
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
 _WEB = re.compile(r"https://[!#$%&*+,./0-9:;=?@A-Z_a-z~-]{4,200}")
 _OPTIONS = 60  # of a config
+_NONE = plain(None)
 _ENTRIES = 24  # whose metrics stand side by side, the best ones
 
 
@@ -91,6 +92,8 @@ def method_page(
     own = [row for row in board.standings.rows if row.row.entry.method.name == method]
     note, limit = _said(board, method)
     shown = own[:_ENTRIES]
+    lines = [_line(board, means, metric, shown) for metric in board.cellset.metrics]
+    rows_of = [row for row in grid.rows if row.id in {standing.row.id for standing in own}]
     return MethodPage(
         name=name_of(method),
         page=method_file(method),
@@ -101,8 +104,8 @@ def method_page(
         versions=sorted({name_of(row.row.entry.method.version) for row in own}),
         entries=[_card(board, row, rows[row.row.id], sources[row.row.id]) for row in own],
         shown=[name_of(row.row.name, 160) for row in shown],
-        metrics=[_line(board, means, metric, shown) for metric in board.cellset.metrics],
-        grid=[row for row in grid.rows if row.id in {standing.row.id for standing in own}],
+        metrics=[line for line in lines if set(line[2]) != {_NONE} or line[3] != _NONE],
+        grid=rows_of if any(cell.words for row in rows_of for cell in row.cells) else [],
         vectors=vectors(board, [row.row.id for row in own]),
         sweeps=[sweep for sweep in sweeps if sweep.method == method],
         separation=separations(board, own, separated),

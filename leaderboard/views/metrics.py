@@ -33,7 +33,10 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class MetricPage:
-    """One metric of all entries. ``human``: of human text, over all and by language; empty where unknown."""
+    """One metric of the entries and in the languages that have a value of it.
+
+    ``human``: of human text, over all and by language; empty where unknown. ``left_out``: entries without.
+    """
 
     metric: Metric
     page: str
@@ -42,6 +45,7 @@ class MetricPage:
     languages: list[Language]
     human: list[str]
     rows: list[MetricRow]
+    left_out: int
 
 
 def metric_file(metric: Metric) -> str:
@@ -52,12 +56,19 @@ def metric_file(metric: Metric) -> str:
 
 def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, str]) -> MetricPage:
     """Return the table of one metric, in the order of the ranking."""
-    codes: list[str | None] = [None, *board.cellset.manifest.selection.languages]
-    digits = digits_of(metric.name)
+    digits, ids = digits_of(metric.name), [standing.row.id for standing in board.standings.rows]
+    there = [
+        code
+        for code in board.cellset.manifest.selection.languages
+        if any(means.level(metric, name, language=code) is not None for name in ids)
+    ]
+    codes: list[str | None] = [None, *there]
     rows = []
     for standing in board.standings.rows:
         name = standing.row.id
         values = [means.level(metric, name, language=code) for code in codes]
+        if all(value is None for value in values):
+            continue
         first, *cells = [Cell(plain(value, digits), sort_value(value)) for value in values]
         title, flagged = name_of(standing.row.name, 160), bool(standing.flags) and not standing.reference
         rows.append(MetricRow(name, title, pages[name], standing.reference, flagged, first, cells))
@@ -70,6 +81,7 @@ def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, st
         languages=[language(code) for code in codes if code],
         human=[plain(value, digits) for value in _human(board, means, metric, codes)],
         rows=rows,
+        left_out=len(ids) - len(rows),
     )
 
 

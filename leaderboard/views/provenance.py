@@ -35,6 +35,13 @@ class VectorLine:
     seed: str
 
 
+_COLUMNS = [
+    *((key, key) for key in ("task", "language", "change", "strength", "norm")),
+    ("text", "fitted on"),
+    ("seed", "seed"),
+]
+
+
 @dataclass(frozen=True)
 class VectorTable:
     """The steering files of a method. ``rules``: how they were fitted; ``broken``: what cannot be read."""
@@ -43,6 +50,13 @@ class VectorTable:
     more: int
     rules: list[str]
     broken: list[str]
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Field and title of what is said of any file."""
+        return [
+            (key, title) for key, title in _COLUMNS if any(getattr(line, key) != "–" for line in self.lines)
+        ]
 
 
 def vectors(board: Board, entries: Sequence[str]) -> VectorTable | None:
