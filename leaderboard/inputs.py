@@ -162,9 +162,12 @@ def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock
 
 
 def _among_submissions(path: Path) -> bool:
-    """Say whether a path lies in a submissions directory, though not in a submission."""
-    above = path.parents[:_ABOVE]
-    return any(map(is_root, above[:1])) or any(f.name == SUBMISSIONS and holds_submissions(f) for f in above)
+    """Say whether a path lies in a directory of the name, though not in a submission.
+
+    A run beside a submission that somebody packed among his runs is his own, and he has named it.
+    """
+    parent, *further = path.parents[:_ABOVE]
+    return parent.name == SUBMISSIONS or any(f.name == SUBMISSIONS and holds_submissions(f) for f in further)
 
 
 def _entries(run: Run) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by imports; two threads would wait for each other
+os.environ.pop("COLUMNS", None)  # what pytest's own workers say of a terminal that is not there
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

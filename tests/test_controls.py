@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from conftest import LAYERS, fit
 from helpers import MINI, small_suite, steerboard, toy_llm
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from test_methods import BAD, PARALLEL, prompt_context, sentences
 
 from harness.corpus import Contrast
@@ -27,7 +28,7 @@ from harness.methods.language import LanguageSteering
 from harness.methods.quality import QualitySteering
 from harness.ranking.tables import collect
 from harness.registry import load_registry
-from harness.steering.interventions import Intervention, Steering
+from harness.steering.interventions import Intervention, Steering, load_steering, save_steering
 from harness.store import Run
 
 CONTROLS = ["random", "negated", "other-language", "shuffled"]
@@ -506,14 +507,10 @@ def test_a_stored_steering_of_another_model_ends_the_command_with_one_line(tmp_p
     assert run(tmp_path, ["language"], "--languages", "am").code == 0
 
 
-def spoil(path: Any, change: dict[str, Any]) -> None:
-    """Change the header of a steering file, and nothing else."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        header = json.loads(file.metadata()["steerboard"])
-    header["provenance"].update(change)
-    save_file(load_file(path), path, metadata={"steerboard": json.dumps(header)})
+def spoil(path: Path, change: dict[str, Any]) -> None:
+    """Write a steering file again, whole, as one of another model."""
+    steering = load_steering(path)
+    save_steering(path, replace(steering, provenance={**steering.provenance, **change}))
 
 
 def last_line(outcome: Any) -> str:

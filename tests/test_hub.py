@@ -45,7 +45,8 @@ SIB-200
 SUITE_CHANGES = {
     "languages: [am, cs, da, de, he, id, jv, mt, sk, sl, su]": "languages: [am]",
     "max_new_tokens: 64": "max_new_tokens: 6",
-    "data: mini/data\nmodel: mini/pocketlm\n": "",
+    "data: mini/data\n": "",
+    "model: mini/pocketlm\n": "",
     "name: mini": "name: hubmini",
 }
 

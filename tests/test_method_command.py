@@ -409,7 +409,12 @@ def test_a_grid_in_the_config_is_told_where_it_belongs(line):
 
 def test_a_method_without_a_grid_is_told_how_to_name_one():
     drop("mine")
-    said = steerboard("tune", "--suite", "mini", "--methods", "mine", "--run", "x").one_line()
+    done = steerboard("tune", "--suite", "mini", "--methods", "mine", "--run", "x")
+    warning, said = done.err.splitlines()
+    assert (done.code, warning.partition(" on this machine")[0]) == (
+        2,
+        "running the code of submissions/mine/method.py",
+    )
     assert 'grid = {"strength": [0.1, 0.2]}' in said
 
 

@@ -146,10 +146,20 @@ def plain(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-def flat(value: float, chosen: Selection, wobble: Sequence[float] = (0.0, 0.01, -0.01)) -> Values:
-    """Return a value for every cell that wobbles over the seeds, around its mean."""
+def flat(
+    value: float, chosen: Selection, wobble: Sequence[float] = (0.0, 0.01, -0.01), apart: bool = False
+) -> Values:
+    """Return a value for every cell that wobbles over the seeds, around its mean.
+
+    ``apart``: the wobble begins elsewhere in every task and language, seeds do not move them together.
+    """
     order = {seed: i for i, seed in enumerate(chosen.seeds)}
-    return {place: value + wobble[order[place[2]] % len(wobble)] for place in places(chosen)}
+    strata = list(dict.fromkeys((task, code) for task, code, _ in places(chosen)))
+    first = {place: i if apart else 0 for i, place in enumerate(strata)}
+    return {
+        (task, code, seed): value + wobble[(order[seed] + first[task, code]) % len(wobble)]
+        for task, code, seed in places(chosen)
+    }
 
 
 def predicting(

@@ -71,7 +71,7 @@ def entry(name: str, right: float, model: ModelIdentity, chosen: Selection = CHO
         (LANGUAGE_FIDELITY, 0.97, 1.0),
         (LABEL_FIDELITY, right, 0.95),
     ):
-        made.scores[metric] = flat(value, chosen)
+        made.scores[metric] = flat(value, chosen, apart=True)
         made.human[metric] = human
     return made
 
