@@ -20,7 +20,7 @@ _NARROWEST = 16  # columns that words are wrapped into, where they have as many
 
 
 @dataclass(frozen=True)
-class Column:
+class TerminalColumn:
     """A column of a table. ``words`` are wrapped, numbers stay whole.
 
     ``drop``: 0 for what always stays; of the others the highest is left out first.
@@ -39,7 +39,7 @@ def output() -> Console:
 
 def print_table(
     console: Console,
-    columns: Sequence[Column],
+    columns: Sequence[TerminalColumn],
     rows: Sequence[Sequence[str | Text]],
     title: str = "",
     gap: int = 2,
@@ -70,14 +70,14 @@ def print_table(
         console.print(Text(line, style="dim"))
 
 
-def _needed(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
+def _needed(columns: Sequence[TerminalColumn], widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
     """Return how many columns of the terminal a table takes at least, its words wrapped."""
     least = [min(widths[i], _NARROWEST) if columns[i].words else widths[i] for i in shown]
     return sum(least) + gap * (len(least) - 1)
 
 
 def _grid(
-    columns: Sequence[Column],
+    columns: Sequence[TerminalColumn],
     widths: Sequence[int],
     shown: Sequence[int],
     rows: Sequence[Sequence[Text]],
@@ -94,7 +94,7 @@ def _grid(
     return grid
 
 
-def _stacked(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> None:
+def _stacked(console: Console, columns: Sequence[TerminalColumn], rows: Sequence[Sequence[Text]]) -> None:
     """Print every row as lines of head and value, its name first, for very narrow terminals."""
     name = next((i for i, column in enumerate(columns) if column.words), 0)
     for row in rows:

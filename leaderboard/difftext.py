@@ -14,7 +14,7 @@ from harness.ranking.stats import Estimate
 from harness.ranking.summary import plain, signed, spanned
 from harness.records import SCHEMA
 from harness.scoring.metrics import metric
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 from leaderboard.diff import BoardDiff, Diff, EntryDiff, Shift
 from leaderboard.downloads.records import EstimateFacts
 
@@ -38,7 +38,7 @@ def print_diff(console: Console, found: Diff) -> None:
             console.print(Text(f"- {clean(line)}"))
         rows = list(_rows(board))
         if rows:
-            columns = [Column(head, words=True) for head in _HEADS]
+            columns = [TerminalColumn(head, words=True) for head in _HEADS]
             print_table(console, columns, [[clean(cell) for cell in row] for row in rows])
     if not found.empty:
         console.print(Text(_EXPLAINED, style="dim"))

@@ -13,16 +13,16 @@ from toyruns import F1, ToyEntry, cellset_of, flat, selection, toy, write_run
 from harness.ranking.compare import compare
 from harness.ranking.rendering import print_comparison
 from harness.ranking.summary import print_summary
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 
 CHOSEN = selection(["am", "he"], ["sentiment", "topic"])
 STEADY = (0.0, 0.01, -0.01)
 COLUMNS = [
-    Column("entry", words=True),
-    Column("mean"),
-    Column("vs zero-shot [95 %]"),
-    Column("Vendi", drop=2),
-    Column("cells", drop=1),
+    TerminalColumn("entry", words=True),
+    TerminalColumn("mean"),
+    TerminalColumn("vs zero-shot [95 %]"),
+    TerminalColumn("Vendi", drop=2),
+    TerminalColumn("cells", drop=1),
 ]
 ROWS = [
     ["אמהרית עם וקטור ארוך מאוד", "0.512", "+0.010 [−0.002, +0.022]", "1234.5", "66/66"],

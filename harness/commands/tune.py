@@ -184,16 +184,16 @@ def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
 def _show(tuned: Tuned, paths: list[Path]) -> None:
     """Print the surface, the best first within a method, and what was chosen."""
     from harness.ranking.summary import plain, signed
-    from harness.terminal import Column, output, print_table
+    from harness.terminal import TerminalColumn, output, print_table
 
     columns = [
-        Column("method", words=True),
-        Column("configuration", words=True),
-        Column("macro-F1"),
-        Column("gain"),
-        Column("valid", drop=1),
-        Column("texts", drop=2),
-        Column("", words=True),
+        TerminalColumn("method", words=True),
+        TerminalColumn("configuration", words=True),
+        TerminalColumn("macro-F1"),
+        TerminalColumn("gain"),
+        TerminalColumn("valid", drop=1),
+        TerminalColumn("texts", drop=2),
+        TerminalColumn("", words=True),
     ]
     rows = []
     for point in sorted(tuned.surface, key=lambda p: (p.method, p.macro_f1 is None, -(p.macro_f1 or 0.0))):

@@ -15,9 +15,9 @@ from harness.ranking.summary import clean, mark, plain
 from harness.ranking.tables import Cellset, EntryRow
 from harness.scoring.harmonic import harmonic
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 
-_ENTRY = Column("entry", words=True)
+_ENTRY = TerminalColumn("entry", words=True)
 _REASONS = 3  # of an entry, shown at most
 
 
@@ -137,7 +137,7 @@ def _overall(console: Console, title: str, rows: list[EntryRow], found: dict[str
         cell = found[row.id]
         numbers = (plain(cell.share), plain(cell.relevance), plain(cell.forcing))
         lines.append([clean(row.name), *numbers, f"{cell.n}/{cell.expected}"])
-    print_table(console, [_ENTRY, *map(Column, heads)], lines, clean(title))
+    print_table(console, [_ENTRY, *map(TerminalColumn, heads)], lines, clean(title))
 
 
 def _split(
@@ -150,7 +150,7 @@ def _split(
 ) -> None:
     found = {name: aggregate(cellset, provider, places) for name, places in parts.items()}
     lines = [[clean(row.name), *(plain(found[name][row.id].forcing) for name in parts)] for row in rows]
-    print_table(console, [_ENTRY, *(Column(name, drop=1) for name in parts)], lines, clean(title))
+    print_table(console, [_ENTRY, *(TerminalColumn(name, drop=1) for name in parts)], lines, clean(title))
 
 
 def _remarks(rows: list[EntryRow], whole: dict[str, Aggregate]) -> list[str]:

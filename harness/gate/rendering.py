@@ -11,7 +11,7 @@ from rich.text import Text
 from harness.gate.report import Line, Report, Verdict
 from harness.ranking.rendering import escaped
 from harness.ranking.summary import clean, digits_of, p_value, plain, signed, spanned
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 
 HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
 
@@ -121,7 +121,7 @@ def print_report(console: Console, report: Report) -> None:
     console.print(Text(f"run: {clean(report.run)}\nbaseline: {clean(report.against)}"))
     lines = shown(report)
     if lines:
-        columns = [Column(head, words=head in _WORDS, drop=_DROPPED.get(head, 0)) for head in HEADS]
+        columns = [TerminalColumn(head, words=head in _WORDS, drop=_DROPPED.get(head, 0)) for head in HEADS]
         rows: list[list[str | Text]] = []
         for line in lines:
             *first, verdict = (clean(cell) for cell in cells(line))

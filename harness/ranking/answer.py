@@ -18,7 +18,7 @@ Verdict = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class SteeringAnswer:
     """Whether any of ``compared`` entries is better than zero-shot.
 
     ``yes``: one or more are, by Holm's correction over all that are compared. ``no``: all are worse, by the
@@ -35,10 +35,10 @@ class Answer:
     better: int = 0
 
 
-def answer(gains: Mapping[str, Estimate], direction: Direction) -> Answer:
+def answer(gains: Mapping[str, Estimate], direction: Direction) -> SteeringAnswer:
     """Return the answer of gains over zero-shot by entry: those of steering alone, unflagged and complete."""
     if not gains or direction == "none":
-        return Answer("unknown")
+        return SteeringAnswer("unknown")
     sign = -1.0 if direction == "down" else 1.0
     names = sorted(gains, key=lambda name: (-sign * gains[name].mean, name))
     known = [gains[name].p for name in names]
@@ -48,7 +48,7 @@ def answer(gains: Mapping[str, Estimate], direction: Direction) -> Answer:
     worse = [name for name in names if apart[name] and sign * gains[name].mean < 0]
     best = (better or names)[0]
     corrected = float(p[names.index(best)])
-    return Answer(
+    return SteeringAnswer(
         verdict="yes" if better else "no" if len(worse) == len(names) else "unknown",
         best=best,
         gain=gains[best],
@@ -58,7 +58,7 @@ def answer(gains: Mapping[str, Estimate], direction: Direction) -> Answer:
     )
 
 
-def in_words(found: Answer, names: Mapping[str, str], metric: str) -> tuple[str, str]:
+def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tuple[str, str]:
     """Return the answer (Yes, No, Cannot be said) and the sentence that says by how much and how sure.
 
     ``names``: what entries are called. ``metric``: its title.

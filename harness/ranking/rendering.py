@@ -18,17 +18,17 @@ from harness.ranking.summary import clean as clean
 from harness.ranking.summary import digits_of, p_value, plain, signed
 from harness.records import SCHEMA
 from harness.scoring.metrics import Metric
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 
 _HEADS = ("A", "B", "B − A", "95 % interval", "p (Holm)", "verdict")
 _TABLE = (
-    Column("entry", words=True),
-    Column("A", drop=2),
-    Column("B", drop=2),
-    Column("B − A"),
-    Column("95 % interval"),
-    Column("p (Holm)", drop=1),
-    Column("verdict", words=True),
+    TerminalColumn("entry", words=True),
+    TerminalColumn("A", drop=2),
+    TerminalColumn("B", drop=2),
+    TerminalColumn("B − A"),
+    TerminalColumn("95 % interval"),
+    TerminalColumn("p (Holm)", drop=1),
+    TerminalColumn("verdict", words=True),
 )
 _STYLES = {"better": "green", "worse": "red", "cannot tell": "yellow"}
 _ESCAPED = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"}

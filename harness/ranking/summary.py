@@ -12,7 +12,7 @@ from harness.ranking.standings import Standing, Standings, standings
 from harness.ranking.stats import Estimate
 from harness.ranking.tables import BASELINE, Cellset, EntryRow, Table, Value, table
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 
 _SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
@@ -88,14 +88,14 @@ def print_summary(console: Console, cellset: Cellset) -> None:
     sides = [table(cellset, side) for side in (_SIDE if texts else others)]
     titles = [part.metric.title.replace(" (tfidf)", "") for part in sides]
     columns = [
-        Column("tier"),
-        Column("entry", words=True),
-        *(Column(task, drop=1) for task in ranked.tasks),
-        Column("mean"),
-        Column("vs zero-shot [95 %]"),
-        *([Column("gap %", drop=4)] if texts else []),
-        *(Column(title, drop=3) for title in titles),
-        Column("cells", drop=2),
+        TerminalColumn("tier"),
+        TerminalColumn("entry", words=True),
+        *(TerminalColumn(task, drop=1) for task in ranked.tasks),
+        TerminalColumn("mean"),
+        TerminalColumn("vs zero-shot [95 %]"),
+        *([TerminalColumn("gap %", drop=4)] if texts else []),
+        *(TerminalColumn(title, drop=3) for title in titles),
+        TerminalColumn("cells", drop=2),
     ]
     rows = []
     for standing in ranked.rows:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.files import canonical_json
 from harness.steering.interventions import Intervention, Steering
-from harness.terminal import Column, print_table
+from harness.terminal import TerminalColumn, print_table
 
 _GROUPS = {
     "method": ["method", "language", "task", "seed"],
@@ -89,14 +89,14 @@ def _block(console: Console, title: str, body: RenderableType | None) -> None:
 
 def _interventions(console: Console, items: Sequence[Intervention]) -> None:
     columns = [
-        Column("layer"),
-        Column("site", words=True, drop=2),
-        Column("operation", words=True),
-        Column("strength"),
-        Column("unit", words=True),
-        Column("raw", drop=3),
-        Column("norm", drop=4),
-        Column("positions", words=True, drop=1),
+        TerminalColumn("layer"),
+        TerminalColumn("site", words=True, drop=2),
+        TerminalColumn("operation", words=True),
+        TerminalColumn("strength"),
+        TerminalColumn("unit", words=True),
+        TerminalColumn("raw", drop=3),
+        TerminalColumn("norm", drop=4),
+        TerminalColumn("positions", words=True, drop=1),
     ]
     rows = []
     for item in items:
@@ -201,7 +201,7 @@ def _curve(console: Console, curve: Sequence[Mapping[str, float]]) -> None:
         numbers = [f"{point[name]:.4g}" for name in ("train", "held_out", "norm")]
         rows.append([f"{point['step']:g}", *numbers, "lowest" if i == best else ""])
     console.print()
-    columns = [*map(Column, ("step", "train", "held out", "norm")), Column("", words=True)]
+    columns = [*map(TerminalColumn, ("step", "train", "held out", "norm")), TerminalColumn("", words=True)]
     print_table(console, columns, rows, "learned, loss by step", gap=1)
     console.print(f"  held out {sparkline(held_out)} {held_out[0]:.4g} to {held_out[-1]:.4g}")
 
@@ -213,7 +213,7 @@ def _categories(console: Console, categories: Sequence[Mapping[str, int]], bridg
         cells = [f"{counts[kind]:,}" for kind in _KINDS]
         rows.append([str(layer), *cells, "bridge" if layer in marked else ""])
     console.print()
-    columns = [Column("layer"), *map(Column, _KINDS), Column("bridge", words=True)]
+    columns = [TerminalColumn("layer"), *map(TerminalColumn, _KINDS), TerminalColumn("bridge", words=True)]
     print_table(console, columns, rows, "neurons by layer", gap=1)
 
 

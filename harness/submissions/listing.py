@@ -49,11 +49,11 @@ def _row(submission: Submission) -> dict[str, Any]:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    from harness.terminal import Column, output, print_table
+    from harness.terminal import TerminalColumn, output, print_table
 
     console = output()
     with console.capture() as shown:
-        print_table(console, [Column(c, words=True, drop=_DROPPED.get(c, 0)) for c in _COLUMNS], rows)
+        print_table(console, [TerminalColumn(c, words=True, drop=_DROPPED.get(c, 0)) for c in _COLUMNS], rows)
     return [line.rstrip() for line in shown.get().splitlines()]
 
 

@@ -102,10 +102,10 @@ def _table(report: Report) -> str:
 
 
 def _compared(report: Report) -> list[str]:
-    from harness.terminal import Column, output, print_table
+    from harness.terminal import TerminalColumn, output, print_table
 
-    columns = [Column(head) for head in ("claimed", "measured", "largest gap", "cells within")]
-    columns += [Column("metric", words=True), Column("where", words=True)]
+    columns = [TerminalColumn(head) for head in ("claimed", "measured", "largest gap", "cells within")]
+    columns += [TerminalColumn("metric", words=True), TerminalColumn("where", words=True)]
     rows = []
     for one in report.compared:
         cells = f"{one.cells - one.outside}/{one.cells}"

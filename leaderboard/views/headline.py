@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from harness.ranking.answer import Answer, answer, in_words
+from harness.ranking.answer import SteeringAnswer, answer, in_words
 from harness.ranking.scopes import Field
 from harness.ranking.standings import Standing
 from harness.ranking.summary import plain
@@ -44,7 +44,7 @@ def headline(board: Board, field: Field) -> Headline:
     return Headline(verdict, words, _ranking(board, field), _rules(field), marked, note if marked else "")
 
 
-def _answer(board: Board, field: Field) -> Answer:
+def _answer(board: Board, field: Field) -> SteeringAnswer:
     """Ask of steering alone: baselines, controls, references and flagged entries are not compared."""
     asked = {
         row.row.id: field.gains[row.row.id]
