@@ -292,7 +292,7 @@ def _differing(old: str, new: str) -> tuple[str, str] | None:
 def _tier(entry: EntryFacts) -> str:
     if entry.standing.tier is not None:
         return str(entry.standing.tier)
-    return "flag" if entry.flags and entry.family != "reference" else "–"
+    return "flag" if entry.flagged else "–"
 
 
 def _cells(entry: EntryFacts) -> str:

@@ -661,6 +661,15 @@ def test_collapsed_references_are_flagged_too(tmp_path):
     assert [flag.metric for flag in row.flags] == [VENDI_TFIDF]
 
 
+def test_a_reference_that_is_test_text_is_called_flagged_and_the_floor_is_not(tmp_path):
+    """Texts of no model have no tier: a table without their flags would show a cheat at its top."""
+    floor = flagged(tmp_path / "floor", VENDI_TFIDF, 1.0, 8.0, name="constant")
+    cheat = flagged(tmp_path / "cheat", COPIED.of("test"), 0.9, name="human")
+    assert floor.reference and cheat.reference
+    assert floor.flags and not floor.flagged
+    assert cheat.flagged
+
+
 def test_what_a_model_copies_without_the_method_is_not_held_against_the_method(tmp_path):
     entries = {
         name: scored(name, flat(0.5, BOTH)) for name in ("zero-shot", "few-shot", "same", "more", "human")

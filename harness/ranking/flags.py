@@ -154,6 +154,11 @@ RULES = [
 """All rules, held against the mean over the cells of an entry and a task."""
 
 
+def is_floor(method: str, setting: str) -> bool:
+    """Say whether an entry is the reference that repeats one text: that is what it is for."""
+    return setting == "none" and method == "constant"
+
+
 def flags(cellset: Cellset) -> dict[str, list[Flag]]:
     """Return entry id -> what is wrong with it, in the order of the rules; empty lists where nothing is."""
     cases, single, copies = _cases(cellset), _cases(cellset, ["language"]), _Languages(cellset)

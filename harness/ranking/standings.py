@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.ranking import ranks
 from harness.ranking.evidence import Evidence, gather, lacking
-from harness.ranking.flags import Flag
+from harness.ranking.flags import Flag, is_floor
 from harness.ranking.gains import Correlation, LanguageGain, correlation, gains, grid, levels, mean_gains
 from harness.ranking.rules import Rules, ranked
 from harness.ranking.sharing import BASE_BY_SEED, BY_SEED, noted
@@ -54,6 +54,11 @@ class Standing:
     def reference(self) -> bool:
         """Whether no model wrote the texts: shown for comparison, never ranked."""
         return self.row.entry.setting == "none"
+
+    @property
+    def flagged(self) -> bool:
+        """Whether flags say anything of the entry: the floor repeats one text on purpose."""
+        return bool(self.flags) and not is_floor(self.row.entry.method.name, self.row.entry.setting)
 
 
 @dataclass(frozen=True)

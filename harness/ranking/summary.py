@@ -164,7 +164,7 @@ def tier_of(standing: Standing) -> str:
     """Return the tier of an entry for a table: a number, ``flag`` for a flagged one, else a dash."""
     if standing.tier is not None:
         return str(standing.tier)
-    return "flag" if standing.flags and not standing.reference else "–"
+    return "flag" if standing.flagged else "–"
 
 
 def remarks(ranked: Standings) -> list[str]:
@@ -182,7 +182,7 @@ def remarks(ranked: Standings) -> list[str]:
         )
     lines += ranked.notes
     for row in ranked.rows:
-        lines += [f"flag: {row.row.name}: {flag.words}" for flag in row.flags if not row.reference]
+        lines += [f"flag: {row.row.name}: {flag.words}" for flag in row.flags if row.flagged]
     return lines
 
 

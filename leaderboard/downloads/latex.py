@@ -55,8 +55,7 @@ def _caption(board: BoardFacts, version: str) -> str:
 
 def _cells(board: BoardFacts, entry: EntryFacts) -> list[str]:
     standing = entry.standing
-    flagged = entry.flags and entry.family != "reference"
-    tier = str(standing.tier) if standing.tier is not None else "flag" if flagged else "–"
+    tier = str(standing.tier) if standing.tier is not None else "flag" if entry.flagged else "–"
     return [
         tex(tier),
         tex(entry.name),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from harness.ranking.flags import Flag
+from harness.ranking.flags import Flag, is_floor
 from harness.ranking.stats import Estimate
 from harness.ranking.tables import Missing
 from harness.records import Direction, MethodIdentity, ModelIdentity, Record, Selection, Setting
@@ -202,6 +202,11 @@ class EntryFacts(Published):
     cost: CostFacts | None
     cells: CellFacts
     missing: list[MissingFacts]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether flags say anything of the entry, see ``Standing.flagged``."""
+        return bool(self.flags) and not is_floor(self.method.name, self.setting)
 
 
 class BoardFacts(Published):

@@ -71,7 +71,7 @@ def grid(board: Board, means: Matrix) -> Grid:
             found = standing.languages.get(code)
             gain, mark = (found.gain, found.found) if found else (None, False)
             cells.append(_cell(level, gain, mark, full, down, n))
-        flagged = bool(standing.flags) and not standing.reference
+        flagged = standing.flagged
         name = name_of(standing.row.name, 160)
         rows.append(GridRow(standing.row.id, name, standing.reference, flagged, cells))
     return Grid([language(code) for code in selection.languages], rows, n)

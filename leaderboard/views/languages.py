@@ -70,7 +70,7 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
             name=name_of(row.row.name, 160),
             page=pages[row.row.id],
             reference=row.reference,
-            flagged=bool(row.flags) and not row.reference,
+            flagged=row.flagged,
             tier=_tier(field, row),
             gain=Cell(spanned(gains[row.row.id]), sort_value(gains[row.row.id])),
             strip=strip(gains[row.row.id], on),
@@ -92,7 +92,7 @@ def _tier(field: Field | None, standing: Standing) -> str:
     tier = field.tiers.get(standing.row.id) if field else None
     if tier is not None:
         return str(tier)
-    return "flag" if standing.flags and not standing.reference else "–"
+    return "flag" if standing.flagged else "–"
 
 
 def _cell(metric: Metric, means: Matrix, entry: str, code: str, task: str | None = None) -> Cell:

@@ -70,7 +70,7 @@ def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, st
         if all(value is None for value in values):
             continue
         first, *cells = [Cell(plain(value, digits), sort_value(value)) for value in values]
-        title, flagged = name_of(standing.row.name, 160), bool(standing.flags) and not standing.reference
+        title, flagged = name_of(standing.row.name, 160), standing.flagged
         rows.append(MetricRow(name, title, pages[name], standing.reference, flagged, first, cells))
     signatures = board.cellset.signatures.get(metric.name, [])
     return MetricPage(

@@ -122,7 +122,7 @@ def _row(
         setting=entry.setting,
         model=name_of(entry.model.name) if entry.model else "",
         badge=source.badge,
-        flagged=bool(standing.flags) and not standing.reference,
+        flagged=standing.flagged,
         reason=_reason(standing),
         opens=opens,
         strip=strip(gain, on),
@@ -153,7 +153,7 @@ def shapes_axis(standing: Standing) -> bool:
 
 
 def _flags(ranked: Standings) -> list[str]:
-    rows = [row for row in ranked.rows if not row.reference]
+    rows = [row for row in ranked.rows if row.flagged]
     return [f"flag: {row.row.name}: {flag.words}" for row in rows for flag in row.flags]
 
 
@@ -165,7 +165,7 @@ def _reason(standing: Standing) -> str:
 
 def _of_standing(standing: Standing) -> dict[str, Cell]:
     gain, gap, wins = standing.over_zero_shot, standing.gap_closed, standing.win_share
-    tier = "flag" if standing.flags and not standing.reference else "–"
+    tier = "flag" if standing.flagged else "–"
     tier = str(standing.tier) if standing.tier is not None else tier
     return {
         "tier": Cell(tier, "" if standing.tier is None else str(standing.tier)),

@@ -75,8 +75,7 @@ def _against_gain(
 
 def kind_of(standing: Standing) -> str:
     """Return what a point is drawn as: its family, or that it is flagged."""
-    flagged = standing.flags and not standing.reference
-    return "flagged" if flagged else family(standing.row.entry)
+    return "flagged" if standing.flagged else family(standing.row.entry)
 
 
 def _axis(metric: Metric) -> str:
