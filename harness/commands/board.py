@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.helptext import Group
+from harness.commands.options import Lock
 from harness.errors import UserError, require, unknown
 
 app = typer.Typer(
@@ -22,14 +23,6 @@ app = typer.Typer(
 Runs = Annotated[
     list[Path],
     typer.Argument(metavar="PATH...", help="Run folders, submissions, or folders that hold some."),
-]
-Lock = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
-        "Default: that of the checkout that runs.",
-    ),
 ]
 Date = Annotated[
     str | None,

@@ -53,6 +53,14 @@ RunFolder = Annotated[
     Path | None,
     typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL."),
 ]
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
+        "Default: that of the checkout that runs.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.commands.helptext import Group
-from harness.commands.options import Classifiers, ContrastText, Data, console
-from harness.commands.verify import Folder, Format, Lock, OwnSuite, badge_of, known, show, verify
+from harness.commands.options import Classifiers, ContrastText, Data, Lock, console
+from harness.commands.verify import Folder, Format, OwnSuite, badge_of, known, show, verify
 from harness.errors import UserError, require, unknown
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from harness.commands.options import (
     ContrastText,
     Data,
     Device,
+    Lock,
     ModelName,
     Revision,
     console,
@@ -36,15 +37,6 @@ Format = Annotated[
 OwnSuite = Annotated[
     str | None,
     typer.Option("--suite", metavar="FILE", help="File of the suite, where it is not one that ships."),
-]
-
-
-Lock = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The maintainers' lock that badges come from. Default: that of the checkout that runs.",
-    ),
 ]
 
 
