@@ -25,7 +25,7 @@ from typing import Any
 
 from made_up import Place, Row, manifest_of, rows_of, write_cell, write_plain
 
-from harness.cells import select
+from harness.planning import select
 from harness.store import Run
 from harness.suite import load_suite
 

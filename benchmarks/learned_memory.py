@@ -25,10 +25,11 @@ from torch import Tensor
 from harness.checkpoints import resolve_checkpoint
 from harness.corpus import Corpus
 from harness.data import open_data
-from harness.methods.base import suite_prompt
+from harness.devices import choose_device
+from harness.prompts import suite_prompt
 from harness.steering.chat import render
 from harness.steering.learning import Alignment, Likelihood
-from harness.steering.model import SteerableModel, choose_device, load_model
+from harness.steering.model import SteerableModel, load_model
 from harness.suite import load_suite
 
 MINI = Path(__file__).parent.parent / "tasks" / "mini" / "pocketlm"

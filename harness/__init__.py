@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from harness.methods.base import (
         CellContext,
         MethodConfig,
-        Prompt,
         PromptContext,
         Reference,
         ReferenceContext,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         register,
     )
     from harness.methods.fit_context import FitContext
+    from harness.prompts import Prompt
     from harness.steering.interventions import Intervention, Steering
 
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ _HOMES = {
     "FitContext": "harness.methods.fit_context",
     "Intervention": "harness.steering.interventions",
     "MethodConfig": "harness.methods.base",
-    "Prompt": "harness.methods.base",
+    "Prompt": "harness.prompts",
     "PromptContext": "harness.methods.base",
     "Reference": "harness.methods.base",
     "ReferenceContext": "harness.methods.base",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from harness.errors import UserError
@@ -391,3 +391,14 @@ class Manifest(Versioned):
                 "both."
             )
         return self
+
+
+def explain(error: Exception) -> str:
+    """Return a validation error as one line: the first problem and how many more there are."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"
+    problems = error.errors()
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"]) or "(top)"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place}: {first['msg']}, got {first['input']!r:.80}{more}"

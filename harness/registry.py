@@ -24,7 +24,8 @@ from harness.errors import UserError, unknown
 from harness.methods.base import SteeringMethod, check_name
 from harness.methods.sweep import spread
 from harness.plugins import Classes, in_words, load_entry_point, load_file, outline, registered
-from harness.suite import MethodSpec, explain
+from harness.records import explain
+from harness.suite import MethodSpec
 
 BUILT_IN = {
     "zero-shot": "harness.methods.prompting",

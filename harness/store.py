@@ -40,9 +40,9 @@ from harness.records import (
     Setting,
     State,
     Versioned,
+    explain,
 )
 from harness.steering.interventions import Steering, load_steering, save_steering
-from harness.suite import explain
 
 File = TypeVar("File", bound=Versioned)
 

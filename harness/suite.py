@@ -22,6 +22,7 @@ from pydantic import (
 from harness.errors import UserError, unknown
 from harness.files import digest, read_text
 from harness.languages import unknown_language
+from harness.records import explain
 from harness.safeyaml import SafeLoader, safe_load
 from harness.strict import refuse_flags
 
@@ -370,17 +371,6 @@ def restore_suite(body: dict[str, Any]) -> Suite:
     except (ValidationError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"the manifest's suite is not readable: {explain(error)}") from None
     return suite.model_copy(update={"definitions": definitions})
-
-
-def explain(error: Exception) -> str:
-    """Return a validation error as one line: the first problem and how many more there are."""
-    if not isinstance(error, ValidationError):
-        return f"{type(error).__name__}: {error}"
-    problems = error.errors()
-    first = problems[0]
-    place = ".".join(str(part) for part in first["loc"]) or "(top)"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place}: {first['msg']}, got {first['input']!r:.80}{more}"
 
 
 class _TaskLoader(SafeLoader):

@@ -20,9 +20,8 @@ from harness.analysis.results import FOLDER as SEPARATIONS
 from harness.errors import UserError
 from harness.files import LARGEST
 from harness.ranking.tables import Cellset, EntryRow
-from harness.records import Entry, Manifest
+from harness.records import Entry, Manifest, explain
 from harness.store import Run
-from harness.suite import explain
 from leaderboard.text import clean, name_of
 
 LONGEST = 200

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from harness.errors import UserError
 from harness.files import canonical_json, read_json
-from harness.suite import explain
+from harness.records import explain
 from leaderboard.downloads.records import (
     RESULTS_SCHEMA,
     BoardFacts,

@@ -7,10 +7,11 @@ import hashlib
 import pytest
 from helpers import MODEL, key, method
 
-from harness.cells import cell_id, entry_id, entry_of, noise_key, plan, select, steering_id
+from harness.cells import cell_id, entry_id, entry_of, noise_key, steering_id
 from harness.corpus import Corpus
 from harness.data import open_data
 from harness.errors import UserError
+from harness.planning import plan, select
 from harness.registry import load_registry, parse_methods
 from harness.suite import load_suite
 

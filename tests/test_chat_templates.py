@@ -11,7 +11,7 @@ import pytest
 from helpers import small_suite, steerboard, toy_llm, toy_manifest
 
 from harness.errors import UserError
-from harness.methods.base import Prompt
+from harness.prompts import Prompt
 from harness.run.options import with_chat
 from harness.steering.chat import ChatUse, apply, chat_record, chat_use, end_token, render
 from harness.store import Run

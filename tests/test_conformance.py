@@ -27,7 +27,7 @@ from harness.conformance.state import differences, look
 from harness.conformance.texts import CHECKS as TEXTS
 from harness.conformance.trial import Result
 from harness.conformance.watch import Watch
-from harness.methods.base import Prompt
+from harness.prompts import Prompt
 from harness.registry import BUILT_IN
 from harness.starter import starter
 from harness.steering.interventions import Steering

@@ -21,11 +21,12 @@ from harness.corpus import Contrast
 from harness.data import Example, LocalData
 from harness.errors import UserError
 from harness.methods import shuffling
-from harness.methods.base import CellContext, MethodConfig, Prompt, SteeringMethod, register
+from harness.methods.base import CellContext, MethodConfig, SteeringMethod, register
 from harness.methods.clas import Clas
 from harness.methods.controls import Control
 from harness.methods.language import LanguageSteering
 from harness.methods.quality import QualitySteering
+from harness.prompts import Prompt
 from harness.ranking.tables import collect
 from harness.registry import load_registry
 from harness.steering.interventions import Intervention, Steering, load_steering, save_steering

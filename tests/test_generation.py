@@ -19,7 +19,8 @@ from harness.corpus import Corpus, normalise
 from harness.data import LocalData
 from harness.errors import UserError
 from harness.generation.generate import generate_cell
-from harness.methods.base import Prompt, PromptContext
+from harness.methods.base import PromptContext
+from harness.prompts import Prompt
 from harness.records import Generation
 from harness.steering.chat import render
 from harness.steering.interventions import Intervention, Steering

@@ -18,9 +18,10 @@ from conftest import FAMILIES, GATED_FAMILIES, HIDDEN, LAYERS
 from torch import Tensor
 from transformers import GenerationConfig
 
+from harness.devices import choose_device
 from harness.errors import UserError
 from harness.steering.interventions import Steering
-from harness.steering.model import SteerableModel, choose_device, find_layers
+from harness.steering.model import SteerableModel, find_layers
 
 LAYER, STRENGTH = 1, 2.0
 IDS = torch.tensor([[5, 40, 90, 200, 7], [5, 60, 61, 62, 63]])

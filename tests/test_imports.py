@@ -17,11 +17,11 @@ FLOORS = [
         *("errors", "strict", "files", "digits", "safeyaml", "threads", "languages", "records"),
         *("lookalikes", "signals", "terminal"),
     ],
-    ["suite", "checkpoints"],
+    ["suite", "checkpoints", "prompts", "devices"],
     ["data", "contrast"],
     ["corpus"],
     ["steering", "scoring", "backtranslation"],
-    ["cells", "methods", "generation"],
+    ["cells", "planning", "methods", "generation"],
     ["plugins", "registry", "store"],
     ["run", "ranking", "listing", "starter"],
     ["analysis", "conformance", "forcing", "gate", "submissions", "understanding"],
@@ -73,6 +73,7 @@ LIGHT = [
     "leaderboard.charts.heatmap",
 ]
 ENGINE = (
+    "harness.devices",
     "harness.generation.",
     "harness.steering.",
     "harness.scoring.encoders",

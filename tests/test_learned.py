@@ -17,9 +17,10 @@ from harness.checkpoints import resolve_checkpoint
 from harness.corpus import Corpus
 from harness.data import Example, LocalData, Sentence
 from harness.errors import UnsupportedError, UserError
-from harness.methods.base import CellContext, Prompt
+from harness.methods.base import CellContext
 from harness.methods.fit_context import FitContext
 from harness.methods.learned import LearnedVector
+from harness.prompts import Prompt
 from harness.registry import load_registry
 from harness.steering import learning
 from harness.steering.activations import mean_states

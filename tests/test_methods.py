@@ -18,19 +18,13 @@ from test_activations import by_hand
 
 from harness.data import Example, LocalData, Sentence
 from harness.errors import UserError
-from harness.methods.base import (
-    Prompt,
-    PromptContext,
-    Reference,
-    ReferenceContext,
-    SteeringMethod,
-    register,
-)
+from harness.methods.base import PromptContext, Reference, ReferenceContext, SteeringMethod, register
 from harness.methods.fit_context import FitContext
 from harness.methods.language import LanguageSteering
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.methods.quality import QualitySteering
 from harness.methods.references import Constant, Human
+from harness.prompts import Prompt
 from harness.steering.activations import MeanStates, mean_states
 
 PARALLEL = {

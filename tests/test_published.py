@@ -18,7 +18,8 @@ from harness.corpus import Corpus
 from harness.data import Example
 from harness.errors import UserError
 from harness.generation.generate import answer, render
-from harness.methods.base import Prompt, PromptContext
+from harness.methods.base import PromptContext
+from harness.prompts import Prompt
 from harness.ranking.tables import collect
 from harness.records import CellStatus
 from harness.registry import load_registry, parse_methods, pick_methods

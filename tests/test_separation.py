@@ -20,10 +20,10 @@ from harness.analysis.correlation import separation_with_gain
 from harness.analysis.results import LAYERS as MOST_LAYERS
 from harness.analysis.results import Separation, path_of, read_separation, write_separation
 from harness.analysis.separation import analyse, parallel_sentences, silhouettes
-from harness.cells import plan, select
 from harness.data import Example, Sentence
 from harness.errors import BrokenFileError, UnsupportedError, UserError
 from harness.methods.base import MethodConfig, Skip, SteeringMethod, register
+from harness.planning import plan, select
 from harness.records import MethodIdentity, ModelIdentity
 from harness.run.fitting import Fitter
 from harness.run.options import Options, Prepared, prepare

@@ -10,9 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from harness.errors import BrokenFileError, UserError
 from harness.files import read_json, write_json
-from harness.records import SCHEMA, MethodIdentity, ModelIdentity, Versioned, Whole
+from harness.records import SCHEMA, MethodIdentity, ModelIdentity, Versioned, Whole, explain
 from harness.store import Run
-from harness.suite import explain
 
 FOLDER = "separation"
 LAYERS = 200

@@ -22,9 +22,9 @@ import transformers
 from harness.backtranslation.building import NoTranslator, Translator
 from harness.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
 from harness.contrast import Kind, ModelSource, check_code
+from harness.devices import DTYPES, choose_device, choose_dtype
 from harness.errors import UserError, unknown
 from harness.languages import code_forms
-from harness.steering.model import DTYPES, choose_device, choose_dtype
 
 MAX_LENGTH = 512
 """Tokens of a text and of a translation at most (arXiv 2606.18389)."""

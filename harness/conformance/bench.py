@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cells import Cell, noise_key, plan, select
+from harness.cells import Cell, noise_key
 from harness.checkpoints import resolve_checkpoint
 from harness.conformance.fitting import Calls, WatchedFitter
 from harness.conformance.state import State, differences, look
 from harness.conformance.text import WatchedCorpus, watched_corpus
 from harness.conformance.watch import NetworkRefusedError, Watch
 from harness.errors import UnsupportedError, UserError
-from harness.methods.base import CellContext, Prompt, SteeringMethod
+from harness.methods.base import CellContext, SteeringMethod
+from harness.planning import plan, select
 from harness.plugins import in_words
+from harness.prompts import Prompt
 from harness.records import ModelIdentity
 from harness.run.options import Prepared
 from harness.steering.interventions import Steering

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from harness.conformance.trial import Check, Failed, Trial
 from harness.errors import UserError
 from harness.files import canonical_json
-from harness.methods.base import Prompt, Reference, Skip, SteeringMethod
+from harness.methods.base import Reference, Skip, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.sweep import grid_of
 from harness.plugins import in_words
+from harness.prompts import Prompt
 from harness.records import Setting
 
 _FIELD = re.compile(r"\{\w*\}")

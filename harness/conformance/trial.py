@@ -9,7 +9,8 @@ from typing import Any, Literal
 from harness.cells import Cell
 from harness.conformance.bench import Bench, Fit
 from harness.conformance.fitting import WatchedFitter
-from harness.methods.base import Prompt, PromptContext, SteeringMethod
+from harness.methods.base import PromptContext, SteeringMethod
+from harness.prompts import Prompt
 from harness.registry import Registry
 from harness.steering.interventions import Steering
 

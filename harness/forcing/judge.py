@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.checkpoints import Checkpoint
 from harness.forcing.questions import Questions
 from harness.forcing.relevance import Answer, Rated
-from harness.methods.base import Prompt
+from harness.prompts import Prompt
 from harness.scoring.checks import empty
 from harness.steering.interventions import Steering
 from harness.suite import Sampling
@@ -61,7 +61,8 @@ class Judge:
 
     @cached_property
     def _model(self) -> SteerableModel:
-        from harness.steering.model import choose_device, choose_dtype, load_model
+        from harness.devices import choose_device, choose_dtype
+        from harness.steering.model import load_model
 
         device = choose_device(self._device)
         return load_model(self._checkpoint, choose_dtype(device, self._checkpoint), device)

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
-from harness.cells import Cell, plan, select
+from harness.cells import Cell
 from harness.corpus import Corpus
 from harness.data import Example
 from harness.errors import UserError
 from harness.forcing.questions import Half, Questions, load_questions
 from harness.methods.base import Reference
+from harness.planning import plan, select
 from harness.records import Track
 from harness.registry import Registry
 from harness.run.options import Options, Prepared, default_run, prepare, shipped_model

@@ -9,8 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from harness.errors import UserError
 from harness.gate.sealed import read_sealed, write_sealed
-from harness.records import Manifest, Record
-from harness.suite import explain
+from harness.records import Manifest, Record, explain
 
 SCHEMA = 1
 """Of baseline files."""

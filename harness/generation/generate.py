@@ -9,7 +9,7 @@ from typing import Any
 from harness.corpus import normalise
 from harness.errors import UserError
 from harness.generation.decoding import decode
-from harness.methods.base import Prompt
+from harness.prompts import Prompt
 from harness.records import FinishReason, Generation
 from harness.steering.chat import render
 from harness.steering.interventions import Steering

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from harness.corpus import Corpus
 from harness.errors import UserError
-from harness.languages import language
 from harness.methods.fit_context import FitContext
+from harness.prompts import Prompt, suite_prompt
 from harness.records import MethodIdentity, Setting
 from harness.steering.interventions import Steering
 from harness.strict import refuse_flags
@@ -34,31 +34,6 @@ class Skip:
     """Why a method does not run on a cell; stored and shown."""
 
     reason: str
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What the model is asked: one user turn, and a system turn where given."""
-
-    user: str
-    system: str | None = None
-
-
-def suite_prompt(task: Task, setting: str, label: str, demonstrations: tuple[str, ...] = ()) -> Prompt:
-    """Return the suite's own prompt of a task for a setting and a label; ``UserError`` where it has none."""
-    template = task.prompts.get(setting)
-    if template is None:
-        raise UserError(
-            f"task {task.name!r} has no prompt for setting {setting!r}; it has {', '.join(task.prompts)}."
-        )
-    values = {
-        "{label}": label,
-        "{language}": language(task.language).name,
-        "{examples}": "\n".join(demonstrations),
-    }
-    for field, value in values.items():
-        template = template.replace(field, value)
-    return Prompt(template)
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.methods.base import (
-    CellContext,
-    MethodConfig,
-    Prompt,
-    PromptContext,
-    Skip,
-    SteeringMethod,
-    register,
-)
+from harness.methods.base import CellContext, MethodConfig, PromptContext, Skip, SteeringMethod, register
 from harness.methods.fit_context import FitContext
+from harness.prompts import Prompt
 from harness.records import MethodIdentity, Setting
 from harness.steering.interventions import Intervention, Steering
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from harness.errors import UnsupportedError, UserError
-from harness.methods.base import CellContext, MethodConfig, Skip, SteeringMethod, register, suite_prompt
+from harness.methods.base import CellContext, MethodConfig, Skip, SteeringMethod, register
 from harness.methods.fit_context import FitContext
 from harness.methods.vectors import DEPTHS, Depth
+from harness.prompts import suite_prompt
 from harness.steering.chat import render
 from harness.steering.interventions import Intervention, Positions, Steering
 

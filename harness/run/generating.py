@@ -175,7 +175,8 @@ class Generator:
         return self._fitter
 
     def _load(self) -> SteerableModel:
-        from harness.steering.model import choose_device, load_model
+        from harness.devices import choose_device
+        from harness.steering.model import load_model
 
         checkpoint, identity = self.prepared.checkpoint, self.prepared.model
         if checkpoint is None or identity is None:

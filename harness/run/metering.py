@@ -17,8 +17,7 @@ from pydantic import ValidationError
 
 from harness.errors import BrokenFileError, UserError
 from harness.files import read_json, write_json
-from harness.records import SCHEMA, FitCost, FitParts, Spent
-from harness.suite import explain
+from harness.records import SCHEMA, FitCost, FitParts, Spent, explain
 
 if TYPE_CHECKING:
     from harness.steering.model import SteerableModel

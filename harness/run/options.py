@@ -14,13 +14,14 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness.cells import Cell, entry_id, entry_of, narrowed, plan, select
+from harness.cells import Cell, entry_id, entry_of
 from harness.checkpoints import Checkpoint, resolve_checkpoint
 from harness.contrast import ContrastFolder, open_contrast
 from harness.corpus import Corpus
 from harness.data import LocalData, open_data
 from harness.errors import UserError, require, unknown, warn
 from harness.methods.base import SteeringMethod
+from harness.planning import narrowed, plan, select
 from harness.records import Entry, Manifest, ModelIdentity, Selection, Tuned
 from harness.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.run.parts import open_parts
@@ -237,7 +238,7 @@ def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | N
         raise unknown("dtype", str(options.dtype), ["float32", "bfloat16", "float16"])
     dtype = options.dtype or (old.model.dtype if old and old.model else None)
     if dtype is None:
-        from harness.steering.model import choose_device, choose_dtype
+        from harness.devices import choose_device, choose_dtype
 
         dtype = choose_dtype(choose_device(options.device), checkpoint)
     return ModelIdentity(

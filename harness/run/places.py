@@ -10,8 +10,9 @@ from harness.corpus import Corpus
 from harness.data import Example
 from harness.errors import BrokenFileError, MachineError, UserError
 from harness.files import digest, half_character
-from harness.methods.base import Reference, ReferenceContext, suite_prompt
+from harness.methods.base import Reference, ReferenceContext
 from harness.methods.references import Human
+from harness.prompts import suite_prompt
 from harness.records import CellKey
 from harness.scoring.parts import Place, Sample
 from harness.suite import Suite

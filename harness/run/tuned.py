@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from harness.errors import UserError
 from harness.files import read_json, write_json
 from harness.methods.controls import Control
-from harness.records import SCHEMA, ModelIdentity, Tuned, TunedMethod
+from harness.records import SCHEMA, ModelIdentity, Tuned, TunedMethod, explain
 from harness.registry import Registry
-from harness.suite import MethodSpec, Suite, explain
+from harness.suite import MethodSpec, Suite
 
 FILE = "tuned.json"
 

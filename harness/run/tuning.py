@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from harness.cells import Cell, cell_id, select
+from harness.cells import Cell, cell_id
 from harness.errors import MachineError, UserError
 from harness.files import canonical_json
 from harness.methods.base import Reference, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.sweep import grid_of
+from harness.planning import select
 from harness.records import (
     CellStatus,
     Selection,

@@ -11,11 +11,10 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, Valid
 
 from harness.files import canonical_json, digest
 from harness.lookalikes import misleading, unseen
-from harness.records import MethodIdentity, ModelIdentity, Record, Versioned
+from harness.records import MethodIdentity, ModelIdentity, Record, Versioned, explain
 from harness.submissions import limits
 from harness.submissions.folder import CARD, CODE, SLUG
 from harness.submissions.reading import RefusedError, json_object, read_bytes, strict_yaml
-from harness.suite import explain
 
 SCHEMA = 1
 _UNFILLED = re.compile(r"FILL[ -]IN")

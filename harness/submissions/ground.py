@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cells import cell_id, narrowed
+from harness.cells import cell_id
 from harness.contrast import open_contrast
 from harness.corpus import Corpus
 from harness.data import open_data
 from harness.errors import UserError
 from harness.files import digest
+from harness.planning import narrowed
 from harness.records import CellKey, Manifest, ModelIdentity
 from harness.submissions.card import Card, Result
 from harness.submissions.reading import RefusedError

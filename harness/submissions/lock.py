@@ -18,13 +18,12 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.errors import UserError, unknown
 from harness.files import digest, read_json, waiting, write_text
-from harness.records import SCHEMA, Record, Versioned
+from harness.records import SCHEMA, Record, Versioned, explain
 from harness.registry import checkout
 from harness.submissions.card import Card, Name, Result, Sha256, read_hashes
 from harness.submissions.chain import sha256
 from harness.submissions.folder import MEASURED_FILES, SLUG, cap_of
 from harness.submissions.reading import RefusedError, read_bytes
-from harness.suite import explain
 
 if TYPE_CHECKING:
     from harness.submissions.reader import Submission

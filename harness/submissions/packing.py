@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from harness.cells import entry_of
 from harness.errors import UserError, pasted
 from harness.files import canonical_json, staging, sweep
-from harness.records import CellKey, CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity
+from harness.records import CellKey, CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity, explain
 from harness.store import CLASSIFIER, Run
 from harness.submissions.card import Card, Hashes, Result, folder_of
 from harness.submissions.chain import sha256
@@ -23,7 +23,7 @@ from harness.submissions.facts import expected, stated
 from harness.submissions.folder import CARD, CODE
 from harness.submissions.reader import find
 from harness.submissions.writing import anonymous, without_folders, write_card
-from harness.suite import Suite, explain, load_suite, restore_suite, suite_files
+from harness.suite import Suite, load_suite, restore_suite, suite_files
 
 _NEXT = "Finish it with the same 'steerboard run' command"
 

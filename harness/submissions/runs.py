@@ -20,6 +20,7 @@ from harness.records import (
     Generation,
     Manifest,
     Versioned,
+    explain,
 )
 from harness.store import CLASSIFIER, CellMeasured, Run
 from harness.submissions import limits
@@ -30,7 +31,6 @@ from harness.submissions.reading import (
     read_bytes,
     unpack,
 )
-from harness.suite import explain
 
 File = TypeVar("File", bound=Versioned)
 

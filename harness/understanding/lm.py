@@ -21,11 +21,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from harness.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
+from harness.devices import choose_device
 from harness.errors import UserError, unknown
 from harness.steering.chat import apply, chat_use
 from harness.steering.hooks import SteeringHooks
 from harness.steering.interventions import Steering
-from harness.steering.model import SteerableModel, choose_device, find_decoder, find_layers
+from harness.steering.model import SteerableModel, find_decoder, find_layers
 from harness.suite import DATE
 from harness.understanding.arguments import Arguments
 from harness.understanding.rows import Row, apart, effective, in_parts, stripped

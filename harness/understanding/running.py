@@ -152,7 +152,8 @@ class Answerer:
         return self._lm
 
     def _load(self) -> SteerableModel:
-        from harness.steering.model import choose_device, load_model
+        from harness.devices import choose_device
+        from harness.steering.model import load_model
 
         checkpoint, identity = self.grid.base.checkpoint, self.grid.base.model
         if checkpoint is None or identity is None:

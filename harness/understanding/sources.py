@@ -9,13 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.cells import Cell, plan, select
+from harness.cells import Cell
 from harness.checkpoints import Checkpoint
 from harness.contrast import open_contrast
 from harness.data import open_data
 from harness.errors import BrokenFileError, UserError
 from harness.languages import unknown_language
 from harness.methods.base import CellContext, SteeringMethod
+from harness.planning import plan, select
 from harness.registry import load_registry
 from harness.run.fitting import Fitter
 from harness.run.options import Options, Prepared, prepare
