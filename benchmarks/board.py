@@ -25,9 +25,9 @@ from typing import Any
 
 from made_up import Place, Row, manifest_of, rows_of, write_cell, write_plain
 
-from harness.planning import select
-from harness.store import Run
-from harness.suite import load_suite
+from harness.core.store import Run
+from harness.data.suite import load_suite
+from harness.runner.plan import select
 
 CHROMIUM = Path("/usr/bin/chromium")
 SORT = "table.ranking thead th button"

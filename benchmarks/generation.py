@@ -22,15 +22,15 @@ import torch
 import transformers
 from transformers import GenerationConfig
 
-from harness.checkpoints import resolve_checkpoint
-from harness.corpus import Corpus
-from harness.data import open_data
-from harness.generation import decoding
-from harness.generation import generate as engine
-from harness.methods.base import PromptContext
-from harness.steering.interventions import Intervention, Steering
-from harness.steering.model import SteerableModel, load_model
-from harness.suite import load_suite
+from harness.core.checkpoints import resolve_checkpoint
+from harness.core.interventions import Intervention, Steering
+from harness.data.corpus import Corpus
+from harness.data.sources import open_data
+from harness.data.suite import load_suite
+from harness.engine import decoding
+from harness.engine import generate as engine
+from harness.engine.model import SteerableModel, load_model
+from harness.methods.contract import PromptContext
 
 MINI = Path(__file__).parent.parent / "tasks" / "mini" / "pocketlm"
 TEXTS_PER_LABEL = 6

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.ranking.tables import collect
+from harness.core.store import Run
+from harness.ranking.results import collect
 from harness.scoring.metrics import metric
-from harness.store import Run
 
 COLUMNS = (
     *("distinct_1", "distinct_2", "distinct_3", "self_chrf", "self_bleu", "compression_ratio"),

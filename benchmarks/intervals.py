@@ -3,7 +3,7 @@
     python benchmarks/intervals.py shared [--repeats 200] [--seeds 3 5 9] [--kinds mixed seeds]
     python benchmarks/intervals.py tiers [--repeats 600] [--entries 12]
 
-The benchmarks are made up with known truth (``tests/simulated.py``). Tables: ``docs/statistics.md``.
+The benchmarks are made up with known truth (``tests/support/simulated.py``). Tables: ``docs/statistics.md``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from simulated import Group, World, experiment, others, world
+from support.simulated import Group, World, experiment, others, world
 
-from harness.gate.estimating import critical
 from harness.ranking.gains import LEVEL
-from harness.ranking.multiplicity import holm, of_pairs, range_p
-from harness.ranking.ranks import tiers
-from harness.ranking.sharing import LEVEL as FOUND
-from harness.ranking.sharing import sharing_p
-from harness.ranking.stats import POWER, Panel, differences, squared
-from harness.ranking.variance import Moments, Pairs
+from harness.ranking.gate.estimating import critical
+from harness.ranking.stats.estimates import POWER, Panel, differences, squared
+from harness.ranking.stats.multiplicity import holm, of_pairs, range_p
+from harness.ranking.stats.ranks import tiers
+from harness.ranking.stats.sharing import LEVEL as FOUND
+from harness.ranking.stats.sharing import sharing_p
+from harness.ranking.stats.variance import Moments, Pairs
 
 Floats = NDArray[np.float64]
 

@@ -22,15 +22,15 @@ import torch
 import transformers
 from torch import Tensor
 
-from harness.checkpoints import resolve_checkpoint
-from harness.corpus import Corpus
-from harness.data import open_data
-from harness.devices import choose_device
-from harness.prompts import suite_prompt
-from harness.steering.chat import render
-from harness.steering.learning import Alignment, Likelihood
-from harness.steering.model import SteerableModel, load_model
-from harness.suite import load_suite
+from harness.core.checkpoints import resolve_checkpoint
+from harness.core.devices import choose_device
+from harness.data.corpus import Corpus
+from harness.data.prompts import suite_prompt
+from harness.data.sources import open_data
+from harness.data.suite import load_suite
+from harness.engine.chat import render
+from harness.engine.model import SteerableModel, load_model
+from harness.engine.train_vector import Alignment, Likelihood
 
 MINI = Path(__file__).parent.parent / "tasks" / "mini" / "pocketlm"
 OBJECTIVES = ("likelihood", "align")

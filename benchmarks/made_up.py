@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import to_json
 
-from harness.cells import cell_id
-from harness.files import digest
-from harness.records import (
+from harness.core.cells import cell_id
+from harness.core.files import digest
+from harness.core.records import (
     CellKey,
     CellScores,
     CellStatus,
@@ -36,10 +36,10 @@ from harness.records import (
     Spent,
     TunedMethod,
 )
-from harness.registry import Registry, load_registry
+from harness.core.store import Run
+from harness.data.suite import Suite
+from harness.methods.registry import Registry, load_registry
 from harness.scoring.metrics import SHARE, metric
-from harness.store import Run
-from harness.suite import Suite
 
 MODELS = ("maker/alto-9b-it", "maker/brio-12b-it", "house/canto-8b", "house/dolce-27b-it")
 STRENGTHS = {"language": "strength", "quality": "strength", "clas": "beta", "learned": "strength"}

@@ -29,16 +29,16 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from harness.data.suite import load_suite
 from harness.scoring.embeddings import TfidfEmbedding
 from harness.scoring.hidden import HiddenPart
 from harness.scoring.identification import LanguageIdentifier
 from harness.scoring.leakage import LeakagePart
 from harness.scoring.lexical import LexicalPart, compression, distinct, self_repetition
 from harness.scoring.membership import MembershipPart
-from harness.scoring.parts import Part, Place, Sample
+from harness.scoring.scorer import Part, Place, Sample
 from harness.scoring.validity import ValidityPart
 from harness.scoring.vendi import EmbeddingPart, effective_number, mean_pairwise_distance, spectrum, vendi
-from harness.suite import load_suite
 
 SUITE = load_suite("steer11")
 BUDGETS = SUITE.metrics.budgets

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.corpus import Corpus
-from harness.data import LocalData
+from harness.data.corpus import Corpus
+from harness.data.sources import LocalData
+from harness.data.suite import load_suite
 from harness.scoring.identification import LanguageIdentifier, spoken, suite_identifier
 from harness.scoring.neighbours import FOLDER
-from harness.suite import load_suite
 
 MOST = 1000
 MORE = {

@@ -12,7 +12,9 @@ TYPE_CHECKING = False  # typing itself takes long to load, and Ctrl-C may come m
 if TYPE_CHECKING:
     from typing import Any
 
-    from harness.methods.base import (
+    from harness.core.interventions import Intervention, Steering
+    from harness.data.prompts import Prompt
+    from harness.methods.contract import (
         CellContext,
         MethodConfig,
         PromptContext,
@@ -23,24 +25,22 @@ if TYPE_CHECKING:
         register,
     )
     from harness.methods.fit_context import FitContext
-    from harness.prompts import Prompt
-    from harness.steering.interventions import Intervention, Steering
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CellContext": "harness.methods.base",
+    "CellContext": "harness.methods.contract",
     "FitContext": "harness.methods.fit_context",
-    "Intervention": "harness.steering.interventions",
-    "MethodConfig": "harness.methods.base",
-    "Prompt": "harness.prompts",
-    "PromptContext": "harness.methods.base",
-    "Reference": "harness.methods.base",
-    "ReferenceContext": "harness.methods.base",
-    "Skip": "harness.methods.base",
-    "Steering": "harness.steering.interventions",
-    "SteeringMethod": "harness.methods.base",
-    "register": "harness.methods.base",
+    "Intervention": "harness.core.interventions",
+    "MethodConfig": "harness.methods.contract",
+    "Prompt": "harness.data.prompts",
+    "PromptContext": "harness.methods.contract",
+    "Reference": "harness.methods.contract",
+    "ReferenceContext": "harness.methods.contract",
+    "Skip": "harness.methods.contract",
+    "Steering": "harness.core.interventions",
+    "SteeringMethod": "harness.methods.contract",
+    "register": "harness.methods.contract",
 }
 __all__ = [
     "CellContext",

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
-from harness.errors import UserError
-from harness.files import digest
+from harness.core.errors import UserError
+from harness.core.files import digest
+from harness.core.records import Track
+from harness.core.store import Run
 from harness.ranking.cost import Cost, costs
-from harness.ranking.evidence import gather
+from harness.ranking.eligibility import Rules
 from harness.ranking.gains import gains, peers
-from harness.ranking.rules import Rules
-from harness.ranking.scopes import Field, Scope, fields
-from harness.ranking.standings import Standings, standings
-from harness.ranking.stats import Estimate
-from harness.ranking.tables import BASELINE, Cellset, collect
-from harness.records import Track
+from harness.ranking.leaderboard_rows import Standings, standings
+from harness.ranking.results import BASELINE, Cellset, collect
+from harness.ranking.slices import Field, Scope, fields
+from harness.ranking.stats.estimates import Estimate
+from harness.ranking.values import gather
 from harness.scoring.metrics import Metric
-from harness.store import Run
 from leaderboard.checks import check_manifest, sound
 from leaderboard.cube import Cube, cube
 from leaderboard.text import name_of

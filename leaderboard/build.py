@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from harness import __version__
-from harness.errors import UserError
-from harness.files import read_json, sweep, write_json, write_text
-from harness.records import SCHEMA, SurfacePoint, Tuned
-from harness.store import Run
-from harness.submissions.lock import NO_LOCK, LockFile
+from harness.core.errors import UserError
+from harness.core.files import read_json, sweep, write_json, write_text
+from harness.core.records import SCHEMA, SurfacePoint, Tuned
+from harness.core.store import Run
+from harness.submissions.lockfile import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards
 from leaderboard.checks import check_folder
 from leaderboard.downloads.bibtex import citations, method_citations, methods_bib

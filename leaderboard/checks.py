@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from harness.analysis.results import FOLDER as SEPARATIONS
-from harness.errors import UserError
-from harness.files import LARGEST
-from harness.ranking.tables import Cellset, EntryRow
-from harness.records import Entry, Manifest, explain
-from harness.store import Run
+from harness.core.errors import UserError
+from harness.core.files import LARGEST
+from harness.core.records import Entry, Manifest, explain
+from harness.core.store import Run
+from harness.ranking.results import Cellset, EntryRow
+from harness.tracks.separation.results import FOLDER as SEPARATIONS
 from leaderboard.text import clean, name_of
 
 LONGEST = 200

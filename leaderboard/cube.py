@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.ranking.tables import Cellset
+from harness.ranking.results import Cellset
 
 Floats = NDArray[np.float64]
 

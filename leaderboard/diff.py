@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from harness.errors import UserError
-from harness.files import canonical_json, read_json
-from harness.records import explain
+from harness.core.errors import UserError
+from harness.core.files import canonical_json, read_json
+from harness.core.records import explain
 from leaderboard.downloads.records import (
     RESULTS_SCHEMA,
     BoardFacts,

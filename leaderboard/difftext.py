@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.ranking.rendering import clean, escaped, row_of
-from harness.ranking.stats import Estimate
+from harness.core.records import SCHEMA
+from harness.core.terminal import TerminalColumn, print_table
+from harness.ranking.render import clean, escaped, row_of
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import plain, signed, spanned
-from harness.records import SCHEMA
 from harness.scoring.metrics import metric
-from harness.terminal import TerminalColumn, print_table
 from leaderboard.diff import BoardDiff, Diff, EntryDiff, Shift
 from leaderboard.downloads.records import EstimateFacts
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from harness.core.records import Entry
 from harness.ranking.gains import FEW_SHOT
-from harness.ranking.tables import BASELINE
-from harness.records import Entry
+from harness.ranking.results import BASELINE
 
 Family = Literal["steering", "baseline", "control", "reference"]
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.cells import entry_id
-from harness.errors import UserError
-from harness.files import digest
-from harness.registry import SUBMISSIONS
-from harness.store import Run
-from harness.submissions.checking import check_files
+from harness.core.cells import entry_id
+from harness.core.errors import UserError
+from harness.core.files import digest
+from harness.core.store import Run
+from harness.methods.registry import SUBMISSIONS
+from harness.submissions.check import check_files
 from harness.submissions.folder import CARD, holds_submissions, is_root, listed, why_not
-from harness.submissions.ground import Places
-from harness.submissions.lock import NO_LOCK, LockFile
+from harness.submissions.lockfile import NO_LOCK, LockFile
 from harness.submissions.others import clashes
-from harness.submissions.reader import Submission
+from harness.submissions.protocol import Places
+from harness.submissions.submission import Submission
 
 OWN = "own run"
 """The badge of what was generated and scored by whoever builds the board."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from harness.analysis.results import Separation
-from harness.languages import Language, language
-from harness.records import SurfacePoint
+from harness.core.languages import Language, language
+from harness.core.records import SurfacePoint
+from harness.data.suite import data_note
 from harness.scoring.metrics import VENDI
-from harness.suite import data_note
+from harness.tracks.separation.results import Separation
 from leaderboard.boards import Board
 from leaderboard.inputs import Refused
 from leaderboard.rendering import render

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.ranking.stats import Estimate
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import p_equals, plain, signed, spanned, tier_of
 from harness.scoring.metrics import Metric
 from leaderboard.text import clean, counted, name_of, slug

@@ -28,7 +28,7 @@ from urllib.parse import quote, unquote, urlsplit
 from watchfiles import Change
 from watchfiles import watch as watch_files
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 
 HOST = "127.0.0.1"
 EVENTS = "/-/events"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 
-from harness.files import digest
+from harness.core.files import digest
 
 LONGEST = 400
 """Characters of a text on a page, unless said otherwise."""

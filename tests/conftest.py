@@ -19,16 +19,16 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from harness.corpus import Corpus
-from harness.data import DataSource, Example, Sentence
-from harness.errors import UserError
-from harness.suite import Split, Suite, Task, load_suite
+from harness.core.errors import UserError
+from harness.data.corpus import Corpus
+from harness.data.sources import DataSource, Example, Sentence
+from harness.data.suite import Split, Suite, Task, load_suite
 
 if TYPE_CHECKING:
-    from harness.methods.base import SteeringMethod
-    from harness.run.fitting import Fitter
-    from harness.steering.interventions import Steering
-    from harness.steering.model import SteerableModel
+    from harness.core.interventions import Steering
+    from harness.engine.model import SteerableModel
+    from harness.methods.contract import SteeringMethod
+    from harness.runner.fit import Fitter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -155,7 +155,7 @@ def new_model(
     new_network: Callable[..., Any], new_tokenizer: Callable[..., Any]
 ) -> Callable[..., SteerableModel]:
     """Build a steerable tiny model that a test may change as it likes."""
-    from harness.steering.model import SteerableModel
+    from harness.engine.model import SteerableModel
 
     def build(family: str = "llama", **changes: Any) -> SteerableModel:
         return SteerableModel(new_network(family, **changes), new_tokenizer())
@@ -184,7 +184,7 @@ def direction() -> Any:
 @pytest.fixture(scope="session")
 def steer(direction: Any) -> Callable[..., Steering]:
     """Return the steering that adds ``direction`` at layer 1, or what the test says instead."""
-    from harness.steering.interventions import Intervention, Steering
+    from harness.core.interventions import Intervention, Steering
 
     def build(**changes: Any) -> Steering:
         fields = {
@@ -274,10 +274,10 @@ def corpus_of(small_suite: Suite) -> Callable[..., Corpus]:
 @pytest.fixture
 def new_fitter(tmp_path: Path) -> Callable[..., Fitter]:
     """Return what fits methods on a model and a corpus, with the run folder of the test."""
-    from harness.records import ModelIdentity
-    from harness.run.fitting import Fitter
-    from harness.run.options import Prepared
-    from harness.store import Run
+    from harness.core.records import ModelIdentity
+    from harness.core.store import Run
+    from harness.runner.fit import Fitter
+    from harness.runner.prepare import Prepared
 
     def build(model: SteerableModel, corpus: Corpus, folder: str = "run") -> Fitter:
         identity = ModelIdentity(name="tiny", fingerprint="f00d", dtype="float32")
@@ -289,8 +289,8 @@ def new_fitter(tmp_path: Path) -> Callable[..., Fitter]:
 
 def fit(fitter: Fitter, method: SteeringMethod, language: str = "am") -> Steering:
     """Return the steering of a method for the sentiment task in a language, with its file's header."""
-    from harness.cells import Cell
-    from harness.records import CellKey
+    from harness.core.cells import Cell
+    from harness.core.records import CellKey
 
     data = fitter.prepared.corpus.fingerprint("sentiment", language)
     key = CellKey(

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import UnsupportedError, UserError
-from harness.methods.base import MethodConfig, SteeringMethod, register
+from harness.core.errors import UnsupportedError, UserError
+from harness.core.interventions import Intervention, Positions, Steering
+from harness.methods.contract import MethodConfig, SteeringMethod, register
 from harness.methods.fit_context import FitContext
-from harness.steering.interventions import Intervention, Positions, Steering
 
 _BRIDGE_DEPTH = 0.7
 _LAST_EXCLUDED = 2

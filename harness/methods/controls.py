@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.methods.base import CellContext, MethodConfig, PromptContext, Skip, SteeringMethod, register
+from harness.core.errors import UserError
+from harness.core.interventions import Intervention, Steering
+from harness.core.records import MethodIdentity, Setting
+from harness.data.prompts import Prompt
+from harness.methods.contract import CellContext, MethodConfig, PromptContext, Skip, SteeringMethod, register
 from harness.methods.fit_context import FitContext
-from harness.prompts import Prompt
-from harness.records import MethodIdentity, Setting
-from harness.steering.interventions import Intervention, Steering
 
 Configure = Callable[[str, dict[str, Any]], list[SteeringMethod]]
 

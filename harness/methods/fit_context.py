@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.corpus import Contrast, Corpus
-from harness.errors import UserError
-from harness.languages import unknown_language
-from harness.methods import shuffling
-from harness.steering.interventions import Steering
-from harness.suite import Suite, Task
+from harness.core.errors import UserError
+from harness.core.interventions import Steering
+from harness.core.languages import unknown_language
+from harness.data.corpus import Contrast, Corpus
+from harness.data.suite import Suite, Task
+from harness.methods import permutations as shuffling
 
 if TYPE_CHECKING:
-    from harness.methods.base import SteeringMethod
-    from harness.steering.activations import MeanStates, NeuronMeans
-    from harness.steering.model import SteerableModel
+    from harness.engine.activations import MeanStates, NeuronMeans
+    from harness.engine.model import SteerableModel
+    from harness.methods.contract import SteeringMethod
 
 
 class Engine(Protocol):

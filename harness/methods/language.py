@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.methods.base import SteeringMethod, register
+from harness.core.interventions import Steering
+from harness.methods.contract import SteeringMethod, register
 from harness.methods.fit_context import FitContext
 from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, counts, excluded
-from harness.steering.interventions import Steering
 
 
 @register("language")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.errors import UnsupportedError, UserError
-from harness.methods.base import CellContext, MethodConfig, Skip, SteeringMethod, register
+from harness.core.errors import UnsupportedError, UserError
+from harness.core.interventions import Intervention, Positions, Steering
+from harness.data.prompts import suite_prompt
+from harness.engine.chat import render
+from harness.methods.contract import CellContext, MethodConfig, Skip, SteeringMethod, register
 from harness.methods.fit_context import FitContext
 from harness.methods.vectors import DEPTHS, Depth
-from harness.prompts import suite_prompt
-from harness.steering.chat import render
-from harness.steering.interventions import Intervention, Positions, Steering
 
 if TYPE_CHECKING:
-    from harness.steering.learning import Alignment, Learned, Likelihood
+    from harness.engine.train_vector import Alignment, Learned, Likelihood
 
 _HELD_OUT = (8, 256)  # a tenth of the texts, but at least and at most so many
 _WORDS = {
@@ -146,7 +146,7 @@ class LearnedVector(SteeringMethod):
     def _objective(
         self, ctx: FitContext, layer: int, used: list[tuple[str, str]], norms: Any
     ) -> Likelihood | Alignment:
-        from harness.steering.learning import Alignment, Likelihood
+        from harness.engine.train_vector import Alignment, Likelihood
 
         config = self.config
         if config.objective == "likelihood":
@@ -164,7 +164,7 @@ class LearnedVector(SteeringMethod):
     def _learn(
         self, ctx: FitContext, objective: Likelihood | Alignment, parts: dict[str, range], norm: float
     ) -> Learned:
-        from harness.steering.learning import Plan, learn
+        from harness.engine.train_vector import Plan, learn
 
         config = self.config
         plan = Plan(config.steps, config.batch_size, config.lr, config.max_norm)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from harness.methods.base import SteeringMethod, register
-from harness.records import Setting
+from harness.core.records import Setting
+from harness.methods.contract import SteeringMethod, register
 
 
 @register("zero-shot")

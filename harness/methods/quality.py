@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from harness.methods.base import SteeringMethod, register
+from harness.core.interventions import Steering
+from harness.methods.contract import SteeringMethod, register
 from harness.methods.fit_context import FitContext
 from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, counts, excluded
-from harness.steering.interventions import Steering
 
 
 @register("quality")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.errors import UserError
-from harness.methods.base import Reference, ReferenceContext, register
+from harness.core.errors import UserError
+from harness.methods.contract import Reference, ReferenceContext, register
 
 
 @register("human")

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, get_args, get_origin
 
-from harness.errors import UserError, unknown
-from harness.methods.base import MethodConfig, SteeringMethod
+from harness.core.errors import UserError, unknown
+from harness.methods.contract import MethodConfig, SteeringMethod
 
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Set)
 

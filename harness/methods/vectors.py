@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.methods.base import MethodConfig
+from harness.core.errors import UserError
+from harness.core.interventions import Intervention, Positions, Steering
+from harness.methods.contract import MethodConfig
 from harness.methods.fit_context import FitContext
-from harness.steering.interventions import Intervention, Positions, Steering
 
 if TYPE_CHECKING:
-    from harness.steering.activations import MeanStates
+    from harness.engine.activations import MeanStates
 
 Depth = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 """A layer index, or a depth below 1 as fraction of the layers."""

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from harness.core.records import Direction
 from harness.ranking.gains import LEVEL
-from harness.ranking.multiplicity import holm
-from harness.ranking.stats import Estimate
+from harness.ranking.stats.estimates import Estimate
+from harness.ranking.stats.multiplicity import holm
 from harness.ranking.summary import p_equals, spanned
-from harness.records import Direction
 
 Verdict = Literal["yes", "no", "unknown"]
 

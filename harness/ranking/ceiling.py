@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.ranking.evidence import gather
 from harness.ranking.gains import FEW_SHOT, gains, levels, peers
-from harness.ranking.tables import BASELINE, Cellset, EntryRow
+from harness.ranking.results import BASELINE, Cellset, EntryRow
+from harness.ranking.values import gather
 from harness.scoring.metrics import MACRO_F1, Metric
 
 CEILING = "human"

@@ -9,16 +9,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from harness.errors import UserError, unknown
-from harness.ranking.comparable import Pair, common_selection, environment, listed, partners, scope
-from harness.ranking.evidence import Evidence, gather, lacking
-from harness.ranking.multiplicity import holm
-from harness.ranking.sharing import noted
-from harness.ranking.stats import Estimate, estimate
-from harness.ranking.tables import Cellset, collect
-from harness.records import Selection
+from harness.core.errors import UserError, unknown
+from harness.core.records import Selection
+from harness.core.store import Run
+from harness.ranking.pairing import Pair, common_selection, environment, listed, partners, scope
+from harness.ranking.results import Cellset, collect
+from harness.ranking.stats.estimates import Estimate, estimate
+from harness.ranking.stats.multiplicity import holm
+from harness.ranking.stats.sharing import noted
+from harness.ranking.values import Evidence, gather, lacking
 from harness.scoring.metrics import Metric, metric, order
-from harness.store import Run
 
 LEVEL = 0.05
 """Chance of any false difference among the pairs of a metric."""

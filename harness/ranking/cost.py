@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.ranking.reading import Place
-from harness.ranking.tables import Cellset
-from harness.records import Entry, Spent, TunedMethod, known_sum, spent_on
+from harness.core.records import Entry, Spent, TunedMethod, known_sum, spent_on
+from harness.ranking.load import Place
+from harness.ranking.results import Cellset
 from harness.scoring.metrics import VALID_SHARE
 
 

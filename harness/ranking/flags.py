@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.ranking.ceiling import ABOVE_HUMAN, above_human
 from harness.ranking.gains import FEW_SHOT
-from harness.ranking.tables import BASELINE, Cellset
+from harness.ranking.results import BASELINE, Cellset
 from harness.scoring.bounds import (
     COPIED_BOUND,
     HIDDEN_BOUND,

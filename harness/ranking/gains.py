@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.ranking import ranks
-from harness.ranking.evidence import Evidence
-from harness.ranking.multiplicity import benjamini_hochberg
-from harness.ranking.stats import Estimate, estimates, minus
-from harness.ranking.tables import Cellset, EntryRow
-from harness.ranking.variance import Floats, Sums, moments
+from harness.ranking.results import Cellset, EntryRow
+from harness.ranking.stats import ranks
+from harness.ranking.stats.estimates import Estimate, estimates, minus
+from harness.ranking.stats.multiplicity import benjamini_hochberg
+from harness.ranking.stats.variance import Floats, Sums, moments
+from harness.ranking.values import Evidence
 from harness.scoring.metrics import Metric
 
 FEW_SHOT = "few-shot"

@@ -7,12 +7,12 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from harness.ranking.multiplicity import CORRECTION
-from harness.ranking.standings import Standing, Standings, standings
-from harness.ranking.stats import Estimate
-from harness.ranking.tables import BASELINE, Cellset, EntryRow, Table, Value, table
+from harness.core.terminal import TerminalColumn, print_table
+from harness.ranking.leaderboard_rows import Standing, Standings, standings
+from harness.ranking.results import BASELINE, Cellset, EntryRow, Table, Value, table
+from harness.ranking.stats.estimates import Estimate
+from harness.ranking.stats.multiplicity import CORRECTION
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
-from harness.terminal import TerminalColumn, print_table
 
 _SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")

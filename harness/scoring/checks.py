@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import regex
 
-from harness.languages import FLORES, language
+from harness.core.languages import FLORES, language
 from harness.scoring.folding import plain as folded
 from harness.scoring.sentences import letters
 

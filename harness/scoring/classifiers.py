@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from harness.checkpoints import Checkpoint, resolve_checkpoint
-from harness.errors import UserError, unknown
-from harness.scoring.exact import FrozenClassifier, TfidfClassifier
-from harness.scoring.logistic import Probabilities
-from harness.scoring.parts import Place, Rows
-from harness.suite import ClassifierProtocol
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint
+from harness.core.errors import UserError, unknown
+from harness.data.suite import ClassifierProtocol
+from harness.scoring.dual_logreg import Probabilities
+from harness.scoring.linear_classifiers import FrozenClassifier, TfidfClassifier
+from harness.scoring.scorer import Place, Rows
 
 
 class Classifier(Protocol):

@@ -8,11 +8,11 @@ from statistics import fmean
 
 import numpy as np
 
-from harness.records import Score
+from harness.core.records import Score
 from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
 from harness.scoring.classifiers import Classifier
 from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
-from harness.scoring.parts import Place, Rows, Sample, Scored
+from harness.scoring.scorer import Place, Rows, Sample, Scored
 
 
 def training_rows(sample: Sample) -> Rows:

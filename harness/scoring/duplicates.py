@@ -9,7 +9,7 @@ from operator import index
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Score
+from harness.core.records import Score
 from harness.scoring.folding import plain
 from harness.scoring.metrics import NEAR_DUPLICATES
 from harness.scoring.ngrams import distinct

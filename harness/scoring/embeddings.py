@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.checkpoints import Checkpoint, resolve_checkpoint
-from harness.corpus import normalise
-from harness.errors import unknown
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint
+from harness.core.errors import unknown
+from harness.data.corpus import normalise
 from harness.scoring.ngrams import Ngrams
-from harness.scoring.parts import Place
+from harness.scoring.scorer import Place
 
 Rows = Any
 """A row per text: an array [n, d] of float64, or a sparse scipy matrix (CSR) of that shape."""

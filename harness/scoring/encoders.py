@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.checkpoints import Checkpoint, why_not_loaded
-from harness.errors import UserError
+from harness.core.checkpoints import Checkpoint, why_not_loaded
+from harness.core.errors import UserError
 
 _BATCH = 32
 _REMEMBERED = 20_000  # texts: 60 MB of vectors of 768 numbers

@@ -6,7 +6,7 @@ import mmap
 import struct
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.core.errors import UserError
 
 MAGIC, VERSION, CLASSIFIER = 793712314, 12, 3
 

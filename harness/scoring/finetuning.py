@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.checkpoints import Checkpoint, why_not_loaded
-from harness.errors import UserError
+from harness.core.checkpoints import Checkpoint, why_not_loaded
+from harness.core.errors import UserError
+from harness.data.suite import ClassifierProtocol
 from harness.scoring.calibration import macro_f1_of
-from harness.scoring.logistic import Probabilities
-from harness.scoring.parts import Place, Rows
-from harness.suite import ClassifierProtocol
+from harness.scoring.dual_logreg import Probabilities
+from harness.scoring.scorer import Place, Rows
 
 _EVALUATION_BATCH = 64
 

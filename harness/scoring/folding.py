@@ -14,7 +14,7 @@ from typing import Any
 
 import regex
 
-from harness.corpus import normalise
+from harness.data.corpus import normalise
 
 _SILENT = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Co}\p{Cn}[\p{Cc}--\s]]+", regex.V1)
 _ODD = regex.compile(r"[^\x00-\x7f]")

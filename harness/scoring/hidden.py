@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.scoring.bounds import share_interval
 from harness.scoring.folding import hides
 from harness.scoring.metrics import HIDDEN
-from harness.scoring.parts import Place, Sample, Scored
+from harness.scoring.scorer import Place, Sample, Scored
 
 
 class HiddenPart:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError, unknown
-from harness.files import file_digest
-from harness.languages import FLORES, code_forms
+from harness.core.errors import UserError, unknown
+from harness.core.files import file_digest
+from harness.core.languages import FLORES, code_forms
 from harness.scoring.fasttext_files import fasttext_labels
 from harness.scoring.neighbours import NeighbourWords, unmarked
 from harness.scoring.sentences import pieces
 from harness.scoring.wordgrams import WordFeatures
 
 if TYPE_CHECKING:
-    from harness.corpus import Corpus
-    from harness.suite import Suite
+    from harness.data.corpus import Corpus
+    from harness.data.suite import Suite
 
 OTHER = "other"
 """Any language that the suites do not know."""

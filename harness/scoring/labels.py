@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.corpus import normalise
-from harness.scoring.logistic import Dual, fit_dual
+from harness.data.corpus import normalise
+from harness.scoring.dual_logreg import Dual, fit_dual
 from harness.scoring.ngrams import Ngrams
-from harness.scoring.parts import Rows
+from harness.scoring.scorer import Rows
 from harness.scoring.subsampling import generator
 
 FOLDS, MOST = 5, 1000

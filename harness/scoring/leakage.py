@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Score
+from harness.core.records import Score
 from harness.scoring import copies
 from harness.scoring.bounds import share_interval
 from harness.scoring.copies import CopyIndex, Probe
 from harness.scoring.folding import bare
 from harness.scoring.metrics import COPIED, OVERLAP
 from harness.scoring.ngrams import Ngrams, distinct
-from harness.scoring.parts import Place, Sample, Scored
+from harness.scoring.scorer import Place, Sample, Scored
 from harness.scoring.subsampling import mean_interval
 
 CORPORA = ("demonstrations", "train", "validation", "test", "vectors")

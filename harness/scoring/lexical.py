@@ -11,7 +11,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from harness.records import Score
+from harness.core.records import Score
+from harness.data.suite import Budgets
 from harness.scoring.duplicates import near_duplicates
 from harness.scoring.metrics import (
     COMPRESSION,
@@ -22,12 +23,11 @@ from harness.scoring.metrics import (
     METRICS,
     SELF_REPETITION,
 )
-from harness.scoring.parts import Place, Sample, Scored
+from harness.scoring.scorer import Place, Sample, Scored
 from harness.scoring.similarity import self_bleu, self_chrf
 from harness.scoring.subsampling import Dealt, Range, deal, interval, mean_interval
-from harness.scoring.windows import windows
+from harness.scoring.truncate import windows
 from harness.scoring.words import words
-from harness.suite import Budgets
 
 _DISTINCT = {1: (DISTINCT_1, "words"), 2: (DISTINCT_2, "word pairs"), 3: (DISTINCT_3, "word triples")}
 _RUN = 4

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Score
+from harness.core.records import Score
 from harness.scoring.folding import bare
 from harness.scoring.metrics import MEMBERSHIP
-from harness.scoring.parts import Place, Sample, Scored
+from harness.scoring.scorer import Place, Sample, Scored
 from harness.scoring.subsampling import mean_interval
 
 GRAMS = (2, 3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.records import Direction, Score
+from harness.core.records import Direction, Score
 
 Group = Literal["downstream", "understanding", "diversity", "validity", "leakage", "forcing", "other"]
 

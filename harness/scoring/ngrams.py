@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.corpus import normalise
+from harness.data.corpus import normalise
 
 PAD = "\U0010ffff"  # a code point that Unicode keeps free for such uses
 _SCRAMBLE = np.uint64(0x9E3779B97F4A7C15)

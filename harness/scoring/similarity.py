@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.records import Score
+from harness.core.records import Score
+from harness.data.suite import Budgets
 from harness.scoring.metrics import SELF_BLEU, SELF_CHRF, Metric
 from harness.scoring.subsampling import interval, orders
-from harness.suite import Budgets
 
 
 def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
@@ -18,7 +18,7 @@ def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
 
     With several references sacrebleu takes the best match (Popović 2015). See ``_among_themselves``.
     """
-    from harness.scoring.counted import CountedCHRF
+    from harness.scoring.cached_sacrebleu import CountedCHRF
 
     return _among_themselves(SELF_CHRF, CountedCHRF(), "self-chrF", beginnings, budgets)
 
@@ -29,7 +29,7 @@ def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
     Source: Zhu et al. 2018. Without effective order short texts would get 0, however alike. See
     ``_among_themselves``.
     """
-    from harness.scoring.counted import CountedBLEU
+    from harness.scoring.cached_sacrebleu import CountedBLEU
 
     bleu = CountedBLEU(tokenize="intl", effective_order=True, smooth_method="exp")
     return _among_themselves(SELF_BLEU, bleu, "self-BLEU", beginnings, budgets)

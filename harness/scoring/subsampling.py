@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.files import digest
+from harness.core.files import digest
 
 Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Score
+from harness.core.records import Score
 from harness.scoring.checks import Echo, empty, loops, script_of, script_share
 from harness.scoring.gibberish import KnownText
 from harness.scoring.identification import Identifier, LanguageIdentifier, Piece, spoken
@@ -25,8 +25,8 @@ from harness.scoring.metrics import (
     VALID_SHARE,
     Metric,
 )
-from harness.scoring.parts import Place, Sample, Scored
 from harness.scoring.refusals import refuses, talks
+from harness.scoring.scorer import Place, Sample, Scored
 from harness.scoring.word_order import SIGNATURE, WordOrder, word_order
 
 DEGENERATE_KINDS = ("empty", "loop", "echo", "gibberish")

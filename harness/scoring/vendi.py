@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Score
+from harness.core.records import Score
+from harness.data.suite import Budgets
 from harness.scoring import subsampling
 from harness.scoring.embeddings import Embedding, Rows
 from harness.scoring.metrics import PAIRWISE, VENDI, VENDI_COMMON, VENDI_MODE, VENDI_RARE, metric
-from harness.scoring.parts import Place, Sample, Scored
-from harness.scoring.windows import windows
-from harness.suite import Budgets
+from harness.scoring.scorer import Place, Sample, Scored
+from harness.scoring.truncate import windows
 
 Array = NDArray[np.float64]
 ORDERS = {VENDI: 1.0, VENDI_RARE: 0.5, VENDI_COMMON: 2.0, VENDI_MODE: math.inf}

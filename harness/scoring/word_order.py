@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.records import Score
+from harness.core.records import Score
 from harness.scoring.metrics import WORD_ORDER
 from harness.scoring.neighbours import letters_of, plain
 from harness.scoring.subsampling import generator, mean_interval

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from harness.files import canonical_json, digest
-from harness.lookalikes import misleading, unseen
-from harness.records import MethodIdentity, ModelIdentity, Record, Versioned, explain
+from harness.core.files import canonical_json, digest
+from harness.core.lookalikes import misleading, unseen
+from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, explain
 from harness.submissions import limits
 from harness.submissions.folder import CARD, CODE, SLUG
-from harness.submissions.reading import RefusedError, json_object, read_bytes, strict_yaml
+from harness.submissions.strict_io import RefusedError, json_object, read_bytes, strict_yaml
 
 SCHEMA = 1
 _UNFILLED = re.compile(r"FILL[ -]IN")

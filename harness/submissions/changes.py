@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.files import read_bytes
-from harness.registry import SUBMISSIONS
+from harness.core.files import read_bytes
+from harness.methods.registry import SUBMISSIONS
 from harness.submissions.folder import listed, shown
-from harness.submissions.lock import SubmissionLock
-from harness.submissions.reading import RefusedError
+from harness.submissions.lockfile import SubmissionLock
 from harness.submissions.report import Report
+from harness.submissions.strict_io import RefusedError
 
 _MAINTAINERS = "Leave it as it is: the maintainers change it, in a change of their own."
 _LOCKED = ("baselines", ".github")

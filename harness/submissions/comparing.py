@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from harness.records import CellScores, CellStatus, Score
-from harness.submissions.cellcheck import EXACT
+from harness.core.records import CellScores, CellStatus, Score
+from harness.submissions.check_cells import EXACT
 from harness.submissions.report import Compared
 
 _SIGMAS = 3.0

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
-from harness.records import CellStatus, Entry, Manifest, MethodIdentity, fit_of
-from harness.registry import BUILT_IN
+from harness.core.errors import UserError
+from harness.core.records import CellStatus, Entry, Manifest, MethodIdentity, fit_of
+from harness.methods.registry import BUILT_IN
 from harness.submissions.card import Card, unfilled
 
 if TYPE_CHECKING:
-    from harness.submissions.packing import Wishes
+    from harness.submissions.pack import Wishes
 
 
 def expected(manifest: Manifest, entries: Sequence[Entry]) -> int:

@@ -7,9 +7,9 @@ import re
 import stat
 from pathlib import Path
 
-from harness.registry import SUBMISSIONS
+from harness.methods.registry import SUBMISSIONS
 from harness.submissions import limits
-from harness.submissions.reading import RefusedError
+from harness.submissions.strict_io import RefusedError
 
 CARD = "submission.yaml"
 CODE = "method.py"

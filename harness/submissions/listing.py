@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.submissions.lock import LockFile, losses
-from harness.submissions.reader import Submission, find_all
+from harness.submissions.lockfile import LockFile, losses
+from harness.submissions.submission import Submission, find_all
 
 _COLUMNS = ("name", "version", "road", "method", "suite", "models", "cells", "badge")
 _DROPPED = {"models": 1, "road": 2, "suite": 3, "version": 4}  # what is left out where it is narrow
@@ -49,7 +49,7 @@ def _row(submission: Submission) -> dict[str, Any]:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    from harness.terminal import TerminalColumn, output, print_table
+    from harness.core.terminal import TerminalColumn, output, print_table
 
     console = output()
     with console.capture() as shown:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.registry import BUILT_IN
+from harness.methods.registry import BUILT_IN
 from harness.submissions.card import Card, read_card
 from harness.submissions.folder import CARD, listed
-from harness.submissions.reading import RefusedError
+from harness.submissions.strict_io import RefusedError
 
 _SEPARATORS = re.compile(r"[-_.]+")
 _ALIKE = str.maketrans("01I", "oll")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.submissions.reading import RefusedError
+from harness.submissions.strict_io import RefusedError
 
 Level = Literal["problem", "flag", "note"]
 _SHOWN = 50
@@ -102,7 +102,7 @@ def _table(report: Report) -> str:
 
 
 def _compared(report: Report) -> list[str]:
-    from harness.terminal import TerminalColumn, output, print_table
+    from harness.core.terminal import TerminalColumn, output, print_table
 
     columns = [TerminalColumn(head) for head in ("claimed", "measured", "largest gap", "cells within")]
     columns += [TerminalColumn("metric", words=True), TerminalColumn("where", words=True)]

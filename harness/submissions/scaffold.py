@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.errors import UserError, pasted, unknown
-from harness.methods.base import check_name
-from harness.registry import BUILT_IN, SUBMISSIONS
-from harness.starter import write_starter
+from harness.core.errors import UserError, pasted, unknown
+from harness.data.suite import load_suite
+from harness.methods.contract import check_name
+from harness.methods.registry import BUILT_IN, SUBMISSIONS
+from harness.methods.template import write_starter
 from harness.submissions.card import Card
-from harness.submissions.chain import sha256
+from harness.submissions.checksums import sha256
 from harness.submissions.folder import CARD, CODE
 from harness.submissions.writing import write_card
-from harness.suite import load_suite
 
 ROADS = {
     "code": "method.py, which anybody can run again",

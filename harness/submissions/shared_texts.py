@@ -9,10 +9,10 @@ from itertools import chain
 
 import regex
 
-from harness.errors import UserError
-from harness.records import CellKey
-from harness.submissions.reader import Submission, find_all
+from harness.core.errors import UserError
+from harness.core.records import CellKey
 from harness.submissions.report import Report
+from harness.submissions.submission import Submission, find_all
 
 SHARED = 0.5
 """Share of a cell's different texts that stand in one other cell, above which they are a copy of that one.

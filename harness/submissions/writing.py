@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from harness.files import write_text
-from harness.records import Manifest
+from harness.core.files import write_text
+from harness.core.records import Manifest
 from harness.submissions.card import Card
 from harness.submissions.folder import CARD
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.ranking.stats import Estimate
+from harness.ranking.stats.estimates import Estimate
 from leaderboard.charts.scale import Scale, tight, without_outliers
 
 WIDTH = 168

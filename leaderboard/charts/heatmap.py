@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.core.records import SurfacePoint
 from harness.ranking.summary import plain, signed
-from harness.records import SurfacePoint
 from leaderboard.text import name_of
 
 _CELL, _ROW, _LEFT, _TOP = 92, 44, 150, 78

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from harness.files import digest
+from harness.core.files import digest
 from leaderboard.downloads.records import BoardFacts, ResultFile
 from leaderboard.downloads.tex import tex
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.ranking.multiplicity import CORRECTION
-from harness.ranking.stats import Estimate
+from harness.ranking.stats.estimates import Estimate
+from harness.ranking.stats.multiplicity import CORRECTION
 from harness.ranking.summary import digits_of, plain, spanned
 from harness.scoring.metrics import LANGUAGE_FIDELITY, VALID_SHARE, VENDI
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.ranking.rendering import clean
+from harness.ranking.render import clean
 from leaderboard.boards import Board
 from leaderboard.cube import finite, places_on
 from leaderboard.downloads.records import whole

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from harness.core.records import Direction, MethodIdentity, ModelIdentity, Record, Selection, Setting
 from harness.ranking.flags import Flag, is_floor
-from harness.ranking.stats import Estimate
-from harness.ranking.tables import Missing
-from harness.records import Direction, MethodIdentity, ModelIdentity, Record, Selection, Setting
+from harness.ranking.results import Missing
+from harness.ranking.stats.estimates import Estimate
 from harness.scoring.metrics import Group
 from leaderboard.families import Family
 

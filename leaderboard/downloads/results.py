@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import harness
-from harness.errors import UserError
+from harness.core.errors import UserError
+from harness.core.records import Manifest, MethodIdentity
 from harness.ranking.cost import Cost
-from harness.ranking.rendering import clean
-from harness.ranking.standings import Standing
-from harness.records import Manifest, MethodIdentity
+from harness.ranking.leaderboard_rows import Standing
+from harness.ranking.render import clean
 from harness.scoring.metrics import Metric, metric
 from leaderboard.boards import Board
 from leaderboard.downloads.records import (

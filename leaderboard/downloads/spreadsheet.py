@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from harness.ranking.rendering import clean
+from harness.ranking.render import clean
 from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts, ResultFile
 

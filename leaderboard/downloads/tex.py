@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.ranking.rendering import clean
+from harness.ranking.render import clean
 
 _ESCAPED = {sign: f"\\{sign}" for sign in "&%$#_"}
 _ESCAPED |= {

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.files import write_bytes, write_text
+from harness.core.files import write_bytes, write_text
 from leaderboard.boards import Board
 from leaderboard.downloads.bibtex import methods_bib
 from leaderboard.downloads.latex import ranking_tex

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.languages import language
-from harness.ranking.multiplicity import CORRECTION
+from harness.core.languages import language
+from harness.ranking.stats.multiplicity import CORRECTION
 from harness.scoring.metrics import (
     LABEL_FIDELITY,
     LANGUAGE_FIDELITY,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from harness.languages import language
-from harness.ranking.scopes import Scope
-from harness.ranking.stats import Estimate
+from harness.core.languages import language
+from harness.core.records import Direction
+from harness.ranking.slices import Scope
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of, p_value, plain, spanned
-from harness.records import Direction
 from leaderboard.boards import Board
 from leaderboard.charts.forest import Strip, axis, strip
 from leaderboard.charts.scale import Scale

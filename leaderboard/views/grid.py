@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.languages import Language, language
-from harness.ranking.stats import Estimate
+from harness.core.languages import Language, language
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import plain, signed, spanned
 from leaderboard.boards import Board
 from leaderboard.text import name_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.ranking.answer import SteeringAnswer, answer, in_words
-from harness.ranking.scopes import Field
-from harness.ranking.standings import Standing
+from harness.ranking.leaderboard_rows import Standing
+from harness.ranking.slices import Field
 from harness.ranking.summary import plain
 from leaderboard.boards import Board
 from leaderboard.families import family

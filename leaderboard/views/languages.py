@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.languages import Language, language
-from harness.ranking.scopes import Field
-from harness.ranking.standings import Standing
+from harness.core.languages import Language, language
+from harness.ranking.leaderboard_rows import Standing
+from harness.ranking.slices import Field
 from harness.ranking.summary import digits_of, plain, spanned
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from harness.errors import UserError
-from harness.languages import language
-from harness.store import Run
+from harness.core.errors import UserError
+from harness.core.languages import language
+from harness.core.store import Run
 from leaderboard.text import name_of
 
 REASONS = {

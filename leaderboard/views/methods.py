@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.results import Separation
-from harness.languages import language
-from harness.ranking.standings import Standing
+from harness.core.languages import language
+from harness.ranking.leaderboard_rows import Standing
 from harness.ranking.summary import digits_of, plain
 from harness.scoring.metrics import Metric
+from harness.tracks.separation.results import Separation
 from leaderboard.boards import Board
 from leaderboard.families import family
 from leaderboard.text import LONGEST, clean, name_of, slug

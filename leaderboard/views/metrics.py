@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.languages import Language, language
+from harness.core.languages import Language, language
 from harness.ranking.summary import digits_of, plain
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.records import Manifest
+from harness.core.records import Manifest
 from leaderboard.text import counted, name_of
 
 _GROUPS = 40

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.languages import Language, language
+from harness.core.languages import Language, language
 from harness.ranking.cost import Cost
-from harness.ranking.standings import Standing, Standings
-from harness.ranking.stats import Estimate
+from harness.ranking.leaderboard_rows import Standing, Standings
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of, plain, signed, spanned
 from harness.scoring.harmonic import harmonic
 from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, Metric

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.ranking.evidence import gather
-from harness.ranking.multiplicity import holm
-from harness.ranking.scopes import Field
-from harness.ranking.stats import Estimate, squared
-from harness.ranking.variance import Floats, Pairs, Sums, means, moments
+from harness.ranking.slices import Field
+from harness.ranking.stats.estimates import Estimate, squared
+from harness.ranking.stats.multiplicity import holm
+from harness.ranking.stats.variance import Floats, Pairs, Sums, means, moments
+from harness.ranking.values import gather
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
 

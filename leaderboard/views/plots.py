@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.ranking.standings import Standing
+from harness.core.records import SurfacePoint
+from harness.ranking.leaderboard_rows import Standing
+from harness.ranking.results import BASELINE
 from harness.ranking.summary import digits_of, plain, spanned
-from harness.ranking.tables import BASELINE
-from harness.records import SurfacePoint
 from harness.scoring.metrics import VENDI, Metric
 from leaderboard.boards import Board
 from leaderboard.charts.heatmap import Heatmap, heatmap

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.languages import language
-from harness.ranking.tables import EntryRow
+from harness.core.languages import language
+from harness.ranking.results import EntryRow
 from leaderboard.boards import Board
 from leaderboard.text import clean, name_of
 

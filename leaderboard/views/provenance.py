@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UserError
-from harness.languages import language
+from harness.core.errors import UserError
+from harness.core.interventions import Intervention, Steering
+from harness.core.languages import language
+from harness.core.store import Run
 from harness.ranking.summary import plain
-from harness.steering.interventions import Intervention, Steering
-from harness.store import Run
 from leaderboard.boards import Board
 from leaderboard.text import clean, name_of
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from harness.languages import Language, language
+from harness.core.languages import Language, language
 from leaderboard.boards import Board
 from leaderboard.text import clean, name_of, slug
 from leaderboard.views.marks import Marks, marks

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from harness.ranking.scopes import Field
-from harness.ranking.stats import Estimate
+from harness.ranking.results import BASELINE
+from harness.ranking.slices import Field
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of
-from harness.ranking.tables import BASELINE
 from leaderboard.boards import Board
 from leaderboard.charts.forest import axis
 from leaderboard.text import name_of

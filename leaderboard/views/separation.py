@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.correlation import separation_with_gain
-from harness.analysis.results import FOLDER, Separation, read_separation
-from harness.errors import UserError
-from harness.files import canonical_json
-from harness.languages import language
+from harness.core.errors import UserError
+from harness.core.files import canonical_json
+from harness.core.languages import language
+from harness.core.records import MethodIdentity, ModelIdentity
 from harness.ranking.gains import LEVEL
-from harness.ranking.standings import Standing
+from harness.ranking.leaderboard_rows import Standing
 from harness.ranking.summary import p_equals, plain, signed
-from harness.records import MethodIdentity, ModelIdentity
+from harness.tracks.separation.correlation import separation_with_gain
+from harness.tracks.separation.results import FOLDER, Separation, read_separation
 from leaderboard.boards import Board
 from leaderboard.charts.lines import Lines, lines
 from leaderboard.text import counted, name_of

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from harness.core.records import Entry, Manifest
 from harness.ranking.summary import plain
-from harness.records import Entry, Manifest
-from harness.submissions.reader import Submission
+from harness.submissions.submission import Submission
 from leaderboard.boards import Board
 from leaderboard.inputs import OWN, Input
 from leaderboard.text import clean, counted, day_of, name_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.records import Track
+from harness.core.records import Track
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import datasets
 from lm_eval.api.task import ConfigurableTask
 
 try:
-    from harness.errors import UserError
+    from harness.core.errors import UserError
 except ImportError:  # lm-eval alone
     UserError = ValueError
 

@@ -3,7 +3,7 @@
 Run ``python tasks/mini/build.py`` after editing a file in ``phrases/``. A review is an opener followed by
 a judgement, an article is a statement followed by a closer; every text of a split pairs phrases of that
 split, so that no phrase of train is met in validation or test. Parallel text holds the train phrases
-alone; its degraded copy is the word noise of ``harness.corpus`` with a fixed key.
+alone; its degraded copy is the word noise of ``harness.data.corpus`` with a fixed key.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from harness.corpus import word_noise
-from harness.files import write_jsonl
+from harness.core.files import write_jsonl
+from harness.data.corpus import word_noise
 
 HERE = Path(__file__).parent
 NOISE = 0.3

@@ -18,10 +18,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.corpus import Corpus
-from harness.data import LocalData
-from harness.methods.base import PromptContext
-from harness.suite import Suite, load_suite
+from harness.data.corpus import Corpus
+from harness.data.sources import LocalData
+from harness.data.suite import Suite, load_suite
+from harness.methods.contract import PromptContext
 
 HERE = Path(__file__).parent
 VOCABULARY = 4000

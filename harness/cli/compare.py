@@ -1,0 +1,55 @@
+"""The command ``steerboard compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.core.errors import unknown
+
+_TABLE = "table"
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of the run before.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run after.")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeat for several, or: all."
+        ),
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="table, md, json or csv.")
+    ] = _TABLE,
+) -> None:
+    """Compare two runs of a suite, entry by entry.
+
+    Is B better or worse, or can nothing be said? Every entry of A is compared with the same method and
+    setting in B, paired by task, language and seed, with a 95 % interval and a verdict per metric. "No clear
+    difference" comes with the smallest difference that would have been found. Example, before and after a
+    change:
+
+        steerboard run --suite mini --run runs/before
+        steerboard run --suite mini --run runs/after
+        steerboard compare runs/before runs/after
+
+    For a comment on a pull request: --format md. Runs of different suites, data or sizes are refused;
+    of runs that only overlap, the common cells are compared.
+    """
+    formats = (_TABLE, "md", "json", "csv")
+    if format_ not in formats:
+        raise unknown("format", format_, formats)
+    from harness.core.store import Run
+    from harness.core.terminal import output
+    from harness.ranking import render as rendering
+    from harness.ranking.compare import compare as compare_runs
+
+    found = compare_runs(Run(run_a), Run(run_b), metric or [])
+    if format_ == _TABLE:
+        rendering.print_comparison(output(), found)
+        return
+    texts = {"md": rendering.as_markdown, "json": rendering.as_json, "csv": rendering.as_csv}
+    typer.echo(texts[format_](found), nl=False)

@@ -1,0 +1,202 @@
+"""The command ``steerboard contrast``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.helptext import Group
+from harness.cli.options import Data, Device, console, split
+from harness.core.errors import pasted
+from harness.core.languages import unknown_language
+
+if TYPE_CHECKING:
+    from harness.data.backtranslation import Job, Translator
+    from harness.data.contrast import Made
+
+app = typer.Typer(
+    cls=Group,
+    help="Make or import contrast text for the method 'quality'. Contrast text is human sentences beside "
+    "degraded versions of them; the method steers from the degraded to the human text.",
+    epilog="""
+Example, without a translation model:
+
+    steerboard contrast build --translator noise --out contrast/noise
+    steerboard run --suite steer11 --model google/gemma-2-9b-it \\
+        --contrast contrast/noise
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Out = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER", help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages."
+    ),
+]
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command("build")
+def build(
+    out: Out,
+    languages: Annotated[
+        str | None, typer.Option(metavar="CODES", help="Only these, such as am,da. Default: all.")
+    ] = None,
+    translator: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER_OR_ID",
+            help="Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise.",
+        ),
+    ] = "facebook/nllb-200-distilled-600M",
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="COMMIT", help="Commit, branch or pull request (refs/pr/N) of a hub model."),
+    ] = None,
+    pivots: Annotated[
+        str | None, typer.Option(metavar="CODES", help="Languages on the way, in order. Default: de,zh,de.")
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PROBABILITY",
+            help="Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise.",
+        ),
+    ] = None,
+    suite: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose languages and text are taken.")
+    ] = "steer11",
+    data: Data = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="At most this many sentences.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Sentences per batch.")] = 64,
+    device: Device = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRECISION",
+            help="float32, bfloat16, float16. Default: float32 on the CPU, else as stored.",
+        ),
+    ] = None,
+) -> None:
+    r"""Degrade human sentences by translating them to and fro.
+
+    Word noise is added after every hop. The sentences are the suite's parallel text, without any validation
+    or test text. Run the same command again to go on after a stop. As published (arXiv 2606.18389):
+
+        steerboard contrast build --languages am,da --out contrast/nllb \
+            --translator facebook/nllb-200-distilled-600M \
+            --revision refs/pr/45 --dtype float16
+
+    Weights are read from safetensors alone; hub models that have them only in a pull request need
+    --revision. One model per pair of languages, and no model at all:
+
+        steerboard contrast build --out contrast/opus --languages da \
+            --translator 'Helsinki-NLP/opus-mt-{src}-{tgt}' --pivots en
+
+        steerboard contrast build --translator noise --out contrast/noise
+
+    Languages are named by their codes in the suite (am), or by the model's own (amh_Ethi).
+    """
+    from harness.data.backtranslation import NOISE_ALONE, PUBLISHED_NOISE, PUBLISHED_PIVOTS, plan
+    from harness.data.corpus import Corpus
+    from harness.data.sources import open_data
+    from harness.data.suite import load_suite
+
+    definition = load_suite(suite)
+    corpus = Corpus(definition, open_data(definition, data))
+    chosen = split(languages) or definition.languages
+    for code in chosen:
+        if code not in corpus.vector_languages:
+            raise unknown_language(code, corpus.vector_languages)
+    opened = _open(translator, revision, device, dtype, batch_size)
+    alone = opened.kind == "noise"
+    way = split(pivots) if pivots is not None else ([] if alone else PUBLISHED_PIVOTS)
+    probability = noise if noise is not None else (NOISE_ALONE if alone else PUBLISHED_NOISE)
+    jobs = plan(corpus, list(dict.fromkeys(chosen)), opened, way or [], probability, limit)
+    _make_all(out, jobs, opened)
+    model = () if definition.folder("model") else ("--model", "MODEL")
+    typer.echo(f"next: {pasted('run', '--suite', suite, '--contrast', out, *model)}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help='JSON: {"good": [...], "bad": [...]}.')],
+    language: Annotated[str, typer.Option(metavar="CODE", help="Code of its language, such as sk.")],
+    out: Out,
+    source: Annotated[
+        str | None, typer.Option(metavar="WORDS", help="Where the file comes from, for the records.")
+    ] = None,
+) -> None:
+    r"""Take over pairs of good and degraded texts from a file.
+
+    "good" and "bad" are lists of equal length: this is the published format (arXiv 2606.18389), one file per
+    language. Pairs of equal texts and empty ones are dropped. Example:
+
+        steerboard contrast import pairs_flor_sk.json --language sk \
+            --out contrast/published
+    """
+    from harness.core.files import file_digest
+    from harness.data.contrast import ContrastFolder, Recipe, check_code, read_published
+    from harness.runner.prepare import library_versions
+
+    check_code(language, "--language")
+    pairs = read_published(file)
+    recipe = Recipe(kind="import", text=file_digest(file))
+    folder = ContrastFolder(out)
+    with folder.lock():
+        if folder.holds(language, recipe):
+            typer.echo(f"{folder.pairs_path(language)}: nothing to do, this file is already there")
+            return
+        made = folder.add(language, recipe, pairs, source or file.name, library_versions())
+    typer.echo(_in_words(folder.pairs_path(language), made))
+    typer.echo(f"next: {pasted('run', '--suite', 'SUITE', '--model', 'MODEL', '--contrast', out)}")
+
+
+def _open(
+    name: str, revision: str | None, device: str | None, dtype: str | None, batch_size: int
+) -> Translator:
+    """Return the translator; word noise alone loads no library of models."""
+    if name == "noise":
+        from harness.data.backtranslation import NoTranslator
+
+        return NoTranslator()
+    from harness.data.translators import open_translator
+
+    return open_translator(name, revision, device, dtype, batch_size)
+
+
+def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
+    from harness.data.backtranslation import make
+    from harness.data.contrast import ContrastFolder
+    from harness.runner.prepare import library_versions
+    from harness.runner.progress import track
+
+    folder = ContrastFolder(out)
+    with folder.lock():
+        finished = [job.language for job in jobs if folder.holds(job.language, job.recipe)]
+        for job in jobs:
+            path = folder.pairs_path(job.language)
+            if job.language in finished:
+                typer.echo(f"{path}: finished before")
+                continue
+            total = len(job.sentences) * len(job.hops)
+            with track(
+                console(), f"translate {job.language}", total, "translations", announced=False
+            ) as tracker:
+                made = make(folder, job, translator, library_versions(), tracker.advance)
+            typer.echo(_in_words(path, made))
+
+
+def _in_words(path: Path, made: Made) -> str:
+    counts = {"with equal texts": made.dropped_equal, "with an empty text": made.dropped_empty}
+    dropped = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return f"{path}: {made.pairs} pairs ({made.source})" + (f"; dropped: {dropped}" if dropped else "")

@@ -1,0 +1,88 @@
+"""The commands ``steerboard method ...``: starting a method of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.helptext import Group
+from harness.cli.options import Plugins
+
+app = typer.Typer(
+    cls=Group,
+    help="Start a method of your own, and check it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File to write. Default: submissions/NAME/method.py where there is a folder "
+            "submissions, else NAME.py.",
+        ),
+    ] = None,
+) -> None:
+    """Write a starter file: a complete method with comments.
+
+    It is ready to be run, and to be changed. Example:
+
+        steerboard method new my-method
+    """
+    from harness.methods.template import next_commands, write_starter
+
+    path = write_starter(name, out)
+    typer.echo(f"wrote {path}: a method that works. Change it, then:")
+    for command in next_commands(name, path):
+        typer.echo(f"  {command}")
+
+
+@app.command("test")
+def test(
+    method: Annotated[
+        str, typer.Argument(metavar="FILE_OR_NAME", help="Python file with a method, or a method's name.")
+    ],
+    options: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    output: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="text, or json for machines.")
+    ] = "text",
+) -> None:
+    """Check whether a method keeps the contract.
+
+    On the small model that ships, in under a minute. Exit code 0: all checks passed. 1: one failed. 2: the
+    method could not be loaded.
+    """
+    import json
+
+    from harness.core.errors import UserError, unknown
+
+    if output not in {"text", "json"}:
+        raise unknown("format", output, ["text", "json"])
+    try:
+        config = json.loads(options) if options else {}
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"--options {options!r:.80}: give a JSON object, such as '{{\"layer\": 1}}'.")
+    from harness.submissions.conformance import report
+
+    passed = report.test(method, config, plugin or [], as_json=output == "json")
+    raise typer.Exit(0 if passed else 1)

@@ -1,0 +1,192 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.core.errors import UserError, pasted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import Console
+
+    from harness.core.cells import Cell
+    from harness.core.records import State
+    from harness.core.store import Run
+    from harness.runner.prepare import Prepared
+
+SuiteName = Annotated[
+    str,
+    typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml."),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own."),
+]
+Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit or branch of a hub model.")]
+Languages = Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")]
+Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")]
+Methods = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")]
+Settings = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")]
+Seeds = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3."),
+]
+Limit = Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU."),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate)."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL."),
+]
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
+        "Default: that of the checkout that runs.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub.",
+    ),
+]
+ContrastText = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first.",
+    ),
+]
+Classifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classifier",
+        metavar="CLASSIFIER",
+        help="tfidf, frozen:PATH_OR_ID, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
+    ),
+]
+Embeddings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        metavar="ENCODER",
+        help="What Vendi score and pairwise distance read: tfidf, or hf:PATH_OR_ID. Repeat for several.",
+    ),
+]
+Identifiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--language-id",
+        metavar="fasttext:FILE",
+        help="A further language identifier beside the suite's, such as GlotLID's model.",
+    ),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several."),
+]
+
+
+_DIGITS = 18  # of a number
+_LONGEST_RANGE = 10_000  # numbers
+
+
+def console() -> Console:
+    """Return the console of progress and remarks: stderr, so that stdout can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def split(text: str | None) -> list[str] | None:
+    """Return the parts of a list written with commas; None stays None."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """Return whole numbers and ranges with commas, such as 1,3,5-7; ``UserError`` for anything else."""
+    parts = split(text)
+    if parts is None:
+        return None
+    found: list[int] = []
+    for part in parts:
+        first, dash, last = part.partition("-")
+        ends = [first.strip(), last.strip() if dash else first.strip()]
+        if not all(end.isascii() and end.isdigit() and len(end) <= _DIGITS for end in ends):
+            raise UserError(f"{option} {text!r}: give whole numbers, such as 1,2,3 or 1-3.")
+        low, high = map(int, ends)
+        if not low <= high < low + _LONGEST_RANGE:
+            raise UserError(f"{option} {text!r}: the range {part} is empty or too long; write it as 1-3.")
+        found += range(low, high + 1)
+    return found
+
+
+def report(prepared: Prepared, states: Mapping[State, int]) -> None:
+    """Say on stderr how many cells of a run are in which state, and why the first failed."""
+    report_cells(prepared.run, prepared.cells, states)
+
+
+def report_cells(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -> None:
+    """Say on stderr how many cells are in which state, and why the first failed."""
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+    typer.echo(f"run {run.path}: {len(cells)} cells, {counts}", err=True)
+    for cell in cells:
+        status = run.status(cell.id)
+        if status and status.state.endswith("error"):
+            typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)
+            break
+
+
+def failed(states: Mapping[State, int]) -> bool:
+    """Say whether any cell ended in an error."""
+    return any(state.endswith("error") for state in states)
+
+
+def say_next(folder: Path, states: Mapping[State, int]) -> None:
+    """Print what to do after a run: see it on a board, or mend it first where no cell has texts."""
+    if states.get("ok"):
+        typer.echo(f"next: {pasted('board', 'build', folder, '--out', 'site')}")
+    elif states.get("method_error"):
+        typer.echo(
+            "next: no cell has texts. Mend the method (the first failure is above; 'steerboard method test' "
+            "finds more), then run the same command again."
+        )
+    elif states.get("infra_error"):
+        typer.echo(
+            "next: no cell has texts. Mend what failed on this machine (the first failure is above; with too "
+            "little memory, a smaller --batch-size), then run the same command again."
+        )
+    else:
+        typer.echo(
+            "next: no cell has texts: all were skipped, for the reasons above. Choose other --methods, "
+            "--languages or another --model."
+        )
+
+
+def summarise(folder: Path) -> None:
+    """Print what came of a run on stdout: a table, remarks, and in a sentence which entry is best."""
+    from harness.core.store import Run
+    from harness.core.terminal import output
+    from harness.ranking.results import collect
+    from harness.ranking.summary import print_summary
+
+    for cellset in collect([Run(folder)]):
+        print_summary(output(), cellset)

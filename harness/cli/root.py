@@ -1,0 +1,249 @@
+"""The command ``steerboard`` and its groups; imports of weight are inside the commands, so help is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli import (
+    board,
+    compare,
+    contrast,
+    docs,
+    forcing,
+    gate,
+    lm_eval,
+    method,
+    submission,
+    tune,
+    vectors,
+)
+from harness.cli.helptext import SETTINGS, Group, wrapped
+from harness.cli.options import (
+    BatchSize,
+    Classifiers,
+    ContrastText,
+    Data,
+    Device,
+    DeviceMap,
+    Dtype,
+    Embeddings,
+    Identifiers,
+    Languages,
+    Limit,
+    Methods,
+    ModelName,
+    Plugins,
+    Revision,
+    RunFolder,
+    Seeds,
+    Settings,
+    SuiteName,
+    Tasks,
+    console,
+    failed,
+    numbers,
+    report,
+    say_next,
+    split,
+    summarise,
+)
+from harness.core.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.core.records import State
+    from harness.runner.prepare import Options
+
+app = typer.Typer(
+    name="steerboard",
+    help="Benchmark steering methods for multilingual synthetic data, and rank them on a board.",
+    epilog="Start with 'steerboard demo': everything once, offline, in minutes.",
+    cls=Group,
+    context_settings=SETTINGS,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(board.app, name="board")
+app.add_typer(contrast.app, name="contrast")
+app.add_typer(vectors.app, name="vectors")
+app.add_typer(method.app, name="method")
+app.add_typer(gate.app, name="gate")
+app.add_typer(submission.app, name="submission")
+app.command("tune")(tune.tune)
+app.command("lm-eval")(lm_eval.lm_eval)
+app.command("forcing")(forcing.forcing)
+app.command("docs")(docs.docs)
+app.command("compare")(compare.compare)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from harness import __version__
+
+        typer.echo(f"steerboard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command()
+def run(
+    suite: SuiteName,
+    run_folder: RunFolder = None,
+    model: ModelName = None,
+    revision: Revision = None,
+    data: Data = None,
+    contrast: ContrastText = None,
+    languages: Languages = None,
+    tasks: Tasks = None,
+    methods: Methods = None,
+    settings: Settings = None,
+    seeds: Seeds = None,
+    limit: Limit = None,
+    classifier: Classifiers = None,
+    embedding: Embeddings = None,
+    language_id: Identifiers = None,
+    plugin: Plugins = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = 64,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")
+    ] = False,
+) -> None:
+    r"""Generate and score every cell of a suite.
+
+    Run the same command again to go on: finished cells are never touched, so a killed run goes on where it
+    was. Example:
+
+        steerboard run --suite steer11 --model google/gemma-2-9b-it \
+            --languages am,he
+    """
+    from harness.runner.prepare import Options
+
+    options = Options(
+        suite=suite,
+        run=run_folder,
+        model=model,
+        revision=revision,
+        data=data,
+        contrast=contrast,
+        languages=split(languages),
+        tasks=split(tasks),
+        methods=split(methods),
+        settings=split(settings),
+        seeds=numbers(seeds, "--seeds"),
+        limit=limit,
+        classifiers=classifier,
+        embeddings=embedding,
+        identifiers=language_id,
+        plugins=plugin or [],
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        batch_size=batch_size,
+        tuned=tuned,
+    )
+    folder, states = _run(options)
+    summarise(folder)
+    say_next(folder, states)
+    raise typer.Exit(1 if failed(states) else 0)
+
+
+@app.command()
+def score(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    classifier: Classifiers = None,
+    embedding: Embeddings = None,
+    language_id: Identifiers = None,
+    data: Data = None,
+    contrast: ContrastText = None,
+) -> None:
+    """Score the texts of a run that have no score yet.
+
+    Also by further classifiers, embeddings and language identifiers; what is scored stays. Example:
+
+        steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
+    """
+    from harness.runner.prepare import reopen
+    from harness.runner.score import Scorer
+
+    prepared = reopen(run_folder, classifier, data, contrast, embedding, language_id)
+    with prepared.run.lock():
+        scored = Scorer(prepared, console()).run()
+    typer.echo(f"{scored} cells scored")
+    summarise(run_folder)
+
+
+@app.command()
+def demo(
+    run_folder: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder of the run.")] = Path(
+        "runs/demo"
+    ),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the page.")] = Path("site"),
+) -> None:
+    """Run the mini suite offline and build its board, in minutes.
+
+    Every steering method of the suite writes and scores texts with the small model that ships; the last line
+    names the page to open. Run it again to go on.
+    """
+    from harness.runner.prepare import Options
+
+    folder, states = _run(Options(suite="mini", run=run_folder))
+    summarise(folder)
+    if not states.get("ok"):
+        say_next(folder, states)
+        raise typer.Exit(1)
+    typer.echo("These numbers show that the machinery works; they say nothing about large models.")
+    typer.echo(f"board: {board.built([folder], out)}")
+    raise typer.Exit(1 if failed(states) else 0)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="methods, suites, tasks or languages.")],
+    suite: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose tasks and languages are listed.")
+    ] = "steer11",
+    plugin: Plugins = None,
+) -> None:
+    """List what there is: methods, suites, tasks or languages."""
+    from harness.cli import list as listing
+
+    makers: dict[str, Callable[[], listing.Lines]] = {
+        "methods": lambda: listing.methods(plugin or []),
+        "suites": listing.suites,
+        "tasks": lambda: listing.tasks(suite),
+        "languages": lambda: listing.languages(suite),
+    }
+    if what not in makers:
+        raise unknown("list", what, makers)
+    for name, text in makers[what]():
+        line = f"{name:<22} {text}".rstrip()
+        typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
+
+
+def _run(options: Options) -> tuple[Path, Mapping[State, int]]:
+    """Generate and score; return the folder and how many cells are in which state."""
+    from harness.runner.pipeline import run_stages
+    from harness.runner.prepare import prepare
+
+    prepared = prepare(options)
+    states = run_stages(prepared, options, console())
+    report(prepared, states)
+    return prepared.run.path, states

@@ -1,0 +1,155 @@
+"""The command ``steerboard vectors``: look at steering files, and hand them to other programs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.helptext import Group
+from harness.core.errors import BrokenFileError, UserError
+from harness.core.files import canonical_json
+
+if TYPE_CHECKING:
+    from harness.core.interventions import Steering
+
+app = typer.Typer(
+    cls=Group,
+    help="Look at steering files, and export them to other programs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command()
+def show(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Steering files: RUN/steering/*.safetensors.")
+    ],
+    json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON per file: the header and every vector's norm.")
+    ] = False,
+) -> None:
+    """Show what steering files change, and how they were fitted.
+
+    Layers count from 0. 'raw' is the factor of the vector in units of the hidden state: the strength
+    itself, or strength x residual norm where the unit is 'residual'.
+    """
+    steerings = [(file, _load(file)) for file in files]
+    from harness.engine.inspect_vectors import as_json, as_text
+
+    terminal = sys.stdout.isatty()
+    shown = [
+        as_json(str(file), steering) if json else as_text(str(file), steering, colour=terminal)
+        for file, steering in steerings
+    ]
+    typer.echo(("\n" if json else "\n\n").join(shown))
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A steering file.")],
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="repeng or lm-eval.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="The new file: .gguf for repeng, .pt for lm-eval.")
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER_OR_ID",
+            help="Folder or hub id of the model. Needed where the file names no hub model.",
+        ),
+    ] = None,
+) -> None:
+    """Write a steering file for another program.
+
+    repeng: a GGUF control vector, which llama.cpp reads as well. Tensor direction.N is added to the output
+    of decoder layer N, counted from 0 as here. Coefficient 1 there is the strength here.
+
+    lm-eval: the .pt of 'lm_eval --model steered'. lm-eval unpickles such files: load only your own.
+
+    Both express only vectors added at layer_output at all positions; anything else is refused.
+    """
+    from harness.engine import export as formats
+
+    formats.check_target(out, format_)
+    steering = _load(file)
+    vectors = formats.layer_vectors(steering, format_)
+    fitted = _fitted_on(steering)
+    if format_ == "repeng":
+        config = formats.model_config(model) if model else None
+        if config is not None:
+            formats.check_fit(vectors, config)
+        hint = config.model_type if config is not None else str(fitted.get("name") or "unknown")
+        formats.write_gguf(out, vectors, hint, steering.provenance)
+        _say_repeng(out, list(vectors))
+    else:
+        source, revision = _model_of(model, fitted, file)
+        config = formats.model_config(source, revision)
+        formats.check_fit(vectors, config)
+        formats.write_lm_eval(out, vectors, formats.hookpoints(config))
+        _say_lm_eval(out, list(vectors), source + (f",revision={revision}" if revision else ""))
+
+
+def _load(file: Path) -> Steering:
+    """Return a steering file's content; ``UserError`` for a path that holds none."""
+    from harness.core.interventions import load_steering
+
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"{file} {what}. Give a steering file: RUN/steering/*.safetensors.")
+    try:
+        steering = load_steering(file)
+        canonical_json(steering.provenance).encode()
+    except BrokenFileError as error:  # the file need not be ours: nothing is to be deleted here
+        reason = str(error).removesuffix(" Delete it and run again.")
+        raise UserError(f"{reason} Give a steering file: RUN/steering/*.safetensors.") from None
+    except (ValueError, RecursionError) as error:  # NaN, half a character, endless nesting
+        raise UserError(f"{file} is not a steering file ({error} in its header).") from None
+    return steering
+
+
+def _fitted_on(steering: Steering) -> dict[str, Any]:
+    model = steering.provenance.get("model")
+    return model if isinstance(model, dict) else {}
+
+
+def _model_of(model: str | None, fitted: dict[str, Any], file: Path) -> tuple[str, str | None]:
+    """Return where the model's config is: --model, or the hub model that the steering names."""
+    if model:
+        return model, None
+    name, revision = fitted.get("name"), fitted.get("revision")
+    if isinstance(name, str) and isinstance(revision, str):
+        return name, revision
+    known = f"was fitted on the local folder {name!r}" if name else "names no model"
+    raise UserError(f"{file} {known}: give --model FOLDER_OR_ID, whose config names the layers for lm-eval.")
+
+
+def _say_repeng(out: Path, layers: list[int]) -> None:
+    typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
+    typer.echo(
+        f"next, repeng: ControlModel(model, {layers}).set_control(ControlVector.import_gguf({str(out)!r}))"
+    )
+    if 0 in layers:
+        typer.echo("llama.cpp does not read this file: it cannot steer layer 0", err=True)
+    else:
+        typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {shlex.quote(str(out))}")
+
+
+def _say_lm_eval(out: Path, layers: list[int], model: str) -> None:
+    typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
+    given = shlex.quote(f"pretrained={model},steer_path={out}")
+    typer.echo(f"next: lm_eval --model steered --model_args {given} --tasks TASKS")
+
+
+def _count(layers: list[int]) -> str:
+    noun = "vector at layer" if len(layers) == 1 else "vectors at layers"
+    return f"{len(layers)} {noun} {', '.join(map(str, layers))}"

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, records, files, the store, identity, interventions as data."""

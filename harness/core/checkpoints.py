@@ -1,0 +1,126 @@
+"""Resolving a hub id or a folder to a local checkpoint with an identity, without importing torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.errors import UserError
+from harness.core.files import digest
+
+_WHOLE = 64 * 2**20  # files up to this size are hashed whole, larger ones by three samples
+_SAMPLE = 2**20
+_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk. ``revision`` is the hub's commit, None for a plain folder."""
+
+    folder: Path
+    name: str
+    revision: str | None
+    fingerprint: str
+
+    @property
+    def model_type(self) -> str:
+        """What its config.json calls the architecture, such as ``gemma2``."""
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return str(config["model_type"])
+
+
+def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
+    """Return the checkpoint of a folder or a hub id (from the local cache when offline).
+
+    Raises ``UserError`` for a folder that holds no model and for an id that cannot be had.
+    """
+    path = Path(name_or_path)
+    if path.is_dir():
+        _check_folder(path)
+        return Checkpoint(path, path.resolve().name, None, _fingerprint(path))
+    if path.exists() or name_or_path.startswith(("/", ".", "~")) or name_or_path.count("/") > 1:
+        raise UserError(
+            f"the model folder {name_or_path} does not exist. Give a folder or a hub id (owner/name)."
+        )
+    folder = _snapshot(name_or_path, revision)
+    _check_folder(folder)
+    return Checkpoint(folder, name_or_path, folder.name, folder.name)
+
+
+def why_not_loaded(error: Exception) -> str:
+    """Return in one line why transformers could not load a folder.
+
+    Code that comes with a model (``auto_map``) is never run; what transformers says then is advice to run it.
+    """
+    if "trust_remote_code" in str(error):
+        return (
+            "it needs code of its own (auto_map in its config), which is never run. Give a model of an "
+            "architecture that transformers has itself."
+        )
+    words = " ".join(str(error).splitlines()[:1]) or type(error).__name__
+    return f"{words:.200}"
+
+
+def _snapshot(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS))
+    except (OSError, HFValidationError) as error:  # every hub error is an OSError
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the model {repository!r} is no folder and cannot be had from the hub ({first:.120}). "
+            "Check the name, or download it once while online."
+        ) from None
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"the folder {folder} holds no model: config.json is missing.")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"the folder {folder} holds no model: config.json: {error}") from None
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise UserError(f"the folder {folder} holds no model: config.json names no model_type.")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(
+            f"the folder {folder} holds no model: no *.safetensors file. Other weight formats are "
+            "not loaded, since they may run code; convert them first."
+        )
+    for path in weights:
+        _check_weights(path)
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse a file whose header does not fit its length, such as half a download."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or not safetensors ({error}). Get it again.") from None
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash of the names, sizes and contents of a checkpoint's files, large ones by samples."""
+    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    return digest([[path.name, path.stat().st_size, _content(path)] for path in files], 16)
+
+
+def _content(path: Path) -> str:
+    size = path.stat().st_size
+    hasher = hashlib.sha256()
+    with path.open("rb") as handle:
+        if size <= _WHOLE:
+            hasher.update(handle.read())
+        else:
+            for start in (0, size // 2, size - _SAMPLE):
+                handle.seek(start)
+                hasher.update(handle.read(_SAMPLE))
+    return hasher.hexdigest()

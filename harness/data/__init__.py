@@ -1,0 +1,1 @@
+"""Suites, human text, prompts, and text made from human text for contrast."""

@@ -1,0 +1,219 @@
+"""Building contrast text: the way of the sentences through the pivots, word noise, chunks to resume at.
+
+The models themselves are behind ``Translator``; nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+from harness.core.errors import UserError
+from harness.core.files import digest, read_jsonl, write_jsonl
+from harness.data.contrast import ContrastFolder, Kind, Made, ModelSource, Pair, Recipe
+from harness.data.corpus import Corpus, word_noise
+from harness.data.sources import Sentence
+
+CHUNK = 256
+"""Sentences that go through all hops together: what a killed process has to do again at most."""
+
+PUBLISHED_PIVOTS = ["de", "zh", "de"]  # arXiv 2606.18389: deu_Latn, zho_Hans, deu_Latn
+PUBLISHED_NOISE = 0.01
+NOISE_ALONE = 0.3  # where word noise is all the degradation there is
+
+
+class Translator(Protocol):
+    """Translation models, with the codes that they know languages by."""
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+
+    @property
+    def kind(self) -> Kind:
+        """How it is told the languages."""
+
+    @property
+    def dtype(self) -> str | None:
+        """The precision it runs in, None where it runs no model."""
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that a text is cut at, and that a translation ends at."""
+
+    def code(self, language: str) -> str:
+        """Return the translator's own code of a language; ``UserError`` where it has none."""
+
+    def sources(self, path: Sequence[str]) -> list[ModelSource]:
+        """Return the models that the hops of a path take, each once."""
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        """Return the translations of ``texts``, in order."""
+
+
+class NoTranslator:
+    """Word noise alone: no model, no pivots, no hops."""
+
+    name = "noise"
+    kind: Kind = "noise"
+    dtype = None
+    max_length = None
+
+    def code(self, language: str) -> str:
+        """Return the code as it is."""
+        return language
+
+    def sources(self, path: Sequence[str]) -> list[ModelSource]:
+        """Return no models."""
+        return []
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        """Return the texts as they are."""
+        return texts
+
+
+@dataclass(frozen=True)
+class Job:
+    """One language to be made: its sentences and its recipe."""
+
+    language: str
+    sentences: list[Sentence]
+    recipe: Recipe
+
+    @property
+    def chunks(self) -> list[list[Sentence]]:
+        """The sentences in the fixed groups that are finished together."""
+        size = self.recipe.chunk or CHUNK
+        return [self.sentences[i : i + size] for i in range(0, len(self.sentences), size)]
+
+    @property
+    def hops(self) -> list[tuple[str, str]]:
+        """Source and target of every translation; word noise alone counts as one."""
+        return list(pairwise(self.recipe.path)) or [(self.language, self.language)]
+
+
+def plan(
+    corpus: Corpus,
+    languages: Sequence[str],
+    translator: Translator,
+    pivots: Sequence[str],
+    noise: float,
+    limit: int | None = None,
+) -> list[Job]:
+    """Return the languages to be made, of the first ``limit`` parallel sentences of each.
+
+    Raises ``UserError`` for languages that the translator lacks and for a probability out of range.
+    """
+    if not 0 <= noise < 1 or (translator.kind == "noise" and noise == 0):
+        raise UserError(f"--noise {noise:g} is no probability of word noise; give 0.01 or 0.3, say.")
+    if translator.kind == "noise" and pivots:
+        raise UserError("--pivots need a translation model; --translator noise takes none.")
+    return [_job(corpus, language, translator, list(pivots), noise, limit) for language in languages]
+
+
+def _job(
+    corpus: Corpus, language: str, translator: Translator, pivots: list[str], noise: float, limit: int | None
+) -> Job:
+    sentences = corpus.parallel(language)[:limit]
+    path = path_of(language, pivots, translator)
+    recipe = Recipe(
+        kind=translator.kind,
+        translator=translator.name,
+        models=translator.sources(path),
+        pivots=pivots,
+        path=path,
+        noise=noise,
+        dtype=translator.dtype,
+        max_length=translator.max_length,
+        chunk=CHUNK,
+        text=digest([[s.id, s.text] for s in sentences], 16),
+    )
+    return Job(language, sentences, recipe)
+
+
+def path_of(language: str, pivots: Sequence[str], translator: Translator) -> list[str]:
+    """Return the translator's codes from the language over the pivots and back.
+
+    A hop from a language to itself is left out: with the pivots de, zh, de, German goes by Chinese
+    alone. Raises ``UserError`` where no hop is left.
+    """
+    if translator.kind == "noise":
+        return [language]
+    codes = [translator.code(code) for code in (language, *pivots, language)]
+    path = [codes[0], *(after for before, after in pairwise(codes) if before != after)]
+    if len(path) == 1:
+        raise UserError(f"--pivots {','.join(pivots)} leave no translation of {language!r}; give another.")
+    return path
+
+
+def degrade(
+    sentences: Sequence[Sentence], job: Job, translator: Translator, advance: Callable[[int], None]
+) -> list[Pair]:
+    """Return the sentences beside what all hops make of them, with word noise after every hop.
+
+    The noise depends on language, sentence id, number of the hop and text alone, so it is the same
+    in every order and batch. ``advance`` is told after every hop how many texts went through it.
+    """
+    texts = [sentence.text for sentence in sentences]
+    for number, (source, target) in enumerate(job.hops, 1):
+        texts = translator.translate(texts, source, target)
+        keys = [f"{job.language}/{sentence.id}/{number}" for sentence in sentences]
+        if job.recipe.noise:
+            texts = [word_noise(t, job.recipe.noise, key) for t, key in zip(texts, keys, strict=True)]
+        advance(len(texts))
+    return [Pair(s.id, s.text, text.strip()) for s, text in zip(sentences, texts, strict=True)]
+
+
+def make(
+    folder: ContrastFolder,
+    job: Job,
+    translator: Translator,
+    versions: dict[str, str],
+    advance: Callable[[int], None],
+) -> Made:
+    """Make one language that the folder lacks; call it with the folder locked.
+
+    Chunks that an earlier start finished are kept, so the result is the same as that of one start.
+    ``advance`` is told how many more of all sentences times all hops are done.
+    """
+    parts = folder.path / ".parts" / f"{job.language}-{job.recipe.hash}"
+    pairs: list[Pair] = []
+    for number, sentences in enumerate(job.chunks):
+        path = parts / f"{number:04}.jsonl"
+        done = _read_part(path, sentences)
+        if done is None:
+            done = degrade(sentences, job, translator, advance)
+            write_jsonl(path, ({"id": p.id, "good": p.good, "bad": p.bad} for p in done))
+        else:
+            advance(len(done) * len(job.hops))
+        pairs += done
+    made = folder.add(job.language, job.recipe, pairs, _in_words(job.recipe), versions)
+    shutil.rmtree(parts, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another language may have parts
+        parts.parent.rmdir()
+    return made
+
+
+def _read_part(path: Path, sentences: Sequence[Sentence]) -> list[Pair] | None:
+    """Return the pairs of a finished chunk, None where it is missing or not of these sentences."""
+    if not path.is_file():
+        return None
+    try:
+        rows = read_jsonl(path)
+    except UserError:
+        return None
+    pairs = [Pair(str(row.get("id")), str(row.get("good")), str(row.get("bad"))) for row in rows]
+    same = [(p.id, p.good) for p in pairs] == [(s.id, s.text) for s in sentences]
+    return pairs if same else None
+
+
+def _in_words(recipe: Recipe) -> str:
+    noise = f"word noise {recipe.noise:g}" if recipe.noise else "no word noise"
+    if recipe.kind == "noise":
+        return noise
+    return f"{recipe.translator}, {' > '.join(recipe.path)}, {noise} after every hop"

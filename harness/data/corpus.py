@@ -1,0 +1,193 @@
+"""The text of a run by role: labelled splits, demonstrations, vector text, contrast pairs."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from dataclasses import dataclass, field
+
+from harness.core.errors import UserError
+from harness.core.files import digest
+from harness.data.contrast import ContrastFolder
+from harness.data.sources import DataSource, Example, Sentence
+from harness.data.suite import Split, Suite
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Pairs for the quality vector: ``good[i]`` is human text, ``bad[i]`` the same, degraded.
+
+    ``source`` says how it was degraded, and how many pairs were left out as validation or test text.
+    """
+
+    good: list[str]
+    bad: list[str]
+    source: str
+
+
+@dataclass
+class Corpus:
+    """All text of a run, read once, with the roles of the splits enforced.
+
+    Vector text never holds a validation or test sentence of its language, by id or by text; what
+    had to be dropped for that is counted in ``dropped``. ``contrast_folder`` comes before the data's own
+    contrast text.
+    """
+
+    suite: Suite
+    source: DataSource
+    contrast_folder: ContrastFolder | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    _splits: dict[tuple[str, str, Split], list[Example]] = field(default_factory=dict)
+    _parallel: dict[str, list[Sentence]] = field(default_factory=dict)
+    _contrast_fingerprint: str | None = None
+
+    def split(self, task: str, language: str, split: Split) -> list[Example]:
+        """Return the human texts of one split."""
+        key = (task, language, split)
+        if key not in self._splits:
+            self._splits[key] = self.source.rows(self.suite.task(task, language), split)
+        return self._splits[key]
+
+    def by_label(self, task: str, language: str, split: Split) -> dict[str, list[Example]]:
+        """Return the texts of a split by label, in the task's order of labels."""
+        grouped: dict[str, list[Example]] = {label: [] for label in self.suite.task(task, language).labels}
+        for row in self.split(task, language, split):
+            grouped[row.label].append(row)
+        return grouped
+
+    def fingerprint(self, task: str, language: str) -> str:
+        """Return the hash of all data that may decide the texts of a cell."""
+        parts = [
+            self.source.fingerprint(self.suite.task(task, language), ["train"]),
+            self.source.vector_fingerprint(self.vector_languages, self.suite.vectors.systems),
+        ]
+        if self.contrast_folder:
+            # All languages: a method may fit for another one than the cell's.
+            self._contrast_fingerprint = self._contrast_fingerprint or self.contrast_folder.fingerprint(
+                self.vector_languages
+            )
+            parts.append(self._contrast_fingerprint)
+        return digest(parts, 16)
+
+    def scoring_fingerprint(self, task: str, language: str) -> str:
+        """Return the hash of all data that may decide the scores of a cell."""
+        definition = self.suite.task(task, language)
+        held_out = self.source.fingerprint(definition, ["validation", "test"])
+        return digest([held_out, self.fingerprint(task, language)], 16)
+
+    @property
+    def vector_languages(self) -> list[str]:
+        """The suite's languages and its reference language."""
+        return list(dict.fromkeys([*self.suite.languages, self.suite.reference_language]))
+
+    def demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
+        """Return few-shot demonstrations per label: train texts of the label, drawn as the suite says.
+
+        The draw is the same for every method and seed (arXiv 2606.18389: five of the 50 shortest).
+        Raises ``UserError`` where a label has too few texts.
+        """
+        rule = self.suite.few_shot
+        chosen = {}
+        for label, rows in self.by_label(task, language, "train").items():
+            pool = sorted(rows, key=lambda row: (len(row.text), row.id))
+            if rule.selection == "shortest":
+                pool = pool[: rule.pool]
+            if len(pool) < rule.shots:
+                raise UserError(
+                    f"few-shot needs {rule.shots} train texts of {label!r} ({task}, {language}); "
+                    f"there are {len(pool)}."
+                )
+            draw = random.Random(f"{rule.seed}/{task}/{language}/{label}")
+            chosen[label] = [row.text for row in draw.sample(pool, rule.shots)]
+        return chosen
+
+    def parallel(self, language: str) -> list[Sentence]:
+        """Return the parallel sentences of a language, free of validation and test sentences."""
+        if language not in self._parallel:
+            ids, texts = self._held_out(language)
+            rows = self.source.parallel(language)
+            kept = [r for r in rows if r.id not in ids and normalise(r.text) not in texts]
+            if not kept:
+                raise UserError(f"no parallel text of {language!r} is left outside of test data.")
+            self.dropped[language] = len(rows) - len(kept)
+            self._parallel[language] = kept
+        return self._parallel[language]
+
+    def contrast(self, language: str) -> Contrast:
+        """Return human sentences and their degraded versions.
+
+        They come from the contrast folder, else from the suite's translation systems, else from word
+        noise. Raises ``UserError`` where all pairs of the folder are validation or test text.
+        """
+        given = self._given_contrast(language)
+        if given:
+            return given
+        human = self.parallel(language)
+        for system in self.suite.vectors.systems:
+            rows = self.source.degraded(system, language)
+            if rows is not None:
+                translated = {row.id: row.text for row in rows}
+                pairs = [(s.text, translated[s.id]) for s in human if s.id in translated]
+                if pairs:
+                    good, bad = zip(*pairs, strict=True)
+                    return Contrast(list(good), list(bad), f"translations:{system}")
+        p = self.suite.vectors.word_noise
+        noisy = [word_noise(s.text, p, f"{language}/{s.id}") for s in human]
+        return Contrast([s.text for s in human], noisy, f"word-noise:{p}")
+
+    def _given_contrast(self, language: str) -> Contrast | None:
+        """Return the contrast folder's pairs, None where it lacks the language."""
+        folder = self.contrast_folder
+        made = folder.made(language) if folder else None
+        if folder is None or made is None:
+            return None
+        ids, texts = self._held_out(language)
+        pairs = folder.pairs(language)
+        kept = [p for p in pairs if p.id not in ids and not {normalise(p.good), normalise(p.bad)} & texts]
+        if not kept:
+            raise UserError(
+                f"no contrast text of {language!r} in {folder.path} is left outside of test data."
+            )
+        dropped = f" ({len(pairs) - len(kept)} held out)" if len(kept) < len(pairs) else ""
+        source = f"contrast:{folder.name}:{made.recipe_hash}{dropped}"
+        return Contrast([p.good for p in kept], [p.bad for p in kept], source)
+
+    def _held_out(self, language: str) -> tuple[set[str], set[str]]:
+        ids, texts = set(), set()
+        for task, by_language in self.suite.definitions.items():
+            if language not in self.suite.languages or language not in by_language:
+                continue
+            for split in ("validation", "test"):
+                for row in self.split(task, language, split):
+                    ids.add(row.id)
+                    texts.add(normalise(row.text))
+        return ids, texts
+
+
+def normalise(text: str) -> str:
+    """Return the form in which two texts count as the same: NFKC, case-folded, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def word_noise(text: str, probability: float, key: str) -> str:
+    """Return ``text`` with each word dropped, swapped with the next or repeated by chance.
+
+    A word is hit with ``probability``, the three kinds are equally likely (arXiv 2606.18389,
+    ``backtranslate_nib.py``). The noise depends on ``key`` and the text alone. A text never
+    becomes empty: if every word was dropped, the text is returned as it was.
+    """
+    draw = random.Random(digest([key, text, probability]))
+    words, noisy, i = text.split(), [], 0
+    while i < len(words):
+        word = words[i]
+        kind = draw.choice(("drop", "swap", "repeat")) if draw.random() < probability else "keep"
+        if kind == "swap" and i + 1 < len(words):
+            noisy += [words[i + 1], word]
+            i += 1
+        elif kind == "repeat":
+            noisy += [word, word]
+        elif kind != "drop":
+            noisy.append(word)
+        i += 1
+    return " ".join(noisy) or text

@@ -1,0 +1,440 @@
+"""Suites and their tasks: what is generated, how it is prompted, sampled and scored."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from harness.core.errors import UserError, unknown
+from harness.core.files import digest, read_text
+from harness.core.languages import unknown_language
+from harness.core.records import explain
+from harness.core.safeyaml import SafeLoader, safe_load
+from harness.core.strict import refuse_flags
+
+Split = Literal["train", "validation", "test"]
+Prompting = Literal["zero-shot", "few-shot"]
+MethodSpec = str | dict[str, dict[str, Any]]
+"""A method of a suite: its name, or its name with options; a list as an option is a sweep."""
+
+
+DATE = "2026-01-01"
+"""The day that a chat template gets as today's where a suite says no other: no text depends on a clock."""
+
+
+def _iso_date(value: Any) -> str:
+    return datetime.date.fromisoformat(str(value)).isoformat()
+
+
+class Part(BaseModel):
+    """A part of a suite file; unknown keys are errors, so that a typing mistake is noticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    _no_flags = field_validator("*", mode="before")(refuse_flags)
+
+
+class TaskSize(Part):
+    """How many texts a cell of the task holds, per label."""
+
+    texts_per_label: int = Field(gt=0)
+
+
+class Sampling(Part):
+    """How texts are drawn. ``max_attempts`` bounds the draws of one text, the first included.
+
+    ``template``: the tokenizer's chat template where it has one, or always the plain instruction
+    form. ``keep``: the whole answer, or its first line that is not blank. ``strip_quotes``: whether
+    all ``"`` and ``'`` are deleted from the answer. ``date``: what a chat template gets that asks for
+    today's, as YEAR-MONTH-DAY; the usual one is left out of hashes.
+    """
+
+    temperature: float = Field(gt=0)
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(gt=0)
+    max_attempts: int = Field(gt=0)
+    template: Literal["chat", "instruction"] = "chat"
+    keep: Literal["all", "first-line"] = "all"
+    strip_quotes: bool = False
+    date: Annotated[str, BeforeValidator(_iso_date)] = DATE
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_date(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return body if self.date != DATE else {name: value for name, value in body.items() if name != "date"}
+
+
+class FewShot(Part):
+    """Demonstrations: ``shots`` human train texts of a label, drawn with ``seed``.
+
+    ``selection``: from the ``pool`` shortest texts of the label, or at random from all of them.
+    """
+
+    shots: int = Field(gt=0)
+    pool: int = Field(gt=0)
+    seed: int
+    selection: Literal["shortest", "random"] = "shortest"
+
+
+class Vectors(Part):
+    """Text for vectors: translation ``systems`` in order of preference, else word noise."""
+
+    systems: list[str]
+    word_noise: float = Field(gt=0, lt=1)
+
+
+class ClassifierProtocol(Part):
+    """Fine-tuning of the downstream encoder (arXiv 2606.18389, ``finetune.py``)."""
+
+    seeds: list[int] = Field(min_length=1)
+    dropout: float = Field(ge=0, lt=1)
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    max_epochs: int = Field(gt=0)
+    patience: int = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+
+
+class Budgets(Part):
+    """Fixed budgets of the diversity metrics, so that neither number nor length of texts decides.
+
+    ``texts``: texts of one subsample; ``subsamples``: how many are averaged; ``window``: characters that
+    count of every text (shorter texts do not count at all); ``ngrams``: n-grams of distinct-n;
+    ``references``: other texts that a text is compared with; ``panel``: texts that are compared at most;
+    ``characters``: text that is compressed.
+    """
+
+    texts: int = Field(gt=1)
+    subsamples: int = Field(gt=1)
+    window: int = Field(gt=0)
+    ngrams: int = Field(gt=0)
+    references: int = Field(gt=0)
+    panel: int = Field(gt=1)
+    characters: int = Field(gt=0)
+
+
+class FidelitySettings(Part):
+    """Parallel sentences per language that train the language identifier, at most."""
+
+    texts_per_language: int = Field(gt=0)
+
+
+class Metrics(Part):
+    """Settings of the metrics. ``embeddings``: what Vendi score and pairwise distance read."""
+
+    budgets: Budgets
+    language_fidelity: FidelitySettings
+    embeddings: list[str] = ["tfidf"]
+
+
+class Task(Part):
+    """One task in one language, read from a YAML that lm-eval loads too.
+
+    ``prompts`` maps a setting to a template with the fields ``{label}``, ``{language}`` and, for
+    few-shot, ``{examples}``. ``fields`` and ``label_map`` say how the hub's rows are read.
+    """
+
+    name: str
+    language: str
+    labels: list[str]
+    prompts: dict[str, str]
+    dataset_path: str
+    dataset_name: str | None = None
+    revision: str | None = None
+    splits: dict[Split, str | None]
+    fields: dict[str, str]
+    label_map: dict[str, str] = {}
+    parallel: bool = False
+
+
+class Family(Part):
+    """What a family of models has of its own; ``Suite.for_model`` puts it in place.
+
+    ``model_types`` are the values of ``model_type`` in the config.json of its models. ``prompts``
+    (task -> setting -> template) and ``sampling`` replace single values of the suite, ``methods``
+    come after the suite's.
+    """
+
+    model_types: list[str] = Field(min_length=1)
+    methods: list[MethodSpec] = []
+    prompts: dict[str, dict[Prompting, str]] = {}
+    sampling: dict[str, Any] = {}
+
+
+class Suite(Part):
+    """A versioned definition of what is measured. ``root`` is the folder of the suite file.
+
+    ``data_note``: what readers of results must know of the data that the suite ships, such as that no people
+    wrote it. It decides no number, hence it is neither in the dump nor in the hash.
+    A suite with ``families`` is not complete before ``for_model`` has chosen one of them.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    version: int
+    description: str
+    languages: list[str] = Field(min_length=1)
+    reference_language: str
+    tasks: dict[str, TaskSize] = Field(min_length=1)
+    settings: list[Prompting] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
+    methods: list[MethodSpec] = Field(min_length=1)
+    sampling: Sampling
+    few_shot: FewShot
+    vectors: Vectors
+    classifiers: list[str] = Field(min_length=1)
+    scored_split: Literal["test", "validation"] = "test"
+    classifier_protocol: ClassifierProtocol
+    metrics: Metrics
+    families: dict[str, Family] = {}
+    data: str | None = None
+    model: str | None = None
+    data_note: str = Field(default="", exclude=True)
+
+    root: Path = Field(default=Path(), exclude=True)
+    definitions: dict[str, dict[str, Task]] = Field(default={}, exclude=True)
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Suite:
+        for field in ("languages", "seeds", "settings"):
+            values = getattr(self, field)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{field} holds a value twice: {values}")
+        return self
+
+    @model_validator(mode="after")
+    def _families_fit(self) -> Suite:
+        seen: dict[str, str] = {}
+        for name, family in self.families.items():
+            for task in family.prompts:
+                if task not in self.tasks:
+                    raise ValueError(f"families.{name}.prompts: {unknown('task', task, self.tasks)}")
+            try:
+                self._sampling_of(family)
+            except ValidationError as error:
+                raise ValueError(f"families.{name}.sampling.{explain(error)}") from None
+            for model_type in family.model_types:
+                if seen.setdefault(model_type, name) != name:
+                    raise ValueError(f"model type {model_type!r} is in two families")
+        return self
+
+    def _sampling_of(self, family: Family) -> Sampling:
+        return Sampling.model_validate({**self.sampling.model_dump(), **family.sampling})
+
+    def for_model(self, model_type: str) -> Suite:
+        """Return the suite with prompts, sampling and methods of the model's family.
+
+        Of ``families`` the chosen one is left, without what is now in place, so that the hash says
+        what was used: two families never share a table. A suite without families returns itself.
+        Raises ``UserError`` for a model of no family.
+        """
+        if not self.families:
+            return self
+        for name, family in self.families.items():
+            if model_type in family.model_types:
+                return self._in_family(name, family)
+        known = "; ".join(f"{name} ({', '.join(f.model_types)})" for name, f in self.families.items())
+        raise UserError(
+            f"the suite {self.name!r} has no prompts for models of type {model_type!r}; its families: "
+            f"{known}. Take --suite steer11, which serves every model."
+        )
+
+    def _in_family(self, name: str, family: Family) -> Suite:
+        definitions = {
+            task: {
+                code: item.model_copy(update={"prompts": {**item.prompts, **family.prompts.get(task, {})}})
+                for code, item in by_language.items()
+            }
+            for task, by_language in self.definitions.items()
+        }
+        return self.model_copy(
+            update={
+                "definitions": definitions,
+                "sampling": self._sampling_of(family),
+                "methods": [*self.methods, *family.methods],
+                "families": {name: Family(model_types=family.model_types)},
+            }
+        )
+
+    def task(self, task: str, language: str) -> Task:
+        """Return one task of the suite; ``UserError`` names the valid ones."""
+        if task not in self.definitions:
+            raise unknown("task", task, self.definitions)
+        if language not in self.definitions[task]:
+            raise unknown_language(language, self.definitions[task])
+        return self.definitions[task][language]
+
+    def folder(self, field: Literal["data", "model"]) -> Path | None:
+        """Return the folder that the suite ships for ``field``, or None where it ships none."""
+        relative = getattr(self, field)
+        return self.root / relative if relative else None
+
+    def dump(self) -> dict[str, Any]:
+        """Return the suite with its tasks as plain JSON: what a manifest keeps."""
+        body = self.model_dump(mode="json", by_alias=True)
+        body["definitions"] = {
+            task: {code: item.model_dump(mode="json") for code, item in by_language.items()}
+            for task, by_language in self.definitions.items()
+        }
+        return body
+
+    @property
+    def hash(self) -> str:
+        """Hash of the whole definition: rows of different hashes never share a table."""
+        return digest(self.dump(), 16)
+
+    def text_protocol(self, task: str, language: str) -> str:
+        """Hash of what the suite contributes to the texts of a cell: prompts, sampling, shots."""
+        definition = self.task(task, language)
+        return digest(
+            {
+                "prompts": definition.prompts,
+                "labels": definition.labels,
+                "sampling": self.sampling.model_dump(),
+                "few_shot": self.few_shot.model_dump(),
+                "vectors": self.vectors.model_dump(),
+                "languages": [*self.languages, self.reference_language],
+            },
+            16,
+        )
+
+
+def tasks_root() -> Path:
+    """Return the folder of the shipped suites: inside the wheel, else beside the package."""
+    package = Path(__file__).parents[1]
+    installed = package / "_tasks"
+    return installed if installed.is_dir() else package.parent / "tasks"
+
+
+def suite_files() -> dict[str, Path]:
+    """Return the shipped suites, by name."""
+    return {path.stem: path for path in sorted(tasks_root().glob("*.yaml"))}
+
+
+def data_note(suite: object, suite_hash: str, data_source: str) -> str:
+    """Return the ``data_note`` of the shipped suite of this name and hash, for results on the data it ships.
+
+    Empty for every other suite and for other data. ``data_source``: the folder that was read.
+    """
+    if not isinstance(suite, str) or suite not in suite_files():
+        return ""
+    shipped = load_suite(suite)
+    own = PurePath(shipped.data).parts if shipped.data else ()
+    same = bool(own) and PurePath(data_source).parts[-len(own) :] == own
+    return shipped.data_note if same and shipped.hash == suite_hash else ""
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Load a shipped suite by name, or a suite file by path.
+
+    Raises ``UserError`` for an unknown name, broken YAML and invalid fields.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in {".yaml", ".yml"}:
+        shipped = suite_files()
+        if name_or_path not in shipped:
+            raise unknown("suite", name_or_path, shipped, "Or give the path of a suite's .yaml.")
+        path = shipped[name_or_path]
+    body = _read_yaml(path)
+    try:
+        suite = Suite.model_validate(body)
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+    root = path.parent
+    folders = root if (root / next(iter(suite.tasks))).is_dir() else tasks_root()
+    definitions = {task: _load_tasks(folders / task, task, suite) for task in suite.tasks}
+    return suite.model_copy(update={"root": root, "definitions": definitions})
+
+
+def restore_suite(body: dict[str, Any]) -> Suite:
+    """Rebuild a suite from a manifest's dump; ``UserError`` where the dump is not one."""
+    fields = {key: value for key, value in body.items() if key != "definitions"}
+    try:
+        suite = Suite.model_validate(fields)
+        definitions = {
+            task: {code: Task.model_validate(item) for code, item in by_language.items()}
+            for task, by_language in body["definitions"].items()
+        }
+    except (ValidationError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"the manifest's suite is not readable: {explain(error)}") from None
+    return suite.model_copy(update={"definitions": definitions})
+
+
+class _TaskLoader(SafeLoader):
+    """Safe YAML; lm-eval's ``!function`` tags stay text, nothing is imported."""
+
+
+def _function_tag(loader: _TaskLoader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
+
+
+_TaskLoader.add_constructor("!function", _function_tag)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        body = safe_load(read_text(path), _TaskLoader)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {problem:.200}") from None
+    if not isinstance(body, dict):
+        raise UserError(f"{path} holds no YAML mapping. See tasks/mini.yaml for an example.")
+    return body
+
+
+def _load_tasks(folder: Path, task: str, suite: Suite) -> dict[str, Task]:
+    """Read a task in every language, and in the reference language where that is defined."""
+    codes = [*suite.languages]
+    if (folder / f"{suite.reference_language}.yaml").is_file():
+        codes.append(suite.reference_language)
+    return {code: _load_task(folder / f"{code}.yaml", task) for code in dict.fromkeys(codes)}
+
+
+def _load_task(path: Path, task: str) -> Task:
+    body = _read_yaml(path)
+    if "include" in body:
+        base = _read_yaml(path.parent / str(body.pop("include")))
+        body = {**base, **body, "metadata": {**_metadata(base), **_metadata(body)}}
+    metadata = _metadata(body)
+    if metadata.get("language", path.stem) != path.stem:
+        raise UserError(f"{path}: the metadata name the language {metadata['language']!r}.")
+    try:
+        return Task(
+            name=task,
+            language=metadata["language"],
+            labels=metadata["labels"],
+            prompts=metadata["prompts"],
+            dataset_path=body["dataset_path"],
+            dataset_name=body.get("dataset_name"),
+            revision=(body.get("dataset_kwargs") or {}).get("revision"),
+            splits={
+                "train": body["training_split"],
+                "validation": body.get("validation_split"),
+                "test": body["test_split"],
+            },
+            fields=metadata["fields"],
+            label_map=metadata.get("label_map", {}),
+            parallel=metadata.get("parallel", False),
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: the key {error} is missing. Compare tasks/topic/am.yaml.") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error)}") from None
+
+
+def _metadata(body: dict[str, Any]) -> dict[str, Any]:
+    found = body.get("metadata")
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,330 @@
+"""Translation models of transformers, by the way they are told the languages.
+
+Models with language tokens (NLLB, M2M100, mBART-50), models with a prefix token such as ``<2de>``
+(MADLAD-400), and one model per pair of languages (Marian). Weights come from safetensors alone and
+no code of a checkpoint runs.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
+from harness.core.devices import DTYPES, choose_device, choose_dtype
+from harness.core.errors import UserError, unknown
+from harness.core.languages import code_forms
+from harness.data.backtranslation import NoTranslator, Translator
+from harness.data.contrast import Kind, ModelSource, check_code
+
+MAX_LENGTH = 512
+"""Tokens of a text and of a translation at most (arXiv 2606.18389)."""
+
+_LOADING = (OSError, ValueError, KeyError, ImportError, RuntimeError, AssertionError, AttributeError)
+_LANGUAGE_TOKEN = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}|[a-z]{2}_[A-Z]{2}")
+_PREFIX_TOKEN = re.compile(r"<2([A-Za-z]{2,3}(?:_[A-Za-z]+)?)>")
+_TARGET_TOKEN = re.compile(r">>([A-Za-z]{2,3}(?:_[A-Za-z]+)?)<<")
+_NOT_SEARCH = {"transformers_version", "max_length", "max_new_tokens", "do_sample", "use_cache"}
+
+
+class Seq2Seq:
+    """One translation model and its tokenizer. The weights are loaded with the first translation."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str, dtype: str, batch_size: int) -> None:
+        self.checkpoint, self.device, self.dtype, self.batch_size = checkpoint, device, dtype, batch_size
+        transformers.utils.logging.disable_progress_bar()
+        with self._in_words():
+            self.config = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        if not getattr(self.config, "is_encoder_decoder", False):
+            raise UserError(
+                f"{checkpoint.name} is no translation model: {self.config.model_type!r} has no encoder "
+                "and decoder. Give a seq2seq model such as facebook/nllb-200-distilled-600M."
+            )
+        with warnings.catch_warnings(), self._in_words():
+            warnings.simplefilter("ignore")  # Marian: "Recommended: pip install sacremoses."
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+                checkpoint.folder, trust_remote_code=False
+            )
+        self.vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+
+    @property
+    def source(self) -> ModelSource:
+        """What identifies the model, and how it searches."""
+        found = self.checkpoint
+        stored = {k: v for k, v in self.search.to_diff_dict().items() if k not in _NOT_SEARCH}
+        search = {k: v for k, v in stored.items() if not k.startswith(("_", "output_"))}
+        return ModelSource(
+            name=found.name,
+            revision=found.revision,
+            fingerprint=found.fingerprint,
+            search={"num_beams": self.search.num_beams or 1, **search},
+        )
+
+    @cached_property
+    def search(self) -> Any:
+        """The generation config: as stored with the model (greedy or beams), but never sampled."""
+        if (self.checkpoint.folder / "generation_config.json").is_file():
+            with self._in_words():
+                stored = transformers.GenerationConfig.from_pretrained(self.checkpoint.folder)
+        else:
+            stored = transformers.GenerationConfig.from_model_config(self.config)
+        stored.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+        stored.update(max_length=self.max_length, max_new_tokens=None)
+        return stored
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that fit: 512, or fewer where the model's positions end before."""
+        positions = getattr(self.config, "max_position_embeddings", None) or MAX_LENGTH
+        return int(min(MAX_LENGTH, positions, self.tokenizer.model_max_length))
+
+    @cached_property
+    def network(self) -> Any:
+        """The model itself, on its device, ready to translate."""
+        with self._in_words():
+            network, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                self.checkpoint.folder,
+                dtype=DTYPES[self.dtype],
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+            )
+        missing = sorted(report["missing_keys"])
+        if missing:  # they would be random numbers
+            raise UserError(
+                f"{self.checkpoint.folder} lacks {len(missing)} weights, such as {missing[0]}. Get it again."
+            )
+        network.generation_config = self.search
+        return network.to(self.device).eval()
+
+    def release(self) -> None:
+        """Let go of the weights; the next translation loads them again."""
+        self.__dict__.pop("network", None)
+
+    def translate(self, texts: list[str], forced_bos: int | None = None) -> list[str]:
+        """Return the model's output for ``texts``, in order; batches hold texts of like length.
+
+        ``forced_bos``: id of the token that every output begins with.
+        """
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        results = dict.fromkeys(order, "")
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            outputs = self._translate_batch([texts[i] for i in batch], forced_bos)
+            results.update(zip(batch, outputs, strict=True))
+        return [results[i] for i in range(len(texts))]
+
+    @torch.inference_mode()
+    def _translate_batch(self, texts: list[str], forced_bos: int | None) -> list[str]:
+        encoded = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        inputs = {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
+        forced = {} if forced_bos is None else {"forced_bos_token_id": forced_bos}
+        try:
+            tokens = self.network.generate(**inputs, **forced)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"a batch of {len(texts)} texts does not fit into the memory of {self.device}. Run the "
+                "same command with a smaller --batch-size; it goes on where it was."
+            ) from None
+        # Not every tokenizer counts its language tokens among the special ones.
+        rows = [[token for token in row if token != forced_bos] for row in tokens.tolist()]
+        decoded: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [text.strip() for text in decoded]
+
+    def knows_prefix(self, token: str) -> bool:
+        """Say whether the tokenizer keeps ``token`` in one piece at the head of a text."""
+        return self.vocabulary[token] in self.tokenizer(f"{token} a")["input_ids"]
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Turn what transformers says of a checkpoint into one line."""
+        try:
+            yield
+        except _LOADING as error:
+            words = why_not_loaded(error)
+            if "sentencepiece" in str(error).lower():
+                words = "its tokenizer needs a package that is not there: pip install sentencepiece"
+            raise UserError(
+                f"{self.checkpoint.name} cannot be loaded as a translation model: {words}"
+            ) from None
+
+
+class _OneModel:
+    """What the translators of a single model share."""
+
+    kind: Kind
+
+    def __init__(self, model: Seq2Seq, name: str, codes: dict[str, str]) -> None:
+        self.model, self.name, self.codes = model, name, codes
+        self.dtype, self.max_length = model.dtype, model.max_length
+
+    def code(self, language: str) -> str:
+        """Return the model's own code of a language; ``UserError`` where it has none."""
+        forms = code_forms(language)
+        regional = [c for form in forms for c in sorted(self.codes) if re.fullmatch(rf"{form}_[A-Z]{{2}}", c)]
+        for form in [*forms, *regional]:  # mBART-50 knows de as de_DE
+            if form in self.codes:
+                return form
+        raise unknown("language", language, self.codes, f"These are the codes of {self.name}.")
+
+    def sources(self, path: Sequence[str]) -> list[ModelSource]:
+        """Return the one model."""
+        return [self.model.source]
+
+
+class TokenTranslator(_OneModel):
+    """A model whose tokenizer has a token per language: the source's goes in, the target's comes out."""
+
+    kind: Kind = "language-tokens"
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        """Return the translations of ``texts``, in order."""
+        self.model.tokenizer.src_lang = source
+        return self.model.translate(texts, self.model.tokenizer.convert_tokens_to_ids(self.codes[target]))
+
+
+class PrefixTranslator(_OneModel):
+    """A model that finds the target language in front of the text, such as ``<2de>``."""
+
+    kind: Kind = "prefix-tokens"
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        """Return the translations of ``texts``, in order."""
+        return self.model.translate([f"{self.codes[target]} {text}" for text in texts])
+
+
+class PairTranslator:
+    """One model per hop, named by a template with ``{src}`` and ``{tgt}``; one is loaded at a time."""
+
+    kind: Kind = "pair-models"
+    max_length = MAX_LENGTH
+
+    def __init__(self, template: str, revision: str | None, device: str, dtype: str, batch_size: int) -> None:
+        self.name = Path(template).name if _is_path(template) else template
+        self.dtype = dtype
+        self._resolve = partial(_resolve, revision=revision)
+        self._template, self._device, self._batch_size = template, device, batch_size
+        self._models: dict[tuple[str, str], Seq2Seq] = {}
+
+    def code(self, language: str) -> str:
+        """Return the code as it is: it becomes a part of the model's name."""
+        return check_code(language, "--languages or --pivots:")
+
+    def sources(self, path: Sequence[str]) -> list[ModelSource]:
+        """Return the models of the hops, each once; this may download them."""
+        return [self._model(*hop).source for hop in dict.fromkeys(pairwise(path))]
+
+    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        """Return the translations of ``texts``, in order."""
+        model = self._model(source, target)
+        for other in self._models.values():
+            if other is not model:
+                other.release()
+        prefix = self._target_token(model, target)
+        return model.translate([f"{prefix} {text}" for text in texts] if prefix else texts)
+
+    def _model(self, source: str, target: str) -> Seq2Seq:
+        hop = (source, target)
+        if hop not in self._models:
+            checkpoint = self._resolve(self._template.replace("{src}", source).replace("{tgt}", target))
+            model = Seq2Seq(checkpoint, self._device, self.dtype, self._batch_size)
+            self._target_token(model, target)
+            self._models[hop] = model
+        return self._models[hop]
+
+    def _target_token(self, model: Seq2Seq, target: str) -> str | None:
+        """Return the token that chooses among a model's target languages, None where it has one."""
+        tokens = _codes(model, _TARGET_TOKEN)
+        if not tokens:
+            return None
+        for form in code_forms(target):
+            if form in tokens:
+                return tokens[form]
+        raise unknown(
+            "language", target, tokens, f"These are the target languages of {model.checkpoint.name}."
+        )
+
+
+def open_translator(
+    name: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int = 64,
+) -> Translator:
+    """Return the translator of a folder, a hub id, a template with {src} and {tgt}, or ``noise``.
+
+    Raises ``UserError`` for a model that is none of the three kinds.
+    """
+    if name == "noise":
+        return NoTranslator()
+    place = choose_device(device)
+    if dtype is not None and dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    if torch.device(place).type == "cpu" and dtype not in {None, "float32"}:
+        raise UserError(f"--dtype {dtype} is for a GPU; on the CPU leave it out (float32).")
+    if "{src}" in name or "{tgt}" in name:
+        if not ("{src}" in name and "{tgt}" in name):
+            raise UserError(f"--translator {name!r} needs both {{src}} and {{tgt}}.")
+        precision = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
+        return PairTranslator(name, revision, place, precision, batch_size)
+    checkpoint = _resolve(name, revision)
+    model = Seq2Seq(checkpoint, place, dtype or choose_dtype(place, checkpoint), batch_size)
+    return _by_kind(model, name)
+
+
+def _by_kind(model: Seq2Seq, name: str) -> Translator:
+    takes_source = isinstance(getattr(type(model.tokenizer), "src_lang", None), property)
+    own = getattr(model.tokenizer, "lang_code_to_token", None)  # M2M100: am -> __am__
+    tokens = dict(own) if own else _codes(model, _LANGUAGE_TOKEN)
+    short = model.checkpoint.name
+    if takes_source and tokens:
+        return TokenTranslator(model, short, tokens)
+    prefixes = _codes(model, _PREFIX_TOKEN)
+    if prefixes:
+        if not model.knows_prefix(next(iter(prefixes.values()))):
+            raise UserError(f"the tokenizer of {short} takes its language tokens apart. Get it again.")
+        return PrefixTranslator(model, short, prefixes)
+    raise UserError(
+        f"--translator {name}: a {model.config.model_type!r} model that has neither language tokens "
+        "(NLLB, M2M100, mBART-50) nor prefixes such as <2de> (MADLAD-400). For one model per pair of "
+        "languages give a template, such as Helsinki-NLP/opus-mt-{src}-{tgt}."
+    )
+
+
+def _codes(model: Seq2Seq, pattern: re.Pattern[str]) -> dict[str, str]:
+    """Return code -> token for all tokens of the vocabulary that a pattern matches as a whole."""
+    found = {}
+    for token in sorted(model.vocabulary):
+        match = pattern.fullmatch(token)
+        if match:
+            found[match[1] if pattern.groups else token] = token
+    return found
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
+
+
+def _resolve(name: str, revision: str | None) -> Checkpoint:
+    try:
+        return resolve_checkpoint(name, revision)
+    except UserError as error:
+        if "no *.safetensors" not in str(error) or revision or Path(name).is_dir():
+            raise
+        raise UserError(
+            f"{name} has no weights in safetensors at its main revision, and other formats are not "
+            "loaded, since they may run code. Give --revision refs/pr/N, a pull request of its hub page "
+            "that adds model.safetensors, or a folder with converted weights."
+        ) from None

@@ -1,0 +1,225 @@
+"""Reading a model: mean hidden states and neurons, and what a steering changes, in one pass over texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from harness.core.errors import UserError
+from harness.core.interventions import Steering
+from harness.engine.attention_sinks import SinkFilter
+from harness.engine.model import SteerableModel
+from harness.engine.neurons import down_projection
+
+
+@dataclass(frozen=True)
+class MeanStates:
+    """Mean residual stream after every decoder layer, over all tokens that are no padding.
+
+    ``mean``: float64, [layers, hidden size]; ``norm``: float64, [layers], the mean of ||h||.
+    Every token weighs the same, so long texts weigh more. No BOS is added. ``excluded`` reports which
+    sink tokens were left out, empty where none were looked for.
+    """
+
+    mean: NDArray[np.float64]
+    norm: NDArray[np.float64]
+    n_tokens: int
+    n_texts: int
+    excluded: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NeuronMeans:
+    """Mean input of every layer's ``down_proj`` at the last token of a text: float64, [layers, neurons]."""
+
+    mean: NDArray[np.float64]
+    n_texts: int
+
+
+class _Sums:
+    """Running float64 sums of h, of ||h|| and of the count, on each layer's own device."""
+
+    def __init__(self, n_layers: int) -> None:
+        self.sums: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * n_layers
+
+    def add(self, layer: int, hidden: Tensor, mask: Tensor) -> None:
+        kept = hidden[mask.to(hidden.device)].to(torch.float64)  # selected: a pad may hold NaN
+        new = (kept.sum(0), kept.norm(dim=1).sum(), torch.tensor(len(kept), device=hidden.device))
+        old = self.sums[layer]
+        a, b, c = new if old is None else tuple(x + y for x, y in zip(old, new, strict=True))
+        self.sums[layer] = (a, b, c)
+
+    def means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the means of h, [layers, size], and of ||h||, [layers]."""
+        arrays = [[_array(part) for part in layer] for layer in self.sums if layer is not None]
+        if not arrays or any(count == 0 for _, _, count in arrays):
+            raise UserError("the texts hold no token to average over.")
+        states = np.stack([state / count for state, _, count in arrays])
+        return states, np.array([float(norm / count) for _, norm, count in arrays])
+
+
+def mean_states(
+    model: SteerableModel,
+    texts: list[str],
+    batch_size: int = 32,
+    side: str = "right",
+    exclude_sinks: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> MeanStates:
+    """Return the masked means of all layers; every text is run once, either padding side.
+
+    Texts are cut to the model's context length. With ``exclude_sinks``, tokens that ``SinkFilter`` names
+    are left out, layer by layer. ``progress`` is called with the number of texts of every batch. Raises
+    ``UserError`` for no text at all.
+    """
+    if not texts:
+        raise UserError("no text to average over.")
+    sums, n_tokens = _Sums(len(model.layers)), 0
+    sinks = SinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
+    for inputs in _batches(model, texts, batch_size, side, progress):
+        mask = inputs["attention_mask"].bool()
+        n_tokens += int(mask.sum())
+
+        def add(layer: int, hidden: Tensor, inputs: Any = inputs, mask: Tensor = mask) -> None:
+            kept = sinks.keep(layer, hidden, inputs["input_ids"], mask) if sinks else mask
+            sums.add(layer, hidden, kept)
+
+        forward(model, inputs, model.layers, add, "output")
+    states, norms = sums.means()
+    return MeanStates(states, norms, n_tokens, len(texts), sinks.report(n_tokens) if sinks else {})
+
+
+def neuron_means(
+    model: SteerableModel,
+    texts: list[str],
+    batch_size: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> NeuronMeans:
+    """Return the mean input of every ``down_proj`` at the last token that is no padding, over ``texts``.
+
+    ``progress`` is called with the number of texts of every batch. Raises ``UnsupportedError`` for a layer
+    without a gated MLP, and ``UserError`` for a text without a token.
+    """
+    projections = nn.ModuleList(
+        [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]  # type: ignore[misc]
+    )
+    if not texts:
+        raise UserError("no text to average over.")
+    sums: list[Tensor | None] = [None] * len(projections)
+    n_read = 0
+    for inputs in _batches(model, texts, batch_size, "left", progress):
+        n_read += int(inputs["attention_mask"][:, -1].sum())
+
+        def add(layer: int, state: Tensor) -> None:
+            total, old = state[:, -1].to(torch.float64).sum(0), sums[layer]
+            sums[layer] = total if old is None else old + total
+
+        forward(model, inputs, projections, add, "input")
+    if n_read < len(texts):
+        raise UserError(f"{len(texts) - n_read} texts hold no token, so no last token to read.")
+    return NeuronMeans(np.stack([_array(total) for total in sums]) / len(texts), len(texts))
+
+
+def residual_change(
+    model: SteerableModel,
+    steering: Steering,
+    texts: list[str],
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Return by how much a steering moves the residual stream: mean ||h' - h|| / ||h||, [layers].
+
+    The unit in which strengths of different kinds and families can be compared. Every token is steered
+    here, whatever the positions: the figure is that of a steered token.
+    """
+    steering = Steering(tuple(replace(item, positions="all") for item in steering.interventions))
+    totals, n_tokens = np.zeros(len(model.layers)), 0
+    for inputs in _batches(model, texts, batch_size, "left", progress):
+        mask = inputs["attention_mask"].bool()
+        plain = _states(model, inputs)
+        with model.hooks.steer([steering] * len(mask), inputs["attention_mask"]):
+            steered = _states(model, inputs)
+        for layer, (before, after) in enumerate(zip(plain, steered, strict=True)):
+            here = mask.to(before.device)
+            before, moved = before[here].double(), (after[here].double() - before[here].double())
+            totals[layer] += float((moved.norm(dim=1) / before.norm(dim=1).clamp(min=1e-12)).sum())
+        n_tokens += int(mask.sum())
+    return totals / max(n_tokens, 1)
+
+
+def _states(model: SteerableModel, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """Return the output of every layer, [texts, positions, size] each."""
+    found: list[Tensor] = []
+    forward(model, inputs, model.layers, lambda layer, hidden: found.append(hidden), "output")
+    return found
+
+
+def _batches(
+    model: SteerableModel,
+    texts: list[str],
+    batch_size: int,
+    side: str,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield tokenised batches of texts of like length; batches without any token are left out."""
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    for start in range(0, len(order), batch_size):
+        batch = [texts[i] for i in order[start : start + batch_size]]
+        inputs = model.encode(batch, special_tokens=False, side=side, limit=model.context_length)
+        if inputs["attention_mask"].shape[1]:
+            yield inputs
+        if progress is not None:
+            progress(len(batch))
+
+
+def forward(
+    model: SteerableModel,
+    inputs: dict[str, Tensor],
+    modules: nn.ModuleList,
+    read: Callable[[int, Tensor], Any],
+    what: str,
+) -> None:
+    """Run the decoder and give the input or output of every module to ``read(index, state)``."""
+    # Positions follow the mask: a bare forward would count padding on the left as text.
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode(), _reading(modules, read, what):
+        model.decoder(**inputs, position_ids=positions, use_cache=False)
+
+
+@contextmanager
+def _reading(modules: nn.ModuleList, read: Callable[[int, Tensor], Any], what: str) -> Iterator[None]:
+    def after(index: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            read(index, output if isinstance(output, Tensor) else output[0])
+
+        return hook
+
+    def before(index: int) -> Any:
+        def hook(module: Any, args: Any) -> None:
+            read(index, args[0])
+
+        return hook
+
+    handles = []
+    try:
+        for index, module in enumerate(modules):
+            if what == "output":
+                handles.append(module.register_forward_hook(after(index)))
+            else:
+                handles.append(module.register_forward_pre_hook(before(index)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _array(total: Tensor | None) -> NDArray[np.float64]:
+    assert total is not None
+    return np.asarray(total.cpu().numpy(), dtype=np.float64)

@@ -1,0 +1,349 @@
+"""Learning one vector at one layer of a frozen model by gradient descent: Adam, two objectives.
+
+Only the vector requires a gradient, so that the layers below it build no graph. It is added out of place,
+in float32 until it meets the layer's own precision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from harness.core.errors import UserError
+from harness.core.interventions import Positions
+from harness.engine.chat import Template, end_token
+from harness.engine.model import SteerableModel
+
+EVERY = 10  # steps between two looks at the held-out loss
+PATIENCE = 3  # looks without a better one, after which learning stops
+_SORTED = 8  # batches whose texts are sorted by length
+_HALF_SCALE = 1024.0  # float16 gradients below 6e-8 are 0
+
+
+class Objective(Protocol):
+    """A loss over numbered texts. Lower is better."""
+
+    model: SteerableModel
+
+    def length(self, row: int) -> int:
+        """Return the number of tokens of a text that the loss is about."""
+
+    def loss(self, rows: Sequence[int], vector: Tensor) -> tuple[Tensor, int]:
+        """Return the loss summed over its parts, and how many parts there are."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to learn: at most ``steps`` batches; a step moves the vector by about ``lr`` at most.
+
+    ``lr`` and ``max_norm``, the longest that the vector may get, are in units of the residual norm.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    max_norm: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The vector with the lowest held-out loss, float32 [hidden size], zero where none beat no vector.
+
+    ``curve``: step, mean train loss since the last look, held-out loss, norm in residual norms.
+    """
+
+    vector: NDArray[np.float32]
+    curve: list[dict[str, float]]
+    best_step: int
+    stopped: str
+
+
+def learn(
+    objective: Objective,
+    train: Sequence[int],
+    held_out: Sequence[int],
+    residual_norm: float,
+    plan: Plan,
+    rng: np.random.Generator,
+    say: Callable[[str], None] = lambda words: None,
+) -> Learned:
+    """Return the vector that Adam finds from 0 on; batches of ``train`` are drawn by ``rng``.
+
+    The vector is ``residual_norm`` times what Adam works on. Learning stops early when the held-out loss,
+    looked at every 10 steps, has not got lower three times in a row.
+    Raises ``UserError`` for a loss or a gradient that is not finite.
+    """
+    size = objective.model.hidden_size
+    unit = torch.zeros(size, dtype=torch.float32, device=objective.model.device, requires_grad=True)
+    adam = torch.optim.Adam([unit], lr=plan.lr / math.sqrt(size))
+    batches = _batches(train, plan.batch_size, objective.length, rng)
+    held_out = sorted(held_out, key=objective.length)
+
+    def look(step: int, train_loss: float) -> dict[str, float]:
+        loss = mean_loss(objective, held_out, unit.detach() * residual_norm, plan.batch_size)
+        say(f"step {step}/{plan.steps}, held-out {loss:.4g}")
+        return {"step": step, "train": train_loss, "held_out": loss, "norm": float(unit.detach().norm())}
+
+    start = mean_loss(objective, train[: plan.batch_size], unit.detach(), plan.batch_size)
+    curve, best, stopped = [look(0, start)], unit.detach().clone(), f"all {plan.steps} steps done"
+    best_look, sums = 0, np.zeros(2)
+    for step in range(1, plan.steps + 1):
+        sums += _step(objective, next(batches), unit, residual_norm, adam, step)
+        _shorten(unit, plan.max_norm)
+        if step % EVERY and step < plan.steps:
+            continue
+        curve.append(look(step, float(sums[0] / sums[1])))
+        sums = np.zeros(2)
+        if curve[-1]["held_out"] < curve[best_look]["held_out"]:
+            best, best_look = unit.detach().clone(), len(curve) - 1
+        elif len(curve) - 1 - best_look >= PATIENCE:
+            stopped = f"held-out loss not lower {PATIENCE} times in a row, at step {step}"
+            break
+    vector = (best * residual_norm).cpu().numpy().astype(np.float32)
+    return Learned(vector, curve, int(curve[best_look]["step"]), stopped)
+
+
+def mean_loss(objective: Objective, rows: Sequence[int], vector: Tensor, batch_size: int) -> float:
+    """Return the loss per part over ``rows``, without gradients; ``batch_size`` does not change it."""
+    total, parts = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(rows), batch_size):
+            loss, count = objective.loss(rows[start : start + batch_size], vector)
+            total, parts = total + float(loss), parts + count
+    if not math.isfinite(total):
+        raise _not_finite("loss", 0)
+    return total / max(parts, 1)
+
+
+def _step(
+    objective: Objective,
+    rows: Sequence[int],
+    unit: Tensor,
+    residual_norm: float,
+    adam: torch.optim.Optimizer,
+    step: int,
+) -> tuple[float, int]:
+    """Take one step of Adam; return the batch's summed loss and its parts, both from before the step."""
+    scale = _HALF_SCALE if objective.model.model.dtype == torch.float16 else 1.0
+    adam.zero_grad()
+    loss, count = objective.loss(rows, unit * residual_norm)
+    (loss * (scale / max(count, 1))).backward()  # type: ignore[no-untyped-call]
+    assert unit.grad is not None
+    unit.grad /= scale
+    if not torch.isfinite(unit.grad).all():
+        raise _not_finite("gradient", step)
+    adam.step()
+    return float(loss.detach()), count
+
+
+def _not_finite(what: str, step: int) -> UserError:
+    return UserError(
+        f"learned: the {what} is not finite at step {step}. Take --dtype bfloat16 or float32, or a lower lr."
+    )
+
+
+def _shorten(unit: Tensor, longest: float) -> None:
+    """Bring a vector that is too long back to ``longest``, in place."""
+    with torch.no_grad():
+        unit *= (longest / unit.norm().clamp(min=1e-12)).clamp(max=1.0)
+
+
+def _batches(
+    rows: Sequence[int], size: int, length: Callable[[int], int], rng: np.random.Generator
+) -> Iterator[list[int]]:
+    """Yield batches of one size without end; what an epoch leaves over opens the next one.
+
+    Batches are cut from some texts drawn by chance and sorted by length, so that little is padding, and
+    come in an order by chance.
+    """
+    left: list[int] = []
+    size = min(size, len(rows))
+    n_batches = min(_SORTED, len(rows) // size)
+    while True:
+        while len(left) < size * n_batches:
+            left += [rows[i] for i in rng.permutation(len(rows))]
+        pool, left = sorted(left[: size * n_batches], key=length), left[size * n_batches :]
+        for i in rng.permutation(n_batches):
+            yield pool[i * size : (i + 1) * size]
+
+
+@contextmanager
+def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace a decoder layer's hidden state by ``change`` of it inside the block, out of place."""
+
+    def hook(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> object:
+        if isinstance(output, Tensor):
+            return change(output)
+        return (change(output[0]), *output[1:])
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def adding(vector: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the change that adds ``vector`` at the positions ``where``, bool [texts, positions]."""
+
+    def add(state: Tensor) -> Tensor:
+        moved = state + vector.to(state.device, state.dtype)
+        return torch.where(where.to(state.device)[:, :, None], moved, state)
+
+    return add
+
+
+class Likelihood:
+    """Negative log-likelihood of answers under their prompts: nats per token, the end token included.
+
+    ``examples``: (rendered prompt, text). A text of more than ``max_tokens`` tokens, or than the context
+    has room for, is cut, and then has no end token. The vector is added where ``positions`` says.
+    Raises ``UserError`` for a prompt that fills the context.
+    """
+
+    def __init__(
+        self,
+        model: SteerableModel,
+        layer: int,
+        examples: Sequence[tuple[str, str]],
+        max_tokens: int,
+        positions: Positions = "all",
+        template: Template = "chat",
+    ) -> None:
+        self.model, self.layer, self.positions = model, model.layers[layer], positions
+        self.cut = 0
+        distinct = list(dict.fromkeys(prompt for prompt, _ in examples))
+        prompts = dict(zip(distinct, _tokens(model, distinct), strict=True))
+        end, texts = end_token(model, template), _tokens(model, [text for _, text in examples])
+        self.items = [
+            (prompts[prompt], self._target(text, len(prompts[prompt]), max_tokens, end))
+            for (prompt, _), text in zip(examples, texts, strict=True)
+        ]
+
+    def _target(self, text: list[int], n_prompt: int, max_tokens: int, end: int | None) -> list[int]:
+        limit = self.model.context_length
+        # The last token is predicted and never read, hence one more than the context holds.
+        room = max_tokens if limit is None else min(max_tokens, limit - n_prompt + 1)
+        if room < 1:
+            raise UserError(f"learned: the prompt has {n_prompt} tokens, the model takes {limit}.")
+        target = text if end is None else [*text, end]
+        self.cut += len(target) > room
+        return target[:room]
+
+    def length(self, row: int) -> int:
+        """Return how many tokens of a text are predicted."""
+        return len(self.items[row][1])
+
+    def loss(self, rows: Sequence[int], vector: Tensor) -> tuple[Tensor, int]:
+        """Return the summed negative log-likelihood and the number of predicted tokens."""
+        items = [self.items[row] for row in rows]
+        ids, mask = _padded(self.model, [(prompt + target)[:-1] for prompt, target in items])
+        predicts = torch.zeros_like(mask)
+        for i, (prompt, target) in enumerate(items):
+            predicts[i, len(prompt) - 1 : len(prompt) - 1 + len(target)] = True
+        with changed(self.layer, adding(vector, self._where(items, mask))):
+            logits = self._logits(ids, mask, predicts)
+        tokens = torch.tensor([token for _, target in items for token in target], device=logits.device)
+        return nn.functional.cross_entropy(logits.float(), tokens, reduction="sum"), len(tokens)
+
+    def _where(self, items: Sequence[tuple[list[int], list[int]]], mask: Tensor) -> Tensor:
+        """Return the steered positions: those that a generation under these prompts steers."""
+        position = torch.arange(mask.shape[1], device=mask.device)[None, :]
+        turn = torch.tensor([[len(prompt) - 1] for prompt, _ in items], device=mask.device)
+        if self.positions == "prompt":
+            return mask & (position < turn)
+        return mask & (position >= turn) if self.positions == "generated" else mask
+
+    def _logits(self, ids: Tensor, mask: Tensor, predicts: Tensor) -> Tensor:
+        """Return the logits where ``predicts`` says, [tokens, vocabulary]; the head computes no others."""
+
+        def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (args[0][predicts.to(args[0].device)][None], *args[1:])
+
+        handle = self.model.model.get_output_embeddings().register_forward_pre_hook(select)
+        try:
+            output = self.model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+        finally:
+            handle.remove()
+        logits: Tensor = output.logits[0]
+        return logits
+
+
+class Alignment:
+    """Squared distance of steered sentences to their translations, in squared residual norms, per pair.
+
+    Both are hidden states after layer ``readout``, averaged over the tokens of a sentence that are no
+    padding; the translation's is read once, unsteered. ``pairs``: (sentence, translation).
+    """
+
+    def __init__(
+        self,
+        model: SteerableModel,
+        layer: int,
+        readout: int,
+        pairs: Sequence[tuple[str, str]],
+        residual_norm: float,
+        max_tokens: int,
+        batch_size: int,
+    ) -> None:
+        self.model, self.layer, self.readout = model, model.layers[layer], model.layers[readout]
+        limit = min(max_tokens, model.context_length or max_tokens)
+        sentences, translations = (_tokens(model, side) for side in zip(*pairs, strict=True))
+        self.items = [sentence[:limit] for sentence in sentences]
+        self.cut = sum(len(sentence) > limit for sentence in sentences)
+        self._unit = residual_norm
+        others = [translation[:limit] for translation in translations]
+        with torch.no_grad():
+            read = [self._pooled(others[i : i + batch_size]) for i in range(0, len(others), batch_size)]
+        self.references = torch.cat(read)
+
+    def length(self, row: int) -> int:
+        """Return how many tokens a sentence has."""
+        return len(self.items[row])
+
+    def loss(self, rows: Sequence[int], vector: Tensor) -> tuple[Tensor, int]:
+        """Return the summed squared distance and the number of pairs."""
+        steered = self._pooled([self.items[row] for row in rows], vector)
+        distance = (steered - self.references[list(rows)]) / self._unit
+        return distance.square().sum(), len(rows)
+
+    def _pooled(self, items: list[list[int]], vector: Tensor | None = None) -> Tensor:
+        """Return the mean state after the read-out layer: float32, [sentences, hidden size]."""
+        ids, mask = _padded(self.model, items)
+        found: list[Tensor] = []
+
+        def read(state: Tensor) -> Tensor:
+            found.append(state)
+            return state.detach()  # so that the layers above build no graph
+
+        add = adding(vector, mask) if vector is not None else lambda state: state
+        with changed(self.layer, add), changed(self.readout, read):
+            self.model.decoder(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+        (state,) = found
+        mask = mask.to(state.device)
+        kept = torch.where(mask[:, :, None], state, 0).sum(1, dtype=torch.float32)
+        return kept / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def _tokens(model: SteerableModel, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of every text, without special tokens that the text does not have itself."""
+    ids: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _padded(model: SteerableModel, items: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    """Return token ids padded on the right and which of them are real, [texts, longest] each."""
+    width = max(len(item) for item in items)
+    ids = torch.full((len(items), width), model.tokenizer.pad_token_id or 0)
+    for i, item in enumerate(items):
+        ids[i, : len(item)] = torch.tensor(item)
+    lengths = torch.tensor([[len(item)] for item in items])
+    return ids.to(model.device), (torch.arange(width) < lengths).to(model.device)

@@ -1,1 +1,0 @@
-"""Writing the texts: keyed sampling and batched generation."""

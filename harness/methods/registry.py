@@ -1,0 +1,258 @@
+"""Finding methods: built in, in a plug-in file, in a folder, in a package; and configuring them.
+
+Finding runs no code of packages and folders: that runs when a method of theirs is asked for by name.
+A plug-in file runs at once: naming the file is asking for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.core.errors import UserError, unknown
+from harness.core.records import explain
+from harness.data.suite import MethodSpec
+from harness.methods.contract import SteeringMethod, check_name
+from harness.methods.plugins import Classes, in_words, load_entry_point, load_file, outline, registered
+from harness.methods.sweep import spread
+
+BUILT_IN = {
+    "zero-shot": "harness.methods.prompting",
+    "few-shot": "harness.methods.prompting",
+    "language": "harness.methods.language",
+    "quality": "harness.methods.quality",
+    "clas": "harness.methods.clas",
+    "learned": "harness.methods.learned",
+    "random": "harness.methods.controls",
+    "negated": "harness.methods.controls",
+    "other-language": "harness.methods.controls",
+    "shuffled": "harness.methods.controls",
+    "human": "harness.methods.references",
+    "constant": "harness.methods.references",
+}
+ENTRY_POINTS = "steerboard.methods"
+SUBMISSIONS = "submissions"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from, in words, and how its code is run."""
+
+    kind: Literal["built in", "file", "package", "folder"]
+    words: str
+    load: Callable[[], Classes]
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass
+class Registry:
+    """The methods of a process by name.
+
+    ``sources`` says where each comes from, ``problems`` which were found and cannot be used: a name
+    that is taken or not allowed, a package that cannot be read. The first source of a name keeps it:
+    built in, then plug-in files, packages, folders.
+    """
+
+    sources: dict[str, Source] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    _classes: Classes = field(default_factory=dict)
+
+    def add(self, name: str, source: Source) -> None:
+        """Note where a method is; ``UserError`` for a bad name and for one that is taken."""
+        if name in self.sources:
+            raise UserError(
+                f"{source}: the name {name!r} is taken by {self.sources[name]}; choose another name."
+            )
+        try:
+            check_name(name)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        self.sources[name] = source
+
+    def get(self, name: str) -> type[SteeringMethod]:
+        """Return a method's class and run its code for that, once.
+
+        Raises ``UserError`` with the nearest name for an unknown one, and for code that does not work.
+        """
+        if name not in self.sources:
+            raise unknown("method", name, self.sources, "Add your own with --plugin FILE.")
+        if name not in self._classes:
+            source = self.sources[name]
+            if source.kind == "folder":  # it was found, not given by --plugin
+                print(f"running the code of {source} on this machine, with your rights", file=sys.stderr)
+            classes = source.load()
+            if name not in classes:
+                what = "entry point" if source.kind == "package" else "folder"
+                has = ", ".join(map(repr, classes))
+                raise UserError(f"{source}: {what} {name!r} registers no method {name!r}; it has {has}.")
+            self._classes[name] = classes[name]
+        return self._classes[name]
+
+    def docstring(self, name: str) -> str:
+        """Return a method's docstring, empty for none; a folder's file is read and does not run.
+
+        Raises ``UserError`` for code that does not work, or a file that registers another name.
+        """
+        source = self.sources[name]
+        if source.kind != "folder" or source.path is None:
+            return self.get(name).__doc__ or ""
+        found = outline(source.path, source.words)
+        if name not in found:
+            has = f"it has {', '.join(map(repr, found))}" if found else "no class with @register(...) in it"
+            raise UserError(f"{source}: folder {name!r} registers no method {name!r}; {has}.")
+        return found[name] or ""
+
+    def configure(self, name: str, options: Mapping[str, Any]) -> list[SteeringMethod]:
+        """Return the method once per point of the sweep that list-valued options span.
+
+        A method with ``bind(configure)`` is given this function, so that it can build on others.
+        """
+        cls = self.get(name)
+        return [self._build(cls, point) for point in spread(cls.Config, options, name)]
+
+    def _build(self, cls: type[SteeringMethod], point: Mapping[str, Any]) -> SteeringMethod:
+        try:
+            config = cls.Config.model_validate(point)
+        except ValidationError as error:
+            fields = ", ".join(cls.Config.model_fields) or "(none)"
+            raise UserError(f"method {cls.name!r}: {explain(error)}. Its options: {fields}.") from None
+        except Exception as error:  # an author's validator
+            raise UserError(f"the config of method {cls.name!r} breaks: {in_words(error)}") from None
+        try:
+            method = cls(config)
+            bind = getattr(method, "bind", None)
+            if callable(bind):
+                bind(self.configure)
+            method.identity.model_dump_json()  # what cannot be written down cannot be run
+        except UserError:
+            raise
+        except ValidationError as error:
+            raise UserError(f"method {cls.name!r} cannot be set up: {explain(error)}.") from None
+        except Exception as error:  # an author's __init__ or bind
+            raise UserError(f"method {cls.name!r} cannot be set up: {in_words(error)}") from None
+        return method
+
+
+def load_registry(plugins: Iterable[Path] = ()) -> Registry:
+    """Return all methods that can be found.
+
+    Raises ``UserError`` for a plug-in file that does not work or takes a name: the user named it.
+    What is wrong with a package or a folder is in ``problems`` and ends nothing.
+    """
+    registry = Registry()
+    for name, module in BUILT_IN.items():
+        registry.add(name, Source("built in", "built in", partial(_load_module, module)))
+    files = {path.resolve(): path for path in plugins}  # a file given twice is one
+    for real, path in files.items():
+        classes = load_file(path)
+        for name in classes:
+            registry.add(name, Source("file", str(path), partial(dict, classes), real))
+    found = [*_packages(registry.problems), *_folders(registry.problems)]
+    for name, source in found:
+        taken = registry.sources.get(name)
+        if source.path in files or _same_code(source, taken):
+            continue
+        try:
+            registry.add(name, source)
+        except UserError as error:
+            copied = taken is not None and (taken.kind, source.kind) == ("file", "folder")
+            words = f"{source} differs from {taken}, which is used. Pack it again, or choose another name."
+            registry.problems.append(words if copied else in_words(error))
+    return registry
+
+
+def _same_code(source: Source, taken: Source | None) -> bool:
+    """Say whether a name is taken by a file with the same code: 'submission pack' copies it into a folder."""
+    if taken is None or source.path is None or taken.path is None:
+        return False
+    with contextlib.suppress(OSError):
+        return filecmp.cmp(source.path, taken.path, shallow=False)
+    return False
+
+
+def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
+    """Return configured methods for a suite's list: a name, or a name with its options."""
+    methods: list[SteeringMethod] = []
+    for spec in specs:
+        items = {spec: {}} if isinstance(spec, str) else spec
+        for name, options in items.items():
+            methods += registry.configure(name, options or {})
+    return methods
+
+
+def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[MethodSpec]:
+    """Return the named methods with the options that a suite's list gives them, else without any."""
+    given: dict[str, list[MethodSpec]] = {}
+    for spec in specs:
+        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
+            given.setdefault(name, []).append({name: options})
+    return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
+
+
+def checkout() -> Path | None:
+    """Return the repository whose code runs; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pyproject.toml").is_file() else None
+
+
+def _load_module(module: str) -> Classes:
+    return registered(importlib.import_module(module), module)
+
+
+def _packages(problems: list[str]) -> Iterator[tuple[str, Source]]:
+    """Yield the methods of installed packages: an entry point's name is the method's."""
+    for point in sorted(_entry_points(problems), key=lambda point: (point.name, point.value)):
+        words = f"package {point.value}"
+        with contextlib.suppress(Exception):  # no metadata, no name
+            words = f"package {point.dist.name} ({point.value})" if point.dist else words
+        yield point.name, Source("package", words, partial(load_entry_point, point, words))
+
+
+def _entry_points(problems: list[str]) -> list[EntryPoint]:
+    """Return the entry points of our group; one package that cannot be read does not hide the others."""
+    try:
+        return list(importlib.metadata.entry_points(group=ENTRY_POINTS))
+    except Exception:  # which of them it was is not said; look at one after the other
+        points: list[EntryPoint] = []
+        for package in importlib.metadata.distributions():
+            try:
+                points += package.entry_points.select(group=ENTRY_POINTS)
+            except Exception as error:
+                problems.append(f"package {package.name}: its entry points are broken: {in_words(error)}")
+        return points
+
+
+def _folders(problems: list[str]) -> Iterator[tuple[str, Source]]:
+    """Yield the methods in ``submissions/NAME/method.py``, here and in the checkout, by folder name.
+
+    A folder without a ``method.py`` holds no method, which is no problem.
+    """
+    roots = [Path(SUBMISSIONS)]
+    repository = checkout()
+    if repository and repository / SUBMISSIONS != roots[0].resolve():  # not twice
+        roots.append(repository / SUBMISSIONS)
+    for root in roots:
+        try:
+            files = [path for path in sorted(root.glob("*/method.py")) if path.is_file()]
+        except OSError as error:
+            problems.append(f"{root} cannot be read: {in_words(error)}")
+            continue
+        for path in files:
+            if not path.parent.name.startswith((".", "_")):
+                real = path.resolve()
+                load = partial(load_file, real, str(path))
+                yield path.parent.name, Source("folder", str(path), load, real)

@@ -1,0 +1,1 @@
+"""Variance components, intervals, multiplicity and ranks."""

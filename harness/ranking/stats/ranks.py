@@ -1,0 +1,137 @@
+"""Tiers, and what ranks say beside them. All of it holds for the field given and for no other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.records import Direction
+from harness.scoring.subsampling import generator
+
+Floats = NDArray[np.float64]
+
+_EXACT = 7  # up to so many pairs all orders are tried: 5,040
+_ORDERS = 9_999
+
+
+def tiers(means: Floats, p: Floats, alpha: float = 0.05, better: Direction = "up") -> list[int]:
+    """Return the tier of every entry, from 1; entries of a tier do not differ from its best.
+
+    ``p`` (entries, entries): of the pairwise differences, adjusted for the choice of any (``of_pairs``). In
+    the order of the means, an entry opens the next tier if it differs significantly from the head of the
+    current one. Entries of equal mean that open a tier head it together, and another must differ from all of
+    them; so the order of the input changes nothing, and identical entries share a tier. An unknown p (NaN) is
+    not a difference.
+    """
+    oriented = _oriented(means, better)
+    found = [0] * len(oriented)
+    tier = 0
+    heads: list[int] = []
+    for mean in np.unique(oriented)[::-1]:
+        tied = [int(i) for i in np.flatnonzero(oriented == mean)]
+        below = [i for i in tied if heads and all(p[i, head] <= alpha for head in heads)]
+        opening = below if heads else tied
+        for i in tied:
+            found[i] = tier
+        if opening:
+            tier, heads = tier + 1, opening
+        for i in opening:
+            found[i] = tier
+    return found
+
+
+def win_share(gains: Floats, better: Direction = "up") -> float:
+    """Return the share of cases (mean paired gain per task and language) that improved; a tie is no win.
+
+    As in arXiv 2606.18389, which counts 70 of 88 cases as 79.54 %. Raises ValueError for no case or NaN.
+    """
+    if not len(gains):
+        raise ValueError("no case to count")
+    return float(np.mean(_oriented(gains, better) > 0))
+
+
+def case_ranks(values: Floats, better: Direction = "up") -> Floats:
+    """Return ranks (entries, cases) from 1, the best; tied entries share their mean rank."""
+    oriented = _oriented(values, better)
+    columns = [average_ranks(-column) for column in oriented.T]
+    return np.stack(columns, axis=1)
+
+
+def mean_rank(values: Floats, better: Direction = "up") -> Floats:
+    """Return every entry's mean rank over cases, from values (entries, cases)."""
+    return np.asarray(case_ranks(values, better).mean(axis=1), dtype=np.float64)
+
+
+def borda(values: Floats, better: Direction = "up") -> Floats:
+    """Return every entry's Borda count: over all cases, the entries that it beats, ties for a half.
+
+    It is cases * (entries - mean rank), hence orders entries as the mean rank does.
+    """
+    return np.asarray((len(values) - case_ranks(values, better)).sum(axis=1), dtype=np.float64)
+
+
+def average_ranks(values: Floats) -> Floats:
+    """Return ranks from 1, the smallest; equal values share their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho of ``n`` pairs and its two-sided permutation ``p``."""
+
+    rho: float
+    p: float
+    n: int
+
+
+def rank_correlation(x: Floats, y: Floats) -> RankCorrelation | None:
+    """Return Spearman's rank correlation (1904) with mean ranks for ties; None below four pairs.
+
+    ``p``: the share of orders of ``y`` whose correlation is as strong: of all orders up to seven pairs, else
+    of 9,999 drawn ones and the given one. None, too, where one side is constant.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} values against {len(y)}")
+    n = len(x)
+    a, b = (average_ranks(_finite(side)) - (n + 1) / 2 for side in (x, y))
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    if n < 4 or norm == 0:
+        return None
+    given = np.lexsort((b, a))  # the p-value must not hang on the order of the pairs
+    a, b = a[given], b[given]
+    strength = abs(a[_orders(n)] @ b)
+    reached = int((strength >= abs(float(a @ b)) - 1e-9).sum())
+    rho = max(-1.0, min(1.0, float(a @ b) / norm))
+    return RankCorrelation(rho, reached / len(strength), n)
+
+
+@lru_cache(maxsize=1)  # a table asks for several correlations of the same entries
+def _orders(n: int) -> NDArray[np.int64]:
+    """Return orders of ``n`` things, the given order first."""
+    if n <= _EXACT:
+        return np.array(list(permutations(range(n))), dtype=np.int64)
+    draw = generator("rank correlation", n)
+    rows = [np.arange(n), *(draw.permutation(n) for _ in range(_ORDERS))]
+    return np.array(rows, dtype=np.int64)
+
+
+def _oriented(values: Floats, better: Direction) -> Floats:
+    """Return values of which more is better."""
+    if better == "none":
+        raise ValueError("a metric without a better direction ranks nothing")
+    finite = _finite(values)
+    return finite if better == "up" else -finite
+
+
+def _finite(values: Floats) -> Floats:
+    found = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("a value is not finite")
+    return found

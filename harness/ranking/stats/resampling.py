@@ -1,0 +1,176 @@
+"""Scores of kept predictions when the test examples are resampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core.store import ANSWERS, CLASSIFIER
+from harness.scoring.metrics import ACCURACY, MACRO_F1, TASK_MACRO_F1, TASK_SCORE, Metric
+
+Indices = NDArray[np.int64] | NDArray[np.uint8]
+Outcomes = NDArray[np.float64]
+Measure = Literal["macro_f1", "accuracy", "mean"]
+_MEASURES: dict[str, Measure] = {
+    MACRO_F1.name: "macro_f1",
+    ACCURACY.name: "accuracy",
+    TASK_MACRO_F1.name: "macro_f1",
+    TASK_SCORE.name: "mean",
+}
+
+_BATCH = 2**18  # predictions that are looked at at once: what they are counted into stays in the cache
+_EXAMPLES, _LABELS = 20_000, 1000  # beyond, no test set of a suite is resampled
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The predictions of one cell by one classifier: ``predictions`` is (classifier seed, example).
+
+    Of tasks that the model answers itself one row, for the measure ``mean`` of outcomes from 0 to 1.
+    ``examples``: digest of the test examples; equal ones hold the same examples in the same order.
+    """
+
+    examples: str
+    labels: list[str]
+    gold: Indices
+    predictions: Indices | Outcomes
+
+    def same_test(self, other: Kept) -> bool:
+        """Say whether both were tested on the same examples with the same labels."""
+        return (self.examples, self.labels) == (other.examples, other.labels) and np.array_equal(
+            self.gold, other.gold
+        )
+
+
+def measure_of(metric: Metric) -> Measure | None:
+    """Return how the metric follows from predictions, None where it does not."""
+    base = metric.name.partition("/")[0].partition(".")[0]
+    return _MEASURES.get(base)
+
+
+def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
+    """Return the predictions behind a metric from what a cell keeps; None where it keeps none.
+
+    What was trained on valid text alone has an entry of its own only where that is another text.
+    """
+    if metric.group == "understanding":
+        return _answered(metric, kept)
+    base, _, provider = metric.name.partition("/")
+    variant = base.removeprefix(ACCURACY.name).removeprefix(MACRO_F1.name)
+    try:
+        part = kept[f"{CLASSIFIER}{provider}"]
+        found = part["predictions"]
+        plain, own = f"{MACRO_F1.name}/{provider}", f"{MACRO_F1.name}{variant}/{provider}"
+        by_seed = found[own] if own in found else found[plain]
+        seeds = sorted(by_seed)
+        predictions = np.array([_indices(by_seed[seed]) for seed in seeds])
+        labels = [str(label) for label in part["labels"]]
+        record = Kept(str(part["examples"]), labels, _indices(part["gold"]), predictions)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return record if _sound(record) else None
+
+
+def _answered(metric: Metric, kept: dict[str, Any]) -> Kept | None:
+    """Return what a cell keeps of a task that the model answered: outcomes, or predicted labels."""
+    try:
+        part = kept[ANSWERS]
+        examples = str(part["examples"])
+        if metric.name == TASK_SCORE.name:
+            outcomes = np.array(part["outcomes"], dtype=np.float64)[None]
+            n = outcomes.shape[1]
+            fine = 2 <= n <= _EXAMPLES and outcomes.ndim == 2 and 0 <= outcomes.min() <= outcomes.max() <= 1
+            return Kept(examples, [], np.zeros(n, dtype=np.int64), outcomes) if fine else None
+        labels = [str(label) for label in part["labels"]]
+        record = Kept(examples, labels, _indices(part["gold"]), _indices(part["predictions"])[None])
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError):
+        return None
+    return record if _sound(record) else None
+
+
+def _indices(values: Any) -> Indices:
+    """Return label indices as an array, as they were read where they are one."""
+    return values if isinstance(values, np.ndarray) else np.array(values, dtype=np.int64)
+
+
+def _sound(kept: Kept) -> bool:
+    """Say whether gold labels and predictions are labels of as many examples, one per label."""
+    if kept.gold.ndim != 1 or kept.predictions.ndim != 2 or kept.predictions.shape[1] != len(kept.gold):
+        return False
+    n, count = len(kept.gold), len(kept.labels)
+    if not 2 <= n <= _EXAMPLES or count > min(_LABELS, n):
+        return False
+    both = np.concatenate([kept.gold[None], kept.predictions])
+    return bool(len(kept.predictions) and both.min() >= 0 and both.max() < count)
+
+
+def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the measure of every cell, mean over its classifier seeds, under every draw: (cell, draw).
+
+    ``cells``: tested on the same examples. ``weights`` (draw, example): how often a draw holds an example.
+    Macro-F1 is over the fixed list of labels, a label that neither occurs nor is predicted counting as 0.
+    """
+    gold, size = cells[0].gold, len(cells[0].labels)
+    every = np.concatenate([cell.predictions for cell in cells])
+    step = max(1, _BATCH // len(gold))
+    parts = [
+        _measured(measure, gold, every[start : start + step], size, weights)
+        for start in range(0, len(every), step)
+    ]
+    by_training = np.concatenate(parts)
+    counts = np.array([len(cell.predictions) for cell in cells])
+    sums = np.add.reduceat(by_training, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
+    return np.asarray(sums / counts[:, None], dtype=np.float32)
+
+
+def _measured(
+    measure: Measure, gold: Indices, rows: Any, size: int, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return a measure of every row under every draw."""
+    if measure == "mean":
+        return _mean(rows, weights)
+    return (_macro_f1 if measure == "macro_f1" else _accuracy)(gold, rows, size, weights)
+
+
+def _macro_f1(
+    gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return macro-F1 of every row of predictions under every draw.
+
+    Counts are whole numbers, which single precision holds: it does not matter how they are added up. So the
+    last label's predictions are the rest, and hits are looked for among a label's own examples alone.
+    """
+    shape = (len(predicted), len(weights))
+    left = np.broadcast_to(weights.sum(axis=1), shape)  # predictions that are of none of the labels so far
+    scores = []
+    for label in range(size):
+        own = gold == label
+        found = left if label == size - 1 else _counted(predicted == label, weights)
+        left = left - found
+        hits = _counted(predicted[:, own] == label, weights[:, own])
+        both = found + weights[:, own].sum(axis=1)
+        scores.append(np.divide(2 * hits, both, out=np.zeros(shape, np.float32), where=both > 0))
+    return np.asarray(reduce(add, scores) / np.float32(size), dtype=np.float32)
+
+
+def _counted(which: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how many examples of every row are marked under every draw: (row, draw)."""
+    return np.asarray(which.astype(np.float32) @ weights.T)
+
+
+def _mean(outcomes: Outcomes, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean outcome of every row under every draw."""
+    return np.asarray((outcomes @ weights.T.astype(np.float64)) / weights.sum(axis=1), dtype=np.float32)
+
+
+def _accuracy(
+    gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the share of right predictions of every row under every draw."""
+    return np.asarray(_counted(predicted == gold, weights) / weights.sum(axis=1), dtype=np.float32)

@@ -1,0 +1,129 @@
+"""Which cells a run has: the part of a suite that was asked for, crossed with methods, settings and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from harness.core.cells import Cell
+from harness.core.errors import UserError, unknown
+from harness.core.languages import unknown_language
+from harness.core.records import CellKey, MethodIdentity, ModelIdentity, Selection, Setting
+from harness.data.corpus import Corpus
+from harness.data.suite import Suite
+
+
+class Plannable(Protocol):
+    """What the plan needs to know of a configured method."""
+
+    @property
+    def identity(self) -> MethodIdentity:
+        """Name, version and config."""
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The settings that it runs in."""
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a model writes its texts."""
+
+
+def select(
+    suite: Suite,
+    languages: list[str] | None = None,
+    tasks: list[str] | None = None,
+    settings: list[str] | None = None,
+    seeds: list[int] | None = None,
+    limit: int | None = None,
+) -> Selection:
+    """Return the part of the suite that a run covers; None means all.
+
+    Raises ``UserError`` for values that the suite does not hold.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} is too small; give at least 1 text per label.")
+    sizes = {
+        task: min(size.texts_per_label, limit or size.texts_per_label) for task, size in suite.tasks.items()
+    }
+    chosen = Selection(
+        languages=_choose("language", languages, suite.languages),
+        tasks=_choose("task", tasks, list(suite.tasks)),
+        settings=_choose("setting", settings, list(suite.settings)),
+        seeds=[int(s) for s in _choose("seed", _strings(seeds), [str(s) for s in suite.seeds])],
+        texts_per_label={},
+    )
+    sizes = {task: sizes[task] for task in chosen.tasks}
+    sized = chosen.model_copy(update={"texts_per_label": sizes})
+    return sized.model_copy(update={"narrowed": narrowed(suite, sized)})
+
+
+def narrowed(suite: Suite, selection: Selection) -> list[str]:
+    """Return in words what of the suite a selection leaves out; empty for a full run."""
+    words = [] if suite.scored_split == "test" else [f"scored on {suite.scored_split} text"]
+    for field, full in (
+        ("languages", suite.languages),
+        ("tasks", list(suite.tasks)),
+        ("settings", list(suite.settings)),
+        ("seeds", suite.seeds),
+    ):
+        part = getattr(selection, field)
+        if len(part) < len(full):
+            listed = ", ".join(str(value) for value in part)
+            words.append(f"{len(part)} of {len(full)} {field} ({listed})")
+    for task, size in selection.texts_per_label.items():
+        if size < suite.tasks[task].texts_per_label:
+            words.append(f"{size} of {suite.tasks[task].texts_per_label} texts per {task} label")
+    return words
+
+
+def plan(
+    suite: Suite,
+    selection: Selection,
+    methods: Sequence[Plannable],
+    model: ModelIdentity | None,
+    corpus: Corpus,
+) -> list[Cell]:
+    """Return every cell of a run, ordered so that neighbours share prompts and fits.
+
+    Raises ``UserError`` for a method that needs a model where none is given.
+    """
+    for method in methods:
+        if method.needs_model and model is None:
+            raise UserError(f"method {method.identity.name!r} needs a model. Give --model.")
+    return [
+        Cell(
+            CellKey(
+                suite=suite.name,
+                text_protocol=suite.text_protocol(task, language),
+                data=corpus.fingerprint(task, language),
+                model=model if method.needs_model else None,
+                method=method.identity,
+                task=task,
+                language=language,
+                setting=setting,
+                seed=seed,
+                texts_per_label=selection.texts_per_label[task],
+            )
+        )
+        for language in selection.languages
+        for task in selection.tasks
+        for method in methods
+        for setting in method.settings
+        if setting == "none" or setting in selection.settings
+        for seed in selection.seeds
+    ]
+
+
+def _strings(values: list[int] | None) -> list[str] | None:
+    return None if values is None else [str(value) for value in values]
+
+
+def _choose(kind: str, wanted: list[str] | None, valid: list[str]) -> list[str]:
+    """Return the wanted values in the suite's order, each once."""
+    if wanted is None:
+        return list(valid)
+    for value in wanted:
+        if value not in valid:
+            raise unknown_language(value, valid) if kind == "language" else unknown(kind, value, valid)
+    return [value for value in valid if value in wanted]

@@ -1,0 +1,153 @@
+"""Progress of long work: two lines that stay on a terminal, a line a minute in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from harness.core.signals import noting_stops
+
+_LOG_EVERY = 60.0  # seconds between lines where there is no terminal
+_AVERAGED = 3600.0  # seconds that the remaining time is estimated from: a cell of a large model takes minutes
+
+
+@dataclass
+class Tracker:
+    """Counts finished cells and, for a rate, the texts written in them. ``title``: what is being done."""
+
+    console: Console
+    stage: str
+    total: int
+    unit: str = "cells"
+    bar: Progress | None = None
+    title: str = ""
+    done: int = 0
+    texts: int = 0
+    started: float = field(default_factory=time.monotonic)
+    stopped: Callable[[], bool] = lambda: False
+
+    def add_texts(self, count: int) -> None:
+        """Count texts that were written."""
+        self.texts += count
+        self._show()
+
+    def advance(self, count: int = 1) -> None:
+        """Count so many as finished. Raises ``KeyboardInterrupt`` where a signal came whose own got lost."""
+        self.done += count
+        self._show()
+        if self.stopped():
+            raise KeyboardInterrupt
+
+    def finish_cell(self, title: str) -> None:
+        """Count one cell as finished; see ``advance``."""
+        self.title = title
+        self.advance()
+
+    def say(self, words: str) -> None:
+        """Show what is going on inside of a cell."""
+        self.title = words
+        self._show()
+
+    @property
+    def rate(self) -> float:
+        """Texts per second since the start."""
+        return self.texts / max(time.monotonic() - self.started, 1e-9)
+
+    def line(self) -> str:
+        """Return where the work stands, for a log: counts, rate, elapsed and remaining time, what is done."""
+        elapsed = time.monotonic() - self.started
+        left = (
+            f"{_clock(elapsed / self.done * (self.total - self.done))} left" if self.done else "left unknown"
+        )
+        counts = f"{self.stage}: {self.done}/{self.total} {self.unit}"
+        speed = [f"{self.rate:.1f} texts/s"] if self.texts else []
+        parts = [counts, *speed, f"{_clock(elapsed)} elapsed", left]
+        return f"  {', '.join(parts)}" + (f"; {self.title}" if self.title else "")
+
+    def _show(self) -> None:
+        if self.bar is not None:
+            speed = f"{self.rate:.1f} texts/s" if self.texts else ""
+            self.bar.update(self.bar.task_ids[0], completed=self.done, speed=speed, title=self.title)
+
+
+class _TwoLines(Progress):
+    """Numbers and times on one line, which never gives way to the words on the other."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            words = Text(f"  {task.fields['title']}", style="dim", no_wrap=True, overflow="ellipsis")
+            yield words
+
+
+@contextmanager
+def track(
+    console: Console, stage: str, total: int, unit: str = "cells", announced: bool = True
+) -> Iterator[Tracker]:
+    """Show progress of ``total`` cells of a stage while the block runs; in a log ``announced`` at once."""
+    with noting_stops() as stops, _shown(console, stage, total, unit, announced) as tracker:
+        tracker.stopped = lambda: bool(stops)
+        yield tracker
+
+
+@contextmanager
+def _shown(console: Console, stage: str, total: int, unit: str, announced: bool) -> Iterator[Tracker]:
+    if not console.is_terminal:
+        if announced:
+            console.print(f"{stage}: {total} {unit}", soft_wrap=True)
+        tracker = Tracker(console, stage, total, unit)
+        with _logged(tracker):
+            yield tracker
+        return
+    columns = (
+        TextColumn(stage, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[speed]}", table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("elapsed,", table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("left", table_column=Column(no_wrap=True)),
+    )
+    with _TwoLines(*columns, console=console, expand=True, speed_estimate_period=_AVERAGED) as bar:
+        bar.add_task(stage, total=total, speed="", title="")
+        yield Tracker(console, stage, total, unit, bar)
+
+
+@contextmanager
+def _logged(tracker: Tracker) -> Iterator[None]:
+    """Print the tracker's line once a minute, also while one cell or one fit takes longer."""
+    over = threading.Event()
+
+    def log() -> None:
+        while not over.wait(_LOG_EVERY):
+            tracker.console.print(Text(tracker.line()), soft_wrap=True)
+
+    thread = threading.Thread(target=log, daemon=True, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

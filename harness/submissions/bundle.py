@@ -1,0 +1,224 @@
+"""The results of a submission as runs, read strictly and never written."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import override
+
+from harness.core.errors import UserError
+from harness.core.records import SCHEMA, CellScores, CellStatus, Generation, Manifest, Versioned, explain
+from harness.core.store import CLASSIFIER, CellMeasured, Run
+from harness.submissions import limits
+from harness.submissions.checksums import sha256
+from harness.submissions.strict_io import RefusedError, json_object, read_bytes, unpack
+
+File = TypeVar("File", bound=Versioned)
+
+_CELL = re.compile(r"[0-9a-f]{16}")
+_NEXT_STEP = "See 'steerboard submission check'."
+
+
+class SubmittedRun(Run):
+    """The results of one model in a submission, as a run that can be read and never written.
+
+    ``root``: the submission's folder; ``path``: ``results/MODEL`` in it. Cells lie in it without a level
+    ``cells``, texts and scores compressed. Raises ``UserError`` for whatever is not as it must be.
+    """
+
+    def __init__(self, root: Path, folder: str) -> None:
+        super().__init__(root / "results" / folder)
+        self.root, self.folder = root, folder
+
+    @override
+    def manifest(self) -> Manifest:
+        return self._parsed("manifest.json", Manifest)
+
+    @override
+    def write_manifest(self, manifest: Manifest) -> NoReturn:
+        self._refuse()
+
+    @override
+    def lock(self) -> AbstractContextManager[None]:
+        self._refuse()
+
+    @override
+    def cell(self, cell_id: str) -> Path:
+        return self.path / cell_id
+
+    @override
+    def cell_ids(self) -> list[str]:
+        try:
+            with os.scandir(self.path) as found:
+                names = sorted(entry.name for entry in found if _CELL.fullmatch(entry.name))
+        except OSError:
+            return []
+        return [name for name in names if (self.path / name / "status.json").is_file()]
+
+    def folders(self) -> list[str]:
+        """Return the ids of all cells, as ``cell_ids``."""
+        return self.cell_ids()
+
+    @override
+    def status(self, cell_id: str) -> CellStatus | None:
+        name = f"{cell_id}/status.json"
+        return self._parsed(name, CellStatus) if (self.path / name).is_file() else None
+
+    @override
+    def write_cell(self, cell_id: str, status: CellStatus, texts: list[Generation]) -> NoReturn:
+        self._refuse()
+
+    @override
+    def generations(self, cell_id: str) -> list[Generation]:
+        name = f"{cell_id}/generations.jsonl.gz"
+        file = self._named(name)
+        lines = [line for line in self.unpacked(name).split(b"\n") if line.strip()]
+        if len(lines) > limits.LINES:
+            raise RefusedError(
+                file, f"has more than {limits.LINES:,} lines", "Submit the suite's texts only."
+            )
+        texts = []
+        for number, line in enumerate(lines, 1):
+            place = f"{file}, line {number}"
+            try:
+                texts.append(Generation.model_validate(json_object(line, place), strict=True))
+            except ValidationError as error:
+                raise RefusedError(place, explain(error), _NEXT_STEP) from None
+        return texts
+
+    @override
+    def n_texts(self, cell_id: str) -> int:
+        name = f"{cell_id}/generations.jsonl.gz"
+        return self.unpacked(name).count(b"\n") if (self.path / name).is_file() else 0
+
+    @override
+    def generations_digest(self, cell_id: str) -> str:
+        return sha256(self.unpacked(f"{cell_id}/generations.jsonl.gz"))
+
+    @override
+    def scores(self, cell_id: str) -> CellScores | None:
+        body = self._scores(cell_id)
+        return None if body is None else _valid(body, CellScores, self._named(f"{cell_id}/scores.json.gz"))
+
+    @override
+    def measured(self, cell_id: str) -> CellMeasured | None:
+        body = self._scores(cell_id)
+        if body is None:
+            return None
+        try:
+            return _measured().validate_python(body)
+        except ValidationError as error:
+            raise RefusedError(self._named(f"{cell_id}/scores.json.gz"), explain(error), _NEXT_STEP) from None
+
+    @override
+    def write_scores(self, scores: CellScores, kept: Any) -> NoReturn:
+        self._refuse()
+
+    @override
+    def predictions(self, cell_id: str) -> dict[str, Any]:
+        return {name: found for name, found in self.kept(cell_id).items() if name.startswith(CLASSIFIER)}
+
+    @override
+    def predicted(self, cell_id: str) -> dict[str, Any]:
+        return self.predictions(cell_id)
+
+    @override
+    def audit(self, cell_id: str) -> dict[str, Any]:
+        return {name: found for name, found in self.kept(cell_id).items() if not name.startswith(CLASSIFIER)}
+
+    @override
+    def steering_path(self, steering_id: str) -> Path:
+        return self.root / "steering" / f"{steering_id}.safetensors"
+
+    @override
+    def write_steering(self, steering_id: str, steering: Any) -> NoReturn:
+        self._refuse()
+
+    def kept(self, cell_id: str) -> dict[str, Any]:
+        """Return what all parts of the scoring kept of a cell; empty where the file is not there."""
+        return self._scored(cell_id, "predictions.json.gz") or {}
+
+    def unpacked(self, name: str) -> bytes:
+        """Return what a compressed file below the results holds."""
+        file = self._named(name)
+        return _unpack(self.root / file, file)
+
+    @override
+    def _generations_path(self, cell_id: str) -> Path:
+        return self.cell(cell_id) / "generations.jsonl.gz"
+
+    @override
+    def _ours(self, cell_id: str, name: str) -> bytes:
+        """Return nothing: the quick way of reading looks at less than what others hand in needs."""
+        return b""
+
+    def _scores(self, cell_id: str) -> dict[str, Any] | None:
+        return self._scored(cell_id, "scores.json.gz")
+
+    def _scored(self, cell_id: str, name: str) -> dict[str, Any] | None:
+        """Return what a file of the scoring holds; None where there is none."""
+        path, file = self._scored_path(cell_id, name)
+        return json_object(_unpack(path, file), file) if path.is_file() else None
+
+    def _scored_path(self, cell_id: str, name: str) -> tuple[Path, str]:
+        """Return where a file of the scoring lies, and how messages call it."""
+        file = self._named(f"{cell_id}/{name}")
+        return self.root / file, file
+
+    def _named(self, name: str) -> str:
+        return f"results/{self.folder}/{name}"
+
+    def _parsed(self, name: str, kind: type[File]) -> File:
+        file, cap = self._named(name), limits.FILES[name.rpartition("/")[2]]
+        return _valid(json_object(read_bytes(self.path / name, file, cap), file), kind, file)
+
+    def _refuse(self) -> NoReturn:
+        raise UserError(
+            f"{self.path} is part of a submission, which is never written. Choose another folder."
+        )
+
+
+class MeasuredRun(SubmittedRun):
+    """The same cells with the scores that the maintainers measured, which lie below ``measured``.
+
+    A cell without a file there was measured just as it was claimed.
+    """
+
+    def __init__(self, root: Path, folder: str, measured: Path) -> None:
+        super().__init__(root, folder)
+        self.measured_root = measured / folder
+
+    @override
+    def _scored_path(self, cell_id: str, name: str) -> tuple[Path, str]:
+        path = self.measured_root / cell_id / name
+        if not path.is_file():
+            return super()._scored_path(cell_id, name)
+        return path, f"measured/{self.root.name}/{self.folder}/{cell_id}/{name}"
+
+
+def _unpack(path: Path, file: str) -> bytes:
+    name = path.name
+    return unpack(read_bytes(path, file, limits.FILES[name]), file, limits.UNPACKED[name])
+
+
+@cache
+def _measured() -> TypeAdapter[CellMeasured]:
+    return TypeAdapter(CellMeasured)
+
+
+def _valid(body: dict[str, Any], kind: type[File], file: str) -> File:
+    schema = body.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
+        raise RefusedError(
+            file, f"has schema {schema!r:.20}, not 1 to {SCHEMA}", "Upgrade steerboard, or pack again."
+        )
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise RefusedError(file, explain(error), _NEXT_STEP) from None

@@ -1,0 +1,227 @@
+"""The bench: the mini suite's model and text, on which a method's code runs under watch."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.core.cells import Cell, noise_key
+from harness.core.checkpoints import resolve_checkpoint
+from harness.core.errors import UnsupportedError, UserError
+from harness.core.interventions import Steering
+from harness.core.records import ModelIdentity
+from harness.core.store import Run
+from harness.data.prompts import Prompt
+from harness.data.suite import Suite, load_suite
+from harness.methods.contract import CellContext, SteeringMethod
+from harness.methods.plugins import in_words
+from harness.runner.plan import plan, select
+from harness.runner.prepare import Prepared
+from harness.submissions.conformance.fitting import Calls, WatchedFitter
+from harness.submissions.conformance.heldout_corpus import WatchedCorpus, watched_corpus
+from harness.submissions.conformance.sandbox import NetworkRefusedError, Watch
+from harness.submissions.conformance.state import State, differences, look
+
+if TYPE_CHECKING:
+    from harness.engine.model import SteerableModel
+
+_TEXTS_PER_LABEL = 3
+_NEW_TOKENS = 12
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one fit of a method for a cell gave, and what it left behind.
+
+    ``steering`` is None where the fit ended with ``error`` or ``skipped``, the reason of an
+    ``UnsupportedError``. ``changed``: what of the model is not as before. ``calls``: how often the
+    engine and the model were asked.
+    """
+
+    cell: Cell
+    steering: Steering | None = None
+    skipped: str = ""
+    error: str = ""
+    problem: str = ""
+    changed: list[str] = field(default_factory=list)
+    path: Path | None = None
+    seconds: float = 0.0
+    calls: int = 0
+
+
+class Bench:
+    """Model, text and cells of the mini suite, with short texts and one seed; everything is temporary.
+
+    ``languages``: a part of the suite's, for quick tests. Every fit meets the model as it was loaded: one
+    that a method changed is loaded again.
+    """
+
+    def __init__(self, languages: list[str] | None = None) -> None:
+        suite = load_suite("mini")
+        short = suite.sampling.model_copy(update={"max_new_tokens": _NEW_TOKENS, "max_attempts": 2})
+        cut = {"sampling": short, "seeds": suite.seeds[:1], "languages": languages or suite.languages}
+        self.suite: Suite = suite.model_copy(update=cut)
+        self._temporary = tempfile.TemporaryDirectory(prefix="steerboard-conformance-")
+        self.folder = Path(self._temporary.name).resolve()
+        self._activations = self.folder / "activations"
+        self.watch = Watch(self.folder)
+        self.say: Callable[[str], None] = lambda words: None
+        self.corpus = watched_corpus(self.suite, self.watch)
+        self.calls = Calls()
+        shipped = self.suite.folder("model")
+        assert shipped is not None, "the mini suite ships its model"
+        self._checkpoint = resolve_checkpoint(str(shipped))
+        self.identity = ModelIdentity(
+            name=self._checkpoint.name, fingerprint=self._checkpoint.fingerprint, dtype="float32"
+        )
+        self._model: SteerableModel | None = None
+        self._clean: State = {}
+        self._folders = 0
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._temporary.cleanup()
+
+    @property
+    def model(self) -> SteerableModel:
+        """The model as it was loaded."""
+        if self._model is None:
+            from harness.engine.model import load_model
+
+            self._model = load_model(self._checkpoint, self.identity.dtype, "cpu")
+            self._model.decoder.register_forward_pre_hook(lambda *_: self.calls.count())
+            self._clean = look(self._model)
+        return self._model
+
+    def begin(self) -> None:
+        """Forget what was seen of the method before."""
+        self.watch = Watch(self.folder)
+        self.corpus.watch = self.watch
+
+    def cells(self, method: SteeringMethod) -> list[Cell]:
+        """Return the cells of a method: every language, task and setting, one seed."""
+        selection = select(self.suite, limit=_TEXTS_PER_LABEL)
+        return plan(self.suite, selection, [method], self.identity, self.corpus)
+
+    def context(self, cell: Cell) -> CellContext:
+        """Return what a method is told of a cell."""
+        key = cell.key
+        task = self.suite.task(key.task, key.language)
+        return CellContext(self.suite, task, key.setting, key.seed, key.texts_per_label)
+
+    def fitter(self, *, fresh: bool = False, corpus: WatchedCorpus | None = None) -> WatchedFitter:
+        """Return a fitter without any fit; activations are kept from earlier ones, but for a fresh one."""
+        self._folders += 1
+        run = Run(self.folder / str(self._folders))
+        run.path.mkdir()
+        if not fresh:
+            self._activations.mkdir(exist_ok=True)
+            (run.path / "activations").symlink_to(self._activations)
+        prepared = Prepared(
+            run, self.suite, corpus or self.corpus, self._checkpoint, {}, [], [], self.identity
+        )
+        return WatchedFitter(prepared, self.model, _BATCH, self.say, calls=self.calls)
+
+    def fit(
+        self,
+        method: SteeringMethod,
+        cell: Cell,
+        fitter: WatchedFitter,
+        *,
+        chance: int = 0,
+        break_at: int | None = None,
+    ) -> Fit:
+        """Fit a method for a cell under watch.
+
+        ``chance`` seeds the global generators of random, numpy and torch before; ``break_at`` makes the
+        call of that number to the engine or the model fail.
+        """
+        fitter.model = self.model
+        seed_global(chance)
+        started = time.monotonic()
+        with self._guarded(method), self.calls.counting(break_at):
+            fit = self._outcome(method, cell, fitter)
+        calls = self.calls.number
+        changed = differences(self._clean, look(self.model))
+        if changed:
+            self._restore()
+        seconds = time.monotonic() - started
+        return replace(fit, changed=changed, calls=calls, seconds=seconds, problem=fitter.problem)
+
+    def texts(self, cell: Cell, prompts: dict[str, Prompt], steering: Steering, batch_size: int) -> list[str]:
+        """Return the texts of a cell."""
+        from harness.engine.generate import generate_cell
+
+        key = cell.key
+
+        def noise(label: str, index: int, attempt: int) -> int:
+            return noise_key(key, label, index, attempt)
+
+        count, sampling = key.texts_per_label, self.suite.sampling
+        made = generate_cell(self.model, prompts, count, steering, sampling, noise, batch_size)
+        return [text.text for text in made]
+
+    def _outcome(self, method: SteeringMethod, cell: Cell, fitter: WatchedFitter) -> Fit:
+        fitter.problem = ""
+        try:
+            name, steering = fitter.steering(cell, method)
+        except UnsupportedError as error:
+            return Fit(cell, skipped=in_words(error))
+        except NetworkRefusedError as error:
+            return Fit(cell, error=f"it needs the network ({error})")
+        except (Exception, SystemExit) as error:
+            return Fit(cell, error=in_words(error))
+        return Fit(cell, steering, path=fitter.prepared.run.steering_path(name) if name else None)
+
+    @contextmanager
+    def _guarded(self, method: SteeringMethod) -> Iterator[None]:
+        """Put the watch around the method's own ``fit`` alone."""
+        own = method.fit
+
+        def fit(ctx: Any) -> Any:
+            with self.watch.on():
+                fitted = own(ctx)
+            if not isinstance(fitted, Steering):
+                raise UserError(f"fit returned {type(fitted).__name__}, not a Steering")
+            return fitted
+
+        vars(method)["fit"] = fit
+        try:
+            yield
+        finally:
+            vars(method).pop("fit", None)
+
+    def _restore(self) -> None:
+        """Load the model anew, put back torch's switches, forget activations of a changed model."""
+        import torch
+
+        shutil.rmtree(self._activations, ignore_errors=True)
+        self._activations.mkdir()
+
+        torch.set_grad_enabled(self._clean["grad mode", "torch"])
+        torch.set_default_dtype(self._clean["default dtype", "torch"])
+        for name, table in vars(torch.nn.modules.module).items():
+            if name.startswith("_global_") and name.endswith("_hooks") and isinstance(table, dict):
+                table.clear()
+        self._model = None
+
+
+def seed_global(chance: int) -> None:
+    """Put the global random states of random, numpy and torch to a known place."""
+    import torch
+
+    random.seed(chance)
+    np.random.seed(chance)
+    torch.manual_seed(chance)

@@ -1,0 +1,191 @@
+"""Generating some cells of a submission anew, from code or steering files, and comparing the texts."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from harness.core.cells import Cell
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint
+from harness.core.errors import MachineError, UserError
+from harness.core.interventions import Steering
+from harness.core.records import CellStatus, MethodIdentity
+from harness.core.store import Run
+from harness.methods.contract import SteeringMethod
+from harness.methods.fit_context import FitContext
+from harness.methods.registry import BUILT_IN, load_registry
+from harness.submissions.card import Card, Result
+from harness.submissions.check import Checked
+from harness.submissions.folder import CODE
+from harness.submissions.lockfile import Regenerated
+from harness.submissions.submission import SubmittedRun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is generated anew: ``cells`` of one model, drawn with ``seed``.
+
+    ``at_least``: the share of texts that have to be equal.
+    """
+
+    cells: int
+    seed: int
+    at_least: float = 0.9
+    model: str | None = None
+    revision: str | None = None
+    device: str | None = None
+    batch_size: int = 64
+
+
+class Fitted(SteeringMethod):
+    """The steering files of a submission with the suite's own prompts; fits nothing."""
+
+    def __init__(self, identity: MethodIdentity) -> None:
+        super().__init__()
+        self._identity = identity
+
+    @property
+    def identity(self) -> MethodIdentity:
+        """The method as it stands in the keys of the cells."""
+        return self._identity
+
+    def fit(self, ctx: FitContext) -> Steering:
+        """Return nothing: a cell whose steering has no file is not steered."""
+        return Steering()
+
+
+def regenerate(checked: Checked, wanted: Sampling, run_code: bool, console: Console) -> Regenerated | None:
+    """Generate cells anew and report the share of equal texts; None where that share is too low.
+
+    Raises ``UserError`` where there is nothing to generate from, or the model is another.
+    """
+    submission, report = checked.submission, checked.report
+    assert submission is not None
+    card = submission.card
+    method = _method(checked.folder, card, run_code)
+    result, checkpoint = _model(card, wanted, method)
+    claimed = SubmittedRun(checked.folder, result.folder)
+    done = {cell: s for cell, s in checked.statuses[result.folder].items() if s.state == "ok"}
+    drawn = sorted(
+        random.Random(f"{wanted.seed}/{card.subject}").sample(sorted(done), min(wanted.cells, len(done)))
+    )
+    if not drawn:
+        raise UserError(f"{checked.folder} has no cell with texts of {result.model or 'no model'}.")
+    with TemporaryDirectory(prefix="steerboard-verify-") as temporary:
+        run = Run(Path(temporary))
+        statuses = {cell: done[cell] for cell in drawn}
+        _generate(checked, run, claimed, statuses, method, checkpoint, wanted, console)
+        texts = equal = 0
+        for cell, status in statuses.items():
+            same, count = _compare(checked, run, claimed, cell, status)
+            texts, equal = texts + count, equal + same
+    share = equal / texts
+    report.facts["regenerated"] = (
+        f"{equal} of {texts} texts equal ({share:.1%}), {len(drawn)} cells, seed {wanted.seed}"
+    )
+    if share < wanted.at_least:
+        what = f"{share:.1%} of the texts come out again, below {wanted.at_least:.0%}"
+        report.problem(
+            f"results/{result.folder}",
+            what,
+            "Use the device and versions of its manifest, or ask the author.",
+        )
+        return None
+    return Regenerated(model=result.model or "no model", cells=len(drawn), texts=texts, equal=equal)
+
+
+def _method(folder: Path, card: Card, run_code: bool) -> SteeringMethod:
+    """Return what writes the texts. Code of the submission runs only with ``run_code``."""
+    if card.road == "outputs":
+        raise UserError("road outputs: texts alone cannot be generated anew, so there is nothing to verify.")
+    if card.road == "steering":
+        return Fitted(card.identity)
+    built_in = card.method.name in BUILT_IN
+    if not built_in and not run_code:
+        raise UserError(
+            f"verify would run the code of {card.name}, on this machine and with your rights. Read "
+            f"{card.entry_point or folder / CODE} first, then give --run-code."
+        )
+    registry = load_registry([folder / CODE] if CODE in card.files else [])
+    found = [m for m in registry.configure(card.method.name, card.config) if m.identity == card.identity]
+    if not found:
+        raise UserError(
+            f"the code does not give {card.method.name} {card.method.version} with the claimed options."
+        )
+    return found[0]
+
+
+def _model(card: Card, wanted: Sampling, method: SteeringMethod) -> tuple[Result, Checkpoint | None]:
+    """Return the result whose model was given, and the model."""
+    if not method.needs_model or all(result.model is None for result in card.results):
+        return card.results[0], None
+    if wanted.model is None:
+        names = ", ".join(model.name for model in card.models)
+        raise UserError(f"give the model with --model: a folder or hub id of {names}.")
+    checkpoint = resolve_checkpoint(wanted.model, wanted.revision)
+    for result in card.results:
+        model = card.model(result)
+        if model and model.fingerprint == checkpoint.fingerprint:
+            return result, checkpoint
+    known = ", ".join(f"{model.name} {model.fingerprint}" for model in card.models)
+    raise UserError(
+        f"--model {wanted.model} has the weights {checkpoint.fingerprint}; results are of {known}."
+    )
+
+
+def _generate(
+    checked: Checked,
+    run: Run,
+    claimed: SubmittedRun,
+    statuses: dict[str, CellStatus],
+    method: SteeringMethod,
+    checkpoint: Checkpoint | None,
+    wanted: Sampling,
+    console: Console,
+) -> None:
+    from harness.runner.generate import Generator
+    from harness.runner.prepare import Prepared
+
+    ground = checked.ground[claimed.folder]
+    if ground.corpus is None:
+        raise UserError("the human text is not at hand. Give its folder with --data.")
+    if isinstance(method, Fitted):
+        for name in sorted({status.steering for status in statuses.values() if status.steering}):
+            run.steering_path(name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(claimed.steering_path(name), run.steering_path(name))
+    cells = [Cell(status.cell) for status in statuses.values()]
+    identity = cells[0].key.model
+    methods = {cells[0].key.method.model_dump_json(): method}
+    prepared = Prepared(run, ground.suite, ground.corpus, checkpoint, methods, cells, [], identity)
+    Generator(prepared, console, wanted.device, None, wanted.batch_size).run()
+
+
+def _compare(
+    checked: Checked, run: Run, claimed: SubmittedRun, cell: str, status: CellStatus
+) -> tuple[int, int]:
+    """Return how many texts of a cell are equal, and how many there are; add a note where some are not."""
+    before: list[Any] = claimed.generations(cell)
+    anew = run.status(cell)
+    key = status.cell
+    place = f"{key.task}, {key.language}, {key.setting}, seed {key.seed}"
+    if anew is not None and anew.state == "infra_error":  # says nothing about the submission
+        raise MachineError(
+            f"{place} could not be generated again: {anew.reason}. Run the same command again."
+        )
+    if anew is None or anew.state != "ok":
+        words = anew.reason if anew else "nothing came out"
+        checked.report.note(f"results/{claimed.folder}/{cell}", f"{place}: {words}")
+        return 0, len(before)
+    pairs = zip(before, run.generations(cell), strict=True)
+    same = sum(one.text == other.text for one, other in pairs)
+    if same < len(before):
+        words = f"{place}: {len(before) - same} of {len(before)} texts are others"
+        checked.report.note(f"results/{claimed.folder}/{cell}", words)
+    return same, len(before)

@@ -1,0 +1,107 @@
+"""Submissions as runs: what boards, tables and checks read. Without torch, and nothing of it is executed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from harness.submissions.bundle import MeasuredRun, SubmittedRun
+from harness.submissions.card import Card, read_card
+from harness.submissions.checksums import broken_links
+from harness.submissions.folder import CARD, listed, walk
+from harness.submissions.lockfile import NO_LOCK, LockedSubmission, LockFile
+from harness.submissions.strict_io import RefusedError
+
+Badge = Literal["claimed", "re-scored", "regenerated"]
+
+
+class Submission:
+    """A submission that can be read: its ``card`` (submission.yaml), and its runs, one for every model.
+
+    Reading says nothing on whether it is true: see ``badge``.
+    """
+
+    def __init__(self, folder: Path, card: Card, files: dict[str, int], lock: LockFile) -> None:
+        self.folder, self.card, self.files, self.lock = folder, card, files, lock
+
+    @property
+    def runs(self) -> list[SubmittedRun]:
+        """The results as claimed."""
+        return [SubmittedRun(self.folder, result.folder) for result in self.card.results]
+
+    @property
+    def measured_runs(self) -> list[SubmittedRun]:
+        """The results as measured by the maintainers; empty where the badge is ``claimed``."""
+        if self.check is None:
+            return []
+        root = self.lock.measured(self.card.name)
+        return [MeasuredRun(self.folder, result.folder, root) for result in self.card.results]
+
+    @property
+    def best_runs(self) -> list[SubmittedRun]:
+        """The results as measured, where they were, else as claimed."""
+        return self.measured_runs or self.runs
+
+    @cached_property
+    def broken(self) -> list[RefusedError]:
+        """Files that are not what the chain of hashes from submission.yaml says."""
+        return broken_links(self.folder, self.card, self.files)
+
+    @cached_property
+    def _locked(self) -> tuple[LockedSubmission | None, str]:
+        return self.lock.valid(self)
+
+    @property
+    def check(self) -> LockedSubmission | None:
+        """What the maintainers found; None where they did not look, or at something else than lies here."""
+        return self._locked[0]
+
+    @property
+    def note(self) -> str:
+        """Why the maintainers' entry does not count; empty where there is none, or it does."""
+        return self._locked[1]
+
+    @property
+    def badge(self) -> Badge:
+        """``claimed``, ``re-scored`` (from the texts that lie here) or ``regenerated`` (texts, too)."""
+        return "claimed" if self.check is None else self.check.badge
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """How many cells have texts, and how many the suite asks for."""
+        return sum(r.cells for r in self.card.results), sum(r.of for r in self.card.results)
+
+
+def find(folder: Path, lock: LockFile = NO_LOCK) -> Submission:
+    """Return the submission in a folder; it has a badge only by the ``lock``.
+
+    Raises ``RefusedError`` where there is none, where a file must not be there, or submission.yaml is broken.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise RefusedError(str(folder), "is no folder", "Give the folder of a submission: submissions/NAME.")
+    files, problems = walk(folder)
+    if CARD not in files:
+        todo = "Start one with 'steerboard submission new NAME', or pack a run."
+        raise RefusedError(str(folder), f"holds no {CARD}", todo)
+    if problems:
+        raise problems[0]
+    return Submission(folder, read_card(folder), files, lock)
+
+
+def find_all(root: Path, lock: LockFile = NO_LOCK) -> tuple[list[Submission], list[RefusedError]]:
+    """Return the submissions of a submissions directory by name, and what is wrong with all else there.
+
+    Raises ``RefusedError`` where ``root`` is not such a directory.
+    """
+    found, problems = [], []
+    paths, foreign = listed(root)
+    for path in paths:
+        try:
+            found.append(find(path, lock))
+        except RefusedError as error:
+            problems.append(RefusedError(f"{path}/{error.file}", error.what, error.todo))
+    return found, [*problems, *(RefusedError(f"{root}/{bad.file}", bad.what, bad.todo) for bad in foreign)]
+
+
+__all__ = ["Badge", "MeasuredRun", "RefusedError", "Submission", "SubmittedRun", "find", "find_all"]

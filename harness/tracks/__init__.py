@@ -1,0 +1,1 @@
+"""Other measurements of the same methods: understanding (lm-eval), language forcing, cluster separation."""

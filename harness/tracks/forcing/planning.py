@@ -1,0 +1,196 @@
+"""The plan of a forcing run: its suite, its cells, and whose steering each cell gets.
+
+The suite is derived from another one. Its tasks are the source languages (``from-en``), its languages the
+targets, its labels the questions; so cells, seeds, noise, statuses, resuming and tables are as in any run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from typing_extensions import override
+
+from harness.core.cells import Cell
+from harness.core.errors import UserError
+from harness.core.records import Track
+from harness.data.corpus import Corpus
+from harness.data.sources import Example
+from harness.data.suite import MethodSpec, Split, Suite, Task, TaskSize, load_suite
+from harness.methods.contract import Reference
+from harness.methods.registry import Registry
+from harness.runner.plan import plan, select
+from harness.runner.prepare import Options, Prepared, default_run, prepare, shipped_model
+from harness.tracks.forcing.questions import Half, Questions, load_questions
+
+TRACK: Track = "forcing"
+PREFIX = "from-"
+LONGEST = 64
+"""Tokens of an answer at most, where neither the suite nor the user asks for fewer or more."""
+
+
+def task_of(source: str) -> str:
+    """Return the name of the task that asks in a source language."""
+    return f"{PREFIX}{source}"
+
+
+def source_of(task: str) -> str:
+    """Return the source language of a task."""
+    return task.removeprefix(PREFIX)
+
+
+@dataclass
+class ForcingCorpus(Corpus):
+    """The text of the suite that the forcing suite is derived from.
+
+    A forcing task has no text of its own: what is fitted for it is fitted on that of the task ``fitted``.
+    """
+
+    fitted: str = ""
+
+    @override
+    def fingerprint(self, task: str, language: str) -> str:
+        return super().fingerprint(self._own(task), language)
+
+    @override
+    def split(self, task: str, language: str, split: Split) -> list[Example]:
+        return super().split(self._own(task), language, split)
+
+    def _own(self, task: str) -> str:
+        return self.fitted if task.startswith(PREFIX) else task
+
+
+@dataclass(frozen=True)
+class Forcing:
+    """A forcing run that is ready to go: ``base`` fits the methods, ``prepared`` is run.
+
+    ``fitted``: the task of the base suite that methods are fitted for, in a cell's target language.
+    """
+
+    base: Prepared
+    prepared: Prepared
+    questions: Questions
+    fitted: str
+
+    def fit_cell(self, cell: Cell) -> Cell:
+        """Return the cell of the base suite whose fit steers a cell: same method, the target language.
+
+        Equal to what a run of that suite fits, so that one fit serves all sources.
+        """
+        return Cell(cell.key.model_copy(update={"task": self.fitted}))
+
+
+def applies(registry: Registry, name: str) -> bool:
+    """Return whether a method makes sense here: a model writes, and is shown no examples."""
+    cls = registry.get(name)
+    return not issubclass(cls, Reference) and "zero-shot" in cls.settings
+
+
+def plan_forcing(
+    options: Options, sources: Sequence[str], half: Half = "test", max_new_tokens: int | None = None
+) -> Forcing:
+    """Return the run of questions in ``sources``, checked as far as it goes without loading a model.
+
+    ``options.languages`` are the targets; ``tasks``, ``settings`` and ``limit`` play no part. Raises
+    ``UserError`` for any bad option.
+    """
+    questions, named = load_questions(), load_suite(options.suite)
+    _check_languages(questions, sources, named, options.languages)
+    chosen = options.methods or []
+    base = prepare(_of_base(options, named), lambda suite, registry: base_suite(suite, registry, chosen))
+    fitted = next(iter(base.suite.tasks))
+    suite = forcing_suite(base.suite, questions, sources, half, max_new_tokens)
+    corpus = ForcingCorpus(base.suite, base.corpus.source, base.corpus.contrast_folder, fitted=fitted)
+    selection = select(suite, options.languages, seeds=options.seeds)
+    cells = plan(suite, selection, list(base.methods.values()), base.model, corpus)
+    prepared = replace(base, suite=suite, corpus=corpus, cells=cells, parts=[])
+    return Forcing(base, prepared, questions, fitted)
+
+
+def _of_base(options: Options, named: Suite) -> Options:
+    """Return the options for the base suite, in a folder that no run of that suite has by default."""
+    model = options.model or shipped_model(named)
+    run = options.run or default_run(named.model_copy(update={"name": _name(named)}), model)
+    return replace(options, run=run, tasks=None, settings=None, limit=None)
+
+
+def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> Suite:
+    """Return the suite with the methods that make sense here, and without what only other scores need.
+
+    Raises ``UserError`` for a method that was asked for by name and makes no sense.
+    """
+    for name in names:
+        if not applies(registry, name):
+            raise UserError(
+                f"method {name!r} does not apply to language forcing, where a model gets the bare question "
+                "and no examples. Take zero-shot, or a method that steers."
+            )
+    specs: list[MethodSpec] = [
+        {name: options} if options else name
+        for spec in suite.methods
+        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items()
+        if applies(registry, name)
+    ]
+    changes = {
+        "methods": specs,
+        "settings": ["zero-shot"],
+        "classifiers": ["tfidf"],
+        "metrics": suite.metrics.model_copy(update={"embeddings": ["tfidf"]}),
+    }
+    return suite.model_copy(update=changes)
+
+
+def _check_languages(
+    questions: Questions, sources: Sequence[str], suite: Suite, targets: Sequence[str] | None
+) -> None:
+    if not sources:
+        raise UserError("no source language is named. Give --sources, such as en,de.")
+    for code in sources:
+        questions.check("source language", code)
+    for code in targets or suite.languages:
+        if code in suite.languages:  # else the plan says so
+            questions.check("target language with questions:", code)
+
+
+def forcing_suite(
+    base: Suite,
+    questions: Questions,
+    sources: Sequence[str],
+    half: Half = "test",
+    max_new_tokens: int | None = None,
+) -> Suite:
+    """Return the suite of a forcing run; its hash holds every question in every language.
+
+    Every question is answered once per seed: nothing is drawn again for being empty or like another answer.
+    """
+    longest = min(LONGEST, base.sampling.max_new_tokens) if max_new_tokens is None else max_new_tokens
+    ordered = [code for code in questions.languages if code in sources]
+    definitions = {
+        task_of(source): {
+            target: Task(
+                name=task_of(source),
+                language=target,
+                labels=questions.asked(source, half),
+                prompts={"zero-shot": "{label}"},
+                dataset_path="forcing/questions.yaml",
+                revision=questions.digest,
+                splits={},
+                fields={},
+            )
+            for target in base.languages
+        }
+        for source in ordered
+    }
+    changes = {
+        "name": _name(base),
+        "description": "Bare questions in a source language; the steering should turn the answers' language.",
+        "tasks": {task: TaskSize(texts_per_label=1) for task in definitions},
+        "definitions": definitions,
+        "sampling": base.sampling.model_copy(update={"max_new_tokens": longest, "max_attempts": 1}),
+        "scored_split": half,
+    }
+    return base.model_copy(update=changes)
+
+
+def _name(base: Suite) -> str:
+    return f"{base.name}-forcing"

@@ -1,0 +1,102 @@
+"""The questions of the track, in every language, from ``tasks/forcing/questions.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from harness.core.errors import UserError
+from harness.core.files import digest, read_text
+from harness.core.languages import unknown_language
+from harness.core.safeyaml import safe_load
+from harness.data.suite import tasks_root
+
+Half = Literal["test", "validation"]
+"""Which questions are asked: those that are scored, or those for choosing layers and strengths."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Question id -> language -> question; equal ids name translations of one another."""
+
+    texts: Mapping[str, Mapping[str, str]]
+    validation: frozenset[str]
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages in which every question stands."""
+        return list(next(iter(self.texts.values())))
+
+    def ids(self, half: Half | None = None) -> list[str]:
+        """Return the ids of a half, or of all questions, in their order."""
+        return [
+            name for name in self.texts if half is None or (name in self.validation) == (half == "validation")
+        ]
+
+    def asked(self, language: str, half: Half) -> list[str]:
+        """Return the questions of a half in a language; ``UserError`` names the valid ones."""
+        self.check("source language", language)
+        return [self.texts[name][language] for name in self.ids(half)]
+
+    def all_in(self, language: str) -> list[str]:
+        """Return every question in a language, in the order of ``ids``."""
+        return [by_language[language] for by_language in self.texts.values()]
+
+    def id_of(self, text: str, language: str) -> str:
+        """Return the id of a question as it stands in a language."""
+        return next(name for name, by_language in self.texts.items() if by_language[language] == text)
+
+    def check(self, kind: str, language: str) -> None:
+        """Raise ``UserError`` for a language without questions."""
+        if language not in self.languages:
+            raise unknown_language(language, self.languages, kind=kind)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all questions in all languages and of which are for validation."""
+        return digest([{k: dict(v) for k, v in self.texts.items()}, sorted(self.validation)], 16)
+
+
+def load_questions(path: Path | None = None) -> Questions:
+    """Read the shipped questions, or those of another file.
+
+    Raises ``UserError`` for a file that is none: broken YAML, an id that lacks a language, a question twice.
+    """
+    path = path or tasks_root() / "forcing" / "questions.yaml"
+    try:
+        body = safe_load(read_text(path))
+        questions = Questions(body["questions"], frozenset(body["validation"]))
+        problem = _problem(questions)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split()):.200}") from None
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        raise UserError(
+            f"{path} needs 'questions' (id -> language -> question) and 'validation' (a list of ids)."
+        ) from None
+    if problem:
+        raise UserError(f"{path}: {problem}.")
+    return questions
+
+
+def _problem(questions: Questions) -> str:
+    """Return what is wrong with questions, empty for nothing."""
+    languages = questions.languages
+    for name, by_language in questions.texts.items():
+        if list(by_language) != languages:
+            return f"question {name} is not in the languages {', '.join(languages)}, in this order"
+        if not all(
+            isinstance(text, str) and text.strip() and "{" not in text for text in by_language.values()
+        ):
+            return f"question {name} is empty, no text, or holds a brace"
+    for language in languages:
+        if len(set(questions.all_in(language))) < len(questions.texts):
+            return f"a question stands there twice in {language}"
+    missing: Any = questions.validation - set(questions.texts)
+    if missing:
+        return f"validation names {', '.join(sorted(missing))}, which is no question"
+    return "" if questions.ids("test") else "no question is left for testing"

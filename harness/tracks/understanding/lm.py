@@ -1,0 +1,322 @@
+"""lm-eval's model type ``steerboard``: a Hugging Face model whose requests are steered, each in its own way.
+
+It is lm-eval's ``hf`` model with hooks. lm-eval batches as it always does; every row of a batch finds the
+steering of its request again by what the model reads: its tokens, or its text where text is generated.
+Importing this module registers the model type.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+from typing_extensions import override
+
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
+from harness.core.devices import choose_device
+from harness.core.errors import UserError, unknown
+from harness.core.interventions import Steering
+from harness.data.suite import DATE
+from harness.engine.chat import apply, chat_use
+from harness.engine.hooks import SteeringHooks
+from harness.engine.model import SteerableModel, find_decoder, find_layers
+from harness.tracks.understanding.rows import Row, apart, effective, in_parts, stripped
+from harness.tracks.understanding.sources import Arguments
+from harness.tracks.understanding.steering_sources import Source, open_source
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+Requests = list["Instance"]
+SteeringOf = Callable[["Instance"], Steering | None]
+"""What says how a request is steered; None for not at all."""
+
+_OWN = [item.name for item in fields(Arguments) if item.name != "more"]
+_HF = list(inspect.signature(HFLM.__init__).parameters)
+_OTHER_WEIGHTS = ("peft", "delta", "autogptq", "gptqmodel", "gguf_file", "subfolder", "tp_plan")
+
+
+@register_model("steerboard")
+class SteeredLM(HFLM):  # type: ignore[misc]
+    """lm-eval's ``hf`` model, steered by a steering file or by a method. Without steering it is ``hf``.
+
+    ``steering``: a ``.safetensors`` file, the name of a method, or a function from a request to its steering.
+    Other arguments: those of ``hf``, those of ``Arguments`` and the options of the method's Config.
+    Raises ``UserError`` for a steering that there is not, or that does not fit the model.
+    """
+
+    def __init__(
+        self,
+        pretrained: Any,
+        steering: str | SteeringOf | None = None,
+        tokenizer: Any = None,
+        **more: Any,
+    ) -> None:
+        asked = _asked(pretrained, steering, more)
+        steerable = pretrained if isinstance(pretrained, SteerableModel) else None
+        more.setdefault("device", choose_device())
+        trusted = bool(more.pop("trust_remote_code", False))  # only where it is asked for by name
+        network = steerable.model if steerable else pretrained
+        try:
+            super().__init__(network, tokenizer=tokenizer, trust_remote_code=trusted, **more)
+        except TypeError as error:
+            name = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if name is None:
+                raise
+            known = [*_OWN, *(asked[0].known if asked else ()), *_HF[1:]]
+            raise unknown("model argument", name[1], known) from None
+        except ValueError as error:
+            if trusted or "trust_remote_code" not in str(error):
+                raise
+            raise UserError(f"{pretrained} cannot be loaded: {why_not_loaded(error)}") from None
+        self._rows: dict[Any, Row] | None = None
+        self._texts: list[str] = []
+        self._of_position: Callable[[int], Steering] | None = None
+        self._heaviest: Steering | None = None
+        self._detecting: Steering | None = None
+        self._steering_of: SteeringOf | None = steering if callable(steering) else None
+        if asked:
+            source, checkpoint = asked
+            steerable = self._bound(source, checkpoint, trusted)
+            self._steering_of = lambda request: source.of(request.task_name)
+        if self._steering_of is not None:
+            self._check_alone()
+            self._hooks = steerable.hooks if steerable else _new_hooks(self.model)
+
+    @classmethod
+    def around(
+        cls,
+        model: Any,
+        batch_size: int | str = 1,
+        steering: SteeringOf | None = None,
+        tokenizer: Any = None,
+        **options: Any,
+    ) -> SteeredLM:
+        """Return the LM of a model that is loaded already: a ``SteerableModel``, or one of transformers.
+
+        ``steering`` gives every request its steering; equal steering should be one object, since requests
+        of different objects are never computed as one. ``tokenizer`` is needed for a model of transformers
+        alone; ``options``: further arguments of ``hf``.
+        """
+        if isinstance(model, SteerableModel):
+            tokenizer = tokenizer or model.tokenizer
+        return cls(model, steering, tokenizer, batch_size=batch_size, **options)
+
+    def _bound(self, source: Source, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
+        """Bind a source to the loaded model; what lm-eval's own results hang on stays as it was."""
+        from transformers import AutoTokenizer
+
+        generation = self.model.generation_config
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=trusted)
+        model = SteerableModel(self.model, tokenizer)
+        self.model.generation_config = generation
+        source.bind(model, checkpoint, str(self.model.dtype).removeprefix("torch."))
+        return model
+
+    def _check_alone(self) -> None:
+        if self.backend != "causal":
+            raise UserError(f"steering needs a decoder-only model; this one is {self.config.model_type!r}.")
+        if self.world_size > 1:
+            raise UserError("steering runs in one process: start it without 'accelerate launch'.")
+
+    @override
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse lm-eval's cache of answers, which knows requests by their text alone."""
+        if self._steering_of is not None and cache_hook.dbdict is not None:
+            raise UserError("--use_cache knows no steering: answers would be mixed up. Leave it out.")
+        super().set_cache_hook(cache_hook)
+
+    @override
+    def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> Any:
+        """As ``hf``, every request under its own steering."""
+        steerings = self._steerings(requests)
+        if steerings is None:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        with self._given(steerings.__getitem__, steerings):
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    @override
+    def loglikelihood_rolling(self, requests: Requests, disable_tqdm: bool = False) -> Any:
+        """As ``hf``, every request under its own steering; those of one steering are batched together."""
+        steerings = self._steerings(requests)
+        if steerings is None:
+            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+
+        def run(members: list[int]) -> Any:
+            steering = steerings[members[0]]
+            some = [requests[i] for i in members]
+            with self._given(lambda _: steering, [steering]):
+                return super(SteeredLM, self).loglikelihood_rolling(some, disable_tqdm=disable_tqdm)
+
+        return in_parts(apart([("", id(steering)) for steering in steerings]), run)
+
+    @override
+    def generate_until(self, requests: Requests, disable_tqdm: bool = False) -> Any:
+        """As ``hf``, every request under its own steering."""
+        steerings = self._steerings(requests)
+        if steerings is None:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        texts = [request.args[0] for request in requests]
+
+        def run(members: list[int]) -> Any:
+            some = [requests[i] for i in members]
+            rows = {texts[i]: Row(steerings[i], 0, 0) for i in members}
+            with self._given(steerings.__getitem__, steerings), self._reading(rows):
+                return super(SteeredLM, self).generate_until(some, disable_tqdm=disable_tqdm)
+
+        return in_parts(apart(list(zip(texts, map(id, steerings), strict=True))), run)
+
+    @override
+    def _loglikelihood_tokens(
+        self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> Any:
+        """As ``hf``, in several parts where equal tokens are steered in different ways: it merges them."""
+        of = self._of_position
+        if of is None:
+            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        found = [self._row(of(i), *request[1:]) for i, request in enumerate(requests)]
+
+        def run(members: list[int]) -> Any:
+            some = [requests[i] for i in members]
+            size = len(some) if override_bs else None
+            with self._reading(dict(found[i] for i in members)):
+                return super(SteeredLM, self)._loglikelihood_tokens(some, disable_tqdm, size)
+
+        return in_parts(apart([(tokens, row.kind) for tokens, row in found]), run)
+
+    @override
+    def _model_call(self, inps: Tensor, attn_mask: Any = None, labels: Any = None) -> Any:
+        """Run the model on tokens [rows, longest], padded with 0 on the right, under each row's steering."""
+        rows = self._rows_of(inps)
+        if not any(row.steering.interventions for row in rows):
+            return super()._model_call(inps, attn_mask, labels)
+        lengths = torch.tensor([row.length for row in rows])
+        mask = torch.arange(inps.shape[1])[None, :] < lengths[:, None]
+        with self._hooks.steer([row.steering for row in rows], mask, [row.end for row in rows]):
+            return super()._model_call(inps, attn_mask, labels)
+
+    @override
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """As ``hf``, but a template loses no text of a turn and reads no clock."""
+        form: dict[str, Any] = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+            **self.chat_template_args,
+        }
+        return apply(self.tokenizer, chat_use(self.tokenizer), chat_history, DATE, **form)
+
+    @override
+    def tok_batch_encode(self, strings: list[str], *args: Any, **options: Any) -> Any:
+        """As ``hf``; the texts are remembered for the generation that follows."""
+        self._texts = list(strings)
+        return super().tok_batch_encode(strings, *args, **options)
+
+    @override
+    def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Any:
+        """Generate after prompts [rows, longest], padded on the left, under each row's steering."""
+        known = self._rows or {}
+        steerings = [known[text].steering for text in self._texts] if known else []
+        if not any(steering.interventions for steering in steerings):
+            return super()._model_generate(context, max_length, stop, **options)
+        for name in ("num_beams", "num_return_sequences"):
+            if options.get(name, 1) != 1:
+                raise UserError(
+                    f"{name}={options[name]}: steered texts are written one for one; leave it out."
+                )
+        with self._hooks.steer(steerings, options["attention_mask"]):
+            return super()._model_generate(context, max_length, stop, **options)
+
+    @override
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> Any:
+        """As ``hf``; where requests are steered, so are the rows that are tried."""
+        self._detecting, before = self._heaviest, self._detecting
+        try:
+            return super()._detect_batch_size(requests, pos)
+        finally:
+            self._detecting = before
+
+    def _steerings(self, requests: Requests) -> list[Steering] | None:
+        """Return the steering of every request, None where none is steered."""
+        if self._steering_of is None:
+            return None
+        found = [effective(self._steering_of(request)) for request in requests]
+        return found if any(steering.interventions for steering in found) else None
+
+    @contextmanager
+    def _given(self, of_position: Callable[[int], Steering], all_: Sequence[Steering]) -> Iterator[None]:
+        """Say what steers the requests that are passed on, by their position among these."""
+        self._of_position = of_position
+        self._heaviest = max(all_, key=lambda steering: len(steering.interventions))
+        try:
+            yield
+        finally:
+            self._of_position = self._heaviest = None
+
+    @contextmanager
+    def _reading(self, rows: dict[Any, Row]) -> Iterator[None]:
+        """Say what the rows of the next batches are."""
+        self._rows = rows
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    def _row(self, steering: Steering, context: list[int], rest: list[int]) -> tuple[tuple[int, ...], Row]:
+        """Return what the model reads for a request, without zeros at its end, and how it is steered."""
+        tokens = (context + rest)[-(self.max_length + 1) :]
+        length = len(tokens) - 1  # the last token is only predicted
+        end = len(tokens) - len(rest)
+        if all(item.positions == "all" for item in steering.interventions):
+            end = length  # where the context ends changes nothing, and hf may merge equal tokens
+        return stripped(tokens[:-1]), Row(steering, length, end)
+
+    def _rows_of(self, inps: Tensor) -> list[Row]:
+        """Return how the rows of a batch are steered."""
+        if self._detecting is not None:
+            return [Row(self._detecting, inps.shape[1], inps.shape[1])] * len(inps)
+        if self._rows is None:
+            return []
+        return [self._rows[stripped(tokens)] for tokens in inps.tolist()]
+
+
+def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Source, Checkpoint] | None:
+    """Return what steers, and the checkpoint that it is for; None without a file or a method.
+
+    Takes from ``more``, the arguments, what is not lm-eval's. Raises ``UserError`` for what can be seen to
+    be wrong before the weights are loaded.
+    """
+    own = {name: more.pop(name) for name in _OWN if name in more}
+    if not isinstance(steering, str) or steering == "zero-shot":
+        useless = next((name for name in ("layer", "strength") if name in own), None)
+        if useless:
+            raise UserError(
+                f"{useless}={own[useless]} steers nothing by itself. Give steering=FILE_OR_METHOD."
+            )
+        return None
+    others = {name: more.pop(name) for name in list(more) if name not in _HF}
+    source = open_source(Arguments(steering, **own, more=others))
+    more |= source.left
+    for name in _OTHER_WEIGHTS:
+        if more.get(name):
+            raise UserError(
+                f"{name}= changes the weights that a steering is fitted on. Merge them into a folder, and "
+                "give that as pretrained=."
+            )
+    network = pretrained.model if isinstance(pretrained, SteerableModel) else pretrained
+    place = network if isinstance(network, str) else network.name_or_path
+    return source, resolve_checkpoint(place, more.get("revision"))
+
+
+def _new_hooks(model: Any) -> SteeringHooks:
+    decoder = find_decoder(model)
+    return SteeringHooks(decoder, find_layers(decoder))

@@ -1,0 +1,633 @@
+"""What a user sees: help, lists, and one clear line with exit code 2 for whatever is not right."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.helpers import (
+    MINI,
+    TASKS,
+    Outcome,
+    command,
+    environment,
+    forget_hash,
+    snapshot,
+    steerboard,
+    toy_llm,
+)
+
+import harness
+from harness.methods.registry import BUILT_IN
+
+BASE = {
+    "--suite": "mini",
+    "--languages": "am",
+    "--tasks": "sentiment",
+    "--methods": "human,constant",
+    "--seeds": "1",
+    "--limit": "2",
+}
+COMMANDS = [[], ["run"], ["score"], ["demo"], ["list"], ["board"], ["board", "build"]]
+ROLES = ("train", "validation", "test")
+
+
+def run(folder: Path, **changes: object) -> Outcome:
+    """Run references of the mini suite, which load no model, with changed or further options."""
+    options = {**BASE, **{"--" + name.replace("_", "-"): value for name, value in changes.items()}}
+    return steerboard("run", "--run", folder, *(word for pair in options.items() for word in pair))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run of two cells."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    outcome = run(folder)
+    assert outcome.code == 0, outcome.err
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory) -> Path:
+    return toy_llm(tmp_path_factory.mktemp("models") / "toy")
+
+
+# Help and lists
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(words):
+    outcome = steerboard(*words, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("Usage: steerboard")
+    assert "--help" in outcome.out
+
+
+@pytest.mark.parametrize("words", [[], ["board"]], ids=["steerboard", "board"])
+def test_without_a_command_the_help_is_shown(words):
+    outcome = steerboard(*words)
+    assert (outcome.code, outcome.err) == (2, "")
+    assert outcome.out == steerboard(*words, "--help").out
+
+
+def test_the_version_is_that_of_the_package():
+    assert steerboard("--version").out == f"steerboard {harness.__version__}\n"
+
+
+def listed(*words: object) -> dict[str, str]:
+    """Return a list that the command prints, by first word."""
+    outcome = steerboard("list", *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    return {name: text for name, _, text in (line.partition(" ") for line in outcome.out.splitlines())}
+
+
+def test_the_methods_are_listed_with_what_they_do():
+    methods = listed("methods")
+    assert list(methods) == sorted(BUILT_IN)
+    assert all(len(text.strip()) > 30 and "[built in]" in text for text in methods.values())
+
+
+def test_a_plug_in_is_listed_with_its_file(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from harness import SteeringMethod, register\n\n"
+        "@register('mine')\nclass Mine(SteeringMethod):\n    '''Says what it does.'''\n"
+    )
+    assert listed("methods", "--plugin", plugin)["mine"].strip() == f"Says what it does. [{plugin}]"
+
+
+def test_the_suites_are_listed():
+    assert list(listed("suites")) == ["mini", "published", "steer11"]
+
+
+def test_the_tasks_of_a_suite_are_listed_with_size_and_labels():
+    tasks = listed("tasks", "--suite", "steer11")
+    assert tasks["sentiment"].strip() == "11 languages, 50 texts per label: negative, positive"
+    assert "20 texts per label: science/technology, travel" in tasks["topic"]
+
+
+def test_the_languages_are_listed_by_name_and_own_name():
+    languages = listed("languages")
+    assert len(languages) == 12
+    assert languages["he"].strip() == "Hebrew, עברית (Hebr)"
+    assert languages["en"].strip().endswith("reference language of vectors")
+
+
+def test_a_reader_who_hangs_up_sees_no_traceback():
+    with subprocess.Popen(
+        command("list", "languages"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_an_interrupt_is_one_line_that_says_how_to_go_on(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.list.suites", interrupted)
+    outcome = steerboard("list", "suites")
+    assert outcome.code == 130
+    assert outcome.err == (
+        "steerboard: stopped; finished cells are kept, run the same command again to go on\n"
+    )
+
+
+# Options that are not right: the finished run stays as it is, to the byte
+
+OPTIONS = [
+    ({"suite": "minii"}, r"unknown suite 'minii'; valid: mini, published, steer11\. Did you mean 'mini'\?"),
+    ({"suite": "none/mine.yaml"}, r"none/mine\.yaml does not exist"),
+    ({"languages": "am,xx"}, r"unknown language 'xx'; valid: am, cs,"),
+    ({"languages": "en"}, r"unknown language 'en'"),
+    ({"languages": ""}, r"nothing to run"),
+    ({"tasks": "nli"}, r"unknown task 'nli'; valid: sentiment, topic"),
+    ({"methods": "humann"}, r"unknown method 'humann'; valid: .*constant,.*Did you mean 'human'\?"),
+    ({"methods": ""}, r"nothing to run"),
+    ({"settings": "one-shot"}, r"unknown setting 'one-shot'; valid: few-shot, zero-shot"),
+    ({"methods": "few-shot", "settings": "zero-shot"}, r"nothing to run: .*few-shot; settings: zero-shot"),
+    ({"seeds": "9"}, r"unknown seed '9'; valid: 1, 2, 3"),
+    ({"seeds": "one"}, r"--seeds 'one': give whole numbers"),
+    ({"limit": 0}, r"--limit 0 is too small"),
+    ({"limit": -1}, r"--limit -1 is too small"),
+    ({"limit": "two"}, r"Invalid value for '--limit'"),
+    ({"limit": 3}, r"another number of texts per label \({'sentiment': 2}\)\. Give the same --limit"),
+    ({"batch_size": 0}, r"Invalid value for '--batch-size'"),
+    ({"classifier": "svm"}, r"unknown classifier 'svm'; valid: frozen:PATH_OR_ID, hf:PATH_OR_ID, tfidf"),
+    ({"classifier": "hf:none/of/these"}, r"the model folder none/of/these does not exist"),
+    ({"classifier": "hf:owner/none"}, r"'owner/none' is no folder and cannot be had from the hub"),
+    ({"data": "none"}, r"the data folder none does not exist\. Give --data a folder with"),
+    ({"plugin": "none.py"}, r"plug-in none\.py does not exist"),
+    ({"methods": "zero-shot", "model": "none/of/these"}, r"the model folder none/of/these does not exist"),
+    ({"methods": "zero-shot", "model": "owner/none"}, r"'owner/none' is no folder and cannot be had"),
+    ({"methods": "zero-shot", "device": "abacus"}, r"unknown device 'abacus'; valid: cpu"),
+    ({"methods": "zero-shot", "dtype": "float8"}, r"unknown dtype 'float8'; valid: bfloat16, float16"),
+    ({"colour": "red"}, r"No such option: '?--colour"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), OPTIONS, ids=[str(changes) for changes, _ in OPTIONS])
+def test_a_bad_option_is_one_line_and_changes_nothing(finished, changes, words):
+    before = snapshot(finished)
+    outcome = run(finished, **changes)
+    assert_line(outcome, words)
+    assert snapshot(finished) == before
+
+
+def assert_line(outcome: Outcome, words: str) -> None:
+    assert re.search(words, outcome.one_line()), outcome.err
+
+
+def test_a_bad_option_makes_no_folder(tmp_path):
+    run(tmp_path / "new", methods="none").one_line()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["bogus"], r"No such command 'bogus'"),
+        (["run"], r"Missing (option|parameter).*suite"),
+        (["score"], r"Missing (argument|parameter)"),
+        (["list", "colours"], r"unknown list 'colours'; valid: languages, methods, suites, tasks"),
+        (["list", "tasks", "--suite", "none"], r"unknown suite 'none'"),
+        (["score", "none"], r"none holds no run \(no manifest\.json\)"),
+        (["board", "build", "none", "--out", "site"], r"none holds no run \(no manifest\.json\)"),
+    ],
+    ids=" ".join,
+)
+def test_a_bad_command_is_one_line(words, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_line(steerboard(*words), error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def broken(:\n", r"mine\.py, line 1: SyntaxError"),
+        ("import nothing_of_the_kind\n", r"mine\.py, line 1: ModuleNotFoundError"),
+        ("x = 1\n", r"mine\.py: no class with @register\(\.\.\.\) in it"),
+        (
+            "from harness import SteeringMethod, register\n"
+            "@register('human')\nclass Mine(SteeringMethod):\n    '''Mine.'''\n",
+            r"the name 'human' is taken by built in",
+        ),
+        (
+            "from harness import SteeringMethod, register\n"
+            "@register('my method')\nclass Mine(SteeringMethod):\n    '''Mine.'''\n",
+            r"method name 'my method': use ASCII letters",
+        ),
+    ],
+    ids=["syntax", "import", "no method", "name taken", "name"],
+)
+def test_a_plug_in_that_is_not_right_is_one_line(finished, tmp_path, body, words):
+    before = snapshot(finished)
+    (tmp_path / "mine.py").write_text(body)
+    assert_line(run(finished, plugin=tmp_path / "mine.py"), words)
+    assert snapshot(finished) == before
+
+
+def test_broken_yaml_is_one_line(finished, tmp_path):
+    before = snapshot(finished)
+    path = tmp_path / "mine.yaml"
+    path.write_text((TASKS / "mini.yaml").read_text().replace("seeds: [1, 2, 3]", "seeds: [1, 2"))
+    assert_line(run(finished, suite=path), rf"{path} is not valid YAML")
+    assert snapshot(finished) == before
+
+
+def test_another_suite_does_not_go_into_the_folder(finished, tmp_path):
+    before = snapshot(finished)
+    path = tmp_path / "mine.yaml"
+    text = (TASKS / "mini.yaml").read_text().replace("temperature: 0.8", "temperature: 0.7")
+    path.write_text(text.replace("mini/", f"{MINI}/"))
+    assert_line(run(finished, suite=path), r"holds a run of another suite\. Choose another --run folder")
+    assert snapshot(finished) == before
+
+
+# Folders that hold no model
+
+
+def spoil_config(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+
+
+MODELS = {
+    "empty": (lambda f: [p.unlink() for p in f.iterdir()], r"holds no model: config\.json is missing"),
+    "broken config": (lambda f: spoil_config(f, "{"), r"holds no model: config\.json: "),
+    "a list": (lambda f: spoil_config(f, "[]"), r"config\.json names no model_type"),
+    "pickled weights": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        r"no \*\.safetensors file\. Other weight formats are not loaded, since they may run code",
+    ),
+    "half a download": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]),
+        r"model\.safetensors is truncated or not safetensors",
+    ),
+    "no weights in it": (
+        lambda f: (f / "model.safetensors").write_bytes(b"hello"),
+        r"model\.safetensors is truncated or not safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_folder_that_holds_no_model_is_one_line(finished, llm, tmp_path, name):
+    spoil, words = MODELS[name]
+    folder = Path(shutil.copytree(llm, tmp_path / "model"))
+    spoil(folder)
+    before = snapshot(finished)
+    assert_line(run(finished, methods="zero-shot", model=folder), words)
+    assert snapshot(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"model_type": "llama"', '"model_type": "abacus"'), ('"hidden_size": 16', '"hidden_size": 24')],
+    ids=["unknown type", "other shape"],
+)
+def test_a_model_that_does_not_load_ends_the_run_before_it_is_written_down(llm, tmp_path, old, new):
+    folder = Path(shutil.copytree(llm, tmp_path / "model"))
+    config = (folder / "config.json").read_text()
+    assert old in config
+    spoil_config(folder, config.replace(old, new))
+    outcome = run(tmp_path / "run", methods="zero-shot", model=folder)
+    assert outcome.code == 2
+    assert "cannot be loaded as a causal LM" in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_a_model_that_lacks_weights_is_not_run_with_random_ones(llm, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(llm, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    outcome = run(tmp_path / "run", methods="zero-shot", model=folder)
+    assert outcome.code == 2
+    words = r"model lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"
+    assert re.search(words, outcome.err.splitlines()[-1])
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+# Data
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A copy of the mini suite's text in Amharic sentiment, and the parallel text of all languages."""
+    folder = tmp_path / "data"
+    for part in ("sentiment/am", "topic/am", "parallel"):
+        shutil.copytree(MINI / "data" / part, folder / part)
+    for code in ("cs", "da", "de", "he", "id", "jv", "mt", "sk", "sl", "su"):
+        for task in ("sentiment", "topic"):
+            shutil.copytree(MINI / "data" / task / code, folder / task / code)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", [f"sentiment/am/{split}.jsonl" for split in ROLES] + ["parallel/am.jsonl", "parallel/en.jsonl"]
+)
+def test_missing_data_is_one_line_and_nothing_is_written_down(data, tmp_path, name):
+    (data / name).unlink()
+    assert_line(run(tmp_path / "run", data=data), rf"missing data: {data}/{name} does not exist")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_the_same_command_works_once_the_data_is_there(data, tmp_path):
+    hidden = (data / "sentiment" / "am" / "train.jsonl").rename(tmp_path / "hidden")
+    options = {**BASE, "--data": data, "--run": tmp_path / "run"}
+    words = ["run", *(word for pair in options.items() for word in pair)]
+    assert_line(steerboard(*words), "missing data")
+    hidden.rename(data / "sentiment" / "am" / "train.jsonl")
+    assert steerboard(*words).code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            '{"id": "x", "text": "a", "label": "neutral"}',
+            r"train\.jsonl, row 101: label 'neutral' is none of",
+        ),
+        ('{"id": "x", "text": " ", "label": "positive"}', r"train\.jsonl, row 101: needs a non-empty 'text'"),
+        ('{"id": "x", "te', r"train\.jsonl, line 101: not valid JSON"),
+        ("[]", r"train\.jsonl, line 101: a JSON list"),
+    ],
+)
+def test_a_broken_row_is_named(data, tmp_path, line, words):
+    with (data / "sentiment" / "am" / "train.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert_line(run(tmp_path / "run", data=data), words)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_other_data_does_not_go_into_the_folder(finished, data):
+    before = snapshot(finished)
+    path = data / "sentiment" / "am" / "train.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert_line(run(finished, data=data), r"holds a run on other data\. Choose another --run folder")
+    assert snapshot(finished) == before
+
+
+def test_scores_are_not_computed_on_other_data(finished, data):
+    before = snapshot(finished)
+    path = data / "sentiment" / "am" / "train.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    words = r"the data of sentiment/am in .* is not what the run was made with"
+    assert_line(steerboard("score", finished, "--data", data), words)
+    assert snapshot(finished) == before
+
+
+# Folders that cannot be written
+
+
+def test_a_run_below_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert_line(run(folder), r"cannot write .*Choose another --run folder")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_page_below_a_file_is_one_line(finished, tmp_path):
+    (tmp_path / "file").write_text("x")
+    outcome = steerboard("board", "build", finished, "--out", tmp_path / "file" / "site")
+    assert_line(outcome, r"cannot write .*Choose a folder that can be written")
+
+
+# Run folders with files that are not ours
+
+SPOILS = {
+    "truncated": (lambda old: old[: len(old) // 2], r"truncated or not ours"),
+    "empty": (lambda old: b"", r"truncated or not ours"),
+    "foreign": (lambda old: b'{"name": "other"}', r"no integer 'schema'; it was not written by steerboard"),
+    "newer": (lambda old: old.replace(b'"schema": 1', b'"schema": 9'), r"reads up to 1\. Upgrade"),
+    "further keys": (lambda old: old.replace(b"{", b'{"x": 1, ', 1), r"x: Extra inputs are not permitted"),
+    "binary": (lambda old: b"\x89PNG\xff", r"is not UTF-8"),
+}
+
+
+def first_cell(folder: Path) -> Path:
+    return sorted((folder / "cells").iterdir())[0]
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("name", ["manifest.json", "status.json", "scores.json"])
+def test_a_file_that_is_not_ours_is_one_line_for_every_command(copy, tmp_path, name, spoil):
+    path = copy / name if name == "manifest.json" else first_cell(copy) / name
+    change, words = SPOILS[spoil]
+    path.write_bytes(change(path.read_bytes()))
+    spoilt = path.read_bytes()
+    for outcome in (
+        run(copy),
+        steerboard("score", copy),
+        steerboard("board", "build", copy, "--out", tmp_path / "site"),
+    ):
+        assert_line(outcome, words)
+        assert str(path) in outcome.err
+    assert path.read_bytes() == spoilt
+    assert not (tmp_path / "site").exists()
+
+
+GENERATIONS = {
+    "half a line": (lambda old: old[:-20], r"generations\.jsonl, line 4: not valid JSON"),
+    "half the lines": (lambda old: b"".join(old.splitlines(True)[:2]), r"holds 2 texts, not 2 for each of 2"),
+    "empty": (lambda old: b"", r"holds 0 texts, not 2 for each of 2 labels"),
+    "foreign": (lambda old: b'{"name": "other"}\n', r"generations\.jsonl, line 1: index: Field required"),
+}
+
+
+@pytest.mark.parametrize("spoil", GENERATIONS)
+def test_texts_that_are_not_whole_are_never_scored(copy, spoil):
+    """In a folder of before texts had a hash; with one they are written again (test_damaged_files)."""
+    forget_hash(first_cell(copy))
+    path = first_cell(copy) / "generations.jsonl"
+    scores = (first_cell(copy) / "scores.json").read_bytes()
+    change, words = GENERATIONS[spoil]
+    path.write_bytes(change(path.read_bytes()))
+    for outcome in (run(copy), steerboard("score", copy)):
+        assert outcome.code == 2
+        progress, *error = outcome.err.splitlines()
+        assert progress == "score: 1 cells"
+        assert_line(Outcome(2, "", "\n".join(error)), words)
+    assert (first_cell(copy) / "scores.json").read_bytes() == scores
+
+
+def test_a_run_in_use_is_one_line(finished):
+    from harness.core.store import Run
+
+    before = snapshot(finished)
+    with Run(finished).lock():
+        assert_line(run(finished), r"is in use by another steerboard")
+        assert_line(steerboard("score", finished), r"is in use by another steerboard")
+    assert snapshot(finished) == before
+
+
+# What a run prints
+
+
+def test_a_finished_run_is_summed_up_and_says_what_comes_next(finished):
+    outcome = run(finished)
+    assert outcome.code == 0
+    assert "2 cells, 2 ok" in outcome.err
+    assert "narrowed run: 1 of 11 languages (am)" in " ".join(outcome.out.split())
+    assert outcome.out.endswith(f"next: steerboard board build {finished} --out site\n")
+
+
+def test_scoring_again_has_nothing_to_do(finished):
+    before = snapshot(finished)
+    outcome = steerboard("score", finished)
+    assert outcome.code == 0
+    assert outcome.out.startswith("0 cells scored\n")
+    assert snapshot(finished) == before
+
+
+def test_the_default_folder_is_named_after_suite_and_model(monkeypatch, tmp_path, llm):
+    from harness.data.suite import load_suite
+    from harness.runner.prepare import default_run
+
+    suite = load_suite("mini")
+    assert default_run(suite, "google/gemma-2-9b-it") == Path("runs/mini-google--gemma-2-9b-it")
+    assert default_run(suite, str(llm)) == Path("runs/mini-toy")
+    assert default_run(suite, None) == Path("runs/mini")
+
+
+def test_the_command_is_kept_in_the_manifest(finished):
+    manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["commands"][0][:2] == ["steerboard", "run"]
+    assert os.fspath(finished) in manifest["commands"][0]
+
+
+# What comes next, and what was meant
+
+
+def test_a_missing_suite_lists_those_there_are():
+    for words in (["run"], ["tune"]):
+        line = steerboard(*words).one_line()
+        assert (
+            "Missing option '--suite'. Valid: mini, published, steer11, or the path of a suite's .yaml"
+            in line
+        )
+    assert "Valid" not in steerboard("score").one_line()
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("amharic", "am"),
+        ("Amharik", "am"),
+        ("አማርኛ", "am"),
+        ("amh", "am"),
+        ("amh_Ethi", "am"),
+        ("עברית", "he"),
+        ("iw", "he"),
+        ("Hebrew", "he"),
+        ("slovensky", None),
+        ("klingon", None),
+    ],
+)
+def test_a_language_by_any_of_its_names_suggests_its_code(finished, word, meant):
+    line = run(finished, languages=word).one_line()
+    assert line.endswith(f"Did you mean {meant!r}?" if meant else "sl, su.")
+
+
+def test_every_command_that_takes_languages_suggests_codes(tmp_path):
+    from support.toyruns import F1, flat, selection, toy, write_run
+
+    made, out = toy("zero-shot"), tmp_path / "out"
+    made.scores[F1] = flat(0.5, selection())
+    old = write_run(tmp_path / "old", [made], selection()).path
+    commands = [
+        ["tune", "--suite", "mini", "--languages", "amharic"],
+        ["forcing", "--suite", "mini", "--languages", "amharic"],
+        ["forcing", "--suite", "mini", "--sources", "amharic"],
+        ["lm-eval", "--suite", "mini", "--tasks", "topic", "--languages", "amharic"],
+        [
+            "contrast",
+            "build",
+            "--suite",
+            "mini",
+            "--translator",
+            "noise",
+            "--languages",
+            "amharic",
+            "--out",
+            out,
+        ],
+        ["gate", old, "--against", old, "--languages", "amharic"],
+    ]
+    for words in commands:
+        assert "Did you mean 'am'?" in steerboard(*words).one_line(), words
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("1-3", [1, 2, 3]), ("1,3,5-7", [1, 3, 5, 6, 7]), (" 2 - 3 , 9", [2, 3, 9]), ("4-4", [4]), ("", [])],
+)
+def test_seeds_may_be_ranges(text, found):
+    from harness.cli.options import numbers
+
+    assert numbers(text, "--seeds") == found
+
+
+@pytest.mark.parametrize("text", ["3-1", "1-", "-3", "1-2-3", "1-999999999", "9" * 30, "a-b", "1.5", "²"])
+def test_a_range_that_is_none_is_one_line(finished, text):
+    assert_line(
+        run(finished, seeds=text), r"--seeds '.*': (give whole numbers|the range .* is empty or too long)"
+    )
+
+
+def test_a_range_of_seeds_is_run(tmp_path):
+    assert run(tmp_path / "run", seeds="1-2", methods="constant").code == 0
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["selection"]["seeds"] == [1, 2]
+
+
+def test_the_next_command_can_be_pasted_where_the_path_has_blanks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run(Path("my runs") / "it's", methods="constant")
+    command = outcome.out.splitlines()[-1].removeprefix("next: ")
+    program, *words = shlex.split(command)
+    assert (program, words) == ("steerboard", ["board", "build", "my runs/it's", "--out", "site"])
+    assert steerboard(*words).code == 0
+    assert Path("site/index.html").is_file()
+
+
+FAILING = """
+from harness import Reference, UnsupportedError, register
+
+@register("failing")
+class Failing(Reference):
+    '''Fails.'''
+    def texts(self, ctx):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise ValueError('no')", "Mend the method .*, then run the same command again"),
+        ("raise MemoryError('no')", "Mend what failed on this machine .*--batch-size"),
+    ],
+)
+def test_a_run_without_any_text_says_what_to_do_and_not_to_build_a_board(tmp_path, body, words):
+    (tmp_path / "mine.py").write_text(FAILING.format(body=body).replace("UnsupportedError, ", ""))
+    outcome = run(tmp_path / "run", methods="failing", plugin=tmp_path / "mine.py")
+    assert outcome.code == 1
+    last = outcome.out.splitlines()[-1]
+    assert re.match(f"next: no cell has texts. {words}", last)
+    assert "board build" not in outcome.out

@@ -1,0 +1,296 @@
+"""The run folder: one writer at a time, cells that are whole or absent, and no file believed unread."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support.helpers import environment, generations, key, names_below, toy_manifest
+
+from harness.core.cells import cell_id
+from harness.core.errors import UserError
+from harness.core.interventions import Intervention, Steering
+from harness.core.records import CellScores, CellStatus, Score, Spent
+from harness.core.store import Run
+
+CELL = cell_id(key())
+TEXTS = generations({"positive": ["ሰላም", "שלום"], "negative": ["a", "b\u2028c"]})
+DOWNSTREAM = Score(
+    metric="macro_f1/tfidf", value=0.5, direction="up", unit="F1", signature="s", by_seed={"0": 0.5}
+)
+SCORES = CellScores(cell_id=CELL, generations_sha256="00", protocol="p", scores=[DOWNSTREAM])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with one finished and scored cell."""
+    run = Run(tmp_path / "run")
+    run.write_manifest(toy_manifest())
+    run.write_cell(CELL, CellStatus(cell=key(), state="ok"), TEXTS)
+    run.write_scores(SCORES, {"classifier/tfidf": {"gold": [0, 1]}, "validity": {"valid": [True]}})
+    return run
+
+
+# What is written comes back
+
+
+def test_a_cell_comes_back_as_it_was_written(run):
+    assert run.cell_ids() == [CELL]
+    assert run.status(CELL).cell == key()
+    assert run.generations(CELL) == TEXTS
+    assert run.scores(CELL).model_copy(update={"kept": {}}) == SCORES
+    assert {*run.scores(CELL).kept} == {"predictions.json.gz", "audit.json.gz"}
+    assert run.predictions(CELL) == {"classifier/tfidf": {"gold": [0, 1]}}
+    assert run.audit(CELL) == {"validity": {"valid": [True]}}
+
+
+def test_tables_read_of_scores_what_they_need(run):
+    found = run.measured(CELL)
+    assert (found["protocol"], found["generations_sha256"]) == ("p", "00")
+    [score] = found["scores"]
+    assert (score["metric"], score["value"], score["signature"]) == ("macro_f1/tfidf", 0.5, "s")
+    assert score["by_seed"] == {"0": 0.5}
+    full = DOWNSTREAM.model_copy(update={"human": 0.75, "detail": {"texts": 40.0, "p05": 1.0}, "value": None})
+    run.write_scores(SCORES.model_copy(update={"scores": [full]}), {})
+    [score] = run.measured(CELL)["scores"]
+    assert (score["human"], score["detail"], score["value"]) == (0.75, {"texts": 40.0}, None)
+    assert run.measured("no such cell") is None
+
+
+def test_tables_read_of_a_status_what_they_need(run):
+    found = run.ended(CELL)
+    whole = key().model_dump(mode="json")
+    assert found["cell"] == {name: whole[name] for name in found["cell"]}
+    assert set(found["cell"]) == {"method", "model", "setting", "task", "language", "seed"}
+    assert found["state"] == "ok"
+    fit = {"steering/a": Spent(seconds=1.5, tokens=7), "activations/b": None}
+    status = CellStatus(cell=key(), state="skipped", reason="no text", device="cpu", new_tokens=3, fit=fit)
+    run.write_cell(CELL, status, [])
+    found = run.ended(CELL)
+    assert (found["reason"], found["device"], found["new_tokens"]) == ("no text", "cpu", 3)
+    assert found["fit"] == {"steering/a": {"seconds": 1.5, "tokens": 7}, "activations/b": None}
+    assert found["prompt_tokens"] is None
+    assert run.ended("no such cell") is None
+
+
+@pytest.mark.parametrize("spaces", [None, 0, 4], ids=["one line", "lines", "wide"])
+def test_a_file_may_be_laid_out_otherwise(run, spaces):
+    for name, read in (("status", run.status), ("scores", run.scores), ("scores", run.measured)):
+        path, before = run.cell(CELL) / f"{name}.json", read(CELL)
+        body = json.loads(path.read_text(encoding="utf-8"))
+        for shown in (body, dict(sorted(body.items(), reverse=True))):  # the schema first, and not
+            path.write_text(json.dumps(shown, indent=spaces), encoding="utf-8")
+            found = read(CELL)
+            same = ("protocol", "generations_sha256") if read == run.measured else ()
+            assert all(found[field] == before[field] for field in same) if same else found == before
+
+
+@pytest.mark.parametrize("name", ["status.json", "scores.json", "predictions.json.gz"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run, name):
+    path = run.cell(CELL) / name
+    path.unlink()
+    os.mkfifo(path)
+    assert run.status(CELL) is None or name != "status.json"
+    assert run.scores(CELL) is None or name != "scores.json"
+    assert run.measured(CELL) is None or name != "scores.json"
+    if name == "predictions.json.gz":
+        with pytest.raises(UserError, match="no regular file"):
+            run.predicted(CELL)
+
+
+def test_the_manifest_comes_back_as_it_was_written(run):
+    assert run.manifest() == toy_manifest()
+
+
+def test_texts_are_counted_by_their_lines(run):
+    assert run.n_texts(CELL) == len(run.generations(CELL))
+    assert run.n_texts("no such cell") == 0
+
+
+def test_every_json_file_carries_the_schema(run):
+    for name in ("manifest.json", f"cells/{CELL}/status.json", f"cells/{CELL}/scores.json"):
+        assert json.loads((run.path / name).read_text(encoding="utf-8"))["schema"] == 1
+
+
+def test_the_folder_is_laid_out_as_designed(run):
+    assert names_below(run.path) == [
+        f"cells/{CELL}/audit.json.gz",
+        f"cells/{CELL}/generations.jsonl",
+        f"cells/{CELL}/predictions.json.gz",
+        f"cells/{CELL}/scores.json",
+        f"cells/{CELL}/status.json",
+        "manifest.json",
+    ]
+
+
+def test_a_text_is_one_line_of_plain_json(run):
+    lines = (run.cell(CELL) / "generations.jsonl").read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 5 and lines[-1] == ""
+    assert json.loads(lines[0]) == {
+        "index": 0,
+        "label": "positive",
+        "text": "ሰላም",
+        "n_prompt_tokens": 0,
+        "n_new_tokens": 0,
+        "finish_reason": "reference",
+        "attempts": 1,
+        "duplicate": False,
+    }
+
+
+def test_steering_comes_back_as_it_was_written(run):
+    vector = np.array([0.6, 0.8], dtype=np.float32)
+    item = Intervention("layer_output", 1, "add", vector, 0.5, "residual", 4.0, "generated")
+    run.write_steering("abc", Steering((item,), {"rule": "by hand"}))
+    back = run.steering("abc")
+    assert back.provenance == {"rule": "by hand"}
+    assert back.interventions[0].raw_strength == 2.0
+    assert back.interventions[0].vector.tolist() == vector.tolist()
+    assert run.steering("none") is None
+
+
+# What counts as finished
+
+
+def test_a_cell_that_never_ran_has_nothing(run):
+    assert run.status("0000") is None
+    assert run.scores("0000") is None
+    assert not run.finished("0000")
+
+
+@pytest.mark.parametrize(
+    ("state", "finished"), [("ok", True), ("method_error", False), ("infra_error", False), ("skipped", False)]
+)
+def test_only_an_ok_cell_is_finished(run, state, finished):
+    run.write_cell(CELL, CellStatus(cell=key(), state=state), TEXTS)
+    assert run.finished(CELL) is finished
+
+
+def test_a_cell_without_its_texts_is_not_finished(run):
+    (run.cell(CELL) / "generations.jsonl").unlink()
+    assert not run.finished(CELL)
+
+
+def test_texts_without_a_status_are_no_cell(run):
+    (run.cell(CELL) / "status.json").unlink()
+    assert run.cell_ids() == []
+    assert not run.finished(CELL)
+
+
+def test_leftovers_of_a_killed_writer_are_no_cell(run):
+    (run.cell(CELL) / "status.json").rename(run.cell(CELL) / ".status.json.x7")
+    assert run.cell_ids() == []
+
+
+def test_the_status_is_written_after_the_texts(run, monkeypatch):
+    def broken(*arguments):
+        raise UserError("disk full")
+
+    monkeypatch.setattr("harness.core.store.write_jsonl", broken)
+    with pytest.raises(UserError):
+        run.write_cell("0001", CellStatus(cell=key(), state="ok"), TEXTS)
+    assert run.status("0001") is None
+
+
+# Files that are not ours
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("manifest.json", lambda run: run.manifest()),
+        (f"cells/{CELL}/status.json", lambda run: run.status(CELL)),
+        (f"cells/{CELL}/scores.json", lambda run: run.scores(CELL)),
+        (f"cells/{CELL}/status.json", lambda run: run.ended(CELL)),
+        (f"cells/{CELL}/scores.json", lambda run: run.measured(CELL)),
+    ],
+    ids=["manifest", "status", "scores", "ended", "measured"],
+)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda old: old[: len(old) // 2], "truncated or not ours"),
+        (lambda old: "", "truncated or not ours"),
+        (lambda old: '{"name": "another program"}', "no integer 'schema'"),
+        (lambda old: '{"schema": 1, "name": "another program"}', "Extra inputs|Field required"),
+        (lambda old: old.replace('"schema": 1', '"schema": 2'), "Upgrade steerboard"),
+        (lambda old: "[]", "not an object"),
+    ],
+    ids=["truncated", "empty", "foreign", "foreign with a schema", "newer", "a list"],
+)
+def test_a_file_that_is_not_ours_is_one_line_that_names_it(run, name, read, spoil, words):
+    path = run.path / name
+    path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(UserError, match=words) as caught:
+        read(run)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"index": 0, "label": "po', r"line 3: not valid JSON"),
+        ('{"text": "a"}', r"line 3: index: Field required"),
+        ('{"index": 0, "label": "a", "text": "b", "finish_reason": "tired"}', r"line 3: finish_reason"),
+    ],
+)
+def test_a_text_that_is_not_ours_is_named_by_its_line(run, line, words):
+    path = run.cell(CELL) / "generations.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")
+    path.write_text("\n".join([*lines[:2], line]), encoding="utf-8")
+    with pytest.raises(UserError, match=words):
+        run.generations(CELL)
+
+
+def test_predictions_that_are_not_ours_are_one_clear_error(run):
+    (run.cell(CELL) / "predictions.json.gz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="is not readable"):
+        run.predictions(CELL)
+
+
+def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"holds no run \(no manifest\.json\)"):
+        Run(tmp_path).manifest()
+
+
+# The lock
+
+
+def test_a_second_writer_is_refused(run):
+    with run.lock(), pytest.raises(UserError, match="is in use by another steerboard"), Run(run.path).lock():
+        pytest.fail("two writers at once")
+
+
+def test_the_lock_is_free_again_after_its_holder(run):
+    with run.lock():
+        pass
+    with run.lock():
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(run):
+    code = (
+        "import sys, time; from pathlib import Path; from harness.core.store import Run\n"
+        "with Run(Path(sys.argv[1])).lock():\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    arguments = [sys.executable, "-c", code, str(run.path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, env=environment()) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="in use"), run.lock():
+            pytest.fail("two writers at once")
+        os.kill(holder.pid, signal.SIGKILL)
+    with run.lock():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    lock = Run(tmp_path / "file" / "run").lock()
+    with pytest.raises(UserError, match=r"cannot write .*Choose another --run"), lock:
+        pytest.fail("locked nothing")

@@ -1,0 +1,602 @@
+"""Steering files shown to people, and handed to other programs, whose own readers judge what they get."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, HIDDEN, LAYERS
+from safetensors.numpy import save_file
+from support.helpers import Outcome, steerboard
+
+from harness.core.errors import UserError
+from harness.core.interventions import Intervention, Steering, save_steering
+from harness.engine.export import hookpoints, layer_vectors
+from harness.engine.inspect_vectors import clean, inline, sparkline
+
+TEXTS = ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "Write a review in Amharic language."]
+
+
+def vector(seed: int, size: int = HIDDEN) -> Any:
+    return np.random.default_rng(seed).normal(size=size).astype(np.float32)
+
+
+def added(**changes: Any) -> Intervention:
+    """Return a vector added at layer 1 with an odd strength of 0.3 x 1.7, or what the test says instead."""
+    fields: dict[str, Any] = {
+        "site": "layer_output",
+        "layer": 1,
+        "operation": "add",
+        "vector": vector(1),
+        "strength": 0.3,
+        "unit": "residual",
+        "residual_norm": 1.7,
+        "positions": "all",
+    }
+    return Intervention(**{**fields, **changes})
+
+
+SCALED = {"site": "mlp_neurons", "operation": "scale", "unit": "raw", "vector": vector(7, 24)}
+THREE = (
+    added(),
+    added(layer=2, vector=vector(2), strength=-2.3, unit="raw"),
+    added(vector=vector(3), strength=0.7, unit="raw"),
+)
+
+
+@pytest.fixture
+def stored(tmp_path) -> Callable[..., Path]:
+    """Write a steering file; by default of three vectors, two of them at one layer."""
+
+    def write(*items: Intervention, name: str = "steering", **provenance: Any) -> Path:
+        path = tmp_path / f"{name}.safetensors"
+        save_steering(path, Steering(items or THREE, provenance))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory, new_network, new_tokenizer) -> Path:
+    """The tiny llama of conftest in a folder, with its tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    new_network("llama").save_pretrained(folder)
+    new_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def repeng(monkeypatch) -> Any:
+    """The package repeng, which was written for numpy 1: it names a type that numpy 2 took away."""
+    monkeypatch.setattr(np, "float_", np.float64, raising=False)
+    return pytest.importorskip("repeng", reason="NOT CHECKED: repeng is not installed")
+
+
+def export(*words: object) -> Path:
+    """Export, and return the file that came of it."""
+    outcome = steerboard("vectors", "export", *words)
+    assert outcome.code == 0, outcome.err
+    out = words[words.index("--out") + 1]
+    assert isinstance(out, Path)
+    assert str(out) in outcome.out
+    return out
+
+
+def logits(model: Any, steering: Steering, ids: Any) -> Any:
+    """Return the logits of a steerable model under our own hooks."""
+    with torch.inference_mode(), model.hooks.steer([steering] * len(ids), torch.ones_like(ids)):
+        return model.model(ids).logits
+
+
+# GGUF, for repeng and llama.cpp
+
+
+def test_repeng_reads_the_vectors_times_their_strength_bit_for_bit(stored, tmp_path, repeng):
+    out = export(stored(), "--format", "repeng", "--out", tmp_path / "v.gguf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it warns of files that are no control vectors
+        read = repeng.ControlVector.import_gguf(out)
+    first = vector(1) * np.float32(0.3 * 1.7) + vector(3) * np.float32(0.7)
+    expected = {1: first, 2: vector(2) * np.float32(-2.3)}
+    assert list(read.directions) == [1, 2]
+    for layer, direction in read.directions.items():
+        assert direction.dtype == np.float32
+        assert np.array_equal(direction, expected[layer])
+
+
+def test_repengs_own_arithmetic_and_round_trip_take_the_file(stored, tmp_path, repeng):
+    out = export(stored(), "--format", "repeng", "--out", tmp_path / "v.gguf")
+    read = repeng.ControlVector.import_gguf(out)
+    read.export_gguf(tmp_path / "again.gguf")
+    assert repeng.ControlVector.import_gguf(tmp_path / "again.gguf") == read
+    assert not any(direction.any() for direction in (read - read).directions.values())
+
+
+def test_the_gguf_file_holds_what_llama_cpp_and_repeng_look_for(stored, tmp_path, llama):
+    from gguf import GGUFReader
+
+    provenance = {"language": "am", "rule": "אמצע – አማካይ"}
+    words = ("--format", "repeng", "--model", llama, "--out", tmp_path / "v.gguf")
+    reader = GGUFReader(export(stored(**provenance), *words))
+    fields = {name: field.contents() for name, field in reader.fields.items() if "." in name}
+    assert fields["general.architecture"] == "controlvector"
+    assert fields["controlvector.model_hint"] == "llama"
+    assert fields["controlvector.layer_count"] == 2
+    assert json.loads(fields["steerboard.provenance"]) == provenance
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    assert list(tensors) == ["direction.1", "direction.2"]
+    assert {(tensor.tensor_type.name, tuple(tensor.shape)) for tensor in tensors.values()} == {
+        ("F32", (HIDDEN,))
+    }
+
+
+@pytest.mark.parametrize("layer", range(LAYERS))
+def test_repeng_steers_a_model_as_we_do(stored, tmp_path, repeng, new_network, tiny_models, layer):
+    ours, text = tiny_models["llama"], TEXTS[layer]
+    ids = ours.encode([text], special_tokens=True, side="left")["input_ids"]
+    items = (added(layer=layer, strength=3.0), added(layer=layer, strength=0.5, vector=vector(4)))
+    out = export(stored(*items), "--format", "repeng", "--out", tmp_path / "v.gguf")
+    model = repeng.ControlModel(new_network("llama"), [layer])
+    model.set_control(repeng.ControlVector.import_gguf(out), 1.0)
+    with torch.inference_mode():
+        steered = model(ids).logits
+        model.reset()
+        plain = model(ids).logits
+    assert torch.equal(plain, logits(ours, Steering(), ids))
+    assert (steered - plain).abs().max() > 0.1
+    assert torch.allclose(steered, logits(ours, Steering(items), ids), atol=1e-6, rtol=0)
+
+
+def test_layer_0_is_written_and_llama_cpp_is_said_not_to_read_it(stored, tmp_path):
+    words = ("--format", "repeng", "--out", tmp_path / "v.gguf")
+    outcome = steerboard("vectors", "export", stored(added(layer=0)), *words)
+    assert outcome.code == 0
+    assert "llama.cpp does not read this file: it cannot steer layer 0" in outcome.err
+    assert "--control-vector" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"), [({"name": "owner/gemma", "revision": "c0ffee"}, "owner/gemma"), (None, "unknown")]
+)
+def test_the_hint_is_the_name_in_the_file_where_no_model_is_given(stored, tmp_path, repeng, model, hint):
+    out = export(stored(model=model), "--format", "repeng", "--out", tmp_path / "v.gguf")
+    assert repeng.ControlVector.import_gguf(out).model_type == hint
+
+
+@pytest.mark.parametrize("format_", ["repeng", "lm-eval"])
+def test_equal_steering_gives_equal_files(stored, tmp_path, llama, format_):
+    words = ("--format", format_, "--model", llama, "--out")
+    one, two = (export(stored(), *words, tmp_path / name / "v.pt") for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+# lm-eval's steered model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_names_of_the_layers_are_those_of_the_model_itself(new_network, tiny_models, family):
+    names = hookpoints(tiny_models[family].model.config)
+    modules = dict(new_network(family).base_model.named_modules())
+    kinds = {type(modules[name]) for name in names}
+    assert len(names) == LAYERS
+    assert kinds == {type(tiny_models[family].layers[0])}
+    prefix = "h" if family in {"gpt2", "bloom", "falcon"} else "layers"
+    assert names == [f"{prefix}.{layer}" for layer in range(LAYERS)]
+
+
+def test_a_model_with_a_picture_tower_has_its_text_layers_named():
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model("gemma3")
+    names = hookpoints(config)
+    assert names[3] == "language_model.layers.3"
+    assert len(names) == config.get_text_config().num_hidden_layers
+
+
+def test_the_lm_eval_file_is_read_without_unpickling(stored, tmp_path, llama):
+    words = ("--format", "lm-eval", "--model", llama, "--out", tmp_path / "v.pt")
+    content = torch.load(export(stored(), *words), weights_only=True)
+    assert list(content) == ["layers.1", "layers.2"]
+    entry = content["layers.2"]
+    assert torch.equal(entry.pop("steering_vector"), torch.from_numpy(vector(2) * np.float32(-2.3)))
+    assert entry == {"steering_coefficient": 1.0, "action": "add", "bias": None, "head_index": None}
+
+
+@pytest.fixture(scope="session")
+def lm_eval_model(llama) -> Callable[..., Any]:
+    """Return lm-eval's own steered model of the tiny llama."""
+    steered = pytest.importorskip("lm_eval.models.hf_steered", reason="NOT CHECKED: lm-eval is not installed")
+
+    def build(path: Path) -> Any:
+        return steered.SteeredModel(
+            str(llama), steer_path=str(path), device="cpu", dtype="float32", batch_size=2
+        )
+
+    return build
+
+
+def test_lm_eval_scores_texts_as_our_steered_model_does(stored, tmp_path, llama, lm_eval_model, tiny_models):
+    from lm_eval.api.instance import Instance
+
+    words = ("--format", "lm-eval", "--model", llama, "--out", tmp_path / "v.pt")
+    items = (added(strength=3.0), *THREE[1:])
+    theirs, ours = lm_eval_model(export(stored(*items), *words)), tiny_models["llama"]
+    pairs = [(text[:6], text[6:]) for text in TEXTS]
+    requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
+    found = [value for value, _ in theirs.loglikelihood(requests, disable_tqdm=True)]
+    for steering, equal in ((Steering(items), True), (Steering(), False)):
+        expected = [loglikelihood(ours, steering, *theirs._encode_pair(*pair)) for pair in pairs]
+        assert np.allclose(found, expected, atol=1e-5, rtol=0) == equal
+
+
+def loglikelihood(model: Any, steering: Steering, context: list[int], rest: list[int]) -> float:
+    """Return the log-probability of ``rest`` after ``context`` under our own hooks."""
+    ids = torch.tensor([context + rest])
+    logs = logits(model, steering, ids)[0, len(context) - 1 : -1].log_softmax(-1)
+    return float(logs.gather(1, torch.tensor(rest)[:, None]).sum())
+
+
+def test_lm_eval_refuses_a_model_that_lacks_the_layers(stored, tmp_path, lm_eval_model, new_network):
+    new_network("gpt2").save_pretrained(tmp_path / "gpt2")
+    words = ("--format", "lm-eval", "--model", tmp_path / "gpt2", "--out", tmp_path / "v.pt")
+    model = lm_eval_model(export(stored(), *words))
+    with pytest.raises(ValueError, match="Not all hookpoints could be resolved"):
+        model._model_call(torch.tensor([[5, 6]]))
+
+
+def test_a_hub_model_in_the_file_needs_no_option(stored, tmp_path, monkeypatch, new_network):
+    asked = []
+
+    def config(name: str, **options: Any) -> Any:
+        asked.append((name, options))
+        return new_network("gpt2").config
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", config)
+    steering = stored(model={"name": "owner/gpt", "revision": "c0ffee"})
+    out = export(steering, "--format", "lm-eval", "--out", tmp_path / "v.pt")
+    assert asked == [("owner/gpt", {"revision": "c0ffee", "trust_remote_code": False})]
+    assert list(torch.load(out, weights_only=True)) == ["h.1", "h.2"]
+
+
+# What cannot be exported
+
+BAD_STEERING = {
+    "neurons": ((added(**SCALED),), r"cannot express operation 'scale' at site 'mlp_neurons' \(layer 1\)"),
+    "second of two": ((added(), added(layer=2, **SCALED)), r"'mlp_neurons' \(layer 2\)"),
+    "prompt": ((added(positions="prompt"),), r"cannot express positions 'prompt'.*steerboard itself"),
+    "generated": ((added(positions="generated"),), r"cannot express positions 'generated'"),
+    "two sizes": ((added(), added(layer=2, vector=vector(1, 8))), r"two sizes, 16 and 8"),
+    "overflow": ((added(strength=1e39, unit="raw"),), r"beyond float32"),
+    "beyond the model": ((added(layer=3),), r"layer 3, this model has layers 0 to 2\. Give --model"),
+    "other size": ((added(vector=vector(1, 8)),), r"have 8 numbers, the model's hidden size is 16\. Give"),
+}
+
+
+@pytest.mark.parametrize("format_", ["repeng", "lm-eval"])
+@pytest.mark.parametrize("name", BAD_STEERING)
+def test_what_a_format_cannot_express_is_refused_in_one_line(stored, tmp_path, llama, name, format_):
+    items, words = BAD_STEERING[name]
+    out = tmp_path / "new" / "v.pt"
+    outcome = steerboard(
+        "vectors", "export", stored(*items), "--format", format_, "--model", llama, "--out", out
+    )
+    assert_line(outcome, words)
+    assert not out.parent.exists()
+
+
+def assert_line(outcome: Outcome, words: str) -> None:
+    assert re.search(words, outcome.one_line()), outcome.err
+    assert outcome.out == ""
+
+
+def test_steering_that_changes_nothing_is_refused():
+    with pytest.raises(UserError, match="no intervention to export"):
+        layer_vectors(Steering(), "repeng")
+
+
+def test_an_existing_file_is_never_overwritten(stored, tmp_path):
+    (tmp_path / "v.gguf").write_text("mine")
+    words = ("--format", "repeng", "--out", tmp_path / "v.gguf")
+    assert_line(steerboard("vectors", "export", stored(), *words), r"v\.gguf exists and is not overwritten")
+    assert (tmp_path / "v.gguf").read_text() == "mine"
+
+
+OUTS = {
+    "a folder": (lambda p: p, "repeng", r"is a folder\. Give the name of a new file"),
+    "below a file": (lambda p: p / "steering.safetensors" / "v.gguf", "repeng", r"cannot write .*Choose"),
+    "ending": (lambda p: p / "v.gguf", "lm-eval", r"lm-eval reads only files that end in \.pt or \.pth"),
+    "format": (lambda p: p / "v.pt", "lmeval", r"valid: lm-eval, repeng\. Did you mean 'lm-eval'\?"),
+}
+
+
+@pytest.mark.parametrize("name", OUTS)
+def test_a_bad_target_is_one_line(stored, tmp_path, llama, name):
+    place, format_, words = OUTS[name]
+    options = ("--format", format_, "--model", llama, "--out", place(tmp_path))
+    assert_line(steerboard("vectors", "export", stored(), *options), words)
+    assert [path.name for path in tmp_path.iterdir()] == ["steering.safetensors"]
+
+
+MODELS = {
+    "none": (None, r"names no model: give --model"),
+    "missing": ("none/of/these", r"no model config at 'none/of/these'"),
+    "an id": ("owner/none", r"no model config at 'owner/none'.*Give --model a folder"),
+    "empty": ({}, r"no model config at"),
+    "broken": ({"config.json": "{"}, r"no model config at"),
+    "a list": ({"config.json": "[]"}, r"no model config at"),
+    "unknown type": ({"config.json": '{"model_type": "abacus"}'}, r"no model config at"),
+    "no decoder": (
+        {"config.json": '{"model_type": "t5", "d_model": 16, "num_layers": 3}'},
+        r"describes no causal language model",
+    ),
+    "absurd": (
+        {
+            "config.json": '{"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 3, '
+            '"num_attention_heads": 0}'
+        },
+        r"no model config at|describes no causal language model",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_names_no_layers_is_one_line(stored, tmp_path, name):
+    model, words = MODELS[name]
+    if isinstance(model, dict):
+        folder = tmp_path / "model"
+        folder.mkdir()
+        for file, text in model.items():
+            (folder / file).write_text(text)
+        model = folder
+    options = [] if model is None else ["--model", model]
+    out = tmp_path / "v.pt"
+    assert_line(
+        steerboard("vectors", "export", stored(), "--format", "lm-eval", "--out", out, *options), words
+    )
+    assert not out.exists()
+
+
+def test_a_steering_of_a_local_folder_asks_for_the_model(stored, tmp_path):
+    file = stored(model={"name": "pocketlm", "revision": None})
+    outcome = steerboard("vectors", "export", file, "--format", "lm-eval", "--out", tmp_path / "v.pt")
+    assert_line(outcome, r"was fitted on the local folder 'pocketlm': give --model")
+
+
+# Files that are no steering
+
+
+def spoil(stored: Callable[..., Path], tmp_path: Path, name: str) -> Path:
+    """Return the path of a file that is not what it should be."""
+    path = tmp_path / "spoilt"
+    if name == "truncated":
+        path.write_bytes(stored().read_bytes()[:-9])
+    elif name == "text":
+        path.write_text("ሰላም, שלום", encoding="utf-8")
+    elif name == "foreign":
+        save_file({"weight": np.ones(3, np.float32)}, path)
+    elif name == "folder":
+        path.mkdir()
+    elif name in HEADERS:
+        header = HEADERS[name].replace("FIELDS", FIELDS)
+        save_file({"t": np.ones(3, np.float32)}, path, metadata={"steerboard": header})
+    return path
+
+
+FIELDS = (
+    '"site": "layer_output", "operation": "add", "unit": "residual", "positions": "all", "tensor": "t", '
+    '"strength": 1.0'
+)
+HEADERS = {
+    "deep": '{"schema": 1, "interventions": [], "provenance": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "NaN": '{"schema": 1, "interventions": [], "provenance": {"a": NaN}}',
+    "half a character": '{"schema": 1, "interventions": [], "provenance": {"a": "\\ud800"}}',
+    "a list": '{"schema": 1, "interventions": [], "provenance": []}',
+    "layer": '{"schema": 1, "interventions": [{FIELDS, "layer": "1", "residual_norm": 1}], "provenance": {}}',
+    "below": '{"schema": 1, "interventions": [{FIELDS, "layer": -1, "residual_norm": 1}], "provenance": {}}',
+}
+
+
+@pytest.mark.parametrize("name", ["missing", "truncated", "text", "foreign", "folder", *HEADERS])
+def test_a_file_that_is_no_steering_is_one_line_for_both_commands(stored, tmp_path, name):
+    path, out = spoil(stored, tmp_path, name), tmp_path / "v.gguf"
+    words = r"spoilt.*(not a steering file|does not exist|is a folder|is no index)(?!.*Delete)"
+    assert_line(steerboard("vectors", "show", path), words)
+    assert_line(steerboard("vectors", "show", "--json", stored(), path), words)
+    assert_line(steerboard("vectors", "export", path, "--format", "repeng", "--out", out), words)
+    assert not out.exists()
+
+
+# What people see
+
+KINDS = ("dead", "specific", "partial", "shared")
+METHOD = {"name": "language", "version": "1", "config": {"layer": 0.21, "positions": "all"}}
+PROVENANCE: dict[str, Any] = {
+    "method": METHOD,
+    "model": {"name": "owner/model", "revision": "c0ffee", "fingerprint": "c0ffee", "dtype": "bfloat16"},
+    "language": "he",
+    "residual_norm": [1.0, 2.0, 4.0],
+    "counts": {"he": {"texts": 997, "tokens": 12345}},
+    "versions": {"torch": "2.13.0"},
+    "colour": "אדום – ቀይ",
+    "fit": {"norm_before_unit": 12.5},
+}
+
+
+def shown(*files: object) -> str:
+    outcome = steerboard("vectors", "show", *files)
+    assert (outcome.code, outcome.err) == (0, "")
+    return outcome.out
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_show_says_what_each_intervention_does(stored):
+    items = (
+        added(vector=np.array([3, 4], np.float32), strength=0.5, residual_norm=8.0),
+        added(**{**SCALED, "vector": np.array([0, -1], np.float32)}, layer=40, positions="generated"),
+    )
+    table = rows(shown(stored(*items)))
+    assert ["1", "layer_output", "add", "0.5", "residual", "4", "5", "all"] in table
+    assert ["40", "mlp_neurons", "scale", "0.3", "raw", "0.3", "1", "generated"] in table
+
+
+def test_show_fits_into_80_columns_and_cuts_no_number(stored, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    tiny = {"strength": -1.234e-7, "vector": vector(1) * np.float32(1e-8), "positions": "generated"}
+    items = (added(layer=41, residual_norm=123456.0, **tiny), added(**{**SCALED, **tiny}))
+    path = stored(*items, **PROVENANCE, residual_norms_of_other=list(range(200)), long="ሰ" * 300)
+    title, _, text = shown(path).partition("\n")
+    assert title == str(path)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert "-1.234e-07" in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert "\x1b" not in text  # no colours in a pipe
+
+
+def test_show_prints_provenance_in_groups(stored):
+    text = shown(stored(**PROVENANCE))
+    for row in (
+        ["method", "language"],
+        ["version", "1"],
+        ["config", "layer=0.21,", "positions=all"],
+        ["model", "owner/model"],
+        ["revision", "c0ffee"],
+        ["residual", "norm", "1,", "2,", "4"],
+        ["counts", "he=(texts=997,", "tokens=12345)"],
+        ["versions", "torch=2.13.0"],
+        ["colour", "אדום", "–", "ቀይ"],
+        ["norm", "before", "unit", "12.5"],
+    ):
+        assert row in rows(text)
+
+
+def test_show_takes_files_without_provenance_and_without_interventions(stored, tmp_path):
+    save_steering(tmp_path / "none", Steering())
+    text = shown(stored(), tmp_path / "none")
+    assert text.count("\n\n") >= 2
+    assert text.endswith("none\nno intervention: the model runs unsteered\n")
+    assert "method" not in text
+
+
+def point(step: int, held_out: float) -> dict[str, float]:
+    return {"step": step, "train": 2.0, "held_out": held_out, "norm": 1.5}
+
+
+def test_the_curve_of_a_learned_vector_is_a_table_and_a_line(stored):
+    losses = [9.0 - i for i in range(8)] + [3.0 + i for i in range(30)]
+    text = shown(stored(fit={"curve": [point(10 * i, loss) for i, loss in enumerate(losses)], "rate": 0.01}))
+    table = rows(text)
+    assert ["step", "train", "held", "out", "norm"] in table
+    assert ["0", "2", "9", "1.5"] in table
+    assert ["70", "2", "2", "1.5", "lowest"] in table
+    assert ["370", "2", "32", "1.5"] in table
+    assert sum(row[1:2] == ["2"] for row in table) <= 13
+    assert "held out ▃" in text
+    assert "█ 9 to 32" in text
+    assert ["rate", "0.01"] in table
+
+
+def test_the_neurons_of_clas_are_counted_by_layer(stored):
+    counts = [{"dead": i, "specific": 10, "partial": 1200, "shared": 3} for i in range(3)]
+    table = rows(shown(stored(fit={"categories": counts, "bridge": [1]})))
+    assert ["layer", "dead", "specific", "partial", "shared", "bridge"] in table
+    assert ["0", "0", "10", "1,200", "3"] in table
+    assert ["1", "1", "10", "1,200", "3", "bridge"] in table
+
+
+def test_excluded_tokens_are_shown_for_each_mean(stored):
+    report = {"rule": "special tokens", "by_id": 7, "by_norm_per_layer": [0] * 20 + [8], "tokens": {"<s>": 7}}
+    text = shown(stored(fit={"excluded": {"am": report, "others": {**report, "by_id": 9}}}))
+    assert "excluded tokens: am" in text
+    assert "excluded tokens: others" in text
+    assert ["by", "id", "7"] in rows(text)
+    assert ["by", "norm", "per", "layer", "▁" * 20 + "█", "0", "to", "8"] in rows(text)
+    assert ["by", "id", "9"] in rows(shown(stored(fit={"excluded": {**report, "by_id": 9}})))
+
+
+@pytest.mark.parametrize("none", [{}, None, []], ids=str)
+def test_no_excluded_tokens_are_no_block(stored, none):
+    assert "excluded tokens" not in shown(stored(fit={"excluded": none}))
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        7,
+        [],
+        {"curve": "up", "categories": 3, "bridge": {}, "excluded": "all"},
+        {"curve": [], "categories": []},
+        {"curve": [point(0, 1.0), {"step": 1}], "categories": [{"dead": 1}]},
+        {"curve": [{**point(0, 1.0), "held_out": "1"}], "categories": [[]]},
+        {"curve": [point(0, 10**400)], "excluded": {"a": 1, "b": {"rule": "x"}}},
+        {
+            "curve": [point(0, 1.0)],
+            "categories": [dict.fromkeys(KINDS, 1)],
+        },
+    ],
+    ids=lambda fit: str(fit)[:40],
+)
+def test_a_fit_of_another_shape_is_still_shown(stored, fit):
+    shown(stored(fit=fit, method="a", model=[1], residual_norm="b", counts=None, versions=3))
+
+
+def test_text_from_outside_moves_no_cursor(stored):
+    trap = "\x1b[2J[bold]x[/bold]\u202e\x9b\r\n"
+    method = {"name": trap, "config": {trap: trap}}
+    text = shown(stored(**{trap: trap}, method=method, fit={"excluded": {trap: {trap: 1}}, trap: [trap]}))
+    assert not {"\x1b", "\u202e", "\x9b", "\r"} & set(text)
+    assert "\\x1b[2J[bold]x[/bold]\\u202e\\x9b\\r\\n" in "".join(text.split())
+
+
+def test_json_is_a_line_for_every_file_with_the_header_and_the_norms(stored, tmp_path):
+    one = stored(added(vector=np.array([3, 4], np.float32), residual_norm=2.0), **PROVENANCE)
+    two = stored(added(positions="prompt"), name="two")
+    lines = [json.loads(line) for line in shown("--json", one, two).splitlines()]
+    assert [line["file"] for line in lines] == [str(one), str(two)]
+    assert lines[0]["provenance"] == PROVENANCE
+    assert lines[0]["interventions"] == [
+        {
+            "site": "layer_output",
+            "layer": 1,
+            "operation": "add",
+            "strength": 0.3,
+            "unit": "residual",
+            "residual_norm": 2.0,
+            "positions": "all",
+            "size": 2,
+            "norm": 5.0,
+            "raw_strength": 0.6,
+        }
+    ]
+    assert lines[1]["interventions"][0]["positions"] == "prompt"
+
+
+def test_the_help_says_the_convention_of_layers():
+    text = " ".join(steerboard("vectors", "export", "--help").out.split())
+    assert "direction.N is added to the output of decoder layer N" in text
+    assert "Coefficient 1 there is the strength here" in text
+    assert "load only your own" in text
+
+
+def test_a_sparkline_goes_from_lowest_to_highest():
+    assert sparkline([0, 7, 3, 7, 1]) == "▁█▄█▂"
+    assert sparkline([5, 5]) == "▄▄"
+    assert sparkline([2]) == "▄"
+    assert len(sparkline([float(i) for i in range(1000)])) == 42
+
+
+def test_values_are_written_on_one_line():
+    assert inline({"a": [1, 2.5, None], "b": {"c": True}}) == "a=[1, 2.5, –], b=(c=True)"
+    assert inline([[[[[[[1]]]]]]]) == "[[[[…]]]]"
+    assert inline("x" * 500).endswith("… (all of it: --json)")
+    assert clean("שלום ሰላም\t\x07") == "שלום ሰላም\\t\\x07"

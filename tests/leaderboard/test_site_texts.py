@@ -1,0 +1,282 @@
+"""The pages of texts: what was asked, what the scoring found, how much is shown, and the links to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from support.helpers import jsonl
+from support.toyruns import F1, flat, selection, toy, write_run
+from support.toysite import ALPHA, LANGUAGES, TASKS
+
+from harness.core.records import Generation
+from harness.core.store import Run
+from leaderboard.boards import Board, boards
+from leaderboard.build import build_board
+from leaderboard.views import samples
+from leaderboard.views.marks import Mark, marks
+from leaderboard.views.methods import method_pages
+from leaderboard.views.prompts import prompts
+
+pytest_plugins = ["support.windows"]
+
+CELL = "0123456789abcdef"
+ASKED = ["positive", "positive", "negative"]
+KEPT = {
+    "validity": {
+        "valid": [True, False, False],
+        "reasons": [[], ["language", "gibberish", "some new one"], ["empty"]],
+        "language": ["he", "am", ""],
+        "label": ["positive", "negative", ""],
+    },
+    "leakage": {"copied/train": [False, True, False], "copied/test": [False, True, False]},
+}
+
+
+def audited(folder: Path, kept: object) -> Run:
+    run = Run(folder)
+    run.cell(CELL).mkdir(parents=True)
+    body = kept if isinstance(kept, bytes) else gzip.compress(json.dumps(kept).encode())
+    (run.cell(CELL) / "audit.json.gz").write_bytes(body)
+    return run
+
+
+# What the scoring found
+
+
+def test_every_text_says_whether_it_is_valid_its_language_its_label_and_whence_it_is_copied(tmp_path):
+    found = marks(audited(tmp_path, KEPT), CELL, ASKED, "he")
+    assert found == [
+        [Mark("valid", False), Mark("Hebrew", False), Mark("judged positive", False)],
+        [
+            Mark("not valid: mostly in another language, gibberish, some new one", True),
+            Mark("Amharic", True),
+            Mark("judged negative", True),
+            Mark("copied from train, test", True),
+        ],
+        [Mark("not valid: empty", True), Mark("no language found", True)],
+    ]
+
+
+def test_human_text_as_a_reference_may_stand_in_human_text(tmp_path):
+    found = marks(audited(tmp_path, KEPT), CELL, ASKED, "he", reference=True)
+    assert found[1][-1] == Mark("copied from train, test", False)
+
+
+def test_what_was_scored_before_labels_were_kept_has_the_other_marks(tmp_path):
+    old = {"validity": {key: value for key, value in KEPT["validity"].items() if key != "label"}}
+    assert marks(audited(tmp_path, old), CELL, ASKED, "he")[0] == [
+        Mark("valid", False),
+        Mark("Hebrew", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        b"",
+        b"no gzip",
+        gzip.compress(b"[]"),
+        {},
+        {"validity": [True], "leakage": None},
+        {"validity": {"valid": [True], "language": "heh", "label": {}}, "leakage": {"copied/train": [True]}},
+        {"validity": {"valid": [1, "x", None], "language": [[], {}, 3], "label": [0, None, [1]]}},
+        {"validity": {"reasons": [["empty"]] * 3}},
+    ],
+)  # fmt: skip
+def test_an_audit_that_is_none_marks_nothing(tmp_path, kept):
+    assert marks(audited(tmp_path, kept), CELL, ASKED, "he") == [[], [], []]
+
+
+def test_no_audit_at_all_marks_nothing(tmp_path):
+    assert marks(Run(tmp_path), CELL, ASKED, "he") == [[], [], []]
+
+
+def test_names_in_an_audit_are_cut_and_cannot_turn_around(tmp_path):
+    evil = {
+        "validity": {"valid": [False], "reasons": [["\u202egnp.exe" * 50] * 99], "language": ["\u202e" * 99]}
+    }
+    [[why, spoken]] = marks(audited(tmp_path, evil), CELL, ["x"], "he")
+    assert len(why.words) < 400
+    assert "\u202e" not in why.words + spoken.words
+
+
+# What was asked
+
+
+def test_prompts_are_filled_in_and_hold_no_human_text(site):
+    found = prompts(site.board, "sentiment", "he", "negative", ["zero-shot", "few-shot", "none"])
+    assert found == [
+        ("zero-shot", "Write a text about negative in Hebrew."),
+        (
+            "few-shot",
+            "Write a text about negative in Hebrew, such as:\n[5 human texts of this label, not shown]",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("definitions", [None, [], {"sentiment": 3}, {"sentiment": {"he": {"prompts": []}}}])
+def test_a_manifest_that_says_no_prompt_shows_none(site, definitions):
+    cellset = site.board.cellset
+    suite = {**cellset.manifest.suite, "definitions": definitions}
+    told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
+    assert (
+        prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "negative", ["few-shot"])
+        == []
+    )
+
+
+def test_fields_of_a_template_are_replaced_and_never_looked_up(site):
+    cellset = site.board.cellset
+    evil = "{label.__class__} {0} {label} {examples}"
+    suite = {
+        "few_shot": {"shots": True},
+        "definitions": {"sentiment": {"he": {"prompts": {"few-shot": evil}}}},
+    }
+    told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
+    [(_, words)] = prompts(
+        dataclasses.replace(site.board, cellset=told), "sentiment", "he", "x", ["few-shot"]
+    )
+    assert words == "{label.__class__} {0} x [human texts of this label, not shown]"
+
+
+# How much is shown
+
+
+def board_of(folder: Path, texts: int, length: int) -> Board:
+    """Return a board of two entries in Amharic with so many texts of one label."""
+    chosen = selection(("am",), ("sentiment",), (1, 2))
+    entries = [toy(name, ALPHA) for name in ("zero-shot", "language")]
+    for i, each in enumerate(entries):
+        each.scores[F1] = flat(0.5 + i / 10, chosen)
+    suite = {"name": "toy", "version": 1, "classifiers": ["tfidf"]}
+    suite |= {"definitions": {"sentiment": {"am": {"labels": ["negative", "positive"]}}}}
+    run = write_run(folder, entries, chosen, suite=suite, model=ALPHA)
+    for cell in run.cell_ids():
+        made = [
+            Generation(index=i, label=label, text=f"{i} " + "ም" * length, finish_reason="stop")
+            for label in ("negative", "positive")
+            for i in range(texts)
+        ]
+        jsonl(run.cell(cell) / "generations.jsonl", [text.model_dump(mode="json") for text in made])
+    return boards([run])[0]
+
+
+def shown_of(board: Board) -> samples.SamplesPage:
+    return samples.samples_page(board, "am", method_pages(board))
+
+
+def test_the_first_twenty_texts_of_every_label_entry_and_seed_are_shown(tmp_path):
+    page = shown_of(board_of(tmp_path, texts=25, length=30))
+    assert (page.count, page.seeds, page.seeds_left_out, page.labels_left_out) == (20, [1, 2], 0, 0)
+    assert len(page.blocks) == 4  # two labels, two seeds
+    for block in page.blocks:
+        assert [[text.text.split()[0] for text in sample.texts] for sample in block.samples] == [
+            [str(i) for i in range(20)]
+        ] * 2
+
+
+@pytest.mark.parametrize(
+    ("room", "seeds", "count", "blocks"),
+    [
+        (100_000, [1, 2], 20, 4),  # 8 samples of 20 texts of 540 or 543 bytes
+        (50_000, [1, 2], 11, 4),  # 8 samples of 11: 47,528 bytes
+        (15_000, [1], 6, 2),  # 5 texts of 400 bytes in 8 samples have no room: one seed
+        (1_500, [1], 1, 1),  # one text of two entries, and not of the second label
+    ],
+)
+def test_a_page_that_would_be_too_large_shows_fewer_seeds_then_texts_then_labels(
+    tmp_path, monkeypatch, room, seeds, count, blocks
+):
+    monkeypatch.setattr(samples, "BYTES", room)
+    page = shown_of(board_of(tmp_path, texts=25, length=100))
+    assert (page.seeds, page.count, len(page.blocks)) == (seeds, count, blocks)
+    assert page.labels_left_out == 2 * len(seeds) - blocks
+    sizes = [text.size for block in page.blocks for sample in block.samples for text in sample.texts]
+    assert sum(sizes) <= room
+
+
+def test_the_size_that_is_reckoned_is_that_of_the_page(tmp_path):
+    board = board_of(tmp_path / "run", texts=25, length=200)
+    site = build_board([Run(tmp_path / "run")], tmp_path / "site").parent
+    size = (site / board.id / "samples-am.html").stat().st_size
+    texts = [text for block in shown_of(board).blocks for sample in block.samples for text in sample.texts]
+    reckoned = sum(text.size for text in texts)
+    assert reckoned > 100_000
+    assert 0.7 * reckoned < size < reckoned + 80_000  # script, style and navigation
+
+
+# Links
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_heat_map_leads_to_its_texts(visit, site):
+    page = visit()
+    cells = page.locator(f"#{site.board.id}-languages tbody td").evaluate_all(
+        "cells => cells.map((cell) => [cell.parentNode.dataset.entry, cell.cellIndex - 1,"
+        " cell.querySelector('small').textContent, cell.querySelector('a')?.getAttribute('href') ?? ''])"
+    )
+    assert len(cells) == len(site.board.cellset.entries) * len(LANGUAGES)
+    for entry, i, level, href in cells:
+        wanted = f"{site.board.id}/samples-{LANGUAGES[i]}.html#a={entry}"
+        assert href == (wanted if level != "–" else "")
+    assert sum(bool(href) for *_, href in cells) > 40
+
+
+@pytest.mark.slow
+def test_a_link_to_an_entry_opens_its_texts_beside_zero_shot(visit, site):
+    by_name = {row.name: name for name, row in site.board.cellset.entries.items()}
+    entry = by_name["quality, beta"]
+    page = visit()
+    cell = page.locator(f"#{site.board.id}-languages tr[data-entry='{entry}'] td").nth(LANGUAGES.index("he"))
+    cell.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/samples-he.html**")
+    assert page.locator("[name=a]").input_value() == entry
+    assert page.locator("[name=b]").input_value() == by_name["zero-shot, beta"]
+    other = visit("language-he.html")
+    other.locator(f"tr[data-entry='{entry}'] td a").nth(1 + TASKS.index("topic")).click()
+    other.wait_for_url("**/samples-he.html**")
+    assert other.locator("[name=a]").input_value() == entry
+    assert other.locator("[name=task]").input_value() == "topic"
+
+
+@pytest.mark.slow
+def test_without_a_script_the_link_leads_to_the_texts_themselves(visit, site):
+    entry = next(iter(site.board.cellset.entries))
+    page = visit("samples-he.html", f"#{samples.anchor(entry, 'topic')}", java_script_enabled=False)
+    target = page.locator(":target")
+    assert target.evaluate("node => node.closest('article').dataset.entry") == entry
+    assert target.evaluate("node => node.closest('.block').dataset.task") == "topic"
+
+
+@pytest.mark.slow
+def test_a_touch_on_the_heat_map_explains_before_it_leads_away(visit, site):
+    page = visit(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    link = page.locator(f"#{site.board.id}-languages td:has(a)").first.locator("a")
+    start = page.url
+    link.tap()
+    assert page.url == start
+    assert "n = 6 cells" in page.get_by_role("tooltip").text_content()
+    link.tap()
+    page.wait_for_url("**/samples-*.html**")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [True, False])
+def test_a_page_of_texts_says_what_was_asked_and_what_was_found(visit, script):
+    page = visit("samples-he.html", "#task=sentiment&seed=1", java_script_enabled=script)
+    block = page.locator(".block").first
+    block.locator("summary").click()
+    asked = block.locator(".asked").all_inner_texts()
+    assert asked[0] == "Write a text about negative in Hebrew."
+    assert asked[1].endswith("[5 human texts of this label, not shown]")
+    first = block.locator("article").filter(visible=True).first.locator(".marks").first
+    assert first.locator("bdi").all_text_contents() == ["valid", "Hebrew", "judged negative"]
+    last = page.locator(".block").nth(3).locator(".marks").last
+    assert last.text_content() == (
+        "not valid: mostly in another language, repeats itselflanguage svjudged negativecopied from train"
+    )

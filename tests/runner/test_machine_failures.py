@@ -1,0 +1,228 @@
+"""A full disk, too little memory or a lost device is never a score and never a method's error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.helpers import jsonl, key, small_suite, steerboard, toy_llm
+
+from harness.core.errors import BrokenFileError, MachineError, UserError, is_infrastructure, machine_failures
+from harness.core.files import write_bytes
+from harness.core.records import CellStatus
+from harness.core.store import Run
+from harness.data.sources import LocalData
+from harness.runner.reference_texts import Places
+from harness.runner.tune import survey
+from harness.submissions.conformance.kit import _result
+from harness.submissions.conformance.method_under_test import Check, Failed
+from harness.submissions.reproduce import _compare
+
+PLUGIN = """
+from harness import Steering, SteeringMethod, register
+import numpy as np
+from harness.steering.interventions import Intervention
+
+@register("large")
+class Large(SteeringMethod):
+    '''Its steering file has 400 kB.'''
+    settings = ("zero-shot",)
+    def fit(self, ctx):
+        vector = np.ones(16, dtype=np.float32)
+        item = Intervention("layer_output", 0, "add", vector, 1.0, "raw", 1.0)
+        return Steering((item,), {"residual_norm": [1.0], "curve": "x" * 400_000})
+"""
+
+
+@contextlib.contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Let the system refuse whatever makes a file longer than ``size`` bytes, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("suite")
+    return small_suite(folder, toy_llm(folder / "toy"))
+
+
+def test_a_file_that_does_not_fit_leaves_nothing_behind(tmp_path):
+    write_bytes(tmp_path / "a", b"old")
+    with (
+        room_for(1000),
+        pytest.raises(MachineError, match=r"cannot write .*a: File too large. Choose a folder that can"),
+    ):
+        write_bytes(tmp_path / "a", b"x" * 2000)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_disk_that_is_full_while_a_method_is_fitted_is_not_the_methods_error(suite, tmp_path):
+    (tmp_path / "large.py").write_text(PLUGIN)
+    narrow = ("--languages", "am", "--tasks", "sentiment", "--seeds", 1, "--limit", 2)
+    words = ("run", "--suite", suite, "--methods", "large", "--plugin", tmp_path / "large.py", *narrow)
+    run = Run(tmp_path / "run")
+    with room_for(200_000):
+        done = steerboard(*words, "--run", run.path)
+    assert done.code == 1, done.err
+    [cell] = run.cell_ids()
+    status = run.status(cell)
+    assert (status.state, run.scores(cell)) == ("infra_error", None)
+    assert "cannot write" in status.reason
+    assert steerboard(*words, "--run", run.path).code == 0
+    assert (run.status(cell).state, run.status(cell).attempts) == ("ok", 2)
+
+    before = (run.cell(cell) / "scores.json").read_bytes()
+    (run.cell(cell) / "scores.json").unlink()
+    with room_for(3_000):
+        scored = steerboard("score", run.path)
+    assert scored.code == 2
+    assert "scores.json: File too large" in scored.err.splitlines()[-1]
+    assert run.scores(cell) is None
+    assert steerboard("score", run.path).code == 0
+    assert (run.cell(cell) / "scores.json").read_bytes() == before
+
+
+def chained(first: BaseException, second: Exception, hidden: bool = False) -> Exception:
+    """Return the second error as it is when it comes of the first."""
+    try:
+        try:
+            raise first
+        except BaseException:
+            raise second from None if hidden else first
+    except Exception as error:
+        return error
+
+
+def out_of_memory() -> Exception:
+    """Return what torch says where the memory of the machine is too small: a plain RuntimeError."""
+    import torch
+
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**55)
+    return found.value
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        FULL,
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MachineError("cannot write x"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate"),
+        type("BrokenProcessPool", (RuntimeError,), {})("a worker was killed"),
+        chained(FULL, ValueError("my fit failed")),
+        chained(FULL, UserError("cannot be loaded"), hidden=True),
+        chained(MemoryError(), ValueError("x")),
+    ],
+    ids=repr,
+)
+def test_what_is_the_machines_fault(error):
+    assert is_infrastructure(error)
+
+
+def test_memory_that_torch_does_not_get_is_the_machines_fault():
+    assert is_infrastructure(out_of_memory())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        UserError("layer 9 is outside of this model's 0 to 3."),
+        chained(FileNotFoundError(errno.ENOENT, "No such file"), ValueError("my table is missing")),
+        chained(KeyError("x"), ValueError("y")),
+        SystemExit(3),
+        BrokenFileError("x is broken"),
+    ],
+    ids=repr,
+)
+def test_what_is_not(error):
+    assert not is_infrastructure(error)
+
+
+def test_a_failing_machine_is_one_line_with_the_work_and_other_errors_pass():
+    words = r"scoring human/he failed, .*No space left.*same command again"
+    with pytest.raises(MachineError, match=words), machine_failures("scoring human/he"):
+        raise FULL
+    with pytest.raises(ValueError, match="no"), machine_failures("x"):
+        raise ValueError("no")
+    with pytest.raises(UserError, match=r"^as it is$"), machine_failures("x"):
+        raise UserError("as it is")
+
+
+def test_human_text_that_cannot_be_read_is_not_taken_for_too_little(corpus_of, monkeypatch):
+    corpus = corpus_of({})
+    places = Places(corpus.suite, corpus)
+    wanted = key(task="sentiment", language="he", setting="none")
+    assert places.human(wanted) is None  # there is none
+    assert places._demonstrations("sentiment", "he") == {}
+
+    def broken(*arguments: object) -> None:
+        raise MachineError("cannot read train.jsonl: Input/output error.")
+
+    monkeypatch.setattr(corpus.source, "rows", broken)
+    corpus._splits.clear()
+    for look in (lambda: places.human(wanted), lambda: places._demonstrations("sentiment", "he")):
+        with pytest.raises(MachineError):
+            look()
+
+
+def test_translations_that_are_broken_are_no_methods_error(tmp_path):
+    jsonl(tmp_path / "parallel_mt" / "noise" / "he.jsonl", [{"id": "a"}])
+    with pytest.raises(BrokenFileError, match=r"he\.jsonl, row 1"):
+        LocalData(tmp_path).degraded("noise", "he")
+    (tmp_path / "parallel_mt" / "noise" / "he.jsonl").write_text("{")
+    with pytest.raises(BrokenFileError, match=r"he\.jsonl, line 1"):
+        LocalData(tmp_path).degraded("noise", "he")
+
+
+def failed_cell(*arguments: object) -> CellStatus:
+    return CellStatus(cell=key(), state="infra_error", reason="OSError: [Errno 28] No space left on device")
+
+
+def test_a_sweep_in_which_the_machine_failed_chooses_nothing(mini):
+    prepared = SimpleNamespace(cells=[SimpleNamespace(id="a")], run=SimpleNamespace(status=failed_cell))
+    with pytest.raises(MachineError, match=r"failed in 1 cells of the sweep .*nothing is chosen"):
+        survey(prepared, mini)
+
+
+def test_a_submission_is_not_judged_by_a_machine_that_failed():
+    claimed = SimpleNamespace(generations=lambda cell: [], folder="toy")
+    with pytest.raises(MachineError, match="No space left on device"):
+        _compare(None, SimpleNamespace(status=failed_cell), claimed, "c", failed_cell())
+
+
+def test_the_conformance_kit_does_not_blame_the_method():
+    def run(error: Exception) -> Check:
+        def check(trial: object) -> str:
+            raise error
+
+        return Check("texts", check)
+
+    with pytest.raises(MachineError, match="'texts' could not be done"):
+        _result(run(chained(FULL, Failed("texts raised"), hidden=True)), None)
+    with pytest.raises(MachineError, match="No space"):
+        _result(run(FULL), None)
+    assert (
+        _result(run(chained(ValueError("no"), Failed("texts raised"), hidden=True)), None).verdict == "FAILED"
+    )

@@ -1,0 +1,564 @@
+"""The suite `published`: prompts, sampling and strengths of arXiv 2606.18389, for two families of models."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from support.helpers import MINI, ROOT, TASKS, Outcome, snapshot, steerboard, toy_llm
+
+from harness.core.checkpoints import resolve_checkpoint
+from harness.core.errors import UserError
+from harness.core.records import CellStatus
+from harness.core.store import Run
+from harness.data.corpus import Corpus
+from harness.data.prompts import Prompt
+from harness.data.sources import Example
+from harness.data.suite import Sampling, Suite, load_suite, restore_suite
+from harness.engine.generate import answer, render
+from harness.methods.contract import PromptContext
+from harness.methods.registry import load_registry, parse_methods, pick_methods
+from harness.ranking.results import collect
+
+ONLY = "Output only the text and nothing else"
+REVIEW = "Generate a review with positive sentiment in Amharic language"
+LONG = "Generate a long wiki style sentence on the topic of travel in Hebrew language"
+SHORT = "Generate a wiki-style sentence on the topic of travel in Hebrew language"
+PROMPTS = {
+    ("gemma", "sentiment", "zero-shot"): f"{REVIEW}. {ONLY}.",
+    ("gemma", "sentiment", "few-shot"): f"{REVIEW} based on examples. {ONLY}. Examples: ሀ\nለ",
+    ("gemma", "topic", "zero-shot"): f"{LONG}. Output only the text in Hebrew.",
+    ("gemma", "topic", "few-shot"): f"{LONG} based on examples. Output only the text in Hebrew. "
+    "Examples: א\nב",
+    ("llama", "sentiment", "zero-shot"): f"{REVIEW}. {ONLY}",
+    ("llama", "sentiment", "few-shot"): f"{REVIEW} based on examples. {ONLY}. Examples: ሀ\nለ",
+    ("llama", "topic", "zero-shot"): f"{SHORT}. {ONLY}.",
+    ("llama", "topic", "few-shot"): f"{SHORT} based on examples. {ONLY}. Examples: א\nב",
+}
+FAMILIES = {"gemma": "gemma2", "llama": "llama"}
+FULL = {"temperature": 0.8, "top_p": 0.9, "max_new_tokens": 512, "max_attempts": 5}
+
+
+@pytest.fixture(scope="module")
+def published() -> Suite:
+    return load_suite("published")
+
+
+@pytest.fixture
+def edited(tmp_path: Path) -> Any:
+    """Write the suite with one change and return its path; its task files are the shipped ones."""
+
+    def write(old: str, new: str) -> str:
+        text = (TASKS / "published.yaml").read_text(encoding="utf-8")
+        assert old in text
+        path = tmp_path / "published.yaml"
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+# What the paper did
+
+
+def test_the_counts_are_one_more_than_asked_for_as_the_published_loop_kept_them(published):
+    assert {task: size.texts_per_label for task, size in published.tasks.items()} == {
+        "sentiment": 51,
+        "topic": 21,
+    }
+    assert (51 * 2, 21 * 7) == (102, 147)  # the texts of a published file
+
+
+def test_one_draw_of_texts_and_twenty_classifiers(published):
+    assert published.seeds == [1]
+    assert published.classifier_protocol == load_suite("steer11").classifier_protocol
+    assert published.classifier_protocol.seeds == list(range(1, 21))
+    assert published.classifiers == ["tfidf", "hf:FacebookAI/xlm-roberta-base"]
+
+
+def test_demonstrations_and_vector_text_are_those_of_the_paper(published):
+    rule = published.few_shot
+    assert (rule.shots, rule.pool, rule.seed, rule.selection) == (5, 50, 42, "shortest")
+    assert published.vectors.word_noise == 0.01
+    assert published.vectors.systems == load_suite("steer11").vectors.systems
+
+
+def test_both_tasks_in_eleven_languages_and_both_settings(published):
+    other = load_suite("steer11")
+    assert published.languages == other.languages
+    assert published.settings == ["zero-shot", "few-shot"]
+    assert list(published.tasks) == list(other.tasks)
+
+
+@pytest.mark.parametrize(("family", "task", "setting"), PROMPTS)
+def test_the_prompts_of_a_family_are_the_published_ones(published, family, task, setting):
+    suite = published.for_model(FAMILIES[family])
+    language, label, shots = (
+        ("am", "positive", ("ሀ", "ለ")) if task == "sentiment" else ("he", "travel", ("א", "ב"))
+    )
+    ctx = PromptContext(suite, suite.task(task, language), setting, 1, 51, label, shots)
+    assert ctx.suite_prompt() == Prompt(PROMPTS[family, task, setting])
+
+
+def test_gemma_is_asked_in_the_instruction_form_and_keeps_a_line_llama_in_its_chat_form(published):
+    gemma, llama = (published.for_model(FAMILIES[name]).sampling for name in ("gemma", "llama"))
+    assert (gemma.template, gemma.keep) == ("instruction", "first-line")
+    assert (llama.template, llama.keep) == ("chat", "all")
+    for sampling in (gemma, llama):
+        assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.8, 0.9, 512)
+        assert sampling.strip_quotes
+
+
+@pytest.mark.parametrize(
+    ("family", "strengths"), [("gemma", [25, 50, 75, 100]), ("llama", [1, 2, 3, 4])], ids=["gemma", "llama"]
+)
+def test_both_vectors_are_swept_over_three_depths_and_four_raw_strengths(published, family, strengths):
+    methods = parse_methods(load_registry(), published.for_model(FAMILIES[family]).methods)
+    grid = [(depth, strength) for depth in (0.21, 0.48, 0.74) for strength in strengths]
+    for name in ("language", "quality"):
+        configs = [method.config for method in methods if method.name == name]
+        assert sorted((c.layer, c.strength) for c in configs) == grid
+        assert {c.unit for c in configs} == {"raw"}
+    assert [m.name for m in methods if m.name not in {"language", "quality"}] == [
+        "zero-shot",
+        "few-shot",
+        "human",
+        "constant",
+    ]
+
+
+# Families
+
+
+@pytest.mark.parametrize("model_type", ["gemma", "gemma2", "gemma3", "gemma3_text"])
+def test_models_of_a_family_share_one_suite(published, model_type):
+    assert published.for_model(model_type).hash == published.for_model("gemma2").hash
+
+
+def test_two_families_never_share_a_table_or_a_text(published):
+    gemma, llama = published.for_model("gemma2"), published.for_model("llama")
+    assert len({gemma.hash, llama.hash, published.hash}) == 3
+    assert gemma.text_protocol("topic", "am") != llama.text_protocol("topic", "am")
+
+
+def test_a_chosen_family_is_named_and_all_it_changed_is_in_place(published):
+    chosen = published.for_model("gemma2")
+    [(name, family)] = chosen.families.items()
+    assert name == "gemma"
+    assert (family.prompts, family.sampling, family.methods) == ({}, {}, [])
+    assert chosen.for_model("gemma3") == chosen
+    with pytest.raises(UserError, match="'llama'; its families: gemma"):
+        chosen.for_model("llama")
+
+
+def test_choosing_a_family_leaves_the_suite_as_it_was(published):
+    before = published.hash
+    published.for_model("gemma2")
+    assert published.hash == before
+
+
+@pytest.mark.parametrize("name", ["mini", "steer11"])
+def test_a_suite_without_families_serves_every_model_as_it_is(name):
+    suite = load_suite(name)
+    assert suite.for_model("qwen2") is suite
+
+
+def test_a_chosen_family_comes_back_whole_from_the_json_of_a_manifest(published):
+    chosen = published.for_model("llama")
+    restored = restore_suite(json.loads(json.dumps(chosen.dump())))
+    assert restored.hash == chosen.hash
+    assert restored.task("topic", "he") == chosen.task("topic", "he")
+    assert restored.methods == chosen.methods
+
+
+def test_a_model_of_no_family_is_told_the_families_and_another_suite(published):
+    with pytest.raises(UserError) as caught:
+        published.for_model("qwen2")
+    words = str(caught.value)
+    assert "\n" not in words
+    assert "'qwen2'" in words
+    assert "gemma (gemma, gemma2, gemma3, gemma3_text, gemma3n, gemma3n_text); llama (llama)" in words
+    assert "--suite steer11" in words
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "template: chat",
+            "template: chatty",
+            r"families\.llama\.sampling\.template: Input should be",
+        ),
+        ("keep: first-line", "top_p: 7", r"families\.gemma\.sampling\.top_p: .*less than or equal to 1"),
+        ("keep: first-line", "top_k: 7", r"families\.gemma\.sampling\.top_k: Extra inputs"),
+        (
+            "      topic:\n",
+            "      topics:\n",
+            r"families\.gemma\.prompts: unknown task 'topics'",
+        ),
+        ("        few-shot: |-", "        one-shot: |-", r"families\.gemma\.prompts\.sentiment\.one-shot"),
+        ("model_types: [llama]", "model_types: [gemma2]", r"model type 'gemma2' is in two families"),
+        ("model_types: [llama]", "model_types: []", r"families\.llama\.model_types: .*at least 1"),
+        ("model_types: [llama]", "model_typos: [llama]", r"families\.llama\.model_types: Field required"),
+        ("selection: shortest", "selection: longest", r"few_shot\.selection: Input should be 'shortest'"),
+    ],
+)
+def test_a_mistake_in_a_family_is_one_line_that_names_file_and_place(edited, old, new, words):
+    path = edited(old, new)
+    with pytest.raises(UserError, match=words) as caught:
+        load_suite(path)
+    assert str(caught.value).startswith(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_suite_is_listed_before_a_model_has_chosen():
+    described = {line.split()[0]: line for line in steerboard("list", "suites").out.splitlines()}
+    assert "2606.18389" in described["published"]
+    tasks = steerboard("list", "tasks", "--suite", "published").out
+    assert "51 texts per label: negative, positive" in tasks
+    assert "he" in steerboard("list", "languages", "--suite", "published").out.split()
+
+
+def test_the_example_in_the_docs_is_a_suite(tmp_path):
+    section = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").split("## The published protocol")[1]
+    example = yaml.safe_load(section.split("```yaml\n")[1].split("```")[0])
+    body = yaml.safe_load((TASKS / "steer11.yaml").read_text(encoding="utf-8"))
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**body, **example}), encoding="utf-8")
+    chosen = load_suite(str(path)).for_model("gemma3")
+    assert chosen.sampling.keep == "first-line"
+    assert chosen.task("topic", "am").prompts["zero-shot"] == "Write about {label} in {language}."
+    assert chosen.task("topic", "am").prompts["few-shot"].startswith("Generate a long")
+
+
+# Prompt forms and what is kept of an answer
+
+
+def test_the_instruction_form_is_used_in_spite_of_a_chat_template(new_tokenizer):
+    tokenizer = new_tokenizer()
+    assert render(tokenizer, Prompt("ሀ"), "instruction") == "<s>### Instruction:\nሀ\n\n### Response:\n"
+    assert render(tokenizer, Prompt("ሀ"), "chat") == "<s><|user|>ሀ<|assistant|>"
+    assert render(new_tokenizer(None), Prompt("ሀ"), "chat").startswith("<s>### Instruction:")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "ended"),
+    [
+        ("ጥሩ  ነው\n\nNote: this is Amharic.", "ጥሩ ነው", True),
+        ("\n \n  טוב מאוד \nעוד", "טוב מאוד", True),
+        ("one line", "one line", False),
+        ("one line\n", "one line", True),
+        ("one\r\ntwo", "one", True),
+        ("a\u2028b\x0bc", "a b c", False),  # blanks of other kinds end no line
+        ("\n\n", "", False),
+        ("", "", False),
+    ],
+)
+def test_the_first_line_that_is_not_blank_is_kept(text, kept, ended):
+    assert answer(text, Sampling(**FULL, keep="first-line")) == (kept, ended)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("\"ጥሩ ነው\" 'አዎ'", "ጥሩ ነው አዎ"),
+        ('ארה"ב היא מדינה', "ארהב היא מדינה"),
+        ("it's  \n fine", "its fine"),
+        ("״טוב״ ‘a’ “b”", "״טוב״ ‘a’ “b”"),  # others stay, as in the paper's scripts
+        ('"\'"', ""),
+    ],
+)
+def test_all_straight_quotes_are_deleted(text, kept):
+    assert answer(text, Sampling(**FULL, strip_quotes=True)) == (kept, False)
+
+
+def test_a_suite_that_says_nothing_keeps_all_lines_and_quotes():
+    assert answer("\"ሀ\"\n'א' ", Sampling(**FULL)) == ("\"ሀ\" 'א'", False)
+    assert Sampling(**FULL).template == "chat"
+
+
+# Demonstrations
+
+
+def demonstrations(corpus_of: Any, suite: Suite, **rule: Any) -> dict[str, dict[str, list[str]]]:
+    """Return the demonstrations of ten texts of 1 to 10 letters per label, by language."""
+    rows = {
+        ("sentiment", code, "train"): [
+            Example(f"{label}{n}", letter * n, label)
+            for label in ("negative", "positive")
+            for n in range(1, 11)
+        ]
+        for code, letter in (("am", "ሀ"), ("he", "א"))
+    }
+    few_shot = suite.few_shot.model_copy(update=rule)
+    corpus: Corpus = corpus_of({}, rows, suite=suite.model_copy(update={"few_shot": few_shot}))
+    return {code: corpus.demonstrations("sentiment", code) for code in ("am", "he")}
+
+
+def test_shortest_takes_of_the_pool_alone(corpus_of, small_suite):
+    drawn = demonstrations(corpus_of, small_suite, shots=3, pool=3, selection="shortest")
+    for code, letter in (("am", "ሀ"), ("he", "א")):
+        for texts in drawn[code].values():
+            assert sorted(texts) == [letter, letter * 2, letter * 3]
+
+
+def test_random_takes_of_all_texts_of_the_label(corpus_of, small_suite):
+    drawn = demonstrations(corpus_of, small_suite, shots=10, pool=3, selection="random")
+    for code, letter in (("am", "ሀ"), ("he", "א")):
+        for texts in drawn[code].values():
+            assert sorted(texts) == [letter * n for n in range(1, 11)]
+
+
+def test_a_random_draw_is_the_same_each_time_and_another_with_another_seed(corpus_of, small_suite):
+    rule = {"shots": 4, "pool": 3, "selection": "random"}
+    first, again = (demonstrations(corpus_of, small_suite, seed=42, **rule) for _ in range(2))
+    assert first == again
+    assert demonstrations(corpus_of, small_suite, seed=43, **rule) != first
+    assert max(len(text) for group in first["he"].values() for text in group) > 3
+
+
+def test_too_few_texts_are_one_clear_error_however_they_are_drawn(corpus_of, small_suite):
+    for selection in ("shortest", "random"):
+        with pytest.raises(UserError, match=r"needs 11 train texts of 'negative' \(sentiment, am\).* 10"):
+            demonstrations(corpus_of, small_suite, shots=11, pool=50, selection=selection)
+
+
+def test_how_demonstrations_are_drawn_is_part_of_a_texts_identity(small_suite):
+    rule = small_suite.few_shot.model_copy(update={"selection": "random"})
+    other = small_suite.model_copy(update={"few_shot": rule})
+    assert other.text_protocol("topic", "he") != small_suite.text_protocol("topic", "he")
+
+
+# --methods
+
+
+def test_a_named_method_has_the_options_that_the_suite_gives_it():
+    specs = [
+        "zero-shot",
+        {"language": {"layer": [1, 2]}},
+        {"quality": {"layer": 1}, "language": {"layer": 3}},
+    ]
+    assert pick_methods(specs, ["language", "zero-shot"]) == [
+        {"language": {"layer": [1, 2]}},
+        {"language": {"layer": 3}},
+        {"zero-shot": {}},
+    ]
+    assert pick_methods(specs, ["few-shot", "few-shot"]) == ["few-shot"]
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    """A Llama and a Gemma 2 of random weights that write any byte, quotes and line breaks among them."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("models")
+    gemma, llama = toy_llm(folder / "gemma"), toy_llm(folder / "llama")
+    sizes = json.loads((gemma / "config.json").read_text(encoding="utf-8"))
+    taken = {
+        name: sizes[name]
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+            "pad_token_id",
+            "bos_token_id",
+            "eos_token_id",
+        )
+    }
+    torch.manual_seed(0)
+    Gemma2ForCausalLM(Gemma2Config(head_dim=8, **taken)).save_pretrained(gemma)
+    return {"gemma": gemma, "llama": llama}
+
+
+@pytest.fixture
+def go(edited, models, tmp_path):
+    """Run the suite with texts of 80 tokens, in this process; the run folder is named as the model."""
+    suite = edited("max_new_tokens: 512", "max_new_tokens: 80")
+
+    def start(model: str, methods: str, *options: object) -> Outcome:
+        words = ["run", "--suite", suite, "--model", models[model], "--data", MINI / "data"]
+        narrow = ["--languages", "am,he", "--tasks", "sentiment", "--limit", "2", "--classifier", "tfidf"]
+        return steerboard(*words, *narrow, "--methods", methods, "--run", tmp_path / model, *options)
+
+    return start
+
+
+@pytest.fixture
+def heard(monkeypatch) -> SimpleNamespace:
+    """Write down what the model is given and what it answers, before anything is cut."""
+    spy = SimpleNamespace(prompts=set(), answers=[])
+
+    def render_(*arguments: Any) -> str:
+        prompt = render(*arguments)
+        spy.prompts.add(prompt)
+        return prompt
+
+    def answer_(text: str, sampling: Sampling) -> tuple[str, bool]:
+        spy.answers.append(text)
+        return answer(text, sampling)
+
+    monkeypatch.setattr("harness.engine.generate.render", render_)
+    monkeypatch.setattr("harness.engine.generate.answer", answer_)
+    return spy
+
+
+def cells(folder: Path) -> list[tuple[CellStatus, list[Any]]]:
+    run = Run(folder)
+    found = [(run.status(cell), run.generations(cell)) for cell in run.cell_ids()]
+    assert {status.state for status, _ in found if status} == {"ok"}
+    return [(status, texts) for status, texts in found if status]
+
+
+def lines(prefix: str, suffix: str, language: str) -> set[str]:
+    return {
+        f"{prefix}Generate a review with {label} sentiment in {language} language. {ONLY}{suffix}"
+        for label in ("negative", "positive")
+    }
+
+
+def test_gemma_writes_first_lines_without_quotes_to_prompts_in_the_instruction_form(go, tmp_path, heard):
+    assert go("gemma", "zero-shot").code == 0
+    found = cells(tmp_path / "gemma")
+    assert {status.cell.language: len(texts) for status, texts in found} == {"am": 4, "he": 4}
+    assert heard.prompts == {
+        prompt
+        for language in ("Amharic", "Hebrew")
+        for prompt in lines("<s>### Instruction:\n", ".\n\n### Response:\n", language)
+    }
+    assert any("\n" in raw.strip() for raw in heard.answers), "no answer has two lines: nothing was tested"
+    assert any(set("'\"") & set(raw.strip().split("\n")[0]) for raw in heard.answers)
+    kept = [raw.strip().split("\n")[0].replace('"', "").replace("'", "") for raw in heard.answers]
+    texts = [text for _, group in found for text in group]
+    assert {text.text for text in texts} <= {" ".join(line.split()) for line in kept}
+    assert all(text.text and not set("'\"") & set(text.text) for text in texts)
+
+
+def test_llama_writes_whole_answers_without_quotes_to_prompts_in_its_chat_form(go, tmp_path, heard):
+    assert go("llama", "zero-shot").code == 0
+    found = cells(tmp_path / "llama")
+    assert {status.cell.language: len(texts) for status, texts in found} == {"am": 4, "he": 4}
+    assert heard.prompts == {
+        prompt for language in ("Amharic", "Hebrew") for prompt in lines("<s>", "\n", language)
+    }
+    assert any("\n" in raw.strip() and set("'\"") & set(raw) for raw in heard.answers)
+    whole = {" ".join(raw.replace('"', "").replace("'", "").split()) for raw in heard.answers}
+    assert {text.text for _, group in found for text in group} <= whole
+
+
+def test_a_sweep_of_the_suite_is_run_by_the_name_of_its_method(go, tmp_path):
+    assert go("gemma", "zero-shot,language", "--languages", "am", "--settings", "zero-shot").code == 0
+    configs = [status.cell.method for status, _ in cells(tmp_path / "gemma")]
+    grid = sorted((m.config["layer"], m.config["strength"], m.config["unit"]) for m in configs if m.config)
+    assert grid == [(d, s, "raw") for d in (0.21, 0.48, 0.74) for s in (25, 50, 75, 100)]
+    assert [m.name for m in configs if not m.config] == ["zero-shot"]
+
+
+def test_the_manifest_holds_the_family_that_was_used_and_a_second_start_changes_nothing(go, tmp_path, models):
+    go("gemma", "zero-shot,constant")
+    manifest = Run(tmp_path / "gemma").manifest()
+    assert list(manifest.suite["families"]) == ["gemma"]
+    assert manifest.suite["sampling"]["template"] == "instruction"
+    assert manifest.suite_hash == restore_suite(manifest.suite).hash
+    before = {name: data for name, data in snapshot(tmp_path / "gemma").items() if name.startswith("cells")}
+    assert before
+    assert go("gemma", "zero-shot,constant").code == 0
+    after = snapshot(tmp_path / "gemma")
+    assert {name: after[name] for name in before} == before
+    assert steerboard("score", tmp_path / "gemma", "--classifier", "tfidf").code == 0
+
+
+def test_a_few_shot_prompt_ends_with_the_demonstrations_that_the_status_records(go, tmp_path, heard):
+    assert go("gemma", "few-shot", "--languages", "he").code == 0
+    [(status, _)] = cells(tmp_path / "gemma")
+    assert {label: len(texts) for label, texts in status.demonstrations.items()} == {
+        "negative": 5,
+        "positive": 5,
+    }
+    rows = [
+        json.loads(row) for row in (MINI / "data/sentiment/he/train.jsonl").read_text("utf-8").splitlines()
+    ]
+    for label, texts in status.demonstrations.items():
+        lengths = sorted(len(row["text"]) for row in rows if row["label"] == label)
+        assert max(map(len, texts)) <= lengths[:50][-1]
+        [prompt] = [prompt for prompt in heard.prompts if f" {label} sentiment in Hebrew" in prompt]
+        assert prompt.endswith("Examples: " + "\n".join(texts) + "\n\n### Response:\n")
+
+
+def test_a_page_of_both_families_keeps_them_apart(go, tmp_path):
+    for model in ("gemma", "llama"):
+        assert go(model, "zero-shot,constant").code == 0
+    runs = [Run(tmp_path / model) for model in ("gemma", "llama")]
+    assert len(collect(runs)) == 2
+    assert steerboard("board", "build", *(run.path for run in runs), "--out", tmp_path / "site").code == 0
+
+
+def test_a_run_of_one_family_cannot_be_gone_on_with_by_the_other(go, tmp_path):
+    go("gemma", "constant")
+    refused = go("llama", "constant", "--run", tmp_path / "gemma").one_line()
+    assert "holds a run of another suite" in refused
+
+
+def test_references_need_the_model_to_say_which_family_but_do_not_load_it(go, tmp_path, models):
+    assert go("llama", "constant").code == 0
+    manifest = Run(tmp_path / "llama").manifest()
+    assert manifest.model is None
+    assert list(manifest.suite["families"]) == ["llama"]
+    line = steerboard(
+        "run", "--suite", "published", "--methods", "constant", "--data", MINI / "data"
+    ).one_line()
+    assert "depend on the model. Give --model" in line
+
+
+def test_a_model_of_another_type_is_refused_in_one_line(go, models, tmp_path):
+    other = shutil.copytree(models["llama"], tmp_path / "other")
+    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "qwen2"}), encoding="utf-8")
+    assert resolve_checkpoint(str(other)).model_type == "qwen2"
+    line = go("llama", "zero-shot", "--model", other).one_line()
+    assert "models of type 'qwen2'" in line
+    assert "--suite steer11" in line
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "words"),
+    [
+        ("langauge", [], r"unknown method 'langauge'.*Did you mean 'language'"),
+        ("zero-shot", ["--languages", "xx"], r"unknown language 'xx'"),
+    ],
+)
+def test_what_needs_no_model_is_checked_before_a_model_is_looked_for(go, methods, options, words):
+    line = go("llama", methods, "--model", "nobody/no-such-model", *options).one_line()
+    assert re.search(words, line)
+
+
+def test_a_bad_option_of_the_other_familys_method_is_noticed(edited, models):
+    suite = edited("strength: [1, 2, 3, 4]", "strenght: [1, 2, 3, 4]")
+    line = steerboard("run", "--suite", suite, "--model", models["gemma"], "--data", MINI / "data").one_line()
+    assert "'language'" in line
+    assert "strenght" in line
+
+
+def test_the_shipped_suite_runs_by_its_name(models, tmp_path):
+    words = (
+        "--languages he --tasks topic --settings zero-shot --methods zero-shot --limit 1 --classifier tfidf"
+    )
+    folders = ["--model", models["llama"], "--data", MINI / "data", "--run", tmp_path / "run"]
+    assert steerboard("run", "--suite", "published", *folders, *words.split()).code == 0
+    [(status, texts)] = cells(tmp_path / "run")
+    assert len(texts) == 7
+    assert status.cell.suite == "published"
+    assert max(text.n_new_tokens for text in texts) > 100

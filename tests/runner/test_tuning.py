@@ -1,0 +1,501 @@
+"""Tuning: what is tried, which configuration wins and why, and the methods of a run that follows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from support.helpers import MODEL, key
+
+from harness.core.cells import Cell
+from harness.core.errors import MachineError, UserError
+from harness.core.records import CellScores, CellStatus, Generation, Spent, Tuned, TunedMethod
+from harness.core.store import Run
+from harness.data.suite import Suite, load_suite
+from harness.methods.contract import MethodConfig, SteeringMethod
+from harness.methods.prompting import FewShot, ZeroShot
+from harness.methods.registry import Registry, load_registry, parse_methods
+from harness.runner.prepare import Prepared
+from harness.runner.tune import choose, survey, tuning_suite
+from harness.runner.tuned import with_tuned
+from harness.scoring.metrics import VALID_SHARE, macro_f1
+
+# What is tried
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry()
+
+
+def suite_of(*methods: Any, **changes: Any) -> Suite:
+    return load_suite("mini").model_copy(update={"methods": list(methods), **changes})
+
+
+def derived(registry: Registry, *methods: Any, names: list[str] | None = None, **overrides: Any) -> list[Any]:
+    """Return what is swept, without the unsteered methods in front."""
+    found = tuning_suite(suite_of(*methods), registry, names, overrides).methods
+    assert found[:2] == ["zero-shot", "few-shot"]
+    return found[2:]
+
+
+def test_the_methods_of_the_suite_that_name_a_grid_are_tuned(registry):
+    found = derived(registry, "zero-shot", "few-shot", "language", "clas", "human", "constant")
+    assert found == [
+        {"language": {"layer": [0.21, 0.48, 0.74], "strength": [0.05, 0.1, 0.2, 0.4]}},
+        {"clas": {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}},
+    ]
+
+
+def test_controls_and_references_are_not_tuned(registry, tmp_path):
+    registry = with_plugin(
+        tmp_path,
+        "from harness.methods.controls import NegatedVector\n"
+        "@register('flipped')\nclass Flipped(NegatedVector):\n    grid = {'of': ['language', 'quality']}\n"
+        "@register('drawn')\nclass Drawn(Reference):\n    grid = {'n': [1, 2]}\n"
+        "    class Config(MethodConfig):\n        n: int = 1\n",
+    )
+    found = derived(registry, "language", "negated", "random", "flipped", "human", "drawn")
+    assert [name for sweep in found for name in sweep] == ["language"]
+    for name in ("negated", "flipped", "drawn", "human", "zero-shot"):
+        with pytest.raises(UserError, match=rf"method '{name}': it names no grid of values"):
+            derived(registry, "language", names=[name])
+
+
+def test_the_sweep_is_on_validation_text_with_tfidf_and_a_seed_that_no_score_uses(registry):
+    for seeds, seed in (([1, 2, 3], 0), ([0], 1), ([3, 0, 1], 2)):
+        suite = suite_of("language", seeds=seeds, classifiers=["tfidf", "hf:owner/encoder"])
+        found = tuning_suite(suite, registry, None, {})
+        assert (found.seeds, found.classifiers, found.scored_split) == ([seed], ["tfidf"], "validation")
+        assert found.name == "mini-tuning"
+        assert found.hash != suite.hash
+        assert found.text_protocol("sentiment", "am") == suite.text_protocol("sentiment", "am")
+
+
+def test_named_methods_are_tuned_also_where_the_suite_lacks_them(registry):
+    found = derived(registry, "language", "quality", names=["clas", "quality", "clas"])
+    assert [name for sweep in found for name in sweep] == ["clas", "quality"]
+
+
+def test_overrides_replace_the_values_of_a_grids_field_and_of_no_other(registry):
+    found = derived(registry, "language", "clas", layer=[0, 0.5], strength=[0.3])
+    assert found[0] == {"language": {"layer": [0, 0.5], "strength": [0.3]}}
+    assert list(found[1]["clas"]) == ["alpha"]
+
+
+def test_an_override_that_would_change_nothing_is_refused(registry):
+    with pytest.raises(UserError, match=r"no method to be tuned has 'strength' in its grid.*--strengths"):
+        derived(registry, "language", names=["clas"], strength=[0.3])
+
+
+def test_a_value_given_twice_is_tried_once(registry):
+    found = derived(registry, "language", layer=[0, 0.0, 0], strength=[0.2, 0.2])
+    assert json.dumps(found) == '[{"language": {"layer": [0, 0.0], "strength": [0.2]}}]'
+
+
+def test_options_that_the_suite_gives_are_kept(registry):
+    found = derived(registry, {"language": {"strength": 7, "unit": "raw", "positions": "prompt"}})
+    assert found == [
+        {"language": {"unit": "raw", "positions": "prompt", "layer": [0.21, 0.48, 0.74], "strength": 7}}
+    ]
+
+
+def test_the_sweep_that_the_suite_gives_is_the_one_that_is_tried(registry):
+    given = {"layer": [0.21, 0.48, 0.74], "unit": "raw", "strength": [25, 50, 75, 100]}
+    (found,) = derived(registry, {"language": given})
+    assert found == {"language": given}
+    assert list(found["language"]) == ["unit", "layer", "strength"]
+
+
+def test_an_override_wins_over_what_the_suite_gives(registry):
+    (found,) = derived(registry, {"language": {"layer": 1, "strength": [1, 2]}}, strength=[0.3])
+    assert found == {"language": {"layer": 1, "strength": [0.3]}}
+
+
+def test_the_published_grid_is_tried_in_the_papers_unit(registry):
+    suite = load_suite("published").for_model("gemma2")
+    configs = parse_methods(registry, tuning_suite(suite, registry, ["language"], {}).methods[2:])
+    assert len(configs) == 12
+    assert {(m.config.unit, m.config.strength) for m in configs} == {("raw", s) for s in (25, 50, 75, 100)}
+
+
+def test_a_method_whose_grid_the_suite_fixes_has_nothing_to_tune(registry):
+    fixed = {"language": {"layer": 1, "strength": 0.1}}
+    assert [*derived(registry, fixed, "quality")[0]] == ["quality"]
+    with pytest.raises(UserError, match=r"method 'language': the suite fixes every field of its grid"):
+        derived(registry, fixed, names=["language"])
+
+
+@pytest.mark.parametrize(("methods", "names"), [(["human", "zero-shot"], None), (["language"], [])])
+def test_nothing_to_tune_is_one_clear_error(registry, methods, names):
+    with pytest.raises(UserError, match=r"nothing to tune\. Give --methods"):
+        derived(registry, *methods, names=names)
+
+
+def with_plugin(folder: Path, body: str) -> Registry:
+    path = folder / "mine.py"
+    start = "from harness import MethodConfig, Reference, SteeringMethod, register\n"
+    path.write_text(start + body, encoding="utf-8")
+    return load_registry([path])
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ("3", "grid = 3 gives no list of values"),
+        ("['strength']", r"gives no list of values for each field"),
+        ("{'strength': 0.1}", r"grid = {'strength': 0.1} gives no list"),
+        ("{'strength': []}", r"gives no list"),
+        ("{'strength': 'abc'}", r"gives no list"),
+        ("{'strenght': [1]}", r"unknown field in the grid of method 'mine': 'strenght'; valid: strength"),
+        ("{5: [1]}", r"unknown field in the grid of method 'mine': '5'"),
+    ],
+)
+def test_a_grid_that_is_none_is_one_clear_error(tmp_path, grid, words):
+    body = f"@register('mine')\nclass M(SteeringMethod):\n    grid = {grid}\n"
+    body += "    class Config(MethodConfig):\n        strength: float = 1\n"
+    with pytest.raises(UserError, match=words):
+        derived(with_plugin(tmp_path, body), names=["mine"])
+
+
+def test_a_tuple_in_a_grid_is_as_good_as_a_list(tmp_path):
+    body = "@register('mine')\nclass M(SteeringMethod):\n    grid = {'strength': (1, 2)}\n"
+    body += "    class Config(MethodConfig):\n        strength: float = 1\n"
+    assert derived(with_plugin(tmp_path, body), "mine") == [{"mine": {"strength": [1, 2]}}]
+
+
+# The rule, on a run folder made by hand
+
+
+class Mine(SteeringMethod):
+    """A made-up method."""
+
+    name = "mine"
+    version = "7"
+    grid: ClassVar = {"strength": [1, 2, 3]}
+
+    class Config(MethodConfig):
+        strength: int = 0
+        positions: str = "all"
+
+
+Values = tuple[float | None, float, int]
+"""Macro-F1, valid share and duplicates of a cell of four texts."""
+
+
+def a_cell(method: SteeringMethod, setting: str = "zero-shot", language: str = "am") -> Cell:
+    changes = {"method": method.identity, "setting": setting, "language": language, "seed": 0}
+    return Cell(key(**changes, texts_per_label=2))
+
+
+def finish(run: Run, cell: Cell, values: Values | str) -> None:
+    """Write a cell of four texts of 10 + 5 tokens and half a second, or one that ended in a state."""
+    if isinstance(values, str):
+        run.write_cell(cell.id, CellStatus(cell=cell.key, state=values, reason="no", seconds=9.0), [])
+        return
+    f1, fidelity, duplicates = values
+    rows = [
+        Generation(index=i, label=label, text="ሰላም", n_prompt_tokens=10, n_new_tokens=5, finish_reason="stop")
+        for label in ("negative", "positive")
+        for i in range(2)
+    ]
+    # of the tokens that the rows had, and of as many in draws that were not kept
+    tokens: dict[str, Any] = {"prompt_tokens": 80, "new_tokens": 40}
+    fit = {"steering/s": Spent(seconds=2.0, tokens=30), f"steering/{cell.id}": Spent(seconds=1.0, tokens=3)}
+    status = CellStatus(cell=cell.key, state="ok", seconds=0.5, duplicates=duplicates, fit=fit, **tokens)
+    run.write_cell(cell.id, status, rows)
+    scores = [macro_f1("tfidf").score(f1, "recipe"), VALID_SHARE.score(fidelity, "recipe")]
+    run.write_scores(CellScores(cell_id=cell.id, generations_sha256="0", protocol="p", scores=scores), {})
+
+
+def surveyed(
+    folder: Path, unsteered: dict[tuple[str, str], Values], steered: dict[int, dict[tuple[str, str], Any]]
+) -> Tuned:
+    """Survey a folder of (setting, language) -> values, for the unsteered methods and for each strength.
+
+    A value of None leaves the cell out, a word is the state in which it ended.
+    """
+    run, cells = Run(folder), []
+    methods: list[SteeringMethod] = [ZeroShot(), FewShot()]
+    for place, values in unsteered.items():
+        cells.append(a_cell(methods[place[0] == "few-shot"], *place))
+        finish(run, cells[-1], values)
+    for strength, by_place in steered.items():
+        methods.append(Mine(Mine.Config(strength=strength)))
+        for place, values in by_place.items():
+            cells.append(a_cell(methods[-1], *place))
+            if values is not None:
+                finish(run, cells[-1], values)
+    sweep = {"mine": {"strength": list(steered)}}
+    suite = suite_of("zero-shot", "few-shot", sweep, seeds=[0], scored_split="validation")
+    by_identity = {m.identity.model_dump_json(): m for m in methods}
+    prepared = Prepared(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
+    return survey(prepared, suite_of("mine"))
+
+
+AM, HE, FEW = ("zero-shot", "am"), ("zero-shot", "he"), ("few-shot", "am")
+PLAIN = {AM: (0.5, 1.0, 0)}
+
+
+def test_the_highest_macro_f1_among_the_eligible_is_chosen(tmp_path):
+    tuned = surveyed(
+        tmp_path,
+        {AM: (0.5, 1.0, 0), HE: (0.3, 0.5, 0)},
+        {
+            1: {AM: (0.6, 1.0, 0), HE: (0.4, 0.5, 0)},
+            2: {AM: (0.9, 0.2, 0), HE: (0.9, 0.2, 0)},
+            3: {AM: (0.5, 1.0, 0), HE: (0.6, 1.0, 0)},
+        },
+    )
+    assert tuned.methods["mine"].options == {"strength": 3}
+    assert [p.macro_f1 for p in tuned.surface] == pytest.approx([0.5, 0.9, 0.55])
+    assert [p.gain for p in tuned.surface] == pytest.approx([0.1, 0.5, 0.15])
+    assert [p.valid for p in tuned.surface] == pytest.approx([0.75, 0.2, 1.0])
+    assert [p.eligible for p in tuned.surface] == [True, False, True]
+    assert [p.chosen for p in tuned.surface] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("base", "fidelity", "duplicates", "valid", "eligible"),
+    [
+        (1.0, 0.9, 0, 0.9, True),
+        (1.0, 0.899, 0, 0.899, False),
+        (0.1, 0.09, 0, 0.09, True),  # 0.9 * 0.1 is 0.09000000000000001
+        (0.5, 0.45, 0, 0.45, True),
+        (1.0, 1.0, 1, 0.75, False),  # one text of four is a duplicate
+        (0.8, 1.0, 1, 0.75, True),
+        (0.0, 0.0, 4, 0.0, True),  # nothing is valid without steering either
+        (0.5, 1.0, 4, 0.0, False),
+    ],
+)
+def test_the_gate_is_nine_tenths_of_the_unsteered_valid_share(
+    tmp_path, base, fidelity, duplicates, valid, eligible
+):
+    (found,) = surveyed(tmp_path, {AM: (0.5, base, 0)}, {1: {AM: (0.9, fidelity, duplicates)}}).surface
+    assert found.valid == pytest.approx(valid)
+    assert found.eligible is eligible
+
+
+def test_duplicates_of_the_unsteered_texts_lower_the_gate(tmp_path):
+    unsteered = {AM: (0.5, 1.0, 2)}  # half are duplicates
+    (found,) = surveyed(tmp_path, unsteered, {1: {AM: (0.9, 0.46, 0)}}).surface
+    assert found.eligible
+
+
+@pytest.mark.parametrize("gap", [None, "skipped", "method_error", (None, 1.0, 0)])
+def test_a_configuration_that_lacks_a_cell_or_a_score_is_not_eligible(tmp_path, gap):
+    unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
+    steered = {1: {AM: (0.9, 1.0, 0), HE: gap}, 2: {AM: (0.4, 1.0, 0), HE: (0.4, 1.0, 0)}}
+    tuned = surveyed(tmp_path, unsteered, steered)
+    first, second = tuned.surface
+    there = 2 if isinstance(gap, tuple) else 1
+    assert (first.cells, first.cells_expected, first.eligible) == (there, 2, False)
+    assert (first.macro_f1, first.gain) == (None, None)
+    assert second.chosen
+    assert tuned.methods["mine"].options == {"strength": 2}
+
+
+def test_where_the_machine_failed_nothing_is_chosen(tmp_path):
+    """A choice among the configurations for which the machine was good enough would be an accident."""
+    unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
+    steered = {1: {AM: (0.9, 1.0, 0), HE: "infra_error"}, 2: {AM: (0.4, 1.0, 0), HE: (0.4, 1.0, 0)}}
+    with pytest.raises(
+        MachineError, match=r"failed in 1 cells .*nothing is chosen\. Run the same command again"
+    ):
+        surveyed(tmp_path, unsteered, steered)
+
+
+def test_where_nothing_passes_nothing_is_chosen(tmp_path):
+    tuned = surveyed(tmp_path, PLAIN, {1: {AM: (0.9, 0.1, 0)}, 2: {AM: "skipped"}})
+    assert tuned.methods["mine"].options is None
+    assert not any(point.chosen for point in tuned.surface)
+    assert (tuned.surface[1].valid, tuned.surface[1].cells) == (None, 0)
+
+
+def test_of_equals_the_first_is_chosen(tmp_path):
+    tuned = surveyed(tmp_path, PLAIN, {n: {AM: (0.6 if n > 1 else 0.5, 1.0, 0)} for n in (3, 1, 2)})
+    assert tuned.methods["mine"].options == {"strength": 3}
+    assert [point.chosen for point in tuned.surface] == [True, False, False]
+
+
+def test_a_choice_of_macro_f1_zero_is_a_choice(tmp_path):
+    assert surveyed(tmp_path, PLAIN, {1: {AM: (0.0, 1.0, 0)}}).methods["mine"].options == {"strength": 1}
+
+
+def test_nothing_is_chosen_of_nothing():
+    assert choose([]) is None
+
+
+def test_the_gain_is_against_the_unsteered_cell_of_the_same_setting(tmp_path):
+    unsteered = {AM: (0.3, 1.0, 0), FEW: (0.7, 1.0, 0)}
+    zero = surveyed(tmp_path / "a", unsteered, {1: {AM: (0.5, 1.0, 0)}}).surface[0]
+    few = surveyed(tmp_path / "b", unsteered, {1: {FEW: (0.5, 1.0, 0)}}).surface[0]
+    both = surveyed(tmp_path / "c", unsteered, {1: {AM: (0.5, 1.0, 0), FEW: (0.5, 1.0, 0)}}).surface[0]
+    assert [p.gain for p in (zero, few, both)] == pytest.approx([0.2, -0.2, 0.0])
+
+
+def test_without_an_unsteered_macro_f1_there_is_no_gain(tmp_path):
+    (found,) = surveyed(tmp_path, {AM: (None, 0.0, 0)}, {1: {AM: (0.5, 1.0, 0)}}).surface
+    assert (found.macro_f1, found.gain, found.eligible) == (0.5, None, True)
+
+
+def test_the_cost_counts_texts_tokens_and_seconds_of_what_was_tried(tmp_path):
+    unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
+    steered = {1: {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}, 2: {AM: (0.5, 1.0, 0), HE: "skipped"}}
+    tuned = surveyed(tmp_path, unsteered, steered)
+    assert [(p.texts, p.tokens, p.seconds) for p in tuned.surface] == [(8, 240, 1.0), (4, 120, 0.5)]
+    mine = tuned.methods["mine"]
+    assert (mine.configurations, mine.texts, mine.tokens, mine.seconds) == (2, 12, 360, 1.5)
+    assert mine.fit == Spent(seconds=5.0, tokens=39)  # what the three cells share counts once
+    assert mine.version == "7"
+
+
+def test_a_cost_that_an_old_sweep_did_not_record_is_not_known(tmp_path):
+    surveyed(tmp_path, PLAIN, {1: {AM: (0.5, 1.0, 0)}})
+    steered = a_cell(Mine(Mine.Config(strength=1))).id
+    path = Run(tmp_path).cell(steered) / "status.json"
+    status = json.loads(path.read_text(encoding="utf-8"))
+    for field in ("prompt_tokens", "new_tokens", "fit"):
+        del status[field]
+    path.write_text(json.dumps(status), encoding="utf-8")
+    mine = surveyed(tmp_path, PLAIN, {1: {AM: None}}).methods["mine"]
+    assert (mine.texts, mine.seconds, mine.tokens, mine.fit) == (4, 0.5, None, None)
+
+
+def test_a_missing_unsteered_cell_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"the unsteered cell of zero-shot/sentiment/he is missing"):
+        surveyed(tmp_path, PLAIN, {1: {HE: (0.5, 1.0, 0)}})
+    with pytest.raises(
+        UserError, match=r"unsteered cell of zero-shot/sentiment/am is missing\. Run the same"
+    ):
+        surveyed(tmp_path, {AM: "method_error"}, {1: {AM: (0.5, 1.0, 0)}})
+
+
+def test_a_method_without_a_cell_in_the_settings_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="nothing was tried"):
+        surveyed(tmp_path, PLAIN, {1: {}})
+
+
+def test_a_cell_that_is_planned_twice_counts_once(tmp_path):
+    run, methods = Run(tmp_path), [ZeroShot(), Mine(Mine.Config(strength=1))]
+    cells = [a_cell(methods[0]), a_cell(methods[1]), a_cell(methods[1])]
+    for cell in cells:
+        finish(run, cell, (0.5, 1.0, 0))
+    by_identity = {m.identity.model_dump_json(): m for m in methods}
+    suite = suite_of("zero-shot", {"mine": {"strength": [1]}})
+    prepared = Prepared(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
+    (found,) = survey(prepared, suite).surface
+    assert (found.cells, found.cells_expected, found.eligible, found.texts) == (1, 1, True, 4)
+
+
+def test_a_sweep_of_the_suites_own_is_told_apart_and_chosen_from(tmp_path):
+    run, cells = Run(tmp_path), [a_cell(ZeroShot())]
+    configs = [Mine.Config(strength=1, positions=where) for where in ("all", "prompt")]
+    methods = [ZeroShot(), *(Mine(config) for config in configs)]
+    cells = [a_cell(method) for method in methods]
+    for cell, f1 in zip(cells, (0.5, 0.6, 0.7), strict=True):
+        finish(run, cell, (f1, 1.0, 0))
+    by_identity = {m.identity.model_dump_json(): m for m in methods}
+    suite = suite_of("zero-shot", {"mine": {"positions": ["all", "prompt"], "strength": [1]}})
+    prepared = Prepared(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
+    tuned = survey(prepared, suite)
+    assert tuned.methods["mine"].options == {"positions": "prompt", "strength": 1}
+    assert [list(point.options) for point in tuned.surface] == [["positions", "strength"]] * 2
+
+
+def test_the_choice_says_what_it_was_made_on(tmp_path):
+    tuned = surveyed(tmp_path, {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}, {1: {HE: (0.6, 1.0, 0)}})
+    assert (tuned.suite, tuned.suite_hash, tuned.model) == ("mini", suite_of("mine").hash, MODEL)
+    assert (tuned.selection.languages, tuned.selection.settings) == (["am", "he"], ["zero-shot"])
+    assert tuned.selection.texts_per_label == {"sentiment": 2}
+    assert "scored on validation text" in tuned.selection.narrowed
+    assert tuned.data_hashes == {"sentiment/am": "d", "sentiment/he": "d"}
+    assert Tuned.model_validate(tuned.to_json()) == tuned
+
+
+# The methods of a run that follows a choice
+
+
+def chosen(version: str = "1", **options: Any) -> TunedMethod:
+    counts = {"configurations": 2, "texts": 8, "tokens": 80, "seconds": 1.0}
+    return TunedMethod(version=version, options=options or None, **counts)
+
+
+CHOICE = {"language": chosen(layer=1, strength=0.4), "quality": chosen()}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("language", [{"language": {"layer": 1, "strength": 0.4}}]),
+        ("quality", [{"quality": {}}]),  # nothing passed: its default stays
+        ({"quality": {"layer": 0.5}}, [{"quality": {"layer": 0.5}}]),
+        ("zero-shot", [{"zero-shot": {}}]),
+        ({"language": None}, [{"language": {"layer": 1, "strength": 0.4}}]),
+        (
+            {"language": {"strength": [1, 2], "unit": "raw"}},
+            [{"language": {"strength": 0.4, "unit": "raw", "layer": 1}}],
+        ),
+        ("negated", [{"negated": {"of": "language", "options": {"layer": 1, "strength": 0.4}}}]),
+        ({"negated": {"of": "quality"}}, [{"negated": {"of": "quality"}}]),
+        (
+            {"random": {"of": ["language", "quality"], "options": {"positions": "prompt", "layer": 0}}},
+            [
+                {
+                    "random": {
+                        "of": "language",
+                        "options": {"positions": "prompt", "layer": 1, "strength": 0.4},
+                    }
+                },
+                {"random": {"of": "quality", "options": {"positions": "prompt", "layer": 0}}},
+            ],
+        ),
+        (
+            {"other-language": {"language": "he"}},
+            [
+                {
+                    "other-language": {
+                        "language": "he",
+                        "of": "language",
+                        "options": {"layer": 1, "strength": 0.4},
+                    }
+                }
+            ],
+        ),
+        (
+            {"negated": {"options": None}},
+            [{"negated": {"of": "language", "options": {"layer": 1, "strength": 0.4}}}],
+        ),
+    ],
+)
+def test_methods_get_the_chosen_options_and_controls_follow_them(registry, given, expected):
+    found = with_tuned([given], CHOICE, registry)
+    assert found == expected
+    parse_methods(registry, found)
+
+
+def test_a_control_has_the_config_of_its_tuned_method(registry):
+    steered, control = parse_methods(registry, with_tuned(["language", "negated"], CHOICE, registry))
+    assert control.identity.config["options"] == steered.identity.config
+
+
+def test_a_sweep_written_as_two_items_becomes_one_row(registry):
+    specs = [{"language": {"strength": 1}}, {"language": {"strength": 2}}]
+    assert len(with_tuned(specs, CHOICE, registry)) == 1
+    assert len(with_tuned(specs, {}, registry)) == 2
+
+
+def test_a_choice_for_another_version_of_a_method_is_refused(registry):
+    old = {"language": chosen("0", strength=1)}
+    for name in ("language", "negated"):
+        with pytest.raises(UserError, match=r"'language' was tuned as version 0 and is now version 1\. Tune"):
+            with_tuned([name], old, registry)
+    assert with_tuned(["human"], old, registry) == [{"human": {}}]
+
+
+@pytest.mark.parametrize("options", [{"of": 5}, {"of": {"a": 1}}, {"options": "x"}, {"options": [1]}])
+def test_a_control_with_nonsense_in_the_suite_is_one_clear_error(registry, options):
+    with pytest.raises(UserError):
+        parse_methods(registry, with_tuned([{"negated": options}], CHOICE, registry))

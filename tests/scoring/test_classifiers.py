@@ -1,0 +1,493 @@
+"""The classifiers: what they learn, that training is exact or seeded, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.helpers import MINI, place, toy_encoder
+
+from harness.core.checkpoints import resolve_checkpoint
+from harness.core.errors import UserError
+from harness.data.sources import LocalData
+from harness.data.suite import ClassifierProtocol, load_suite
+from harness.scoring.classifiers import open_classifier
+from harness.scoring.downstream import ClassifierPart
+from harness.scoring.dual_logreg import fit_dual
+from harness.scoring.linear_classifiers import TfidfClassifier
+from harness.scoring.scorer import Sample
+
+PROTOCOL = ClassifierProtocol(
+    seeds=[1, 2, 3],
+    dropout=0.2,
+    learning_rate=2e-5,
+    batch_size=16,
+    max_epochs=50,
+    patience=10,
+    max_tokens=512,
+)
+FOOD = [
+    ("the soup was good", "good"),
+    ("good bread", "good"),
+    ("a bad soup", "bad"),
+    ("bad, bad bread", "bad"),
+]
+FOOD_HUMAN = place(
+    ["bad", "good"],
+    [("bad fish", "bad"), ("good fish", "good"), ("really good", "good")],
+    validation=[("good food", "good"), ("bad food", "bad")],
+)
+MEALS = {
+    "am": (
+        [("ምግቡ በጣም ጥሩ ነበር።", "good"), ("ጥሩ ሾርባ", "good"), ("ምግቡ መጥፎ ነበር።", "bad"), ("መጥፎ ዳቦ", "bad")],
+        [("መጥፎ ዓሣ", "bad"), ("ጥሩ ዓሣ", "good")],
+    ),
+    "he": (
+        [
+            ("האוכל היה טעים מאוד.", "good"),
+            ("מרק טעים", "good"),
+            ("האוכל היה גרוע.", "bad"),
+            ("לחם גרוע", "bad"),
+        ],
+        [("דג גרוע", "bad"), ("דג טעים", "good")],
+    ),
+}
+
+
+def predict(classifier, train, human, seed=0):
+    """Return the most probable label indices; check that the probabilities are some."""
+    found = classifier.probabilities(train, human, seed)
+    assert found.shape == (len(human.test), len(human.labels))
+    assert found.sum(axis=1) == pytest.approx(1)
+    assert found.min() >= 0
+    return found.argmax(axis=1).tolist()
+
+
+# Logistic regression from inner products
+
+
+def texts_as_numbers(labels, repeated=0):
+    """Return random features of 30 texts, of which ``repeated`` are there twice, labels and test features."""
+    draw = np.random.default_rng(labels)
+    features = draw.normal(scale=200**-0.5, size=(30, 200))  # about length 1, as texts have it
+    features = np.concatenate([features, features[:repeated]])
+    targets = np.arange(len(features)) % labels
+    return features, targets, draw.normal(scale=200**-0.5, size=(50, 200))
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+@pytest.mark.parametrize("repeated", [0, 10])
+def test_inner_products_give_the_logistic_regression_of_scikit_learn(labels, repeated):
+    from sklearn.linear_model import LogisticRegression
+
+    features, targets, test = texts_as_numbers(labels, repeated)
+    known = LogisticRegression(C=3, tol=1e-10, max_iter=10_000).fit(features, targets).predict_proba(test)
+    dual = fit_dual(features @ features.T, targets, 3.0)
+    found = dual.probabilities(test @ (features.T @ dual.weights), labels)
+    assert np.abs(found - known).max() < 1e-4
+
+
+def test_texts_without_features_leave_what_the_numbers_of_the_labels_say():
+    dual = fit_dual(np.zeros((4, 4)), np.array([0, 2, 2, 2]), 10.0)
+    assert dual.probabilities(np.zeros((1, 2)), 3)[0] == pytest.approx([0.25, 0, 0.75], abs=1e-4)
+
+
+# The tf-idf classifier
+
+
+def by_scikit_learn(train, human):
+    """Return probabilities by scikit-learn's own tf-idf and logistic regression, run to the optimum."""
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+    from sklearn.linear_model import LogisticRegression
+
+    counter = HashingVectorizer(
+        analyzer="char", ngram_range=(2, 5), n_features=2**18, alternate_sign=False, norm=None
+    )
+    counts = counter.transform([text for text, _ in train])
+    used = counts.getnnz(axis=0).nonzero()[0]
+    weigh = TfidfTransformer(sublinear_tf=True)
+    targets = [human.labels.index(label) for _, label in train]
+    model = LogisticRegression(C=10, tol=1e-8, max_iter=10_000).fit(
+        weigh.fit_transform(counts[:, used]), targets
+    )
+    test = counter.transform([text for text, _ in human.test])
+    return model.predict_proba(weigh.transform(test[:, used]))
+
+
+def human_place(data, task, code):
+    """Return the human text of a place of the mini suite, or of a larger folder of the same form."""
+    definition = load_suite("mini").task(task, code)
+    train, test = ([(r.text, r.label) for r in data.rows(definition, split)] for split in ("train", "test"))
+    return place(definition.labels, test, train=train, task=task, language=code)
+
+
+def drawn(human, per_label, seed):
+    """Return ``per_label`` train texts of every label."""
+    rows = [[row for row in human.train if row[1] == label] for label in human.labels]
+    return [row for group in rows for row in random.Random(seed).sample(group, per_label)]
+
+
+@pytest.mark.parametrize("code", ["am", "he", "de"])
+@pytest.mark.parametrize(("task", "size"), [("sentiment", 8), ("topic", 5)])
+def test_tfidf_predicts_what_scikit_learn_predicts(code, task, size):
+    human = human_place(LocalData(MINI / "data"), task, code)
+    train = drawn(human, size, seed=1)
+    known, found = by_scikit_learn(train, human), TfidfClassifier().probabilities(train, human, 0)
+    assert np.abs(found - known).max() < 1e-4
+    assert found.argmax(axis=1).tolist() == known.argmax(axis=1).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", load_suite("steer11").languages)
+@pytest.mark.parametrize(("task", "size"), [("sentiment", 50), ("topic", 20)])
+def test_tfidf_predicts_what_scikit_learn_predicts_of_real_text(shared, code, task, size):
+    human = human_place(LocalData(shared / "data"), task, code)
+    train = drawn(human, size, seed=1)
+    known, found = by_scikit_learn(train, human), TfidfClassifier().probabilities(train, human, 0)
+    assert np.abs(found - known).max() < 1e-4
+    assert found.argmax(axis=1).tolist() == known.argmax(axis=1).tolist()
+
+
+def test_tfidf_learns_what_the_texts_tell():
+    assert predict(TfidfClassifier(), FOOD, FOOD_HUMAN) == [0, 1, 1]
+
+
+@pytest.mark.parametrize("code", MEALS)
+def test_tfidf_learns_amharic_and_hebrew(code):
+    train, test = MEALS[code]
+    assert predict(TfidfClassifier(), train, place(["bad", "good"], test)) == [0, 1]
+
+
+def test_tfidf_needs_no_second_run():
+    assert TfidfClassifier().seeds == [0]
+
+
+def test_tfidf_gives_a_label_without_texts_no_probability():
+    human = place(["bad", "fair", "good"], FOOD_HUMAN.test)
+    found = TfidfClassifier().probabilities(FOOD, human, 0)
+    assert found[:, 1].tolist() == [0, 0, 0]
+    assert found.argmax(axis=1).tolist() == [0, 2, 2]
+
+
+def test_tfidf_is_sure_of_the_only_label_with_texts():
+    found = TfidfClassifier().probabilities([("good", "good"), ("fine", "good")], FOOD_HUMAN, 0)
+    assert found.tolist() == [[0, 1]] * 3
+
+
+def test_tfidf_takes_texts_too_short_for_an_n_gram():
+    train = [("ሀ", "bad"), ("ለ", "good"), ("א", "good")]
+    assert predict(TfidfClassifier(), train, FOOD_HUMAN) == [1, 1, 1]  # the more frequent label
+
+
+def test_tfidf_keeps_two_languages_apart():
+    classifier = TfidfClassifier()
+    first = predict(classifier, FOOD, FOOD_HUMAN)
+    for train, test in MEALS.values():
+        assert predict(classifier, train, place(["bad", "good"], test)) == [0, 1]
+    assert predict(classifier, FOOD, FOOD_HUMAN) == first == [0, 1, 1]
+
+
+def test_tfidf_weighs_part_of_the_texts_as_if_the_others_had_never_been_there():
+    classifier, part = TfidfClassifier(), FOOD[:0:-1]
+    classifier.probabilities(FOOD, FOOD_HUMAN, 0)
+    again = classifier.probabilities(part, FOOD_HUMAN, 0)
+    assert again.tolist() == TfidfClassifier().probabilities(part, FOOD_HUMAN, 0).tolist()
+
+
+# The frozen encoder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return toy_encoder(tmp_path_factory.mktemp("models") / "toyenc")
+
+
+def frozen(folder):
+    return open_classifier(f"frozen:{folder}", PROTOCOL)
+
+
+def test_a_frozen_encoder_is_named_with_its_weights_and_needs_no_second_run(encoder, tmp_path):
+    classifier = frozen(encoder)
+    assert (classifier.name, classifier.seeds) == ("frozen:toyenc", [0])
+    other = frozen(toy_encoder(tmp_path / "toyenc", seed=1))
+    assert other.name == classifier.name
+    assert other.signature != classifier.signature
+    assert classifier.signature.endswith("|mean-pooled|tokens:512|standardised+logreg-C10|version:1")
+
+
+LETTERS = [("aaaa", "bad"), ("aaa a", "bad"), ("zzzz", "good"), ("zz z", "good")]
+LETTERS_HUMAN = place(
+    ["bad", "good"], [("aaaaa", "bad"), ("zzzzz", "good")], validation=[("aa", "bad"), ("zz", "good")]
+)
+
+
+def test_a_frozen_encoder_gives_what_scikit_learn_gives_of_its_standardised_vectors(encoder):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from harness.scoring.encoders import MeanPooler
+
+    pooler = MeanPooler(resolve_checkpoint(str(encoder)))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=10 / 32, tol=1e-8))  # 32 numbers per text
+    model.fit(pooler.embed([text for text, _ in FOOD]), [label for _, label in FOOD])
+    known = model.predict_proba(pooler.embed([text for text, _ in FOOD_HUMAN.test]))
+    assert np.abs(frozen(encoder).probabilities(FOOD, FOOD_HUMAN, 0) - known).max() < 1e-4
+
+
+def test_a_frozen_encoder_learns_what_the_texts_tell(encoder):
+    assert predict(frozen(encoder), LETTERS, LETTERS_HUMAN) == [0, 1]
+
+
+def test_a_frozen_encoder_reads_amharic_and_hebrew(encoder):
+    train = [("ሰላም ለዓለም", "am"), ("ምግቡ ጥሩ ነበር", "am"), ("שלום עולם", "he"), ("האוכל היה טעים", "he")]
+    human = place(["am", "he"], [("ጥሩ ዳቦ", "am"), ("לחם טוב", "he")])
+    assert predict(frozen(encoder), train, human) == [0, 1]
+
+
+def test_equal_texts_teach_a_frozen_encoder_nothing(encoder):
+    train = [("same", label) for label in ("bad", "fair", "good")]
+    found = frozen(encoder).probabilities(train, place(["bad", "fair", "good"], LETTERS_HUMAN.test), 0)
+    assert found == pytest.approx(1 / 3)
+
+
+def test_equal_texts_teach_a_frozen_encoder_how_frequent_labels_are(encoder):
+    train = [("same", "bad"), ("same", "good"), ("same", "good")]
+    found = frozen(encoder).probabilities(train, LETTERS_HUMAN, 0)
+    assert found == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=1e-4)
+
+
+@pytest.mark.parametrize("spec", ["tfidf", "frozen:{}", "hf:{},epochs=1"])
+def test_a_test_text_is_judged_alone(encoder, spec):
+    classifier = open_classifier(spec.format(encoder), PROTOCOL)
+    every = classifier.probabilities(FOOD, FOOD_HUMAN, 1)
+    alone = classifier.probabilities(FOOD, replace(FOOD_HUMAN, test=FOOD_HUMAN.test[1:2]), 1)
+    assert alone[0] == pytest.approx(every[1], abs=1e-5)
+
+
+def test_a_frozen_encoder_gives_a_label_without_texts_no_probability(encoder):
+    human = place(["bad", "fair", "good"], LETTERS_HUMAN.test)
+    assert frozen(encoder).probabilities(LETTERS, human, 0)[:, 1].tolist() == [0, 0]
+    assert frozen(encoder).probabilities(LETTERS[:2], human, 0).tolist() == [[1, 0, 0]] * 2
+
+
+def test_a_frozen_encoder_has_no_options(encoder):
+    with pytest.raises(UserError, match=r"unknown option 'lr'; valid: \(none\)\. In classifier 'frozen:"):
+        open_classifier(f"frozen:{encoder},lr=1", PROTOCOL)
+
+
+def test_a_frozen_encoder_that_is_none_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"holds no model: config\.json is missing"):
+        frozen(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        frozen(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["am", "he", "su"])
+def test_a_real_frozen_encoder_finds_more_than_chance(shared, code):
+    human = human_place(LocalData(shared / "data"), "sentiment", code)
+    human, train = replace(human, test=human.test[:200]), drawn(human, 50, seed=1)
+    texts = Sample([text for text, _ in train], [label for _, label in train], np.ones(len(train), bool))
+    scores = ClassifierPart(frozen(shared / "models" / "devenc")).score(texts, human).scores
+    found = {score.metric: score.value for score in scores}
+    assert found["macro_f1/frozen:devenc"] > 0.5
+    assert found["brier/frozen:devenc"] < 1
+
+
+# Options of a classifier
+
+
+def test_the_suites_protocol_is_the_default(encoder):
+    classifier = open_classifier(f"hf:{encoder}", PROTOCOL)
+    assert classifier.name == "hf:toyenc"
+    assert classifier.seeds == [1, 2, 3]
+    assert "|dropout:0.2|adamw:2e-05|batch:16|epochs:50|patience:10|tokens:512|seeds:3|" in (
+        classifier.signature
+    )
+
+
+def test_options_change_the_protocol_and_show_in_the_signature(encoder):
+    classifier = open_classifier(f"hf:{encoder},lr=2e-4,epochs=12,seeds=2,patience=3", PROTOCOL)
+    assert classifier.name == "hf:toyenc,epochs=12,lr=2e-4,patience=3,seeds=2"
+    assert classifier.seeds == [1, 2]
+    assert "|adamw:0.0002|batch:16|epochs:12|patience:3|tokens:512|seeds:2|" in classifier.signature
+
+
+def test_the_signature_names_the_weights(encoder, tmp_path):
+    other = toy_encoder(tmp_path / "toyenc", seed=1)
+    one, two = (open_classifier(f"hf:{folder}", PROTOCOL) for folder in (encoder, other))
+    assert one.name == two.name
+    assert one.signature != two.signature
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("rate=1", r"unknown option 'rate'; valid: epochs, lr, patience, seeds"),
+        ("lr=fast", r"'fast' is no value for 'lr'"),
+        ("lr=0", r"'0' is no value for 'lr'"),
+        ("lr", r"'' is no value for 'lr'"),
+        ("epochs=1.5", r"'1.5' is no value for 'epochs'"),
+        ("seeds=0", r"'0' is no value for 'seeds'"),
+        ("seeds=-1", r"'-1' is no value for 'seeds'"),
+        ("seeds=4", r"'4' is no value for 'seeds'"),
+        ("", r"unknown option ''"),
+    ],
+)
+def test_a_bad_option_is_one_clear_error(encoder, options, words):
+    with pytest.raises(UserError, match=words):
+        open_classifier(f"hf:{encoder},{options}", PROTOCOL)
+
+
+@pytest.mark.parametrize("spec", ["svm", "hf", "hf:", "frozen", "frozen:", "TFIDF", ""])
+def test_an_unknown_classifier_is_one_clear_error(spec):
+    with pytest.raises(
+        UserError, match=r"unknown classifier .*valid: frozen:PATH_OR_ID, hf:PATH_OR_ID, tfidf"
+    ):
+        open_classifier(spec, PROTOCOL)
+
+
+# Fine-tuning
+
+
+def trainer(folder, **changes):
+    from harness.scoring.finetuning import EncoderTrainer
+
+    protocol = PROTOCOL.model_copy(update={"max_epochs": 2, "learning_rate": 1e-3, **changes})
+    return EncoderTrainer(resolve_checkpoint(str(folder)), protocol)
+
+
+def trained_weights(folder, seed):
+    """Return the weights of the head after fine-tuning."""
+    ours, kept = trainer(folder), []
+    fit = ours._fit
+
+    def watched(model, *arguments):
+        fit(model, *arguments)
+        kept.append(model.classifier.out_proj.weight.detach().clone())
+
+    ours._fit = watched
+    ours.probabilities(FOOD, FOOD_HUMAN, seed)
+    return kept[0]
+
+
+def test_an_encoder_is_trained_and_gives_probabilities_of_every_test_text(encoder):
+    classifier = open_classifier(f"hf:{encoder},lr=1e-3,epochs=2", PROTOCOL)
+    assert set(predict(classifier, FOOD, FOOD_HUMAN, seed=1)) <= {0, 1}
+
+
+def test_an_encoder_learns_what_the_texts_tell(encoder):
+    ours = trainer(encoder, max_epochs=40, patience=40, learning_rate=3e-3)
+    assert predict(ours, LETTERS, LETTERS_HUMAN, seed=1) == [0, 1]
+
+
+def test_an_encoder_answers_in_the_order_of_the_test_texts(encoder):
+    ours = trainer(encoder, max_epochs=40, patience=40, learning_rate=3e-3)
+    test = [("z" * 9, "good"), ("aa", "bad"), ("zz", "good"), ("a" * 7, "bad"), ("zzzz", "good")]
+    human = place(["bad", "good"], test, validation=LETTERS_HUMAN.validation)
+    assert predict(ours, LETTERS, human, seed=1) == [1, 0, 1, 0, 1]
+
+
+def test_an_encoder_gives_a_label_without_texts_no_probability(encoder):
+    human = place(["fair", "bad", "good"], FOOD_HUMAN.test, validation=FOOD_HUMAN.validation)
+    found = trainer(encoder).probabilities(FOOD, human, 1)
+    assert found[:, 0].tolist() == [0, 0, 0]
+    assert found.sum(axis=1) == pytest.approx(1)
+
+
+def test_an_encoder_has_nothing_to_learn_from_one_label(encoder):
+    ours = trainer(encoder)
+    ours._fit = None  # would fail if it were called
+    assert ours.probabilities(FOOD[:2], FOOD_HUMAN, 1).tolist() == [[0, 1]] * 3
+
+
+def test_training_that_diverges_knows_nothing(encoder):
+    found = trainer(encoder, learning_rate=1e30).probabilities(FOOD, FOOD_HUMAN, 1)
+    assert found.tolist() == [[0.5, 0.5]] * 3
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_others(encoder):
+    first, again, other = (trained_weights(encoder, seed) for seed in (1, 1, 2))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_fine_tuning_leaves_the_random_numbers_of_the_process_alone(encoder):
+    import torch
+
+    torch.manual_seed(7)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(7)
+    trainer(encoder).probabilities(FOOD, FOOD_HUMAN, 1)
+    assert torch.rand(3).equal(undisturbed)
+
+
+def test_the_head_has_the_dropout_of_the_protocol(encoder):
+    model = trainer(encoder)._model(3)
+    assert model.classifier.dropout.p == 0.2
+    assert model.classifier.out_proj.out_features == 3
+
+
+def fit_by_script(encoder, validation: list[list[int]], **changes):
+    """Fit a model whose one weight is the number of the epoch, with given answers on validation."""
+    import torch
+
+    ours, epochs = trainer(encoder, max_epochs=50, **changes), []
+    model = torch.nn.Linear(1, 1, bias=False)
+
+    def epoch(model, *arguments):
+        epochs.append(len(epochs) + 1)
+        model.weight.data.fill_(epochs[-1])
+
+    ours._epoch = epoch
+    ours._logits = lambda model, texts: torch.eye(2)[validation[len(epochs) - 1]]
+    ours._fit(model, FOOD, FOOD_HUMAN, torch.Generator())
+    return model.weight.item(), len(epochs)
+
+
+RIGHT, WRONG, HALF = [1, 0], [0, 1], [0, 0]  # the validation labels are good, bad
+
+
+def test_early_stopping_restores_the_best_epoch(encoder):
+    best, epochs = fit_by_script(encoder, [HALF, RIGHT, WRONG, HALF], patience=2)
+    assert (best, epochs) == (2, 4)
+
+
+def test_of_equal_epochs_the_first_is_the_best(encoder):
+    best, epochs = fit_by_script(encoder, [HALF, RIGHT, RIGHT, RIGHT], patience=2)
+    assert (best, epochs) == (2, 4)
+
+
+def test_a_better_epoch_starts_the_patience_anew(encoder):
+    best, epochs = fit_by_script(encoder, [WRONG, WRONG, HALF, WRONG, RIGHT, WRONG, WRONG], patience=2)
+    assert (best, epochs) == (5, 7)
+
+
+def test_a_folder_whose_weights_are_no_encoder_is_one_clear_error(encoder, tmp_path):
+    broken = shutil.copytree(encoder, tmp_path / "broken")
+    config = broken / "config.json"
+    config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
+    with pytest.raises(UserError, match="broken holds no encoder"):
+        trainer(broken).probabilities(FOOD, FOOD_HUMAN, 1)
+
+
+def test_half_a_download_is_one_clear_error(encoder, tmp_path):
+    broken = shutil.copytree(encoder, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors is truncated"):
+        open_classifier(f"hf:{broken}", PROTOCOL)
+
+
+def test_texts_are_cut_to_the_encoders_positions_where_the_tokenizer_names_no_limit(tmp_path):
+    folder = toy_encoder(tmp_path / "enc")  # 130 positions, two of them lost to padding
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
+    human = place(["a", "b"], [("ሀ" * 400, "a"), ("b", "b")], validation=[("ሀ" * 400, "a")])
+    classifier = open_classifier(f"hf:{folder},epochs=1,seeds=1", PROTOCOL)
+    assert len(predict(classifier, [("ሀ" * 400, "a"), ("b", "b")], human, 1)) == 2

@@ -1,0 +1,279 @@
+"""Embeddings: tf-idf against weights worked out by hand, encoders against themselves without batches."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from support.helpers import byte_tokenizer, toy_encoder
+
+from harness.core.checkpoints import resolve_checkpoint
+from harness.core.errors import UserError
+from harness.scoring import encoders
+from harness.scoring.embeddings import EncoderEmbedding, TfidfEmbedding, open_embedding
+from harness.scoring.encoders import MeanPooler
+from harness.scoring.scorer import Place
+
+TEXTS = [
+    "ምግቡ በጣም ጥሩ ነበር።",
+    "האוכל היה טעים מאוד.",
+    "a",
+    "ሰላም",
+    "a longer text of plain letters, longer than all the others by far",
+    "שלום עולם",
+]
+
+
+def place(*train: str) -> Place:
+    """Return a place with human train text and nothing else."""
+    rows = [(text, "x") for text in train]
+    return Place("sentiment", "am", ["x"], rows, [], [], "", [], {}, {})
+
+
+def cosines(rows) -> np.ndarray:
+    found = rows @ rows.T
+    return found if isinstance(found, np.ndarray) else found.toarray()
+
+
+# Character tf-idf
+
+
+@pytest.mark.parametrize("train", [TEXTS, []], ids=["human text", "no human text"])
+def test_rows_have_length_one_and_texts_equal_themselves(train):
+    found = cosines(TfidfEmbedding().embed([*TEXTS, TEXTS[0]], place(*train)))
+    assert np.diag(found) == pytest.approx(1.0)
+    assert found[0, -1] == pytest.approx(1.0)
+    assert (found >= 0).all()
+
+
+def plain_tfidf(text: str, human: list[str]) -> dict[str, float]:
+    """Return the vector of a text by the definition, not scaled."""
+
+    def grams(given: str) -> Counter[str]:
+        return Counter(given[i : i + n] for n in (2, 3, 4, 5) for i in range(len(given) - n + 1))
+
+    held = Counter(gram for given in human for gram in set(grams(given)))
+    idf = {gram: 1 + math.log((1 + len(human)) / (1 + held[gram])) for gram in grams(text)}
+    return {gram: (1 + math.log(n)) * idf[gram] for gram, n in grams(text).items()}
+
+
+def test_cosines_are_those_of_the_definition():
+    human = ["ሰላም ለዓለም ሰላም", "ሰላም ነው ወይ", "שלום עולם שלום"]
+    texts = ["ሰላም ለሁሉም ሰላም", "ሰላም ነው ወይ", "שלום לכולם", "something else"]
+    found = cosines(TfidfEmbedding().embed(texts, place(*human)))
+    vectors = [plain_tfidf(text, human) for text in texts]
+    for i, a in enumerate(vectors):
+        for j, b in enumerate(vectors):
+            product = sum(a[gram] * b.get(gram, 0.0) for gram in a)
+            lengths = math.hypot(*a.values()) * math.hypot(*b.values())
+            assert found[i, j] == pytest.approx(product / lengths, abs=2e-3)  # columns are hashes
+    assert found[0, 1] > 0.1 > found[0, 2]
+
+
+def test_other_human_text_gives_other_weights_and_comes_back():
+    embedding = TfidfEmbedding()
+    first, second = place("ሰላም ለዓለም", "ሰላም"), place("שלום עולם")
+    texts = ["ሰላም ለዓለም", "ሰላም ነው"]
+    before = cosines(embedding.embed(texts, first))
+    assert (cosines(embedding.embed(texts, second)) != before).any()
+    assert (cosines(embedding.embed(texts, first)) == before).all()
+    assert (cosines(TfidfEmbedding().embed(texts, first)) == before).all()
+
+
+def test_case_and_stored_form_of_accents_do_not_matter():
+    rows = TfidfEmbedding().embed(["Caf\u00e9  noir", "cafe\u0301 NOIR"], place())
+    assert cosines(rows)[0, 1] == pytest.approx(1.0)
+
+
+def test_text_without_content_is_a_row_of_zeros():
+    rows = TfidfEmbedding().embed(["", " \n", "ሰላም"], place("ሰላም"))
+    assert np.diag(cosines(rows)) == pytest.approx([0.0, 0.0, 1.0])
+    assert TfidfEmbedding().embed([], place("ሰላም")).shape[0] == 0
+
+
+def test_half_a_surrogate_pair_is_a_character_like_any_other():
+    rows = TfidfEmbedding().embed(["a\ud800b", "a\ud800b"], place("\udfff"))
+    assert cosines(rows)[0, 1] == pytest.approx(1.0)
+
+
+# Encoders
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """An encoder with random weights: a token per byte, up to 128."""
+    return toy_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def pooler(toy):
+    return MeanPooler(resolve_checkpoint(str(toy)))
+
+
+@pytest.fixture(params=["toy", "devenc"])
+def folder(request, toy):
+    """The toy encoder, and the stand-in that has learned something."""
+    return toy if request.param == "toy" else request.getfixturevalue("shared") / "models" / "devenc"
+
+
+def test_neither_batch_size_nor_order_changes_a_vector(folder, monkeypatch):
+    checkpoint = resolve_checkpoint(str(folder))
+    together = MeanPooler(checkpoint).embed(TEXTS)
+    assert together.dtype == np.float32
+    assert np.abs(together).max() > 0.1
+    backwards = MeanPooler(checkpoint).embed(TEXTS[::-1])[::-1]
+    single = MeanPooler(checkpoint)
+    alone = np.concatenate([single.embed([text]) for text in TEXTS])
+    monkeypatch.setattr(encoders, "_BATCH", 2)
+    pairs = MeanPooler(checkpoint).embed(TEXTS)
+    for other in (backwards, alone, pairs):
+        assert other == pytest.approx(together, abs=1e-5)
+
+
+def test_a_vector_is_the_mean_of_the_states_of_all_tokens(pooler):
+    inputs = pooler.tokenizer(TEXTS[0], return_tensors="pt")
+    with torch.inference_mode():
+        states = pooler.model(**inputs).last_hidden_state[0]
+    found = pooler.embed(TEXTS)[0]
+    assert found == pytest.approx(states.mean(dim=0).numpy(), abs=1e-5)
+    assert inputs["input_ids"].shape[1] == len(TEXTS[0].encode()) + 2  # the special tokens count
+
+
+def test_what_a_pad_holds_does_not_matter(toy):
+    clean, poisoned = (MeanPooler(resolve_checkpoint(str(toy))) for _ in range(2))
+    words = poisoned.model.get_input_embeddings()
+    with torch.no_grad():
+        words.weight[poisoned.tokenizer.pad_token_id] = 1e4
+    assert poisoned.embed(TEXTS) == pytest.approx(clean.embed(TEXTS), abs=1e-5)
+
+
+def test_longer_texts_lose_their_end(toy, tmp_path):
+    checkpoint = resolve_checkpoint(str(toy))
+    long = "שלום עולם " * 100
+    assert MeanPooler(checkpoint).longest == 128
+    assert MeanPooler(checkpoint, max_tokens=20).longest == 20
+    short = MeanPooler(checkpoint, max_tokens=20).embed([long, long[:30]])
+    assert short[0] == pytest.approx(short[1], abs=1e-5)
+    folder = shutil.copytree(toy, tmp_path / "silent")  # its tokenizer does not say where to cut
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 10**30}))
+    silent = MeanPooler(resolve_checkpoint(str(folder)))
+    assert silent.longest == 128
+    assert silent.embed([long]) == pytest.approx(MeanPooler(checkpoint).embed([long]))
+
+
+def test_blank_texts_are_zeros_and_no_texts_no_rows(pooler):
+    found = pooler.embed(["", "ሰላም", " \n"])
+    assert (found[[0, 2]] == 0).all()
+    assert np.abs(found[1]).max() > 0.1
+    assert pooler.embed([]).shape == (0, 32)
+    assert pooler.embed([" "]).shape == (1, 32)
+
+
+def test_a_text_is_read_once_while_it_is_remembered(pooler, monkeypatch):
+    read = []
+    forward = pooler.model.forward
+    monkeypatch.setattr(
+        pooler.model,
+        "forward",
+        lambda **inputs: (read.append(len(inputs["input_ids"])), forward(**inputs))[1],
+    )
+    first = pooler.embed(["ሰላም", "שלום", "ሰላም"])
+    assert read == [2]
+    assert (pooler.embed(["שלום", "ሰላም"]) == first[[1, 0]]).all()
+    assert read == [2]
+
+
+def test_only_the_last_texts_are_remembered(pooler, monkeypatch):
+    monkeypatch.setattr(encoders, "_REMEMBERED", 2)
+    whole = pooler.embed(TEXTS)  # more than it remembers, and yet a row for each
+    assert whole.shape == (len(TEXTS), 32)
+    assert len(pooler._known) == 2
+    pooler.embed(["ሰላም", "שלום"])
+    pooler.embed(["ሰላም", "x"])
+    assert sorted(pooler._known) == ["x", "ሰላም"]
+
+
+def test_loading_leaves_the_global_random_numbers_alone(toy):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    MeanPooler(resolve_checkpoint(str(toy)))
+    assert (torch.rand(2) == expected).all()
+
+
+def test_the_encoder_of_a_translation_model_is_read_alone(tmp_path):
+    from transformers import PreTrainedTokenizerFast, T5Config, T5Model
+
+    special = ["<pad>", "</s>"]
+    tokens = {"pad_token": "<pad>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(special), **tokens).save_pretrained(tmp_path)
+    config = T5Config(vocab_size=258, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4)
+    T5Model(config).save_pretrained(tmp_path)
+    pooler = MeanPooler(resolve_checkpoint(str(tmp_path)))
+    alone = np.concatenate([pooler.embed([text]) for text in TEXTS[:2]])
+    assert MeanPooler(resolve_checkpoint(str(tmp_path))).embed(TEXTS)[:2] == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_folder_without_the_weights_is_refused(toy, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    folder = shutil.copytree(toy, tmp_path / "half")
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: array for name, array in weights.items() if "layer.0.attention" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"half holds no encoder: no weights for .*attention.* and 9 more"):
+        MeanPooler(resolve_checkpoint(str(folder)))
+
+
+def test_encoder_rows_have_length_one_or_zero(toy):
+    embedding = open_embedding(f"hf:{toy}")
+    rows = embedding.embed([*TEXTS, ""], place())
+    assert rows.dtype == np.float64
+    assert np.linalg.norm(rows, axis=1) == pytest.approx([1.0] * len(TEXTS) + [0.0])
+
+
+def test_devenc_lays_translations_closer_than_other_sentences(shared):
+    embedding = open_embedding(f"hf:{shared / 'models' / 'devenc'}")
+
+    def sentences(language: str) -> list[str]:
+        lines = (shared / "data" / "parallel" / f"{language}.jsonl").read_text().splitlines()[:60]
+        return [json.loads(line)["text"] for line in lines]
+
+    english = embedding.embed(sentences("en"), place())
+    for language in ("am", "he"):
+        found = embedding.embed(sentences(language), place()) @ english.T
+        others = found[~np.eye(60, dtype=bool)]
+        assert np.diag(found).mean() > others.mean() + others.std()
+
+
+# By name
+
+
+def test_embeddings_are_opened_by_name(toy):
+    assert open_embedding("tfidf").name == "tfidf"
+    found = open_embedding(f"hf:{toy}")
+    assert isinstance(found, EncoderEmbedding)
+    assert found.name == f"hf:{toy.name}"
+    assert found.signature.startswith(
+        f"hf:{toy.name}@{resolve_checkpoint(str(toy)).fingerprint}|mean-pooled|"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tf-idf", r"unknown embedding 'tf-idf'; valid: hf:PATH_OR_ID, tfidf\. Did you mean 'tfidf'\?"),
+        ("hf:", "unknown embedding 'hf:'"),
+        ("hf:/no/such/folder", "the model folder /no/such/folder does not exist"),
+    ],
+)
+def test_unknown_embeddings_are_refused_in_one_line(spec, message):
+    with pytest.raises(UserError, match=message) as refused:
+        open_embedding(spec)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,305 @@
+"""The format of submissions: the published schema, and strict readers of foreign files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import tracemalloc
+import zlib
+
+import jsonschema
+import pytest
+import yaml
+from support.helpers import ROOT, steerboard
+from support.submitting import WHO
+
+from harness.core.store import Run
+from harness.submissions import limits
+from harness.submissions.bundle import SubmittedRun
+from harness.submissions.card import Card, json_schema, read_card
+from harness.submissions.folder import walk
+from harness.submissions.strict_io import RefusedError, json_object, strict_yaml, unpack
+from harness.submissions.writing import card_text, name_alone, without_folders
+
+BODY = {
+    "schema": 1,
+    "name": "my-method",
+    "version": 1,
+    "authors": [
+        {"name": "አበበ በቀለ", "orcid": "0000-0002-1825-0097"},
+        {"name": "דנה לוי", "affiliation": "Univ."},
+    ],
+    "contact": "https://example.org/me",
+    "licence": "CC-BY-4.0",
+    "paper": "2606.18389",
+    "method": {"name": "my-method", "version": "1", "does": "Adds a direction. Source: own work."},
+    "road": "steering",
+    "config": {"layer": 0.5, "strength": 2e-05, "positions": "all", "deep": {"list": [1, 2.5, None]}},
+    "models": [
+        {"name": "google/gemma-2-9b-it", "revision": "abc", "fingerprint": "abc", "dtype": "bfloat16"}
+    ],
+    "suite": {"name": "mini", "hash": "0123456789abcdef"},
+    "compute": {"device": "cuda:0", "hours": 1.5},
+    "tuned_on": {"split": "validation", "words": "12 strengths"},
+    "files": {"steering/0123456789abcdef.safetensors": "0" * 64},
+    "results": [
+        {
+            "model": "google/gemma-2-9b-it",
+            "folder": "google--gemma-2-9b-it",
+            "cells": 3,
+            "of": 132,
+            "hashes": "1" * 64,
+        }
+    ],
+}
+
+
+def refused(call, *words):
+    """Return the message of what a reader refuses; it names the file and what to do, in one line."""
+    with pytest.raises(RefusedError) as error:
+        call()
+    line = str(error.value)
+    assert "\n" not in line
+    assert error.value.file
+    assert error.value.todo
+    assert all(word in line for word in words), line
+    return line
+
+
+def test_the_published_schema_is_the_one_of_the_code():
+    published = json.loads((ROOT / "docs" / "submission-schema.json").read_text(encoding="utf-8"))
+    assert published == json_schema()
+
+
+def test_schema_and_code_agree_on_a_card():
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert list(validator.iter_errors(BODY)) == []
+    assert Card.model_validate(BODY).name == "my-method"
+    for field in ("name", "authors", "contact", "licence", "method", "road", "suite", "compute", "tuned_on"):
+        lacking = {key: value for key, value in BODY.items() if key != field}
+        assert list(validator.iter_errors(lacking)), field
+        with pytest.raises(ValueError, match=field):
+            Card.model_validate(lacking)
+    for field in ("extra", "Schema"):
+        assert list(validator.iter_errors({**BODY, field: 1}))
+        with pytest.raises(ValueError, match=field):
+            Card.model_validate({**BODY, field: 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "../up"),
+        ("name", "ስም"),
+        ("name", ".hidden"),
+        ("name", "a/b"),
+        ("name", "a\n"),
+        ("version", 0),
+        ("version", True),
+        ("version", 1.5),
+        ("contact", "me"),
+        ("contact", "javascript:alert(1)"),
+        ("contact", "http://example.org"),
+        ("licence", "CC BY"),
+        ("paper", "somewhere"),
+        ("authors", []),
+        ("authors", [{"name": "a\u202eb"}]),
+        ("authors", [{"name": " "}]),
+        ("compute", {"device": "cpu", "hours": float("inf")}),
+        ("compute", {"device": "cpu", "hours": -1}),
+        ("tuned_on", {"split": "test", "words": "it"}),
+        ("road", "other"),
+        ("road", "outputs"),  # with steering files
+        ("entry_point", "os.system('x')"),
+        ("files", {"../method.py": "0" * 64}),
+        ("files", {"steering/0123456789abcdef.safetensors": "xyz"}),
+        ("results", [{**BODY["results"][0], "folder": "other"}]),
+        ("results", [{**BODY["results"][0], "cells": 133}]),
+        ("results", [*BODY["results"], *BODY["results"]]),
+        ("models", []),
+    ],
+)
+def test_a_card_with_a_bad_value_is_refused(field, value):
+    with pytest.raises(ValueError, match=r"."):
+        Card.model_validate({**BODY, field: value})
+
+
+def test_a_card_is_the_same_after_it_was_written(tmp_path):
+    card = Card.model_validate(BODY)
+    (tmp_path / "submission.yaml").write_text(card_text(card), encoding="utf-8")
+    assert read_card(tmp_path) == card
+    assert yaml.safe_load(card_text(card))["config"] == BODY["config"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a: 1\na: 2\n", "twice"),
+        ("a: {b: 1, b: 1}\n", "twice"),
+        ("a: &x [1]\nb: *x\n", "references"),
+        ("a: !!python/object/apply:os.system [x]\n", "tag"),
+        ("a: !!binary aGk=\n", "tag"),
+        ("<<: {a: 1}\n", "no plain word"),
+        ("1: a\n", "no text"),
+        ("[1, 2]\n", "no YAML mapping"),
+        ("a: [\n", "no YAML"),
+        ("a: " + "[" * 100 + "]" * 100 + "\n", "nested"),
+        ("a: " + "[" * 20_000 + "\n", "nested"),
+        ("- 1\n" * 30_000, "more than"),
+        ("a: " + "9" * 10_000 + "\n", "digits"),
+        ("? [a]\n: 1\n", "no plain word"),
+        ("a: 1\n---\nb: 1\n", "no YAML"),
+        ("a: \x00\n", "no YAML"),
+        ("", "no YAML mapping"),
+    ],
+)
+def test_yaml_that_could_mislead_is_refused(text, word):
+    started = time.monotonic()
+    refused(lambda: strict_yaml(text.encode(), "submission.yaml"), word)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": {"b": 1, "b": 2}}', "twice"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": 1e999}', "too large"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b"[1]", "not an object"),
+        (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "nested"),
+        (b'{"a": ' + b"[" * 1_000_000, "nested"),
+        (b'{"a": 1', "no JSON"),
+        (b'\xef\xbb\xbf{"a": 1}', "BOM"),
+        ('{"a": "ሰላም"}'.encode("utf-16"), "UTF-8"),
+        (b'{"a": "\xe9"}', "UTF-8"),
+    ],
+)
+def test_json_that_could_mislead_is_refused(data, word):
+    refused(lambda: json_object(data, "scores.json.gz"), word)
+
+
+def test_json_with_surrogate_pairs_is_fine():
+    assert json_object(b'{"a": "\\ud83d\\ude00"}', "x") == {"a": "😀"}
+
+
+def test_a_gzip_bomb_is_not_unpacked():
+    bomb = gzip.compress(bytes(200 * limits.MIB))
+    tracemalloc.start()
+    refused(lambda: unpack(bomb, "generations.jsonl.gz", limits.MIB), "unpacks to more than")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * limits.MIB
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"", "truncated"),
+        (b"plain text", "no gzip"),
+        (gzip.compress(b"text", mtime=0)[:-9], "truncated"),
+        (gzip.compress(b"text", mtime=0) + b"x", "after its end"),
+        (gzip.compress(b"text", mtime=0) * 2, "after its end"),
+        (gzip.compress(b"text", mtime=0)[:-5] + b"\0" * 5, "broken"),
+        (zlib.compress(b"text"), "no gzip"),
+    ],
+)
+def test_a_broken_gzip_file_is_refused(data, word):
+    refused(lambda: unpack(data, "scores.json.gz", 100), word)
+    assert unpack(gzip.compress(b"text", mtime=0), "x", 4) == b"text"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".git/config",
+        "run.sh",
+        "results/x/y.json",
+        "results/pocketlm/0123456789abcdef/other.gz",
+        "ስም.yaml",
+        "steering/x.safetensors",
+        "results/../submission.yaml.bak",
+        "results/a b/manifest.json",
+        "notes/x.md",
+    ],
+)
+def test_files_that_do_not_belong_are_named(tmp_path, name):
+    (tmp_path / "submission.yaml").touch()
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    files, problems = walk(tmp_path)
+    assert len(problems) >= 1
+    assert all(str(problem).isascii() for problem in problems)
+    assert list(files) == ["submission.yaml"]
+
+
+def test_a_link_is_never_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "manifest.json").write_text("{}")
+    folder = tmp_path / "submission"
+    (folder / "results").mkdir(parents=True)
+    (folder / "results" / "pocketlm").symlink_to(outside)
+    (folder / "submission.yaml").symlink_to("/etc/hostname")
+    files, problems = walk(folder)
+    assert files == {}
+    assert [problem.what for problem in problems] == ["is a link", "is a link"]
+    done = steerboard("submission", "check", folder, "--no-rescore")
+    assert (done.code, "is a link" in done.out) == (1, True)
+
+
+def test_a_file_above_its_bound_is_refused(tmp_path):
+    with (tmp_path / "submission.yaml").open("wb") as file:
+        file.truncate(limits.FILES["submission.yaml"] + 1)
+    (problem,) = walk(tmp_path)[1]
+    assert "above the bound" in str(problem)
+
+
+def test_words_without_the_folders_of_a_machine():
+    assert name_alone("--data=/home/me/data") == "--data=data"
+    assert name_alone("hf:/home/me/xlmr") == "hf:xlmr"
+    assert name_alone("google/gemma-2-9b-it") == "google/gemma-2-9b-it"
+    assert name_alone("../shared/models/x") == "x"
+    assert without_folders("OSError: /home/me/x y/z.bin is gone") == "OSError: x y/z.bin is gone"
+    assert without_folders("see https://example.org/a/b, 3/4") == "see https://example.org/a/b, 3/4"
+
+
+def test_new_gives_a_folder_that_says_what_is_to_be_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = steerboard("submission", "new", "my-way", "--suite", "mini")
+    assert done.code == 0, done.err
+    assert "steerboard submission pack runs/my-way" in done.out
+    folder = tmp_path / "submissions" / "my-way"
+    assert sorted(path.name for path in folder.iterdir()) == ["method.py", "submission.yaml"]
+    done = steerboard("submission", "check", "submissions/my-way")
+    assert done.code == 1
+    assert "FILL-IN" in done.out
+    assert "has no results yet" in done.out
+    assert "exists" in steerboard("submission", "new", "my-way", "--suite", "mini").one_line()
+    assert "built-in" in steerboard("submission", "new", "language", "--suite", "mini").one_line()
+    assert "road" in steerboard("submission", "new", "x", "--road", "air").one_line()
+    for road in ("steering", "outputs"):
+        assert steerboard("submission", "new", road, "--road", road, "--suite", "mini").code == 0
+        assert [path.name for path in (tmp_path / "submissions" / road).iterdir()] == ["submission.yaml"]
+    done = steerboard("submission", "list", "submissions")
+    assert (done.code, done.out.count("claimed")) == (0, 3)
+
+
+def test_packing_what_is_no_run_is_one_line(tmp_path):
+    line = steerboard("submission", "pack", tmp_path, "--out", tmp_path / "x", *WHO).one_line()
+    assert "holds no run" in line
+    line = steerboard("submission", "check", tmp_path / "nothing").one_line()
+    assert "is no folder" in line
+    assert "format" in steerboard("submission", "check", tmp_path, "--format", "xml").one_line()
+
+
+def test_whatever_reads_or_writes_a_run_is_thought_of_for_submissions():
+    own = {name for name in vars(Run) if not name.startswith("_")} - set(vars(SubmittedRun))
+    # These ask others, which are: a method that opens files by itself has to be written for submissions, too.
+    asking = {"manifest_path", "exists", "finished", "steering", "ended", "applied", "damage"}
+    assert own <= {*asking, "lost"}  # the last is asked of runs that are written, before they are written
