@@ -27,7 +27,7 @@ from made_up import Place, Row, manifest_of, rows_of, write_cell, write_plain
 
 from harness.core.store import Run
 from harness.data.suite import load_suite
-from harness.runner.plan import select
+from harness.runner.plan import select_cells
 
 CHROMIUM = Path("/usr/bin/chromium")
 SORT = "table.ranking thead th button"
@@ -50,7 +50,7 @@ def make(folder: Path, entries: int, seeds: int, texts: int) -> None:
     started = time.perf_counter()
     suite = load_suite("steer11")
     suite = suite.model_copy(update={"seeds": list(range(1, seeds + 1))})
-    selection = select(suite)
+    selection = select_cells(suite)
     places = [
         Place(suite, selection, task, language, seed)
         for task in selection.tasks

@@ -43,9 +43,7 @@ def texts_of(model: SteerableModel, setting: str, steering: Steering) -> list[st
     task = suite.task("topic", "am")
     shots = corpus.demonstrations("topic", "am")
     prompts = {
-        label: PromptContext(
-            suite, task, setting, 1, TEXTS_PER_LABEL, label, tuple(shots[label])
-        ).suite_prompt()
+        label: PromptContext(suite, task, setting, 1, TEXTS_PER_LABEL, label, tuple(shots[label])).suite_prompt()
         for label in task.labels
     }
     sampling = suite.sampling.model_copy(update={"max_attempts": 1})
@@ -62,9 +60,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def compare(
-    name: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int, same: bool
-) -> dict[str, Any]:
+def compare(name: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int, same: bool) -> dict[str, Any]:
     """Run both in turns; print and return how many times longer the other side takes.
 
     The calls before the first measured one warm up, and show that both sides give the same where

@@ -29,9 +29,7 @@ _DIGITS = {"self_chrf": 1, "self_bleu": 1, "vendi/tfidf": 1, "length": 0, "compr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run with the reference 'human'")
     [cellset] = collect([Run(parser.parse_args().run)])
     [entry] = [row.id for row in cellset.entries.values() if row.entry.method.name == "human"]

@@ -22,12 +22,12 @@ from support.simulated import Group, World, experiment, others, world
 
 from harness.ranking.gains import LEVEL
 from harness.ranking.gate.estimating import critical
-from harness.ranking.stats.estimates import POWER, Panel, differences, squared
+from harness.ranking.stats.estimates import POWER, CompleteValues, differences, to_square
 from harness.ranking.stats.multiplicity import holm, of_pairs, range_p
 from harness.ranking.stats.ranks import tiers
 from harness.ranking.stats.sharing import LEVEL as FOUND
 from harness.ranking.stats.sharing import sharing_p
-from harness.ranking.stats.variance import Moments, Pairs
+from harness.ranking.stats.variance import Moments, PairContrasts
 
 Floats = NDArray[np.float64]
 
@@ -88,8 +88,8 @@ def _print_case(made: World, head: str, repeats: int) -> None:
         print(f"{head} | {way} | {figures} |", flush=True)
 
 
-def _half(panel: Panel) -> Floats:
-    return panel.moments(Pairs(np.arange(len(panel.values)))).half()
+def _half(panel: CompleteValues) -> Floats:
+    return panel.moments(PairContrasts(np.arange(len(panel.values)))).half()
 
 
 def print_tiers(repeats: int, entries: int) -> None:
@@ -115,7 +115,7 @@ def print_tiers(repeats: int, entries: int) -> None:
             false["range and Holm"].append(max(tiers(means, of_pairs(p))) > 1)
             false["Holm, best with the others"].append(bool(holm(beside).min() <= LEVEL))
             false["Gupta's subset"].append(bool(beside.min() <= levels["Gupta's subset"]))
-            found = _one(panel.moments(Pairs(np.arange(entries))), repeat)
+            found = _one(panel.moments(PairContrasts(np.arange(entries))), repeat)
             for way, level in levels.items():
                 gains[way].append(float((critical(found, level) + found.quantile(POWER)[0]) * found.se[0]))
         for way in levels:
@@ -140,7 +140,7 @@ def _levels(entries: int) -> dict[str, float]:
 
 
 def _holm(p: Floats) -> Floats:
-    return squared(holm(p[np.triu_indices(len(p), 1)]), len(p), 1.0)
+    return to_square(holm(p[np.triu_indices(len(p), 1)]), len(p), 1.0)
 
 
 def _one(found: Moments, repeat: int) -> Moments:

@@ -41,9 +41,7 @@ def batch(model: SteerableModel, n: int) -> tuple[list[tuple[str, str]], list[tu
     """Return (prompt, text) and (sentence, translation) pairs of the mini suite, ``n`` of each."""
     suite = load_suite("mini")
     corpus, task = Corpus(suite, open_data(suite, None)), suite.task("topic", "am")
-    prompts = {
-        label: render(model.tokenizer, suite_prompt(task, "zero-shot", label)) for label in task.labels
-    }
+    prompts = {label: render(model.tokenizer, suite_prompt(task, "zero-shot", label)) for label in task.labels}
     groups = corpus.by_label("topic", "am", "train")
     examples = [(prompts[label], row.text) for label, rows in groups.items() for row in rows]
     sides = (corpus.parallel(code)[:n] for code in ("am", suite.reference_language))

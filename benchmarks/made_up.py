@@ -33,8 +33,8 @@ from harness.core.records import (
     PartRecord,
     Score,
     Selection,
-    Spent,
     TunedMethod,
+    Usage,
 )
 from harness.core.store import Run
 from harness.data.suite import Suite
@@ -52,7 +52,7 @@ FEW = {"jv": 152, "mt": 170, "su": 152}
 CORPORA = ("demonstrations", "train", "validation", "test", "vectors")
 CLASSIFIER = "classifier/tfidf"
 WHEN = "2026-01-01T00:00:00+00:00"
-SPENT = Spent(seconds=12.5, tokens=40_000)
+SPENT = Usage(seconds=12.5, tokens=40_000)
 
 _RECIPES = {
     "validity": "checks:1|language:tfidf-char_wb-1-3+logreg|label:tfidf-char-2-5+logreg-C10|folds:5|v:1",
@@ -173,9 +173,7 @@ def rows_of(entries: int) -> list[list[Row]]:
 def _rows_of_model(registry: Registry, place: int, share: int) -> list[Row]:
     """Return so many entries of a model; of forty one copies test text, of fifty one lacks cells."""
     name = MODELS[place]
-    model = ModelIdentity(
-        name=name, revision=digest(name, 40), fingerprint=digest(name, 40), dtype="bfloat16"
-    )
+    model = ModelIdentity(name=name, revision=digest(name, 40), fingerprint=digest(name, 40), dtype="bfloat16")
     rng = np.random.default_rng([11, place])
     rows = []
     for index, entry in enumerate(islice(_entries(registry, model), share)):

@@ -33,12 +33,12 @@ from harness.data.suite import load_suite
 from harness.scoring.embeddings import TfidfEmbedding
 from harness.scoring.hidden import HiddenPart
 from harness.scoring.identification import LanguageIdentifier
-from harness.scoring.leakage import LeakagePart
-from harness.scoring.lexical import LexicalPart, compression, distinct, self_repetition
-from harness.scoring.membership import MembershipPart
-from harness.scoring.scorer import Part, Place, Sample
-from harness.scoring.validity import ValidityPart
-from harness.scoring.vendi import EmbeddingPart, effective_number, mean_pairwise_distance, spectrum, vendi
+from harness.scoring.leakage import LeakageScorer
+from harness.scoring.lexical import LexicalScorer, compression, distinct, self_repetition
+from harness.scoring.membership import MembershipScorer
+from harness.scoring.scorer import Scorer, ScoringContext, TextSample
+from harness.scoring.validity import ValidityScorer
+from harness.scoring.vendi import EmbeddingScorer, eigenvalues, hill_number, mean_pairwise_distance, vendi
 
 SUITE = load_suite("steer11")
 BUDGETS = SUITE.metrics.budgets
@@ -54,9 +54,7 @@ class Source:
         self.draw = np.random.default_rng(sum(map(ord, language)))
         letters = list(LETTERS.get(language, LATIN))
         chances = self.draw.dirichlet(np.ones(len(letters)))
-        self.words = [
-            "".join(self.draw.choice(letters, self.draw.integers(2, 9), p=chances)) for _ in range(n_words)
-        ]
+        self.words = ["".join(self.draw.choice(letters, self.draw.integers(2, 9), p=chances)) for _ in range(n_words)]
         chances = 1 / np.arange(1, n_words + 1)
         self.cumulated = np.cumsum(chances / chances.sum())
         self.stop = "።" if language == "am" else "."
@@ -71,14 +69,14 @@ class Source:
         ]
 
 
-def place_of(language: str, source: Source) -> Place:
+def place_of(language: str, source: Source) -> ScoringContext:
     """Return human text of the sizes of steer11's larger tasks."""
 
     def rows(n: int) -> list[tuple[str, str]]:
         return [(text, LABELS[i % 2]) for i, text in enumerate(source.texts(n))]
 
     train, prompt = rows(4000), SUITE.task("sentiment", language).prompts["zero-shot"]
-    return Place(
+    return ScoringContext(
         task="sentiment",
         language=language,
         labels=LABELS,
@@ -92,7 +90,7 @@ def place_of(language: str, source: Source) -> Place:
     )
 
 
-def cell(source: Source, place: Place, n: int) -> list[str]:
+def cell(source: Source, place: ScoringContext, n: int) -> list[str]:
     """Return ``n`` texts; of a hundred, four are copied from others, four from train text, two in a loop."""
     texts = source.texts(n)
     for i in range(0, n - 10, 100):
@@ -133,16 +131,16 @@ def measure_parts(language: str, n: int, identifier: LanguageIdentifier) -> list
     place = place_of(language, source)
     texts = cell(source, place, n)
     labels = [LABELS[i % 2] for i in range(n)]
-    validity = ValidityPart(lambda: identifier)
+    validity = ValidityScorer(lambda: identifier)
     checked: list[Any] = []
     found = {"checks": measured(lambda: checked.append(validity.check(texts, labels, place)))}
-    sample = Sample(texts, labels, checked[0].valid)
-    parts: list[Part] = [
+    sample = TextSample(texts, labels, checked[0].valid)
+    parts: list[Scorer] = [
         validity,
-        LexicalPart(BUDGETS),
-        EmbeddingPart(TfidfEmbedding(), BUDGETS),
-        LeakagePart(),
-        MembershipPart(),
+        LexicalScorer(BUDGETS),
+        EmbeddingScorer(TfidfEmbedding(), BUDGETS),
+        LeakageScorer(),
+        MembershipScorer(),
         HiddenPart(),
     ]
     for part in parts:
@@ -151,9 +149,7 @@ def measure_parts(language: str, n: int, identifier: LanguageIdentifier) -> list
     peak = max(one.peak for one in found.values())
     print(f"{language}: {n} texts, {sample.valid.mean():.0%} of them valid")
     for name, one in found.items():
-        print(
-            f"  {name:18} {one.seconds:7.1f} s ({one.processor:.1f} s of processor), peak {one.peak:6.0f} MB"
-        )
+        print(f"  {name:18} {one.seconds:7.1f} s ({one.processor:.1f} s of processor), peak {one.peak:6.0f} MB")
     print(f"  {'all':18} {total:7.1f} s, peak {peak:6.0f} MB")
     return [
         {
@@ -242,7 +238,7 @@ def compare_vendi(repeats: int) -> list[dict[str, Any]]:
 
     source = Source("da")
     train = [(text, "positive") for text in source.texts(500)]
-    place = Place("sentiment", "da", LABELS, train, [], [], "", [], {}, {})
+    place = ScoringContext("sentiment", "da", LABELS, train, [], [], "", [], {}, {})
     rows = TfidfEmbedding().embed(source.texts(1000), place)
     kernel = (rows @ rows.T).toarray()
     small = np.stack([kernel[i : i + 40, i : i + 40] for i in range(0, 960, 32)])
@@ -259,7 +255,7 @@ def compare_vendi(repeats: int) -> list[dict[str, Any]]:
         ),
         compare(
             "Vendi of 30 subsamples of 40 texts, mean, against vendi-score",
-            lambda: float(effective_number(spectrum(small), 1.0).mean()),
+            lambda: float(hill_number(eigenvalues(small), 1.0).mean()),
             lambda: float(np.mean([package.score_K(one) for one in small])),
             repeats,
             1e-9,
@@ -281,9 +277,7 @@ def compare_lexical(repeats: int) -> list[dict[str, Any]]:
     count = {k: sum(len(text) - k + 1 for text in tokens) for k in (1, 2)}
     whole = BUDGETS.model_copy(update={"subsamples": 1, "texts": len(texts)})
     characters = sum(map(len, texts)) + len(texts)
-    grams, repetition, packed = (
-        oracle(name) for name in ("ngram_diversity", "self_repetition", "compression")
-    )
+    grams, repetition, packed = (oracle(name) for name in ("ngram_diversity", "self_repetition", "compression"))
 
     def shares(k: int) -> Callable[[], float]:
         budget = whole.model_copy(update={"ngrams": count[k]})
@@ -324,9 +318,7 @@ def compare_lexical(repeats: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Print seconds, peaks and ratios."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=10_000)
     parser.add_argument("--languages", nargs="+", default=["am", "he", "da"], choices=SUITE.languages)
     parser.add_argument("--repeats", type=int, default=5)
@@ -337,13 +329,9 @@ def main() -> None:
     sentences = {code: Source(code).texts(size, 100) for code in [*SUITE.languages, "en"]}
     made: list[LanguageIdentifier] = []
     once = measured(lambda: made.append(LanguageIdentifier(sentences)))
-    print(
-        f"identifier of {len(sentences)} languages, once a run: {once.seconds:.1f} s, peak {once.peak:.0f} MB"
-    )
+    print(f"identifier of {len(sentences)} languages, once a run: {once.seconds:.1f} s, peak {once.peak:.0f} MB")
     with threadpool_limits(limits=1, user_api="blas"):  # as the scorer has it
-        results = [
-            row for code in arguments.languages for row in measure_parts(code, arguments.texts, made[0])
-        ]
+        results = [row for code in arguments.languages for row in measure_parts(code, arguments.texts, made[0])]
         results += compare_vendi(arguments.repeats) + compare_lexical(arguments.repeats)
     names = ("numpy", "scipy", "scikit-learn", "sacrebleu", "vendi-score", "diversity")
     versions = {name: version(name) for name in names}

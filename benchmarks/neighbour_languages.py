@@ -17,7 +17,7 @@ import numpy as np
 from harness.data.corpus import Corpus
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
-from harness.scoring.identification import LanguageIdentifier, spoken, suite_identifier
+from harness.scoring.identification import LanguageIdentifier, detect_language, suite_identifier
 from harness.scoring.neighbours import FOLDER
 
 MOST = 1000
@@ -33,7 +33,7 @@ MORE = {
 
 def passing(identifier: LanguageIdentifier, texts: list[str], code: str) -> float:
     """Return the share of texts that count as the language ``code``."""
-    found = spoken(identifier, texts[:MOST], code)
+    found = detect_language(identifier, texts[:MOST], code)
     own = [2 * sum(size for other, size in row if other == code) > sum(s for _, s in row) for row in found]
     return float(np.mean(own))
 

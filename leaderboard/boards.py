@@ -14,16 +14,16 @@ from harness.core.files import digest
 from harness.core.records import Track
 from harness.core.store import Run
 from harness.ranking.cost import Cost, costs
-from harness.ranking.eligibility import Rules
-from harness.ranking.gains import gains, peers
-from harness.ranking.leaderboard_rows import Standings, standings
-from harness.ranking.results import BASELINE, Cellset, collect
-from harness.ranking.slices import Field, Scope, fields
+from harness.ranking.eligibility import Eligibility
+from harness.ranking.gains import baselines, gains
+from harness.ranking.leaderboard_rows import Ranking, rank_entries
+from harness.ranking.results import BASELINE, ResultSet, collect
+from harness.ranking.slices import Slice, SliceRanking, rank_slices
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.values import gather
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import Metric
-from leaderboard.checks import check_manifest, sound
-from leaderboard.cube import Cube, cube
+from leaderboard.checks import check_manifest, drop_invalid
+from leaderboard.cube import ValueArray, value_array
 from leaderboard.text import name_of
 
 
@@ -37,11 +37,11 @@ class Board:
     """
 
     id: str
-    cellset: Cellset
+    cellset: ResultSet
     headline: Metric
-    standings: Standings
+    standings: Ranking
     costs: dict[str, Cost]
-    fields: list[Field] = dataclasses.field(default_factory=list)
+    fields: list[SliceRanking] = dataclasses.field(default_factory=list)
     checks: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -49,30 +49,30 @@ class Board:
         """What was measured: texts as training data, understanding, or forcing."""
         return self.cellset.track
 
-    def field(self, task: str | None = None, language: str | None = None) -> Field | None:
+    def field(self, task: str | None = None, language: str | None = None) -> SliceRanking | None:
         """Return what is known of one task, language, both or all; None where the suite has no such scope."""
-        return self._by_scope.get(Scope(task, language))
+        return self._by_scope.get(Slice(task, language))
 
     @cached_property
-    def _by_scope(self) -> dict[Scope, Field]:
+    def _by_scope(self) -> dict[Slice, SliceRanking]:
         tasks, languages = self.cellset.manifest.selection.tasks, self.cellset.manifest.selection.languages
         found = {field.scope: field for field in self.fields}
         for field in self.fields:  # a suite of one task or language leaves out what would be the same
             for task in {field.scope.task, *(tasks if len(tasks) == 1 else [])}:
                 for code in {field.scope.language, *(languages if len(languages) == 1 else [])}:
-                    found.setdefault(Scope(task, code), field)
+                    found.setdefault(Slice(task, code), field)
         return found
 
     @cached_property
     def zero_shot(self) -> dict[str, str]:
         """Entry id -> the unsteered zero-shot entry of its model, for those that have one without a flag."""
         flagged = {standing.row.id for standing in self.standings.rows if standing.flags}
-        return {name: base for name, base in peers(self.cellset, BASELINE).items() if base not in flagged}
+        return {name: base for name, base in baselines(self.cellset, BASELINE).items() if base not in flagged}
 
     @cached_property
-    def cube(self) -> Cube:
+    def cube(self) -> ValueArray:
         """All values, entries in the order of the ranking."""
-        return cube(self.cellset, [standing.row.id for standing in self.standings.rows])
+        return value_array(self.cellset, [standing.row.id for standing in self.standings.rows])
 
     @property
     def title(self) -> str:
@@ -87,7 +87,7 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     """
     for run in runs:
         check_manifest(run.manifest_path, run.manifest())
-    cellsets = [sound(cellset) for cellset in collect(runs)]
+    cellsets = [drop_invalid(cellset) for cellset in collect(runs)]
     found = [board(cellset) for cellset in cellsets if not cellset.scores.empty]
     if not found:
         listed = ", ".join(str(run.path) for run in runs)
@@ -96,29 +96,29 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     return sorted(found, key=lambda item: (tracks.index(item.track), -len(item.cellset.entries), item.id))
 
 
-def board(cellset: Cellset) -> Board:
+def board(cellset: ResultSet) -> Board:
     """Return the board of one set of comparable results."""
     headline = cellset.headline or cellset.metrics[0]
-    evidence, rules = gather(cellset, headline), Rules.of(cellset)
+    evidence, rules = collect_metric(cellset, headline), Eligibility.of(cellset)
     return Board(
         board_id(cellset),
         cellset,
         headline,
-        standings(cellset, headline, evidence=evidence, rules=rules),
+        rank_entries(cellset, headline, evidence=evidence, rules=rules),
         costs(cellset),
-        fields(cellset, headline, evidence, rules),
+        rank_slices(cellset, headline, evidence, rules),
         _checks(cellset, headline),
     )
 
 
-def _checks(cellset: Cellset, headline: Metric) -> dict[str, dict[str, Estimate]]:
+def _checks(cellset: ResultSet, headline: Metric) -> dict[str, dict[str, Estimate]]:
     """Return the gains over zero-shot in languages that are checked and in no mean."""
-    chosen, bases = cellset.manifest.selection, peers(cellset, BASELINE)
+    chosen, bases = cellset.manifest.selection, baselines(cellset, BASELINE)
     there = [code for code in chosen.checked if chosen.places(languages=[code])]
-    return {code: gains(gather(cellset, headline, languages=[code]), bases) for code in there}
+    return {code: gains(collect_metric(cellset, headline, languages=[code]), bases) for code in there}
 
 
-def board_id(cellset: Cellset) -> str:
+def board_id(cellset: ResultSet) -> str:
     """Return the name of a board in addresses and files: the suite's name and a short hash."""
     manifest = cellset.manifest
     kind = [manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from harness import __version__
 from harness.core.errors import UserError
 from harness.core.files import read_json, sweep, write_json, write_text
-from harness.core.records import SCHEMA, SurfacePoint, Tuned
+from harness.core.records import SCHEMA, GridPoint, Tuned
 from harness.core.store import Run
 from harness.submissions.lockfile import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards
@@ -25,7 +25,7 @@ from leaderboard.downloads.writing import write_downloads
 from leaderboard.inputs import Input, Refused, inputs
 from leaderboard.pages import BoardPages, Facts, Page, index_page
 from leaderboard.text import day_of, name_of
-from leaderboard.views.sources import sources
+from leaderboard.views.sources import entry_origins
 
 LISTING = "site.json"
 """Names the files of a site, so that the next build can remove what is no longer made."""
@@ -55,9 +55,7 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def build_board(
-    runs: Sequence[Input | Run], out: Path, date: str = "", refused: Sequence[Refused] = ()
-) -> Path:
+def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused: Sequence[Refused] = ()) -> Path:
     """Build the site of these runs, see ``build_site``; it names the ``refused`` submissions."""
     given = [item if isinstance(item, Input) else Input(item) for item in runs]
     for item in given:
@@ -71,9 +69,7 @@ def build_board(
     index = index_page(views, facts, refused)  # it links to texts that the others hold
     _check_addresses([address for address, _ in others])
     written = [_write(out, page) for page in others]
-    written += [
-        path.relative_to(out).as_posix() for path in write_downloads(found, out, facts.date, published)
-    ]
+    written += [path.relative_to(out).as_posix() for path in write_downloads(found, out, facts.date, published)]
     written.append(_write(out, index))  # last: a reader never finds a link before its page
     write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(written)})
     _remove(out, old - set(written))
@@ -88,20 +84,18 @@ def newest(found: Sequence[Board]) -> str:
     return max(dates, default="")
 
 
-def _views(
-    found: Sequence[Board], given: Sequence[Input], published: ResultFile, facts: Facts
-) -> list[BoardPages]:
+def _views(found: Sequence[Board], given: Sequence[Input], published: ResultFile, facts: Facts) -> list[BoardPages]:
     bibtex = methods_bib(published)
     cited, methods = citations(published), method_citations(published)
     return [
         BoardPages(
-            board, sources(board, given), _surfaces(board), bibtex, facts, cited[board.id], methods[board.id]
+            board, entry_origins(board, given), _surfaces(board), bibtex, facts, cited[board.id], methods[board.id]
         )
         for board in found
     ]
 
 
-def _surfaces(board: Board) -> list[tuple[str, list[SurfacePoint]]]:
+def _surfaces(board: Board) -> list[tuple[str, list[GridPoint]]]:
     """Return the sweeps of ``steerboard tune`` that lie in the runs of a board; broken ones are left out."""
     folders = dict.fromkeys(run.path for run, _ in board.cellset.cells.values())
     found = []
@@ -121,9 +115,7 @@ def _check_addresses(addresses: Sequence[str]) -> None:
     """Refuse names that would give two pages one address: one of them would show the other's numbers."""
     address, count = Counter(addresses).most_common(1)[0]
     if count > 1:
-        raise UserError(
-            f"{count} pages would be {address}: rename the method, language or metric of that name."
-        )
+        raise UserError(f"{count} pages would be {address}: rename the method, language or metric of that name.")
 
 
 def _write(out: Path, page: Page) -> str:

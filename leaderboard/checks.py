@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from harness.core.errors import UserError
-from harness.core.files import LARGEST
-from harness.core.records import Entry, Manifest, explain
+from harness.core.files import MAX_BYTES
+from harness.core.records import Entry, Manifest, format_validation_error
 from harness.core.store import Run
-from harness.ranking.results import Cellset, EntryRow
+from harness.ranking.results import EntryRow, ResultSet
 from harness.tracks.separation.results import FOLDER as SEPARATIONS
 from leaderboard.text import clean, name_of
 
@@ -70,8 +70,8 @@ def check_folder(run: Run, claimed: bool) -> None:
             raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
         if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
             raise UserError(f"{path} is no regular file. Remove it.")
-        if state.st_size > LARGEST and stat.S_ISREG(state.st_mode):
-            raise UserError(f"{path} is too large: more than {LARGEST >> 20} MiB. Remove it from the folder.")
+        if state.st_size > MAX_BYTES and stat.S_ISREG(state.st_mode):
+            raise UserError(f"{path} is too large: more than {MAX_BYTES >> 20} MiB. Remove it from the folder.")
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -99,7 +99,7 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
     try:
         _SuiteFacts.model_validate(manifest.suite)
     except ValidationError as error:
-        raise UserError(f"{path}: the suite has no readable {explain(error)}.") from None
+        raise UserError(f"{path}: the suite has no readable {format_validation_error(error)}.") from None
     chosen = manifest.selection
     axes: Mapping[str, Sequence[object]] = {
         "languages": [*chosen.languages, *chosen.checked],
@@ -136,9 +136,7 @@ def _check_name(where: object, kind: str, name: str, seen: bool = False) -> None
     """Refuse an empty or endless name; with ``seen`` also one of signs that nobody sees."""
     if not name.strip() or len(name) > LONGEST or (seen and not name.isprintable()):
         what = " that are all seen" if seen else ""
-        raise UserError(
-            f"{where}: {kind} {name_of(name, 40)!r} is none: names have 1 to {LONGEST} signs{what}."
-        )
+        raise UserError(f"{where}: {kind} {name_of(name, 40)!r} is none: names have 1 to {LONGEST} signs{what}.")
 
 
 def _check_count(where: object, kind: str, count: int) -> None:
@@ -146,7 +144,7 @@ def _check_count(where: object, kind: str, count: int) -> None:
         raise UserError(f"{where}: {count:,} {kind}; a board holds up to {MOST[kind]:,}.")
 
 
-def sound(cellset: Cellset) -> Cellset:
+def drop_invalid(cellset: ResultSet) -> ResultSet:
     """Return what a board is made of: cells of its entries and selection alone, scores that are numbers.
 
     A score that is not finite or beyond ``EXTREME`` counts as missing. Raises ``UserError`` for too much.
@@ -166,9 +164,7 @@ def sound(cellset: Cellset) -> Cellset:
     scores = cellset.scores
     inside = np.logical_and.reduce([scores[name].isin(list(axis)) for name, axis in places.items()])
     scores = scores if inside.all() else scores[inside].reset_index(drop=True)
-    numbers = {
-        name: scores[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in ("value", "human", "size")
-    }
+    numbers = {name: scores[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in ("value", "human", "size")}
     limits = {"value": -EXTREME, "human": -EXTREME, "size": 0.0}
     kept = {
         name: np.where((column >= limits[name]) & (column <= EXTREME), column, np.nan)

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.ranking.results import Cellset
-
-Floats = NDArray[np.float64]
+from harness.core.types import FloatArray
+from harness.ranking.results import ResultSet
 
 
 @dataclass(frozen=True)
-class Cube:
+class ValueArray:
     """Values and human values (entry, metric, task, language, seed), NaN where unknown or not finite.
 
     ``places``: the tasks and languages that there is data of.
@@ -27,12 +26,12 @@ class Cube:
     tasks: list[str]
     languages: list[str]
     seeds: list[int]
-    values: Floats
-    human: Floats
+    values: FloatArray
+    human: FloatArray
     places: list[tuple[str, str]]
 
 
-def cube(cellset: Cellset, entries: Sequence[str]) -> Cube:
+def value_array(cellset: ResultSet, entries: Sequence[str]) -> ValueArray:
     """Return all values of the entries named, in their order; nothing outside of the selection."""
     chosen = cellset.manifest.selection
     axes: dict[str, list[Any]] = {
@@ -52,7 +51,7 @@ def cube(cellset: Cellset, entries: Sequence[str]) -> Cube:
         found = finite(cellset.scores[column])
         array[where] = found[inside]
         arrays.append(array)
-    return Cube(
+    return ValueArray(
         entries=axes["entry"],
         metrics=axes["metric"],
         tasks=axes["task"],
@@ -71,7 +70,7 @@ def places_on(column: Any, axis: Sequence[Any]) -> NDArray[np.int64]:
     return np.asarray(np.append(known, -1)[numbers], dtype=np.int64)
 
 
-def finite(column: Any) -> Floats:
+def finite(column: Any) -> FloatArray:
     """Return a column of numbers with NaN for what is None or not finite."""
     found = np.array(pd.to_numeric(column), dtype=np.float64)  # a copy: it is written to
     found[~np.isfinite(found)] = np.nan

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from harness.core.errors import UserError
 from harness.core.files import canonical_json, read_json
-from harness.core.records import explain
+from harness.core.records import format_validation_error
 from leaderboard.downloads.records import (
     RESULTS_SCHEMA,
     BoardFacts,
@@ -168,7 +168,7 @@ def read_results(path: Path) -> ResultFile:
     try:
         return ResultFile.model_validate(body)
     except ValidationError as error:
-        reason = " ".join(explain(error).split())
+        reason = " ".join(format_validation_error(error).split())
         raise UserError(f"{path} is not a result file of steerboard: {reason}.") from None
 
 
@@ -247,15 +247,12 @@ def _scope(old: BoardFacts, new: BoardFacts) -> list[str]:
     before, after = old.selection.model_dump(mode="json"), new.selection.model_dump(mode="json")
     names = [name for name in before if name != "narrowed" and before[name] != after[name]]
     lines = [
-        f"selection changed, {name.replace('_', ' ')}: {_told(before[name])} → {_told(after[name])}"
-        for name in names
+        f"selection changed, {name.replace('_', ' ')}: {_told(before[name])} → {_told(after[name])}" for name in names
     ]
     if before["narrowed"] != after["narrowed"] and not names:
         lines.append(f"selection changed: {_told(before['narrowed'])} → {_told(after['narrowed'])}")
     hashes = old.data_hashes, new.data_hashes
-    changed = [
-        name for name in sorted({*hashes[0], *hashes[1]}) if hashes[0].get(name) != hashes[1].get(name)
-    ]
+    changed = [name for name in sorted({*hashes[0], *hashes[1]}) if hashes[0].get(name) != hashes[1].get(name)]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         lines.append(f"data changed: {', '.join(changed[:5])}{more}")

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from harness.core.records import SCHEMA
 from harness.core.terminal import TerminalColumn, print_table
-from harness.ranking.render import clean, escaped, row_of
+from harness.ranking.render import escaped, row_of
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import plain, signed, spanned
+from harness.ranking.summary import format_interval, format_number, format_signed, strip_control
 from harness.scoring.metrics import metric
 from leaderboard.diff import BoardDiff, Diff, EntryDiff, Shift
 from leaderboard.downloads.records import EstimateFacts
@@ -31,18 +31,18 @@ Row = tuple[str, str, str, str]
 def print_diff(console: Console, found: Diff) -> None:
     """Print what changed: a table per board."""
     for line in _heading(found):
-        console.print(Text(clean(line)))
+        console.print(Text(strip_control(line)))
     for board in _changed(found):
-        console.print(Text(f"\n{clean(board.title)} ({clean(board.new_id)})", style="bold"))
+        console.print(Text(f"\n{strip_control(board.title)} ({strip_control(board.new_id)})", style="bold"))
         for line in _remarks(board):
-            console.print(Text(f"- {clean(line)}"))
+            console.print(Text(f"- {strip_control(line)}"))
         rows = list(_rows(board))
         if rows:
             columns = [TerminalColumn(head, words=True) for head in _HEADS]
-            print_table(console, columns, [[clean(cell) for cell in row] for row in rows])
+            print_table(console, columns, [[strip_control(cell) for cell in row] for row in rows])
     if not found.empty:
         console.print(Text(_EXPLAINED, style="dim"))
-    console.print(Text(clean(conclusion(found))))
+    console.print(Text(strip_control(conclusion(found))))
 
 
 def conclusion(found: Diff) -> str:
@@ -143,12 +143,12 @@ def _entry_rows(entry: EntryDiff, headline: str) -> Iterator[Row]:
     yield from ((name, "flag appeared", "", words) for words in entry.flags_new)
     yield from ((name, "flag gone", words, "") for words in entry.flags_gone)
     for cost in entry.costs:
-        percent = f"{signed(100 * (cost.new / cost.old - 1), 0)} %"
+        percent = f"{format_signed(100 * (cost.new / cost.old - 1), 0)} %"
         yield (name, cost.title, f"{cost.old:.4g}", f"{cost.new:.4g} ({percent})")
 
 
 def _gain(found: EstimateFacts | None) -> str:
-    return spanned(Estimate(found.mean, low=found.low, high=found.high) if found else None)
+    return format_interval(Estimate(found.mean, low=found.low, high=found.high) if found else None)
 
 
 def _mean(found: EstimateFacts | None) -> str:
@@ -156,8 +156,8 @@ def _mean(found: EstimateFacts | None) -> str:
     if found is None:
         return "–"
     if found.low is None or found.high is None:
-        return plain(found.mean)
-    return f"{plain(found.mean)} [{plain(found.low)}, {plain(found.high)}]"
+        return format_number(found.mean)
+    return f"{format_number(found.mean)} [{format_number(found.low)}, {format_number(found.high)}]"
 
 
 # As records

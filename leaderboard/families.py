@@ -8,13 +8,13 @@ from harness.core.records import Entry
 from harness.ranking.gains import FEW_SHOT
 from harness.ranking.results import BASELINE
 
-Family = Literal["steering", "baseline", "control", "reference"]
+RowKind = Literal["steering", "baseline", "control", "reference"]
 
-FAMILIES: tuple[Family, ...] = ("steering", "baseline", "control", "reference")
+FAMILIES: tuple[RowKind, ...] = ("steering", "baseline", "control", "reference")
 """All families, in the order in which they are listed."""
 
 
-def family(entry: Entry) -> Family:
+def row_kind(entry: Entry) -> RowKind:
     """Return the family of an entry.
 
     ``reference``: no model wrote the texts. ``baseline``: zero-shot and few-shot, unsteered. ``control``: a

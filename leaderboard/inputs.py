@@ -15,7 +15,7 @@ from harness.submissions.check import check_files
 from harness.submissions.folder import CARD, holds_submissions, is_root, listed, why_not
 from harness.submissions.lockfile import NO_LOCK, LockFile
 from harness.submissions.others import clashes
-from harness.submissions.protocol import Places
+from harness.submissions.protocol import CheckInputs
 from harness.submissions.submission import Submission
 
 OWN = "own run"
@@ -82,9 +82,7 @@ def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     _add_submissions(submissions, found, lock)
     if not found.items:
         first = found.refused[0] if found.refused else Refused(str(paths[0]), ["there are no results"])
-        raise UserError(
-            f"{first.name} cannot be shown: {first.reasons[0]} See 'steerboard submission check'."
-        )
+        raise UserError(f"{first.name} cannot be shown: {first.reasons[0]} See 'steerboard submission check'.")
     return found
 
 
@@ -137,7 +135,7 @@ def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock
     """
     passed: dict[Path, Submission] = {}
     for folder in folders:
-        checked = check_files(folder, Places(), lock=lock, beside=[])
+        checked = check_files(folder, CheckInputs(), lock=lock, beside=[])
         reasons = [finding.line for finding in checked.report.findings if finding.level != "note"]
         if reasons or checked.submission is None:
             found.refused.append(Refused(folder.name, reasons))

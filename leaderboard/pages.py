@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.core.languages import Language, language
-from harness.core.records import SurfacePoint
+from harness.core.records import GridPoint
 from harness.data.suite import data_note
 from harness.scoring.metrics import VENDI
 from harness.tracks.separation.results import Separation
@@ -17,8 +17,8 @@ from leaderboard.inputs import Refused
 from leaderboard.rendering import render
 from leaderboard.text import name_of, slug
 from leaderboard.views import plots
-from leaderboard.views.duel import Duel, duel
-from leaderboard.views.grid import Grid, grid
+from leaderboard.views.duel import HeadToHead, head_to_head
+from leaderboard.views.grid import GainGrid, grid
 from leaderboard.views.headline import QUESTION
 from leaderboard.views.languages import language_page
 from leaderboard.views.matrix import Matrix, matrix
@@ -29,7 +29,7 @@ from leaderboard.views.overview import Overview, overview
 from leaderboard.views.samples import anchor, samples_page
 from leaderboard.views.scopes import scope_data
 from leaderboard.views.separation import stored
-from leaderboard.views.sources import Source
+from leaderboard.views.sources import EntryOrigin
 from leaderboard.views.tracks import TRACKS, TrackWords
 
 Page = tuple[str, str]
@@ -50,8 +50,8 @@ class BoardPages:
     def __init__(
         self,
         board: Board,
-        sources: dict[str, Source],
-        surfaces: Sequence[tuple[str, list[SurfacePoint]]],
+        sources: dict[str, EntryOrigin],
+        surfaces: Sequence[tuple[str, list[GridPoint]]],
         bibtex: str,
         facts: Facts,
         citation: str = "",
@@ -105,14 +105,14 @@ class BoardPages:
         return origins(self.board.cellset.manifests)
 
     @cached_property
-    def grid(self) -> Grid:
+    def grid(self) -> GainGrid:
         """Entries by languages."""
         return grid(self.board, self.means)
 
     @cached_property
-    def duel(self) -> Duel | None:
+    def duel(self) -> HeadToHead | None:
         """Entries head to head."""
-        return duel(self.board)
+        return head_to_head(self.board)
 
     @cached_property
     def diversity(self) -> Any:

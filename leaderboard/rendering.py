@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import p_equals, plain, signed, spanned, tier_of
+from harness.ranking.summary import format_interval, format_number, format_signed, p_equals, tier_of
 from harness.scoring.metrics import Metric
 from leaderboard.text import clean, counted, name_of, slug
 
@@ -36,7 +36,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        plain=plain, p_equals=p_equals, signed=signed, spanned=spanned, tier_of=tier_of, clean=clean,
+        plain=format_number, p_equals=p_equals, signed=format_signed, spanned=format_interval, tier_of=tier_of,
+        clean=clean,
         name=name_of, slug=slug, slug_key=slug_key, counted=counted, data=data, sort=sort_value,
         better=better, arrow=arrow,
     )  # fmt: skip

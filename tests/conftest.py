@@ -151,9 +151,7 @@ def new_network() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def new_model(
-    new_network: Callable[..., Any], new_tokenizer: Callable[..., Any]
-) -> Callable[..., SteerableModel]:
+def new_model(new_network: Callable[..., Any], new_tokenizer: Callable[..., Any]) -> Callable[..., SteerableModel]:
     """Build a steerable tiny model that a test may change as it likes."""
     from harness.engine.model import SteerableModel
 
@@ -277,11 +275,11 @@ def new_fitter(tmp_path: Path) -> Callable[..., Fitter]:
     from harness.core.records import ModelIdentity
     from harness.core.store import Run
     from harness.runner.fit import Fitter
-    from harness.runner.prepare import Prepared
+    from harness.runner.prepare import RunPlan
 
     def build(model: SteerableModel, corpus: Corpus, folder: str = "run") -> Fitter:
         identity = ModelIdentity(name="tiny", fingerprint="f00d", dtype="float32")
-        prepared = Prepared(Run(tmp_path / folder), corpus.suite, corpus, None, {}, [], [], identity)
+        prepared = RunPlan(Run(tmp_path / folder), corpus.suite, corpus, None, {}, [], [], identity)
         return Fitter(prepared, model)
 
     return build

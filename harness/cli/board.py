@@ -38,9 +38,7 @@ _TABLE = "table"
 @app.command("build")
 def build(
     runs: Runs,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for the site; index.html is its first page.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the site; index.html is its first page.")],
     date: Date = None,
     lock: Lock = None,
 ) -> None:

@@ -17,13 +17,9 @@ def compare(
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run after.")],
     metric: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeat for several, or: all."
-        ),
+        typer.Option(metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeat for several, or: all."),
     ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="table, md, json or csv.")
-    ] = _TABLE,
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, md, json or csv.")] = _TABLE,
 ) -> None:
     """Compare two runs of a suite, entry by entry.
 

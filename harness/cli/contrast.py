@@ -14,7 +14,7 @@ from harness.core.languages import unknown_language
 
 if TYPE_CHECKING:
     from harness.data.backtranslation import Job, Translator
-    from harness.data.contrast import Made
+    from harness.data.contrast import ContrastManifest
 
 app = typer.Typer(
     cls=Group,
@@ -32,9 +32,7 @@ Example, without a translation model:
 )
 Out = Annotated[
     Path,
-    typer.Option(
-        metavar="FOLDER", help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages."
-    ),
+    typer.Option(metavar="FOLDER", help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages."),
 ]
 
 
@@ -74,9 +72,7 @@ def build(
         str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose languages and text are taken.")
     ] = "steer11",
     data: Data = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="NUMBER", help="At most this many sentences.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="At most this many sentences.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Sentences per batch.")] = 64,
     device: Device = None,
     dtype: Annotated[
@@ -145,12 +141,12 @@ def import_(
             --out contrast/published
     """
     from harness.core.files import file_digest
-    from harness.data.contrast import ContrastFolder, Recipe, check_code, read_published
+    from harness.data.contrast import BuildRecipe, ContrastFolder, check_code, read_published
     from harness.runner.prepare import library_versions
 
     check_code(language, "--language")
     pairs = read_published(file)
-    recipe = Recipe(kind="import", text=file_digest(file))
+    recipe = BuildRecipe(kind="import", text=file_digest(file))
     folder = ContrastFolder(out)
     with folder.lock():
         if folder.holds(language, recipe):
@@ -161,9 +157,7 @@ def import_(
     typer.echo(f"next: {pasted('run', '--suite', 'SUITE', '--model', 'MODEL', '--contrast', out)}")
 
 
-def _open(
-    name: str, revision: str | None, device: str | None, dtype: str | None, batch_size: int
-) -> Translator:
+def _open(name: str, revision: str | None, device: str | None, dtype: str | None, batch_size: int) -> Translator:
     """Return the translator; word noise alone loads no library of models."""
     if name == "noise":
         from harness.data.backtranslation import NoTranslator
@@ -178,7 +172,7 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
     from harness.data.backtranslation import make
     from harness.data.contrast import ContrastFolder
     from harness.runner.prepare import library_versions
-    from harness.runner.progress import track
+    from harness.runner.progress import progress_bar
 
     folder = ContrastFolder(out)
     with folder.lock():
@@ -189,14 +183,14 @@ def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:
                 typer.echo(f"{path}: finished before")
                 continue
             total = len(job.sentences) * len(job.hops)
-            with track(
+            with progress_bar(
                 console(), f"translate {job.language}", total, "translations", announced=False
             ) as tracker:
                 made = make(folder, job, translator, library_versions(), tracker.advance)
             typer.echo(_in_words(path, made))
 
 
-def _in_words(path: Path, made: Made) -> str:
+def _in_words(path: Path, made: ContrastManifest) -> str:
     counts = {"with equal texts": made.dropped_equal, "with an empty text": made.dropped_empty}
     dropped = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
     return f"{path}: {made.pairs} pairs ({made.source})" + (f"; dropped: {dropped}" if dropped else "")

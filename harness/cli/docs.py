@@ -19,9 +19,7 @@ def pages() -> dict[str, Path]:
 
 
 def docs(
-    page: Annotated[
-        str | None, typer.Argument(metavar="PAGE", help="Name of a page. Default: all names.")
-    ] = None,
+    page: Annotated[str | None, typer.Argument(metavar="PAGE", help="Name of a page. Default: all names.")] = None,
 ) -> None:
     """Print a page of the documentation, or list the pages.
 

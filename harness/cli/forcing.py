@@ -27,7 +27,7 @@ from harness.cli.options import (
 from harness.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
     from harness.tracks.forcing.questions import Half
 
 
@@ -50,9 +50,7 @@ def forcing(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="Only these. Default: all of the suite that steer, and zero-shot."
-        ),
+        typer.Option(metavar="NAMES", help="Only these. Default: all of the suite that steer, and zero-shot."),
     ] = None,
     seeds: Seeds = None,
     relevance: Annotated[
@@ -72,9 +70,7 @@ def forcing(
     ] = "test",
     max_new_tokens: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="NUMBER", help="Tokens of an answer at most. Default: 64, or fewer by the suite."
-        ),
+        typer.Option(min=1, metavar="NUMBER", help="Tokens of an answer at most. Default: 64, or fewer by the suite."),
     ] = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -97,9 +93,9 @@ def forcing(
         steerboard forcing --model google/gemma-2-9b-it --sources en,de \
             --relevance judge:Qwen/Qwen3-8B
     """
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
 
-    options = Options(
+    options = RunOptions(
         suite=suite,
         run=run_folder,
         model=model,
@@ -124,9 +120,7 @@ def _half(name: str) -> Half:
     return cast("Half", name)
 
 
-def _forcing(
-    options: Options, sources: list[str], half: Half, max_new_tokens: int | None, specs: list[str]
-) -> None:
+def _forcing(options: RunOptions, sources: list[str], half: Half, max_new_tokens: int | None, specs: list[str]) -> None:
     from harness.tracks.forcing.planning import plan_forcing
     from harness.tracks.forcing.relevance import open_relevance
     from harness.tracks.forcing.running import run_forcing
@@ -139,9 +133,7 @@ def _forcing(
     def human(code: str) -> list[str]:
         return [row.text for row in corpus.parallel(code)]
 
-    scorers = [
-        open_relevance(spec, planned.questions, human, options.device) for spec in dict.fromkeys(specs)
-    ]
+    scorers = [open_relevance(spec, planned.questions, human, options.device) for spec in dict.fromkeys(specs)]
     states = run_forcing(planned, scorers, options, console())
     report(planned.prepared, states)
     _show(planned.prepared.run.path, [scorer.name for scorer in scorers])

@@ -12,7 +12,7 @@ from harness.cli.options import split
 from harness.core.errors import UserError, pasted, unknown
 
 if TYPE_CHECKING:
-    from harness.ranking.gate.report import Report
+    from harness.ranking.gate.report import GateReport
 
 _TABLE = "table"
 _FORMATS = (_TABLE, "md", "junit", "json", "github")
@@ -56,12 +56,8 @@ def check(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to judge.")],
     against: Against,
     metric: Metrics = None,
-    languages: Annotated[
-        str | None, typer.Option(metavar="CODES", help="Look at these alone, such as am,he.")
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as topic.")
-    ] = None,
+    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Look at these alone, such as am,he.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as topic.")] = None,
     methods: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as language,clas.")
     ] = None,
@@ -92,9 +88,9 @@ def check(
     """
     if format_ not in _FORMATS:
         raise unknown("format", format_, _FORMATS)
-    from harness.ranking.gate.scope import Narrowing
+    from harness.ranking.gate.scope import Filter
 
-    narrowing = Narrowing(split(languages), split(tasks), split(methods), split(settings))
+    narrowing = Filter(split(languages), split(tasks), split(methods), split(settings))
     report = _judged(run, against, metric or [], narrowing)
     _show(report, format_, output)
     raise typer.Exit(report.exit)
@@ -145,9 +141,7 @@ def calibrate(
     for name in baseline.metrics:
         spread, allowed = baseline.spread[name], baseline.tolerance[name]
         limit = f"{100 * allowed.value:g} %" if allowed.relative else f"{allowed.value:g}"
-        typer.echo(
-            f"{name:<28} bound {spread.bound:.4g} ({spread.df:g} degrees of freedom), tolerance {limit}"
-        )
+        typer.echo(f"{name:<28} bound {spread.bound:.4g} ({spread.df:g} degrees of freedom), tolerance {limit}")
     for left in without_values(baseline, cellsets[0]):
         typer.echo(f"left out, no entry has all values: {left.name}")
     typer.echo(f"wrote {out}: {len(baseline.packed.entry)} cells, sha256 {seal}")
@@ -157,9 +151,7 @@ def calibrate(
 def accept(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run that is the new baseline.")],
     into: Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to replace.")],
-    reason: Annotated[
-        str, typer.Option(metavar="WORDS", help="Why the numbers may change; kept in the file.")
-    ] = "",
+    reason: Annotated[str, typer.Option(metavar="WORDS", help="Why the numbers may change; kept in the file.")] = "",
     without: Annotated[
         list[str] | None,
         typer.Option(metavar="METHOD", help="Method that the baseline loses on purpose; repeatable."),
@@ -181,7 +173,7 @@ def accept(
     typer.echo(f"replaced {into}: {past.sha256[:12]} ({past.reason}) by {seal[:12]} ({baseline.reason})")
 
 
-def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> Report:  # type: ignore[no-untyped-def] # noqa: ANN001
+def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> GateReport:  # type: ignore[no-untyped-def] # noqa: ANN001
     from harness.ranking.gate.baseline import read_baseline
     from harness.ranking.gate.calibrate import opened, read_runs, rulers_of, with_new
     from harness.ranking.gate.verdicts import chosen, judge
@@ -196,7 +188,7 @@ def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> Report: 
         return judge(base, new, chosen(with_new(rulers, new), metrics), names, narrowing)
 
 
-def _show(report: Report, format_: str, output: Path | None) -> None:
+def _show(report: GateReport, format_: str, output: Path | None) -> None:
     from rich.console import Console
 
     from harness.core import terminal

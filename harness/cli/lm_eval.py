@@ -27,7 +27,7 @@ from harness.cli.options import (
 from harness.core.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
 
 
 def lm_eval(
@@ -48,9 +48,7 @@ def lm_eval(
     ] = "steer11",
     run_folder: Annotated[
         Path | None,
-        typer.Option(
-            "--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL-understanding."
-        ),
+        typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL-understanding."),
     ] = None,
     model: ModelName = None,
     revision: Revision = None,
@@ -66,9 +64,7 @@ def lm_eval(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES", help="Only these, such as zero-shot,language. Default: the suite's that steer."
-        ),
+        typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language. Default: the suite's that steer."),
     ] = None,
     seeds: Annotated[
         str | None,
@@ -79,9 +75,7 @@ def lm_eval(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(
-            min=2, metavar="NUMBER", help="At most this many examples of every task, spread over it."
-        ),
+        typer.Option(min=2, metavar="NUMBER", help="At most this many examples of every task, spread over it."),
     ] = None,
     include_path: Annotated[
         list[Path] | None,
@@ -108,14 +102,14 @@ def lm_eval(
     """
     from harness.core.errors import require
     from harness.data.suite import load_suite
-    from harness.runner.prepare import Options, default_run, shipped_model
-    from harness.tracks.understanding.running import quiet
+    from harness.runner.prepare import RunOptions, default_run, shipped_model
+    from harness.tracks.understanding.running import silence_lm_eval
 
     require("run")
-    quiet()
+    silence_lm_eval()
     named = load_suite(suite)
     plain = default_run(named, model or shipped_model(named))
-    options = Options(
+    options = RunOptions(
         suite=suite,
         run=run_folder or plain.with_name(f"{plain.name}-understanding"),
         model=model,
@@ -139,7 +133,7 @@ def lm_eval(
     raise typer.Exit(1 if failed else 0)
 
 
-def _run(options: Options, names: list[str], folders: list[Path], chat: bool) -> bool:
+def _run(options: RunOptions, names: list[str], folders: list[Path], chat: bool) -> bool:
     """Answer and analyse; print what came of it; return whether any cell failed."""
     from harness.tracks.understanding.planning import plan_grid
     from harness.tracks.understanding.running import run_grid

@@ -75,8 +75,7 @@ def _run() -> int:
             word.encode()
         except UnicodeEncodeError:
             raise UserError(
-                f"the argument {os.fsencode(word)!r} is not UTF-8 text. Rename what it names, or write it as "
-                "UTF-8."
+                f"the argument {os.fsencode(word)!r} is not UTF-8 text. Rename what it names, or write it as UTF-8."
             ) from None
     import typer
 
@@ -99,9 +98,7 @@ def _hint(error: Any) -> str:
     from harness.data.suite import suite_files
 
     names = ", ".join(suite_files())
-    return (
-        f" Valid: {names}, or the path of a suite's .yaml. Begin with --suite mini, which needs no download."
-    )
+    return f" Valid: {names}, or the path of a suite's .yaml. Begin with --suite mini, which needs no download."
 
 
 def _in_words(error: BaseException) -> str | None:
@@ -114,7 +111,5 @@ def _in_words(error: BaseException) -> str | None:
         shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
         return f"cannot use {shown!r}: {error.strerror}." if name else f"{error.strerror}."
     if is_infrastructure(error):
-        return (
-            f"the machine failed ({in_words(error)}). What is finished is kept: run the same command again."
-        )
+        return f"the machine failed ({in_words(error)}). What is finished is kept: run the same command again."
     return None

@@ -41,9 +41,9 @@ def new(
 
         steerboard method new my-method
     """
-    from harness.methods.template import next_commands, write_starter
+    from harness.methods.template import next_commands, write_template
 
-    path = write_starter(name, out)
+    path = write_template(name, out)
     typer.echo(f"wrote {path}: a method that works. Change it, then:")
     for command in next_commands(name, path):
         typer.echo(f"  {command}")
@@ -56,14 +56,10 @@ def test(
     ],
     options: Annotated[
         str | None,
-        typer.Option(
-            metavar="JSON", help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."
-        ),
+        typer.Option(metavar="JSON", help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."),
     ] = None,
     plugin: Plugins = None,
-    output: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="text, or json for machines.")
-    ] = "text",
+    output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="text, or json for machines.")] = "text",
 ) -> None:
     """Check whether a method keeps the contract.
 

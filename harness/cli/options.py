@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.core.cells import Cell
     from harness.core.records import State
     from harness.core.store import Run
-    from harness.runner.prepare import Prepared
+    from harness.runner.prepare import RunPlan
 
 SuiteName = Annotated[
     str,
@@ -37,9 +37,7 @@ Seeds = Annotated[
     typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3."),
 ]
 Limit = Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")]
-Device = Annotated[
-    str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")
-]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")]
 Dtype = Annotated[
     str | None,
     typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU."),
@@ -139,7 +137,7 @@ def numbers(text: str | None, option: str) -> list[int] | None:
     return found
 
 
-def report(prepared: Prepared, states: Mapping[State, int]) -> None:
+def report(prepared: RunPlan, states: Mapping[State, int]) -> None:
     """Say on stderr how many cells of a run are in which state, and why the first failed."""
     report_cells(prepared.run, prepared.cells, states)
 

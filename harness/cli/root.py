@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.core.records import State
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
 
 app = typer.Typer(
     name="steerboard",
@@ -134,9 +134,9 @@ def run(
         steerboard run --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
     """
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
 
-    options = Options(
+    options = RunOptions(
         suite=suite,
         run=run_folder,
         model=model,
@@ -180,21 +180,19 @@ def score(
 
         steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
     """
-    from harness.runner.prepare import reopen
-    from harness.runner.score import Scorer
+    from harness.runner.prepare import open_run
+    from harness.runner.score import ScoringStage
 
-    prepared = reopen(run_folder, classifier, data, contrast, embedding, language_id)
+    prepared = open_run(run_folder, classifier, data, contrast, embedding, language_id)
     with prepared.run.lock():
-        scored = Scorer(prepared, console()).run()
+        scored = ScoringStage(prepared, console()).run()
     typer.echo(f"{scored} cells scored")
     summarise(run_folder)
 
 
 @app.command()
 def demo(
-    run_folder: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder of the run.")] = Path(
-        "runs/demo"
-    ),
+    run_folder: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder of the run.")] = Path("runs/demo"),
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the page.")] = Path("site"),
 ) -> None:
     """Run the mini suite offline and build its board, in minutes.
@@ -202,9 +200,9 @@ def demo(
     Every steering method of the suite writes and scores texts with the small model that ships; the last line
     names the page to open. Run it again to go on.
     """
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
 
-    folder, states = _run(Options(suite="mini", run=run_folder))
+    folder, states = _run(RunOptions(suite="mini", run=run_folder))
     summarise(folder)
     if not states.get("ok"):
         say_next(folder, states)
@@ -238,12 +236,12 @@ def list_(
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 
 
-def _run(options: Options) -> tuple[Path, Mapping[State, int]]:
+def _run(options: RunOptions) -> tuple[Path, Mapping[State, int]]:
     """Generate and score; return the folder and how many cells are in which state."""
     from harness.runner.pipeline import run_stages
-    from harness.runner.prepare import prepare
+    from harness.runner.prepare import plan_run
 
-    prepared = prepare(options)
+    prepared = plan_run(options)
     states = run_stages(prepared, options, console())
     report(prepared, states)
     return prepared.run.path, states

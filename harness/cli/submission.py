@@ -14,9 +14,9 @@ from harness.cli.verify import Folder, Format, OwnSuite, badge_of, known, show, 
 from harness.core.errors import UserError, require, unknown
 
 if TYPE_CHECKING:
-    from harness.submissions.check import Checked
+    from harness.submissions.check import CheckOutcome
     from harness.submissions.lockfile import LockFile
-    from harness.submissions.protocol import Places
+    from harness.submissions.protocol import CheckInputs
 
 app = typer.Typer(
     cls=Group,
@@ -37,15 +37,11 @@ def pack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished and scored run.")],
     out: Annotated[
         Path,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the submission; its last part is the name. It may exist."
-        ),
+        typer.Option(metavar="FOLDER", help="Folder of the submission; its last part is the name. It may exist."),
     ],
     method: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The method to pack. Default: that of the folder, or the run's only."
-        ),
+        typer.Option(metavar="NAME", help="The method to pack. Default: that of the folder, or the run's only."),
     ] = None,
     config: Annotated[
         str | None,
@@ -55,20 +51,14 @@ def pack(
         str | None,
         typer.Option(metavar="ROAD", help="code (default), steering (its files) or outputs (texts alone)."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name. Default: the last part of --out.")
-    ] = None,
-    author: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Who made it. Repeat for several.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name. Default: the last part of --out.")] = None,
+    author: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who made it. Repeat for several.")] = None,
     contact: Annotated[str | None, typer.Option(metavar="ADDRESS", help="E-mail or https address.")] = None,
     licence: Annotated[
         str | None,
         typer.Option(metavar="SPDX_ID", help="SPDX id for the texts, such as CC-BY-4.0 or CC0-1.0."),
     ] = None,
-    paper: Annotated[
-        str | None, typer.Option(metavar="REFERENCE", help="arXiv id, DOI or https address.")
-    ] = None,
+    paper: Annotated[str | None, typer.Option(metavar="REFERENCE", help="arXiv id, DOI or https address.")] = None,
     tuned_on: Annotated[
         str | None,
         typer.Option(metavar="SPLIT", help="none, train or validation, and how: 'validation: 12 strengths'."),
@@ -93,11 +83,11 @@ def pack(
             --out submissions/my-method
     """
     from harness.core.store import Run
-    from harness.submissions.pack import Wishes, check_command, pack
+    from harness.submissions.pack import PackOptions, check_command, pack
 
     if road not in {None, "code", "steering", "outputs"}:
         raise unknown("road", str(road), ["code", "steering", "outputs"])
-    wishes = Wishes(
+    wishes = PackOptions(
         name=name,
         method=method,
         config=_options(config),
@@ -138,9 +128,7 @@ def check(
     suite: OwnSuite = None,
     rescore: Annotated[
         bool,
-        typer.Option(
-            "--rescore/--no-rescore", help="Score every text from scratch, or look at the files only."
-        ),
+        typer.Option("--rescore/--no-rescore", help="Score every text from scratch, or look at the files only."),
     ] = True,
     write: Annotated[
         bool,
@@ -160,23 +148,23 @@ def check(
         steerboard submission check submissions/my-method --classifier tfidf
     """
     from harness.submissions.lockfile import open_lock
-    from harness.submissions.protocol import Places
+    from harness.submissions.protocol import CheckInputs
 
     known(output)
     if write and not rescore:
         raise UserError("--write needs what was measured. Leave out --no-rescore.")
-    places = Places(suite, data, contrast)
+    places = CheckInputs(suite, data, contrast)
     show(_checked(folder, places, classifier, rescore, write, open_lock(lock, new=write)).report, output)
 
 
 def _checked(
     folder: Path,
-    places: Places,
+    places: CheckInputs,
     classifiers: list[str] | None,
     rescore: bool,
     write: bool,
     lock: LockFile,
-) -> Checked:
+) -> CheckOutcome:
     from harness.submissions.check import check_files
 
     if write:
@@ -193,9 +181,9 @@ def _checked(
 
         with rescored(checked, classifiers, console()) as measured:
             if write:
-                from harness.submissions.record import keep
+                from harness.submissions.record import write_record
 
-                kept = keep(checked, measured, lock)
+                kept = write_record(checked, measured, lock)
                 report.facts["badge"] = f"{kept.badge}; {len(kept.measured) // 2} cells differ from the claim"
     if checked.submission is not None and "badge" not in report.facts:
         report.facts["badge"] = badge_of(checked.submission)
@@ -211,9 +199,7 @@ def check_changes(
         Path, typer.Option(metavar="FOLDER", help="Checkout of the pull request; none of its code runs.")
     ],
     lock: Lock = None,
-    rescore: Annotated[
-        bool, typer.Option("--rescore/--no-rescore", help="As for 'submission check'.")
-    ] = True,
+    rescore: Annotated[bool, typer.Option("--rescore/--no-rescore", help="As for 'submission check'.")] = True,
     output: Format = "table",
 ) -> None:
     """Check the submissions that a pull request touches.
@@ -226,8 +212,8 @@ def check_changes(
     """
     from harness.submissions.changes import changes, read_changed
     from harness.submissions.lockfile import against, open_lock
-    from harness.submissions.protocol import Places
-    from harness.submissions.report import Finding, Report, render
+    from harness.submissions.protocol import CheckInputs
+    from harness.submissions.report import Finding, SubmissionReport, render
 
     known(output)
     checks = open_lock(lock)
@@ -235,9 +221,9 @@ def check_changes(
     reports = [found.report]
     for name in found.names:
         try:
-            done = _checked(repository / "submissions" / name, Places(), None, rescore, False, checks)
+            done = _checked(repository / "submissions" / name, CheckInputs(), None, rescore, False, checks)
         except UserError as error:  # one that cannot be checked does not hide the others
-            reports.append(Report(name, [Finding("problem", name, str(error))]))
+            reports.append(SubmissionReport(name, [Finding("problem", name, str(error))]))
             continue
         entry = checks.body.submissions.get(name)
         words = against(entry, done.submission) if entry and done.submission else ""
@@ -252,19 +238,13 @@ def check_changes(
 
 @app.command("new")
 def new(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the folder; with code, of the method, too.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the folder; with code, of the method, too.")],
     road: Annotated[
         str,
-        typer.Option(
-            metavar="ROAD", help="code (a method.py), steering (fitted files) or outputs (texts alone)."
-        ),
+        typer.Option(metavar="ROAD", help="code (a method.py), steering (fitted files) or outputs (texts alone)."),
     ] = "code",
     suite: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="The suite that it is for.")] = "steer11",
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder. Default: submissions/NAME.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder. Default: submissions/NAME.")] = None,
 ) -> None:
     """Start a submission: submission.yaml, and a method that works.
 
@@ -283,16 +263,12 @@ def new(
 
 @app.command("list")
 def list_(
-    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds submissions.")] = Path(
-        "submissions"
-    ),
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds submissions.")] = Path("submissions"),
     output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, json or md.")] = "table",
     lock: Lock = None,
     withdraw: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME", help="For maintainers: take a submission out of the lock, as it goes on purpose."
-        ),
+        typer.Option(metavar="NAME", help="For maintainers: take a submission out of the lock, as it goes on purpose."),
     ] = None,
 ) -> None:
     """List submissions with road, method, models, cells and badge.

@@ -32,8 +32,8 @@ from harness.cli.options import (
 from harness.core.errors import UserError, pasted
 
 if TYPE_CHECKING:
-    from harness.core.records import SurfacePoint, Tuned
-    from harness.runner.prepare import Options, Prepared
+    from harness.core.records import GridPoint, Tuned
+    from harness.runner.prepare import RunOptions, RunPlan
 
 
 def tune(
@@ -78,9 +78,9 @@ def tune(
             --methods language,quality
         steerboard run --suite steer11 --model google/gemma-2-9b-it --tuned
     """
-    from harness.runner.prepare import Options
+    from harness.runner.prepare import RunOptions
 
-    options = Options(
+    options = RunOptions(
         suite=suite,
         run=run_folder,
         model=model,
@@ -105,11 +105,11 @@ def tune(
     _tune(options, split(methods), overrides)
 
 
-def _tune(options: Options, methods: list[str] | None, overrides: dict[str, list[Any]]) -> None:
+def _tune(options: RunOptions, methods: list[str] | None, overrides: dict[str, list[Any]]) -> None:
     from harness.data.suite import Suite, load_suite
     from harness.runner.pipeline import run_stages
-    from harness.runner.prepare import default_run, prepare, shipped_model
-    from harness.runner.tune import survey, tuning_suite
+    from harness.runner.prepare import default_run, plan_run, shipped_model
+    from harness.runner.tune import evaluate_grid, tuning_suite
     from harness.runner.tuned import write_tuned
 
     named = load_suite(options.suite)
@@ -121,24 +121,22 @@ def _tune(options: Options, methods: list[str] | None, overrides: dict[str, list
         return tuning_suite(suite, registry, methods, overrides)
 
     inner = replace(options, run=target / "tuning")
-    prepared = prepare(inner, derive)
+    prepared = plan_run(inner, derive)
     _check_sweep(prepared)
     states = run_stages(prepared, inner, console())
     report(prepared, states)
-    tuned = survey(prepared, base[0])
+    tuned = evaluate_grid(prepared, base[0])
     path = write_tuned(target, tuned)
     _show(tuned, _write_surface(target / "tuning", tuned))
     typer.echo(f"choice: {path}")
     if not states.get("ok"):
         say_next(target, states)
         raise typer.Exit(1)
-    typer.echo(
-        f"next: {pasted('run', '--suite', options.suite, '--run', target, '--tuned', *_same(options))}"
-    )
+    typer.echo(f"next: {pasted('run', '--suite', options.suite, '--run', target, '--tuned', *_same(options))}")
     raise typer.Exit(1 if any(state.endswith("error") for state in states) else 0)
 
 
-def _check_sweep(prepared: Prepared) -> None:
+def _check_sweep(prepared: RunPlan) -> None:
     """Refuse to add another sweep to a folder: what was tried would no longer be one surface."""
     run = prepared.run
     if run.exists() and run.manifest().suite_hash != prepared.suite.hash:
@@ -148,7 +146,7 @@ def _check_sweep(prepared: Prepared) -> None:
         )
 
 
-def _same(options: Options) -> list[object]:
+def _same(options: RunOptions) -> list[object]:
     """Return the options of this command that the run needs, too, as words of a command."""
     names = ("model", "revision", "data", "contrast", "dtype")
     given = [(f"--{name}", getattr(options, name)) for name in names if getattr(options, name)]
@@ -184,7 +182,7 @@ def _write_surface(folder: Path, tuned: Tuned) -> list[Path]:
 def _show(tuned: Tuned, paths: list[Path]) -> None:
     """Print the surface, the best first within a method, and what was chosen."""
     from harness.core.terminal import TerminalColumn, output, print_table
-    from harness.ranking.summary import plain, signed
+    from harness.ranking.summary import format_number, format_signed
 
     columns = [
         TerminalColumn("method", words=True),
@@ -198,7 +196,13 @@ def _show(tuned: Tuned, paths: list[Path]) -> None:
     rows = []
     for point in sorted(tuned.surface, key=lambda p: (p.method, p.macro_f1 is None, -(p.macro_f1 or 0.0))):
         mark = "chosen" if point.chosen else "" if point.eligible else "not eligible"
-        cells = [plain(point.macro_f1), signed(point.gain), plain(point.valid), str(point.texts), mark]
+        cells = [
+            format_number(point.macro_f1),
+            format_signed(point.gain),
+            format_number(point.valid),
+            str(point.texts),
+            mark,
+        ]
         rows.append([point.method, _words(point), *cells])
     print_table(output(), columns, rows, "validation macro-F1 (tfidf)")
     for name, method in tuned.methods.items():
@@ -212,9 +216,9 @@ def _show(tuned: Tuned, paths: list[Path]) -> None:
 
 def _conclusion(tuned: Tuned) -> str:
     """Return in a sentence what was gained, and how far that can be relied on."""
-    from harness.ranking.summary import signed
+    from harness.ranking.summary import format_signed
 
-    gains = [f"{point.method} {signed(point.gain)}" for point in tuned.surface if point.chosen]
+    gains = [f"{point.method} {format_signed(point.gain)}" for point in tuned.surface if point.chosen]
     if not gains:
         return "No configuration passes: the methods keep their defaults."
     return (
@@ -223,7 +227,7 @@ def _conclusion(tuned: Tuned) -> str:
     )
 
 
-def _words(point: SurfacePoint) -> str:
+def _words(point: GridPoint) -> str:
     return ", ".join(f"{field}={value}" for field, value in point.options.items())
 
 

@@ -31,9 +31,7 @@ def _group() -> None:
 
 @app.command()
 def show(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Steering files: RUN/steering/*.safetensors.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Steering files: RUN/steering/*.safetensors.")],
     json: Annotated[
         bool, typer.Option("--json", help="One line of JSON per file: the header and every vector's norm.")
     ] = False,
@@ -58,9 +56,7 @@ def show(
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A steering file.")],
     format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="repeng or lm-eval.")],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The new file: .gguf for repeng, .pt for lm-eval.")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The new file: .gguf for repeng, .pt for lm-eval.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -135,9 +131,7 @@ def _model_of(model: str | None, fitted: dict[str, Any], file: Path) -> tuple[st
 
 def _say_repeng(out: Path, layers: list[int]) -> None:
     typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
-    typer.echo(
-        f"next, repeng: ControlModel(model, {layers}).set_control(ControlVector.import_gguf({str(out)!r}))"
-    )
+    typer.echo(f"next, repeng: ControlModel(model, {layers}).set_control(ControlVector.import_gguf({str(out)!r}))")
     if 0 in layers:
         typer.echo("llama.cpp does not read this file: it cannot steer layer 0", err=True)
     else:

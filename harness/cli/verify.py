@@ -11,12 +11,10 @@ from harness.cli.options import BatchSize, ContrastText, Data, Device, Lock, Mod
 from harness.core.errors import require, unknown
 
 if TYPE_CHECKING:
-    from harness.submissions.report import Report
+    from harness.submissions.report import SubmissionReport
     from harness.submissions.submission import Submission
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="Folder of a submission, such as submissions/my-method.")
-]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a submission, such as submissions/my-method.")]
 Format = Annotated[
     str,
     typer.Option(
@@ -44,7 +42,7 @@ def known(form: str) -> None:
         raise unknown("format", form, FORMATS)
 
 
-def show(report: Report, form: str) -> None:
+def show(report: SubmissionReport, form: str) -> None:
     """Print a report and end with its exit code."""
     from harness.submissions.report import render
 
@@ -54,9 +52,7 @@ def show(report: Report, form: str) -> None:
 
 def verify(
     folder: Folder,
-    sample: Annotated[
-        int, typer.Option(min=1, metavar="NUMBER", help="How many cells to generate again.")
-    ] = 3,
+    sample: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="How many cells to generate again.")] = 3,
     model: ModelName = None,
     revision: Revision = None,
     data: Data = None,
@@ -94,28 +90,28 @@ def verify(
 
     from harness.submissions.check import check_files
     from harness.submissions.lockfile import open_lock
-    from harness.submissions.protocol import Places
-    from harness.submissions.submission import RefusedError, find
+    from harness.submissions.protocol import CheckInputs
+    from harness.submissions.submission import InvalidSubmissionError, find
 
     known(output)
     checks = open_lock(lock)
-    checked = check_files(folder, Places(suite, data, contrast), online=True, lock=checks)
+    checked = check_files(folder, CheckInputs(suite, data, contrast), online=True, lock=checks)
     if not checked.report.problems:
         require("run")
-        from harness.submissions.record import keep_regenerated
-        from harness.submissions.reproduce import Sampling, regenerate
+        from harness.submissions.record import mark_reproduced
+        from harness.submissions.reproduce import SpotCheck, reproduce
 
         if run_code:
             typer.echo(f"warning: code of {folder} runs on this machine, with your rights", err=True)
         drawn = secrets.randbelow(10**6) if seed is None else seed
-        wanted = Sampling(sample, drawn, at_least, model, revision, device, batch_size)
-        found = regenerate(checked, wanted, run_code, console())
-        if write and found is not None and not keep_regenerated(checked, found, checks):
+        wanted = SpotCheck(sample, drawn, at_least, model, revision, device, batch_size)
+        found = reproduce(checked, wanted, run_code, console())
+        if write and found is not None and not mark_reproduced(checked, found, checks):
             todo = "Run 'steerboard submission check --write' first."
             checked.report.problem(str(checks.path), "has no entry of what lies here", todo)
     if checked.submission is not None:
         try:
             checked.report.facts["badge"] = badge_of(find(folder, checks))
-        except RefusedError as error:  # code that ran can have written there
+        except InvalidSubmissionError as error:  # code that ran can have written there
             checked.report.refused(error)
     show(checked.report, output)

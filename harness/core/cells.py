@@ -59,7 +59,7 @@ def steering_id(key: CellKey) -> str:
     )
 
 
-def noise_key(key: CellKey, label: str, index: int, attempt: int) -> int:
+def sampling_key(key: CellKey, label: str, index: int, attempt: int) -> int:
     """Return the 64-bit key of the sampling noise of one draw of one text.
 
     It depends on seed, task, language, label, index and attempt only: every method and model gets

@@ -41,9 +41,7 @@ def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkp
         _check_folder(path)
         return Checkpoint(path, path.resolve().name, None, _fingerprint(path))
     if path.exists() or name_or_path.startswith(("/", ".", "~")) or name_or_path.count("/") > 1:
-        raise UserError(
-            f"the model folder {name_or_path} does not exist. Give a folder or a hub id (owner/name)."
-        )
+        raise UserError(f"the model folder {name_or_path} does not exist. Give a folder or a hub id (owner/name).")
     folder = _snapshot(name_or_path, revision)
     _check_folder(folder)
     return Checkpoint(folder, name_or_path, folder.name, folder.name)

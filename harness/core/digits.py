@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.files import DEEPEST, LARGEST
+from harness.core.files import MAX_BYTES, MAX_DEPTH
 
 _MARK = "\0"  # begins what stands for a list of digits; no string of a file that is read here has it
 _GZIP = 31  # how zlib calls the format
@@ -18,7 +18,7 @@ def unpacked(packed: bytes) -> bytes:
     """Return what a gzip file of one part holds; ValueError for any other and where it is too large."""
     stream = zlib.decompressobj(_GZIP)
     try:
-        data = stream.decompress(packed, LARGEST)
+        data = stream.decompress(packed, MAX_BYTES)
     except zlib.error as error:
         raise ValueError(str(error)) from None
     if not stream.eof or stream.unused_data:
@@ -35,7 +35,7 @@ def load_digits(data: bytes) -> dict[str, Any]:
         raise ValueError("escapes")
     first, *rest = data.split(b"[")
     marked = first + b"".join(_marked(part) for part in rest)
-    if marked.count(b"[") + marked.count(b"{") > DEEPEST:
+    if marked.count(b"[") + marked.count(b"{") > MAX_DEPTH:
         raise ValueError("perhaps nested too deeply")
     value = json.loads(marked.decode("utf-8"))
     if not isinstance(value, dict):

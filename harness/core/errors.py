@@ -141,8 +141,7 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
     for extra, modules in EXTRAS.items():
         if error.name in modules:  # a missing part, such as torch.x, is another trouble than a missing torch
             return UserError(
-                f"this command needs {modules[error.name]}, which is not installed: "
-                f"pip install 'steerboard[{extra}]'."
+                f"this command needs {modules[error.name]}, which is not installed: pip install 'steerboard[{extra}]'."
             )
     return None
 

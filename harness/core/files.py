@@ -17,19 +17,17 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.core.errors import MachineError, UserError
+from harness.core.types import JsonValue
 
-Json = Any  # what json.loads returns
-
-LARGEST = 2**27
+MAX_BYTES = 2**27
 """Bytes of a JSON file, unpacked where it is packed; the largest that this program writes has some 2**20."""
 
 LARGEST_TEXT = 2**30
 """Bytes of a file of text or of JSON lines."""
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """Lists and objects within one another in a JSON file."""
 
 _SHORT = 60  # characters of a file's name in that of its temporary file: together they have to fit
@@ -43,7 +41,7 @@ _ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)
 
 
-def canonical_json(value: Json) -> str:
+def canonical_json(value: JsonValue) -> str:
     """Return the one JSON text of ``value``: sorted keys, no blanks, no NaN.
 
     Raises ``ValueError`` for NaN or infinities, which have no JSON form.
@@ -51,7 +49,7 @@ def canonical_json(value: Json) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Json, length: int = 64) -> str:
+def digest(value: JsonValue, length: int = 64) -> str:
     """Return the first ``length`` hex digits of the SHA-256 of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
@@ -85,8 +83,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         if not isinstance(error, OSError):
             raise
         raise MachineError(
-            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written, or make "
-            "room."
+            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written, or make room."
         ) from error
 
 
@@ -138,12 +135,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Json) -> None:
+def write_json(path: Path, value: JsonValue) -> None:
     """Write indented JSON atomically; NaN and infinities are refused (``ValueError``)."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> str:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, JsonValue]]) -> str:
     """Write one JSON object a line, atomically; return the SHA-256 of the file."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     data = "".join(lines).encode()
@@ -151,21 +148,21 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Json]]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_json_gz(path: Path, value: Json) -> int:
+def write_json_gz(path: Path, value: JsonValue) -> int:
     """Write gzipped JSON atomically, equal bytes for equal values (no time stamp); return their number."""
     data = gzip.compress(canonical_json(value).encode(), mtime=0)
     write_bytes(path, data)
     return len(data)
 
 
-def read_json_gz(path: Path) -> dict[str, Json]:
+def read_json_gz(path: Path) -> dict[str, JsonValue]:
     """Return the object of a gzipped JSON file; ``UserError`` where it is broken, too large or not ours."""
-    packed = read_bytes(path, LARGEST)
+    packed = read_bytes(path, MAX_BYTES)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
-            data = stream.read(LARGEST + 1)
-        _check_size(path, len(data), LARGEST, "unpacked ")
-        return _object(path, data)
+            data = stream.read(MAX_BYTES + 1)
+        _check_size(path, len(data), MAX_BYTES, "unpacked ")
+        return _parse_object(path, data)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable ({error}). Delete it and run again.") from None
 
@@ -217,11 +214,11 @@ def decoded(path: Path, data: bytes) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def read_json(path: Path, schema: int | None = None) -> dict[str, Json]:
+def read_json(path: Path, schema: int | None = None) -> dict[str, JsonValue]:
     """Return a JSON object; ``UserError`` where it is truncated, foreign, too large or of a newer schema."""
-    data = read_bytes(path, LARGEST)
+    data = read_bytes(path, MAX_BYTES)
     try:
-        value = _object(path, data)
+        value = _parse_object(path, data)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -238,30 +235,30 @@ def read_json(path: Path, schema: int | None = None) -> dict[str, Json]:
     return value
 
 
-def _object(path: Path, data: bytes) -> dict[str, Json]:
+def _parse_object(path: Path, data: bytes) -> dict[str, JsonValue]:
     """Return the object that the bytes say. What is no Unicode, halves of signs, becomes a question mark."""
-    if _deep(data):
+    if _exceeds_depth(data):
         raise UserError(f"{path} is nested too deeply; not ours.")
     value = json.loads(data.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object; not ours.")
     if b"\\ud" in data or b"\\uD" in data:
-        whole: dict[str, Json] = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+        whole: dict[str, JsonValue] = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         return whole
     return value
 
 
-def _deep(data: bytes) -> bool:
-    """Say whether brackets stand deeper in one another than ``DEEPEST``; quick where it is clear."""
+def _exceeds_depth(data: bytes) -> bool:
+    """Say whether brackets stand deeper in one another than ``MAX_DEPTH``; quick where it is clear."""
     left = data.translate(None, _NO_BRACKETS)
-    for _ in range(DEEPEST // 2):
+    for _ in range(MAX_DEPTH // 2):
         if not left:
             return False
         left = left.replace(b"[]", b"").replace(b"{}", b"")  # takes away one level or two
-    return _depth(data) > DEEPEST
+    return _nesting_depth(data) > MAX_DEPTH
 
 
-def _depth(data: bytes) -> int:
+def _nesting_depth(data: bytes) -> int:
     """Return how deep brackets outside of strings stand in one another, closed or not."""
     depth = deepest = 0
     for token in _TOKENS.finditer(data):
@@ -270,17 +267,13 @@ def _depth(data: bytes) -> int:
     return deepest
 
 
-def check_schema(path: Path, value: Mapping[str, Json], newest: int) -> None:
+def check_schema(path: Path, value: Mapping[str, JsonValue], newest: int) -> None:
     """Refuse an object whose ``schema`` is missing or newer than this program reads."""
     found = value.get("schema")
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise UserError(
-            f"{path} has no integer 'schema'; it was not written by steerboard. Remove it from the folder."
-        )
+        raise UserError(f"{path} has no integer 'schema'; it was not written by steerboard. Remove it from the folder.")
     if found > newest:
-        raise UserError(
-            f"{path} has schema {found}, this steerboard reads up to {newest}. Upgrade steerboard."
-        )
+        raise UserError(f"{path} has schema {found}, this steerboard reads up to {newest}. Upgrade steerboard.")
 
 
 def half_character(text: str) -> bool:
@@ -292,12 +285,12 @@ def half_character(text: str) -> bool:
     return False
 
 
-def read_jsonl(path: Path) -> list[dict[str, Json]]:
+def read_jsonl(path: Path) -> list[dict[str, JsonValue]]:
     """Return the objects of a JSON-lines file; ``UserError`` names the first bad line."""
     return json_lines(path, read_bytes(path))
 
 
-def json_lines(path: Path, data: bytes) -> list[dict[str, Json]]:
+def json_lines(path: Path, data: bytes) -> list[dict[str, JsonValue]]:
     """Return the objects of a JSON-lines file's bytes; ``UserError`` names the first bad line."""
     rows = []
     for number, line in enumerate(decoded(path, data).split("\n"), start=1):
@@ -331,7 +324,7 @@ def waiting(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, option: str) -> Iterator[None]:
+def run_lock(folder: Path, option: str) -> Iterator[None]:
     """Hold a folder, made where it is missing, for one writing process; freed when that process dies.
 
     What killed writers left in it is removed.
@@ -342,16 +335,12 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise MachineError(
-            f"cannot write {folder}: {error.strerror}. Choose another {option} folder."
-        ) from None
+        raise MachineError(f"cannot write {folder}: {error.strerror}. Choose another {option} folder.") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise UserError(
-            f"{folder} is in use by another steerboard. Wait for it, or use another {option}."
-        ) from None
+        raise UserError(f"{folder} is in use by another steerboard. Wait for it, or use another {option}.") from None
     try:
         sweep(folder)
         yield

@@ -134,13 +134,10 @@ def check_model(
     fitted = given if isinstance(given, dict) else {}
     if fitted.get("fingerprint", model["fingerprint"]) != model["fingerprint"]:
         raise BrokenFileError(
-            f"{where} was fitted on {_model_in_words(fitted)}, this model is {_model_in_words(model)}. "
-            f"{remedy}"
+            f"{where} was fitted on {_model_in_words(fitted)}, this model is {_model_in_words(model)}. {remedy}"
         )
     if steering.provenance.get("tokenizer", tokenizer) != tokenizer:
-        raise BrokenFileError(
-            f"{where} was fitted with another tokenizer than {model['name']} has here. {remedy}"
-        )
+        raise BrokenFileError(f"{where} was fitted with another tokenizer than {model['name']} has here. {remedy}")
 
 
 def _model_in_words(model: dict[str, Any]) -> str:

@@ -27,8 +27,8 @@ def _bounded(value: Number) -> Number:
     return value
 
 
-Whole = Annotated[int, AfterValidator(_bounded)]
-Amount = Annotated[float, AfterValidator(_bounded)]
+SafeInt = Annotated[int, AfterValidator(_bounded)]
+SafeFloat = Annotated[float, AfterValidator(_bounded)]
 
 
 def _plain(value: Any) -> Any:
@@ -146,18 +146,18 @@ class CellKey(Record):
     task: str
     language: str
     setting: Setting
-    seed: Whole
-    texts_per_label: Whole
+    seed: SafeInt
+    texts_per_label: SafeInt
 
 
-class Spent(Record):
+class Usage(Record):
     """What a piece of work took: seconds, and the tokens that the model read and wrote."""
 
-    seconds: Amount
-    tokens: Whole
+    seconds: SafeFloat
+    tokens: SafeInt
 
 
-FitParts = dict[str, Spent | None]
+UsageByStep = dict[str, Usage | None]
 """What the parts of a work took, by name; None for a part made before costs were recorded."""
 
 
@@ -169,7 +169,7 @@ class FitCost(Versioned):
     forward; learning runs backward too, which only the seconds show.
     """
 
-    parts: FitParts
+    parts: UsageByStep
 
 
 class CellStatus(Versioned):
@@ -187,37 +187,37 @@ class CellStatus(Versioned):
     reason: str = ""
     attempts: int = 1
     finished: str = ""
-    seconds: Amount = 0.0
+    seconds: SafeFloat = 0.0
     device: str = ""
     steering: str | None = None
     demonstrations: dict[str, list[str]] = {}
     redraws: int = 0
     duplicates: int = 0
-    prompt_tokens: Whole | None = None
-    new_tokens: Whole | None = None
-    fit: FitParts | None = None
+    prompt_tokens: SafeInt | None = None
+    new_tokens: SafeInt | None = None
+    fit: UsageByStep | None = None
     generations_sha256: str | None = None
     steering_sha256: str | None = None
 
 
-def fit_of(statuses: Iterable[CellStatus]) -> Spent | None:
+def fit_of(statuses: Iterable[CellStatus]) -> Usage | None:
     """Return what the fits of cells took, parts that they share counted once; None where one is not known."""
-    return spent_on(status.fit for status in statuses)
+    return total_usage(status.fit for status in statuses)
 
 
-def spent_on(fits: Iterable[FitParts | None]) -> Spent | None:
+def total_usage(fits: Iterable[UsageByStep | None]) -> Usage | None:
     """Return what fits took, parts that they share counted once; None where one is not known."""
-    parts: FitParts = {}
+    parts: UsageByStep = {}
     for fit in fits:
         parts |= {"not recorded": None} if fit is None else fit
     known = [part for part in parts.values() if part is not None]
     if len(known) < len(parts):
         return None
     seconds = round(sum(part.seconds for part in known), 3)
-    return Spent(seconds=seconds, tokens=sum(part.tokens for part in known))
+    return Usage(seconds=seconds, tokens=sum(part.tokens for part in known))
 
 
-def known_sum(values: Iterable[Number | None]) -> Number | None:
+def sum_or_none(values: Iterable[Number | None]) -> Number | None:
     """Return the sum; None where one of the values is."""
     found = list(values)
     known = [value for value in found if value is not None]
@@ -282,8 +282,8 @@ class Selection(Record):
     languages: list[str]
     tasks: list[str]
     settings: list[str]
-    seeds: list[Whole]
-    texts_per_label: dict[str, Whole]
+    seeds: list[SafeInt]
+    texts_per_label: dict[str, SafeInt]
     narrowed: list[str] = []
     absent: list[str] = []
     checked: list[str] = []
@@ -306,7 +306,7 @@ class Selection(Record):
         ]
 
 
-class SurfacePoint(Record):
+class GridPoint(Record):
     """One configuration that was tried: its means over cells of validation text.
 
     ``options``: the values of the swept config fields. ``gain``: macro-F1 minus the unsteered one of the
@@ -316,16 +316,16 @@ class SurfacePoint(Record):
 
     method: str
     options: Options
-    macro_f1: Amount | None
-    gain: Amount | None
-    valid: Amount | None
+    macro_f1: SafeFloat | None
+    gain: SafeFloat | None
+    valid: SafeFloat | None
     eligible: bool
     chosen: bool = False
-    cells: Whole
-    cells_expected: Whole
-    texts: Whole
-    tokens: Whole | None
-    seconds: Amount
+    cells: SafeInt
+    cells_expected: SafeInt
+    texts: SafeInt
+    tokens: SafeInt | None
+    seconds: SafeFloat
 
 
 class TunedMethod(Record):
@@ -337,11 +337,11 @@ class TunedMethod(Record):
 
     version: str
     options: Options | None
-    configurations: Whole
-    texts: Whole
-    tokens: Whole | None
-    seconds: Amount
-    fit: Spent | None = None
+    configurations: SafeInt
+    texts: SafeInt
+    tokens: SafeInt | None
+    seconds: SafeFloat
+    fit: Usage | None = None
 
 
 class Tuned(Versioned):
@@ -354,7 +354,7 @@ class Tuned(Versioned):
     selection: Selection
     rule: str
     methods: dict[str, TunedMethod]
-    surface: list[SurfacePoint]
+    surface: list[GridPoint]
 
 
 class Manifest(Versioned):
@@ -387,13 +387,12 @@ class Manifest(Versioned):
         """Return itself; ``UserError`` for a run whose cells hold no texts to train on."""
         if self.track != "generation":
             raise UserError(
-                f"{where} holds a run of the {self.track} track. Give one of 'steerboard run'; a board shows "
-                "both."
+                f"{where} holds a run of the {self.track} track. Give one of 'steerboard run'; a board shows both."
             )
         return self
 
 
-def explain(error: Exception) -> str:
+def format_validation_error(error: Exception) -> str:
     """Return a validation error as one line: the first problem and how many more there are."""
     if not isinstance(error, ValidationError):
         return f"{type(error).__name__}: {error}"

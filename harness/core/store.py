@@ -18,15 +18,15 @@ from typing_extensions import TypedDict
 from harness.core.digits import load_digits, unpacked
 from harness.core.errors import DamagedFileError, MachineError, UserError
 from harness.core.files import (
-    DEEPEST,
-    LARGEST,
     LARGEST_TEXT,
+    MAX_BYTES,
+    MAX_DEPTH,
     file_digest,
     json_lines,
-    locked,
     read_bytes,
     read_json,
     read_json_gz,
+    run_lock,
     write_json,
     write_json_gz,
     write_jsonl,
@@ -41,7 +41,7 @@ from harness.core.records import (
     Setting,
     State,
     Versioned,
-    explain,
+    format_validation_error,
 )
 
 File = TypeVar("File", bound=Versioned)
@@ -64,19 +64,19 @@ def kept_in(part: str) -> str:
     return KEPT[0] if part.startswith((CLASSIFIER, ANSWERS)) else KEPT[1]
 
 
-Whole = Annotated[int, Field(gt=-(2**62), lt=2**62, strict=True)]
-Amount = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62, strict=True)]
+SafeInt = Annotated[int, Field(gt=-(2**62), lt=2**62, strict=True)]
+SafeFloat = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62, strict=True)]
 Figure = Annotated[float, Field(strict=True)]
 """As in records; what lies beyond is left to these, which say so in words."""
 
 
-class Sizes(TypedDict):
+class TextCounts(TypedDict):
     """How many texts a score is of, where it says so."""
 
     texts: NotRequired[Figure]
 
 
-class Measured(TypedDict):
+class ScoreRow(TypedDict):
     """What tables need of a ``Score``."""
 
     metric: str
@@ -84,17 +84,17 @@ class Measured(TypedDict):
     signature: str
     human: NotRequired[Figure | None]
     by_seed: NotRequired[dict[str, Figure]]
-    detail: NotRequired[Sizes]
+    detail: NotRequired[TextCounts]
 
 
-class Part(TypedDict):
+class UsageRow(TypedDict):
     """What a part of a fit took, as ``Spent``."""
 
-    seconds: Amount
-    tokens: Whole
+    seconds: SafeFloat
+    tokens: SafeInt
 
 
-class Key(TypedDict):
+class CellKeyRow(TypedDict):
     """What tables need of ``CellKey``; what is plain JSON here is checked where an entry is new."""
 
     method: dict[str, Any]
@@ -102,33 +102,33 @@ class Key(TypedDict):
     setting: Setting
     task: str
     language: str
-    seed: Whole
+    seed: SafeInt
 
 
-class CellEnded(TypedDict):
+class StatusRow(TypedDict):
     """What tables need of ``CellStatus``."""
 
     schema: int
-    cell: Key
+    cell: CellKeyRow
     state: State
     reason: NotRequired[str]
-    seconds: NotRequired[Amount]
+    seconds: NotRequired[SafeFloat]
     device: NotRequired[str]
     steering: NotRequired[str | None]
     generations_sha256: NotRequired[str | None]
     steering_sha256: NotRequired[str | None]
-    prompt_tokens: NotRequired[Whole | None]
-    new_tokens: NotRequired[Whole | None]
-    fit: NotRequired[dict[str, Part | None] | None]
+    prompt_tokens: NotRequired[SafeInt | None]
+    new_tokens: NotRequired[SafeInt | None]
+    fit: NotRequired[dict[str, UsageRow | None] | None]
 
 
-class CellMeasured(TypedDict):
+class ScoresRow(TypedDict):
     """What tables need of ``CellScores``."""
 
     schema: int
     generations_sha256: str
     protocol: str
-    scores: list[Measured]
+    scores: list[ScoreRow]
 
 
 class Run:
@@ -152,8 +152,7 @@ class Run:
         """Return the manifest; ``UserError`` where the folder holds no readable run."""
         if not self.exists():
             raise UserError(
-                f"{self.path} holds no run (no manifest.json). "
-                "Give the folder that 'steerboard run --run DIR' made."
+                f"{self.path} holds no run (no manifest.json). Give the folder that 'steerboard run --run DIR' made."
             )
         return _read(self.manifest_path, Manifest)
 
@@ -163,7 +162,7 @@ class Run:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for one writing process; freed by the system when the process dies."""
-        return locked(self.path, "--run")
+        return run_lock(self.path, "--run")
 
     def cell(self, cell_id: str) -> Path:
         """Return the folder of a cell."""
@@ -222,7 +221,7 @@ class Run:
             try:
                 texts.append(Generation.model_validate(row))
             except ValidationError as error:
-                raise UserError(f"{path}, line {number}: {explain(error)}. Not ours?") from None
+                raise UserError(f"{path}, line {number}: {format_validation_error(error)}. Not ours?") from None
         written = ended.get("generations_sha256") if ended else None
         if written and hashlib.sha256(data).hexdigest() != written:
             raise DamagedFileError(
@@ -252,7 +251,7 @@ class Run:
         """Return the scores of a cell, None where it was never scored."""
         return self._record(cell_id, "scores.json", CellScores)
 
-    def ended(self, cell_id: str) -> CellEnded | None:
+    def ended(self, cell_id: str) -> StatusRow | None:
         """Return of a cell's status what tables need, in half the time; None where it never ended.
 
         Fields that tables do not need are not looked at.
@@ -264,7 +263,7 @@ class Run:
         status = self.status(cell_id)  # is not there, or says what is wrong
         return None if status is None else _ended().validate_python(status.model_dump(by_alias=True))
 
-    def measured(self, cell_id: str) -> CellMeasured | None:
+    def measured(self, cell_id: str) -> ScoresRow | None:
         """Return of a cell's scores what tables need, in half the time; None where it was never scored.
 
         Fields that tables do not need are not looked at.
@@ -354,16 +353,16 @@ class Run:
 
 
 @cache
-def _ended() -> TypeAdapter[CellEnded]:
-    return TypeAdapter(CellEnded)
+def _ended() -> TypeAdapter[StatusRow]:
+    return TypeAdapter(StatusRow)
 
 
 @cache
-def _measured() -> TypeAdapter[CellMeasured]:
-    return TypeAdapter(CellMeasured)
+def _measured() -> TypeAdapter[ScoresRow]:
+    return TypeAdapter(ScoresRow)
 
 
-def _plain(path: str, largest: int = LARGEST) -> bytes:
+def _plain(path: str, largest: int = MAX_BYTES) -> bytes:
     """Return the content of a regular file; empty for anything else, and for what cannot be read.
 
     Tens of thousands are read. To open them as Python's files, by paths, takes longer than all the rest.
@@ -395,7 +394,7 @@ def _size(path: str) -> int | None:
 
 def _shallow(data: bytes) -> bool:
     """Say whether nothing can be nested too deeply: a method's config may hold anything."""
-    return data.count(b"{") + data.count(b"[") <= DEEPEST
+    return data.count(b"{") + data.count(b"[") <= MAX_DEPTH
 
 
 def _read(path: Path, kind: type[File]) -> File:
@@ -404,6 +403,6 @@ def _read(path: Path, kind: type[File]) -> File:
         return kind.model_validate(body)
     except ValidationError as error:
         raise UserError(
-            f"{path} is not a {kind.__name__.lower()} of steerboard: {explain(error)}. "
+            f"{path} is not a {kind.__name__.lower()} of steerboard: {format_validation_error(error)}. "
             "Remove it and run the same command again."
         ) from None

@@ -52,8 +52,7 @@ def print_table(
         console.print(Text(title, style="bold"))
     cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     widths = [
-        max(cell_len(column.head), *(cell_len(row[i].plain) for row in cells), 0)
-        for i, column in enumerate(columns)
+        max(cell_len(column.head), *(cell_len(row[i].plain) for row in cells), 0) for i, column in enumerate(columns)
     ]
     left = list(range(len(columns)))
     spare = sorted((i for i in left if columns[i].drop), key=lambda i: (columns[i].drop, i))

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
+def limit_blas_threads() -> AbstractContextManager[Any]:
     """Keep linear algebra to one thread: of small matrices, others would only wait for one another."""
     from threadpoolctl import threadpool_limits
 

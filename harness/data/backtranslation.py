@@ -15,7 +15,7 @@ from typing import Protocol
 
 from harness.core.errors import UserError
 from harness.core.files import digest, read_jsonl, write_jsonl
-from harness.data.contrast import ContrastFolder, Kind, Made, ModelSource, Pair, Recipe
+from harness.data.contrast import BuildRecipe, ContrastFolder, ContrastManifest, ContrastPair, Kind, ModelSource
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import Sentence
 
@@ -83,7 +83,7 @@ class Job:
 
     language: str
     sentences: list[Sentence]
-    recipe: Recipe
+    recipe: BuildRecipe
 
     @property
     def chunks(self) -> list[list[Sentence]]:
@@ -121,7 +121,7 @@ def _job(
 ) -> Job:
     sentences = corpus.parallel(language)[:limit]
     path = path_of(language, pivots, translator)
-    recipe = Recipe(
+    recipe = BuildRecipe(
         kind=translator.kind,
         translator=translator.name,
         models=translator.sources(path),
@@ -153,7 +153,7 @@ def path_of(language: str, pivots: Sequence[str], translator: Translator) -> lis
 
 def degrade(
     sentences: Sequence[Sentence], job: Job, translator: Translator, advance: Callable[[int], None]
-) -> list[Pair]:
+) -> list[ContrastPair]:
     """Return the sentences beside what all hops make of them, with word noise after every hop.
 
     The noise depends on language, sentence id, number of the hop and text alone, so it is the same
@@ -166,7 +166,7 @@ def degrade(
         if job.recipe.noise:
             texts = [word_noise(t, job.recipe.noise, key) for t, key in zip(texts, keys, strict=True)]
         advance(len(texts))
-    return [Pair(s.id, s.text, text.strip()) for s, text in zip(sentences, texts, strict=True)]
+    return [ContrastPair(s.id, s.text, text.strip()) for s, text in zip(sentences, texts, strict=True)]
 
 
 def make(
@@ -175,14 +175,14 @@ def make(
     translator: Translator,
     versions: dict[str, str],
     advance: Callable[[int], None],
-) -> Made:
+) -> ContrastManifest:
     """Make one language that the folder lacks; call it with the folder locked.
 
     Chunks that an earlier start finished are kept, so the result is the same as that of one start.
     ``advance`` is told how many more of all sentences times all hops are done.
     """
     parts = folder.path / ".parts" / f"{job.language}-{job.recipe.hash}"
-    pairs: list[Pair] = []
+    pairs: list[ContrastPair] = []
     for number, sentences in enumerate(job.chunks):
         path = parts / f"{number:04}.jsonl"
         done = _read_part(path, sentences)
@@ -199,7 +199,7 @@ def make(
     return made
 
 
-def _read_part(path: Path, sentences: Sequence[Sentence]) -> list[Pair] | None:
+def _read_part(path: Path, sentences: Sequence[Sentence]) -> list[ContrastPair] | None:
     """Return the pairs of a finished chunk, None where it is missing or not of these sentences."""
     if not path.is_file():
         return None
@@ -207,12 +207,12 @@ def _read_part(path: Path, sentences: Sequence[Sentence]) -> list[Pair] | None:
         rows = read_jsonl(path)
     except UserError:
         return None
-    pairs = [Pair(str(row.get("id")), str(row.get("good")), str(row.get("bad"))) for row in rows]
+    pairs = [ContrastPair(str(row.get("id")), str(row.get("good")), str(row.get("bad"))) for row in rows]
     same = [(p.id, p.good) for p in pairs] == [(s.id, s.text) for s in sentences]
     return pairs if same else None
 
 
-def _in_words(recipe: Recipe) -> str:
+def _in_words(recipe: BuildRecipe) -> str:
     noise = f"word noise {recipe.noise:g}" if recipe.noise else "no word noise"
     if recipe.kind == "noise":
         return noise

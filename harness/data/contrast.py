@@ -19,10 +19,10 @@ from harness.core.files import (
     digest,
     file_digest,
     half_character,
-    locked,
     read_json,
     read_jsonl,
     read_text,
+    run_lock,
     write_json,
     write_jsonl,
 )
@@ -36,7 +36,7 @@ Kind = Literal["noise", "language-tokens", "prefix-tokens", "pair-models", "impo
 
 
 @dataclass(frozen=True)
-class Pair:
+class ContrastPair:
     """Human text and its degraded version."""
 
     id: str
@@ -53,7 +53,7 @@ class ModelSource(Record):
     search: dict[str, Any] = Field(default_factory=dict)
 
 
-class Recipe(Record):
+class BuildRecipe(Record):
     """All that decides the pairs of a language, and nothing else.
 
     ``path``: the codes that the text goes through, the first and the last being the language itself;
@@ -78,10 +78,10 @@ class Recipe(Record):
         return digest(self.model_dump(mode="json"), 12)
 
 
-class Made(Record):
+class ContrastManifest(Record):
     """How the file of a language came about. Equal and empty pairs were left out of ``pairs``."""
 
-    recipe: Recipe
+    recipe: BuildRecipe
     recipe_hash: str
     source: str
     pairs: Annotated[int, Field(gt=0)]
@@ -94,7 +94,7 @@ class Made(Record):
 class ContrastFile(Versioned):
     """The file ``contrast.json``: language code -> how its pairs were made."""
 
-    languages: dict[str, Made] = Field(default_factory=dict)
+    languages: dict[str, ContrastManifest] = Field(default_factory=dict)
 
 
 class ContrastFolder:
@@ -131,7 +131,7 @@ class ContrastFolder:
                 f"{error.errors()[0]['msg']}). Make the folder anew."
             ) from None
 
-    def made(self, language: str) -> Made | None:
+    def made(self, language: str) -> ContrastManifest | None:
         """Return how a language was made, None where the folder lacks it.
 
         Raises ``UserError`` where its file is missing or is not the one that was written.
@@ -144,24 +144,22 @@ class ContrastFolder:
             raise BrokenFileError(f"{path} {state}. Make the contrast text again in another folder.")
         return made
 
-    def pairs(self, language: str) -> list[Pair]:
+    def pairs(self, language: str) -> list[ContrastPair]:
         """Return the pairs of a language that the folder holds."""
         path, pairs = self.pairs_path(language), []
         for number, row in enumerate(read_jsonl(path), 1):
             fields = [row.get("id"), row.get("good"), row.get("bad")]
             if not all(isinstance(field, str) and field.strip() for field in fields):
                 raise BrokenFileError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
-            pairs.append(Pair(*map(str, fields)))
+            pairs.append(ContrastPair(*map(str, fields)))
         return unique(pairs, str(path))
 
     def fingerprint(self, languages: Iterable[str]) -> str:
         """Return a hash of the content of the files of ``languages``."""
         known = self.index().languages
-        return digest(
-            [known[code].sha256 if code in known and self.made(code) else None for code in languages]
-        )
+        return digest([known[code].sha256 if code in known and self.made(code) else None for code in languages])
 
-    def holds(self, language: str, recipe: Recipe) -> bool:
+    def holds(self, language: str, recipe: BuildRecipe) -> bool:
         """Say whether a language is finished; ``UserError`` where it was made by another recipe."""
         made = self.made(language)
         if made is None:
@@ -174,8 +172,8 @@ class ContrastFolder:
         return True
 
     def add(
-        self, language: str, recipe: Recipe, pairs: Iterable[Pair], source: str, versions: dict[str, str]
-    ) -> Made:
+        self, language: str, recipe: BuildRecipe, pairs: Iterable[ContrastPair], source: str, versions: dict[str, str]
+    ) -> ContrastManifest:
         """Write the pairs of a language, then its entry: a language with an entry is whole.
 
         Empty pairs and pairs of equal texts are left out. Raises ``UserError`` where none is left.
@@ -189,7 +187,7 @@ class ContrastFolder:
                 f"in {len(full)} both texts are equal."
             )
         write_jsonl(self.pairs_path(language), ({"id": p.id, "good": p.good, "bad": p.bad} for p in kept))
-        made = Made(
+        made = ContrastManifest(
             recipe=recipe,
             recipe_hash=recipe.hash,
             source=source,
@@ -205,7 +203,7 @@ class ContrastFolder:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for one writing process; freed by the system when the process dies."""
-        return locked(self.path, "--out")
+        return run_lock(self.path, "--out")
 
 
 def open_contrast(path: Path | None) -> ContrastFolder | None:
@@ -229,7 +227,7 @@ def check_code(code: str, option: str) -> str:
     return code
 
 
-def read_published(path: Path) -> list[Pair]:
+def read_published(path: Path) -> list[ContrastPair]:
     """Return the pairs of a file in the published format (arXiv 2606.18389).
 
     That is a JSON object of two lists of strings of equal length, ``good`` and ``bad``. The ids are
@@ -250,7 +248,7 @@ def read_published(path: Path) -> list[Pair]:
     good, bad = (_texts(path, body, key) for key in ("good", "bad"))
     if len(good) != len(bad):
         raise UserError(f"{path}: {len(good)} good texts and {len(bad)} bad ones. {_EXPECTED}")
-    return [Pair(f"pair-{i:04}", *texts) for i, texts in enumerate(zip(good, bad, strict=True))]
+    return [ContrastPair(f"pair-{i:04}", *texts) for i, texts in enumerate(zip(good, bad, strict=True))]
 
 
 _EXPECTED = 'Expected: {"good": [...], "bad": [...]}, two lists of texts of equal length.'
@@ -268,7 +266,7 @@ def _texts(path: Path, body: dict[str, Any], key: str) -> list[str]:
     return texts
 
 
-def _differences(old: Recipe, new: Recipe) -> str:
+def _differences(old: BuildRecipe, new: BuildRecipe) -> str:
     """Return in words which fields differ, with their values where these are short."""
     words = []
     for field, before in old.model_dump(mode="json").items():

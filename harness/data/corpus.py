@@ -95,8 +95,7 @@ class Corpus:
                 pool = pool[: rule.pool]
             if len(pool) < rule.shots:
                 raise UserError(
-                    f"few-shot needs {rule.shots} train texts of {label!r} ({task}, {language}); "
-                    f"there are {len(pool)}."
+                    f"few-shot needs {rule.shots} train texts of {label!r} ({task}, {language}); there are {len(pool)}."
                 )
             draw = random.Random(f"{rule.seed}/{task}/{language}/{label}")
             chosen[label] = [row.text for row in draw.sample(pool, rule.shots)]
@@ -146,9 +145,7 @@ class Corpus:
         pairs = folder.pairs(language)
         kept = [p for p in pairs if p.id not in ids and not {normalise(p.good), normalise(p.bad)} & texts]
         if not kept:
-            raise UserError(
-                f"no contrast text of {language!r} in {folder.path} is left outside of test data."
-            )
+            raise UserError(f"no contrast text of {language!r} in {folder.path} is left outside of test data.")
         dropped = f" ({len(pairs) - len(kept)} held out)" if len(kept) < len(pairs) else ""
         source = f"contrast:{folder.name}:{made.recipe_hash}{dropped}"
         return Contrast([p.good for p in kept], [p.bad for p in kept], source)

@@ -21,9 +21,7 @@ def suite_prompt(task: Task, setting: str, label: str, demonstrations: tuple[str
     """Return the suite's own prompt of a task for a setting and a label; ``UserError`` where it has none."""
     template = task.prompts.get(setting)
     if template is None:
-        raise UserError(
-            f"task {task.name!r} has no prompt for setting {setting!r}; it has {', '.join(task.prompts)}."
-        )
+        raise UserError(f"task {task.name!r} has no prompt for setting {setting!r}; it has {', '.join(task.prompts)}.")
     values = {
         "{label}": label,
         "{language}": language(task.language).name,

@@ -221,9 +221,7 @@ def _snapshot(dataset: str, revision: str | None, config: str | None) -> str:
 
     patterns = ["README.md", f"*{config}*"] if config else None
     try:
-        return str(
-            snapshot_download(dataset, repo_type="dataset", revision=revision, allow_patterns=patterns)
-        )
+        return str(snapshot_download(dataset, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MachineError(

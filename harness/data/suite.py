@@ -22,7 +22,7 @@ from pydantic import (
 from harness.core.errors import UserError, unknown
 from harness.core.files import digest, read_text
 from harness.core.languages import unknown_language
-from harness.core.records import explain
+from harness.core.records import format_validation_error
 from harness.core.safeyaml import SafeLoader, safe_load
 from harness.core.strict import refuse_flags
 
@@ -40,20 +40,20 @@ def _iso_date(value: Any) -> str:
     return datetime.date.fromisoformat(str(value)).isoformat()
 
 
-class Part(BaseModel):
+class SuiteModel(BaseModel):
     """A part of a suite file; unknown keys are errors, so that a typing mistake is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _no_flags = field_validator("*", mode="before")(refuse_flags)
 
 
-class TaskSize(Part):
+class TaskSize(SuiteModel):
     """How many texts a cell of the task holds, per label."""
 
     texts_per_label: int = Field(gt=0)
 
 
-class Sampling(Part):
+class SamplingParams(SuiteModel):
     """How texts are drawn. ``max_attempts`` bounds the draws of one text, the first included.
 
     ``template``: the tokenizer's chat template where it has one, or always the plain instruction
@@ -77,7 +77,7 @@ class Sampling(Part):
         return body if self.date != DATE else {name: value for name, value in body.items() if name != "date"}
 
 
-class FewShot(Part):
+class FewShotParams(SuiteModel):
     """Demonstrations: ``shots`` human train texts of a label, drawn with ``seed``.
 
     ``selection``: from the ``pool`` shortest texts of the label, or at random from all of them.
@@ -89,14 +89,14 @@ class FewShot(Part):
     selection: Literal["shortest", "random"] = "shortest"
 
 
-class Vectors(Part):
+class Vectors(SuiteModel):
     """Text for vectors: translation ``systems`` in order of preference, else word noise."""
 
     systems: list[str]
     word_noise: float = Field(gt=0, lt=1)
 
 
-class ClassifierProtocol(Part):
+class ClassifierProtocol(SuiteModel):
     """Fine-tuning of the downstream encoder (arXiv 2606.18389, ``finetune.py``)."""
 
     seeds: list[int] = Field(min_length=1)
@@ -108,7 +108,7 @@ class ClassifierProtocol(Part):
     max_tokens: int = Field(gt=0)
 
 
-class Budgets(Part):
+class Budgets(SuiteModel):
     """Fixed budgets of the diversity metrics, so that neither number nor length of texts decides.
 
     ``texts``: texts of one subsample; ``subsamples``: how many are averaged; ``window``: characters that
@@ -126,13 +126,13 @@ class Budgets(Part):
     characters: int = Field(gt=0)
 
 
-class FidelitySettings(Part):
+class FidelitySettings(SuiteModel):
     """Parallel sentences per language that train the language identifier, at most."""
 
     texts_per_language: int = Field(gt=0)
 
 
-class Metrics(Part):
+class Metrics(SuiteModel):
     """Settings of the metrics. ``embeddings``: what Vendi score and pairwise distance read."""
 
     budgets: Budgets
@@ -140,7 +140,7 @@ class Metrics(Part):
     embeddings: list[str] = ["tfidf"]
 
 
-class Task(Part):
+class Task(SuiteModel):
     """One task in one language, read from a YAML that lm-eval loads too.
 
     ``prompts`` maps a setting to a template with the fields ``{label}``, ``{language}`` and, for
@@ -160,7 +160,7 @@ class Task(Part):
     parallel: bool = False
 
 
-class Family(Part):
+class ModelFamily(SuiteModel):
     """What a family of models has of its own; ``Suite.for_model`` puts it in place.
 
     ``model_types`` are the values of ``model_type`` in the config.json of its models. ``prompts``
@@ -174,7 +174,7 @@ class Family(Part):
     sampling: dict[str, Any] = {}
 
 
-class Suite(Part):
+class Suite(SuiteModel):
     """A versioned definition of what is measured. ``root`` is the folder of the suite file.
 
     ``data_note``: what readers of results must know of the data that the suite ships, such as that no people
@@ -192,14 +192,14 @@ class Suite(Part):
     settings: list[Prompting] = Field(min_length=1)
     seeds: list[int] = Field(min_length=1)
     methods: list[MethodSpec] = Field(min_length=1)
-    sampling: Sampling
-    few_shot: FewShot
+    sampling: SamplingParams
+    few_shot: FewShotParams
     vectors: Vectors
     classifiers: list[str] = Field(min_length=1)
     scored_split: Literal["test", "validation"] = "test"
     classifier_protocol: ClassifierProtocol
     metrics: Metrics
-    families: dict[str, Family] = {}
+    families: dict[str, ModelFamily] = {}
     data: str | None = None
     model: str | None = None
     data_note: str = Field(default="", exclude=True)
@@ -225,14 +225,14 @@ class Suite(Part):
             try:
                 self._sampling_of(family)
             except ValidationError as error:
-                raise ValueError(f"families.{name}.sampling.{explain(error)}") from None
+                raise ValueError(f"families.{name}.sampling.{format_validation_error(error)}") from None
             for model_type in family.model_types:
                 if seen.setdefault(model_type, name) != name:
                     raise ValueError(f"model type {model_type!r} is in two families")
         return self
 
-    def _sampling_of(self, family: Family) -> Sampling:
-        return Sampling.model_validate({**self.sampling.model_dump(), **family.sampling})
+    def _sampling_of(self, family: ModelFamily) -> SamplingParams:
+        return SamplingParams.model_validate({**self.sampling.model_dump(), **family.sampling})
 
     def for_model(self, model_type: str) -> Suite:
         """Return the suite with prompts, sampling and methods of the model's family.
@@ -252,7 +252,7 @@ class Suite(Part):
             f"{known}. Take --suite steer11, which serves every model."
         )
 
-    def _in_family(self, name: str, family: Family) -> Suite:
+    def _in_family(self, name: str, family: ModelFamily) -> Suite:
         definitions = {
             task: {
                 code: item.model_copy(update={"prompts": {**item.prompts, **family.prompts.get(task, {})}})
@@ -265,7 +265,7 @@ class Suite(Part):
                 "definitions": definitions,
                 "sampling": self._sampling_of(family),
                 "methods": [*self.methods, *family.methods],
-                "families": {name: Family(model_types=family.model_types)},
+                "families": {name: ModelFamily(model_types=family.model_types)},
             }
         )
 
@@ -352,7 +352,7 @@ def load_suite(name_or_path: str) -> Suite:
     try:
         suite = Suite.model_validate(body)
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
+        raise UserError(f"{path}: {format_validation_error(error)}") from None
     root = path.parent
     folders = root if (root / next(iter(suite.tasks))).is_dir() else tasks_root()
     definitions = {task: _load_tasks(folders / task, task, suite) for task in suite.tasks}
@@ -369,7 +369,7 @@ def restore_suite(body: dict[str, Any]) -> Suite:
             for task, by_language in body["definitions"].items()
         }
     except (ValidationError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"the manifest's suite is not readable: {explain(error)}") from None
+        raise UserError(f"the manifest's suite is not readable: {format_validation_error(error)}") from None
     return suite.model_copy(update={"definitions": definitions})
 
 
@@ -432,7 +432,7 @@ def _load_task(path: Path, task: str) -> Task:
     except KeyError as error:
         raise UserError(f"{path}: the key {error} is missing. Compare tasks/topic/am.yaml.") from None
     except ValidationError as error:
-        raise UserError(f"{path}: {explain(error)}") from None
+        raise UserError(f"{path}: {format_validation_error(error)}") from None
 
 
 def _metadata(body: dict[str, Any]) -> dict[str, Any]:

@@ -51,9 +51,7 @@ class Seq2Seq:
             )
         with warnings.catch_warnings(), self._in_words():
             warnings.simplefilter("ignore")  # Marian: "Recommended: pip install sacremoses."
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
-                checkpoint.folder, trust_remote_code=False
-            )
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
         self.vocabulary: dict[str, int] = self.tokenizer.get_vocab()
 
     @property
@@ -125,9 +123,7 @@ class Seq2Seq:
 
     @torch.inference_mode()
     def _translate_batch(self, texts: list[str], forced_bos: int | None) -> list[str]:
-        encoded = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt"
-        )
+        encoded = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors="pt")
         inputs = {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
         forced = {} if forced_bos is None else {"forced_bos_token_id": forced_bos}
         try:
@@ -155,9 +151,7 @@ class Seq2Seq:
             words = why_not_loaded(error)
             if "sentencepiece" in str(error).lower():
                 words = "its tokenizer needs a package that is not there: pip install sentencepiece"
-            raise UserError(
-                f"{self.checkpoint.name} cannot be loaded as a translation model: {words}"
-            ) from None
+            raise UserError(f"{self.checkpoint.name} cannot be loaded as a translation model: {words}") from None
 
 
 class _OneModel:
@@ -251,9 +245,7 @@ class PairTranslator:
         for form in code_forms(target):
             if form in tokens:
                 return tokens[form]
-        raise unknown(
-            "language", target, tokens, f"These are the target languages of {model.checkpoint.name}."
-        )
+        raise unknown("language", target, tokens, f"These are the target languages of {model.checkpoint.name}.")
 
 
 def open_translator(

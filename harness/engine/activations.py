@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
-from harness.engine.attention_sinks import SinkFilter
+from harness.engine.attention_sinks import AttentionSinkFilter
 from harness.engine.model import SteerableModel
 from harness.engine.neurons import down_projection
 
@@ -36,14 +36,14 @@ class MeanStates:
 
 
 @dataclass(frozen=True)
-class NeuronMeans:
+class MlpActivationMeans:
     """Mean input of every layer's ``down_proj`` at the last token of a text: float64, [layers, neurons]."""
 
     mean: NDArray[np.float64]
     n_texts: int
 
 
-class _Sums:
+class _RunningSums:
     """Running float64 sums of h, of ||h|| and of the count, on each layer's own device."""
 
     def __init__(self, n_layers: int) -> None:
@@ -75,14 +75,14 @@ def mean_states(
 ) -> MeanStates:
     """Return the masked means of all layers; every text is run once, either padding side.
 
-    Texts are cut to the model's context length. With ``exclude_sinks``, tokens that ``SinkFilter`` names
+    Texts are cut to the model's context length. With ``exclude_sinks``, tokens that ``AttentionSinkFilter`` names
     are left out, layer by layer. ``progress`` is called with the number of texts of every batch. Raises
     ``UserError`` for no text at all.
     """
     if not texts:
         raise UserError("no text to average over.")
-    sums, n_tokens = _Sums(len(model.layers)), 0
-    sinks = SinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
+    sums, n_tokens = _RunningSums(len(model.layers)), 0
+    sinks = AttentionSinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
     for inputs in _batches(model, texts, batch_size, side, progress):
         mask = inputs["attention_mask"].bool()
         n_tokens += int(mask.sum())
@@ -96,12 +96,12 @@ def mean_states(
     return MeanStates(states, norms, n_tokens, len(texts), sinks.report(n_tokens) if sinks else {})
 
 
-def neuron_means(
+def mean_mlp_activations(
     model: SteerableModel,
     texts: list[str],
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
-) -> NeuronMeans:
+) -> MlpActivationMeans:
     """Return the mean input of every ``down_proj`` at the last token that is no padding, over ``texts``.
 
     ``progress`` is called with the number of texts of every batch. Raises ``UnsupportedError`` for a layer
@@ -124,10 +124,10 @@ def neuron_means(
         forward(model, inputs, projections, add, "input")
     if n_read < len(texts):
         raise UserError(f"{len(texts) - n_read} texts hold no token, so no last token to read.")
-    return NeuronMeans(np.stack([_array(total) for total in sums]) / len(texts), len(texts))
+    return MlpActivationMeans(np.stack([_array(total) for total in sums]) / len(texts), len(texts))
 
 
-def residual_change(
+def relative_residual_shift(
     model: SteerableModel,
     steering: Steering,
     texts: list[str],

@@ -16,7 +16,7 @@ FACTOR = 10.0
 """A token is an outlier where its norm exceeds this many times the median of its text at that layer."""
 
 
-class SinkFilter:
+class AttentionSinkFilter:
     """Says which tokens to keep, and remembers which it dropped."""
 
     def __init__(self, tokenizer: Any, n_layers: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.core.errors import UserError, in_words
-from harness.data.suite import DATE, Sampling
+from harness.data.suite import DATE, SamplingParams
 
 if TYPE_CHECKING:
     from harness.engine.model import SteerableModel
@@ -23,7 +23,7 @@ _DIRECTIVES = "aAbBcdDeFGhHIjmMpRSTuUVwWxXyYZz"
 _SPECIAL = {"tool_use", "rag"}  # names of templates that are for other conversations than ours
 
 
-class Turns(Protocol):
+class Message(Protocol):
     """A user turn, and a system turn where there is one."""
 
     @property
@@ -139,16 +139,14 @@ def _joined(turns: Sequence[Turn]) -> list[Turn]:
     return [{**first, "role": "user"}, *rest]
 
 
-def chat_record(tokenizer: Any, sampling: Sampling) -> dict[str, str]:
+def chat_record(tokenizer: Any, sampling: SamplingParams) -> dict[str, str]:
     """Return what a manifest says of the chat template; ``UserError`` where it cannot be used."""
     if sampling.template != "chat" or not tokenizer.chat_template:
         return {}
     return chat_use(tokenizer).record(sampling.date)
 
 
-def render(
-    tokenizer: Any, prompt: Turns, template: Template = "chat", date: str = DATE, **options: Any
-) -> str:
+def render(tokenizer: Any, prompt: Message, template: Template = "chat", date: str = DATE, **options: Any) -> str:
     """Return the text that goes into the model: by the chat template, else a plain instruction form.
 
     ``instruction`` takes the plain form even where there is a chat template. Either form has its BOS,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.core.interventions import Steering
-from harness.data.suite import Sampling
+from harness.data.suite import SamplingParams
 from harness.engine.model import SteerableModel
 from harness.engine.sampling import KeyedSampler
 
@@ -35,7 +35,7 @@ def decode(
     model: SteerableModel,
     prompts: list[str],
     steering: Steering,
-    sampling: Sampling,
+    sampling: SamplingParams,
     keys: list[int],
     max_new_tokens: int,
     enough: Callable[[list[int]], bool] = lambda tokens: False,
@@ -62,7 +62,7 @@ class _Batch:
         self,
         model: SteerableModel,
         steering: Steering,
-        sampling: Sampling,
+        sampling: SamplingParams,
         keys: list[int],
         ids: Tensor,
         cache: Any,

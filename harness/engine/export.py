@@ -92,8 +92,7 @@ def model_config(name_or_path: str, revision: str | None = None) -> Any:
     except Exception as error:  # a config.json from outside can fail anywhere
         reason = why_not_loaded(error)
         raise UserError(
-            f"no model config at {name_or_path!r} ({reason}). Give --model a folder with config.json, "
-            "or a hub id."
+            f"no model config at {name_or_path!r} ({reason}). Give --model a folder with config.json, or a hub id."
         ) from None
 
 

@@ -11,7 +11,7 @@ from harness.core.interventions import Steering
 from harness.core.records import FinishReason, Generation
 from harness.data.corpus import normalise
 from harness.data.prompts import Prompt
-from harness.data.suite import Sampling
+from harness.data.suite import SamplingParams
 from harness.engine.chat import render
 from harness.engine.decoding import decode
 from harness.engine.model import SteerableModel
@@ -21,7 +21,7 @@ NoiseKey = Callable[[str, int, int], int]
 
 
 @dataclass(frozen=True)
-class Slot:
+class PendingText:
     """One text to be written."""
 
     label: str
@@ -29,7 +29,7 @@ class Slot:
 
 
 @dataclass
-class Usage:
+class TokenUsage:
     """Tokens of all draws so far: of the prompt, once per draw, and written without the end token."""
 
     prompt_tokens: int = 0
@@ -41,11 +41,11 @@ def generate_cell(
     prompts: Mapping[str, Prompt],
     texts_per_label: int,
     steering: Steering,
-    sampling: Sampling,
+    sampling: SamplingParams,
     noise_key: NoiseKey,
     batch_size: int = 64,
     progress: Callable[[int], None] = lambda n: None,
-    usage: Usage | None = None,
+    usage: TokenUsage | None = None,
 ) -> list[Generation]:
     """Return ``texts_per_label`` texts for every label of ``prompts``, in order.
 
@@ -55,15 +55,14 @@ def generate_cell(
     does not depend on ``batch_size``. ``progress`` is told the number of texts after every batch.
     ``usage`` counts the tokens of all draws, those that were drawn again included.
     """
-    usage = usage or Usage()
+    usage = usage or TokenUsage()
     inputs = {
-        label: render(model.tokenizer, prompt, sampling.template, sampling.date)
-        for label, prompt in prompts.items()
+        label: render(model.tokenizer, prompt, sampling.template, sampling.date) for label, prompt in prompts.items()
     }
     width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
-    room = _room(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
-    slots = [Slot(label, i) for label in prompts for i in range(texts_per_label)]
-    texts: dict[Slot, Generation] = {}
+    room = _token_budget(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
+    slots = [PendingText(label, i) for label in prompts for i in range(texts_per_label)]
+    texts: dict[PendingText, Generation] = {}
     open_slots = slots
     for attempt in range(sampling.max_attempts):
         for start in range(0, len(open_slots), batch_size):
@@ -75,14 +74,14 @@ def generate_cell(
                 usage.prompt_tokens += texts[slot].n_prompt_tokens
                 usage.new_tokens += texts[slot].n_new_tokens
             progress(len(batch))
-        open_slots = _to_redraw([texts[slot] for slot in slots], slots)
+        open_slots = _needs_redraw([texts[slot] for slot in slots], slots)
         if not open_slots:
             break
     repeated = set(open_slots)
     return [texts[s].model_copy(update={"duplicate": s in repeated}) for s in slots]
 
 
-def answer(text: str, sampling: Sampling) -> tuple[str, bool]:
+def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
     """Return what is kept of a decoded answer, in single blanks, and whether a line break ended it.
 
     The first line is the first that is not blank. Quotes are deleted as ``strip_quotes`` says.
@@ -96,7 +95,7 @@ def answer(text: str, sampling: Sampling) -> tuple[str, bool]:
     return " ".join(text.split()), ended
 
 
-def _to_redraw(texts: Sequence[Generation], slots: Sequence[Slot]) -> list[Slot]:
+def _needs_redraw(texts: Sequence[Generation], slots: Sequence[PendingText]) -> list[PendingText]:
     """Return the slots whose text is empty or equals the text of an earlier slot."""
     seen: set[str] = set()
     again = []
@@ -112,7 +111,7 @@ def _write(
     model: SteerableModel,
     inputs: list[str],
     steering: Steering,
-    sampling: Sampling,
+    sampling: SamplingParams,
     keys: list[int],
     max_new_tokens: int,
 ) -> Iterator[dict[str, Any]]:
@@ -135,12 +134,10 @@ def _write(
         }
 
 
-def _room(model: SteerableModel, width: int, wanted: int) -> int:
+def _token_budget(model: SteerableModel, width: int, wanted: int) -> int:
     limit = model.context_length
     if limit is None:
         return wanted
     if width >= limit:
-        raise UserError(
-            f"the prompt has {width} tokens, the model takes {limit}. Use fewer or shorter shots."
-        )
+        raise UserError(f"the prompt has {width} tokens, the model takes {limit}. Use fewer or shorter shots.")
     return min(wanted, limit - width)

@@ -27,7 +27,7 @@ _NEUTRAL: dict[_Effect, float] = {"add": -0.0, "factor": 1.0}
 
 
 @dataclass
-class _Slot:
+class _HookSlot:
     """What one site of one layer does to each row: tables [rows, size] and a span of positions.
 
     ``used`` says which rows are steered at all; ``start`` and ``stop`` bound their positions, and the
@@ -67,7 +67,7 @@ class SteeringHooks:
 
     def __init__(self, decoder: nn.Module, layers: nn.ModuleList) -> None:
         self._layers = layers
-        self._slots: dict[tuple[Site, int], _Slot] = {}
+        self._slots: dict[tuple[Site, int], _HookSlot] = {}
         self._past = 0
         decoder.register_forward_pre_hook(self._note_past, prepend=True, with_kwargs=True)
         for index, layer in enumerate(layers):
@@ -124,12 +124,12 @@ class SteeringHooks:
         if item.site == "mlp_neurons":
             down_projection(self._layers[item.layer], required=item.layer)
 
-    def _slot(self, item: Intervention, rows: int, end: Tensor, width: int) -> _Slot:
+    def _slot(self, item: Intervention, rows: int, end: Tensor, width: int) -> _HookSlot:
         """Return the slot of an intervention's site, made where it is the first one there."""
         place = (item.site, item.layer)
         if place not in self._slots:
             zeros = torch.zeros(rows, dtype=torch.int64)
-            self._slots[place] = _Slot(zeros.bool(), zeros.clone(), zeros.clone(), end, width)
+            self._slots[place] = _HookSlot(zeros.bool(), zeros.clone(), zeros.clone(), end, width)
         slot = self._slots[place]
         effect: _Effect = "add" if item.operation == "add" else "factor"
         size = len(item.vector)
@@ -140,9 +140,9 @@ class SteeringHooks:
         return slot
 
     @staticmethod
-    def _enter(slot: _Slot, row: int, item: Intervention, first: int, end: int) -> None:
+    def _enter(slot: _HookSlot, row: int, item: Intervention, first: int, end: int) -> None:
         """Put one intervention into the row's entry of the slot's tables."""
-        start, stop = _span(item.positions, first, end)
+        start, stop = _position_range(item.positions, first, end)
         if slot.used[row] and (int(slot.start[row]), int(slot.stop[row])) != (start, stop):
             raise UserError("two interventions at one layer must share their positions.")
         vector = torch.from_numpy(np.array(item.vector, dtype=np.float32, order="C")) * item.raw_strength
@@ -182,15 +182,14 @@ class SteeringHooks:
 
         return hook
 
-    def _steered(self, slot: _Slot, state: Tensor, measure: str) -> Tensor:
+    def _steered(self, slot: _HookSlot, state: Tensor, measure: str) -> Tensor:
         """Return ``state`` [rows, positions, size] with the slot's tables applied inside the spans."""
         slot.to(state)
         if state.ndim != 3 or state.shape[0] != slot.used.shape[0]:
             raise ValueError(f"steering {slot.used.shape[0]} rows, got a state of {tuple(state.shape)}")
         if state.shape[2] != slot.size:
             raise UserError(
-                f"the vector has {slot.size} numbers, the model's {measure} is {state.shape[2]}. "
-                "Fit it on this model."
+                f"the vector has {slot.size} numbers, the model's {measure} is {state.shape[2]}. Fit it on this model."
             )
         position = self._past + torch.arange(state.shape[1], device=state.device)
         steered = state
@@ -213,7 +212,7 @@ def _prompts(ends: Sequence[int] | None, first: list[int], end: list[int]) -> li
     return list(zip(first, ends, strict=True))
 
 
-def _span(positions: Positions, first: int, end: int) -> tuple[int, int]:
+def _position_range(positions: Positions, first: int, end: int) -> tuple[int, int]:
     """Return the half-open range of steered positions of a row whose prompt is first to end."""
     if positions == "prompt":
         return first, end - 1

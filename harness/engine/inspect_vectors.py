@@ -37,8 +37,7 @@ _HUGE = 1e300  # differences of numbers below this are finite
 def as_json(name: str, steering: Steering) -> str:
     """Return one line of JSON: the file's name, its header and the norm of every vector."""
     items = [
-        {**{k: v for k, v in vars(item).items() if k != "vector"}, **_measures(item)}
-        for item in steering.interventions
+        {**{k: v for k, v in vars(item).items() if k != "vector"}, **_measures(item)} for item in steering.interventions
     ]
     return canonical_json({"file": name, "interventions": items, "provenance": steering.provenance})
 
@@ -102,9 +101,7 @@ def _interventions(console: Console, items: Sequence[Intervention]) -> None:
     for item in items:
         numbers = (item.strength, item.raw_strength, _norm(item))
         strength, raw, norm = (f"{number:.4g}" for number in numbers)
-        rows.append(
-            [str(item.layer), item.site, item.operation, strength, item.unit, raw, norm, item.positions]
-        )
+        rows.append([str(item.layer), item.site, item.operation, strength, item.unit, raw, norm, item.positions])
     print_table(console, columns, rows, gap=1)
 
 

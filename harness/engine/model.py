@@ -114,14 +114,10 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
         layers = getattr(decoder, name, None)
         if isinstance(layers, nn.ModuleList) and len(layers):
             return layers
-    raise UserError(
-        f"no decoder layers found in {type(model).__name__}; steering needs a decoder-only model."
-    )
+    raise UserError(f"no decoder layers found in {type(model).__name__}; steering needs a decoder-only model.")
 
 
-def load_model(
-    checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None
-) -> SteerableModel:
+def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None) -> SteerableModel:
     """Load a checkpoint from safetensors, without running code that comes with it.
 
     ``device_map`` (such as ``auto``) spreads a large model over several GPUs and then decides
@@ -148,9 +144,7 @@ def load_model(
         raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {reason}") from None
     missing = sorted(report["missing_keys"])
     if missing:  # they would be random numbers, other ones in every process
-        raise UserError(
-            f"{checkpoint.folder} lacks {len(missing)} weights, such as {missing[0]}. Get it again."
-        )
+        raise UserError(f"{checkpoint.folder} lacks {len(missing)} weights, such as {missing[0]}. Get it again.")
     if not device_map:
         model.to(device)
     return SteerableModel(model, tokenizer)

@@ -46,9 +46,7 @@ def _everywhere(steering: Steering) -> Steering:
     return Steering(tuple(replace(item, positions="all") for item in steering.interventions))
 
 
-def _batch(
-    model: SteerableModel, texts: list[str], rows: list[Steering] | None, side: str
-) -> NDArray[np.float32]:
+def _batch(model: SteerableModel, texts: list[str], rows: list[Steering] | None, side: str) -> NDArray[np.float32]:
     """Return the mean states of one batch: [texts, layers, hidden size]."""
     inputs = model.encode(texts, special_tokens=False, side=side, limit=model.context_length)
     mask = inputs["attention_mask"].bool()

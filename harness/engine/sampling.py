@@ -27,27 +27,27 @@ _MIX_A = _signed(0xBF58476D1CE4E5B9)
 _MIX_B = _signed(0x94D049BB133111EB)
 
 
-def _shift(value: Tensor, bits: int) -> Tensor:
+def _rotate(value: Tensor, bits: int) -> Tensor:
     """Shift right without carrying the sign."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def mix(value: Tensor) -> Tensor:
+def mix_hash(value: Tensor) -> Tensor:
     """Return SplitMix64 of int64 values, element-wise (Steele, Lea and Flood 2014).
 
     Integer arithmetic only, so that every device gives the same bits.
     """
     value = value + _GOLDEN
-    value = (value ^ _shift(value, 30)) * _MIX_A
-    value = (value ^ _shift(value, 27)) * _MIX_B
-    return value ^ _shift(value, 31)
+    value = (value ^ _rotate(value, 30)) * _MIX_A
+    value = (value ^ _rotate(value, 27)) * _MIX_B
+    return value ^ _rotate(value, 31)
 
 
 def uniform(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
     """Return float64 numbers in (0, 1), shape of ``tokens`` [rows, n], for ``keys`` [rows]."""
-    row = mix(keys ^ mix(torch.full_like(keys, step)))
-    bits = mix(row[:, None] ^ mix(tokens))
-    return (_shift(bits, 12).to(torch.float64) + 0.5) * 2.0**-52  # exact, so never 0 or 1
+    row = mix_hash(keys ^ mix_hash(torch.full_like(keys, step)))
+    bits = mix_hash(row[:, None] ^ mix_hash(tokens))
+    return (_rotate(bits, 12).to(torch.float64) + 0.5) * 2.0**-52  # exact, so never 0 or 1
 
 
 class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
@@ -78,7 +78,7 @@ class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships
         are sorted whole.
         """
         total = torch.logsumexp(scaled, dim=-1, keepdim=True)
-        values, tokens = _likeliest(scaled)
+        values, tokens = _argmax(scaled)
         drawn = self._pick(values, tokens, total, self.keys, step)
         if values.shape[1] == scaled.shape[1]:
             return drawn
@@ -98,7 +98,7 @@ class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships
         return tokens.gather(1, perturbed.argmax(-1, keepdim=True)).squeeze(1)
 
 
-def _likeliest(scaled: Tensor) -> tuple[Tensor, Tensor]:
+def _argmax(scaled: Tensor) -> tuple[Tensor, Tensor]:
     """Return values and tokens of the likeliest candidates, likeliest first, ties by number.
 
     Half-precision logits hold many ties; top-k orders those as it likes, and that would let a draw

@@ -41,7 +41,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainConfig:
     """How to learn: at most ``steps`` batches; a step moves the vector by about ``lr`` at most.
 
     ``lr`` and ``max_norm``, the longest that the vector may get, are in units of the residual norm.
@@ -54,7 +54,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainResult:
     """The vector with the lowest held-out loss, float32 [hidden size], zero where none beat no vector.
 
     ``curve``: step, mean train loss since the last look, held-out loss, norm in residual norms.
@@ -66,15 +66,15 @@ class Learned:
     stopped: str
 
 
-def learn(
+def train_vector(
     objective: Objective,
     train: Sequence[int],
     held_out: Sequence[int],
     residual_norm: float,
-    plan: Plan,
+    plan: TrainConfig,
     rng: np.random.Generator,
     say: Callable[[str], None] = lambda words: None,
-) -> Learned:
+) -> TrainResult:
     """Return the vector that Adam finds from 0 on; batches of ``train`` are drawn by ``rng``.
 
     The vector is ``residual_norm`` times what Adam works on. Learning stops early when the held-out loss,
@@ -97,7 +97,7 @@ def learn(
     best_look, sums = 0, np.zeros(2)
     for step in range(1, plan.steps + 1):
         sums += _step(objective, next(batches), unit, residual_norm, adam, step)
-        _shorten(unit, plan.max_norm)
+        _clip_norm_(unit, plan.max_norm)
         if step % EVERY and step < plan.steps:
             continue
         curve.append(look(step, float(sums[0] / sums[1])))
@@ -108,7 +108,7 @@ def learn(
             stopped = f"held-out loss not lower {PATIENCE} times in a row, at step {step}"
             break
     vector = (best * residual_norm).cpu().numpy().astype(np.float32)
-    return Learned(vector, curve, int(curve[best_look]["step"]), stopped)
+    return TrainResult(vector, curve, int(curve[best_look]["step"]), stopped)
 
 
 def mean_loss(objective: Objective, rows: Sequence[int], vector: Tensor, batch_size: int) -> float:
@@ -150,7 +150,7 @@ def _not_finite(what: str, step: int) -> UserError:
     )
 
 
-def _shorten(unit: Tensor, longest: float) -> None:
+def _clip_norm_(unit: Tensor, longest: float) -> None:
     """Bring a vector that is too long back to ``longest``, in place."""
     with torch.no_grad():
         unit *= (longest / unit.norm().clamp(min=1e-12)).clamp(max=1.0)
@@ -176,7 +176,7 @@ def _batches(
 
 
 @contextmanager
-def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def with_added(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace a decoder layer's hidden state by ``change`` of it inside the block, out of place."""
 
     def hook(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> object:
@@ -191,7 +191,7 @@ def changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[N
         handle.remove()
 
 
-def adding(vector: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
+def add_vector_hook(vector: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the change that adds ``vector`` at the positions ``where``, bool [texts, positions]."""
 
     def add(state: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ class Likelihood:
         predicts = torch.zeros_like(mask)
         for i, (prompt, target) in enumerate(items):
             predicts[i, len(prompt) - 1 : len(prompt) - 1 + len(target)] = True
-        with changed(self.layer, adding(vector, self._where(items, mask))):
+        with with_added(self.layer, add_vector_hook(vector, self._where(items, mask))):
             logits = self._logits(ids, mask, predicts)
         tokens = torch.tensor([token for _, target in items for token in target], device=logits.device)
         return nn.functional.cross_entropy(logits.float(), tokens, reduction="sum"), len(tokens)
@@ -324,8 +324,8 @@ class Alignment:
             found.append(state)
             return state.detach()  # so that the layers above build no graph
 
-        add = adding(vector, mask) if vector is not None else lambda state: state
-        with changed(self.layer, add), changed(self.readout, read):
+        add = add_vector_hook(vector, mask) if vector is not None else lambda state: state
+        with with_added(self.layer, add), with_added(self.readout, read):
             self.model.decoder(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         (state,) = found
         mask = mask.to(state.device)

@@ -34,10 +34,7 @@ class Categories:
 
     def counts(self) -> list[dict[str, int]]:
         """Return the number of neurons of each category, one table line per layer."""
-        return [
-            {name: int(mask[layer].sum()) for name, mask in vars(self).items()}
-            for layer in range(len(self.dead))
-        ]
+        return [{name: int(mask[layer].sum()) for name, mask in vars(self).items()} for layer in range(len(self.dead))]
 
 
 def categorise(active: NDArray[np.bool_]) -> Categories:

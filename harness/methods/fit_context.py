@@ -17,7 +17,7 @@ from harness.data.suite import Suite, Task
 from harness.methods import permutations as shuffling
 
 if TYPE_CHECKING:
-    from harness.engine.activations import MeanStates, NeuronMeans
+    from harness.engine.activations import MeanStates, MlpActivationMeans
     from harness.engine.model import SteerableModel
     from harness.methods.contract import SteeringMethod
 
@@ -40,7 +40,7 @@ class Engine(Protocol):
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
         """Return mean hidden states of all layers."""
 
-    def neuron_means(self, texts: list[str]) -> NeuronMeans:
+    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
         """Return mean MLP neurons of all layers at the last token."""
 
     def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
@@ -96,7 +96,7 @@ class FitContext:
         """Return the mean hidden state of every layer over all tokens, without sinks if asked."""
         return self.engine.mean_states(texts, exclude_sinks)
 
-    def neuron_means(self, texts: list[str]) -> NeuronMeans:
+    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
         """Return the mean input of every ``mlp.down_proj`` at the last token of ``texts``."""
         return self.engine.neuron_means(texts)
 
@@ -114,7 +114,7 @@ class FitContext:
             pools = {c: {s.id: s.text for s in self._corpus.parallel(c)} for c in self.languages}
             if code not in pools:
                 raise unknown_language(code, pools)
-            return shuffling.reassigned(pools)[code]
+            return shuffling.permute_languages(pools)[code]
         return [sentence.text for sentence in self._corpus.parallel(code)]
 
     def pairs(self, code: str, other: str) -> list[tuple[str, str]]:
@@ -127,13 +127,13 @@ class FitContext:
     def contrast(self) -> Contrast:
         """Return human and degraded versions of sentences of the cell's language."""
         contrast = self._corpus.contrast(self.language)
-        return shuffling.flipped(contrast, self.language) if self.shuffled else contrast
+        return shuffling.swap_pairs(contrast, self.language) if self.shuffled else contrast
 
     def train(self) -> dict[str, list[str]]:
         """Return the human train texts of the task by label."""
         groups = self._corpus.by_label(self.task.name, self.language, "train")
         texts = {label: [row.text for row in rows] for label, rows in groups.items()}
-        return shuffling.relabelled(texts, f"{self.task.name}/{self.language}") if self.shuffled else texts
+        return shuffling.permute_labels(texts, f"{self.task.name}/{self.language}") if self.shuffled else texts
 
     def dropped(self, code: str) -> int:
         """Return how many parallel sentences were left out because they are validation or test text."""

@@ -9,7 +9,7 @@ import numpy as np
 from harness.core.interventions import Steering
 from harness.methods.contract import SteeringMethod, register
 from harness.methods.fit_context import FitContext
-from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, counts, excluded
+from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, excluded_tokens, sample_counts
 
 
 @register("language")
@@ -37,8 +37,8 @@ class LanguageSteering(SteeringMethod):
         others = np.mean([m.mean for code, m in means.items() if code != ctx.language], axis=0)
         details = {
             "rule": "own mean - unweighted mean of the others",
-            "counts": counts(means),
-            "excluded": excluded(means),
+            "counts": sample_counts(means),
+            "excluded": excluded_tokens(means),
             "dropped_held_out": {code: ctx.dropped(code) for code in means},
         }
         return add_direction(ctx, self.config, own.mean - others, own.norm, details)

@@ -16,7 +16,7 @@ from harness.methods.fit_context import FitContext
 from harness.methods.vectors import DEPTHS, Depth
 
 if TYPE_CHECKING:
-    from harness.engine.train_vector import Alignment, Learned, Likelihood
+    from harness.engine.train_vector import Alignment, Likelihood, TrainResult
 
 _HELD_OUT = (8, 256)  # a tenth of the texts, but at least and at most so many
 _WORDS = {
@@ -128,9 +128,7 @@ class LearnedVector(SteeringMethod):
             prompts = {label: self._prompt(ctx, label) for label in ctx.task.labels}
             found = [(prompts[label], text) for label, texts in ctx.train().items() for text in texts]
         if len(found) < 2 * _HELD_OUT[0]:
-            kind = (
-                "parallel sentences" if self.config.objective == "align" else f"{ctx.task.name} train texts"
-            )
+            kind = "parallel sentences" if self.config.objective == "align" else f"{ctx.task.name} train texts"
             raise UnsupportedError(
                 f"learned needs {2 * _HELD_OUT[0]} {kind} of {ctx.language!r}, there are {len(found)}."
             )
@@ -163,19 +161,19 @@ class LearnedVector(SteeringMethod):
 
     def _learn(
         self, ctx: FitContext, objective: Likelihood | Alignment, parts: dict[str, range], norm: float
-    ) -> Learned:
-        from harness.engine.train_vector import Plan, learn
+    ) -> TrainResult:
+        from harness.engine.train_vector import TrainConfig, train_vector
 
         config = self.config
-        plan = Plan(config.steps, config.batch_size, config.lr, config.max_norm)
-        return learn(objective, parts["train"], parts["held_out"], norm, plan, ctx.rng, ctx.progress)
+        plan = TrainConfig(config.steps, config.batch_size, config.lr, config.max_norm)
+        return train_vector(objective, parts["train"], parts["held_out"], norm, plan, ctx.rng, ctx.progress)
 
 
 def _count(objective: Likelihood | Alignment, rows: range) -> dict[str, int]:
     return {"texts": len(rows), "tokens": sum(objective.length(row) for row in rows)}
 
 
-def _outcome(learned: Learned) -> dict[str, Any]:
+def _outcome(learned: TrainResult) -> dict[str, Any]:
     best = next(point for point in learned.curve if point["step"] == learned.best_step)
     return {
         "held_out_before": learned.curve[0]["held_out"],

@@ -11,7 +11,7 @@ from harness.core.files import digest
 from harness.data.corpus import Contrast
 
 
-def reassigned(pools: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+def permute_languages(pools: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
     """Return each language's sentences after their languages were permuted, sentence by sentence.
 
     ``pools``: language -> id -> text. Only ids that every language has are used, so that each
@@ -32,7 +32,7 @@ def reassigned(pools: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
     return dealt
 
 
-def flipped(contrast: Contrast, key: str) -> Contrast:
+def swap_pairs(contrast: Contrast, key: str) -> Contrast:
     """Return the pairs with human and degraded text changed over in every second pair, by chance."""
     good, bad = [], []
     for one, other in zip(contrast.good, contrast.bad, strict=True):
@@ -42,7 +42,7 @@ def flipped(contrast: Contrast, key: str) -> Contrast:
     return replace(contrast, good=good, bad=bad, source=f"{contrast.source}, labels shuffled")
 
 
-def relabelled(texts: Mapping[str, list[str]], key: str) -> dict[str, list[str]]:
+def permute_labels(texts: Mapping[str, list[str]], key: str) -> dict[str, list[str]]:
     """Return labelled texts with the labels dealt anew by chance, as many of each as before."""
     pool = [text for group in texts.values() for text in group]
     random.Random(f"shuffled/{key}").shuffle(pool)

@@ -91,7 +91,7 @@ def registered(module: ModuleType, where: str) -> Classes:
     return found
 
 
-def outline(path: Path, where: str) -> dict[str, str | None]:
+def inspect_source(path: Path, where: str) -> dict[str, str | None]:
     """Return the docstring of every registered class of a file by name, without running the file.
 
     Raises ``UserError``, which starts with ``where``, for a file that cannot be read as Python.

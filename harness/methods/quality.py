@@ -7,7 +7,7 @@ from typing import ClassVar
 from harness.core.interventions import Steering
 from harness.methods.contract import SteeringMethod, register
 from harness.methods.fit_context import FitContext
-from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, counts, excluded
+from harness.methods.vectors import DEPTHS, STRENGTHS, VectorConfig, add_direction, excluded_tokens, sample_counts
 
 
 @register("quality")
@@ -34,7 +34,7 @@ class QualitySteering(SteeringMethod):
         details = {
             "rule": "mean of human text - mean of degraded text",
             "contrast": contrast.source,
-            "counts": counts({"good": good, "bad": bad}),
-            "excluded": excluded({"good": good, "bad": bad}),
+            "counts": sample_counts({"good": good, "bad": bad}),
+            "excluded": excluded_tokens({"good": good, "bad": bad}),
         }
         return add_direction(ctx, self.config, good.mean - bad.mean, good.norm, details)

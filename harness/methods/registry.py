@@ -21,11 +21,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harness.core.errors import UserError, unknown
-from harness.core.records import explain
+from harness.core.records import format_validation_error
 from harness.data.suite import MethodSpec
 from harness.methods.contract import SteeringMethod, check_name
-from harness.methods.plugins import Classes, in_words, load_entry_point, load_file, outline, registered
-from harness.methods.sweep import spread
+from harness.methods.plugins import Classes, in_words, inspect_source, load_entry_point, load_file, registered
+from harness.methods.sweep import expand_grid
 
 BUILT_IN = {
     "zero-shot": "harness.methods.prompting",
@@ -46,7 +46,7 @@ SUBMISSIONS = "submissions"
 
 
 @dataclass(frozen=True)
-class Source:
+class MethodOrigin:
     """Where a method comes from, in words, and how its code is run."""
 
     kind: Literal["built in", "file", "package", "folder"]
@@ -67,16 +67,14 @@ class Registry:
     built in, then plug-in files, packages, folders.
     """
 
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: dict[str, MethodOrigin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     _classes: Classes = field(default_factory=dict)
 
-    def add(self, name: str, source: Source) -> None:
+    def add(self, name: str, source: MethodOrigin) -> None:
         """Note where a method is; ``UserError`` for a bad name and for one that is taken."""
         if name in self.sources:
-            raise UserError(
-                f"{source}: the name {name!r} is taken by {self.sources[name]}; choose another name."
-            )
+            raise UserError(f"{source}: the name {name!r} is taken by {self.sources[name]}; choose another name.")
         try:
             check_name(name)
         except UserError as error:
@@ -110,7 +108,7 @@ class Registry:
         source = self.sources[name]
         if source.kind != "folder" or source.path is None:
             return self.get(name).__doc__ or ""
-        found = outline(source.path, source.words)
+        found = inspect_source(source.path, source.words)
         if name not in found:
             has = f"it has {', '.join(map(repr, found))}" if found else "no class with @register(...) in it"
             raise UserError(f"{source}: folder {name!r} registers no method {name!r}; {has}.")
@@ -122,14 +120,14 @@ class Registry:
         A method with ``bind(configure)`` is given this function, so that it can build on others.
         """
         cls = self.get(name)
-        return [self._build(cls, point) for point in spread(cls.Config, options, name)]
+        return [self._build(cls, point) for point in expand_grid(cls.Config, options, name)]
 
     def _build(self, cls: type[SteeringMethod], point: Mapping[str, Any]) -> SteeringMethod:
         try:
             config = cls.Config.model_validate(point)
         except ValidationError as error:
             fields = ", ".join(cls.Config.model_fields) or "(none)"
-            raise UserError(f"method {cls.name!r}: {explain(error)}. Its options: {fields}.") from None
+            raise UserError(f"method {cls.name!r}: {format_validation_error(error)}. Its options: {fields}.") from None
         except Exception as error:  # an author's validator
             raise UserError(f"the config of method {cls.name!r} breaks: {in_words(error)}") from None
         try:
@@ -141,7 +139,7 @@ class Registry:
         except UserError:
             raise
         except ValidationError as error:
-            raise UserError(f"method {cls.name!r} cannot be set up: {explain(error)}.") from None
+            raise UserError(f"method {cls.name!r} cannot be set up: {format_validation_error(error)}.") from None
         except Exception as error:  # an author's __init__ or bind
             raise UserError(f"method {cls.name!r} cannot be set up: {in_words(error)}") from None
         return method
@@ -155,12 +153,12 @@ def load_registry(plugins: Iterable[Path] = ()) -> Registry:
     """
     registry = Registry()
     for name, module in BUILT_IN.items():
-        registry.add(name, Source("built in", "built in", partial(_load_module, module)))
+        registry.add(name, MethodOrigin("built in", "built in", partial(_load_module, module)))
     files = {path.resolve(): path for path in plugins}  # a file given twice is one
     for real, path in files.items():
         classes = load_file(path)
         for name in classes:
-            registry.add(name, Source("file", str(path), partial(dict, classes), real))
+            registry.add(name, MethodOrigin("file", str(path), partial(dict, classes), real))
     found = [*_packages(registry.problems), *_folders(registry.problems)]
     for name, source in found:
         taken = registry.sources.get(name)
@@ -175,7 +173,7 @@ def load_registry(plugins: Iterable[Path] = ()) -> Registry:
     return registry
 
 
-def _same_code(source: Source, taken: Source | None) -> bool:
+def _same_code(source: MethodOrigin, taken: MethodOrigin | None) -> bool:
     """Say whether a name is taken by a file with the same code: 'submission pack' copies it into a folder."""
     if taken is None or source.path is None or taken.path is None:
         return False
@@ -213,13 +211,13 @@ def _load_module(module: str) -> Classes:
     return registered(importlib.import_module(module), module)
 
 
-def _packages(problems: list[str]) -> Iterator[tuple[str, Source]]:
+def _packages(problems: list[str]) -> Iterator[tuple[str, MethodOrigin]]:
     """Yield the methods of installed packages: an entry point's name is the method's."""
     for point in sorted(_entry_points(problems), key=lambda point: (point.name, point.value)):
         words = f"package {point.value}"
         with contextlib.suppress(Exception):  # no metadata, no name
             words = f"package {point.dist.name} ({point.value})" if point.dist else words
-        yield point.name, Source("package", words, partial(load_entry_point, point, words))
+        yield point.name, MethodOrigin("package", words, partial(load_entry_point, point, words))
 
 
 def _entry_points(problems: list[str]) -> list[EntryPoint]:
@@ -236,7 +234,7 @@ def _entry_points(problems: list[str]) -> list[EntryPoint]:
         return points
 
 
-def _folders(problems: list[str]) -> Iterator[tuple[str, Source]]:
+def _folders(problems: list[str]) -> Iterator[tuple[str, MethodOrigin]]:
     """Yield the methods in ``submissions/NAME/method.py``, here and in the checkout, by folder name.
 
     A folder without a ``method.py`` holds no method, which is no problem.
@@ -255,4 +253,4 @@ def _folders(problems: list[str]) -> Iterator[tuple[str, Source]]:
             if not path.parent.name.startswith((".", "_")):
                 real = path.resolve()
                 load = partial(load_file, real, str(path))
-                yield path.parent.name, Source("folder", str(path), load, real)
+                yield path.parent.name, MethodOrigin("folder", str(path), load, real)

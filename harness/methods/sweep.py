@@ -29,7 +29,7 @@ def grid_of(method: type[SteeringMethod]) -> dict[str, list[Any]]:
     return {field: list(values) for field, values in grid.items()}
 
 
-def spread(config: type[MethodConfig], options: Mapping[str, Any], method: str) -> list[dict[str, Any]]:
+def expand_grid(config: type[MethodConfig], options: Mapping[str, Any], method: str) -> list[dict[str, Any]]:
     """Return the options of every point of the sweep, the last option running fastest.
 
     A list is a sweep where it is nested more deeply than the field's own type: for ``list[int]``,

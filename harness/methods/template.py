@@ -18,7 +18,7 @@ from harness.methods.registry import SUBMISSIONS, load_registry
 _LONGEST_NAME = 60
 
 
-def write_starter(name: str, out: Path | None = None) -> Path:
+def write_template(name: str, out: Path | None = None) -> Path:
     """Write a complete method called ``name`` and return its file.
 
     By default that is ``submissions/NAME/method.py`` where the working directory has such a folder,
@@ -36,11 +36,11 @@ def write_starter(name: str, out: Path | None = None) -> Path:
         raise UserError(f"--out {path}: give the path of a file whose name ends in .py.")
     if os.path.lexists(path):
         raise UserError(f"{path} exists and is left as it is. Choose another file with --out.")
-    write_text(path, starter(name))
+    write_text(path, render_template(name))
     return path
 
 
-def starter(name: str) -> str:
+def render_template(name: str) -> str:
     """Return the text of the file for a method called ``name``."""
     template = (files("harness") / "methods" / "template.py.txt").read_text(encoding="utf-8")
     return template.replace("MyMethod", _class_name(name, template)).replace("my-method", name)

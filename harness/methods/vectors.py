@@ -74,11 +74,11 @@ def add_direction(
     return Steering((intervention,), details)
 
 
-def counts(means: dict[str, MeanStates]) -> dict[str, dict[str, int]]:
+def sample_counts(means: dict[str, MeanStates]) -> dict[str, dict[str, int]]:
     """Return texts and tokens of every mean, as JSON."""
     return {name: {"texts": m.n_texts, "tokens": m.n_tokens} for name, m in means.items()}
 
 
-def excluded(means: dict[str, MeanStates]) -> dict[str, Any]:
+def excluded_tokens(means: dict[str, MeanStates]) -> dict[str, Any]:
     """Return the reports of excluded sink tokens, as JSON; empty where none were looked for."""
     return {name: m.excluded for name, m in means.items() if m.excluded}

@@ -12,9 +12,9 @@ from harness.core.records import Direction
 from harness.ranking.gains import LEVEL
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import holm
-from harness.ranking.summary import p_equals, spanned
+from harness.ranking.summary import format_interval, p_equals
 
-Verdict = Literal["yes", "no", "unknown"]
+AnswerVerdict = Literal["yes", "no", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SteeringAnswer:
     own. ``better``: how many are.
     """
 
-    verdict: Verdict
+    verdict: AnswerVerdict
     best: str = ""
     gain: Estimate | None = None
     p: float | None = None
@@ -65,7 +65,7 @@ def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tu
     """
     if found.gain is None:
         return "Cannot be said", "no steering with all its cells is there to compare."
-    entry, gain = names[found.best], f"{spanned(found.gain)} in {metric}"
+    entry, gain = names[found.best], f"{format_interval(found.gain)} in {metric}"
     if found.p is None:
         return "Cannot be said", f"there is no interval. The largest gain is that of {entry}: {gain}."
     many = found.compared > 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.ranking.gains import FEW_SHOT, gains, levels, peers
-from harness.ranking.results import BASELINE, Cellset, EntryRow
-from harness.ranking.values import gather
+from harness.ranking.gains import FEW_SHOT, baselines, entry_means, gains
+from harness.ranking.results import BASELINE, EntryRow, ResultSet
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import MACRO_F1, Metric
 
 CEILING = "human"
@@ -15,7 +15,7 @@ TooGood = tuple[Metric, str, float, float]
 """The metric, the task, the mean of the entry there and that of human text."""
 
 
-def above_human(cellset: Cellset) -> dict[str, list[TooGood]]:
+def above_human(cellset: ResultSet) -> dict[str, list[TooGood]]:
     """Return entry -> where its macro-F1 lies clearly above that of human text of the same number.
 
     By the paired difference over languages and seeds: the lower end of its interval is above
@@ -27,13 +27,13 @@ def above_human(cellset: Cellset) -> dict[str, list[TooGood]]:
     if len(human) != 1 or not metrics:
         return {}
     names = [name for name, row in cellset.entries.items() if not _unsteered(row) and name != human[0]]
-    bases = [dict.fromkeys(names, human[0]), peers(cellset, BASELINE), peers(cellset, FEW_SHOT)]
+    bases = [dict.fromkeys(names, human[0]), baselines(cellset, BASELINE), baselines(cellset, FEW_SHOT)]
     found: dict[str, list[TooGood]] = {}
     for metric in metrics:
-        evidence = gather(cellset, metric, resample=False)
+        evidence = collect_metric(cellset, metric, resample=False)
         for task in dict.fromkeys(task for task, _ in evidence.strata):
             part = evidence.only(tasks=[task])
-            means, over = levels(part), [gains(part, of) for of in bases]
+            means, over = entry_means(part), [gains(part, of) for of in bases]
             for name in names:
                 known = [differences[name].low for differences in over if name in differences]
                 if name in over[0] and all(low is not None and low > ABOVE_HUMAN for low in known):

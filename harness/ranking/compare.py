@@ -12,13 +12,20 @@ import pandas as pd
 from harness.core.errors import UserError, unknown
 from harness.core.records import Selection
 from harness.core.store import Run
-from harness.ranking.pairing import Pair, common_selection, environment, listed, partners, scope
-from harness.ranking.results import Cellset, collect
+from harness.ranking.pairing import (
+    EntryPair,
+    common_selection,
+    environment_diff,
+    excluded_axes,
+    format_list,
+    match_entries,
+)
+from harness.ranking.results import ResultSet, collect
 from harness.ranking.stats.estimates import Estimate, estimate
 from harness.ranking.stats.multiplicity import holm
 from harness.ranking.stats.sharing import noted
-from harness.ranking.values import Evidence, gather, lacking
-from harness.scoring.metrics import Metric, metric, order
+from harness.ranking.values import MetricArray, collect_metric, coverage
+from harness.scoring.metrics import Metric, metric, sort_key
 
 LEVEL = 0.05
 """Chance of any false difference among the pairs of a metric."""
@@ -26,24 +33,24 @@ LEVEL = 0.05
 ALL = "all"
 """Instead of a metric's name: every metric that was measured."""
 
-Verdict = Literal["better", "worse", "higher", "lower", "no clear difference", "identical", "cannot tell"]
+CompareVerdict = Literal["better", "worse", "higher", "lower", "no clear difference", "identical", "cannot tell"]
 """Of B against A; ``higher`` and ``lower`` for metrics without a better side."""
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonRow:
     """One metric of one pair. ``difference``: B minus A, paired by task, language and seed.
 
     ``p``: of no difference, by Holm over the pairs of the metric. ``reason``: why it cannot be told.
     """
 
     metric: Metric
-    pair: Pair
+    pair: EntryPair
     a: float | None
     b: float | None
     difference: Estimate | None
     p: float | None
-    verdict: Verdict
+    verdict: CompareVerdict
     reason: str = ""
 
 
@@ -51,8 +58,8 @@ class Line:
 class Comparison:
     """All that two runs say about each other.
 
-    ``cells``: tasks x languages x seeds of both. ``scope``: what of the runs is left out, in words; empty
-    where both cover the same. ``alone_a``, ``alone_b``: entries without a partner. ``environment``: what
+    ``cells``: tasks x languages x seeds of both. ``excluded_axes``: what of the runs is left out, in words; empty
+    where both cover the same. ``alone_a``, ``alone_b``: entries without a partner. ``environment_diff``: what
     differs between the runs themselves, as (what, A, B). ``notes``: what limits the numbers of a metric.
     """
 
@@ -61,12 +68,12 @@ class Comparison:
     suite: str
     cells: int
     scope: list[str]
-    pairs: list[Pair]
+    pairs: list[EntryPair]
     alone_a: list[str]
     alone_b: list[str]
     environment: list[tuple[str, str, str]]
     metrics: list[Metric]
-    lines: list[Line]
+    lines: list[ComparisonRow]
     notes: dict[str, str]
 
 
@@ -78,17 +85,17 @@ def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
     """
     (one,), (other,) = collect([a]), collect([b])
     common = common_selection(one.manifest, other.manifest)
-    pairs, alone_a, alone_b = partners(one, other)
+    pairs, alone_a, alone_b = match_entries(one, other)
     if not pairs:
         raise UserError(
-            f"no entry of {a.path} has a partner in {b.path}: {listed(alone_a)} against {listed(alone_b)}. "
+            f"no entry of {a.path} has a partner in {b.path}: {format_list(alone_a)} against {format_list(alone_b)}. "
             "Partners have the same method and setting."
         )
     chosen = choose(one, other, metrics)
     joined = _joined(one, other, pairs, common)
     lines, notes = [], {}
     for measured in list(chosen):
-        evidence = gather(joined, measured)
+        evidence = collect_metric(joined, measured)
         if why := _without_values(joined, evidence):
             chosen.remove(measured)
             notes[measured.name] = f"left out, neither run has values: {why}"
@@ -102,20 +109,20 @@ def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
         b=str(b.path),
         suite=str(one.manifest.suite["name"]),
         cells=len(common.tasks) * len(common.languages) * len(common.seeds),
-        scope=scope(one.manifest.selection, other.manifest.selection, common),
+        scope=excluded_axes(one.manifest.selection, other.manifest.selection, common),
         pairs=pairs,
         alone_a=alone_a,
         alone_b=alone_b,
-        environment=environment(one.manifest, other.manifest),
+        environment=environment_diff(one.manifest, other.manifest),
         metrics=chosen,
         lines=lines,
         notes=notes,
     )
 
 
-def choose(a: Cellset, b: Cellset, names: Sequence[str]) -> list[Metric]:
+def choose(a: ResultSet, b: ResultSet, names: Sequence[str]) -> list[Metric]:
     """Return the metrics to compare by; ``UserError`` for one that neither run has."""
-    measured = sorted({m.name for side in (a, b) for m in side.metrics}, key=order)
+    measured = sorted({m.name for side in (a, b) for m in side.metrics}, key=sort_key)
     if not measured:
         raise UserError("neither run is scored yet. Run 'steerboard score' on both.")
     for name in names:
@@ -131,18 +138,15 @@ def choose(a: Cellset, b: Cellset, names: Sequence[str]) -> list[Metric]:
     return first + [m for name in measured if (m := metric(name)).primary and m.group in groups]
 
 
-def _joined(a: Cellset, b: Cellset, pairs: Sequence[Pair], common: Selection) -> Cellset:
+def _joined(a: ResultSet, b: ResultSet, pairs: Sequence[EntryPair], common: Selection) -> ResultSet:
     """Return the paired entries of both runs as one set, under names of their own."""
     ids = [(a, pair.a.id, f"a/{i}") for i, pair in enumerate(pairs)]
     ids += [(b, pair.b.id, f"b/{i}") for i, pair in enumerate(pairs)]
     frames = [side.scores[side.scores["entry"] == name].assign(entry=new) for side, name, new in ids]
     cells = {
-        (new, *place[1:]): where
-        for side, name, new in ids
-        for place, where in side.cells.items()
-        if place[0] == name
+        (new, *place[1:]): where for side, name, new in ids for place, where in side.cells.items() if place[0] == name
     }
-    return Cellset(
+    return ResultSet(
         manifest=a.manifest.model_copy(update={"selection": common}),
         entries={new: replace(side.entries[name], id=new) for side, name, new in ids},
         scores=pd.concat(frames, ignore_index=True),
@@ -151,22 +155,20 @@ def _joined(a: Cellset, b: Cellset, pairs: Sequence[Pair], common: Selection) ->
     )
 
 
-def _by_seed(joined: Cellset, pairs: Sequence[Pair]) -> list[str]:
+def _by_seed(joined: ResultSet, pairs: Sequence[EntryPair]) -> list[str]:
     """Return the entries whose strata are not independent, with their side."""
-    sides = [
-        (f"{side}/{i}", f"{pair.name} ({side.upper()})") for i, pair in enumerate(pairs) for side in "ab"
-    ]
+    sides = [(f"{side}/{i}", f"{pair.name} ({side.upper()})") for i, pair in enumerate(pairs) for side in "ab"]
     return [title for name, title in sides if name in joined.by_seed]
 
 
-def _without_values(joined: Cellset, evidence: Evidence) -> str:
+def _without_values(joined: ResultSet, evidence: MetricArray) -> str:
     """Return why no cell has a value though all of them ran; empty where one has, or did not run."""
     if not np.isnan(evidence.values).all() or any(row.missing for row in joined.entries.values()):
         return ""
-    return lacking(joined, evidence, evidence.entries[0]).reasons[0].rpartition(" × ")[2]
+    return coverage(joined, evidence, evidence.entries[0]).reasons[0].rpartition(" × ")[2]
 
 
-def _lines(joined: Cellset, evidence: Evidence, pairs: Sequence[Pair]) -> list[Line]:
+def _lines(joined: ResultSet, evidence: MetricArray, pairs: Sequence[EntryPair]) -> list[ComparisonRow]:
     """Return a line per pair; p-values are adjusted over those that have one."""
     drafts = [_draft(joined, evidence, pair, f"a/{i}", f"b/{i}") for i, pair in enumerate(pairs)]
     raw = [np.nan if line.p is None else line.p for line in drafts]
@@ -177,13 +179,12 @@ def _lines(joined: Cellset, evidence: Evidence, pairs: Sequence[Pair]) -> list[L
     ]
 
 
-def _draft(joined: Cellset, evidence: Evidence, pair: Pair, a: str, b: str) -> Line:
+def _draft(joined: ResultSet, evidence: MetricArray, pair: EntryPair, a: str, b: str) -> ComparisonRow:
     """Return a line with its own p-value; without one where there is nothing to test."""
     means = [
-        float(evidence.values[evidence.position[name]].mean()) if name in evidence.complete else None
-        for name in (a, b)
+        float(evidence.values[evidence.position[name]].mean()) if name in evidence.complete else None for name in (a, b)
     ]
-    line = Line(evidence.metric, pair, means[0], means[1], None, None, "cannot tell")
+    line = ComparisonRow(evidence.metric, pair, means[0], means[1], None, None, "cannot tell")
     if None in means:
         return replace(line, reason=_gaps(joined, evidence, a, b))
     panel = evidence.panel([a, b])
@@ -200,7 +201,7 @@ def _draft(joined: Cellset, evidence: Evidence, pair: Pair, a: str, b: str) -> L
     return replace(line, p=found.p)
 
 
-def _texts(joined: Cellset, measured: Metric, name: str) -> dict[tuple[str, str, int], str]:
+def _texts(joined: ResultSet, measured: Metric, name: str) -> dict[tuple[str, str, int], str]:
     """Return the digest of the texts of every common cell of an entry."""
     lines, chosen = joined.scores, joined.manifest.selection
     lines = lines[(lines["entry"] == name) & (lines["metric"] == measured.name)]
@@ -212,7 +213,7 @@ def _texts(joined: Cellset, measured: Metric, name: str) -> dict[tuple[str, str,
     }
 
 
-def _verdict(measured: Metric, line: Line, p: float) -> Verdict:
+def _verdict(measured: Metric, line: ComparisonRow, p: float) -> CompareVerdict:
     assert line.difference is not None
     if p > LEVEL:
         return "no clear difference"
@@ -222,11 +223,11 @@ def _verdict(measured: Metric, line: Line, p: float) -> Verdict:
     return "better" if up == (measured.direction == "up") else "worse"
 
 
-def _gaps(joined: Cellset, evidence: Evidence, a: str, b: str) -> str:
+def _gaps(joined: ResultSet, evidence: MetricArray, a: str, b: str) -> str:
     """Return in words what is missing on which side."""
     words = []
     for side, name in (("A", a), ("B", b)):
-        found = lacking(joined, evidence, name)
+        found = coverage(joined, evidence, name)
         if found.missing:
             words.append(f"{side} lacks {len(found.missing)} of {found.expected} cells ({found.reasons[0]})")
     return "; ".join(words)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.core.records import Entry, Spent, TunedMethod, known_sum, spent_on
-from harness.ranking.load import Place
-from harness.ranking.results import Cellset
+from harness.core.records import Entry, TunedMethod, Usage, sum_or_none, total_usage
+from harness.ranking.load import CellIndex
+from harness.ranking.results import ResultSet
 from harness.scoring.metrics import VALID_SHARE
 
 
@@ -44,40 +44,38 @@ class Cost:
     @property
     def seconds_per_1000_valid(self) -> float | None:
         """Seconds of generation, fits and tuning for every 1,000 valid texts."""
-        return self._per_1000_valid(known_sum([self.seconds, self.fit_seconds, self.tuning_seconds]))
+        return self._per_1000_valid(sum_or_none([self.seconds, self.fit_seconds, self.tuning_seconds]))
 
     @property
     def tokens_per_1000_valid(self) -> float | None:
         """Tokens of prompts, texts, fits and tuning for every 1,000 valid texts."""
         parts = [self.prompt_tokens, self.new_tokens, self.fit_tokens, self.tuning_tokens]
-        return self._per_1000_valid(known_sum(parts))
+        return self._per_1000_valid(sum_or_none(parts))
 
     def _per_1000_valid(self, amount: float | None) -> float | None:
         return 1000 * amount / self.valid_texts if amount is not None and self.valid_texts else None
 
 
-def costs(cellset: Cellset) -> dict[str, Cost]:
+def costs(cellset: ResultSet) -> dict[str, Cost]:
     """Return the cost of every entry that has a finished cell, by entry id."""
-    places: dict[str, list[Place]] = {}
+    places: dict[str, list[CellIndex]] = {}
     for place in cellset.cells:
         places.setdefault(place[0], []).append(place)
     shares = _valid_shares(cellset)
     return {name: _cost(cellset, name, found, shares) for name, found in places.items()}
 
 
-def _cost(cellset: Cellset, name: str, places: Sequence[Place], shares: dict[Place, float]) -> Cost:
+def _cost(cellset: ResultSet, name: str, places: Sequence[CellIndex], shares: dict[CellIndex, float]) -> Cost:
     work = [cellset.work[place] for place in places]
     sizes = {place: run.n_texts(cell) for place in places for run, cell in [cellset.cells[place]]}
-    valid = known_sum(
-        round(shares[place] * size) if place in shares else None for place, size in sizes.items()
-    )
-    fit = spent_on({id(each.fit): each.fit for each in work}.values())  # cells share them
+    valid = sum_or_none(round(shares[place] * size) if place in shares else None for place, size in sizes.items())
+    fit = total_usage({id(each.fit): each.fit for each in work}.values())  # cells share them
     tuning = _tuning(_tuned(cellset, cellset.entries[name].entry))
     return Cost(
         texts=sum(sizes.values()),
         valid_texts=valid,
-        prompt_tokens=known_sum(each.prompt_tokens for each in work),
-        new_tokens=known_sum(each.new_tokens for each in work),
+        prompt_tokens=sum_or_none(each.prompt_tokens for each in work),
+        new_tokens=sum_or_none(each.new_tokens for each in work),
         seconds=round(sum((each.seconds for each in work if each.device), 0.0), 3),
         fit_seconds=fit.seconds if fit else None,
         fit_tokens=fit.tokens if fit else None,
@@ -87,26 +85,23 @@ def _cost(cellset: Cellset, name: str, places: Sequence[Place], shares: dict[Pla
     )
 
 
-def _valid_shares(cellset: Cellset) -> dict[Place, float]:
+def _valid_shares(cellset: ResultSet) -> dict[CellIndex, float]:
     """Return the share of valid texts by cell; without cells that have none."""
     scores = cellset.scores
     found = scores[scores["metric"] == VALID_SHARE.name].dropna(subset=["value"])
     columns = (found[column] for column in ("entry", "task", "language", "seed", "value"))
     return {
-        (entry, task, language, seed): float(value)
-        for entry, task, language, seed, value in zip(*columns, strict=True)
+        (entry, task, language, seed): float(value) for entry, task, language, seed, value in zip(*columns, strict=True)
     }
 
 
-def _tuned(cellset: Cellset, entry: Entry) -> TunedMethod | None:
+def _tuned(cellset: ResultSet, entry: Entry) -> TunedMethod | None:
     """Return the search that an entry's options come from, None where they come from none.
 
     A control has the search of the method that it controls, as it has its options and its fit.
     """
     method, of = entry.method, entry.method.config.get("of")
-    name, version = (
-        (of, method.config.get("of_version")) if isinstance(of, str) else (method.name, method.version)
-    )
+    name, version = (of, method.config.get("of_version")) if isinstance(of, str) else (method.name, method.version)
     for manifest in cellset.manifests:
         tuned = manifest.tuning.get(name)
         if tuned is None or tuned.version != version or entry not in manifest.entries:
@@ -116,10 +111,10 @@ def _tuned(cellset: Cellset, entry: Entry) -> TunedMethod | None:
     return None
 
 
-def _tuning(tuned: TunedMethod | None) -> Spent | None:
+def _tuning(tuned: TunedMethod | None) -> Usage | None:
     """Return what a search took: nothing where there was none, None where it is not known."""
     if tuned is None:
-        return Spent(seconds=0.0, tokens=0)
+        return Usage(seconds=0.0, tokens=0)
     if tuned.tokens is None or tuned.fit is None:
         return None
-    return Spent(seconds=round(tuned.seconds + tuned.fit.seconds, 3), tokens=tuned.tokens + tuned.fit.tokens)
+    return Usage(seconds=round(tuned.seconds + tuned.fit.seconds, 3), tokens=tuned.tokens + tuned.fit.tokens)

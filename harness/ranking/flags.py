@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.ranking.ceiling import ABOVE_HUMAN, above_human
 from harness.ranking.gains import FEW_SHOT
-from harness.ranking.results import BASELINE, Cellset
+from harness.ranking.results import BASELINE, ResultSet
 from harness.scoring.bounds import (
     COPIED_BOUND,
     HIDDEN_BOUND,
@@ -40,7 +40,7 @@ from harness.scoring.metrics import (
 
 
 @dataclass(frozen=True)
-class Case:
+class TaskMeans:
     """Means of a metric over the cells of an entry and a task: of its texts and of human text beside.
 
     ``human`` is None where a cell has none;
@@ -56,7 +56,7 @@ class Case:
 
 _ROUNDING = 1e-9  # of a mean that lies on its bound
 
-Bound = Callable[[Case], float | None]
+Bound = Callable[[TaskMeans], float | None]
 """What a value is held against; None where that is not known."""
 
 
@@ -93,22 +93,22 @@ def _of_human(factor: float = 1.0, plus: float = 0.0) -> Bound:
     return lambda case: None if case.human is None else factor * case.human + plus
 
 
-def _beyond_usual(case: Case) -> float | None:
+def _baseline_relative(case: TaskMeans) -> float | None:
     """Return what a model that recites text does under every method, and the bound beyond it."""
     return case.usual + COPIED_BOUND
 
 
-def _too_long(case: Case) -> float | None:
+def _too_long(case: TaskMeans) -> float | None:
     """Return three times the length of human text, or half more than what the model writes unsteered."""
     return None if case.human is None else max(LONGER * case.human, 1.5 * case.usual)
 
 
-def _recited(case: Case) -> float | None:
+def _recited(case: TaskMeans) -> float | None:
     """Return the bound of pieces of train text: beyond what the model recites unsteered; None if unknown."""
     return case.usual + RECITED_BOUND if case.usual else None
 
 
-def _nearer(case: Case) -> float | None:
+def _nearer(case: TaskMeans) -> float | None:
     return membership_bound(case.texts)
 
 
@@ -119,7 +119,7 @@ COPIES = [
     Rule(COPIED.of("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
     Rule(COPIED.of("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
     *(
-        Rule(COPIED.of(corpus), True, _beyond_usual, f"copies of {words}", references=False)
+        Rule(COPIED.of(corpus), True, _baseline_relative, f"copies of {words}", references=False)
         for corpus, words in (
             ("train", "train text"),
             ("demonstrations", "few-shot demonstrations"),
@@ -159,7 +159,7 @@ def is_floor(method: str, setting: str) -> bool:
     return setting == "none" and method == "constant"
 
 
-def flags(cellset: Cellset) -> dict[str, list[Flag]]:
+def flags(cellset: ResultSet) -> dict[str, list[Flag]]:
     """Return entry id -> what is wrong with it, in the order of the rules; empty lists where nothing is."""
     cases, single, copies = _cases(cellset), _cases(cellset, ["language"]), _Languages(cellset)
     better = above_human(cellset)
@@ -173,11 +173,7 @@ def flags(cellset: Cellset) -> dict[str, list[Flag]]:
             flag
             for rule in rules
             for flag in (
-                copies.broken(rule, name)
-                if rule in COPIES
-                else _broken(rule, by_language)
-                if rule.single
-                else ()
+                copies.broken(rule, name) if rule in COPIES else _broken(rule, by_language) if rule.single else ()
             )
         ]
         found[name] = [
@@ -188,7 +184,7 @@ def flags(cellset: Cellset) -> dict[str, list[Flag]]:
     return found
 
 
-def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, ...], Case]]) -> Iterator[Flag]:
+def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, ...], TaskMeans]]) -> Iterator[Flag]:
     """Yield what breaks a rule; ``cases``: by metric, task and, for a single one, language."""
     for (name, task, *codes), case in cases:
         bound = rule.bound(case) if _falls_under(name, rule.base) else None
@@ -212,7 +208,7 @@ def _too_good(measured: Metric, task: str, value: float, human: float) -> Flag:
 class _Languages:
     """Copies by entry, task and language, all seeds together."""
 
-    def __init__(self, cellset: Cellset) -> None:
+    def __init__(self, cellset: ResultSet) -> None:
         names = [rule.base.name for rule in COPIES]
         known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value", "size"])
         known = known.assign(copies=known["value"].astype(float) * known["size"].astype(float))
@@ -226,11 +222,9 @@ class _Languages:
 
     def broken(self, rule: Rule, entry: str) -> Iterator[Flag]:
         """Yield a flag for every task and language in which an entry copies too much."""
-        bases = self._baselines.get(entry, []) if rule.bound is _beyond_usual else []
+        bases = self._baselines.get(entry, []) if rule.bound is _baseline_relative else []
         for (task, code), (copies, texts) in self._counts.get((rule.base.name, entry), {}).items():
-            if (
-                copies <= COPIED_BOUND * texts
-            ):  # then no interval is above the bound: quick, for there are many
+            if copies <= COPIED_BOUND * texts:  # then no interval is above the bound: quick, for there are many
                 continue
             shares = [self._share(rule.base.name, base, (task, code)) for base in bases]
             usual = max(shares, default=0.0)
@@ -249,7 +243,7 @@ def _falls_under(name: str, base: Metric) -> bool:
     return name == base.name or name.partition("/")[0] == base.name
 
 
-def _cases(cellset: Cellset, more: Sequence[str] = ()) -> dict[str, dict[tuple[str, ...], Case]]:
+def _cases(cellset: ResultSet, more: Sequence[str] = ()) -> dict[str, dict[tuple[str, ...], TaskMeans]]:
     """Return entry -> (metric, task) -> means over its cells, of the metrics that rules look at.
 
     ``more``: a further column that tells cases apart, such as the language; then only ``single`` rules count.
@@ -268,19 +262,17 @@ def _cases(cellset: Cellset, more: Sequence[str] = ()) -> dict[str, dict[tuple[s
     )
     values = means["value"].to_dict()
     bases = _baselines(cellset)
-    found: dict[str, dict[tuple[str, ...], Case]] = {}
+    found: dict[str, dict[tuple[str, ...], TaskMeans]] = {}
     for (entry, *place), line in zip(means.index, means.itertuples(), strict=True):
         human = float(line.human) if line.beside == line.n else None
         usual = max((values.get((base, *place), 0.0) for base in bases.get(entry, ())), default=0.0)
-        case = Case(float(line.value), human, float(usual), float(line.texts))
+        case = TaskMeans(float(line.value), human, float(usual), float(line.texts))
         found.setdefault(entry, {})[tuple(place)] = case
     return found
 
 
-def _baselines(cellset: Cellset) -> dict[str, list[str]]:
+def _baselines(cellset: ResultSet) -> dict[str, list[str]]:
     """Return entry -> the unsteered entries of its model, itself among them if it is one."""
     models = {name: row.entry.model for name, row in cellset.entries.items()}
     plain = [name for name, row in cellset.entries.items() if row.entry.method.name in {BASELINE, FEW_SHOT}]
-    return {
-        name: [base for base in plain if model and models[base] == model] for name, model in models.items()
-    }
+    return {name: [base for base in plain if model and models[base] == model] for name, model in models.items()}

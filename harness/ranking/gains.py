@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.ranking.results import Cellset, EntryRow
+from harness.core.types import FloatArray
+from harness.ranking.results import EntryRow, ResultSet
 from harness.ranking.stats import ranks
-from harness.ranking.stats.estimates import Estimate, estimates, minus
+from harness.ranking.stats.estimates import Estimate, difference_contrasts, estimates
 from harness.ranking.stats.multiplicity import benjamini_hochberg
-from harness.ranking.stats.variance import Floats, Sums, moments
-from harness.ranking.values import Evidence
+from harness.ranking.stats.variance import LinearContrasts, moments
+from harness.ranking.values import MetricArray
 from harness.scoring.metrics import Metric
 
 FEW_SHOT = "few-shot"
@@ -46,7 +47,7 @@ class Correlation:
     found: ranks.RankCorrelation
 
 
-def peer(cellset: Cellset, row: EntryRow, method: str) -> str | None:
+def baseline_of(cellset: ResultSet, row: EntryRow, method: str) -> str | None:
     """Return the entry of a method without options, such as ``zero-shot``, on the row's own model.
 
     Rows without a model take that of the only model. None for the row itself, and where none or several fit.
@@ -60,22 +61,22 @@ def _peer(named: Sequence[EntryRow], row: EntryRow) -> str | None:
     return found[0] if len(found) == 1 and found[0] != row.id else None
 
 
-def peers(cellset: Cellset, method: str) -> dict[str, str]:
-    """Return entry -> its peer (see ``peer``), for those that have one."""
+def baselines(cellset: ResultSet, method: str) -> dict[str, str]:
+    """Return entry -> its peer (see ``baseline_of``), for those that have one."""
     named = [row for row in cellset.entries.values() if row.entry.method.name == method]
     found = {row.id: _peer(named, row) for row in cellset.entries.values()}
     return {name: other for name, other in found.items() if other is not None}
 
 
-def levels(evidence: Evidence) -> dict[str, Estimate]:
+def entry_means(evidence: MetricArray) -> dict[str, Estimate]:
     """Return the mean of every complete entry."""
     rows = np.arange(len(evidence.entries))
-    found = moments(evidence.layers, evidence.examples, Sums([(rows, np.ones(len(rows)))]))
+    found = moments(evidence.layers, evidence.examples, LinearContrasts([(rows, np.ones(len(rows)))]))
     known = zip(evidence.entries, estimates(found), strict=True)
     return {name: estimate for name, estimate in known if name in evidence.complete}
 
 
-def gains(evidence: Evidence, bases: Mapping[str, str]) -> dict[str, Estimate]:
+def gains(evidence: MetricArray, bases: Mapping[str, str]) -> dict[str, Estimate]:
     """Return entry -> its gain over its base, where both lack nothing."""
     names = [name for name in evidence.entries if evidence.complete.issuperset({name, bases.get(name, "")})]
     if not names:  # such as in a language of which nothing is there yet
@@ -84,19 +85,19 @@ def gains(evidence: Evidence, bases: Mapping[str, str]) -> dict[str, Estimate]:
         np.array([evidence.position[name] for name in side], dtype=np.int64)
         for side in (names, [bases[name] for name in names])
     )
-    found = estimates(moments(evidence.layers, evidence.examples, minus(rows, others)))
+    found = estimates(moments(evidence.layers, evidence.examples, difference_contrasts(rows, others)))
     return dict(zip(names, found, strict=True))
 
 
-def mean_gains(evidence: Evidence, names: Sequence[str], bases: Mapping[str, str]) -> Floats:
+def mean_gains(evidence: MetricArray, names: Sequence[str], bases: Mapping[str, str]) -> FloatArray:
     """Return the mean gains of entries over their bases by stratum and seed: (entries, strata, seeds)."""
     rows = [evidence.position[name] for name in names]
     others = [evidence.position[bases.get(name, name)] for name in names]
     return evidence.values[rows] - evidence.values[others]
 
 
-def grid(
-    evidence: Evidence, bases: Mapping[str, str], family: Sequence[str]
+def gains_by_language(
+    evidence: MetricArray, bases: Mapping[str, str], family: Sequence[str]
 ) -> dict[str, dict[str, LanguageGain]]:
     """Return entry -> language -> gain, for entries with a base and where all values are there.
 
@@ -117,7 +118,7 @@ def grid(
 
 
 def correlation(
-    diversity: Evidence, downstream: Evidence, bases: Mapping[str, str], names: Sequence[str]
+    diversity: MetricArray, downstream: MetricArray, bases: Mapping[str, str], names: Sequence[str]
 ) -> Correlation | None:
     """Return how the gains of entries in diversity and downstream go together.
 

@@ -7,25 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.core.threads import one_blas_thread
-from harness.ranking.eligibility import Rules, ranked
+from harness.core.threads import limit_blas_threads
+from harness.ranking.eligibility import Eligibility, ranked
 from harness.ranking.flags import Flag, is_floor
-from harness.ranking.gains import Correlation, LanguageGain, correlation, gains, grid, levels, mean_gains
-from harness.ranking.results import BASELINE, Cellset, EntryRow
+from harness.ranking.gains import (
+    Correlation,
+    LanguageGain,
+    correlation,
+    entry_means,
+    gains,
+    gains_by_language,
+    mean_gains,
+)
+from harness.ranking.results import BASELINE, EntryRow, ResultSet
 from harness.ranking.stats import ranks
 from harness.ranking.stats.estimates import Estimate, gaps_closed
 from harness.ranking.stats.sharing import BASE_BY_SEED, BY_SEED, noted
-from harness.ranking.values import Evidence, gather, lacking
+from harness.ranking.values import MetricArray, collect_metric, coverage
 from harness.scoring.metrics import Metric
 
 CEILING = "human"
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankedEntry:
     """One entry. ``tier`` is None for the ``reason`` given; other numbers are None where unknown.
 
-    ``present`` of ``expected`` cells have a value; ``lacking`` says why not the others.
+    ``present`` of ``expected`` cells have a value; ``coverage`` says why not the others.
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
     ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
@@ -62,7 +70,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Standings:
+class Ranking:
     """All entries by one metric, the best first. ``reason``: why nobody is ranked; empty where some are.
 
     ``relative``: tiers are of gains over the own model's zero-shot, as there are several models.
@@ -72,7 +80,7 @@ class Standings:
     metric: Metric
     tasks: list[str]
     languages: list[str]
-    rows: list[Standing]
+    rows: list[RankedEntry]
     reason: str
     relative: bool
     notes: list[str]
@@ -89,26 +97,26 @@ class Standings:
         ]
 
 
-def standings(
-    cellset: Cellset,
+def rank_entries(
+    cellset: ResultSet,
     metric: Metric,
     tasks: Sequence[str] | None = None,
-    evidence: Evidence | None = None,
-    rules: Rules | None = None,
-) -> Standings:
+    evidence: MetricArray | None = None,
+    rules: Eligibility | None = None,
+) -> Ranking:
     """Return all entries of a cellset by a metric, over all tasks or some.
 
     Tiers are given where there are at least ``SEEDS`` generation seeds and, for a classifier whose training
     hangs on a seed, ``TRAININGS`` of those. References, flagged and incomplete entries get none.
-    ``evidence``: what ``gather`` found of the metric, in these tasks or more; else it is gathered.
+    ``evidence``: what ``collect_metric`` found of the metric, in these tasks or more; else it is gathered.
     ``rules``: those of the cellset, if they are made.
     """
     chosen = list(tasks or cellset.manifest.selection.tasks)
-    known = gather(cellset, metric, chosen) if evidence is None else evidence.only(tasks=chosen)
-    with one_blas_thread():
-        ranking = _Ranking(cellset, known, rules or Rules.of(cellset))
+    known = collect_metric(cellset, metric, chosen) if evidence is None else evidence.only(tasks=chosen)
+    with limit_blas_threads():
+        ranking = _Ranker(cellset, known, rules or Eligibility.of(cellset))
         rows = ranking.rows()
-    return Standings(
+    return Ranking(
         metric=metric,
         tasks=chosen,
         languages=list(cellset.manifest.selection.languages),
@@ -120,24 +128,24 @@ def standings(
     )
 
 
-class _Ranking:
+class _Ranker:
     """What the rows of one table share."""
 
-    def __init__(self, cellset: Cellset, evidence: Evidence, rules: Rules) -> None:
+    def __init__(self, cellset: ResultSet, evidence: MetricArray, rules: Eligibility) -> None:
         self.cellset = cellset
         self.evidence = evidence
         self.rules = rules
         self.field = self.rules.field(evidence)
         self.reason = self.rules.reason(evidence, self.field)
         self.zero_shot = self.rules.zero_shot
-        self.means = levels(evidence)
+        self.means = entry_means(evidence)
         self.over_zero_shot = gains(evidence, self.zero_shot)
         self.over_few_shot = gains(evidence, self.rules.few_shot)
         self.gaps = self.gaps_closed()
 
-    def rows(self) -> list[Standing]:
+    def rows(self) -> list[RankedEntry]:
         """Return the standings of all entries, in no order."""
-        languages = grid(self.evidence, self.zero_shot, self.field)
+        languages = gains_by_language(self.evidence, self.zero_shot, self.field)
         places = {} if self.reason else self.places()
         return [self.row(name, languages[name], *places.get(name, ())) for name in self.evidence.entries]
 
@@ -148,10 +156,10 @@ class _Ranking:
         tier: int | None = None,
         borda: float | None = None,
         mean_rank: float | None = None,
-    ) -> Standing:
+    ) -> RankedEntry:
         """Return one entry's numbers."""
-        lacks = lacking(self.cellset, self.evidence, name)
-        return Standing(
+        lacks = coverage(self.cellset, self.evidence, name)
+        return RankedEntry(
             row=self.cellset.entries[name],
             present=lacks.n,
             expected=lacks.expected,
@@ -223,20 +231,20 @@ class _Ranking:
         ):
             return None
         cases = mean_gains(self.evidence, [name], self.zero_shot)[0].mean(axis=1)
-        return ranks.win_share(cases, better)
+        return ranks.win_rate(cases, better)
 
     def correlations(self) -> list[Correlation]:
         """Return how each primary metric of diversity goes with this one, where enough is known."""
         others = [m for m in self.cellset.metrics if m.group == "diversity" and m.primary]
         tasks = list(dict.fromkeys(task for task, _ in self.evidence.strata))
         found = [
-            correlation(gather(self.cellset, other, tasks), self.evidence, self.zero_shot, self.field)
+            correlation(collect_metric(self.cellset, other, tasks), self.evidence, self.zero_shot, self.field)
             for other in others
             if other != self.evidence.metric
         ]
         return [item for item in found if item is not None]
 
-    def order(self, standing: Standing) -> tuple[object, ...]:
+    def order(self, standing: RankedEntry) -> tuple[object, ...]:
         """Return the key that sorts rows: by what is ranked, the best first, the incomplete last."""
         sign = 1.0 if self.evidence.metric.direction == "down" else -1.0
         mean = standing.mean.mean if standing.mean else None
@@ -244,7 +252,7 @@ class _Ranking:
         shown = next((known for known in (value, mean) if known is not None), 0.0)
         return (value is None, mean is None, sign * shown, standing.row.name, standing.row.id)
 
-    def ranked_by(self, standing: Standing) -> float | None:
+    def ranked_by(self, standing: RankedEntry) -> float | None:
         """Return the gain of a row where models differ: 0 for a baseline."""
         if standing.over_zero_shot:
             return standing.over_zero_shot.mean

@@ -12,27 +12,26 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.cells import entry_id, entry_of
-from harness.core.records import FitParts, Spent
-from harness.core.store import CellEnded, CellMeasured, Key, Part, Run
+from harness.core.records import Usage, UsageByStep
+from harness.core.store import CellKeyRow, Run, ScoresRow, StatusRow, UsageRow
+from harness.core.types import IntArray
 
-Place = tuple[str, str, str, int]
+CellIndex = tuple[str, str, str, int]
 """Entry, task, language, seed."""
 
-Ints = NDArray[np.int64]
 
-
-class Work(NamedTuple):
+class CellCost(NamedTuple):
     """What made the texts of a cell and what it took, as in its status; equal ``fit`` are one object."""
 
     seconds: float
     device: str
     prompt_tokens: int | None
     new_tokens: int | None
-    fit: FitParts | None
+    fit: UsageByStep | None
     steering: str | None = None
 
 
-class Codes(dict[str, int]):
+class CategoryCodes(dict[str, int]):
     """Names by number; a name that is asked for first gets the next one."""
 
     def __missing__(self, name: str) -> int:
@@ -40,15 +39,15 @@ class Codes(dict[str, int]):
         return self[name]
 
 
-class Columns:
+class ScoreColumns:
     """Scores of cells, a line each: codes of ``metrics`` and ``signatures``, and numbers, NaN for none."""
 
     def __init__(self) -> None:
-        self.metrics, self.signatures = Codes(), Codes()
+        self.metrics, self.signatures = CategoryCodes(), CategoryCodes()
         self.metric, self.signature, self.trainings = array("q"), array("q"), array("q")
         self.value, self.human, self.size = array("d"), array("d"), array("d")
 
-    def add(self, measured: CellMeasured) -> None:
+    def add(self, measured: ScoresRow) -> None:
         """Add the scores of a cell."""
         scores, none = measured["scores"], float("nan")
         people = [score.get("human") for score in scores]
@@ -62,7 +61,7 @@ class Columns:
 
 
 @dataclass
-class Sheet:
+class ScoreTable:
     """What was read of cells: scores, a line each, and where they are from.
 
     ``cells``: where the scores of a place are, of the first run that has it. ``reasons``: why a place has
@@ -70,13 +69,13 @@ class Sheet:
     and digest of texts.
     """
 
-    columns: Columns = field(default_factory=Columns)
-    cells: dict[Place, tuple[Run, str]] = field(default_factory=dict)
-    reasons: dict[Place, str] = field(default_factory=dict)
-    work: dict[Place, Work] = field(default_factory=dict)
-    heads: list[tuple[Place, int, str, str]] = field(default_factory=list)
+    columns: ScoreColumns = field(default_factory=ScoreColumns)
+    cells: dict[CellIndex, tuple[Run, str]] = field(default_factory=dict)
+    reasons: dict[CellIndex, str] = field(default_factory=dict)
+    work: dict[CellIndex, CellCost] = field(default_factory=dict)
+    heads: list[tuple[CellIndex, int, str, str]] = field(default_factory=list)
     _ids: dict[str, str] = field(default_factory=dict)
-    _fits: dict[tuple[object, ...], FitParts] = field(default_factory=dict)
+    _fits: dict[tuple[object, ...], UsageByStep] = field(default_factory=dict)
 
     def read(self, run: Run, cell: str) -> None:
         """Read a cell; ``UserError`` for a file that is broken or not ours."""
@@ -93,12 +92,10 @@ class Sheet:
         if place not in self.cells:  # the one whose values are kept
             self.cells[place] = (run, cell)
             self.work[place] = self._work(ended)
-        self.heads.append(
-            (place, len(measured["scores"]), measured["protocol"], measured["generations_sha256"])
-        )
+        self.heads.append((place, len(measured["scores"]), measured["protocol"], measured["generations_sha256"]))
         self.columns.add(measured)
 
-    def _entry(self, run: Run, cell: str, key: Key) -> str:
+    def _entry(self, run: Run, cell: str, key: CellKeyRow) -> str:
         """Return the id of the entry of a cell, worked out once for all of its cells."""
         body = repr((key["method"], key["model"], key["setting"]))
         if body not in self._ids:
@@ -107,17 +104,17 @@ class Sheet:
             self._ids[body] = entry_id(entry_of(status.cell))
         return self._ids[body]
 
-    def _work(self, ended: CellEnded) -> Work:
+    def _work(self, ended: StatusRow) -> CellCost:
         fit = ended.get("fit")
         parts = None if fit is None else self._fit(fit)
         tokens = ended.get("prompt_tokens"), ended.get("new_tokens")
-        return Work(ended.get("seconds", 0.0), ended.get("device", ""), *tokens, parts, ended.get("steering"))
+        return CellCost(ended.get("seconds", 0.0), ended.get("device", ""), *tokens, parts, ended.get("steering"))
 
-    def _fit(self, fit: dict[str, Part | None]) -> FitParts:
+    def _fit(self, fit: dict[str, UsageRow | None]) -> UsageByStep:
         """Return the parts of a fit; one fit serves all seeds and settings, and is one object."""
         spent = tuple((name, part and (part["seconds"], part["tokens"])) for name, part in fit.items())
         if spent not in self._fits:
-            self._fits[spent] = {name: part and Spent(**part) for name, part in fit.items()}
+            self._fits[spent] = {name: part and Usage(**part) for name, part in fit.items()}
         return self._fits[spent]
 
     def frame(self) -> pd.DataFrame:
@@ -155,25 +152,25 @@ class Sheet:
         return {name: sorted(found[name]) for name in sorted(found)}
 
 
-def read(runs: Iterable[Run]) -> Sheet:
+def read(runs: Iterable[Run]) -> ScoreTable:
     """Return what is in the cells of comparable runs, one run after the other.
 
     Raises ``UserError`` for a file that is broken or not ours.
     """
-    sheet = Sheet()
+    sheet = ScoreTable()
     for run in runs:
         for cell in run.folders():
             sheet.read(run, cell)
     return sheet
 
 
-def _repeated(names: Sequence[str], counts: Ints) -> pd.Categorical:
+def _repeated(names: Sequence[str], counts: IntArray) -> pd.Categorical:
     """Return a column that holds each name as often as said."""
-    codes = Codes()
+    codes = CategoryCodes()
     return _named(np.repeat(np.array([codes[name] for name in names], dtype=np.int64), counts), codes)
 
 
-def _named(codes: Ints, names: Iterable[str]) -> pd.Categorical:
+def _named(codes: IntArray, names: Iterable[str]) -> pd.Categorical:
     """Return a column of names by their codes; sorted, so that groups come in the order of the names."""
     listed = list(names)
     order = sorted(range(len(listed)), key=listed.__getitem__)
@@ -182,7 +179,7 @@ def _named(codes: Ints, names: Iterable[str]) -> pd.Categorical:
     return pd.Categorical.from_codes(place[codes], categories=[listed[i] for i in order])
 
 
-def codes_of(column: Any, axis: Sequence[str | int]) -> Ints:
+def codes_of(column: Any, axis: Sequence[str | int]) -> IntArray:
     """Return the place on an axis of every value of a column; -1 for those that are not on it."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         places = {name: i for i, name in enumerate(axis)}

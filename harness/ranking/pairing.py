@@ -9,13 +9,13 @@ from typing import Any
 from harness.core.errors import UserError
 from harness.core.files import digest
 from harness.core.records import Entry, Manifest, Selection
-from harness.ranking.results import Cellset, EntryRow
+from harness.ranking.results import EntryRow, ResultSet
 
 _AXES = ("tasks", "languages", "seeds")
 
 
 @dataclass(frozen=True)
-class Pair:
+class EntryPair:
     """An entry of A and its partner in B."""
 
     a: EntryRow
@@ -55,7 +55,7 @@ def _overlap(a: Manifest, b: Manifest) -> Selection:
         one, other = getattr(a.selection, axis), getattr(b.selection, axis)
         axes[axis] = [value for value in one if value in other]
         if not axes[axis]:
-            raise UserError(f"the runs have no {axis} in common: {listed(one)} against {listed(other)}.")
+            raise UserError(f"the runs have no {axis} in common: {format_list(one)} against {format_list(other)}.")
     return a.selection.model_copy(update=axes)
 
 
@@ -75,7 +75,7 @@ def _check_data(a: Manifest, b: Manifest, common: Selection) -> None:
     different = [place for place, one, other in pairs if one and other and one != other]
     if different:
         raise UserError(
-            f"the runs are of different data in {listed(different)}. "
+            f"the runs are of different data in {format_list(different)}. "
             "Only runs of the same human text can be compared: run both with the same --data."
         )
 
@@ -86,10 +86,10 @@ def _suite(manifest: Manifest) -> str:
 
 def _where(a: dict[str, Any], b: dict[str, Any]) -> str:
     fields = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
-    return f", which differ in {listed(fields)}" if fields else ""
+    return f", which differ in {format_list(fields)}" if fields else ""
 
 
-def scope(a: Selection, b: Selection, common: Selection) -> list[str]:
+def excluded_axes(a: Selection, b: Selection, common: Selection) -> list[str]:
     """Return in words, axis by axis, what only one of the runs covers."""
     words = []
     for axis in _AXES:
@@ -97,13 +97,13 @@ def scope(a: Selection, b: Selection, common: Selection) -> list[str]:
             side: [value for value in getattr(chosen, axis) if value not in getattr(common, axis)]
             for side, chosen in (("A", a), ("B", b))
         }
-        alone = [f"{listed(values)} (only {side})" for side, values in left.items() if values]
+        alone = [f"{format_list(values)} (only {side})" for side, values in left.items() if values]
         if alone:
             words.append(f"{axis} left out: {'; '.join(alone)}")
     return words
 
 
-def environment(a: Manifest, b: Manifest) -> list[tuple[str, str, str]]:
+def environment_diff(a: Manifest, b: Manifest) -> list[tuple[str, str, str]]:
     """Return what differs between how the runs came about: versions, commit, device, model, text."""
     sides = [_facts(a), _facts(b)]
     facts = sorted({*sides[0], *sides[1]})
@@ -118,7 +118,7 @@ def _facts(manifest: Manifest) -> dict[str, str | None]:
         "git commit": manifest.git_commit,
         "data": manifest.data_source,
         "contrast text": manifest.contrast,
-        "plug-ins": listed(manifest.plugins) if manifest.plugins else None,
+        "plug-ins": format_list(manifest.plugins) if manifest.plugins else None,
         "model": model.name if model else None,
         "model weights": model.fingerprint if model else None,
         "model revision": model.revision if model else None,
@@ -127,7 +127,7 @@ def _facts(manifest: Manifest) -> dict[str, str | None]:
     }
 
 
-def partners(a: Cellset, b: Cellset) -> tuple[list[Pair], list[str], list[str]]:
+def match_entries(a: ResultSet, b: ResultSet) -> tuple[list[EntryPair], list[str], list[str]]:
     """Return the pairs of entries in the order of A, and the names of those that have no partner.
 
     An entry's partner is the same entry; else the only one of the same method and config, model aside; else
@@ -140,7 +140,7 @@ def partners(a: Cellset, b: Cellset) -> tuple[list[Pair], list[str], list[str]]:
         for key in keys[0].keys() & keys[1].keys():
             found[keys[0][key]] = keys[1][key]
             del left[keys[0][key]], right[keys[1][key]]
-    pairs = [Pair(row, b.entries[found[name]]) for name, row in a.entries.items() if name in found]
+    pairs = [EntryPair(row, b.entries[found[name]]) for name, row in a.entries.items() if name in found]
     return pairs, [row.name for row in left.values()], [row.name for row in right.values()]
 
 
@@ -164,7 +164,7 @@ def _unique(rows: dict[str, EntryRow], same: Callable[[Entry], str]) -> dict[str
     return {key: names[0] for key, names in groups.items() if len(names) == 1}
 
 
-def listed(values: Sequence[object], most: int = 6) -> str:
+def format_list(values: Sequence[object], most: int = 6) -> str:
     """Return values in words, with commas, and how many more there are."""
     shown = ", ".join(str(value) for value in values[:most])
     return f"{shown} and {len(values) - most} more" if len(values) > most else shown or "none"

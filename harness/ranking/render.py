@@ -14,10 +14,9 @@ from rich.text import Text
 
 from harness.core.records import SCHEMA
 from harness.core.terminal import TerminalColumn, print_table
-from harness.ranking.compare import Comparison, Line
+from harness.ranking.compare import Comparison, ComparisonRow
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import clean as clean
-from harness.ranking.summary import digits_of, p_value, plain, signed
+from harness.ranking.summary import digits_of, format_number, format_signed, p_value, strip_control
 from harness.scoring.metrics import Metric
 
 _HEADS = ("A", "B", "B − A", "95 % interval", "p (Holm)", "verdict")
@@ -44,32 +43,32 @@ _COLUMNS = (
 # One line in words
 
 
-def _numbers(line: Line) -> tuple[str, ...]:
+def _numbers(line: ComparisonRow) -> tuple[str, ...]:
     places, found = digits_of(line.metric.name), line.difference or Estimate(0.0)
     interval = "–"
     if found.low is not None and found.high is not None:
-        interval = f"{signed(found.low, places)} to {signed(found.high, places)}"
+        interval = f"{format_signed(found.low, places)} to {format_signed(found.high, places)}"
     return (
-        plain(line.a, places),
-        plain(line.b, places),
-        signed(line.difference.mean if line.difference else None, places),
+        format_number(line.a, places),
+        format_number(line.b, places),
+        format_signed(line.difference.mean if line.difference else None, places),
         interval,
         p_value(line.p),
         _words(line),
     )
 
 
-def _words(line: Line) -> str:
+def _words(line: ComparisonRow) -> str:
     if line.reason:
-        return f"{line.verdict}: {clean(line.reason)}"
+        return f"{line.verdict}: {strip_control(line.reason)}"
     if line.verdict == "no clear difference" and line.difference and line.difference.mde is not None:
-        return f"{line.verdict} (detectable: {plain(line.difference.mde, digits_of(line.metric.name))})"
+        return f"{line.verdict} (detectable: {format_number(line.difference.mde, digits_of(line.metric.name))})"
     return line.verdict
 
 
 def _title(metric: Metric) -> str:
     better = {"up": "higher is better", "down": "lower is better", "none": "neither way is better"}
-    return f"{clean(metric.title)} ({better[metric.direction]})"
+    return f"{strip_control(metric.title)} ({better[metric.direction]})"
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
@@ -111,20 +110,20 @@ _EXPLAINED = (
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a table per metric, what else differs, and in a sentence what that means for B."""
-    console.print(Text(f"A: {clean(comparison.a)}\nB: {clean(comparison.b)}"))
-    console.print(Text(f"{clean(comparison.suite)}, {comparison.cells} cells per entry in common"))
+    console.print(Text(f"A: {strip_control(comparison.a)}\nB: {strip_control(comparison.b)}"))
+    console.print(Text(f"{strip_control(comparison.suite)}, {comparison.cells} cells per entry in common"))
     for metric in _differing(comparison):
         rows: list[list[str | Text]] = []
         for line in comparison.lines:
             if line.metric == metric:
                 *numbers, words = _numbers(line)
                 verdict = Text(words, style=_STYLES.get(line.verdict, ""))
-                rows.append([clean(line.pair.name), *numbers, verdict])
+                rows.append([strip_control(line.pair.name), *numbers, verdict])
         print_table(console, _TABLE, rows, f"{_title(metric)}: {_tally(comparison, metric)}")
     for remark in _remarks(comparison):
-        console.print(Text(f"- {clean(remark)}"))
+        console.print(Text(f"- {strip_control(remark)}"))
     console.print(Text(_EXPLAINED, style="dim"))
-    console.print(Text(clean(conclusion(comparison))))
+    console.print(Text(strip_control(conclusion(comparison))))
 
 
 def conclusion(comparison: Comparison) -> str:
@@ -151,7 +150,7 @@ def conclusion(comparison: Comparison) -> str:
     return f"By {first.title}, no significant difference was found in {_counted(lines)}."
 
 
-def _counted(lines: list[Line]) -> str:
+def _counted(lines: list[ComparisonRow]) -> str:
     return "the entry that was compared" if len(lines) == 1 else f"all {len(lines)} entries"
 
 
@@ -160,8 +159,7 @@ def as_markdown(comparison: Comparison) -> str:
     lines = [
         f"### {escaped(comparison.suite)}: B against A",
         "",
-        f"A: {escaped(comparison.a)}, B: {escaped(comparison.b)}; "
-        f"{comparison.cells} cells per entry in common.",
+        f"A: {escaped(comparison.a)}, B: {escaped(comparison.b)}; {comparison.cells} cells per entry in common.",
     ]
     for metric in _differing(comparison):
         lines += ["", f"**{escaped(_title(metric))}**: {_tally(comparison, metric)}", ""]
@@ -182,7 +180,7 @@ def row_of(cells: tuple[str, ...]) -> str:
 
 def escaped(text: str) -> str:
     """Return text from outside so that Markdown shows it as it is: no table, link, tag or mention."""
-    return "".join(_ESCAPED.get(sign, sign) for sign in clean(text))
+    return "".join(_ESCAPED.get(sign, sign) for sign in strip_control(text))
 
 
 def as_json(comparison: Comparison) -> str:
@@ -209,11 +207,11 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for line in comparison.lines:
-        writer.writerow({key: clean(v) if isinstance(v, str) else v for key, v in _record(line).items()})
+        writer.writerow({key: strip_control(v) if isinstance(v, str) else v for key, v in _record(line).items()})
     return out.getvalue()
 
 
-def _record(line: Line) -> dict[str, Any]:
+def _record(line: ComparisonRow) -> dict[str, Any]:
     found = line.difference
     return {
         "metric": line.metric.name,

@@ -12,9 +12,9 @@ from harness.core.cells import entry_id
 from harness.core.files import canonical_json, digest
 from harness.core.records import Entry, Manifest, Track
 from harness.core.store import Run
-from harness.ranking.load import Place, Work, read
+from harness.ranking.load import CellCost, CellIndex, read
 from harness.ranking.stats.sharing import sharing
-from harness.scoring.metrics import Metric, metric, order
+from harness.scoring.metrics import Metric, metric, sort_key
 
 BASELINE = "zero-shot"
 """The method that differences are taken to."""
@@ -48,7 +48,7 @@ class EntryRow:
 
 
 @dataclass(frozen=True)
-class Cellset:
+class ResultSet:
     """Comparable results: runs of one suite hash and one selection. Only these share a table.
 
     ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
@@ -62,9 +62,9 @@ class Cellset:
     entries: dict[str, EntryRow]
     scores: pd.DataFrame
     signatures: dict[str, list[str]]
-    cells: dict[Place, tuple[Run, str]] = field(default_factory=dict)
+    cells: dict[CellIndex, tuple[Run, str]] = field(default_factory=dict)
     manifests: list[Manifest] = field(default_factory=list)
-    work: dict[Place, Work] = field(default_factory=dict)
+    work: dict[CellIndex, CellCost] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -85,7 +85,7 @@ class Cellset:
     @cached_property
     def metrics(self) -> list[Metric]:
         """The metrics that were measured, downstream ones first."""
-        return [metric(name) for name in sorted(self.scores["metric"].unique(), key=order)]
+        return [metric(name) for name in sorted(self.scores["metric"].unique(), key=sort_key)]
 
     @cached_property
     def by_seed(self) -> frozenset[str]:
@@ -137,7 +137,7 @@ class Table:
     rows: list[tuple[EntryRow, Value, dict[str, Value]]]
 
 
-def collect(runs: Iterable[Run]) -> list[Cellset]:
+def collect(runs: Iterable[Run]) -> list[ResultSet]:
     """Read runs and group what is comparable: same suite hash, data and selection."""
     groups: dict[str, list[tuple[Run, Manifest]]] = {}
     for run in runs:
@@ -147,17 +147,16 @@ def collect(runs: Iterable[Run]) -> list[Cellset]:
     return [_cellset(group) for group in groups.values()]
 
 
-def _cellset(runs: Sequence[tuple[Run, Manifest]]) -> Cellset:
+def _cellset(runs: Sequence[tuple[Run, Manifest]]) -> ResultSet:
     manifests = [manifest for _, manifest in runs]
     manifest = manifests[0]  # suite, selection and data are the same in all of them
     entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
     sheet = read([run for run, _ in runs])
     names = _names(entries)
     rows = {
-        name: _row(name, entry, names[name], manifest, sheet.cells, sheet.reasons)
-        for name, entry in entries.items()
+        name: _row(name, entry, names[name], manifest, sheet.cells, sheet.reasons) for name, entry in entries.items()
     }
-    return Cellset(manifest, rows, sheet.frame(), sheet.recipes(), sheet.cells, manifests, sheet.work)
+    return ResultSet(manifest, rows, sheet.frame(), sheet.recipes(), sheet.cells, manifests, sheet.work)
 
 
 def _row(
@@ -165,15 +164,13 @@ def _row(
     entry: Entry,
     title: str,
     manifest: Manifest,
-    cells: dict[Place, tuple[Run, str]],
-    reasons: dict[Place, str],
+    cells: dict[CellIndex, tuple[Run, str]],
+    reasons: dict[CellIndex, str],
 ) -> EntryRow:
     chosen = manifest.selection
     wanted = [(task, language, seed) for task, language in chosen.places() for seed in chosen.seeds]
     missing = [
-        Missing(*place, reasons.get((name, *place), "not run"))
-        for place in wanted
-        if (name, *place) not in cells
+        Missing(*place, reasons.get((name, *place), "not run")) for place in wanted if (name, *place) not in cells
     ]
     return EntryRow(name, entry, title, len(wanted), len(wanted) - len(missing), missing)
 
@@ -206,7 +203,7 @@ def _varying(entries: Sequence[Entry]) -> set[str]:
     return {field for field in fields if len({canonical_json(each.get(field)) for each in options}) > 1}
 
 
-def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) -> Table:
+def table(cellset: ResultSet, name: Metric, tasks: Sequence[str] | None = None) -> Table:
     """Return one metric as a table; entries with an aggregate first, best first.
 
     The mean of an entry weighs every cell the same: languages and tasks have equal numbers of
@@ -227,7 +224,7 @@ def table(cellset: Cellset, name: Metric, tasks: Sequence[str] | None = None) ->
     return Table(name, chosen, list(selection.languages), rows)
 
 
-def _lines(cellset: Cellset, name: Metric, tasks: Sequence[str]) -> pd.DataFrame:
+def _lines(cellset: ResultSet, name: Metric, tasks: Sequence[str]) -> pd.DataFrame:
     """Return the known values of a metric with ``gain``, the paired difference to the baseline (or NaN)."""
     scores = cellset.scores
     inside = scores["task"].isin(list(tasks)) & scores["language"].isin(cellset.manifest.selection.languages)
@@ -240,7 +237,7 @@ def _lines(cellset: Cellset, name: Metric, tasks: Sequence[str]) -> pd.DataFrame
     return joined.assign(gain=joined["value"] - joined["base"])
 
 
-def _baseline(cellset: Cellset, row: EntryRow) -> str | None:
+def _baseline(cellset: ResultSet, row: EntryRow) -> str | None:
     """Return the zero-shot entry of the row's model; of the only model for rows without one.
 
     None for the baseline itself, and where no single baseline fits.
@@ -250,8 +247,7 @@ def _baseline(cellset: Cellset, row: EntryRow) -> str | None:
     found = [
         other.id
         for other in cellset.entries.values()
-        if other.entry.method.name == BASELINE
-        and (row.entry.model is None or other.entry.model == row.entry.model)
+        if other.entry.method.name == BASELINE and (row.entry.model is None or other.entry.model == row.entry.model)
     ]
     return found[0] if len(found) == 1 else None
 

@@ -8,20 +8,21 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.core.threads import one_blas_thread
-from harness.ranking.eligibility import Rules, ranked
+from harness.core.threads import limit_blas_threads
+from harness.core.types import FloatArray
+from harness.ranking.eligibility import Eligibility, ranked
 from harness.ranking.gains import gains
-from harness.ranking.results import Cellset
-from harness.ranking.stats.estimates import Estimate, squared
-from harness.ranking.stats.variance import Floats, Moments, Pairs, Sums, means, moments
-from harness.ranking.values import Evidence, gather
+from harness.ranking.results import ResultSet
+from harness.ranking.stats.estimates import Estimate, to_square
+from harness.ranking.stats.variance import LinearContrasts, Moments, PairContrasts, means, moments
+from harness.ranking.values import MetricArray, collect_metric
 from harness.scoring.metrics import Metric
 
 _THREADS = 4
 
 
 @dataclass(frozen=True)
-class Scope:
+class Slice:
     """A part of a suite: one task or all (None), one language or all (None)."""
 
     task: str | None
@@ -29,7 +30,7 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Field:
+class SliceRanking:
     """What is known of one scope, as if nothing else had been run.
 
     One thing is known from all of the suite: whose strata are not independent (``sharing``).
@@ -46,13 +47,13 @@ class Field:
     zero-shot.
     """
 
-    scope: Scope
+    scope: Slice
     entries: list[str]
-    mean: Floats
-    difference: Floats
-    half: Floats
+    mean: FloatArray
+    difference: FloatArray
+    half: FloatArray
     pairs: Moments
-    p: Floats
+    p: FloatArray
     tiers: dict[str, int]
     reason: str
     comparisons: int
@@ -66,9 +67,9 @@ class Field:
         return {name: i for i, name in enumerate(self.entries)}
 
     @cached_property
-    def pair_p(self) -> Floats:
+    def pair_p(self) -> FloatArray:
         """The two-sided p of every difference by itself, not adjusted: (n, n), NaN where there is none."""
-        return squared(self.pairs.p, len(self.entries), 1.0)
+        return to_square(self.pairs.p, len(self.entries), 1.0)
 
     def estimate(self, entry: str, other: str | None) -> Estimate | None:
         """Return entry minus other with its 95 % interval, in the metric's unit.
@@ -82,52 +83,52 @@ class Field:
         return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
 
 
-def fields(
-    cellset: Cellset, metric: Metric, evidence: Evidence | None = None, rules: Rules | None = None
-) -> list[Field]:
+def rank_slices(
+    cellset: ResultSet, metric: Metric, evidence: MetricArray | None = None, rules: Eligibility | None = None
+) -> list[SliceRanking]:
     """Return what is known of a metric: of all, of each task, each language, each task in each language.
 
     Of a suite with one task or one language what would be the same comes once, in the wider scope.
-    ``evidence``: what ``gather`` found of the metric in all tasks; else it is gathered.
+    ``evidence``: what ``collect_metric`` found of the metric in all tasks; else it is gathered.
     ``rules``: those of the cellset, if they are made.
     """
-    known = gather(cellset, metric) if evidence is None else evidence
-    rules = rules or Rules.of(cellset)
-    with one_blas_thread(), ThreadPoolExecutor(_THREADS) as pool:
+    known = collect_metric(cellset, metric) if evidence is None else evidence
+    rules = rules or Eligibility.of(cellset)
+    with limit_blas_threads(), ThreadPoolExecutor(_THREADS) as pool:
         _ = known.layers, rules.layers(known)  # made here, once, before threads ask for them
-        return list(pool.map(lambda scope: _field(rules, _part(known, scope), scope), scopes(known)))
+        return list(pool.map(lambda scope: _field(rules, _part(known, scope), scope), slices_of(known)))
 
 
-def _part(evidence: Evidence, scope: Scope) -> Evidence:
+def _part(evidence: MetricArray, scope: Slice) -> MetricArray:
     tasks = None if scope.task is None else [scope.task]
     return evidence.only(tasks, None if scope.language is None else [scope.language])
 
 
-def scopes(evidence: Evidence) -> list[Scope]:
+def slices_of(evidence: MetricArray) -> list[Slice]:
     """Return the scopes of evidence, the widest first; none twice under another name."""
     tasks, languages = (list(dict.fromkeys(axis)) for axis in zip(*evidence.strata, strict=True))
     some_tasks = tasks if len(tasks) > 1 else []
     some_languages = languages if len(languages) > 1 else []
     return [
-        Scope(None, None),
-        *(Scope(task, None) for task in some_tasks),
-        *(Scope(None, code) for code in some_languages),
-        *(Scope(task, code) for task, code in evidence.strata if some_tasks and some_languages),
+        Slice(None, None),
+        *(Slice(task, None) for task in some_tasks),
+        *(Slice(None, code) for code in some_languages),
+        *(Slice(task, code) for task, code in evidence.strata if some_tasks and some_languages),
     ]
 
 
-def _field(rules: Rules, evidence: Evidence, scope: Scope) -> Field:
+def _field(rules: Eligibility, evidence: MetricArray, scope: Slice) -> SliceRanking:
     """Return what is known of one scope; ``evidence``: of that scope alone."""
     names = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in names], dtype=np.int64)
-    found = moments(evidence.layers, evidence.examples, Pairs(rows))
+    found = moments(evidence.layers, evidence.examples, PairContrasts(rows))
     tiers, p, reason, comparisons = _ranking(rules, evidence, names)
-    return Field(
+    return SliceRanking(
         scope=scope,
         entries=names,
-        mean=means(evidence.layers, Sums([(rows, np.ones(len(rows)))])),
-        difference=squared(found.mean, len(rows), 0.0, sign=-1.0),
-        half=squared(found.half(), len(rows), 0.0),
+        mean=means(evidence.layers, LinearContrasts([(rows, np.ones(len(rows)))])),
+        difference=to_square(found.mean, len(rows), 0.0, sign=-1.0),
+        half=to_square(found.half(), len(rows), 0.0),
         pairs=found,
         p=p,
         tiers=tiers,
@@ -137,7 +138,9 @@ def _field(rules: Rules, evidence: Evidence, scope: Scope) -> Field:
     )
 
 
-def _ranking(rules: Rules, evidence: Evidence, names: list[str]) -> tuple[dict[str, int], Floats, str, int]:
+def _ranking(
+    rules: Eligibility, evidence: MetricArray, names: list[str]
+) -> tuple[dict[str, int], FloatArray, str, int]:
     """Return tiers of those that are ranked, p between them among ``names``, why nobody is; comparisons."""
     p = np.full((len(names), len(names)), np.nan)
     field = rules.field(evidence)

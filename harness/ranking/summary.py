@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.core.terminal import TerminalColumn, print_table
-from harness.ranking.leaderboard_rows import Standing, Standings, standings
-from harness.ranking.results import BASELINE, Cellset, EntryRow, Table, Value, table
+from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
+from harness.ranking.results import BASELINE, EntryRow, ResultSet, Table, Value, table
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
@@ -20,17 +20,17 @@ _REASONS = 3  # of an entry, shown at most
 _TIED = 5  # entries named that share a tier with the best
 
 
-def clean(text: str) -> str:
+def strip_control(text: str) -> str:
     """Return text from outside on one line, without control and direction characters."""
     return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+def format_signed(value: float | None, digits: int = 3) -> str:
     """Return a difference with its sign (a true minus), or a dash; what rounds to zero has no sign."""
     return "–" if value is None else _unsigned_zero(f"{value:+.{digits}f}")
 
 
-def plain(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Return a number, with a true minus below zero, or a dash; what rounds to zero has no sign."""
     return "–" if value is None else _unsigned_zero(f"{value:.{digits}f}")
 
@@ -55,24 +55,23 @@ def digits_of(metric: str) -> int:
     return 1 if metric.startswith(_ONE_DIGIT) else 0 if metric.startswith("length") else 3
 
 
-def spanned(estimate: Estimate | None, digits: int = 3) -> str:
+def format_interval(estimate: Estimate | None, digits: int = 3) -> str:
     """Return a difference with its 95 % interval, such as ``+0.010 [−0.002, +0.022]``, or a dash."""
     if estimate is None:
         return "–"
     if estimate.low is None:
-        return signed(estimate.mean, digits)
-    return (
-        f"{signed(estimate.mean, digits)} [{signed(estimate.low, digits)}, {signed(estimate.high, digits)}]"
-    )
+        return format_signed(estimate.mean, digits)
+    mean, low, high = (format_signed(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean} [{low}, {high}]"
 
 
-def mark(cellset: Cellset) -> str:
+def mark(cellset: ResultSet) -> str:
     """Return what a narrowed run covers, in words; empty for a full run."""
     narrowed = cellset.manifest.selection.narrowed
     return "narrowed run: " + "; ".join(narrowed) if narrowed else ""
 
 
-def print_summary(console: Console, cellset: Cellset) -> None:
+def print_summary(console: Console, cellset: ResultSet) -> None:
     """Print a table (tier, headline per task and overall, gain, other metrics, n of N), remarks, conclusion.
 
     Where the console is too narrow for all, the columns that say least about who is best are left out.
@@ -81,7 +80,7 @@ def print_summary(console: Console, cellset: Cellset) -> None:
     if headline is None:
         console.print("nothing is scored yet")
         return
-    ranked = standings(cellset, headline)
+    ranked = rank_entries(cellset, headline)
     per_task = [table(cellset, headline, [task]) for task in ranked.tasks]
     texts = cellset.track == "generation"
     others = [m for m in cellset.metrics if m.group == cellset.track and m.primary and m != headline]
@@ -101,34 +100,34 @@ def print_summary(console: Console, cellset: Cellset) -> None:
     for standing in ranked.rows:
         row = standing.row
         gap = standing.gap_closed
-        closed = [signed(gap.mean if gap else None, 0)] if texts else []
+        closed = [format_signed(gap.mean if gap else None, 0)] if texts else []
         rows.append(
             [
                 tier_of(standing),
-                clean(row.name),
-                *(plain(_of(part, row).mean) for part in per_task),
-                plain(standing.mean.mean if standing.mean else None),
-                spanned(standing.over_zero_shot),
+                strip_control(row.name),
+                *(format_number(_of(part, row).mean) for part in per_task),
+                format_number(standing.mean.mean if standing.mean else None),
+                format_interval(standing.over_zero_shot),
                 *closed,
-                *(plain(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
+                *(format_number(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
                 f"{row.present}/{row.expected}",
             ]
         )
-    print_table(console, columns, rows, clean(f"{cellset.title}: {headline.title}"))
+    print_table(console, columns, rows, strip_control(f"{cellset.title}: {headline.title}"))
     for line in [mark(cellset), *remarks(ranked), *gaps(ranked)]:
         if line:
-            console.print(Text(clean(line)), style="dim")
-    console.print(Text(clean(conclusion(ranked))))
+            console.print(Text(strip_control(line)), style="dim")
+    console.print(Text(strip_control(conclusion(ranked))))
 
 
-def conclusion(ranked: Standings) -> str:
+def conclusion(ranked: Ranking) -> str:
     """Return in plain words which entry is best, by how much and how sure, or why nothing can be said yet."""
     field = [row for row in ranked.rows if row.tier is not None]
     if ranked.reason or not field:
         return f"Nothing can be said yet about which entry is best: {ranked.reason or 'none is ranked'}."
     best = field[0]
     tied = [row for row in field[1:] if row.tier == best.tier]
-    name, value = best.row.name, plain(best.mean.mean if best.mean else None)
+    name, value = best.row.name, format_number(best.mean.mean if best.mean else None)
     if any(_baseline_of(row, best) for row in tied):
         start = f"No entry is shown to be better than zero-shot: {name} has the highest"
     else:
@@ -141,33 +140,33 @@ def conclusion(ranked: Standings) -> str:
     return f"{words} It differs significantly from all others that are ranked." if len(field) > 1 else words
 
 
-def _baseline_of(row: Standing, other: Standing) -> bool:
+def _baseline_of(row: RankedEntry, other: RankedEntry) -> bool:
     """Say whether a row is the unsteered zero-shot row of another's model."""
     return row.row.entry.method.name == BASELINE and row.row.entry.model == other.row.entry.model
 
 
-def _gained(best: Standing, field: list[Standing]) -> str:
+def _gained(best: RankedEntry, field: list[RankedEntry]) -> str:
     """Return by how much an entry leads zero-shot, and whether that is significant; empty where not known."""
     gain = best.over_zero_shot
     if gain is None:
         return ", without any steering" if _baseline_of(best, best) else ""
-    words = f", {signed(gain.mean)} against zero-shot"
+    words = f", {format_signed(gain.mean)} against zero-shot"
     if gain.low is not None and gain.high is not None:
-        words += f" (95 % interval {signed(gain.low)} to {signed(gain.high)})"
+        words += f" (95 % interval {format_signed(gain.low)} to {format_signed(gain.high)})"
     tiers = [row.tier for row in field if _baseline_of(row, best)]
     if len(tiers) != 1:
         return words
     return f"{words}, {'a' if tiers[0] != best.tier else 'not a'} significant difference"
 
 
-def tier_of(standing: Standing) -> str:
+def tier_of(standing: RankedEntry) -> str:
     """Return the tier of an entry for a table: a number, ``flag`` for a flagged one, else a dash."""
     if standing.tier is not None:
         return str(standing.tier)
     return "flag" if standing.flagged else "–"
 
 
-def remarks(ranked: Standings) -> list[str]:
+def remarks(ranked: Ranking) -> list[str]:
     """Return what a reader must know of standings: why nobody is ranked, what could be found, flags."""
     lines = [
         f"not ranked: {ranked.reason}"
@@ -177,16 +176,14 @@ def remarks(ranked: Standings) -> list[str]:
     ]
     effects = [row.over_zero_shot.mde for row in ranked.rows if row.over_zero_shot and row.over_zero_shot.mde]
     if effects:
-        lines.append(
-            f"minimum detectable difference to zero-shot: {median(effects):.3f} (median; 80 % power, 5 %)."
-        )
+        lines.append(f"minimum detectable difference to zero-shot: {median(effects):.3f} (median; 80 % power, 5 %).")
     lines += ranked.notes
     for row in ranked.rows:
         lines += [f"flag: {row.row.name}: {flag.words}" for flag in row.flags if row.flagged]
     return lines
 
 
-def gaps(ranked: Standings) -> list[str]:
+def gaps(ranked: Ranking) -> list[str]:
     """Return of every entry without a mean how many of its cells have a value, and why not the others."""
     lines = []
     for row in ranked.rows:

@@ -12,12 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.errors import UserError
-from harness.core.threads import one_blas_thread
-from harness.ranking.load import Place, codes_of, cube
-from harness.ranking.results import Cellset, Missing
-from harness.ranking.stats.estimates import Panel, draw_weights, widened
-from harness.ranking.stats.resampling import Kept, Measure, kept_for, measure_of, resampled
-from harness.ranking.stats.variance import Floats, Ints, Layer, layer
+from harness.core.threads import limit_blas_threads
+from harness.core.types import FloatArray, IntArray
+from harness.ranking.load import CellIndex, codes_of, cube
+from harness.ranking.results import Missing, ResultSet
+from harness.ranking.stats.estimates import CompleteValues, draw_weights, inflate_variance
+from harness.ranking.stats.resampling import Measure, Predictions, bootstrap_scores, load_predictions, measure_of
+from harness.ranking.stats.variance import Stratum, build_stratum
 from harness.scoring.metrics import Metric
 
 DRAWS = 1000
@@ -25,12 +26,12 @@ DRAWS = 1000
 
 _CLOSE = 1e-5  # single precision, of a mean over labels and classifier seeds
 
-Stratum = tuple[str, str]
+StratumKey = tuple[str, str]
 """A task and a language."""
 
 
 @dataclass(frozen=True)
-class Lacking:
+class Coverage:
     """How much of an entry is there for a metric: ``n`` of ``expected`` cells, and why not the rest."""
 
     n: int
@@ -48,7 +49,7 @@ class Lacking:
 
 
 @dataclass(frozen=True)
-class Tested:
+class ResampledScores:
     """One metric under resampled test examples.
 
     ``draws`` (entry, stratum, seed, draw): NaN where there is none. By stratum: ``examples``, their number,
@@ -56,12 +57,12 @@ class Tested:
     """
 
     draws: NDArray[np.float32]
-    examples: Mapping[Stratum, int]
-    problems: Mapping[Stratum, str]
+    examples: Mapping[StratumKey, int]
+    problems: Mapping[StratumKey, str]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MetricArray:
     """One metric of all entries: ``values`` (entry, stratum, seed), NaN where there is none.
 
     ``tested``: the same under resampled test examples; None where the metric has none. By task and language,
@@ -72,15 +73,15 @@ class Evidence:
 
     metric: Metric
     entries: list[str]
-    strata: list[Stratum]
+    strata: list[StratumKey]
     seeds: list[int]
-    values: Floats
-    tested: Tested | None
-    fewest: Mapping[Stratum, int]
-    recipes: Mapping[Stratum, str]
+    values: FloatArray
+    tested: ResampledScores | None
+    fewest: Mapping[StratumKey, int]
+    recipes: Mapping[StratumKey, str]
     fixed: bool = False
     by_seed: frozenset[str] = frozenset()
-    _layers: dict[tuple[object, ...], Layer] = field(default_factory=dict, repr=False, compare=False)
+    _layers: dict[tuple[object, ...], Stratum] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -123,12 +124,10 @@ class Evidence:
         """The values under resampled test examples, with a last axis of draws; None where there are none."""
         return self.tested.draws if self.tested and self.examples else None
 
-    def only(
-        self, tasks: Collection[str] | None = None, languages: Collection[str] | None = None
-    ) -> Evidence:
+    def only(self, tasks: Collection[str] | None = None, languages: Collection[str] | None = None) -> MetricArray:
         """Return what is known of some tasks or languages or both, as if nothing else had been gathered."""
 
-        def within(place: Stratum) -> bool:
+        def within(place: StratumKey) -> bool:
             return (tasks is None or place[0] in tasks) and (languages is None or place[1] in languages)
 
         chosen = [i for i, place in enumerate(self.strata) if within(place)]
@@ -145,16 +144,16 @@ class Evidence:
         )
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Stratum]:
         """The strata as statistics take them, rows in the order of ``entries``."""
         return [self._layer(column, {}, ()) for column in range(len(self.strata))]
 
-    def layers_over(self, bases: Mapping[str, str]) -> list[Layer]:
+    def layers_over(self, bases: Mapping[str, str]) -> list[Stratum]:
         """Return the strata of gains: every entry minus its base; one without a base is its own, gain 0."""
         key = tuple(sorted(bases.items()))
         return [self._layer(column, bases, key) for column in range(len(self.strata))]
 
-    def _layer(self, column: int, bases: Mapping[str, str], key: tuple[object, ...]) -> Layer:
+    def _layer(self, column: int, bases: Mapping[str, str], key: tuple[object, ...]) -> Stratum:
         """Return a stratum; it is kept, also for narrower evidence (``only``)."""
         stratum = self.strata[column]
         if (stratum, key) not in self._layers:
@@ -165,15 +164,15 @@ class Evidence:
             if bases:
                 rows = [self.position[bases.get(name, name)] for name in self.entries]
                 values, draws = values - values[rows], None if draws is None else draws - draws[rows]
-            self._layers[stratum, key] = layer(values, draws, self.fixed, np.array(marks))
+            self._layers[stratum, key] = build_stratum(values, draws, self.fixed, np.array(marks))
         return self._layers[stratum, key]
 
-    def panel(self, entries: Sequence[str]) -> Panel:
+    def panel(self, entries: Sequence[str]) -> CompleteValues:
         """Return the numbers of some complete entries, in the order given."""
         rows = [self.position[name] for name in entries]
         by_seed = np.array([name in self.by_seed for name in entries])
         draws = None if self.draws is None else self.draws[rows]
-        return Panel(self.values[rows], draws, self.examples, self.fixed, by_seed)
+        return CompleteValues(self.values[rows], draws, self.examples, self.fixed, by_seed)
 
 
 def _places(chosen: Sequence[int]) -> slice | list[int]:
@@ -187,13 +186,13 @@ class _UnpairableError(Exception):
     """Test examples cannot be resampled for this metric; the message says why."""
 
 
-def gather(
-    cellset: Cellset,
+def collect_metric(
+    cellset: ResultSet,
     metric: Metric,
     tasks: Sequence[str] | None = None,
     languages: Sequence[str] | None = None,
     resample: bool = True,
-) -> Evidence:
+) -> MetricArray:
     """Return all that a cellset knows of a metric in some tasks or all; entries sorted by id.
 
     ``languages``: by default the selection's; also those that are only checked may be named. ``resample``:
@@ -213,9 +212,9 @@ def gather(
     values = cube(lines, entries, strata, seeds)
     measure, tested = measure_of(metric) if resample else None, None
     if measure:
-        with one_blas_thread():
+        with limit_blas_threads():
             tested = _tested(cellset, metric, measure, (entries, strata, seeds), values)
-    return Evidence(
+    return MetricArray(
         metric=metric,
         entries=entries,
         strata=strata,
@@ -229,13 +228,11 @@ def gather(
     )
 
 
-def lacking(cellset: Cellset, evidence: Evidence, name: str) -> Lacking:
+def coverage(cellset: ResultSet, evidence: MetricArray, name: str) -> Coverage:
     """Return what an entry lacks: cells that did not run, and values that could not be computed."""
     strata, seeds = set(evidence.strata), set(evidence.seeds)
     missing = [
-        item
-        for item in cellset.entries[name].missing
-        if (item.task, item.language) in strata and item.seed in seeds
+        item for item in cellset.entries[name].missing if (item.task, item.language) in strata and item.seed in seeds
     ]
     gone = {(item.task, item.language, item.seed) for item in missing}
     for column, place in np.argwhere(np.isnan(evidence.values[evidence.position[name]])):
@@ -244,10 +241,10 @@ def lacking(cellset: Cellset, evidence: Evidence, name: str) -> Lacking:
             reason = _note(cellset, evidence.metric, (name, task, code, seed))
             missing.append(Missing(task, code, seed, reason))
     expected = evidence.values[0].size
-    return Lacking(expected - len(missing), expected, missing)
+    return Coverage(expected - len(missing), expected, missing)
 
 
-def _note(cellset: Cellset, metric: Metric, place: Place) -> str:
+def _note(cellset: ResultSet, metric: Metric, place: CellIndex) -> str:
     """Return why a scored cell has no value."""
     run, cell = cellset.cells[place]
     scores = run.scores(cell)
@@ -255,7 +252,7 @@ def _note(cellset: Cellset, metric: Metric, place: Place) -> str:
     return (found[0] or "no value") if found else f"not scored by {metric.title}"
 
 
-def _fewest(lines: pd.DataFrame) -> dict[Stratum, int]:
+def _fewest(lines: pd.DataFrame) -> dict[StratumKey, int]:
     """Return the fewest classifier seeds of a value, by task and language."""
     (tasks, codes), place = _grouped(lines, ["task", "language"])
     least = np.full(len(tasks), np.iinfo(np.int64).max)
@@ -263,16 +260,12 @@ def _fewest(lines: pd.DataFrame) -> dict[Stratum, int]:
     return dict(zip(zip(tasks, codes, strict=True), least.tolist(), strict=True))
 
 
-def _recipes(lines: pd.DataFrame) -> dict[Stratum, str]:
+def _recipes(lines: pd.DataFrame) -> dict[StratumKey, str]:
     """Return in words where values of one task and language were made by different recipes."""
-    recipes: dict[Stratum, list[str]] = {}
+    recipes: dict[StratumKey, list[str]] = {}
     for task, code, signature, _ in different(lines, ["task", "language", "signature", "protocol"]):
         recipes.setdefault((task, code), []).append(signature)
-    return {
-        (task, code): _how(f"{task}/{code}", names)
-        for (task, code), names in recipes.items()
-        if len(names) > 1
-    }
+    return {(task, code): _how(f"{task}/{code}", names) for (task, code), names in recipes.items() if len(names) > 1}
 
 
 def different(lines: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:
@@ -280,7 +273,7 @@ def different(lines: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]
     return list(zip(*_grouped(lines, names)[0], strict=True))
 
 
-def _grouped(lines: pd.DataFrame, names: Sequence[str]) -> tuple[list[list[str]], Ints]:
+def _grouped(lines: pd.DataFrame, names: Sequence[str]) -> tuple[list[list[str]], IntArray]:
     """Return the names of every group of lines, by column and in the order they come, and each line's group.
 
     By the codes of the names, which for few lines is many times quicker than pandas.
@@ -302,12 +295,12 @@ def _how(place: str, signatures: Sequence[str]) -> str:
 
 
 def _tested(
-    cellset: Cellset,
+    cellset: ResultSet,
     metric: Metric,
     measure: Measure,
-    axes: tuple[Sequence[str], Sequence[Stratum], Sequence[int]],
-    values: Floats,
-) -> Tested:
+    axes: tuple[Sequence[str], Sequence[StratumKey], Sequence[int]],
+    values: FloatArray,
+) -> ResampledScores:
     """Return the measure under resampled test examples.
 
     Strata whose test examples are translations of one another share their draws. Predictions are read while
@@ -315,9 +308,9 @@ def _tested(
     """
     entries, strata, seeds = axes
     draws = np.full((*values.shape, DRAWS), np.nan, dtype=np.float32)
-    jobs: dict[Stratum, Future[int]] = {}
-    examples: dict[Stratum, int] = {}
-    problems: dict[Stratum, str] = {}
+    jobs: dict[StratumKey, Future[int]] = {}
+    examples: dict[StratumKey, int] = {}
+    problems: dict[StratumKey, str] = {}
     with ThreadPoolExecutor(1) as pool:
         for column, stratum in enumerate(strata):
             rows, layers = np.nonzero(~np.isnan(values[:, column]))
@@ -337,16 +330,16 @@ def _tested(
             examples[stratum] = job.result()
         except _UnpairableError as reason:
             problems[stratum] = str(reason)
-    return Tested(draws if examples else draws[..., :0].copy(), examples, problems)
+    return ResampledScores(draws if examples else draws[..., :0].copy(), examples, problems)
 
 
 def _draw(
     measure: Measure,
-    cells: Sequence[Kept],
-    values: Floats,
+    cells: Sequence[Predictions],
+    values: FloatArray,
     draws: NDArray[np.float32],
-    where: tuple[Ints, Ints],
-    stratum: Stratum,
+    where: tuple[IntArray, IntArray],
+    stratum: StratumKey,
 ) -> int:
     """Put the draws of the cells of a stratum where they belong; return the number of test examples.
 
@@ -357,10 +350,10 @@ def _draw(
     if not all(cell.same_test(cells[0]) for cell in cells):
         raise _UnpairableError(f"entries were tested on different examples in {place}")
     n = len(cells[0].gold)
-    found = resampled(measure, cells, _weights(cells[0].examples, n))
+    found = bootstrap_scores(measure, cells, _weights(cells[0].examples, n))
     if np.abs(found[:, 0] - values[where]).max() > _CLOSE:
         raise _UnpairableError(f"kept predictions do not give the stored score in {place}")
-    draws[where] = widened(found[:, 1:], n, len(cells[0].labels) if measure == "macro_f1" else 1)
+    draws[where] = inflate_variance(found[:, 1:], n, len(cells[0].labels) if measure == "macro_f1" else 1)
     return n
 
 
@@ -370,10 +363,10 @@ def _weights(examples: str, n: int) -> NDArray[np.float32]:
     return np.concatenate([np.ones((1, n), dtype=np.float32), draw_weights(examples, n, DRAWS)])
 
 
-def _kept(cellset: Cellset, metric: Metric, place: Place) -> Kept:
+def _kept(cellset: ResultSet, metric: Metric, place: CellIndex) -> Predictions:
     run, cell = cellset.cells[place]
     try:
-        found = kept_for(metric, run.predicted(cell))
+        found = load_predictions(metric, run.predicted(cell))
     except UserError as error:
         raise _UnpairableError(str(error)) from None
     if found is None:

@@ -25,7 +25,7 @@ def say_damage(run: Run, cells: Iterable[Cell]) -> None:
         warn(f"{', '.join(found[:3])}{more}; written again")
 
 
-def attempt(run: Run, cell: Cell, work: Work) -> CellStatus:
+def run_cell(run: Run, cell: Cell, work: Work) -> CellStatus:
     """Do a cell and write its texts and status; return the status.
 
     Raises ``BrokenFileError`` for a file of the run itself, for which no method is at fault, and

@@ -14,15 +14,15 @@ from harness.core.cells import Cell, steering_id
 from harness.core.errors import DamagedFileError, warn
 from harness.core.files import digest, file_digest
 from harness.core.interventions import Steering, check_model
-from harness.core.records import FitParts
+from harness.core.records import UsageByStep
 from harness.core.tensors import load_tensors, save_tensors
 from harness.methods.contract import SteeringMethod
 from harness.methods.fit_context import FitContext
-from harness.runner.prepare import Prepared, library_versions
-from harness.runner.usage import Meter, name_of, read_cost, write_cost
+from harness.runner.prepare import RunPlan, library_versions
+from harness.runner.usage import UsageMeter, cost_key, read_cost, write_cost
 
 if TYPE_CHECKING:
-    from harness.engine.activations import MeanStates, NeuronMeans
+    from harness.engine.activations import MeanStates, MlpActivationMeans
     from harness.engine.model import SteerableModel
 
 _HEADER_DETAILS = ("token_rule", "bos_rule", "counts", "residual_norm")
@@ -36,7 +36,7 @@ class Fitter:
     It is the ``Engine`` of the fit contexts.
     """
 
-    prepared: Prepared
+    prepared: RunPlan
     model: SteerableModel
     batch_size: int = 64
     say: Callable[[str], None] = lambda words: None
@@ -44,8 +44,8 @@ class Fitter:
     _steering: dict[str, Steering] = field(default_factory=dict)
     _read: dict[str, dict[str, Any]] = field(default_factory=dict)
     _applied: dict[str, set[str]] | None = None
-    _costs: dict[Path, FitParts] = field(default_factory=dict)
-    _meter: Meter = field(default_factory=Meter)
+    _costs: dict[Path, UsageByStep] = field(default_factory=dict)
+    _meter: UsageMeter = field(default_factory=UsageMeter)
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         """Return the steering of a cell and the name of its file, None where it steers nothing."""
@@ -80,7 +80,7 @@ class Fitter:
         """Return the SHA-256 of a fit's file, None for no fit."""
         return file_digest(self.prepared.run.steering_path(name)) if name else None
 
-    def cost(self, cell: Cell, method: SteeringMethod) -> FitParts:
+    def cost(self, cell: Cell, method: SteeringMethod) -> UsageByStep:
         """Return what the fit of a cell's steering took, part by part; nothing where none is fitted."""
         return self._cost_of(self.prepared.run.steering_path(steering_id(cell.key))) if method.steers else {}
 
@@ -106,7 +106,7 @@ class Fitter:
             where = str(self.prepared.run.steering_path(name))
             check_model(stored, model.model_dump(mode="json"), self.model.tokenizer_hash, where)
 
-    def _cost_of(self, path: Path) -> FitParts:
+    def _cost_of(self, path: Path) -> UsageByStep:
         if path not in self._costs:
             self._costs[path] = read_cost(path)
         return self._costs[path]
@@ -116,7 +116,7 @@ class Fitter:
         outer, self._fitting = self._fitting, f"fitting {method.name}, {cell.key.task}, {cell.key.language}"
         self.say(self._fitting)
         try:
-            with self._meter.part(name_of(path), self.model) as measured:
+            with self._meter.part(cost_key(path), self.model) as measured:
                 steering = self._fitted(name, cell, method)
         finally:
             self._fitting = outer
@@ -192,20 +192,20 @@ class Fitter:
 
         return MeanStates(**self._once(["mean states", exclude_sinks, texts], run))
 
-    def neuron_means(self, texts: list[str]) -> NeuronMeans:
+    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
         """Return the mean neurons of the model over ``texts``, run at most once per run."""
-        from harness.engine.activations import NeuronMeans, neuron_means
+        from harness.engine.activations import MlpActivationMeans, mean_mlp_activations
 
         def run() -> dict[str, Any]:
-            return vars(neuron_means(self.model, texts, self.batch_size, self._counting(texts)))
+            return vars(mean_mlp_activations(self.model, texts, self.batch_size, self._counting(texts)))
 
-        return NeuronMeans(**self._once(["neuron means", texts], run))
+        return MlpActivationMeans(**self._once(["neuron means", texts], run))
 
     def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
         """Return how far a steering moves the residual stream over ``texts``, per layer."""
-        from harness.engine.activations import residual_change
+        from harness.engine.activations import relative_residual_shift
 
-        return residual_change(self.model, steering, texts, progress=self._counting(texts))
+        return relative_residual_shift(self.model, steering, texts, progress=self._counting(texts))
 
     def _counting(self, texts: list[str]) -> Callable[[int], None]:
         """Return what counts the sentences that a reading is through with, and shows it."""
@@ -227,7 +227,7 @@ class Fitter:
         if name not in self._read:
             stored = _load(path) if path.is_file() else None
             if stored is None:
-                with self._meter.part(name_of(path), self.model) as measured:
+                with self._meter.part(cost_key(path), self.model) as measured:
                     stored = run()
                 write_cost(path, measured.parts)
                 _save(path, stored)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from harness.core.cells import Cell, noise_key
+from harness.core.cells import Cell, sampling_key
 from harness.core.errors import UserError
 from harness.core.records import Generation, Manifest, State
 from harness.engine.chat import chat_record
 from harness.methods.contract import CellContext, PromptContext, Reference, Skip, SteeringMethod
-from harness.runner.cell_runner import attempt, say_damage
-from harness.runner.prepare import Prepared, with_chat
-from harness.runner.progress import Tracker, track
+from harness.runner.cell_runner import run_cell, say_damage
+from harness.runner.prepare import RunPlan, with_chat
+from harness.runner.progress import Tracker, progress_bar
 from harness.runner.reference_texts import reference_texts
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Generator:
+class GenerationStage:
     """Writes the texts of the cells of a run; the model is loaded when the first cell needs it."""
 
-    prepared: Prepared
+    prepared: RunPlan
     console: Console
     device: str | None = None
     device_map: str | None = None
@@ -40,7 +40,7 @@ class Generator:
         open_cells = [cell for cell in self.prepared.cells if self._open(cell)]
         if open_cells:
             say_damage(run, open_cells)
-            with track(self.console, "generate", len(open_cells)) as tracker:
+            with progress_bar(self.console, "generate", len(open_cells)) as tracker:
                 for cell in open_cells:
                     tracker.say(cell.title)
                     self._one(cell, tracker)
@@ -92,28 +92,26 @@ class Generator:
             method = self.prepared.method(cell)
             return method.supports(self._context(cell)) or self._texts(cell, method, tracker)
 
-        attempt(self.prepared.run, cell, work)
+        run_cell(self.prepared.run, cell, work)
 
     def _context(self, cell: Cell) -> CellContext:
         key, suite = cell.key, self.prepared.suite
         task = suite.task(key.task, key.language)
         return CellContext(suite, task, key.setting, key.seed, key.texts_per_label)
 
-    def _texts(
-        self, cell: Cell, method: SteeringMethod, tracker: Tracker
-    ) -> tuple[list[Generation], dict[str, Any]]:
+    def _texts(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> tuple[list[Generation], dict[str, Any]]:
         """Return the texts of a cell and what its status says beyond state and times."""
         if isinstance(method, Reference):
             texts = self._reference(cell, method)
             tracker.add_texts(len(texts))
             return texts, {"prompt_tokens": 0, "new_tokens": 0, "fit": {}}
-        from harness.engine.generate import Usage, generate_cell
+        from harness.engine.generate import TokenUsage, generate_cell
 
         fitter = self._loaded()
         fitter.say = tracker.say
         name, steering = fitter.steering(cell, method)
         prompts, demonstrations = self._prompts(cell, method)
-        key, usage = cell.key, Usage()
+        key, usage = cell.key, TokenUsage()
         tracker.say(cell.title)
         started = time.monotonic()
         texts = generate_cell(
@@ -122,7 +120,7 @@ class Generator:
             key.texts_per_label,
             steering,
             self.prepared.suite.sampling,
-            lambda label, index, attempt: noise_key(key, label, index, attempt),
+            lambda label, index, attempt: sampling_key(key, label, index, attempt),
             self.batch_size,
             tracker.add_texts,
             usage,

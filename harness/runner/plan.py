@@ -13,7 +13,7 @@ from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 
 
-class Plannable(Protocol):
+class HasIdentity(Protocol):
     """What the plan needs to know of a configured method."""
 
     @property
@@ -29,7 +29,7 @@ class Plannable(Protocol):
         """Whether a model writes its texts."""
 
 
-def select(
+def select_cells(
     suite: Suite,
     languages: list[str] | None = None,
     tasks: list[str] | None = None,
@@ -43,9 +43,7 @@ def select(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit} is too small; give at least 1 text per label.")
-    sizes = {
-        task: min(size.texts_per_label, limit or size.texts_per_label) for task, size in suite.tasks.items()
-    }
+    sizes = {task: min(size.texts_per_label, limit or size.texts_per_label) for task, size in suite.tasks.items()}
     chosen = Selection(
         languages=_choose("language", languages, suite.languages),
         tasks=_choose("task", tasks, list(suite.tasks)),
@@ -55,10 +53,10 @@ def select(
     )
     sizes = {task: sizes[task] for task in chosen.tasks}
     sized = chosen.model_copy(update={"texts_per_label": sizes})
-    return sized.model_copy(update={"narrowed": narrowed(suite, sized)})
+    return sized.model_copy(update={"narrowed": describe_subset(suite, sized)})
 
 
-def narrowed(suite: Suite, selection: Selection) -> list[str]:
+def describe_subset(suite: Suite, selection: Selection) -> list[str]:
     """Return in words what of the suite a selection leaves out; empty for a full run."""
     words = [] if suite.scored_split == "test" else [f"scored on {suite.scored_split} text"]
     for field, full in (
@@ -77,10 +75,10 @@ def narrowed(suite: Suite, selection: Selection) -> list[str]:
     return words
 
 
-def plan(
+def plan_cells(
     suite: Suite,
     selection: Selection,
-    methods: Sequence[Plannable],
+    methods: Sequence[HasIdentity],
     model: ModelIdentity | None,
     corpus: Corpus,
 ) -> list[Cell]:

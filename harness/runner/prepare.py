@@ -25,14 +25,14 @@ from harness.data.sources import LocalData, open_data
 from harness.data.suite import MethodSpec, Suite, load_suite, restore_suite
 from harness.methods.contract import SteeringMethod
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
-from harness.runner.plan import narrowed, plan, select
-from harness.runner.tuned import check_tuned, read_tuned, with_tuned
-from harness.scoring.scorer import Part
-from harness.scoring.scorers import open_parts
+from harness.runner.plan import describe_subset, plan_cells, select_cells
+from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
+from harness.scoring.scorer import Scorer
+from harness.scoring.scorers import build_scorers
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """The options of ``steerboard run``; None leaves the choice to the suite or to the machine."""
 
     suite: str
@@ -59,7 +59,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunPlan:
     """A run that is ready to go: its folder, its text, its methods, its cells.
 
     ``methods`` is keyed by the JSON of a method's identity, as it stands in a cell's key; ``parts`` are those
@@ -72,7 +72,7 @@ class Prepared:
     checkpoint: Checkpoint | None
     methods: dict[str, SteeringMethod]
     cells: list[Cell]
-    parts: list[Part]
+    parts: list[Scorer]
     model: ModelIdentity | None = None
     tuned: Tuned | None = None
 
@@ -87,7 +87,7 @@ def default_run(suite: Suite, model: str | None) -> Path:
     return Path("runs") / "-".join(filter(None, [suite.name, (name or "").replace("/", "--")]))
 
 
-def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None = None) -> Prepared:
+def plan_run(options: RunOptions, derive: Callable[[Suite, Registry], Suite] | None = None) -> RunPlan:
     """Check everything that can be checked without loading a model; nothing is written yet.
 
     ``derive`` makes the suite that is run out of the one that is named. Raises ``UserError`` for any bad
@@ -113,8 +113,8 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
     elif model and checkpoint is None:
         checkpoint = resolve_checkpoint(model, options.revision)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
-    parts = open_parts(suite, corpus, options.classifiers, options.embeddings, options.identifiers)
-    cells = plan(suite, selection, methods, identity, corpus)
+    parts = build_scorers(suite, corpus, options.classifiers, options.embeddings, options.identifiers)
+    cells = plan_cells(suite, selection, methods, identity, corpus)
     if not cells:
         raise UserError(
             "nothing to run: none of the methods has one of the settings. "
@@ -124,10 +124,10 @@ def prepare(options: Options, derive: Callable[[Suite, Registry], Suite] | None 
     if tuned is not None:
         check_tuned(tuned, run.path, suite, identity, _data_hashes(cells))
     by_identity = {method.identity.model_dump_json(): method for method in methods}
-    return Prepared(run, suite, corpus, checkpoint, by_identity, cells, parts, identity, tuned)
+    return RunPlan(run, suite, corpus, checkpoint, by_identity, cells, parts, identity, tuned)
 
 
-def manifest_of(prepared: Prepared, options: Options) -> Manifest:
+def manifest_of(prepared: RunPlan, options: RunOptions) -> Manifest:
     """Return the manifest to write, grown from the one that is there; call it with the run folder locked.
 
     Raises ``UserError`` where the folder holds a run of another suite, model, data or size.
@@ -138,17 +138,17 @@ def manifest_of(prepared: Prepared, options: Options) -> Manifest:
         return manifest
     old = run.manifest()
     _check_contrast(old, prepared)
-    return extended(old, manifest, run)
+    return merge_manifests(old, manifest, run)
 
 
-def reopen(
+def open_run(
     path: Path,
     classifiers: list[str] | None,
     data: Path | None,
     contrast: Path | None = None,
     embeddings: list[str] | None = None,
     identifiers: list[str] | None = None,
-) -> Prepared:
+) -> RunPlan:
     """Return a finished or half-finished run for scoring, from its manifest alone.
 
     ``data`` and ``contrast`` are the new places of folders that were moved; the other lists are what to
@@ -169,13 +169,13 @@ def reopen(
             f"the data of {changed} in {corpus.source.description}{also} is not what the run was made "
             f"with. Give the right folder with {option}."
         )
-    parts = open_parts(suite, corpus, classifiers, embeddings, identifiers)
+    parts = build_scorers(suite, corpus, classifiers, embeddings, identifiers)
     cells = []
     for cell_id in run.cell_ids():
         status = run.status(cell_id)
         if status is not None:
             cells.append(Cell(status.cell))
-    return Prepared(run, suite, corpus, None, {}, cells, parts)
+    return RunPlan(run, suite, corpus, None, {}, cells, parts)
 
 
 def _reopen_contrast(manifest: Manifest, moved: Path | None) -> ContrastFolder | None:
@@ -184,8 +184,7 @@ def _reopen_contrast(manifest: Manifest, moved: Path | None) -> ContrastFolder |
     place = moved or (Path(manifest.contrast) if manifest.contrast else None)
     if place and not place.is_dir():
         raise UserError(
-            f"the run's contrast text is no longer in {place}. Put it back, or give its new place with "
-            "--contrast."
+            f"the run's contrast text is no longer in {place}. Put it back, or give its new place with --contrast."
         )
     return open_contrast(place)
 
@@ -212,25 +211,23 @@ def shipped_model(suite: Suite) -> str | None:
 
 
 def _methods(
-    specs: list[MethodSpec], options: Options, registry: Registry, tuned: Tuned | None = None
+    specs: list[MethodSpec], options: RunOptions, registry: Registry, tuned: Tuned | None = None
 ) -> list[SteeringMethod]:
     """Return the methods of a suite's list, or the ones asked for, with the list's or the tuned options."""
     wanted = specs if options.methods is None else pick_methods(specs, options.methods)
-    return parse_methods(registry, with_tuned(wanted, tuned.methods, registry) if tuned else wanted)
+    return parse_methods(registry, apply_tuning(wanted, tuned.methods, registry) if tuned else wanted)
 
 
-def _of_a_family(suite: Suite, model: str | None, options: Options, registry: Registry) -> Checkpoint:
+def _of_a_family(suite: Suite, model: str | None, options: RunOptions, registry: Registry) -> Checkpoint:
     """Return the checkpoint that decides the family, after what needs none: it may be a long download."""
     _methods([*suite.methods, *(m for f in suite.families.values() for m in f.methods)], options, registry)
     _selection(options, suite)
     if model is None:
-        raise UserError(
-            f"the prompts of suite {suite.name!r} depend on the model. Give --model (also for references)."
-        )
+        raise UserError(f"the prompts of suite {suite.name!r} depend on the model. Give --model (also for references).")
     return resolve_checkpoint(model, options.revision)
 
 
-def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | None) -> ModelIdentity | None:
+def _identity(checkpoint: Checkpoint | None, options: RunOptions, old: Manifest | None) -> ModelIdentity | None:
     """Return the model's identity; the precision of an earlier start of the run is kept."""
     if checkpoint is None:
         return None
@@ -249,11 +246,11 @@ def _identity(checkpoint: Checkpoint | None, options: Options, old: Manifest | N
     )
 
 
-def _selection(options: Options, suite: Suite) -> Selection:
-    return select(suite, options.languages, options.tasks, options.settings, options.seeds, options.limit)
+def _selection(options: RunOptions, suite: Suite) -> Selection:
+    return select_cells(suite, options.languages, options.tasks, options.settings, options.seeds, options.limit)
 
 
-def new_manifest(prepared: Prepared, options: Options) -> Manifest:
+def new_manifest(prepared: RunPlan, options: RunOptions) -> Manifest:
     """Return the manifest of a run as if it were its first start."""
     source, checkpoint = prepared.corpus.source, prepared.checkpoint
     contrast = prepared.corpus.contrast_folder
@@ -283,7 +280,7 @@ def new_manifest(prepared: Prepared, options: Options) -> Manifest:
     )
 
 
-def _check_contrast(old: Manifest, prepared: Prepared) -> None:
+def _check_contrast(old: Manifest, prepared: RunPlan) -> None:
     """Refuse to grow a run by cells with other contrast text, also where they share no language."""
     folder, path = prepared.corpus.contrast_folder, prepared.run.path
     if (old.contrast is None) != (folder is None):
@@ -296,7 +293,7 @@ def _check_contrast(old: Manifest, prepared: Prepared) -> None:
         )
 
 
-def extended(old: Manifest, new: Manifest, run: Run) -> Manifest:
+def merge_manifests(old: Manifest, new: Manifest, run: Run) -> Manifest:
     """Return ``old`` grown by what ``new`` adds; ``UserError`` where the two do not belong together."""
     for what, before, now in (
         ("suite", old.suite_hash, new.suite_hash),
@@ -356,12 +353,11 @@ def _union(suite: Suite, old: Selection, new: Selection) -> Selection:
         "seeds": suite.seeds,
     }
     fields = {
-        name: [v for v in order if v in getattr(old, name) or v in getattr(new, name)]
-        for name, order in orders.items()
+        name: [v for v in order if v in getattr(old, name) or v in getattr(new, name)] for name, order in orders.items()
     }
     sizes = {**old.texts_per_label, **new.texts_per_label}
     both = Selection.model_validate({**fields, "texts_per_label": sizes})
-    return both.model_copy(update={"narrowed": narrowed(suite, both)})
+    return both.model_copy(update={"narrowed": describe_subset(suite, both)})
 
 
 def library_versions() -> dict[str, str]:

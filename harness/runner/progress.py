@@ -71,9 +71,7 @@ class Tracker:
     def line(self) -> str:
         """Return where the work stands, for a log: counts, rate, elapsed and remaining time, what is done."""
         elapsed = time.monotonic() - self.started
-        left = (
-            f"{_clock(elapsed / self.done * (self.total - self.done))} left" if self.done else "left unknown"
-        )
+        left = f"{_clock(elapsed / self.done * (self.total - self.done))} left" if self.done else "left unknown"
         counts = f"{self.stage}: {self.done}/{self.total} {self.unit}"
         speed = [f"{self.rate:.1f} texts/s"] if self.texts else []
         parts = [counts, *speed, f"{_clock(elapsed)} elapsed", left]
@@ -96,7 +94,7 @@ class _TwoLines(Progress):
 
 
 @contextmanager
-def track(
+def progress_bar(
     console: Console, stage: str, total: int, unit: str = "cells", announced: bool = True
 ) -> Iterator[Tracker]:
     """Show progress of ``total`` cells of a stage while the block runs; in a log ``announced`` at once."""

@@ -15,7 +15,7 @@ from harness.data.sources import Example
 from harness.data.suite import Suite
 from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.scorer import ScoringContext, TextSample
 
 
 def reference_texts(reference: Reference, key: CellKey, suite: Suite, corpus: Corpus) -> dict[str, list[str]]:
@@ -36,9 +36,7 @@ def reference_texts(reference: Reference, key: CellKey, suite: Suite, corpus: Co
     return _checked(reference, reference.texts(context), context)
 
 
-def _checked(
-    reference: Reference, drawn: dict[str, list[str]], context: ReferenceContext
-) -> dict[str, list[str]]:
+def _checked(reference: Reference, drawn: dict[str, list[str]], context: ReferenceContext) -> dict[str, list[str]]:
     """Return a plug-in's texts in the order that all files have, whatever the order of its dict."""
     found = {label: len(texts) for label, texts in drawn.items()}
     if found != dict.fromkeys(context.task.labels, context.texts_per_label):
@@ -46,34 +44,32 @@ def _checked(
     for label, texts in drawn.items():
         for text in texts:
             if not isinstance(text, str) or half_character(text):
-                raise UserError(
-                    f"reference {reference.name!r} gave {text!r:.80} for {label!r}, which is not a text."
-                )
+                raise UserError(f"reference {reference.name!r} gave {text!r:.80} for {label!r}, which is not a text.")
     return {label: list(drawn[label]) for label in context.task.labels}
 
 
-def sample_of(texts: dict[str, list[str]]) -> Sample:
+def sample_of(texts: dict[str, list[str]]) -> TextSample:
     """Return texts by label as a sample in which nothing is checked yet."""
     rows = [(text, label) for label, group in texts.items() for text in group]
-    return Sample([t for t, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
+    return TextSample([t for t, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
 
 
 @dataclass
-class Places:
+class ReferenceTexts:
     """Human text by task and language, read when it is first asked for; one place at a time is kept."""
 
     suite: Suite
     corpus: Corpus
-    _place: dict[tuple[str, str], Place] = field(default_factory=dict)
+    _place: dict[tuple[str, str], ScoringContext] = field(default_factory=dict)
 
-    def place(self, task: str, language: str) -> Place:
+    def place(self, task: str, language: str) -> ScoringContext:
         """Return the human text of a task and language; cells come sorted, so the last one is kept."""
         if (task, language) not in self._place:
             self._place.clear()
             self._place[task, language] = self._read(task, language)
         return self._place[task, language]
 
-    def human(self, key: CellKey) -> Sample | None:
+    def human(self, key: CellKey) -> TextSample | None:
         """Return human train text of a cell's task, language, seed and number, as the row ``human`` has it.
 
         None where the train split is too small.
@@ -85,12 +81,12 @@ class Places:
         except UserError:
             return None
 
-    def _read(self, task: str, language: str) -> Place:
+    def _read(self, task: str, language: str) -> ScoringContext:
         definition, corpus = self.suite.task(task, language), self.corpus
         test = corpus.split(task, language, self.suite.scored_split)
         contrast = corpus.contrast(language)
         vectors = [row.text for row in corpus.parallel(language)]
-        return Place(
+        return ScoringContext(
             task=task,
             language=language,
             labels=definition.labels,

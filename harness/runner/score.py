@@ -15,11 +15,11 @@ from harness.core.errors import DamagedFileError, UserError, machine_failures
 from harness.core.files import digest
 from harness.core.records import CellScores, PartRecord, Score
 from harness.core.store import KEPT, kept_in
-from harness.runner.prepare import Prepared
-from harness.runner.progress import track
-from harness.runner.reference_texts import Places
-from harness.scoring.scorer import Part, Place, Sample, Scored
-from harness.scoring.validity import ValidityPart
+from harness.runner.prepare import RunPlan
+from harness.runner.progress import progress_bar
+from harness.runner.reference_texts import ReferenceTexts
+from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
+from harness.scoring.validity import ValidityScorer
 
 VERSION = 2
 """Raised whenever what a part is given changes; all scores are then computed again."""
@@ -37,17 +37,17 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
 
 
 @dataclass
-class Scorer:
+class ScoringStage:
     """Scores the cells of a run part by part; keeps what one task and language need at hand."""
 
-    prepared: Prepared
+    prepared: RunPlan
     console: Console
-    _places: Places = field(init=False)
+    _places: ReferenceTexts = field(init=False)
     _human: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
     _protocols: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._places = Places(self.prepared.suite, self.prepared.corpus)
+        self._places = ReferenceTexts(self.prepared.suite, self.prepared.corpus)
 
     def run(self) -> int:
         """Score every generated cell that lacks a score; return how many were scored.
@@ -69,7 +69,7 @@ class Scorer:
         jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language, job[0].key.seed))
         if jobs:
             # The matrices are small: more threads of BLAS only wait for one another.
-            with _one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
+            with _one_blas_thread(), progress_bar(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
                     with machine_failures(f"scoring {cell.title}"):
                         self._one(cell, old, missing)
@@ -81,7 +81,7 @@ class Scorer:
             )
         return len(jobs)
 
-    def _to_rebuild(self, old: CellScores | None, missing: Sequence[Part]) -> list[Part]:
+    def _to_rebuild(self, old: CellScores | None, missing: Sequence[Scorer]) -> list[Scorer]:
         """Return the parts beside ``missing`` whose scores are there, but not what they kept."""
         lost = self.prepared.run.lost(old) if old else set()
         return [
@@ -109,7 +109,7 @@ class Scorer:
         texts = self.prepared.run.generations_digest(cell.id)
         return scores if scores.generations_sha256 == texts else None
 
-    def _missing(self, old: CellScores | None) -> list[Part]:
+    def _missing(self, old: CellScores | None) -> list[Scorer]:
         """Return the parts that the stored scores lack, by name and recipe.
 
         All of them where validity is among these: it decides which texts the others call valid.
@@ -119,7 +119,7 @@ class Scorer:
         missing = [part for part in parts if have.get(part.name) != part.signature]
         return list(parts) if any(part.name == VALIDITY for part in missing) else missing
 
-    def _one(self, cell: Cell, old: CellScores | None, missing: Sequence[Part]) -> None:
+    def _one(self, cell: Cell, old: CellScores | None, missing: Sequence[Scorer]) -> None:
         run, key = self.prepared.run, cell.key
         place = self._places.place(key.task, key.language)
         scores = list(old.scores) if old else []
@@ -134,9 +134,7 @@ class Scorer:
             found = part.score(sample, place)
             stale = {*(parts[part.name].metrics if part.name in parts else ())}
             scores = [s for s in scores if s.metric not in stale] + self._beside(cell, part, found, place)
-            parts[part.name] = PartRecord(
-                signature=part.signature, metrics=[score.metric for score in found.scores]
-            )
+            parts[part.name] = PartRecord(signature=part.signature, metrics=[score.metric for score in found.scores])
             kept.pop(part.name, None)
             kept |= {part.name: found.kept} if found.kept else {}
         order = {score.metric: i for i, score in enumerate(old.scores if old else [])}
@@ -150,7 +148,7 @@ class Scorer:
         )
         run.write_scores(record, kept)
 
-    def _sample(self, cell: Cell, place: Place, valid: list[bool] | None) -> Sample:
+    def _sample(self, cell: Cell, place: ScoringContext, valid: list[bool] | None) -> TextSample:
         """Return the texts of a cell; ``valid``: what an earlier check of the same texts found."""
         run, key = self.prepared.run, cell.key
         generations = run.generations(cell.id)
@@ -162,29 +160,27 @@ class Scorer:
         texts, labels = [g.text for g in generations], [g.label for g in generations]
         if valid is None:
             return self._checked(texts, labels, place)
-        return Sample(texts, labels, np.array(valid, dtype=bool))
+        return TextSample(texts, labels, np.array(valid, dtype=bool))
 
-    def _checked(self, texts: Sequence[str], labels: Sequence[str], place: Place) -> Sample:
+    def _checked(self, texts: Sequence[str], labels: Sequence[str], place: ScoringContext) -> TextSample:
         """Return texts with the mask of those that pass the checks of validity."""
-        validity = next(part for part in self.prepared.parts if isinstance(part, ValidityPart))
-        return Sample(texts, labels, validity.check(texts, labels, place)[0])
+        validity = next(part for part in self.prepared.parts if isinstance(part, ValidityScorer))
+        return TextSample(texts, labels, validity.check(texts, labels, place)[0])
 
-    def _beside(self, cell: Cell, part: Part, found: Scored, place: Place) -> list[Score]:
+    def _beside(self, cell: Cell, part: Scorer, found: ScorerOutput, place: ScoringContext) -> list[Score]:
         """Return scores with the value of human text beside each, where the part is compared with that."""
         if not part.human:
             return found.scores
         human = self._of_human(cell, part, place)
         return [score.model_copy(update={"human": human.get(score.metric)}) for score in found.scores]
 
-    def _of_human(self, cell: Cell, part: Part, place: Place) -> dict[str, float]:
+    def _of_human(self, cell: Cell, part: Scorer, place: ScoringContext) -> dict[str, float]:
         """Return a part's values of human text of the same task, language, seed and number."""
         key = cell.key
         name = (part.name, key.task, key.language, key.seed, key.texts_per_label)
         if name not in self._human:
             self._human = {known: v for known, v in self._human.items() if known[1:] == name[1:]}
             drawn = self._places.human(key)
-            scores = (
-                part.score(self._checked(drawn.texts, drawn.labels, place), place).scores if drawn else []
-            )
+            scores = part.score(self._checked(drawn.texts, drawn.labels, place), place).scores if drawn else []
             self._human[name] = {s.metric: s.value for s in scores if s.value is not None}
         return self._human[name]

@@ -16,21 +16,21 @@ from harness.core.errors import MachineError, UserError
 from harness.core.files import canonical_json
 from harness.core.records import (
     CellStatus,
+    GridPoint,
     Selection,
-    Spent,
-    SurfacePoint,
     Tuned,
     TunedMethod,
+    Usage,
     fit_of,
-    known_sum,
+    sum_or_none,
 )
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.registry import Registry, pick_methods
 from harness.methods.sweep import grid_of
-from harness.runner.plan import select
-from harness.runner.prepare import Prepared
+from harness.runner.plan import select_cells
+from harness.runner.prepare import RunPlan
 from harness.scoring.metrics import VALID_SHARE, macro_f1
 
 CLASSIFIER = "tfidf"
@@ -67,9 +67,7 @@ def tuning_suite(
                 hint = "" if grid else ' A method names it in its class: grid = {"strength": [0.1, 0.2]}.'
                 raise UserError(f"method {name!r}: {why}, so there is nothing to tune.{hint}")
     if not sweeps:
-        raise UserError(
-            "none of the suite's methods names a grid, so there is nothing to tune. Give --methods."
-        )
+        raise UserError("none of the suite's methods names a grid, so there is nothing to tune. Give --methods.")
     for field in overrides.keys() - used:
         raise UserError(f"no method to be tuned has {field!r} in its grid. Leave out --{field}s.")
     seed = next(s for s in range(len(suite.seeds) + 1) if s not in suite.seeds)
@@ -104,7 +102,7 @@ def _once(values: Iterable[Any]) -> list[Any]:
     return list({repr(value): value for value in values}.values())
 
 
-def survey(prepared: Prepared, base: Suite) -> Tuned:
+def evaluate_grid(prepared: RunPlan, base: Suite) -> Tuned:
     """Return the surface and the choice from the finished cells of a sweep; ``base`` is the run's suite.
 
     Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and
@@ -114,7 +112,7 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
     _check_machine(prepared)
     cells = _Cells(prepared)
     methods: dict[str, TunedMethod] = {}
-    surface: list[SurfacePoint] = []
+    surface: list[GridPoint] = []
     for name in _swept(prepared.suite):
         configs = cells.configs(name)
         if not configs:  # it runs in other settings
@@ -122,7 +120,7 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
         method = next(m for m in prepared.methods.values() if m.name == name)
         fields = _fields(method, configs)
         points = [cells.point(name, config, fields) for config in configs]
-        best = choose(points)
+        best = select_best(points)
         points = [p.model_copy(update={"chosen": p is best}) for p in points]
         surface += points
         methods[name] = TunedMethod(
@@ -130,7 +128,7 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
             options=best.options if best else None,
             configurations=len(points),
             texts=sum(p.texts for p in points),
-            tokens=known_sum(p.tokens for p in points),
+            tokens=sum_or_none(p.tokens for p in points),
             seconds=round(sum(p.seconds for p in points), 3),
             fit=cells.fits(name),
         )
@@ -149,7 +147,7 @@ def survey(prepared: Prepared, base: Suite) -> Tuned:
     )
 
 
-def _check_machine(prepared: Prepared) -> None:
+def _check_machine(prepared: RunPlan) -> None:
     statuses = [prepared.run.status(cell.id) for cell in prepared.cells]
     failed = [status for status in statuses if status is not None and status.state == "infra_error"]
     if failed:
@@ -160,10 +158,10 @@ def _check_machine(prepared: Prepared) -> None:
         )
 
 
-def _covered(prepared: Prepared) -> Selection:
+def _covered(prepared: RunPlan) -> Selection:
     """Return what these cells cover; the sweep's folder may hold more, of earlier commands."""
     keys = [cell.key for cell in prepared.cells]
-    return select(
+    return select_cells(
         prepared.suite,
         [key.language for key in keys],
         [key.task for key in keys],
@@ -172,7 +170,7 @@ def _covered(prepared: Prepared) -> Selection:
     )
 
 
-def choose(points: Iterable[SurfacePoint]) -> SurfacePoint | None:
+def select_best(points: Iterable[GridPoint]) -> GridPoint | None:
     """Return the eligible point with the highest macro-F1; of equals the one listed first."""
     eligible = [point for point in points if point.eligible]
     return max(eligible, key=lambda point: point.macro_f1 or 0.0, default=None)
@@ -181,7 +179,7 @@ def choose(points: Iterable[SurfacePoint]) -> SurfacePoint | None:
 class _Cells:
     """The scored cells of a sweep, by method and config."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: RunPlan) -> None:
         self._run = prepared.run
         self._cells: dict[str, dict[str, dict[str, Cell]]] = {}  # by method, config and id
         for cell in prepared.cells:
@@ -199,7 +197,7 @@ class _Cells:
         """Return the configs of a method, as JSON, in the order of the sweep."""
         return list(self._cells.get(method, {}))
 
-    def point(self, method: str, config: str, fields: Sequence[str]) -> SurfacePoint:
+    def point(self, method: str, config: str, fields: Sequence[str]) -> GridPoint:
         """Return the means of one configuration; not eligible where a cell is missing."""
         cells = self._cells[method][config]
         done = [status for name in cells if (status := self._finished(name))]
@@ -210,7 +208,7 @@ class _Cells:
         base_f1 = _mean([f1 for f1, _ in unsteered])
         valid, base_valid = (_mean([share for _, share in pairs]) for pairs in (mine, unsteered))
         options = json.loads(config)
-        return SurfacePoint(
+        return GridPoint(
             method=method,
             options={field: options[field] for field in fields},
             macro_f1=f1,
@@ -220,11 +218,11 @@ class _Cells:
             cells=len(done),
             cells_expected=len(cells),
             texts=sum(len(self._run.generations(cell_id(status.cell))) for status in done),
-            tokens=known_sum(n for status in done for n in (status.prompt_tokens, status.new_tokens)),
+            tokens=sum_or_none(n for status in done for n in (status.prompt_tokens, status.new_tokens)),
             seconds=round(sum(status.seconds for status in done), 3),
         )
 
-    def fits(self, method: str) -> Spent | None:
+    def fits(self, method: str) -> Usage | None:
         """Return what all fits of a method took, parts that they share counted once."""
         cells = [name for by_id in self._cells[method].values() for name in by_id]
         return fit_of(status for name in cells if (status := self._finished(name)))
@@ -239,9 +237,7 @@ class _Cells:
         place = (key.setting, key.task, key.language)
         found = self._finished(self._baselines[place]) if place in self._baselines else None
         if found is None:
-            raise UserError(
-                f"the unsteered cell of {'/'.join(place)} is missing. Run the same command again."
-            )
+            raise UserError(f"the unsteered cell of {'/'.join(place)} is missing. Run the same command again.")
         return self._value(found)
 
     def _value(self, status: CellStatus) -> tuple[float | None, float]:

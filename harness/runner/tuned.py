@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.core.errors import UserError
 from harness.core.files import read_json, write_json
-from harness.core.records import SCHEMA, ModelIdentity, Tuned, TunedMethod, explain
+from harness.core.records import SCHEMA, ModelIdentity, Tuned, TunedMethod, format_validation_error
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.controls import Control
 from harness.methods.registry import Registry
@@ -32,12 +32,10 @@ def read_tuned(run: Path) -> Tuned:
     try:
         return Tuned.model_validate(read_json(path, SCHEMA))
     except ValidationError as error:
-        raise UserError(f"{path} is broken: {explain(error)}. Tune again.") from None
+        raise UserError(f"{path} is broken: {format_validation_error(error)}. Tune again.") from None
 
 
-def check_tuned(
-    tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]
-) -> None:
+def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]) -> None:
     """Refuse a choice that was made for another suite, model or data (hash by task and language)."""
     if tuned.suite_hash != suite.hash:
         raise UserError(f"{run / FILE} was made for another suite ({tuned.suite}). Tune again.")
@@ -52,9 +50,7 @@ def check_tuned(
         raise UserError(f"{run / FILE} was made on other data or contrast text of {other[0]}. Tune again.")
 
 
-def with_tuned(
-    specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], registry: Registry
-) -> list[MethodSpec]:
+def apply_tuning(specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], registry: Registry) -> list[MethodSpec]:
     """Return a suite's list of methods with the chosen options put in; controls follow their method.
 
     Raises ``UserError`` where a method is of another version than the one that was tuned.

@@ -17,31 +17,33 @@ from pydantic import ValidationError
 
 from harness.core.errors import BrokenFileError, UserError
 from harness.core.files import read_json, write_json
-from harness.core.records import SCHEMA, FitCost, FitParts, Spent, explain
+from harness.core.records import SCHEMA, FitCost, Usage, UsageByStep, format_validation_error
 
 if TYPE_CHECKING:
     from harness.engine.model import SteerableModel
 
 
-def name_of(path: Path) -> str:
+def cost_key(path: Path) -> str:
     """Return the name of the part that left a file, such as ``steering/ID``."""
     return f"{path.parent.name}/{path.stem}"
 
 
-def write_cost(path: Path, parts: FitParts) -> None:
+def write_cost(path: Path, parts: UsageByStep) -> None:
     """Write what making the file ``path`` took, beside it."""
     write_json(_beside(path), FitCost(parts=parts).to_json())
 
 
-def read_cost(path: Path) -> FitParts:
+def read_cost(path: Path) -> UsageByStep:
     """Return what making the file ``path`` took; a single part that is not known where no file says."""
     place = _beside(path)
     if not place.is_file():
-        return {name_of(path): None}
+        return {cost_key(path): None}
     try:
         return FitCost.model_validate(read_json(place, SCHEMA)).parts
     except ValidationError as error:
-        raise BrokenFileError(f"{place} holds no cost: {explain(error)}. Delete it and run again.") from None
+        raise BrokenFileError(
+            f"{place} holds no cost: {format_validation_error(error)}. Delete it and run again."
+        ) from None
     except UserError as error:  # no method is at fault
         raise BrokenFileError(str(error)) from None
 
@@ -51,24 +53,24 @@ def _beside(path: Path) -> Path:
 
 
 @dataclass
-class Measured:
+class FitUsage:
     """A part while it is at work: the tokens read so far, and what of it belongs to parts inside it."""
 
     tokens: int = 0
     inner_seconds: float = 0.0
-    parts: FitParts = field(default_factory=dict)
+    parts: UsageByStep = field(default_factory=dict)
 
 
-class Meter:
+class UsageMeter:
     """Measures parts, also within one another: what an inner part takes is not the outer one's own."""
 
     def __init__(self) -> None:
-        self._open: list[Measured] = []
+        self._open: list[FitUsage] = []
 
     @contextmanager
-    def part(self, name: str, model: SteerableModel) -> Iterator[Measured]:
+    def part(self, name: str, model: SteerableModel) -> Iterator[FitUsage]:
         """Measure the block; afterwards its ``parts`` hold it and all that it used."""
-        measured, started = Measured(), time.monotonic()
+        measured, started = FitUsage(), time.monotonic()
         try:
             with ExitStack() as stack:
                 if not self._open:
@@ -82,9 +84,9 @@ class Meter:
             if self._open:
                 self._open[-1].inner_seconds += seconds
         own = round(seconds - measured.inner_seconds, 3)
-        measured.parts[name] = Spent(seconds=own, tokens=measured.tokens)
+        measured.parts[name] = Usage(seconds=own, tokens=measured.tokens)
 
-    def use(self, parts: Mapping[str, Spent | None]) -> None:
+    def use(self, parts: Mapping[str, Usage | None]) -> None:
         """Note parts, measured now or before, as used by the part at work, if there is one."""
         if self._open:
             self._open[-1].parts.update(parts)

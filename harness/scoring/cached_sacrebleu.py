@@ -19,7 +19,7 @@ Grams = list[set[Any]]
 _References = Sequence[Sequence[str]] | None
 
 
-def elements(counts: Mapping[Any, int]) -> set[Any]:
+def multiset(counts: Mapping[Any, int]) -> set[Any]:
     """Return counted n-grams as a set: the first of a kind by itself, a later one with its number."""
     found: set[Any] = set(counts)
     for gram, count in counts.items():
@@ -28,7 +28,7 @@ def elements(counts: Mapping[Any, int]) -> set[Any]:
     return found
 
 
-class CountedCHRF(CHRF):  # type: ignore[misc]
+class CachedCHRF(CHRF):  # type: ignore[misc]
     """chrF that keeps the n-grams of every text, and the statistics of every pair of texts.
 
     Without word n-grams, as by default.
@@ -42,9 +42,7 @@ class CountedCHRF(CHRF):  # type: ignore[misc]
     def _check_sentence_score_args(self, hyp: str, refs: Sequence[str]) -> None:
         """Leave the check of types to mypy: it takes longer than the score."""
 
-    def _extract_corpus_statistics(
-        self, hypotheses: Sequence[str], references: _References
-    ) -> list[list[int]]:
+    def _extract_corpus_statistics(self, hypotheses: Sequence[str], references: _References) -> list[list[int]]:
         """Return the statistics of a text and the reference that it is most like, the first of several."""
         others = [other for (other,) in references or ()]
         self.num_refs = len(others)
@@ -70,11 +68,11 @@ class CountedCHRF(CHRF):  # type: ignore[misc]
         if text not in self._grams_of:
             plain = self._preprocess_segment(text)
             orders = extract_all_char_ngrams(plain, self.char_order, self.whitespace)
-            self._grams_of[text] = [elements(counts) for counts in orders]
+            self._grams_of[text] = [multiset(counts) for counts in orders]
         return self._grams_of[text]
 
 
-class CountedBLEU(BLEU):  # type: ignore[misc]
+class CachedBLEU(BLEU):  # type: ignore[misc]
     """BLEU that keeps the n-grams of every text, and the score of all statistics that it has met."""
 
     def __init__(self, **options: Any) -> None:
@@ -86,9 +84,7 @@ class CountedBLEU(BLEU):  # type: ignore[misc]
     def _check_sentence_score_args(self, hyp: str, refs: Sequence[str]) -> None:
         """Leave the check of types to mypy: it takes longer than the score."""
 
-    def _extract_corpus_statistics(
-        self, hypotheses: Sequence[str], references: _References
-    ) -> list[list[int]]:
+    def _extract_corpus_statistics(self, hypotheses: Sequence[str], references: _References) -> list[list[int]]:
         """Return the statistics of a text and all references together: the most of an n-gram counts."""
         grams, total = self._grams(hypotheses[0])
         others = [self._grams(other) for (other,) in references or ()]
@@ -114,5 +110,5 @@ class CountedBLEU(BLEU):  # type: ignore[misc]
                 order = len(gram) - 1
                 total[order] += count
                 self._orders |= dict.fromkeys([gram, *((gram, number) for number in range(1, count))], order)
-            self._grams_of[text] = elements(counts), total
+            self._grams_of[text] = multiset(counts), total
         return self._grams_of[text]

@@ -16,7 +16,7 @@ from harness.scoring.sentences import letters
 LOOP_OF_WORDS, SHORT_LOOP = 1 / 3, 6
 LOOP_OF_ALL, LONG_LOOP = 1 / 2, 50
 REPEATED = 1 / 2
-"""Bounds of ``loops``: share of the words' characters that one run covers, and how many at least; the same
+"""Bounds of ``is_repetition_loop``: share of the words' characters that one run covers, and how many at least; the same
 for all characters; share of repeated runs of four words. Chosen so that hardly any human text is hit."""
 
 ECHOED_WORDS, ECHOED_CHARACTERS = 5, 30
@@ -58,7 +58,7 @@ def _letter_of(script: str) -> Any:
         return None
 
 
-def loops(text: str) -> bool:
+def is_repetition_loop(text: str) -> bool:
     """Return whether a text runs in a loop.
 
     It does if one run of its words, numbers aside, or of all its characters repeats a piece at least three
@@ -113,7 +113,7 @@ def repeated_words(words: list[str], size: int = 4) -> float:
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
 
-class Echo:
+class PromptEchoDetector:
     """Finds long pieces of prompts in texts: five words in a row, or thirty characters."""
 
     def __init__(self, prompts: Iterable[str]) -> None:

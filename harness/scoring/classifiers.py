@@ -14,7 +14,7 @@ from harness.core.errors import UserError, unknown
 from harness.data.suite import ClassifierProtocol
 from harness.scoring.dual_logreg import Probabilities
 from harness.scoring.linear_classifiers import FrozenClassifier, TfidfClassifier
-from harness.scoring.scorer import Place, Rows
+from harness.scoring.scorer import Rows, ScoringContext
 
 
 class Classifier(Protocol):
@@ -24,7 +24,7 @@ class Classifier(Protocol):
     signature: str
     seeds: list[int]
 
-    def probabilities(self, train: Rows, place: Place, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
         """Return the probabilities of every test text of ``place`` after training on ``train``.
 
         ``train`` holds one text at least. A label without text in it has probability 0, the only label
@@ -36,9 +36,7 @@ class Classifier(Protocol):
 class EncoderClassifier:
     """A transformers encoder fine-tuned by the published protocol; loaded on first use."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = ()) -> None:
         # Options are part of the name: a changed protocol is another metric, not a rival value.
         self.name = ",".join([f"hf:{checkpoint.name}", *sorted(options)])
         self.seeds = list(protocol.seeds)
@@ -57,7 +55,7 @@ class EncoderClassifier:
 
         return EncoderTrainer(self._checkpoint, self._protocol)
 
-    def probabilities(self, train: Rows, place: Place, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
         """See ``Classifier.probabilities``."""
         found: Probabilities = self._trainer.probabilities(train, place, seed)
         return found

@@ -32,7 +32,7 @@ _HASH_BITS, _HASH_MASK = np.uint64(40), np.uint64(2**40 - 1)
 
 
 @dataclass(frozen=True)
-class Bags:
+class NgramBags:
     """The different n-grams of words of each text: pairs of text and hash, ``sizes`` of them per text.
 
     The order of words does not matter. Hashes have 40 bits here, so that a pair is one number.
@@ -43,7 +43,7 @@ class Bags:
     sizes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Bags:
+    def of(cls, texts: Sequence[str]) -> NgramBags:
         """Return the bags of bare texts, of 16 million at most."""
         grams = Ngrams.of_words(texts, GRAM)
         rows = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(grams.starts))
@@ -58,23 +58,23 @@ class Bags:
 
 
 @dataclass(frozen=True)
-class Probe:
+class QueryNgrams:
     """Bare texts with what their copies are found by; made once, to be looked up in several corpora."""
 
     runs: Ngrams
-    bags: Bags
+    bags: NgramBags
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Probe:
+    def of(cls, texts: Sequence[str]) -> QueryNgrams:
         """Return the probe of bare texts."""
-        return cls(Ngrams.of(texts, RUN), Bags.of(texts))
+        return cls(Ngrams.of(texts, RUN), NgramBags.of(texts))
 
 
-class CopyIndex:
+class CopyDetector:
     """Finds the texts that copy one of ``texts`` (bare)."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        probe = Probe.of(texts)
+        probe = QueryNgrams.of(texts)
         self._runs = distinct(probe.runs.hashes)
         self._vocabulary = distinct(probe.bags.hashes)
         self._rows = self._matrix(probe.bags, probe.bags.keys.locate(self._vocabulary))
@@ -82,7 +82,7 @@ class CopyIndex:
         self._frequency = np.diff(self._columns.indptr)
         self._sizes = probe.bags.sizes
 
-    def copied(self, probe: Probe) -> NDArray[np.bool_]:
+    def copied(self, probe: QueryNgrams) -> NDArray[np.bool_]:
         """Return which texts copy one of the corpus. A text is a copy in two cases.
 
         First, where a third of it lies in runs of 50 characters that stand in the corpus; a text of fewer
@@ -103,7 +103,7 @@ class CopyIndex:
         windows = np.diff(runs.starts)
         return (windows > 0) & (covered >= PART * (windows + RUN - 1))
 
-    def _same_words(self, bags: Bags) -> NDArray[np.bool_]:
+    def _same_words(self, bags: NgramBags) -> NDArray[np.bool_]:
         copies = np.zeros(len(bags.sizes), dtype=np.bool_)
         places = bags.keys.locate(self._vocabulary)
         known = np.bincount(bags.texts[places >= 0], minlength=len(bags.sizes))
@@ -135,7 +135,7 @@ class CopyIndex:
         fewer, more = np.minimum(one, other), np.maximum(one, other)
         return np.where((fewer >= LEAST) & (more <= RATIO * fewer), ALIKE * fewer, np.inf)
 
-    def _rarest(self, bags: Bags, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _rarest(self, bags: NgramBags, places: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for each pair of text and n-gram whether it is among those that are rarest in the corpus.
 
         Common n-grams join almost every two texts and take most of the time. A text that shares enough with
@@ -152,7 +152,7 @@ class CopyIndex:
         kept: NDArray[np.bool_] = rank < RARE * bags.sizes[bags.texts]
         return kept
 
-    def _matrix(self, bags: Bags, places: NDArray[np.int64]) -> Any:
+    def _matrix(self, bags: NgramBags, places: NDArray[np.int64]) -> Any:
         """Return a sparse matrix of texts by n-grams of the corpus, 1 where a text has one; -1 is none."""
         from scipy.sparse import csr_matrix
 

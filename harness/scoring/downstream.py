@@ -12,10 +12,10 @@ from harness.core.records import Score
 from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
 from harness.scoring.classifiers import Classifier
 from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
-from harness.scoring.scorer import Place, Rows, Sample, Scored
+from harness.scoring.scorer import Rows, ScorerOutput, ScoringContext, TextSample
 
 
-def training_rows(sample: Sample) -> Rows:
+def training_rows(sample: TextSample) -> Rows:
     """Return texts with labels, each pair once and no empty text (as in arXiv 2606.18389)."""
     pairs = zip(sample.texts, sample.labels, strict=True)
     return list(dict.fromkeys((text, label) for text, label in pairs if text.strip()))
@@ -30,7 +30,7 @@ class _Tested:
     values: dict[str, dict[str, float]]
 
 
-class ClassifierPart:
+class ClassifierScorer:
     """One downstream classifier, trained on all texts as generated and again on the valid ones alone.
 
     Kept: ``examples``, the digest of the test examples; the ``labels``; ``gold`` and, for every seed of the
@@ -46,7 +46,7 @@ class ClassifierPart:
         self.signature = classifier.signature
         self._classifier = classifier
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return macro-F1 over the fixed list of labels and accuracy, means over the seeds, each also for
         training on valid text; calibration error and Brier score.
 
@@ -66,9 +66,9 @@ class ClassifierPart:
             m.of(self._classifier.name).name: tested.predictions for m, tested in found.items() if tested.rows
         }
         kept = {"examples": place.examples, "labels": list(place.labels), "gold": gold}
-        return Scored(scores, {**kept, "predictions": predictions})
+        return ScorerOutput(scores, {**kept, "predictions": predictions})
 
-    def _test(self, rows: Rows, place: Place, gold: list[int]) -> _Tested:
+    def _test(self, rows: Rows, place: ScoringContext, gold: list[int]) -> _Tested:
         """Train on ``rows`` and test, with every seed; with none where there is no text."""
         predictions: dict[str, list[int]] = {}
         values: dict[str, dict[str, float]] = {}
@@ -86,7 +86,7 @@ class ClassifierPart:
                 values.setdefault(name, {})[str(seed)] = value
         return _Tested(rows, predictions, values)
 
-    def _score(self, base: Metric, metric: Metric, tested: _Tested, place: Place) -> Score:
+    def _score(self, base: Metric, metric: Metric, tested: _Tested, place: ScoringContext) -> Score:
         """Return the score of ``metric``, whose values are those of ``base``."""
         named = metric.of(self._classifier.name)
         if not tested.rows:

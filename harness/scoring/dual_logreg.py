@@ -15,7 +15,7 @@ _TOLERANCE = 1e-6  # of the gradient: probabilities then hold to 1e-5 (at scikit
 
 
 @dataclass(frozen=True)
-class Dual:
+class DualLogReg:
     """A fitted logistic regression whose weights [d, k] are features.T @ ``weights``.
 
     ``trained``: the label indices [k] that it was trained on; ``weights``: [n train, k]; ``intercepts``: [k].
@@ -37,7 +37,7 @@ class Dual:
         return found
 
 
-def fit_dual(gram: NDArray[np.float64], targets: NDArray[np.int64], penalty: float) -> Dual:
+def fit_dual(gram: NDArray[np.float64], targets: NDArray[np.int64], penalty: float) -> DualLogReg:
     """Return scikit-learn's ``LogisticRegression(C=penalty)`` of texts known by their inner products [n, n].
 
     The L2 penalty keeps the weights within the span of the training texts, and neither it nor the loss
@@ -51,14 +51,14 @@ def fit_dual(gram: NDArray[np.float64], targets: NDArray[np.int64], penalty: flo
     trained = np.unique(targets)
     weights = np.zeros((len(gram), len(trained)))
     if len(trained) == 1:
-        return Dual(trained, weights, np.zeros(1))
+        return DualLogReg(trained, weights, np.zeros(1))
     rows, order, rank = _factor(gram)
     model = LogisticRegression(C=penalty, solver="newton-cg", tol=_TOLERANCE).fit(rows, targets[order])
     coefficients, intercepts = _per_label(model)
     if rank:
         # features[order] = rows @ basis.T: the first texts of the order alone give the basis.
         weights[order[:rank]] = solve_triangular(rows[:rank].T, coefficients[:, :rank].T)
-    return Dual(trained, weights, intercepts)
+    return DualLogReg(trained, weights, intercepts)
 
 
 def _factor(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:

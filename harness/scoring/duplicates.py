@@ -95,7 +95,7 @@ def _near(unique: Sequence[str], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     signs = rows.astype(np.uint8)
     for i in sorted(crowded):
         if not found[i]:
-            seek(i, _likest(signs, i))
+            seek(i, _most_similar(signs, i))
     return found
 
 
@@ -126,7 +126,7 @@ def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
             yield from (group for group in groups.values() if len(group) > 1)
 
 
-def _likest(signs: NDArray[np.uint8], i: int) -> list[int]:
+def _most_similar(signs: NDArray[np.uint8], i: int) -> list[int]:
     """Return the texts that share the most values with one, by the last byte of each; itself is the first."""
     shared = np.bitwise_count(np.packbits(signs == signs[i], axis=1).view(np.uint64)).sum(axis=1)
     best = np.argsort(-shared.astype(np.int64), kind="stable")

@@ -13,7 +13,7 @@ from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import unknown
 from harness.data.corpus import normalise
 from harness.scoring.ngrams import Ngrams
-from harness.scoring.scorer import Place
+from harness.scoring.scorer import ScoringContext
 
 Rows = Any
 """A row per text: an array [n, d] of float64, or a sparse scipy matrix (CSR) of that shape."""
@@ -28,7 +28,7 @@ class Embedding(Protocol):
     name: str
     signature: str
 
-    def embed(self, texts: Sequence[str], place: Place) -> Rows:
+    def embed(self, texts: Sequence[str], place: ScoringContext) -> Rows:
         """Return a row of length 1 per text; a row of zeros for text that holds nothing to read."""
         ...
 
@@ -46,9 +46,9 @@ class TfidfEmbedding:
     _bits = 18
 
     def __init__(self) -> None:
-        self._fitted: tuple[Place, NDArray[np.float64]] | None = None
+        self._fitted: tuple[ScoringContext, NDArray[np.float64]] | None = None
 
-    def embed(self, texts: Sequence[str], place: Place) -> Rows:
+    def embed(self, texts: Sequence[str], place: ScoringContext) -> Rows:
         """See ``Embedding.embed``; the rows are sparse."""
         counts = self._counts(texts)
         counts.data = (1.0 + np.log(counts.data)) * self._weights(place)[counts.indices]
@@ -57,7 +57,7 @@ class TfidfEmbedding:
         counts.data /= np.repeat(lengths, sizes)
         return counts
 
-    def _weights(self, place: Place) -> NDArray[np.float64]:
+    def _weights(self, place: ScoringContext) -> NDArray[np.float64]:
         """Return the inverse document frequencies of a place, smoothed by one text that holds everything."""
         if self._fitted is None or self._fitted[0] is not place:
             counts = self._counts([text for text, _ in place.train])
@@ -96,7 +96,7 @@ class EncoderEmbedding:
 
         return MeanPooler(self._checkpoint, self._tokens)
 
-    def embed(self, texts: Sequence[str], place: Place) -> Rows:
+    def embed(self, texts: Sequence[str], place: ScoringContext) -> Rows:
         """See ``Embedding.embed``; the rows are dense. Human text does not matter."""
         found = self._pooler.embed(texts).astype(np.float64)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)

@@ -19,9 +19,7 @@ def fasttext_labels(path: Path) -> list[str]:
     other files, for models that are no classifiers and for half a download.
     """
     if not path.is_file():
-        raise UserError(
-            f"there is no file {path}. Give the path of a fastText model, such as GlotLID's .bin."
-        )
+        raise UserError(f"there is no file {path}. Give the path of a fastText model, such as GlotLID's .bin.")
     try:
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data, path).model()
@@ -47,9 +45,7 @@ class _Reader:
             raise _broken(self.path)
         kind = self._fields("12id")[7]
         if kind != CLASSIFIER:
-            raise UserError(
-                f"{self.path} holds word vectors, not a classifier. Take a model such as GlotLID."
-            )
+            raise UserError(f"{self.path} holds word vectors, not a classifier. Take a model such as GlotLID.")
         labels = self._dictionary()
         (quantised,) = self._fields("?")
         self._matrix(quantised)

@@ -13,7 +13,7 @@ from harness.core.errors import UserError
 from harness.data.suite import ClassifierProtocol
 from harness.scoring.calibration import macro_f1_of
 from harness.scoring.dual_logreg import Probabilities
-from harness.scoring.scorer import Place, Rows
+from harness.scoring.scorer import Rows, ScoringContext
 
 _EVALUATION_BATCH = 64
 
@@ -37,7 +37,7 @@ class EncoderTrainer:
         positions = getattr(config, "max_position_embeddings", None) or 10**9
         self.longest = min(protocol.max_tokens, self.tokenizer.model_max_length, positions - 2)
 
-    def probabilities(self, train: Rows, place: Place, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
         """Return the probabilities [n test, n labels] of the test texts after fine-tuning with ``seed``.
 
         A label without training text has none, in choosing the epoch as well. With one label in ``train``
@@ -63,9 +63,7 @@ class EncoderTrainer:
         level = logging.get_verbosity()
         logging.set_verbosity_error()  # the head is new on purpose; no warning per seed
         try:
-            config = AutoConfig.from_pretrained(
-                self.checkpoint.folder, num_labels=n_labels, trust_remote_code=False
-            )
+            config = AutoConfig.from_pretrained(self.checkpoint.folder, num_labels=n_labels, trust_remote_code=False)
             config.classifier_dropout = self.protocol.dropout
             model = AutoModelForSequenceClassification.from_pretrained(
                 self.checkpoint.folder,
@@ -80,7 +78,7 @@ class EncoderTrainer:
             logging.set_verbosity(level)
         return model.to(self.device)
 
-    def _fit(self, model: Any, train: Rows, place: Place, generator: torch.Generator) -> None:
+    def _fit(self, model: Any, train: Rows, place: ScoringContext, generator: torch.Generator) -> None:
         rule = self.protocol
         optimizer = torch.optim.AdamW(model.parameters(), lr=rule.learning_rate)
         trained = _trained(train, place)
@@ -131,13 +129,11 @@ class EncoderTrainer:
         return torch.cat(found)[torch.tensor(order).argsort()]
 
     def _encode(self, texts: list[str]) -> dict[str, Tensor]:
-        batch = self.tokenizer(
-            texts, truncation=True, max_length=self.longest, padding=True, return_tensors="pt"
-        )
+        batch = self.tokenizer(texts, truncation=True, max_length=self.longest, padding=True, return_tensors="pt")
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def _trained(train: Rows, place: Place) -> Tensor:
+def _trained(train: Rows, place: ScoringContext) -> Tensor:
     """Say of every label of the place whether it has a text."""
     present = {label for _, label in train}
     return torch.tensor([label in present for label in place.labels])

@@ -72,7 +72,7 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
-def bare(text: str) -> str:
+def normalise_for_matching(text: str) -> str:
     """Return what is left of a plain text without punctuation: letters with their marks and digits, in words
     with one blank between. Of a text that holds nothing of the kind, such as one of emoji, the normal form.
     """
@@ -111,9 +111,7 @@ def _without_look_alikes(text: str) -> str:
         return text.translate(table)
     if not table.keys().isdisjoint(map(ord, set(text))):
         own = _letters_of(script)
-        pieces = [
-            piece.translate(table) if own.search(piece) else piece for piece in regex.split(r"(\s+)", text)
-        ]
+        pieces = [piece.translate(table) if own.search(piece) else piece for piece in regex.split(r"(\s+)", text)]
         text = "".join(pieces)
     return text.translate(_SAME_SOUND)
 

@@ -16,7 +16,7 @@ _WEIGHT = 5.0
 _BETWEEN = 0.4
 
 
-class KnownText:
+class CharacterNgramModel:
     """The character 4-grams of human text of a language, and how few of them make a text gibberish.
 
     ``known``: human text; ``held_out``: human text that is not in it, of which some is used. Held-out texts

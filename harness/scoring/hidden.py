@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.scoring.bounds import share_interval
 from harness.scoring.folding import hides
 from harness.scoring.metrics import HIDDEN
-from harness.scoring.scorer import Place, Sample, Scored
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
 
 
 class HiddenPart:
@@ -15,12 +15,12 @@ class HiddenPart:
     human = True
     signature = "hidden|ignorable+controls+stray-marks+look-alikes|version:1"
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return ``HIDDEN``; kept: which texts hide something."""
         found = [hides(text) for text in sample.texts]
         if not found:
-            return Scored([HIDDEN.score(None, self.signature, "no texts")])
+            return ScorerOutput([HIDDEN.score(None, self.signature, "no texts")])
         count, n = sum(found), len(found)
         interval = share_interval(count, n)
         score = HIDDEN.score(count / n, self.signature, interval=interval, detail={"texts": n})
-        return Scored([score], {"hides": found})
+        return ScorerOutput([score], {"hides": found})

@@ -210,7 +210,7 @@ def open_identifier(spec: str) -> FastTextIdentifier:
     return FastTextIdentifier(Path(path).expanduser())
 
 
-def spoken(identifier: Identifier, texts: Sequence[str], asked: str) -> list[list[Piece]]:
+def detect_language(identifier: Identifier, texts: Sequence[str], asked: str) -> list[list[Piece]]:
     """Return, for each text, its sentences as languages and sizes; none for a text without letters.
 
     Sentences under 20 letters are read together with a neighbour. A sentence in which no language is likelier

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.corpus import normalise
-from harness.scoring.dual_logreg import Dual, fit_dual
+from harness.scoring.dual_logreg import DualLogReg, fit_dual
 from harness.scoring.ngrams import Ngrams
 from harness.scoring.scorer import Rows
 from harness.scoring.subsampling import generator
@@ -18,7 +18,7 @@ FOLDS, MOST = 5, 1000
 _SIZES, _COLUMNS, _PENALTY = (2, 3, 4, 5), 2**18, 10.0
 
 
-class LabelJudge:
+class LabelVerifier:
     """TF-IDF over character 2- to 5-grams and logistic regression, trained on human text in five folds.
 
     Every model has seen four fifths of the texts. A text that stands in one of the folds is judged by the
@@ -50,7 +50,7 @@ class LabelJudge:
         features = self._features(counts)
         gram = (features @ features.T).toarray()
         self._prior = np.bincount(targets, minlength=len(self._labels)) / len(targets)
-        self._models: list[tuple[Dual, Any]] = []
+        self._models: list[tuple[DualLogReg, Any]] = []
         for fold in range(FOLDS):
             train = np.flatnonzero(folds != fold)
             dual = fit_dual(gram[np.ix_(train, train)], targets[train], _PENALTY)
@@ -70,9 +70,7 @@ class LabelJudge:
             return []
         plain = [normalise(text) for text in texts]
         features = self._features(_counts(plain))
-        likely = np.array(
-            [dual.probabilities(features @ weights, len(self._labels)) for dual, weights in self._models]
-        )
+        likely = np.array([dual.probabilities(features @ weights, len(self._labels)) for dual, weights in self._models])
         likely /= self._prior
         best = likely.mean(axis=0).argmax(axis=1)
         for i, text in enumerate(plain):

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from harness.core.records import Score
 from harness.scoring import copies
 from harness.scoring.bounds import share_interval
-from harness.scoring.copies import CopyIndex, Probe
-from harness.scoring.folding import bare
+from harness.scoring.copies import CopyDetector, QueryNgrams
+from harness.scoring.folding import normalise_for_matching
 from harness.scoring.metrics import COPIED, OVERLAP
 from harness.scoring.ngrams import Ngrams, distinct
-from harness.scoring.scorer import Place, Sample, Scored
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
 from harness.scoring.subsampling import mean_interval
 
 CORPORA = ("demonstrations", "train", "validation", "test", "vectors")
@@ -32,22 +32,22 @@ class _Texts:
     """Bare texts with all that they are looked up by."""
 
     ngrams: Ngrams
-    probe: Probe
+    probe: QueryNgrams
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> _Texts:
-        plain = [bare(text) for text in texts]
-        return cls(Ngrams.of(plain, NGRAM), Probe.of(plain))
+        plain = [normalise_for_matching(text) for text in texts]
+        return cls(Ngrams.of(plain, NGRAM), QueryNgrams.of(plain))
 
 
 class _Index:
     """A corpus, ready for look-ups."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        plain = [bare(text) for text in dict.fromkeys(texts)]
+        plain = [normalise_for_matching(text) for text in dict.fromkeys(texts)]
         self.empty = not plain
         self._ngrams = distinct(Ngrams.of(plain, NGRAM).hashes)
-        self._copies = CopyIndex(plain)
+        self._copies = CopyDetector(plain)
 
     def overlap(self, texts: _Texts) -> NDArray[np.float64]:
         """Return for each text the share of its n-grams that stand in the corpus; 0 for a blank one."""
@@ -58,7 +58,7 @@ class _Index:
         return self._copies.copied(texts.probe)
 
 
-class LeakagePart:
+class LeakageScorer:
     """Overlap with text that was shown, trained on or held out, and copies of it, per corpus."""
 
     name = "leakage"
@@ -71,10 +71,10 @@ class LeakagePart:
         bounds = f"alike:{copies.ALIKE}|least:{copies.LEAST}|ratio:{copies.RATIO}"
         self._signature_of_copies = f"copied|{rules}|{bounds}|{form}"
         self.signature = f"{self._signature_of_copies} {self._signature_of_overlap}"
-        self._place: Place | None = None
+        self._place: ScoringContext | None = None
         self._indexes: list[tuple[str, str | None, _Index]] = []
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return ``COPIED`` and ``OVERLAP`` of every corpus; kept: which texts are copies, per corpus."""
         overlap = {corpus: np.zeros(len(sample.texts)) for corpus in CORPORA}
         copied = {corpus: np.zeros(len(sample.texts), dtype=np.bool_) for corpus in CORPORA}
@@ -82,9 +82,7 @@ class LeakagePart:
         groups: dict[str | None, tuple[NDArray[np.int64], _Texts]] = {}
         for corpus, label, index in self._open(place):
             if label not in groups:
-                chosen = np.array(
-                    [i for i, own in enumerate(sample.labels) if label in (None, own)], dtype=int
-                )
+                chosen = np.array([i for i, own in enumerate(sample.labels) if label in (None, own)], dtype=int)
                 groups[label] = chosen, _Texts.of([sample.texts[i] for i in chosen])
             chosen, texts = groups[label]
             overlap[corpus][chosen] = index.overlap(texts)
@@ -96,9 +94,9 @@ class LeakagePart:
                 self._copied(corpus, copied[corpus], notes[corpus]),
                 self._overlap(corpus, overlap[corpus], notes[corpus]),
             ]
-        return Scored(scores, {f"copied/{corpus}": copied[corpus].tolist() for corpus in CORPORA})
+        return ScorerOutput(scores, {f"copied/{corpus}": copied[corpus].tolist() for corpus in CORPORA})
 
-    def _open(self, place: Place) -> list[tuple[str, str | None, _Index]]:
+    def _open(self, place: ScoringContext) -> list[tuple[str, str | None, _Index]]:
         """Return the indexes of a place: corpus, the label that it is for (None: all); the last is kept."""
         if place is not self._place:
             texts: dict[tuple[str, str | None], Sequence[str]] = {
@@ -118,9 +116,7 @@ class LeakagePart:
             return metric.score(None, self._signature_of_copies, note or "no texts")
         count = int(copied.sum())
         detail = {"copies": count, "texts": n}
-        return metric.score(
-            count / n, self._signature_of_copies, interval=share_interval(count, n), detail=detail
-        )
+        return metric.score(count / n, self._signature_of_copies, interval=share_interval(count, n), detail=detail)
 
     def _overlap(self, corpus: str, overlap: NDArray[np.float64], note: str) -> Score:
         metric = OVERLAP.of(corpus)

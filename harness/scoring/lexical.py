@@ -23,10 +23,10 @@ from harness.scoring.metrics import (
     METRICS,
     SELF_REPETITION,
 )
-from harness.scoring.scorer import Place, Sample, Scored
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
 from harness.scoring.similarity import self_bleu, self_chrf
-from harness.scoring.subsampling import Dealt, Range, deal, interval, mean_interval
-from harness.scoring.truncate import windows
+from harness.scoring.subsampling import Range, Subsamples, draw_subsamples, interval, mean_interval
+from harness.scoring.truncate import prefixes
 from harness.scoring.words import words
 
 _DISTINCT = {1: (DISTINCT_1, "words"), 2: (DISTINCT_2, "word pairs"), 3: (DISTINCT_3, "word triples")}
@@ -35,7 +35,7 @@ _RUN = 4
 _QUANTILES = (5, 25, 50, 75, 95)
 
 
-class LexicalPart:
+class LexicalScorer:
     """Distinct-n, self-chrF, self-BLEU, compression, self-repetition, near-duplicates and length.
 
     The order of the texts matters to none of them.
@@ -49,21 +49,21 @@ class LexicalPart:
         settings = "|".join(f"{key}:{value}" for key, value in budgets.model_dump().items())
         self.signature = f"lexical|{settings}|sacrebleu:{version('sacrebleu')}|version:2"
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return the scores of all texts, and those of the valid ones."""
         everything = lexical_scores(sample.texts, self.budgets)
         valid = everything
         if not sample.valid.all():
             valid = lexical_scores(sample.only(sample.valid).texts, self.budgets)
         renamed = [score.model_copy(update={"metric": METRICS[score.metric].valid.name}) for score in valid]
-        return Scored([*everything, *renamed])
+        return ScorerOutput([*everything, *renamed])
 
 
 def lexical_scores(texts: Sequence[str], budgets: Budgets) -> list[Score]:
     """Return every lexical score of the texts."""
     plain = [unicodedata.normalize("NFC", text) for text in texts]
     tokens = [words(text) for text in plain]
-    beginnings, _ = windows(plain, budgets.window)
+    beginnings, _ = prefixes(plain, budgets.window)
     return [
         *(distinct(k, tokens, budgets) for k in _DISTINCT),
         self_chrf(beginnings, budgets),
@@ -85,25 +85,18 @@ def distinct(k: int, tokens: Sequence[list[str]], budgets: Budgets) -> Score:
     metric, name = _DISTINCT[k]
     budget, count = budgets.ngrams, budgets.subsamples
     signature = (
-        f"distinct-{k}|budget:{budget}|subsamples:{count}"
-        "|tok:unicode-words|norm:NFC|case:mixed|seed:0|version:2"
+        f"distinct-{k}|budget:{budget}|subsamples:{count}|tok:unicode-words|norm:NFC|case:mixed|seed:0|version:2"
     )
     ordered = sorted(tokens)
     sizes = [max(len(text) - k + 1, 0) for text in ordered]
     if sum(sizes) < budget:
         return metric.score(None, signature, f"only {sum(sizes)} of the {budget} {name} of the budget")
-    dealt = deal(sizes, budget, count, "texts")
+    dealt = draw_subsamples(sizes, budget, count, "texts")
     shares = []
     for hand in dealt.subsamples:
-        found = {
-            gram
-            for i, size in hand
-            for gram in zip(*(ordered[i][j : j + size] for j in range(k)), strict=True)
-        }
+        found = {gram for i, size in hand for gram in zip(*(ordered[i][j : j + size] for j in range(k)), strict=True)}
         shares.append(len(found) / budget)
-    return metric.score(
-        float(np.mean(shares)), signature, interval=_interval(shares, dealt, len(ordered), 1.0)
-    )
+    return metric.score(float(np.mean(shares)), signature, interval=_interval(shares, dealt, len(ordered), 1.0))
 
 
 def compression(texts: Sequence[str], budgets: Budgets) -> Score:
@@ -117,20 +110,15 @@ def compression(texts: Sequence[str], budgets: Budgets) -> Score:
     """
     budget, count = budgets.characters, budgets.subsamples
     library = "zlib-ng" if "ng" in zlib.ZLIB_RUNTIME_VERSION else "zlib"
-    signature = (
-        f"compression|characters:{budget}|subsamples:{count}|symbols:256|norm:NFC|{library}:9|seed:0"
-        "|version:1"
-    )
+    signature = f"compression|characters:{budget}|subsamples:{count}|symbols:256|norm:NFC|{library}:9|seed:0|version:1"
     ordered = sorted(" ".join(unicodedata.normalize("NFC", text).split()) + " " for text in texts)
     sizes = [len(text) for text in ordered]
     if sum(sizes) < budget:
-        return COMPRESSION.score(
-            None, signature, f"only {sum(sizes)} of the {budget} characters of the budget"
-        )
-    dealt = deal(sizes, budget, count, "texts")
+        return COMPRESSION.score(None, signature, f"only {sum(sizes)} of the {budget} characters of the budget")
+    dealt = draw_subsamples(sizes, budget, count, "texts")
     ratios = []
     for hand in dealt.subsamples:
-        symbols = _one_byte_each("".join(ordered[i][:size] for i, size in hand))
+        symbols = _to_byte_alphabet("".join(ordered[i][:size] for i, size in hand))
         ratios.append(budget / len(zlib.compress(symbols, 9)))
     span = _interval(ratios, dealt, len(ordered), math.inf)
     return COMPRESSION.score(float(np.mean(ratios)), signature, interval=span)
@@ -152,7 +140,7 @@ def self_repetition(beginnings: Sequence[str], budgets: Budgets) -> Score:
         note = f"only {n} of {size} texts with {budgets.window} characters"
         return SELF_REPETITION.score(None, signature, note)
     runs = [_runs(text) for text in sorted(beginnings)]
-    dealt = deal([1] * n, size, count, "windows")
+    dealt = draw_subsamples([1] * n, size, count, "windows")
     values = [_repetition([runs[i] for i, _ in hand]) for hand in dealt.subsamples]
     span = _interval(values, dealt, n, math.log(size))
     return SELF_REPETITION.score(float(np.mean(values)), signature, interval=span, detail={"texts": n})
@@ -171,11 +159,11 @@ def length(texts: Sequence[str]) -> Score:
     return LENGTH.score(float(np.mean(sizes)), signature, interval=mean_interval(sizes), detail=detail)
 
 
-def _interval(values: Sequence[float], dealt: Dealt, n: int, most: float) -> Range | None:
+def _interval(values: Sequence[float], dealt: Subsamples, n: int, most: float) -> Range | None:
     return interval(values, dealt.texts, n, dealt.decks, within=(0.0, most))
 
 
-def _one_byte_each(text: str) -> bytes:
+def _to_byte_alphabet(text: str) -> bytes:
     """Return the text with every character as one byte: its rank by frequency, 255 at most."""
     ranked = sorted(Counter(text).items(), key=lambda item: (-item[1], item[0]))
     table = {character: min(rank, 255) for rank, (character, _) in enumerate(ranked)}

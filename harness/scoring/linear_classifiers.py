@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.core.checkpoints import Checkpoint
 from harness.scoring.dual_logreg import Probabilities, fit_dual
-from harness.scoring.scorer import Place, Rows
+from harness.scoring.scorer import Rows, ScoringContext
 
 _PENALTY = 10.0  # scikit-learn's C, tuned for neither of the two
 
@@ -34,16 +34,14 @@ class TfidfClassifier:
     def _counter(self) -> Any:
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        return HashingVectorizer(
-            analyzer="char", ngram_range=(2, 5), n_features=2**18, alternate_sign=False, norm=None
-        )
+        return HashingVectorizer(analyzer="char", ngram_range=(2, 5), n_features=2**18, alternate_sign=False, norm=None)
 
     def _log_counts(self, texts: Sequence[str]) -> Any:
         counts = self._counter.transform(texts)
         counts.data = 1.0 + np.log(counts.data)
         return counts
 
-    def probabilities(self, train: Rows, place: Place, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
         counts = self._train([text for text, _ in train])
         columns = _Columns.of(counts)
@@ -76,11 +74,9 @@ class FrozenClassifier:
 
         return MeanPooler(self._checkpoint, self._max_tokens)
 
-    def probabilities(self, train: Rows, place: Place, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
-        vectors = [
-            self._pooler.embed([text for text, _ in rows]).astype(np.float64) for rows in (train, place.test)
-        ]
+        vectors = [self._pooler.embed([text for text, _ in rows]).astype(np.float64) for rows in (train, place.test)]
         features, test = _standardised(*vectors)
         dual = fit_dual(features @ features.T, _targets(train, place), _PENALTY)
         return dual.probabilities(test @ (features.T @ dual.weights), len(place.labels))
@@ -104,7 +100,7 @@ class _Recent:
         return self._rows
 
 
-def _targets(train: Rows, place: Place) -> NDArray[np.int64]:
+def _targets(train: Rows, place: ScoringContext) -> NDArray[np.int64]:
     return np.array([place.labels.index(label) for _, label in train], dtype=np.int64)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.records import Score
-from harness.scoring.folding import bare
+from harness.scoring.folding import normalise_for_matching
 from harness.scoring.metrics import MEMBERSHIP
-from harness.scoring.scorer import Place, Sample, Scored
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
 from harness.scoring.subsampling import mean_interval
 
 GRAMS = (2, 3)
@@ -96,12 +96,13 @@ class _Index:
     where the other split is nearer, nothing is made of it.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ScoringContext) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         every = max(len(place.train) // _FITTED, 1)
         train, validation, test = (
-            [bare(text) for text, _ in rows] for rows in (place.train[::every], place.validation, place.test)
+            [normalise_for_matching(text) for text, _ in rows]
+            for rows in (place.train[::every], place.validation, place.test)
         )
         self._size = max(int(np.median([len(text) for text in (*validation, *test)])), 1)
         self._vectors = TfidfVectorizer(
@@ -121,7 +122,7 @@ class _Index:
 
     def nearness(self, texts: Sequence[str]) -> dict[str, _Nearness]:
         """Return split -> how much nearer texts are to it than to the one beside it."""
-        windows = [self._windows(bare(text)) for text in texts]
+        windows = [self._windows(normalise_for_matching(text)) for text in texts]
         starts = np.concatenate([[0], np.cumsum([len(own) for own in windows])])[:-1]
         rows = self._vectors.transform([window for own in windows for window in own])
         near = {split: _best(*index.near(rows), starts) for split, index in self._splits.items()}
@@ -149,7 +150,7 @@ def _best(
     return highest, nearest[where[np.searchsorted(of_text[where], np.arange(starts.size))]]
 
 
-class MembershipPart:
+class MembershipScorer:
     """How much nearer texts are to held-out text than to other human text; see ``Part``."""
 
     name = "membership"
@@ -162,22 +163,22 @@ class MembershipPart:
             f"membership|char:{GRAMS[0]}-{GRAMS[1]}|tfidf:sublinear|windows:half-overlap|form:folded"
             f"|sklearn:{version('scikit-learn')}|version:1"
         )
-        self._place: Place | None = None
+        self._place: ScoringContext | None = None
         self._index: _Index | None = None
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return ``MEMBERSHIP`` of test and validation text.
 
         In the detail ``texts``: how many independent texts the mean is worth.
         """
-        texts = [text for text in sample.texts if bare(text)]
+        texts = [text for text in sample.texts if normalise_for_matching(text)]
         if not texts or not place.validation or not place.test:
             note = "no texts" if not texts else "no held-out text"
-            return Scored([MEMBERSHIP.of(split).score(None, self.signature, note) for split in BESIDE])
+            return ScorerOutput([MEMBERSHIP.of(split).score(None, self.signature, note) for split in BESIDE])
         if place is not self._place or self._index is None:
             self._place, self._index = place, _Index(place)
         found = self._index.nearness(texts)
-        return Scored([self._score(split, found.get(split), self._index.usual) for split in BESIDE])
+        return ScorerOutput([self._score(split, found.get(split), self._index.usual) for split in BESIDE])
 
     def _score(self, split: str, found: _Nearness | None, usual: Mapping[str, float]) -> Score:
         metric = MEMBERSHIP.of(split)

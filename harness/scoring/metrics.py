@@ -32,9 +32,7 @@ class Metric:
     def score(self, value: float | None, signature: str, note: str = "", **fields: object) -> Score:
         """Return a score of this metric."""
         body = {"value": value, "signature": signature, "note": note, **fields}
-        return Score.model_validate(
-            {"metric": self.name, "direction": self.direction, "unit": self.unit, **body}
-        )
+        return Score.model_validate({"metric": self.name, "direction": self.direction, "unit": self.unit, **body})
 
     def of(self, provider: str) -> Metric:
         """Return this metric as measured with a classifier, an embedding or a corpus."""
@@ -186,8 +184,7 @@ LANGUAGE_SENTENCES = replace(
     LANGUAGE_FIDELITY,
     name="language_sentences",
     title="sentences in the language",
-    definition="Share of sentences in the asked language, averaged over texts; identified as for language "
-    "fidelity.",
+    definition="Share of sentences in the asked language, averaged over texts; identified as for language fidelity.",
     primary=False,
 )
 LABEL_FIDELITY = Metric(
@@ -343,8 +340,7 @@ BRIER = Metric(
     "Brier score",
     "down",
     "0 to 2",
-    "Mean squared distance of the classifier's probabilities from the truth, summed over labels "
-    "(Brier 1950).",
+    "Mean squared distance of the classifier's probabilities from the truth, summed over labels (Brier 1950).",
     "downstream",
 )
 
@@ -410,7 +406,7 @@ def metric(name: str) -> Metric:
     return found.valid if dot else found
 
 
-def order(name: str) -> tuple[int, str]:
+def sort_key(name: str) -> tuple[int, str]:
     """Return the key that sorts names of metrics as the board shows them."""
     base = name.partition("/")[0].partition(".")[0]
     listed = list(METRICS)

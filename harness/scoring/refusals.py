@@ -23,8 +23,7 @@ _PHRASES = {
     ),
     "cs": (
         "omlouvám se|promiňte|je mi líto|bohužel",
-        "(nemohu|nemůžu|nedokážu|nejsem schop\\w+) "
-        "(vytvořit|napsat|poskytnout|vygenerovat|pomoci|splnit|vyhovět)",
+        "(nemohu|nemůžu|nedokážu|nejsem schop\\w+) (vytvořit|napsat|poskytnout|vygenerovat|pomoci|splnit|vyhovět)",
         "jako (umělá inteligence|(velký )?jazykový model|AI)",
         "(zde|tady|níže) (je|jsou|najdete)",
         "jistě|samozřejmě|určitě|ráda?|dobře",
@@ -38,16 +37,14 @@ _PHRASES = {
     ),
     "de": (
         "(es )?tut mir (wirklich )?leid|leider|entschuldigung",
-        "kann (ich )?[^.!?\\n]{0,80}"
-        "(schreiben|generieren|erstellen|erzeugen|helfen|verfassen|liefern|bereitstellen)",
+        "kann (ich )?[^.!?\\n]{0,80}(schreiben|generieren|erstellen|erzeugen|helfen|verfassen|liefern|bereitstellen)",
         "als (eine? )?(KI|künstliche intelligenz|(großes )?sprachmodell)",
         "(hier|nachfolgend|im folgenden|unten) (ist|sind|kommt|finden sie|folgt)",
         "natürlich|gerne?|klar|selbstverständlich|sicher|okay",
     ),
     "he": (
         "אני מצטערת?|מצטערת?|אני מתנצלת?|סליחה|לצערי",
-        "(לא (יכול|יכולה|אוכל|ניתן|מסוגל|מסוגלת)|אין באפשרותי) (לי )?"
-        "(לכתוב|ליצור|לספק|לייצר|לעזור|לחבר|להפיק)",
+        "(לא (יכול|יכולה|אוכל|ניתן|מסוגל|מסוגלת)|אין באפשרותי) (לי )?(לכתוב|ליצור|לספק|לייצר|לעזור|לחבר|להפיק)",
         "כ(מודל שפה|בינה מלאכותית|מודל AI)",
         "הנה|להלן|לפניך",
         "בטח|כמובן|בוודאי|בשמחה|אוקיי",
@@ -75,8 +72,7 @@ _PHRASES = {
     ),
     "sk": (
         "prepáčte|ľutujem|je mi ľúto|ospravedlňujem sa|bohužiaľ|žiaľ",
-        "(nemôžem|nedokážem|nie som schop\\w+) "
-        "(vytvoriť|napísať|poskytnúť|vygenerovať|pomôcť|splniť|vyhovieť)",
+        "(nemôžem|nedokážem|nie som schop\\w+) (vytvoriť|napísať|poskytnúť|vygenerovať|pomôcť|splniť|vyhovieť)",
         "ako (umelá inteligencia|(veľký )?jazykový model|AI)",
         "(tu|nižšie) (je|sú|nájdete)",
         "iste|samozrejme|jasné|rada?|dobre|určite",
@@ -125,12 +121,12 @@ _ANYWHERE = r"""
 """
 
 
-def refuses(text: str, code: str) -> bool:
+def is_refusal(text: str, code: str) -> bool:
     """Return whether a text begins as a refusal, in English or in the language asked for."""
     return any(pattern.search(text) for pattern in _patterns(code)[0])
 
 
-def talks(text: str, code: str) -> bool:
+def has_chat_preamble(text: str, code: str) -> bool:
     """Return whether a text holds words to the user around what was asked for, or marks of a chat template.
 
     Preambles ("Sure! Here is a review:") and field names ("Review:") count at the beginning, in English or

@@ -16,7 +16,7 @@ Rows = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Place:
+class ScoringContext:
     """The human text of one task and language, by role, and what the model was asked there.
 
     ``test`` is the split that the suite scores on; ``examples`` is a digest of its ids in their order: test
@@ -38,28 +38,28 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TextSample:
     """The texts of a cell and their labels. ``valid``: which of them pass every check of validity."""
 
     texts: Sequence[str]
     labels: Sequence[str]
     valid: NDArray[np.bool_]
 
-    def only(self, mask: NDArray[np.bool_]) -> Sample:
+    def only(self, mask: NDArray[np.bool_]) -> TextSample:
         """Return the texts where ``mask`` is true."""
         chosen = [int(i) for i in np.flatnonzero(mask)]
-        return Sample([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.valid[chosen])
+        return TextSample([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.valid[chosen])
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScorerOutput:
     """What a part found: scores, and JSON that is kept beside them per text or per test example."""
 
     scores: list[Score]
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-class Part(Protocol):
+class Scorer(Protocol):
     """A part of the scoring: one idea, a few metrics.
 
     ``signature``: everything but texts and data that decides its values. ``human``: whether the same scores
@@ -70,6 +70,6 @@ class Part(Protocol):
     signature: str
     human: bool
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return the scores of the texts of one cell."""
         ...

@@ -5,45 +5,44 @@ from __future__ import annotations
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 from harness.scoring.classifiers import open_classifier
-from harness.scoring.downstream import ClassifierPart
+from harness.scoring.downstream import ClassifierScorer
 from harness.scoring.embeddings import open_embedding
 from harness.scoring.hidden import HiddenPart
 from harness.scoring.identification import open_identifier, suite_identifier
-from harness.scoring.leakage import LeakagePart
-from harness.scoring.lexical import LexicalPart
-from harness.scoring.membership import MembershipPart
-from harness.scoring.scorer import Part
-from harness.scoring.validity import IdentifierPart, ValidityPart
-from harness.scoring.vendi import EmbeddingPart
+from harness.scoring.leakage import LeakageScorer
+from harness.scoring.lexical import LexicalScorer
+from harness.scoring.membership import MembershipScorer
+from harness.scoring.scorer import Scorer
+from harness.scoring.validity import IdentifierScorer, ValidityScorer
+from harness.scoring.vendi import EmbeddingScorer
 
 
-def open_parts(
+def build_scorers(
     suite: Suite,
     corpus: Corpus,
     classifiers: list[str] | None = None,
     embeddings: list[str] | None = None,
     identifiers: list[str] | None = None,
-) -> list[Part]:
+) -> list[Scorer]:
     """Return the parts that score a run of ``suite``, validity first; nothing is trained or loaded yet.
 
     A sweep on validation text has only what its choice hangs on: validity and the classifiers. Raises
     ``UserError`` for a bad specification.
     """
     trained = [
-        ClassifierPart(open_classifier(spec, suite.classifier_protocol))
-        for spec in classifiers or suite.classifiers
+        ClassifierScorer(open_classifier(spec, suite.classifier_protocol)) for spec in classifiers or suite.classifiers
     ]
-    validity = ValidityPart(lambda: suite_identifier(suite, corpus))
+    validity = ValidityScorer(lambda: suite_identifier(suite, corpus))
     if suite.scored_split == "validation":
         return [validity, *trained]
     budgets = suite.metrics.budgets
     return [
         validity,
-        LexicalPart(budgets),
-        *(EmbeddingPart(open_embedding(spec), budgets) for spec in embeddings or suite.metrics.embeddings),
-        LeakagePart(),
-        MembershipPart(),
+        LexicalScorer(budgets),
+        *(EmbeddingScorer(open_embedding(spec), budgets) for spec in embeddings or suite.metrics.embeddings),
+        LeakageScorer(),
+        MembershipScorer(),
         HiddenPart(),
-        *(IdentifierPart(open_identifier(spec), validity) for spec in identifiers or ()),
+        *(IdentifierScorer(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
     ]

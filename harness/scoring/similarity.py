@@ -10,7 +10,7 @@ import numpy as np
 from harness.core.records import Score
 from harness.data.suite import Budgets
 from harness.scoring.metrics import SELF_BLEU, SELF_CHRF, Metric
-from harness.scoring.subsampling import interval, orders
+from harness.scoring.subsampling import interval, permutations
 
 
 def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
@@ -18,9 +18,9 @@ def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
 
     With several references sacrebleu takes the best match (Popović 2015). See ``_among_themselves``.
     """
-    from harness.scoring.cached_sacrebleu import CountedCHRF
+    from harness.scoring.cached_sacrebleu import CachedCHRF
 
-    return _among_themselves(SELF_CHRF, CountedCHRF(), "self-chrF", beginnings, budgets)
+    return _among_themselves(SELF_CHRF, CachedCHRF(), "self-chrF", beginnings, budgets)
 
 
 def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
@@ -29,15 +29,13 @@ def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
     Source: Zhu et al. 2018. Without effective order short texts would get 0, however alike. See
     ``_among_themselves``.
     """
-    from harness.scoring.cached_sacrebleu import CountedBLEU
+    from harness.scoring.cached_sacrebleu import CachedBLEU
 
-    bleu = CountedBLEU(tokenize="intl", effective_order=True, smooth_method="exp")
+    bleu = CachedBLEU(tokenize="intl", effective_order=True, smooth_method="exp")
     return _among_themselves(SELF_BLEU, bleu, "self-BLEU", beginnings, budgets)
 
 
-def _among_themselves(
-    metric: Metric, measure: Any, name: str, beginnings: Sequence[str], budgets: Budgets
-) -> Score:
+def _among_themselves(metric: Metric, measure: Any, name: str, beginnings: Sequence[str], budgets: Budgets) -> Score:
     """Return the mean score of every window against the others of its group.
 
     Windows are dealt, in seeded order, into groups of ``budgets.references`` + 1; more references would
@@ -50,13 +48,12 @@ def _among_themselves(
     n = len(ordered)
     measure.sentence_score("", [""] * budgets.references)  # its signature counts the references
     signature = (
-        f"{name}|window:{budgets.window}|panel:{panel}|norm:NFC|seed:0|version:2"
-        f"|{measure.get_signature().format()}"
+        f"{name}|window:{budgets.window}|panel:{panel}|norm:NFC|seed:0|version:2|{measure.get_signature().format()}"
     )
     if min(n, panel) < size:
         note = f"only {n} of {size} texts with {budgets.window} characters"
         return metric.score(None, signature, note)
-    decks = orders(n, max(panel // n, 1), "panel")
+    decks = permutations(n, max(panel // n, 1), "panel")
     dealt = [order[: min(n, panel) // size * size].reshape(-1, size) for order in decks]
     means = [_mean_score(measure, [ordered[i] for i in group]) for deck in dealt for group in deck]
     span = interval(means, size, n, len(decks), within=(0.0, 100.0))
@@ -65,7 +62,5 @@ def _among_themselves(
 
 
 def _mean_score(measure: Any, group: Sequence[str]) -> float:
-    scores = [
-        measure.sentence_score(text, [*group[:i], *group[i + 1 :]]).score for i, text in enumerate(group)
-    ]
+    scores = [measure.sentence_score(text, [*group[:i], *group[i + 1 :]]).score for i, text in enumerate(group)]
     return float(np.mean(scores))

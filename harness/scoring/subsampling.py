@@ -24,14 +24,14 @@ def generator(*axes: object) -> np.random.Generator:
     return np.random.default_rng(int(digest([str(axis) for axis in axes], 16), 16))
 
 
-def orders(n: int, count: int, *axes: object) -> list[NDArray[np.int64]]:
+def permutations(n: int, count: int, *axes: object) -> list[NDArray[np.int64]]:
     """Return ``count`` seeded orders of ``n`` texts; a subsample is the beginning of one."""
     draw = generator("subsamples", n, *axes)
     return [draw.permutation(n) for _ in range(count)]
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Subsamples:
     """Subsamples: the texts of each with how much of them counts; how many orders they were dealt from.
 
     ``texts``: mean effective number of texts of one (Kish 1965), since a part of a text is one draw still.
@@ -42,7 +42,7 @@ class Dealt:
     texts: float
 
 
-def deal(sizes: Sequence[int], budget: int, count: int, *axes: object) -> Dealt:
+def draw_subsamples(sizes: Sequence[int], budget: int, count: int, *axes: object) -> Subsamples:
     """Deal texts of ``sizes`` into at least ``count`` subsamples of exactly ``budget`` in total size.
 
     A seeded order is dealt to its end, each subsample beginning with the text after the one before, then
@@ -54,7 +54,7 @@ def deal(sizes: Sequence[int], budget: int, count: int, *axes: object) -> Dealt:
 
 
 @lru_cache(maxsize=32)  # cells of one suite mostly have as many texts, dealt alike where every text counts 1
-def _dealt(sizes: tuple[int, ...], budget: int, count: int, axes: tuple[object, ...]) -> Dealt:
+def _dealt(sizes: tuple[int, ...], budget: int, count: int, axes: tuple[object, ...]) -> Subsamples:
     if sum(sizes) < budget:
         raise ValueError(f"the texts do not fill the budget of {budget}")
     draw = generator("subsamples", len(sizes), *axes)
@@ -71,7 +71,7 @@ def _dealt(sizes: tuple[int, ...], budget: int, count: int, axes: tuple[object, 
             if left == 0:
                 found.append(hand)
                 hand, left = [], budget
-    return Dealt(found, decks, float(np.mean([_effective(hand, sizes) for hand in found])))
+    return Subsamples(found, decks, float(np.mean([_effective(hand, sizes) for hand in found])))
 
 
 def _effective(hand: Sequence[tuple[int, int]], sizes: Sequence[int]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def windows(texts: Sequence[str], width: int) -> tuple[list[str], NDArray[np.int64]]:
+def prefixes(texts: Sequence[str], width: int) -> tuple[list[str], NDArray[np.int64]]:
     """Return the first ``width`` characters of every text that has as many, and which texts these are.
 
     Characters are code points after NFC, any run of blanks counts as one, none at the ends. Shorter texts

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.records import Score
-from harness.scoring.checks import Echo, empty, loops, script_of, script_share
-from harness.scoring.gibberish import KnownText
-from harness.scoring.identification import Identifier, LanguageIdentifier, Piece, spoken
-from harness.scoring.labels import LabelJudge
+from harness.scoring.checks import PromptEchoDetector, empty, is_repetition_loop, script_of, script_share
+from harness.scoring.gibberish import CharacterNgramModel
+from harness.scoring.identification import Identifier, LanguageIdentifier, Piece, detect_language
+from harness.scoring.labels import LabelVerifier
 from harness.scoring.metrics import (
     DEGENERATE,
     LABEL_FIDELITY,
@@ -25,8 +25,8 @@ from harness.scoring.metrics import (
     VALID_SHARE,
     Metric,
 )
-from harness.scoring.refusals import refuses, talks
-from harness.scoring.scorer import Place, Sample, Scored
+from harness.scoring.refusals import has_chat_preamble, is_refusal
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
 from harness.scoring.word_order import SIGNATURE, WordOrder, word_order
 
 DEGENERATE_KINDS = ("empty", "loop", "echo", "gibberish")
@@ -41,7 +41,7 @@ of its letters must be of the script."""
 _RECENT = 2  # the texts of a cell and the human text beside them
 
 
-class Checked(NamedTuple):
+class CheckedTexts(NamedTuple):
     """Per text: whether it passes every check, the reasons if not, and its main language ("" for none)."""
 
     valid: NDArray[np.bool_]
@@ -58,9 +58,9 @@ class _Findings:
     reasons: list[list[str]]
 
     @property
-    def checked(self) -> Checked:
+    def checked(self) -> CheckedTexts:
         valid = np.array([not found for found in self.reasons], dtype=np.bool_)
-        return Checked(valid, self.reasons, [main_language(row) for row in self.pieces])
+        return CheckedTexts(valid, self.reasons, [main_language(row) for row in self.pieces])
 
     def share(self, *kinds: str) -> list[float]:
         """Return 1 for every text with one of these reasons, else 0."""
@@ -70,27 +70,27 @@ class _Findings:
 class _Standards:
     """What texts of one place are held against; made once, from its human text."""
 
-    def __init__(self, place: Place, identifier: LanguageIdentifier) -> None:
+    def __init__(self, place: ScoringContext, identifier: LanguageIdentifier) -> None:
         self.place = place
         self.script = script_of(place.language)
-        self.echoes = {label: Echo([prompt]) for label, prompt in place.prompts.items()}
+        self.echoes = {label: PromptEchoDetector([prompt]) for label, prompt in place.prompts.items()}
         known = [text for text, _ in place.train] + list(identifier.texts.get(place.language, []))
         self._human = known
         held_out = [text for text, _ in place.validation]
         if not held_out:
             held_out, known = known[::5], [text for i, text in enumerate(known) if i % 5]
-        self.known = KnownText(known, held_out)
+        self.known = CharacterNgramModel(known, held_out)
 
     @cached_property
     def order(self) -> WordOrder:
         return WordOrder(self._human)
 
     @cached_property
-    def judge(self) -> LabelJudge:
-        return LabelJudge(self.place.train, self.place.labels)
+    def judge(self) -> LabelVerifier:
+        return LabelVerifier(self.place.train, self.place.labels)
 
 
-class ValidityPart:
+class ValidityScorer:
     """Checks every text and scores how many pass; see ``Part``.
 
     ``identifier`` makes the suite's identifier of languages when texts are first checked. The scorer calls
@@ -101,23 +101,23 @@ class ValidityPart:
     human = True
     signature = (
         f"checks:2|language:tfidf-char_wb-1-3+logreg+neighbours|order:{SIGNATURE}"
-        f"|label:{LabelJudge.signature}|version:2"
+        f"|label:{LabelVerifier.signature}|version:2"
     )
 
     def __init__(self, identifier: Callable[[], LanguageIdentifier]) -> None:
         self._make = identifier
         self._standards: _Standards | None = None
-        self._recent: list[tuple[Place, list[str], list[str], _Findings]] = []
+        self._recent: list[tuple[ScoringContext, list[str], list[str], _Findings]] = []
 
     @cached_property
     def _identifier(self) -> LanguageIdentifier:
         return self._make()
 
-    def check(self, texts: Sequence[str], labels: Sequence[str], place: Place) -> Checked:
+    def check(self, texts: Sequence[str], labels: Sequence[str], place: ScoringContext) -> CheckedTexts:
         """Return which texts pass every check, the reasons of those that do not, and their languages."""
         return self._find(texts, labels, place).checked
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """See ``Part.score``."""
         findings = self._find(sample.texts, sample.labels, place)
         checked = findings.checked
@@ -134,21 +134,19 @@ class ValidityPart:
                 findings.share(*DEGENERATE_KINDS),
                 {kind: findings.share(kind) for kind in DEGENERATE_KINDS},
             ),
-            self._share(
-                REFUSALS, findings.share(*CHAT_KINDS), {kind: findings.share(kind) for kind in CHAT_KINDS}
-            ),
+            self._share(REFUSALS, findings.share(*CHAT_KINDS), {kind: findings.share(kind) for kind in CHAT_KINDS}),
         ]
         kept = {"valid": checked.valid.tolist(), "reasons": checked.reasons, "language": checked.languages}
         if judged is not None:
             kept["label"] = judged
-        return Scored(scores, kept)
+        return ScorerOutput(scores, kept)
 
-    def _find(self, texts: Sequence[str], labels: Sequence[str], place: Place) -> _Findings:
+    def _find(self, texts: Sequence[str], labels: Sequence[str], place: ScoringContext) -> _Findings:
         for known, known_texts, known_labels, findings in self._recent:
             if known is place and known_texts == list(texts) and known_labels == list(labels):
                 return findings
         standards = self._standards_of(place)
-        pieces = spoken(self._identifier, texts, place.language)
+        pieces = detect_language(self._identifier, texts, place.language)
         script = [script_share(text, standards.script) for text in texts]
         odd = standards.known.gibberish(texts)
         reasons = [
@@ -159,7 +157,7 @@ class ValidityPart:
         self._recent = [*self._recent[1 - _RECENT :], (place, list(texts), list(labels), findings)]
         return findings
 
-    def _standards_of(self, place: Place) -> _Standards:
+    def _standards_of(self, place: ScoringContext) -> _Standards:
         if self._standards is None or self._standards.place is not place:
             self._standards = _Standards(place, self._identifier)
         return self._standards
@@ -169,7 +167,7 @@ class ValidityPart:
     ) -> Score:
         return mean_score(metric, [float(flag) for flag in flags], self.signature, detail)
 
-    def _label(self, judged: list[str] | None, sample: Sample, place: Place) -> Score:
+    def _label(self, judged: list[str] | None, sample: TextSample, place: ScoringContext) -> Score:
         judge = self._standards_of(place).judge
         if judged is None:
             return LABEL_FIDELITY.score(None, judge.signature, judge.missing)
@@ -188,7 +186,7 @@ class ValidityPart:
         return mean_score(SCRIPT_SHARE, [share or 0.0 for share in shares], signature, {})
 
 
-class IdentifierPart:
+class IdentifierScorer:
     """Language fidelity by another identifier, such as GlotLID; see ``Part``.
 
     ``beside``: the part whose identifier it is held against: the share of texts with the same main language
@@ -197,14 +195,14 @@ class IdentifierPart:
 
     human = True
 
-    def __init__(self, identifier: Identifier, beside: ValidityPart | None = None) -> None:
+    def __init__(self, identifier: Identifier, beside: ValidityScorer | None = None) -> None:
         self._identifier, self._beside = identifier, beside
         self.name = f"language/{identifier.name}"
         self.signature = f"{identifier.signature}|sentences:1"
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """See ``Part.score``."""
-        pieces = spoken(self._identifier, sample.texts, place.language)
+        pieces = detect_language(self._identifier, sample.texts, place.language)
         languages = [main_language(row) for row in pieces]
         scores = language_scores(pieces, place.language, self.signature, self._identifier.name)
         if self._beside and languages:
@@ -212,7 +210,7 @@ class IdentifierPart:
             agreement = float(np.mean([a == b for a, b in zip(languages, others, strict=True)]))
             detail = {**scores[0].detail, "agreement": agreement}
             scores[0] = scores[0].model_copy(update={"detail": detail})
-        return Scored(scores, {"language": languages})
+        return ScorerOutput(scores, {"language": languages})
 
 
 def main_language(pieces: list[Piece]) -> str:
@@ -277,10 +275,10 @@ def _reasons(
     found = {
         "language": _characters(pieces, code) <= MOST_OF_IT,
         "script": foreign,
-        "loop": loops(text),
+        "loop": is_repetition_loop(text),
         "echo": label in standards.echoes and standards.echoes[label].heard(text),
         "gibberish": odd and not foreign,  # in another script there is nothing to know
-        "refusal": refuses(text, code),
-        "preamble": talks(text, code),
+        "refusal": is_refusal(text, code),
+        "preamble": has_chat_preamble(text, code),
     }
     return [reason for reason in REASONS if found.get(reason)]

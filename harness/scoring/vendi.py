@@ -7,39 +7,38 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.core.records import Score
+from harness.core.types import FloatArray
 from harness.data.suite import Budgets
 from harness.scoring import subsampling
 from harness.scoring.embeddings import Embedding, Rows
 from harness.scoring.metrics import PAIRWISE, VENDI, VENDI_COMMON, VENDI_MODE, VENDI_RARE, metric
-from harness.scoring.scorer import Place, Sample, Scored
-from harness.scoring.truncate import windows
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
+from harness.scoring.truncate import prefixes
 
-Array = NDArray[np.float64]
 ORDERS = {VENDI: 1.0, VENDI_RARE: 0.5, VENDI_COMMON: 2.0, VENDI_MODE: math.inf}
 """The Vendi metrics and their orders q."""
 _CENTRE = 500  # human texts that are averaged, at most
 _TOGETHER = 1000  # texts whose cosines are all computed at once, at most: 8 MB
 
 
-def spectrum(kernels: Array) -> Array:
+def eigenvalues(kernels: FloatArray) -> FloatArray:
     """Return the eigenvalues of K / m for symmetric kernels K, [..., m, m] -> [..., m], ascending.
 
     What lies below the noise of floating point is set to 0, negative values among it.
     """
     m = kernels.shape[-1]
-    values: Array = np.linalg.eigvalsh(kernels / m)
+    values: FloatArray = np.linalg.eigvalsh(kernels / m)
     return np.where(values > m * np.finfo(float).eps * values[..., -1:], values, 0.0)
 
 
-def effective_number(shares: Array, q: float) -> Array:
+def hill_number(shares: FloatArray, q: float) -> FloatArray:
     """Return exp of the Rényi entropy of order ``q`` of shares along the last axis (Hill 1973).
 
     ``q`` = 1 is Shannon's entropy, infinity leaves the largest share alone.
     """
-    found: Array
+    found: FloatArray
     if q == math.inf:
         found = 1.0 / shares.max(axis=-1)
     elif q == 1:
@@ -50,15 +49,15 @@ def effective_number(shares: Array, q: float) -> Array:
     return found
 
 
-def vendi(kernel: Array, q: float = 1.0) -> float:
+def vendi(kernel: FloatArray, q: float = 1.0) -> float:
     """Return the Vendi score of order ``q`` of a kernel [m, m] with ones on its diagonal: from 1 to m.
 
     Friedman and Dieng (2023); orders other than 1 by Pasarkar and Dieng (2024).
     """
-    return float(effective_number(spectrum(kernel), q))
+    return float(hill_number(eigenvalues(kernel), q))
 
 
-def mean_pairwise_distance(rows: Rows, centre: Array | None = None) -> float:
+def mean_pairwise_distance(rows: Rows, centre: FloatArray | None = None) -> float:
     """Return the mean cosine distance of two different rows, of at least two, of length 1 or 0.
 
     It is 1 - (|sum of rows|**2 - sum of |row|**2) / (n (n - 1)), in linear time. ``centre`` is taken off
@@ -104,7 +103,7 @@ def distance_interval(rows: Rows) -> tuple[float, float] | None:
     return (max(low, 0.0), min(high, 2.0))
 
 
-class EmbeddingPart:
+class EmbeddingScorer:
     """Vendi scores and mean pairwise distance of the beginnings of texts, on all texts and on valid ones.
 
     The Vendi scores are means over seeded subsamples of one size, since they grow with the number of
@@ -123,16 +122,16 @@ class EmbeddingPart:
         self._budgets = budgets
         self._orders = {known.of(embedding.name): q for known, q in ORDERS.items()}
         self._pairwise = PAIRWISE.of(embedding.name)
-        self._centre: tuple[Place, Array | None] | None = None
+        self._centre: tuple[ScoringContext, FloatArray | None] | None = None
 
-    def score(self, sample: Sample, place: Place) -> Scored:
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return the scores of the texts of one cell, and again of those that are valid."""
         whole = self._scores(sample.texts, place)
         valid = whole if sample.valid.all() else self._scores(sample.only(sample.valid).texts, place)
         renamed = [score.model_copy(update={"metric": metric(score.metric).valid.name}) for score in valid]
-        return Scored(whole + renamed)
+        return ScorerOutput(whole + renamed)
 
-    def _scores(self, texts: Sequence[str], place: Place) -> list[Score]:
+    def _scores(self, texts: Sequence[str], place: ScoringContext) -> list[Score]:
         rows = self._rows(texts, place)
         n, m = rows.shape[0], self._budgets.texts
         if n < m:
@@ -141,46 +140,44 @@ class EmbeddingPart:
                 measured.score(None, self.signature, note, detail={"texts": n})
                 for measured in (*self._orders, self._pairwise)
             ]
-        dealt = subsampling.deal([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
-        shares = spectrum(self._kernels(rows, dealt))
+        dealt = subsampling.draw_subsamples([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
+        shares = eigenvalues(self._kernels(rows, dealt))
         scores = []
         for measured, q in self._orders.items():
-            values = effective_number(shares, q)
+            values = hill_number(shares, q)
             interval = subsampling.interval(values.tolist(), m, n, dealt.decks, within=(1.0, m))
             value, detail = float(values.mean()), {"texts": n}
             scores.append(measured.score(value, self.signature, interval=interval, detail=detail))
         return [*scores, self._distance(rows, place)]
 
-    def _rows(self, texts: Sequence[str], place: Place) -> Rows:
+    def _rows(self, texts: Sequence[str], place: ScoringContext) -> Rows:
         """Return the rows of the texts that are long enough and hold something, in the texts' own order.
 
         Sorted, so that no result hangs on the order of a cell.
         """
-        rows = self._embedding.embed(sorted(windows(texts, self._budgets.window)[0]), place)
+        rows = self._embedding.embed(sorted(prefixes(texts, self._budgets.window)[0]), place)
         return rows[np.flatnonzero(_squares(rows))]
 
-    def _kernels(self, rows: Rows, dealt: subsampling.Dealt) -> Array:
+    def _kernels(self, rows: Rows, dealt: subsampling.Subsamples) -> FloatArray:
         """Return the matrix of cosines of every subsample, [subsamples, m, m]."""
         drawn = np.array([[i for i, _ in hand] for hand in dealt.subsamples])
         if rows.shape[0] > _TOGETHER:
             return np.stack([_cosines(rows[hand]) for hand in drawn])
-        kernels: Array = _cosines(rows)[drawn[:, :, None], drawn[:, None, :]]
+        kernels: FloatArray = _cosines(rows)[drawn[:, :, None], drawn[:, None, :]]
         return kernels
 
-    def _distance(self, rows: Rows, place: Place) -> Score:
+    def _distance(self, rows: Rows, place: ScoringContext) -> Score:
         centre = self._human_centre(place)
         detail = {"texts": float(rows.shape[0])}
         if centre is not None:
             detail["centred"] = mean_pairwise_distance(rows, centre)
         interval = distance_interval(rows)
-        return self._pairwise.score(
-            mean_pairwise_distance(rows), self.signature, interval=interval, detail=detail
-        )
+        return self._pairwise.score(mean_pairwise_distance(rows), self.signature, interval=interval, detail=detail)
 
-    def _human_centre(self, place: Place) -> Array | None:
+    def _human_centre(self, place: ScoringContext) -> FloatArray | None:
         """Return the mean row of the place's human train text: what all its texts have in common."""
         if self._centre is None or self._centre[0] is not place:
-            found = sorted(windows([text for text, _ in place.train], self._budgets.window)[0])
+            found = sorted(prefixes([text for text, _ in place.train], self._budgets.window)[0])
             if len(found) > _CENTRE:
                 order = subsampling.generator("centre", len(found)).permutation(len(found))
                 found = [found[i] for i in order[:_CENTRE]]
@@ -189,17 +186,17 @@ class EmbeddingPart:
         return self._centre[1]
 
 
-def _cosines(rows: Rows) -> Array:
+def _cosines(rows: Rows) -> FloatArray:
     found = rows @ rows.T
-    dense: Array = found if isinstance(found, np.ndarray) else found.toarray()
+    dense: FloatArray = found if isinstance(found, np.ndarray) else found.toarray()
     return dense
 
 
-def _sum(rows: Rows) -> Array:
+def _sum(rows: Rows) -> FloatArray:
     return np.asarray(rows.sum(axis=0), dtype=np.float64).ravel()
 
 
-def _squares(rows: Rows) -> Array:
+def _squares(rows: Rows) -> FloatArray:
     """Return the squared length of every row."""
     squares: Any = rows * rows if isinstance(rows, np.ndarray) else rows.multiply(rows)
     return np.asarray(squares.sum(axis=1), dtype=np.float64).ravel()

@@ -139,7 +139,6 @@ def _orders(size: int) -> NDArray[np.int64]:
 
 def _hashed(*ways: Sequence[str]) -> Codes:
     hashes = [
-        [crc32(f"{way}{piece}".encode("utf-8", "surrogatepass")) for piece in pieces]
-        for way, pieces in enumerate(ways)
+        [crc32(f"{way}{piece}".encode("utf-8", "surrogatepass")) for piece in pieces] for way, pieces in enumerate(ways)
     ]
     return np.array(hashes, dtype=np.uint64).T

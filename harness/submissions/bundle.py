@@ -13,11 +13,19 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
 
 from harness.core.errors import UserError
-from harness.core.records import SCHEMA, CellScores, CellStatus, Generation, Manifest, Versioned, explain
-from harness.core.store import CLASSIFIER, CellMeasured, Run
+from harness.core.records import (
+    SCHEMA,
+    CellScores,
+    CellStatus,
+    Generation,
+    Manifest,
+    Versioned,
+    format_validation_error,
+)
+from harness.core.store import CLASSIFIER, Run, ScoresRow
 from harness.submissions import limits
 from harness.submissions.checksums import sha256
-from harness.submissions.strict_io import RefusedError, json_object, read_bytes, unpack
+from harness.submissions.strict_io import InvalidSubmissionError, json_object, read_bytes, unpack
 
 File = TypeVar("File", bound=Versioned)
 
@@ -80,7 +88,7 @@ class SubmittedRun(Run):
         file = self._named(name)
         lines = [line for line in self.unpacked(name).split(b"\n") if line.strip()]
         if len(lines) > limits.LINES:
-            raise RefusedError(
+            raise InvalidSubmissionError(
                 file, f"has more than {limits.LINES:,} lines", "Submit the suite's texts only."
             )
         texts = []
@@ -89,7 +97,7 @@ class SubmittedRun(Run):
             try:
                 texts.append(Generation.model_validate(json_object(line, place), strict=True))
             except ValidationError as error:
-                raise RefusedError(place, explain(error), _NEXT_STEP) from None
+                raise InvalidSubmissionError(place, format_validation_error(error), _NEXT_STEP) from None
         return texts
 
     @override
@@ -107,14 +115,16 @@ class SubmittedRun(Run):
         return None if body is None else _valid(body, CellScores, self._named(f"{cell_id}/scores.json.gz"))
 
     @override
-    def measured(self, cell_id: str) -> CellMeasured | None:
+    def measured(self, cell_id: str) -> ScoresRow | None:
         body = self._scores(cell_id)
         if body is None:
             return None
         try:
             return _measured().validate_python(body)
         except ValidationError as error:
-            raise RefusedError(self._named(f"{cell_id}/scores.json.gz"), explain(error), _NEXT_STEP) from None
+            raise InvalidSubmissionError(
+                self._named(f"{cell_id}/scores.json.gz"), format_validation_error(error), _NEXT_STEP
+            ) from None
 
     @override
     def write_scores(self, scores: CellScores, kept: Any) -> NoReturn:
@@ -179,9 +189,7 @@ class SubmittedRun(Run):
         return _valid(json_object(read_bytes(self.path / name, file, cap), file), kind, file)
 
     def _refuse(self) -> NoReturn:
-        raise UserError(
-            f"{self.path} is part of a submission, which is never written. Choose another folder."
-        )
+        raise UserError(f"{self.path} is part of a submission, which is never written. Choose another folder.")
 
 
 class MeasuredRun(SubmittedRun):
@@ -208,17 +216,17 @@ def _unpack(path: Path, file: str) -> bytes:
 
 
 @cache
-def _measured() -> TypeAdapter[CellMeasured]:
-    return TypeAdapter(CellMeasured)
+def _measured() -> TypeAdapter[ScoresRow]:
+    return TypeAdapter(ScoresRow)
 
 
 def _valid(body: dict[str, Any], kind: type[File], file: str) -> File:
     schema = body.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
-        raise RefusedError(
+        raise InvalidSubmissionError(
             file, f"has schema {schema!r:.20}, not 1 to {SCHEMA}", "Upgrade steerboard, or pack again."
         )
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise RefusedError(file, explain(error), _NEXT_STEP) from None
+        raise InvalidSubmissionError(file, format_validation_error(error), _NEXT_STEP) from None

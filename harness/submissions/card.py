@@ -11,10 +11,10 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, Valid
 
 from harness.core.files import canonical_json, digest
 from harness.core.lookalikes import misleading, unseen
-from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, explain
+from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, format_validation_error
 from harness.submissions import limits
 from harness.submissions.folder import CARD, CODE, SLUG
-from harness.submissions.strict_io import RefusedError, json_object, read_bytes, strict_yaml
+from harness.submissions.strict_io import InvalidSubmissionError, json_object, read_bytes, strict_yaml
 
 SCHEMA = 1
 _UNFILLED = re.compile(r"FILL[ -]IN")
@@ -61,7 +61,7 @@ def _like(pattern: str, longest: int = 200) -> StringConstraints:
 
 
 Name = Annotated[str, _like(SLUG, 80)]
-Line = Annotated[str, StringConstraints(max_length=300), AfterValidator(_visible)]
+SingleLine = Annotated[str, StringConstraints(max_length=300), AfterValidator(_visible)]
 WhoseName = Annotated[str, StringConstraints(max_length=100), AfterValidator(_named)]
 Short = Annotated[str, StringConstraints(max_length=100), AfterValidator(_visible)]
 Sha256 = Annotated[str, _like("[0-9a-f]{64}")]
@@ -77,50 +77,50 @@ ModelName = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-
 Road = Literal["code", "steering", "outputs"]
 
 
-class Item(Record):
+class CardItem(Record):
     """A part of ``submission.yaml``; unknown fields are refused, nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
-class Author(Item):
+class Author(CardItem):
     """Somebody who made the method or the submission."""
 
     name: WhoseName
-    affiliation: Line | None = None
+    affiliation: SingleLine | None = None
     orcid: Orcid | None = None
 
 
-class Method(Item):
+class Method(CardItem):
     """Which method, and in one line what it does."""
 
     name: Name
     version: Version
-    does: Line
+    does: SingleLine
 
 
-class SuiteRef(Item):
+class SuiteRef(CardItem):
     """The suite by name, and the hash of its whole definition."""
 
     name: Name
     hash: Hash16
 
 
-class Compute(Item):
+class Compute(CardItem):
     """What the run took: the devices, and the hours of fitting and generating on them."""
 
     device: Short
     hours: Annotated[float, Field(ge=0, le=1e6)]
 
 
-class TunedOn(Item):
+class TunedOn(CardItem):
     """On which split options were chosen, and how, in words."""
 
     split: Literal["none", "train", "validation"]
-    words: Line
+    words: SingleLine
 
 
-class Result(Item):
+class CardResult(CardItem):
     """The results of one model: ``cells`` of the ``of`` cells that the suite asks for have texts.
 
     ``model`` is null for a reference, which no model writes. ``hashes``: SHA-256 of
@@ -134,7 +134,7 @@ class Result(Item):
     hashes: Sha256
 
 
-class Card(Item):
+class Card(CardItem):
     """The file ``submission.yaml`` of a submission of steerboard."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema", description="Version of this format.")]
@@ -150,9 +150,7 @@ class Card(Item):
     ]
     paper: Annotated[Paper | None, Field(description="arXiv id, DOI or https address; null for none.")] = None
     method: Method
-    road: Annotated[
-        Road, Field(description="What comes with the texts: code, steering files, or nothing (outputs).")
-    ]
+    road: Annotated[Road, Field(description="What comes with the texts: code, steering files, or nothing (outputs).")]
     entry_point: Annotated[
         EntryPoint | None,
         Field(description="Road code: module or module:Class of an installed package, instead of method.py."),
@@ -171,7 +169,7 @@ class Card(Item):
         Field(description="SHA-256 of method.py or of every steering file, by path."),
     ] = Field(default_factory=dict)
     results: Annotated[
-        list[Result], Field(max_length=limits.MODELS, description="Written by 'steerboard submission pack'.")
+        list[CardResult], Field(max_length=limits.MODELS, description="Written by 'steerboard submission pack'.")
     ] = Field(default_factory=list)
 
     @property
@@ -196,7 +194,7 @@ class Card(Item):
         }
         return digest(self.model_dump(mode="json", include=fields))
 
-    def model(self, result: Result) -> ModelIdentity | None:
+    def model(self, result: CardResult) -> ModelIdentity | None:
         """Return the model of a result; None for a reference."""
         return next((model for model in self.models if model.name == result.model), None)
 
@@ -245,26 +243,30 @@ def folder_of(model: str | None) -> str:
 
 
 def read_card(folder: Path) -> Card:
-    """Return a submission's ``submission.yaml``; ``RefusedError`` where it is not one."""
+    """Return a submission's ``submission.yaml``; ``InvalidSubmissionError`` where it is not one."""
     body = strict_yaml(read_bytes(folder / CARD, CARD, limits.FILES[CARD]), CARD)
     schema = body.get("schema")
     if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
         what = f"has schema {schema}, this steerboard reads up to {SCHEMA}"
-        raise RefusedError(CARD, what, "Upgrade steerboard.")
+        raise InvalidSubmissionError(CARD, what, "Upgrade steerboard.")
     try:
         return Card.model_validate(body)
     except ValidationError as error:
-        raise RefusedError(CARD, explain(error), "See 'steerboard docs submission-schema'.") from None
+        raise InvalidSubmissionError(
+            CARD, format_validation_error(error), "See 'steerboard docs submission-schema'."
+        ) from None
 
 
-def read_hashes(folder: Path, result: Result) -> tuple[Hashes, bytes]:
+def read_hashes(folder: Path, result: CardResult) -> tuple[Hashes, bytes]:
     """Return the ``hashes.json`` of a result, and its bytes."""
     file = f"results/{result.folder}/hashes.json"
     data = read_bytes(folder / file, file, limits.FILES["hashes.json"])
     try:
         return Hashes.model_validate(json_object(data, file)), data
     except ValidationError as error:
-        raise RefusedError(file, explain(error), "Pack it again with 'steerboard submission pack'.") from None
+        raise InvalidSubmissionError(
+            file, format_validation_error(error), "Pack it again with 'steerboard submission pack'."
+        ) from None
 
 
 def json_schema() -> dict[str, Any]:

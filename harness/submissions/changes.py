@@ -9,9 +9,9 @@ from pathlib import Path
 from harness.core.files import read_bytes
 from harness.methods.registry import SUBMISSIONS
 from harness.submissions.folder import listed, shown
-from harness.submissions.lockfile import SubmissionLock
-from harness.submissions.report import Report
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.lockfile import Lockfile
+from harness.submissions.report import SubmissionReport
+from harness.submissions.strict_io import InvalidSubmissionError
 
 _MAINTAINERS = "Leave it as it is: the maintainers change it, in a change of their own."
 _LOCKED = ("baselines", ".github")
@@ -21,7 +21,7 @@ _LOCKED = ("baselines", ".github")
 class Changes:
     """The submissions to check by name, and the report on everything else that was changed."""
 
-    report: Report
+    report: SubmissionReport
     names: list[str] = field(default_factory=list)
 
 
@@ -31,13 +31,13 @@ def read_changed(path: Path) -> list[str]:
     return [part.decode("utf-8", "backslashreplace") for part in data.split(b"\0") if part]
 
 
-def changes(changed: Iterable[str], repository: Path, lock: SubmissionLock) -> Changes:
+def changes(changed: Iterable[str], repository: Path, lock: Lockfile) -> Changes:
     """Sort the changed paths of a pull request, which lies in ``repository``; nothing of it is believed.
 
     ``lock``: what the branch that it goes into has checked. Nothing is reported where no path is below
     ``submissions/``.
     """
-    report = Report("pull request")
+    report = SubmissionReport("pull request")
     done = Changes(report)
     paths = sorted(set(changed))
     inside = [path for path in paths if path.split("/")[0] == SUBMISSIONS]
@@ -45,11 +45,11 @@ def changes(changed: Iterable[str], repository: Path, lock: SubmissionLock) -> C
         return done
     try:
         folders, problems = listed(repository / SUBMISSIONS)
-    except RefusedError as error:
-        report.refused(RefusedError(SUBMISSIONS, error.what, "Restore the directory."))
+    except InvalidSubmissionError as error:
+        report.refused(InvalidSubmissionError(SUBMISSIONS, error.what, "Restore the directory."))
         return done
     for problem in problems:
-        report.refused(RefusedError(f"{SUBMISSIONS}/{problem.file}", problem.what, problem.todo))
+        report.refused(InvalidSubmissionError(f"{SUBMISSIONS}/{problem.file}", problem.what, problem.todo))
     there = {folder.name for folder in folders}
     wrong = {problem.file for problem in problems}
     for path in inside:
@@ -63,7 +63,7 @@ def changes(changed: Iterable[str], repository: Path, lock: SubmissionLock) -> C
     return done
 
 
-def _sort(path: str, there: set[str], wrong: set[str], lock: SubmissionLock, done: Changes) -> None:
+def _sort(path: str, there: set[str], wrong: set[str], lock: Lockfile, done: Changes) -> None:
     parts = path.split("/")
     name = parts[1] if len(parts) > 1 else ""
     if name == "README.md" and len(parts) == 2:
@@ -78,7 +78,7 @@ def _sort(path: str, there: set[str], wrong: set[str], lock: SubmissionLock, don
         done.report.problem(shown(path), "is not part of a submission", _MAINTAINERS)
 
 
-def _removed(name: str, lock: SubmissionLock, done: Changes) -> None:
+def _removed(name: str, lock: Lockfile, done: Changes) -> None:
     file = f"{SUBMISSIONS}/{shown(name)}"
     known = {finding.file for finding in done.report.findings}
     if file in known:

@@ -10,45 +10,45 @@ from harness.core.cells import entry_of
 from harness.core.errors import BrokenFileError, UserError, pasted
 from harness.core.interventions import load_steering
 from harness.core.records import CellKey, CellStatus
-from harness.methods.plugins import outline
+from harness.methods.plugins import inspect_source
 from harness.methods.registry import BUILT_IN
 from harness.submissions import limits
-from harness.submissions.card import Card, Result, read_card, unfilled
-from harness.submissions.check_cells import check_cell
-from harness.submissions.facts import expected
-from harness.submissions.folder import CARD, CODE, walk
+from harness.submissions.card import Card, CardResult, read_card, unfilled
+from harness.submissions.check_cells import check_cell_files
+from harness.submissions.facts import n_expected_cells
+from harness.submissions.folder import CARD, CODE, scan
 from harness.submissions.lockfile import NO_LOCK, LockFile, method_of, suite_of
 from harness.submissions.others import cards_beside, clashes
-from harness.submissions.protocol import Ground, Places, expected_cells, ground_of, manifest_problems
-from harness.submissions.report import Report
+from harness.submissions.protocol import CheckInputs, Protocol, expected_cells, manifest_problems, resolve_protocol
+from harness.submissions.report import SubmissionReport
 from harness.submissions.shared_texts import compare_texts
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 from harness.submissions.submission import Submission, SubmittedRun
 
 _AGAIN = "Pack it again with 'steerboard submission pack'."
 
 
 @dataclass
-class Checked:
+class CheckOutcome:
     """A submission whose files are what they have to be, as far as ``report`` has no problem.
 
     ``ground``: what the results of a folder were held against; ``statuses``: folder -> cell -> status.
     """
 
     folder: Path
-    report: Report
+    report: SubmissionReport
     submission: Submission | None = None
-    ground: dict[str, Ground] = field(default_factory=dict)
+    ground: dict[str, Protocol] = field(default_factory=dict)
     statuses: dict[str, dict[str, CellStatus]] = field(default_factory=dict)
 
 
 def check_files(
     folder: Path,
-    places: Places,
+    places: CheckInputs,
     online: bool = False,
     lock: LockFile = NO_LOCK,
     beside: Iterable[Card] | None = None,
-) -> Checked:
+) -> CheckOutcome:
     """Check all that can be checked without scoring: paths, sizes, schema, hashes, identity, completeness.
 
     ``online``: whether human text may come from the hub. ``lock``: what the maintainers checked before.
@@ -58,16 +58,16 @@ def check_files(
     if folder.is_symlink() or not folder.is_dir():
         what = "is a link" if folder.is_symlink() else "is no folder"
         raise UserError(f"{folder} {what}. Give the folder of a submission: submissions/NAME.")
-    report = Report(folder.resolve().name)
-    done = Checked(folder, report)
-    files, problems = walk(folder)
+    report = SubmissionReport(folder.resolve().name)
+    done = CheckOutcome(folder, report)
+    files, problems = scan(folder)
     for problem in problems:
         report.refused(problem)
     if problems:
         return done
     try:
         card = read_card(folder)
-    except RefusedError as error:
+    except InvalidSubmissionError as error:
         report.refused(error)
         return done
     done.submission = Submission(folder, card, files, lock)
@@ -84,7 +84,7 @@ def check_files(
     return done
 
 
-def _check_card(folder: Path, card: Card, report: Report) -> None:
+def _check_card(folder: Path, card: Card, report: SubmissionReport) -> None:
     name = folder.resolve().name
     if card.name != name:
         report.problem(CARD, f"the name is {card.name!r}, the folder's {name!r}", "Make them equal.")
@@ -112,16 +112,18 @@ def _check_card(folder: Path, card: Card, report: Report) -> None:
 
 
 def _check_result(
-    done: Checked, card: Card, result: Result, files: dict[str, int], places: Places, online: bool
+    done: CheckOutcome, card: Card, result: CardResult, files: dict[str, int], places: CheckInputs, online: bool
 ) -> None:
     report, run = done.report, SubmittedRun(done.folder, result.folder)
     file = f"results/{result.folder}/manifest.json"
     try:
         manifest = run.manifest().of_texts(file)
-        ground = ground_of(card, manifest, places, file, online)
+        ground = resolve_protocol(card, manifest, places, file, online)
         problems = list(manifest_problems(card, result, manifest, ground, file))
     except UserError as error:
-        report.refused(error if isinstance(error, RefusedError) else RefusedError(file, str(error), ""))
+        report.refused(
+            error if isinstance(error, InvalidSubmissionError) else InvalidSubmissionError(file, str(error), "")
+        )
         return
     for problem in problems:
         report.refused(problem)
@@ -133,11 +135,11 @@ def _check_result(
     done.ground[result.folder] = ground
     wanted = expected_cells(card, manifest, ground.suite, card.model(result))
     _check_cells(done, run, wanted, ground, files)
-    _check_complete(done, result, manifest.selection.narrowed, expected(manifest, manifest.entries))
+    _check_complete(done, result, manifest.selection.narrowed, n_expected_cells(manifest, manifest.entries))
 
 
 def _check_cells(
-    done: Checked, run: SubmittedRun, wanted: dict[str, CellKey], ground: Ground, files: dict[str, int]
+    done: CheckOutcome, run: SubmittedRun, wanted: dict[str, CellKey], ground: Protocol, files: dict[str, int]
 ) -> None:
     """Check every cell: a line for each that is not right, and for texts that are there twice."""
     there: dict[str, set[str]] = {}
@@ -152,8 +154,8 @@ def _check_cells(
     seen: dict[str, str] = {}
     for cell, names in sorted(there.items()):
         try:
-            status, sha256 = check_cell(run, cell, names, wanted, ground.suite)
-        except RefusedError as problem:
+            status, sha256 = check_cell_files(run, cell, names, wanted, ground.suite)
+        except InvalidSubmissionError as problem:
             done.report.refused(problem)
             continue
         found[cell] = status
@@ -165,7 +167,7 @@ def _check_cells(
     done.statuses[run.folder] = found
 
 
-def _check_complete(done: Checked, result: Result, narrowed: list[str], whole: int) -> None:
+def _check_complete(done: CheckOutcome, result: CardResult, narrowed: list[str], whole: int) -> None:
     report, file = done.report, f"results/{result.folder}"
     ready = sum(status.state == "ok" for status in done.statuses.get(result.folder, {}).values())
     if (result.cells, result.of) != (ready, whole):
@@ -179,12 +181,12 @@ def _check_complete(done: Checked, result: Result, narrowed: list[str], whole: i
     report.facts[name] = f"{ready} of {whole} cells, {', '.join(sorted(settings)) or 'nothing'}"
 
 
-def _check_companions(done: Checked, card: Card) -> None:
+def _check_companions(done: CheckOutcome, card: Card) -> None:
     """Look at the code, which does not run, and at steering files."""
     report = done.report
     if CODE in card.files:
         try:
-            found = outline(done.folder / CODE, CODE)
+            found = inspect_source(done.folder / CODE, CODE)
         except UserError as error:
             report.problem(CODE, str(error).removeprefix(CODE).lstrip(":, "), "Repair it.")
             return
@@ -198,7 +200,7 @@ def _check_companions(done: Checked, card: Card) -> None:
         _check_steering(done, card)
 
 
-def _check_steering(done: Checked, card: Card) -> None:
+def _check_steering(done: CheckOutcome, card: Card) -> None:
     used = {
         status.steering: status
         for statuses in done.statuses.values()

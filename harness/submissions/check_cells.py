@@ -14,7 +14,7 @@ from harness.data.suite import Suite
 from harness.scoring.metrics import METRICS, metric
 from harness.submissions import limits
 from harness.submissions.folder import CELL_FILES
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 from harness.submissions.submission import SubmittedRun
 
 _AGAIN = "Pack it again with 'steerboard submission pack'."
@@ -25,15 +25,15 @@ EXACT = 1e-6
 
 
 def check_key(status: CellStatus, cell: str, expected: dict[str, CellKey], file: str) -> None:
-    """Raise ``RefusedError`` where a cell is none of those that have to be, or not in its own folder."""
+    """Raise ``InvalidSubmissionError`` where a cell is none of those that have to be, or not in its own folder."""
     if cell_id(status.cell) != cell:
-        raise RefusedError(
+        raise InvalidSubmissionError(
             file, "its key gives another id than its folder's: cells were swapped or edited", _AGAIN
         )
     if cell not in expected:
         near = min(expected.values(), key=lambda key: len(_differing(key, status.cell)), default=None)
         fields = ", ".join(_differing(near, status.cell)) if near else "everything"
-        raise RefusedError(file, f"is no cell of this method, suite and model (by {fields})", _AGAIN)
+        raise InvalidSubmissionError(file, f"is no cell of this method, suite and model (by {fields})", _AGAIN)
 
 
 def _differing(one: CellKey, other: CellKey) -> list[str]:
@@ -41,47 +41,47 @@ def _differing(one: CellKey, other: CellKey) -> list[str]:
 
 
 def check_status(status: CellStatus, there: set[str], file: str) -> None:
-    """Raise ``RefusedError`` for a status that cannot be, or whose cell lacks files or has too many."""
+    """Raise ``InvalidSubmissionError`` for a status that cannot be, or whose cell lacks files or has too many."""
     wanted = {*CELL_FILES} - {"status.json"} if status.state == "ok" else set()
     if there - {"status.json"} != wanted:
         names = ", ".join(sorted((there - {"status.json"}) ^ wanted))
-        raise RefusedError(
+        raise InvalidSubmissionError(
             file, f"the cell is {status.state}, but has not the files for that ({names})", _AGAIN
         )
     tokens = [status.prompt_tokens or 0, status.new_tokens or 0]
     numbers = [status.attempts, status.redraws, status.duplicates, *tokens]
     spent = [v for part in (status.fit or {}).values() if part for v in (part.seconds, part.tokens)]
     if not all(0 <= value <= _TOKENS for value in [*numbers, status.seconds, *spent]):
-        raise RefusedError(file, "holds a count or a time that cannot be", _AGAIN)
+        raise InvalidSubmissionError(file, "holds a count or a time that cannot be", _AGAIN)
     if max(map(len, [status.reason, status.device, status.finished, *(status.fit or {})])) > _REASON:
-        raise RefusedError(file, f"holds a text of more than {_REASON:,} signs", "Shorten it.")
+        raise InvalidSubmissionError(file, f"holds a text of more than {_REASON:,} signs", "Shorten it.")
     if status.steering not in {None, steering_id(status.cell)}:
-        raise RefusedError(file, "its steering is not that of the cell's key", _AGAIN)
+        raise InvalidSubmissionError(file, "its steering is not that of the cell's key", _AGAIN)
 
 
 def check_texts(texts: Sequence[Generation], status: CellStatus, suite: Suite, file: str) -> None:
-    """Raise ``RefusedError`` where texts are not as many and in the order that the suite asks for."""
+    """Raise ``InvalidSubmissionError`` where texts are not as many and in the order that the suite asks for."""
     key = status.cell
     labels = suite.task(key.task, key.language).labels
     places = [(label, index) for label in labels for index in range(key.texts_per_label)]
     if [(text.label, text.index) for text in texts] != places:
         n = key.texts_per_label
         what = f"does not hold {n} texts for each of {len(labels)} labels, in the suite's order"
-        raise RefusedError(file, what, _AGAIN)
+        raise InvalidSubmissionError(file, what, _AGAIN)
     for number, text in enumerate(texts, 1):
         problem = _text_problem(text, key, suite)
         if problem:
-            raise RefusedError(f"{file}, line {number}", problem, _AGAIN)
+            raise InvalidSubmissionError(f"{file}, line {number}", problem, _AGAIN)
     redraws = sum(text.attempts - 1 for text in texts)
     repeated = sum(text.duplicate for text in texts)
     if (redraws, repeated) != (status.redraws, status.duplicates):
-        raise RefusedError(file, "redraws or duplicates are not as many as status.json says", _AGAIN)
+        raise InvalidSubmissionError(file, "redraws or duplicates are not as many as status.json says", _AGAIN)
     for spent, counted in (
         (status.new_tokens, sum(text.n_new_tokens for text in texts)),
         (status.prompt_tokens, sum(text.n_prompt_tokens for text in texts)),
     ):
         if spent is not None and (spent < counted or (spent > counted and not redraws)):
-            raise RefusedError(file, "its tokens are not as many as status.json says", _AGAIN)
+            raise InvalidSubmissionError(file, "its tokens are not as many as status.json says", _AGAIN)
 
 
 def _text_problem(text: Generation, key: CellKey, suite: Suite) -> str:
@@ -98,19 +98,19 @@ def _text_problem(text: Generation, key: CellKey, suite: Suite) -> str:
 
 
 def check_scores(scores: CellScores, cell: str, texts_sha256: str, file: str) -> None:
-    """Raise ``RefusedError`` where scores are of other texts, or contradict one another."""
+    """Raise ``InvalidSubmissionError`` where scores are of other texts, or contradict one another."""
     if scores.cell_id != cell:
-        raise RefusedError(file, f"is of cell {scores.cell_id:.40}", _AGAIN)
+        raise InvalidSubmissionError(file, f"is of cell {scores.cell_id:.40}", _AGAIN)
     if scores.generations_sha256 != texts_sha256:
-        raise RefusedError(file, "is of other texts than those in generations.jsonl.gz", _SCORE)
+        raise InvalidSubmissionError(file, "is of other texts than those in generations.jsonl.gz", _SCORE)
     names = [score.metric for score in scores.scores]
     listed = [name for part in scores.parts.values() for name in part.metrics]
     if len(set(names)) < len(names) or sorted(names) != sorted(listed):
-        raise RefusedError(file, "its scores are not those that its parts list, each once", _SCORE)
+        raise InvalidSubmissionError(file, "its scores are not those that its parts list, each once", _SCORE)
     for score in scores.scores:
         problem = _score_problem(score)
         if problem:
-            raise RefusedError(file, f"{score.metric:.80}: {problem}", _SCORE)
+            raise InvalidSubmissionError(file, f"{score.metric:.80}: {problem}", _SCORE)
 
 
 _SCORE = "Score the run again with 'steerboard score', and pack it."
@@ -121,9 +121,7 @@ def _score_problem(score: Score) -> str:
     if known.name.partition("/")[0].partition(".")[0] not in METRICS:
         return "is no metric of steerboard"
     if (score.direction, score.unit) != (known.direction, known.unit):
-        return (
-            f"has direction {score.direction} or unit {score.unit:.40}, not {known.direction}, {known.unit}"
-        )
+        return f"has direction {score.direction} or unit {score.unit:.40}, not {known.direction}, {known.unit}"
     if score.by_seed and (score.value is None or abs(fmean(score.by_seed.values()) - score.value) > EXACT):
         return "its value is not the mean over the classifier's seeds"
     if score.interval and not score.interval[0] - EXACT <= score.interval[1]:
@@ -163,9 +161,7 @@ def _prediction_problems(
         for seed, predicted in seeds.items():
             if not _indices([gold, predicted], len(labels)):
                 yield f"{part:.60}: predictions of {name:.60} are no labels, or not one for every test text"
-            elif not math.isclose(
-                _macro_f1(gold, predicted, len(labels)), score.by_seed[seed], abs_tol=EXACT
-            ):
+            elif not math.isclose(_macro_f1(gold, predicted, len(labels)), score.by_seed[seed], abs_tol=EXACT):
                 yield f"{part:.60}: the predictions of seed {seed:.20} do not give the claimed {name:.60}"
 
 
@@ -180,17 +176,17 @@ def _macro_f1(gold: Sequence[int], predicted: Sequence[int], n_labels: int) -> f
     return float(macro_f1_of(gold, predicted, n_labels))
 
 
-def check_cell(
+def check_cell_files(
     run: SubmittedRun, cell: str, there: set[str], expected: dict[str, CellKey], suite: Suite
 ) -> tuple[CellStatus, str]:
     """Return the status of a cell and the SHA-256 of its texts, empty for none.
 
-    Raises ``RefusedError`` for the first thing that is wrong.
+    Raises ``InvalidSubmissionError`` for the first thing that is wrong.
     """
     root = f"results/{run.folder}/{cell}"
     status = run.status(cell)
     if status is None:
-        raise RefusedError(root, "has no status.json", _AGAIN)
+        raise InvalidSubmissionError(root, "has no status.json", _AGAIN)
     check_key(status, cell, expected, f"{root}/status.json")
     check_status(status, there, f"{root}/status.json")
     if status.state != "ok":
@@ -198,11 +194,11 @@ def check_cell(
     texts, sha256 = run.generations(cell), run.generations_digest(cell)
     check_texts(texts, status, suite, f"{root}/generations.jsonl.gz")
     if status.generations_sha256 not in {None, sha256}:
-        raise RefusedError(f"{root}/generations.jsonl.gz", "is not what status.json was written with", _AGAIN)
+        raise InvalidSubmissionError(f"{root}/generations.jsonl.gz", "is not what status.json was written with", _AGAIN)
     scores = run.scores(cell)
     assert scores is not None  # check_status has seen the file
     check_scores(scores, cell, sha256, f"{root}/scores.json.gz")
     labels = suite.task(status.cell.task, status.cell.language).labels
     for what in kept_problems(run.kept(cell), scores, labels, len(texts)):
-        raise RefusedError(f"{root}/predictions.json.gz", what, _SCORE)
+        raise InvalidSubmissionError(f"{root}/predictions.json.gz", what, _SCORE)
     return status, sha256

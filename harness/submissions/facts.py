@@ -12,19 +12,19 @@ from harness.methods.registry import BUILT_IN
 from harness.submissions.card import Card, unfilled
 
 if TYPE_CHECKING:
-    from harness.submissions.pack import Wishes
+    from harness.submissions.pack import PackOptions
 
 
-def expected(manifest: Manifest, entries: Sequence[Entry]) -> int:
+def n_expected_cells(manifest: Manifest, entries: Sequence[Entry]) -> int:
     """Return how many cells the whole suite has for these entries."""
     suite = manifest.suite
     return len(entries) * len(suite["languages"]) * len(suite["tasks"]) * len(suite["seeds"])
 
 
-def stated(
+def build_card_fields(
     out: Path,
     before: Card | None,
-    wishes: Wishes,
+    wishes: PackOptions,
     manifest: Manifest,
     identity: MethodIdentity,
     cells: Mapping[str, CellStatus],
@@ -73,7 +73,7 @@ def stated(
     }
 
 
-def _entry_point(road: str, wishes: Wishes, old: Mapping[str, Any], name: str) -> str | None:
+def _entry_point(road: str, wishes: PackOptions, old: Mapping[str, Any], name: str) -> str | None:
     if road != "code" or wishes.code:
         return None
     return wishes.entry_point or old.get("entry_point") or BUILT_IN.get(name)
@@ -88,7 +88,7 @@ def _compute(cells: Mapping[str, CellStatus]) -> dict[str, Any]:
     return {"device": ", ".join(devices)[:100] or "none", "hours": round(seconds / 3600, 4)}
 
 
-def _tuned_on(wishes: Wishes, old: Mapping[str, Any], manifest: Manifest, name: str) -> dict[str, Any]:
+def _tuned_on(wishes: PackOptions, old: Mapping[str, Any], manifest: Manifest, name: str) -> dict[str, Any]:
     tuned = manifest.tuning.get(name)
     if wishes.tuned_on:
         split, _, words = wishes.tuned_on.partition(":")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.methods.registry import SUBMISSIONS
 from harness.submissions import limits
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 
 CARD = "submission.yaml"
 CODE = "method.py"
@@ -67,43 +67,43 @@ def holds_submissions(path: Path) -> bool:
         return False
 
 
-def listed(root: Path) -> tuple[list[Path], list[RefusedError]]:
+def listed(root: Path) -> tuple[list[Path], list[InvalidSubmissionError]]:
     """Return the submissions of a submissions directory by name, and what else lies there and must not.
 
     Hidden names, such as caches of tools, are no submissions and never looked into. A pull request that adds
     one is refused by its path (``changes``).
 
-    Raises ``RefusedError`` where the directory itself is a link or not a directory.
+    Raises ``InvalidSubmissionError`` where the directory itself is a link or not a directory.
     """
     if root.is_symlink() or not root.is_dir():
         what = "is a link" if root.is_symlink() else "is not a directory"
-        raise RefusedError(shown(str(root)), what, "Give the directory that holds submissions itself.")
+        raise InvalidSubmissionError(shown(str(root)), what, "Give the directory that holds submissions itself.")
     found, problems = [], []
     for path in sorted(root.iterdir()):
         if path.name.startswith(".") or (path.name in TOP_FILES and not path.is_symlink() and path.is_file()):
             continue
         reason = why_not(path)
         if reason:
-            problems.append(RefusedError(shown(path.name), reason, _REMOVE))
+            problems.append(InvalidSubmissionError(shown(path.name), reason, _REMOVE))
         else:
             found.append(path)
     return found, problems
 
 
-def cap_of(file: str) -> int:
+def max_bytes(file: str) -> int:
     """Return how many bytes a file of a submission may have, by its path."""
     name = file.rpartition("/")[2]
     return limits.STEERING if name.endswith(".safetensors") else limits.FILES.get(name, 0)
 
 
-def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
+def scan(folder: Path) -> tuple[dict[str, int], list[InvalidSubmissionError]]:
     """Return path within the folder -> bytes of every file, and what must not be there.
 
     Links, hidden and foreign files, names that are not ASCII, sizes and numbers above the bounds are
     refused; nothing is opened, no link followed.
     """
     files: dict[str, int] = {}
-    problems: list[RefusedError] = []
+    problems: list[InvalidSubmissionError] = []
     todo = [("", 0)]
     folders = 0
     while todo and len(files) + len(problems) + folders <= limits.N_FILES:
@@ -113,7 +113,7 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
             with os.scandir(folder / inside) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            problems.append(RefusedError(inside or ".", f"cannot be read ({error.strerror})", "Repair it."))
+            problems.append(InvalidSubmissionError(inside or ".", f"cannot be read ({error.strerror})", "Repair it."))
             continue
         for entry in entries:
             path = f"{inside}/{entry.name}" if inside else entry.name
@@ -126,22 +126,22 @@ def walk(folder: Path) -> tuple[dict[str, int], list[RefusedError]]:
                 else:
                     _check_file(path, status)
                     files[path] = status.st_size
-            except RefusedError as problem:
+            except InvalidSubmissionError as problem:
                 problems.append(problem)
             except OSError as error:
-                problems.append(RefusedError(shown(path), f"cannot be read ({error.strerror})", _REMOVE))
+                problems.append(InvalidSubmissionError(shown(path), f"cannot be read ({error.strerror})", _REMOVE))
     if todo:
-        problems.append(RefusedError(".", f"has more than {limits.N_FILES:,} files", "Remove files."))
+        problems.append(InvalidSubmissionError(".", f"has more than {limits.N_FILES:,} files", "Remove files."))
     if sum(files.values()) > limits.SUBMISSION:
         size = sum(files.values())
         what = f"has {size:,} bytes in all, above the bound of {limits.SUBMISSION:,}"
-        problems.append(RefusedError(".", what, "Make it smaller."))
+        problems.append(InvalidSubmissionError(".", what, "Make it smaller."))
     return dict(sorted(files.items())), problems
 
 
 def _check_not_of_a_checker(path: str) -> None:
     if path in CHECKER_FILES:
-        raise RefusedError(
+        raise InvalidSubmissionError(
             path, "only whoever checks writes it, and not here: it counts for nothing", _REMOVE
         )
 
@@ -150,22 +150,22 @@ def _check_folder(path: str, depth: int) -> None:
     _check_name(path)
     top = path.partition("/")[0]
     if top not in {"results", "steering"}:
-        raise RefusedError(path, "is a folder that does not belong to a submission", _REMOVE)
+        raise InvalidSubmissionError(path, "is a folder that does not belong to a submission", _REMOVE)
     if depth > limits.DEPTH:
-        raise RefusedError(path, "lies too deep", _REMOVE)
+        raise InvalidSubmissionError(path, "lies too deep", _REMOVE)
 
 
 def _check_file(path: str, status: os.stat_result) -> None:
     _check_name(path)
     if stat.S_ISLNK(status.st_mode):
-        raise RefusedError(path, "is a link", "Put the file itself there, or remove it.")
+        raise InvalidSubmissionError(path, "is a link", "Put the file itself there, or remove it.")
     if not stat.S_ISREG(status.st_mode):
-        raise RefusedError(path, "is no plain file", _REMOVE)
+        raise InvalidSubmissionError(path, "is no plain file", _REMOVE)
     if not _ALLOWED.fullmatch(path):
-        raise RefusedError(path, "does not belong to a submission", _REMOVE)
-    cap = cap_of(path)
+        raise InvalidSubmissionError(path, "does not belong to a submission", _REMOVE)
+    cap = max_bytes(path)
     if status.st_size > cap:
-        raise RefusedError(
+        raise InvalidSubmissionError(
             path, f"has {status.st_size:,} bytes, above the bound of {cap:,}", "Make it smaller."
         )
 
@@ -173,12 +173,8 @@ def _check_file(path: str, status: os.stat_result) -> None:
 def _check_name(path: str) -> None:
     name = path.rpartition("/")[2]
     if not _NAME.fullmatch(name):
-        what = (
-            "has a hidden name"
-            if name.startswith(".")
-            else "has a name of other signs than A-Z a-z 0-9 . _ -"
-        )
-        raise RefusedError(shown(path), what, "Rename or remove it.")
+        what = "has a hidden name" if name.startswith(".") else "has a name of other signs than A-Z a-z 0-9 . _ -"
+        raise InvalidSubmissionError(shown(path), what, "Rename or remove it.")
 
 
 def shown(path: str) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.submissions.lockfile import LockFile, losses
+from harness.submissions.lockfile import LockFile, regressions
 from harness.submissions.submission import Submission, find_all
 
 _COLUMNS = ("name", "version", "road", "method", "suite", "models", "cells", "badge")
@@ -25,7 +25,7 @@ def listing(root: Path, form: str, lock: LockFile) -> tuple[str, bool]:
     there = {submission.card.name: submission for submission in found}
     if {*there} & {*lock.body.submissions}:
         unreadable = {Path(problem.file).parts[len(root.parts)] for problem in problems}
-        lost = losses(lock.body, there)
+        lost = regressions(lock.body, there)
         words += [f"{root}/{name}: {what}." for name, what in lost if name not in unreadable]
     if form == "json":
         return json.dumps({"schema": 1, "submissions": rows, "problems": words}, indent=1) + "\n", not words

@@ -18,12 +18,12 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.core.errors import UserError, unknown
 from harness.core.files import digest, read_json, waiting, write_text
-from harness.core.records import SCHEMA, Record, Versioned, explain
+from harness.core.records import SCHEMA, Record, Versioned, format_validation_error
 from harness.methods.registry import checkout
-from harness.submissions.card import Card, Name, Result, Sha256, read_hashes
+from harness.submissions.card import Card, CardResult, Name, Sha256, read_hashes
 from harness.submissions.checksums import sha256
-from harness.submissions.folder import MEASURED_FILES, SLUG, cap_of
-from harness.submissions.strict_io import RefusedError, read_bytes
+from harness.submissions.folder import MEASURED_FILES, SLUG, max_bytes
+from harness.submissions.strict_io import InvalidSubmissionError, read_bytes
 
 if TYPE_CHECKING:
     from harness.submissions.bundle import SubmittedRun
@@ -45,7 +45,7 @@ class Regenerated(Record):
     equal: Annotated[int, Field(ge=0)]
 
 
-class LockedResult(Record):
+class PublishedResult(Record):
     """Results of one model: what they cover, the hashes of their texts and scores, and the headline.
 
     ``means``: setting -> mean of ``headline`` over the cells, of what was measured.
@@ -83,7 +83,7 @@ class LockedSubmission(Record):
     reproduced: bool
     flags: list[str]
     regenerated: Regenerated | None = None
-    results: dict[Name, LockedResult]
+    results: dict[Name, PublishedResult]
     measured: dict[MeasuredFile, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -93,7 +93,7 @@ class LockedSubmission(Record):
         return self
 
 
-class SubmissionLock(Versioned):
+class Lockfile(Versioned):
     """All checked submissions by name."""
 
     submissions: dict[Name, LockedSubmission] = Field(default_factory=dict)
@@ -106,14 +106,14 @@ class LockFile:
     path: Path | None = None
 
     @cached_property
-    def body(self) -> SubmissionLock:
+    def body(self) -> Lockfile:
         """The lock as it stands; an empty one where there is no file. ``UserError`` for a broken one."""
         if self.path is None or not self.path.is_file():
-            return SubmissionLock()
+            return Lockfile()
         try:
-            return SubmissionLock.model_validate(read_json(self.path, SCHEMA))
+            return Lockfile.model_validate(read_json(self.path, SCHEMA))
         except ValidationError as error:
-            what = f"{self.path} is not a lock of submissions: {explain(error)}"
+            what = f"{self.path} is not a lock of submissions: {format_validation_error(error)}"
             raise UserError(f"{what}. Restore it from version control.") from None
 
     def measured(self, name: str) -> Path:
@@ -128,7 +128,7 @@ class LockFile:
             return None, ""
         try:
             reason = changed(entry, submission) or self._measured_changed(entry, submission.card.name)
-        except RefusedError as error:
+        except InvalidSubmissionError as error:
             reason = str(error)
         if reason:
             return None, f"version {entry.version} was {entry.badge}, but what lies here differs: {reason}"
@@ -137,7 +137,7 @@ class LockFile:
     def _measured_changed(self, entry: LockedSubmission, name: str) -> str:
         for file, wanted in entry.measured.items():
             shown = f"{FOLDER}/{name}/{file}"
-            if sha256(read_bytes(self.measured(name) / file, shown, cap_of(file))) != wanted:
+            if sha256(read_bytes(self.measured(name) / file, shown, max_bytes(file))) != wanted:
                 return f"{shown} is not what was measured"
         return ""
 
@@ -159,7 +159,7 @@ class LockFile:
             entries.pop(name, None)
             if entry is not None:
                 entries[name] = entry
-            whole = SubmissionLock(submissions=dict(sorted(entries.items())))
+            whole = Lockfile(submissions=dict(sorted(entries.items())))
             text = json.dumps(whole.to_json(), ensure_ascii=False, indent=1, sort_keys=True)
             write_text(self.path, f"{text}\n")
             self.__dict__.pop("body", None)  # read again when it is asked for
@@ -189,14 +189,12 @@ def open_lock(path: Path | None, new: bool = False) -> LockFile:
     elif path.is_file() or (new and path.parent.is_dir()):
         found = LockFile(path)
     else:
-        raise UserError(
-            f"--lock {path} does not exist. Give the maintainers' file, such as baselines/{FILE}."
-        )
+        raise UserError(f"--lock {path} does not exist. Give the maintainers' file, such as baselines/{FILE}.")
     found.body  # noqa: B018 - a broken lock is named before any work
     return found
 
 
-def hashes_of(submission: Submission, result: Result) -> dict[str, str]:
+def hashes_of(submission: Submission, result: CardResult) -> dict[str, str]:
     """Return one hash of all texts and one of all scores and predictions of a model's results."""
     hashes, _ = read_hashes(submission.folder, result)
     scored = {name: found for name, found in hashes.files.items() if name.endswith(MEASURED_FILES)}
@@ -238,7 +236,7 @@ def changed(entry: LockedSubmission, submission: Submission, texts_only: bool = 
 
 
 def _result_changed(
-    locked: LockedResult, submission: Submission, result: Result, run: SubmittedRun, texts_only: bool
+    locked: PublishedResult, submission: Submission, result: CardResult, run: SubmittedRun, texts_only: bool
 ) -> str:
     for axis, found in coverage(run).items():
         gone = [name for name in getattr(locked, axis) if name not in found]
@@ -269,12 +267,12 @@ def against(entry: LockedSubmission, submission: Submission) -> str:
         return ""
     try:
         reason = changed(entry, submission)
-    except RefusedError as error:
+    except InvalidSubmissionError as error:
         reason = str(error).rstrip(".")
     return reason and f"{reason}. Restore it, or raise 'version' in submission.yaml"
 
 
-def losses(lock: SubmissionLock, found: Mapping[str, Submission]) -> Iterator[tuple[str, str]]:
+def regressions(lock: Lockfile, found: Mapping[str, Submission]) -> Iterator[tuple[str, str]]:
     """Yield name and words of every checked submission that is gone or was changed in the same version."""
     for name, entry in lock.submissions.items():
         if name not in found:

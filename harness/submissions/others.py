@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.methods.registry import BUILT_IN
 from harness.submissions.card import Card, read_card
 from harness.submissions.folder import CARD, listed
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 
 _SEPARATORS = re.compile(r"[-_.]+")
 _ALIKE = str.maketrans("01I", "oll")
@@ -29,18 +29,18 @@ def cards_beside(folder: Path) -> list[Card]:
     found = []
     try:
         paths = listed(folder.resolve().parent)[0]
-    except RefusedError:
+    except InvalidSubmissionError:
         return []
     for path in paths:
         if path.name != folder.resolve().name:
             try:
                 found.append(read_card(path))
-            except RefusedError:
+            except InvalidSubmissionError:
                 continue
     return found
 
 
-def clashes(card: Card, others: Iterable[Card]) -> Iterator[RefusedError]:
+def clashes(card: Card, others: Iterable[Card]) -> Iterator[InvalidSubmissionError]:
     """Yield why a submission cannot stand beside built-in methods and other submissions."""
     names = [*BUILT_IN]
     own = _entries(card)
@@ -48,11 +48,11 @@ def clashes(card: Card, others: Iterable[Card]) -> Iterator[RefusedError]:
         names += [other.name, other.method.name]
         if own & _entries(other):
             what = f"its entry (method, version, options, suite and model) is that of submission {other.name}"
-            yield RefusedError(CARD, what, "Submit a method or a model that is not there yet.")
+            yield InvalidSubmissionError(CARD, what, "Submit a method or a model that is not there yet.")
     for kind, name in {"name": card.name, "method's name": card.method.name}.items():
         like = next((known for known in names if known != name and skeleton(known) == skeleton(name)), None)
         if like is not None:
-            yield RefusedError(CARD, f"the {kind} {name!r} looks like {like!r}", "Choose another name.")
+            yield InvalidSubmissionError(CARD, f"the {kind} {name!r} looks like {like!r}", "Choose another name.")
 
 
 def _entries(card: Card) -> set[str]:

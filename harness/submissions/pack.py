@@ -15,12 +15,20 @@ from pydantic import ValidationError
 from harness.core.cells import entry_of
 from harness.core.errors import UserError, pasted
 from harness.core.files import canonical_json, staging, sweep
-from harness.core.records import CellKey, CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity, explain
+from harness.core.records import (
+    CellKey,
+    CellStatus,
+    Entry,
+    Manifest,
+    MethodIdentity,
+    ModelIdentity,
+    format_validation_error,
+)
 from harness.core.store import CLASSIFIER, Run
 from harness.data.suite import Suite, load_suite, restore_suite, suite_files
-from harness.submissions.card import Card, Hashes, Result, folder_of
+from harness.submissions.card import Card, CardResult, Hashes, folder_of
 from harness.submissions.checksums import sha256
-from harness.submissions.facts import expected, stated
+from harness.submissions.facts import build_card_fields, n_expected_cells
 from harness.submissions.folder import CARD, CODE
 from harness.submissions.submission import find
 from harness.submissions.writing import anonymous, without_folders, write_card
@@ -29,7 +37,7 @@ _NEXT = "Finish it with the same 'steerboard run' command"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PackOptions:
     """What whoever packs says; None and empty leave it to the folder that is there, or to the run."""
 
     name: str | None = None
@@ -47,7 +55,7 @@ class Wishes:
 
 
 @dataclass
-class Packed:
+class PackResult:
     """What was packed, and in words what of the suite is missing."""
 
     folder: Path
@@ -55,7 +63,7 @@ class Packed:
     missing: list[str] = field(default_factory=list)
 
 
-def pack(run: Run, out: Path, wishes: Wishes) -> Packed:
+def pack(run: Run, out: Path, wishes: PackOptions) -> PackResult:
     """Write a method's cells of a run into ``out``, a submission's folder; other models' results there stay.
 
     Raises ``UserError`` for an incomplete run (unless ``partial``), unscored cells and missing facts.
@@ -71,7 +79,7 @@ def pack(run: Run, out: Path, wishes: Wishes) -> Packed:
             f"{run.path} is not complete: {'; '.join(missing)}. {_NEXT}, or give --partial: the submission "
             "then says how much is there, and has no mean on the board."
         )
-    body = stated(out, before.card if before else None, wishes, manifest, identity, cells)
+    body = build_card_fields(out, before.card if before else None, wishes, manifest, identity, cells)
     with staging(_parent(out)) as staged:
         result = _write_result(staged, run, manifest, entries, cells)
         files = _companions(staged, run, out, body, wishes, cells)
@@ -79,10 +87,10 @@ def pack(run: Run, out: Path, wishes: Wishes) -> Packed:
         _install(staged, out, result.folder)
     write_card(out, card)
     sweep(out.parent, deep=False)
-    return Packed(out, card, missing)
+    return PackResult(out, card, missing)
 
 
-def check_command(run: Run, packed: Packed) -> str:
+def check_command(run: Run, packed: PackResult) -> str:
     """Return the command that checks what was packed: on the run's data, by what it was scored by."""
     manifest = run.manifest()
     name = str(manifest.suite["name"])
@@ -112,9 +120,7 @@ def _as_given(spec: str, manifest: Manifest) -> str:
     return spec
 
 
-def _completed(
-    body: dict[str, Any], result: Result, model: ModelIdentity | None, files: dict[str, str]
-) -> Card:
+def _completed(body: dict[str, Any], result: CardResult, model: ModelIdentity | None, files: dict[str, str]) -> Card:
     """Return the card with this result among those of other models."""
     others = [old for old in body["results"] if old["folder"] != result.folder]
     models = [known for known in body["models"] if known["name"] != result.model]
@@ -126,7 +132,7 @@ def _completed(
     try:
         return Card.model_validate({**body, **changes})
     except ValidationError as error:
-        raise UserError(f"the submission cannot be written: {explain(error)}.") from None
+        raise UserError(f"the submission cannot be written: {format_validation_error(error)}.") from None
 
 
 def choose(manifest: Manifest, name: str | None, config: dict[str, Any] | None) -> MethodIdentity:
@@ -179,7 +185,7 @@ def _parent(out: Path) -> Path:
 
 def _write_result(
     staged: Path, run: Run, manifest: Manifest, entries: list[Entry], cells: dict[str, CellStatus]
-) -> Result:
+) -> CardResult:
     """Write the folder of a model's results; return what submission.yaml says of it."""
     root = staged / "results"
     files: dict[str, str] = {}
@@ -211,8 +217,8 @@ def _write_result(
     data = (json.dumps(listing, indent=0, sort_keys=True) + "\n").encode()
     (root / "hashes.json").write_bytes(data)
     model = entries[0].model.name if entries[0].model else None
-    counts = {"cells": len(texts), "of": expected(manifest, entries)}
-    return Result(model=model, folder=folder_of(model), **counts, hashes=sha256(data))
+    counts = {"cells": len(texts), "of": n_expected_cells(manifest, entries)}
+    return CardResult(model=model, folder=folder_of(model), **counts, hashes=sha256(data))
 
 
 def _check_order(run: Run, cell: str, key: CellKey, suite: Suite) -> None:
@@ -244,7 +250,7 @@ def _narrowed(manifest: Manifest, entries: list[Entry]) -> Manifest:
 
 
 def _companions(
-    staged: Path, run: Run, out: Path, body: dict[str, Any], wishes: Wishes, cells: dict[str, CellStatus]
+    staged: Path, run: Run, out: Path, body: dict[str, Any], wishes: PackOptions, cells: dict[str, CellStatus]
 ) -> dict[str, str]:
     """Stage the code or the steering files; return path -> SHA-256."""
     names = sorted({status.steering for status in cells.values() if status.steering})

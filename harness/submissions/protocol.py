@@ -15,16 +15,16 @@ from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
 from harness.data.sources import open_data
 from harness.data.suite import Suite, load_suite, suite_files
-from harness.runner.plan import narrowed
-from harness.submissions.card import Card, Result
-from harness.submissions.strict_io import RefusedError
+from harness.runner.plan import describe_subset
+from harness.submissions.card import Card, CardResult
+from harness.submissions.strict_io import InvalidSubmissionError
 
 _LONGEST = 2_000
 _AGAIN = "Pack it again with 'steerboard submission pack'."
 
 
 @dataclass(frozen=True)
-class Places:
+class CheckInputs:
     """Where to look: a suite's file, the folder of human text, that of contrast text; None for the usual."""
 
     suite: str | None = None
@@ -33,22 +33,22 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Protocol:
     """The suite, and its human text where it is at hand without a network."""
 
     suite: Suite
     corpus: Corpus | None
 
 
-def ground_of(card: Card, manifest: Manifest, places: Places, file: str, online: bool) -> Ground:
+def resolve_protocol(card: Card, manifest: Manifest, places: CheckInputs, file: str, online: bool) -> Protocol:
     """Return what the results of a model are held against. The suite is ours, never that of the submission.
 
-    ``online``: whether data may come from the hub. Raises ``RefusedError`` for a suite that is not ours.
+    ``online``: whether data may come from the hub. Raises ``InvalidSubmissionError`` for a suite that is not ours.
     """
     name = places.suite or card.suite.name
     if places.suite is None and name not in suite_files():
         todo = "Give its file with --suite, or use one that 'steerboard list suites' names."
-        raise RefusedError("submission.yaml", f"the suite {name!r} does not ship", todo)
+        raise InvalidSubmissionError("submission.yaml", f"the suite {name!r} does not ship", todo)
     suite = load_suite(name)
     if suite.families:
         suite = suite.for_model(_model_type(manifest))
@@ -56,44 +56,42 @@ def ground_of(card: Card, manifest: Manifest, places: Places, file: str, online:
     if claimed != {suite.hash}:
         found = ", ".join(sorted(claimed - {suite.hash}))
         what = f"is of another suite than {suite.name} {suite.hash} as it is here ({found})"
-        raise RefusedError(file, what, "Run it again with this suite.")
+        raise InvalidSubmissionError(file, what, "Run it again with this suite.")
     shipped = suite.folder("data")
     at_hand = places.data or (shipped if shipped and shipped.is_dir() else None)
     if at_hand is None and not online:
-        return Ground(suite, None)
+        return Protocol(suite, None)
     if manifest.contrast is not None and places.contrast is None:
         if online:
             raise UserError("the run had contrast text of its own. Give its folder with --contrast.")
-        return Ground(suite, None)
+        return Protocol(suite, None)
     contrast = open_contrast(places.contrast) if manifest.contrast is not None else None
-    return Ground(suite, Corpus(suite, open_data(suite, at_hand), contrast))
+    return Protocol(suite, Corpus(suite, open_data(suite, at_hand), contrast))
 
 
 def _model_type(manifest: Manifest) -> str:
     families = manifest.suite.get("families")
     kinds = (
-        [f.get("model_types") for f in families.values() if isinstance(f, dict)]
-        if isinstance(families, dict)
-        else []
+        [f.get("model_types") for f in families.values() if isinstance(f, dict)] if isinstance(families, dict) else []
     )
     first = kinds[0][0] if kinds and isinstance(kinds[0], list) and kinds[0] else ""
     return str(first)
 
 
 def manifest_problems(
-    card: Card, result: Result, manifest: Manifest, ground: Ground, file: str
-) -> Iterator[RefusedError]:
+    card: Card, result: CardResult, manifest: Manifest, ground: Protocol, file: str
+) -> Iterator[InvalidSubmissionError]:
     """Yield what of a manifest is not what the card, the suite or the data say."""
     suite, chosen = ground.suite, manifest.selection
     model = card.model(result)
     if manifest.model != model:
-        yield RefusedError(file, "its model is not the one in submission.yaml", _AGAIN)
+        yield InvalidSubmissionError(file, "its model is not the one in submission.yaml", _AGAIN)
     settings = [entry.setting for entry in manifest.entries]
     allowed: Sequence[str] = suite.settings if model else ["none"]
     foreign = [e for e in manifest.entries if (e.method, e.model) != (card.identity, model)]
     if foreign or not settings or len(set(settings)) < len(settings) or not {*settings} <= {*allowed}:
         what = f"its entries are not those of {card.method.name} on {result.model}, once per setting"
-        yield RefusedError(file, what, _AGAIN)
+        yield InvalidSubmissionError(file, what, _AGAIN)
     parts: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
         ("languages", chosen.languages, suite.languages),
         ("tasks", chosen.tasks, list(suite.tasks)),
@@ -102,23 +100,23 @@ def manifest_problems(
     ]
     for name, values, full in parts:
         if not values or list(values) != [value for value in full if value in values]:
-            yield RefusedError(file, f"its {name} are not those of the suite, in that order", _AGAIN)
+            yield InvalidSubmissionError(file, f"its {name} are not those of the suite, in that order", _AGAIN)
     sizes = chosen.texts_per_label
     wrong = {*sizes} != {*chosen.tasks} or any(
         not 1 <= sizes[task] <= suite.tasks[task].texts_per_label for task in sizes if task in suite.tasks
     )
-    if wrong or chosen.narrowed != narrowed(suite, chosen):
-        yield RefusedError(file, "does not say rightly what of the suite was run", _AGAIN)
+    if wrong or chosen.narrowed != describe_subset(suite, chosen):
+        yield InvalidSubmissionError(file, "does not say rightly what of the suite was run", _AGAIN)
     yield from _data_problems(manifest, ground, file)
     if any(len(text) > _LONGEST for text in _strings(manifest.model_dump(exclude={"suite"}))):
-        yield RefusedError(file, f"holds a text of more than {_LONGEST:,} signs", "Shorten it.")
+        yield InvalidSubmissionError(file, f"holds a text of more than {_LONGEST:,} signs", "Shorten it.")
 
 
-def _data_problems(manifest: Manifest, ground: Ground, file: str) -> Iterator[RefusedError]:
+def _data_problems(manifest: Manifest, ground: Protocol, file: str) -> Iterator[InvalidSubmissionError]:
     chosen = manifest.selection
     places = [f"{task}/{code}" for task in chosen.tasks for code in chosen.languages]
     if not {*places} <= {*manifest.data_hashes}:
-        yield RefusedError(file, "lacks the hashes of some of the data", _AGAIN)
+        yield InvalidSubmissionError(file, "lacks the hashes of some of the data", _AGAIN)
     if ground.corpus is None:
         return
     for place in places:
@@ -127,7 +125,7 @@ def _data_problems(manifest: Manifest, ground: Ground, file: str) -> Iterator[Re
             continue
         if manifest.data_hashes.get(place) != ground.corpus.fingerprint(task, code):
             what = f"was made with other human text of {place} than {ground.corpus.source.description} holds"
-            yield RefusedError(file, what, "Run it on the suite's data, or give the right --data.")
+            yield InvalidSubmissionError(file, what, "Run it on the suite's data, or give the right --data.")
             return
 
 
@@ -143,9 +141,7 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def expected_cells(
-    card: Card, manifest: Manifest, suite: Suite, model: ModelIdentity | None
-) -> dict[str, CellKey]:
+def expected_cells(card: Card, manifest: Manifest, suite: Suite, model: ModelIdentity | None) -> dict[str, CellKey]:
     """Return id -> key of every cell that the selection of a manifest has, from the suite's own words."""
     chosen = manifest.selection
     keys = [

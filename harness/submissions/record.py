@@ -10,13 +10,13 @@ from harness import __version__
 from harness.core.errors import UserError
 from harness.core.files import write_bytes
 from harness.core.store import Run
-from harness.submissions.card import Result
-from harness.submissions.check import Checked
+from harness.submissions.card import CardResult
+from harness.submissions.check import CheckOutcome
 from harness.submissions.checksums import sha256
 from harness.submissions.lockfile import (
-    LockedResult,
     LockedSubmission,
     LockFile,
+    PublishedResult,
     Regenerated,
     changed,
     coverage,
@@ -25,7 +25,7 @@ from harness.submissions.lockfile import (
     suite_of,
 )
 from harness.submissions.pack import compact
-from harness.submissions.rescore import Measured
+from harness.submissions.rescore import RescoreResult
 from harness.submissions.submission import Submission, SubmittedRun
 
 _DIGITS = 6
@@ -51,7 +51,7 @@ def check_version(submission: Submission, lock: LockFile) -> None:
         )
 
 
-def keep(checked: Checked, measured: Measured, lock: LockFile) -> LockedSubmission:
+def write_record(checked: CheckOutcome, measured: RescoreResult, lock: LockFile) -> LockedSubmission:
     """Write the lock's entry of a submission that was scored again, and return it.
 
     Measured scores lie in ``measured/NAME/`` beside the lock, for cells in which they do not equal the
@@ -119,7 +119,7 @@ def alike(one: object, other: object) -> bool:
     return one == other
 
 
-def _locked(submission: Submission, result: Result, claimed: SubmittedRun, run: Run) -> LockedResult:
+def _locked(submission: Submission, result: CardResult, claimed: SubmittedRun, run: Run) -> PublishedResult:
     headline = f"macro_f1/{run.manifest().suite['classifiers'][0]}"
     values: dict[str, list[float | None]] = {}
     for cell in run.cell_ids():
@@ -127,7 +127,7 @@ def _locked(submission: Submission, result: Result, claimed: SubmittedRun, run: 
         if status is not None and measured is not None:
             value = next((s["value"] for s in measured["scores"] if s["metric"] == headline), None)
             values.setdefault(status.cell.setting, []).append(value)
-    return LockedResult.model_validate(
+    return PublishedResult.model_validate(
         {
             "model": result.model,
             **coverage(claimed),
@@ -144,7 +144,7 @@ def _mean(values: list[float | None]) -> float | None:
     return round(fmean(known), _DIGITS) if known and len(known) == len(values) else None
 
 
-def keep_regenerated(checked: Checked, found: Regenerated, lock: LockFile) -> bool:
+def mark_reproduced(checked: CheckOutcome, found: Regenerated, lock: LockFile) -> bool:
     """Raise the badge of a checked submission to ``regenerated``; False where it was not re-scored before."""
     submission = checked.submission
     assert submission is not None

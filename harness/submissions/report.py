@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 
 Level = Literal["problem", "flag", "note"]
 _SHOWN = 50
@@ -47,7 +47,7 @@ class Compared:
 
 
 @dataclass
-class Report:
+class SubmissionReport:
     """All findings on a submission, and claimed against measured values where texts were scored anew."""
 
     name: str
@@ -60,7 +60,7 @@ class Report:
         """Add what fails the check."""
         self.findings.append(Finding("problem", file, what, todo))
 
-    def refused(self, error: RefusedError) -> None:
+    def refused(self, error: InvalidSubmissionError) -> None:
         """Add what a reader refused."""
         self.problem(error.file, error.what, error.todo)
 
@@ -82,7 +82,7 @@ class Report:
         return f"fine, {counts['flag']} flag{'s' * (counts['flag'] > 1)}" if counts["flag"] else "fine"
 
 
-def render(report: Report, form: str) -> str:
+def render(report: SubmissionReport, form: str) -> str:
     """Return a report as ``table`` (for people), ``json``, ``md`` or ``junit``."""
     return {"table": _table, "json": _json, "md": _markdown, "junit": _junit}[form](report)
 
@@ -90,7 +90,7 @@ def render(report: Report, form: str) -> str:
 FORMATS = ("table", "json", "md", "junit")
 
 
-def _table(report: Report) -> str:
+def _table(report: SubmissionReport) -> str:
     lines = [f"submission {report.name}: {report.verdict}"]
     lines += [f"  {key:<10} {value}" for key, value in report.facts.items()]
     lines += [f"  {finding.level:<7}  {finding.line}" for finding in _first(report)]
@@ -101,7 +101,7 @@ def _table(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _compared(report: Report) -> list[str]:
+def _compared(report: SubmissionReport) -> list[str]:
     from harness.core.terminal import TerminalColumn, output, print_table
 
     columns = [TerminalColumn(head) for head in ("claimed", "measured", "largest gap", "cells within")]
@@ -121,7 +121,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _first(report: Report) -> Iterator[Finding]:
+def _first(report: SubmissionReport) -> Iterator[Finding]:
     """Yield findings, problems first, and at the end how many were left out."""
     order = {"problem": 0, "flag": 1, "note": 2}
     found = sorted(report.findings, key=lambda finding: order[finding.level])
@@ -130,7 +130,7 @@ def _first(report: Report) -> Iterator[Finding]:
         yield Finding("note", report.name, f"{len(found) - _SHOWN} more findings", "--format json has all.")
 
 
-def as_json(report: Report) -> dict[str, Any]:
+def as_json(report: SubmissionReport) -> dict[str, Any]:
     """Return a report as plain values."""
     return {
         "schema": 1,
@@ -144,18 +144,16 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _json(report: Report) -> str:
+def _json(report: SubmissionReport) -> str:
     return json.dumps(as_json(report), ensure_ascii=False, indent=1) + "\n"
 
 
-def _markdown(report: Report) -> str:
+def _markdown(report: SubmissionReport) -> str:
     lines = [f"### Submission {_cell(report.name)}: {report.verdict}", ""]
     lines += [f"- **{key}**: {_cell(value)}" for key, value in report.facts.items()]
     if report.findings:
         lines += ["", "| | file | what | what to do |", "|---|---|---|---|"]
-        lines += [
-            f"| {f.level} | {_cell(f.file)} | {_cell(f.what)} | {_cell(f.todo)} |" for f in _first(report)
-        ]
+        lines += [f"| {f.level} | {_cell(f.file)} | {_cell(f.what)} | {_cell(f.todo)} |" for f in _first(report)]
     if report.compared:
         lines += [
             "",
@@ -176,14 +174,12 @@ def _cell(text: str) -> str:
     return "".join(f"&#{ord(c)};" if c in "&\\`|*_[]<>@#~" else c for c in " ".join(text.split()))
 
 
-def _junit(report: Report) -> str:
+def _junit(report: SubmissionReport) -> str:
     from xml.etree.ElementTree import Element, SubElement, tostring
 
     cases = report.findings or [Finding("note", report.name, "no findings")]
     count = str(len(report.problems))
-    suite = Element(
-        "testsuite", name=_xml(f"submission {report.name}"), tests=str(len(cases)), failures=count
-    )
+    suite = Element("testsuite", name=_xml(f"submission {report.name}"), tests=str(len(cases)), failures=count)
     for finding in cases:
         case = SubElement(suite, "testcase", classname=_xml(report.name), name=_xml(finding.line[:200]))
         if finding.level == "problem":

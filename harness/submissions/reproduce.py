@@ -18,8 +18,8 @@ from harness.core.store import Run
 from harness.methods.contract import SteeringMethod
 from harness.methods.fit_context import FitContext
 from harness.methods.registry import BUILT_IN, load_registry
-from harness.submissions.card import Card, Result
-from harness.submissions.check import Checked
+from harness.submissions.card import Card, CardResult
+from harness.submissions.check import CheckOutcome
 from harness.submissions.folder import CODE
 from harness.submissions.lockfile import Regenerated
 from harness.submissions.submission import SubmittedRun
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SpotCheck:
     """What is generated anew: ``cells`` of one model, drawn with ``seed``.
 
     ``at_least``: the share of texts that have to be equal.
@@ -44,7 +44,7 @@ class Sampling:
     batch_size: int = 64
 
 
-class Fitted(SteeringMethod):
+class PrecomputedSteering(SteeringMethod):
     """The steering files of a submission with the suite's own prompts; fits nothing."""
 
     def __init__(self, identity: MethodIdentity) -> None:
@@ -61,7 +61,7 @@ class Fitted(SteeringMethod):
         return Steering()
 
 
-def regenerate(checked: Checked, wanted: Sampling, run_code: bool, console: Console) -> Regenerated | None:
+def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console: Console) -> Regenerated | None:
     """Generate cells anew and report the share of equal texts; None where that share is too low.
 
     Raises ``UserError`` where there is nothing to generate from, or the model is another.
@@ -73,9 +73,7 @@ def regenerate(checked: Checked, wanted: Sampling, run_code: bool, console: Cons
     result, checkpoint = _model(card, wanted, method)
     claimed = SubmittedRun(checked.folder, result.folder)
     done = {cell: s for cell, s in checked.statuses[result.folder].items() if s.state == "ok"}
-    drawn = sorted(
-        random.Random(f"{wanted.seed}/{card.subject}").sample(sorted(done), min(wanted.cells, len(done)))
-    )
+    drawn = sorted(random.Random(f"{wanted.seed}/{card.subject}").sample(sorted(done), min(wanted.cells, len(done))))
     if not drawn:
         raise UserError(f"{checked.folder} has no cell with texts of {result.model or 'no model'}.")
     with TemporaryDirectory(prefix="steerboard-verify-") as temporary:
@@ -106,7 +104,7 @@ def _method(folder: Path, card: Card, run_code: bool) -> SteeringMethod:
     if card.road == "outputs":
         raise UserError("road outputs: texts alone cannot be generated anew, so there is nothing to verify.")
     if card.road == "steering":
-        return Fitted(card.identity)
+        return PrecomputedSteering(card.identity)
     built_in = card.method.name in BUILT_IN
     if not built_in and not run_code:
         raise UserError(
@@ -116,13 +114,11 @@ def _method(folder: Path, card: Card, run_code: bool) -> SteeringMethod:
     registry = load_registry([folder / CODE] if CODE in card.files else [])
     found = [m for m in registry.configure(card.method.name, card.config) if m.identity == card.identity]
     if not found:
-        raise UserError(
-            f"the code does not give {card.method.name} {card.method.version} with the claimed options."
-        )
+        raise UserError(f"the code does not give {card.method.name} {card.method.version} with the claimed options.")
     return found[0]
 
 
-def _model(card: Card, wanted: Sampling, method: SteeringMethod) -> tuple[Result, Checkpoint | None]:
+def _model(card: Card, wanted: SpotCheck, method: SteeringMethod) -> tuple[CardResult, Checkpoint | None]:
     """Return the result whose model was given, and the model."""
     if not method.needs_model or all(result.model is None for result in card.results):
         return card.results[0], None
@@ -135,50 +131,44 @@ def _model(card: Card, wanted: Sampling, method: SteeringMethod) -> tuple[Result
         if model and model.fingerprint == checkpoint.fingerprint:
             return result, checkpoint
     known = ", ".join(f"{model.name} {model.fingerprint}" for model in card.models)
-    raise UserError(
-        f"--model {wanted.model} has the weights {checkpoint.fingerprint}; results are of {known}."
-    )
+    raise UserError(f"--model {wanted.model} has the weights {checkpoint.fingerprint}; results are of {known}.")
 
 
 def _generate(
-    checked: Checked,
+    checked: CheckOutcome,
     run: Run,
     claimed: SubmittedRun,
     statuses: dict[str, CellStatus],
     method: SteeringMethod,
     checkpoint: Checkpoint | None,
-    wanted: Sampling,
+    wanted: SpotCheck,
     console: Console,
 ) -> None:
-    from harness.runner.generate import Generator
-    from harness.runner.prepare import Prepared
+    from harness.runner.generate import GenerationStage
+    from harness.runner.prepare import RunPlan
 
     ground = checked.ground[claimed.folder]
     if ground.corpus is None:
         raise UserError("the human text is not at hand. Give its folder with --data.")
-    if isinstance(method, Fitted):
+    if isinstance(method, PrecomputedSteering):
         for name in sorted({status.steering for status in statuses.values() if status.steering}):
             run.steering_path(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(claimed.steering_path(name), run.steering_path(name))
     cells = [Cell(status.cell) for status in statuses.values()]
     identity = cells[0].key.model
     methods = {cells[0].key.method.model_dump_json(): method}
-    prepared = Prepared(run, ground.suite, ground.corpus, checkpoint, methods, cells, [], identity)
-    Generator(prepared, console, wanted.device, None, wanted.batch_size).run()
+    prepared = RunPlan(run, ground.suite, ground.corpus, checkpoint, methods, cells, [], identity)
+    GenerationStage(prepared, console, wanted.device, None, wanted.batch_size).run()
 
 
-def _compare(
-    checked: Checked, run: Run, claimed: SubmittedRun, cell: str, status: CellStatus
-) -> tuple[int, int]:
+def _compare(checked: CheckOutcome, run: Run, claimed: SubmittedRun, cell: str, status: CellStatus) -> tuple[int, int]:
     """Return how many texts of a cell are equal, and how many there are; add a note where some are not."""
     before: list[Any] = claimed.generations(cell)
     anew = run.status(cell)
     key = status.cell
     place = f"{key.task}, {key.language}, {key.setting}, seed {key.seed}"
     if anew is not None and anew.state == "infra_error":  # says nothing about the submission
-        raise MachineError(
-            f"{place} could not be generated again: {anew.reason}. Run the same command again."
-        )
+        raise MachineError(f"{place} could not be generated again: {anew.reason}. Run the same command again.")
     if anew is None or anew.state != "ok":
         words = anew.reason if anew else "nothing came out"
         checked.report.note(f"results/{claimed.folder}/{cell}", f"{place}: {words}")

@@ -14,11 +14,11 @@ from harness.core.errors import UserError
 from harness.core.records import CellStatus
 from harness.core.store import Run
 from harness.methods.registry import SUBMISSIONS
-from harness.submissions.check import Checked
+from harness.submissions.check import CheckOutcome
 from harness.submissions.comparing import TOLERANCE, Gap, gaps, in_words, table
-from harness.submissions.protocol import Ground
+from harness.submissions.protocol import Protocol
 from harness.submissions.report import Finding
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 from harness.submissions.submission import Submission, SubmittedRun, find_all
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _FLAGGED = "The board shows the flag and gives no tier."
 
 
 @dataclass
-class Measured:
+class RescoreResult:
     """What was measured: folder of a model's results -> a run, valid until the block ends."""
 
     runs: dict[str, Run] = field(default_factory=dict)
@@ -41,21 +41,19 @@ class Measured:
 
 
 @contextmanager
-def rescored(checked: Checked, classifiers: list[str] | None, console: Console) -> Iterator[Measured]:
+def rescored(checked: CheckOutcome, classifiers: list[str] | None, console: Console) -> Iterator[RescoreResult]:
     """Score all texts of a checked submission and add to its report what differs from the claim.
 
     ``classifiers``: instead of the suite's. Raises ``UserError`` where human text or a classifier is missing.
     """
     submission = checked.submission
     assert submission is not None
-    measured = Measured()
+    measured = RescoreResult()
     with TemporaryDirectory(prefix="steerboard-check-") as temporary:
         for claimed in submission.runs:
             run = Run(Path(temporary) / claimed.folder)
             statuses = checked.statuses[claimed.folder]
-            measured.parts = _score(
-                run, claimed, statuses, checked.ground[claimed.folder], classifiers, console
-            )
+            measured.parts = _score(run, claimed, statuses, checked.ground[claimed.folder], classifiers, console)
             measured.runs[claimed.folder] = run
             _compare(checked, claimed, run, measured)
         _audit(checked, submission, measured)
@@ -66,27 +64,27 @@ def _score(
     run: Run,
     claimed: SubmittedRun,
     statuses: dict[str, CellStatus],
-    ground: Ground,
+    ground: Protocol,
     classifiers: list[str] | None,
     console: Console,
 ) -> list[str]:
     """Copy the texts into an empty run and score them; return the parts that did it."""
-    from harness.runner.prepare import Prepared
-    from harness.runner.score import Scorer
-    from harness.scoring.scorers import open_parts
+    from harness.runner.prepare import RunPlan
+    from harness.runner.score import ScoringStage
+    from harness.scoring.scorers import build_scorers
 
     if ground.corpus is None:
         raise UserError("the human text is not at hand. Give its folder with --data.")
     for cell, status in statuses.items():
         run.write_cell(cell, status, claimed.generations(cell) if status.state == "ok" else [])
     run.write_manifest(claimed.manifest())
-    parts = open_parts(ground.suite, ground.corpus, classifiers)
+    parts = build_scorers(ground.suite, ground.corpus, classifiers)
     cells = [Cell(status.cell) for status in statuses.values()]
-    Scorer(Prepared(run, ground.suite, ground.corpus, None, {}, cells, parts), console).run()
+    ScoringStage(RunPlan(run, ground.suite, ground.corpus, None, {}, cells, parts), console).run()
     return [part.name for part in parts]
 
 
-def _compare(checked: Checked, claimed: SubmittedRun, run: Run, measured: Measured) -> None:
+def _compare(checked: CheckOutcome, claimed: SubmittedRun, run: Run, measured: RescoreResult) -> None:
     report, found = checked.report, []
     extra: set[str] = set()
     for cell, status in checked.statuses[claimed.folder].items():
@@ -105,9 +103,7 @@ def _compare(checked: Checked, claimed: SubmittedRun, run: Run, measured: Measur
         key = wrong[0].status.cell
         place = f"{key.task}, {key.language}, {key.setting}, seed {key.seed}"
         what = f"{name} is not reproduced in {len(wrong)} cells; first {place}: {wrong[0].words}"
-        report.problem(
-            f"results/{claimed.folder}", what, "Score the run again with this steerboard, and pack it."
-        )
+        report.problem(f"results/{claimed.folder}", what, "Score the run again with this steerboard, and pack it.")
     if extra:
         words = f"claimed and not measured here: {', '.join(sorted(extra))}"
         report.note(f"results/{claimed.folder}", words, "Name them with --classifier.")
@@ -126,7 +122,7 @@ def _kept_gaps(status: CellStatus, claimed: SubmittedRun, run: Run, cell: str) -
             yield Gap(status, part, None, None, "predictions or test texts are not those that were measured")
 
 
-def _audit(checked: Checked, submission: Submission, measured: Measured) -> None:
+def _audit(checked: CheckOutcome, submission: Submission, measured: RescoreResult) -> None:
     """Add what the board's rules find in the measured scores: copies, collapse, another language."""
     from harness.ranking.flags import flags
     from harness.ranking.results import BASELINE, collect
@@ -154,7 +150,7 @@ def _audit(checked: Checked, submission: Submission, measured: Measured) -> None
                     measured.flags.append(flag.words)
 
 
-def _report_flag(checked: Checked, name: str, flag: Flag, based: bool) -> bool:
+def _report_flag(checked: CheckOutcome, name: str, flag: Flag, based: bool) -> bool:
     """Copies and pieces of held-out text are never right; what else the rules find is for the board to show.
 
     Copies of other text mean something beside what the model recites unsteered (``based``: that is known).
@@ -180,7 +176,7 @@ def _readable(runs: Sequence[SubmittedRun]) -> list[SubmittedRun]:
             for cell in run.cell_ids():
                 run.status(cell)
                 run.scores(cell)
-        except RefusedError:
+        except InvalidSubmissionError:
             continue
         found.append(run)
     return found

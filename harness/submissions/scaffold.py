@@ -8,7 +8,7 @@ from harness.core.errors import UserError, pasted, unknown
 from harness.data.suite import load_suite
 from harness.methods.contract import check_name
 from harness.methods.registry import BUILT_IN, SUBMISSIONS
-from harness.methods.template import write_starter
+from harness.methods.template import write_template
 from harness.submissions.card import Card
 from harness.submissions.checksums import sha256
 from harness.submissions.folder import CARD, CODE
@@ -41,7 +41,7 @@ def new_submission(name: str, road: str, suite_name: str, out: Path | None = Non
     if road == "code":
         path = folder / CODE
         if not path.exists():
-            write_starter(name, path)
+            write_template(name, path)
         files = {CODE: sha256(path.read_bytes())}
     card = Card.model_validate(
         {

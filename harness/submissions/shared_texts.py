@@ -11,7 +11,7 @@ import regex
 
 from harness.core.errors import UserError
 from harness.core.records import CellKey
-from harness.submissions.report import Report
+from harness.submissions.report import SubmissionReport
 from harness.submissions.submission import Submission, find_all
 
 SHARED = 0.5
@@ -45,7 +45,7 @@ class _Written:
         return f"{key.task}, {key.language}, {key.setting}, seed {key.seed} of {self.owner}"
 
 
-def compare_texts(submission: Submission, report: Report) -> None:
+def compare_texts(submission: Submission, report: SubmissionReport) -> None:
     """Report cells whose texts are those of another cell, of this submission or of one in the folder beside.
 
     Noise is keyed: methods that steer the same model a little write many of the same texts under the same

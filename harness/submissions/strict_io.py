@@ -15,15 +15,14 @@ import yaml
 
 from harness.core.errors import UserError
 from harness.core.safeyaml import SafeLoader
+from harness.core.types import JsonValue
 from harness.submissions import limits
-
-Json = Any  # what json.loads returns
 
 _LONGEST_NUMBER = 30  # characters
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class RefusedError(UserError):
+class InvalidSubmissionError(UserError):
     """A file of a submission cannot be accepted: which, what is wrong with it, what to do."""
 
     def __init__(self, file: str, what: str, todo: str) -> None:
@@ -35,22 +34,22 @@ _PACK_AGAIN = "Pack it again with 'steerboard submission pack'."
 
 
 def read_bytes(path: Path, file: str, cap: int) -> bytes:
-    """Return the bytes of a plain file of at most ``cap``; ``RefusedError``, with the name ``file``, else."""
+    """Return the bytes of a plain file of at most ``cap``; ``InvalidSubmissionError``, with the name ``file``, else."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         what = "is missing" if missing else f"cannot be read ({error.strerror})"
-        raise RefusedError(file, what, _PACK_AGAIN) from None
+        raise InvalidSubmissionError(file, what, _PACK_AGAIN) from None
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):  # looked at before it is wrapped, which fails for a folder
         os.close(handle)
-        raise RefusedError(file, "is no plain file", "Remove it.")
+        raise InvalidSubmissionError(file, "is no plain file", "Remove it.")
     with os.fdopen(handle, "rb") as stream:
         data = stream.read(cap + 1) if found.st_size <= cap else b""
     if len(data) > cap or found.st_size > cap:
         size = max(len(data), found.st_size)
-        raise RefusedError(file, f"has {size:,} bytes, above the bound of {cap:,}", "Make it smaller.")
+        raise InvalidSubmissionError(file, f"has {size:,} bytes, above the bound of {cap:,}", "Make it smaller.")
     return data
 
 
@@ -60,29 +59,29 @@ def unpack(data: bytes, file: str, cap: int) -> bytes:
     try:
         found = unpacker.decompress(data, cap + 1)
     except zlib.error as error:
-        raise RefusedError(file, f"is no gzip file or a broken one ({error})", _PACK_AGAIN) from None
+        raise InvalidSubmissionError(file, f"is no gzip file or a broken one ({error})", _PACK_AGAIN) from None
     if len(found) > cap:
-        raise RefusedError(
+        raise InvalidSubmissionError(
             file, f"unpacks to more than {cap:,} bytes", "Submit what the suite asks for only."
         )
     if not unpacker.eof:
-        raise RefusedError(file, "ends too early: it is truncated", _PACK_AGAIN)
+        raise InvalidSubmissionError(file, "ends too early: it is truncated", _PACK_AGAIN)
     if unpacker.unused_data:
-        raise RefusedError(file, "has data after its end", _PACK_AGAIN)
+        raise InvalidSubmissionError(file, "has data after its end", _PACK_AGAIN)
     return found
 
 
 def text_of(data: bytes, file: str) -> str:
-    """Return UTF-8 text; ``RefusedError`` for another encoding."""
+    """Return UTF-8 text; ``InvalidSubmissionError`` for another encoding."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         what = f"is not UTF-8 (byte {error.start}: {error.reason})"
-        raise RefusedError(file, what, "Save it as UTF-8.") from None
+        raise InvalidSubmissionError(file, what, "Save it as UTF-8.") from None
 
 
-def strict_json(data: bytes, file: str) -> Json:
-    """Return a JSON value; ``RefusedError`` for duplicate keys, NaN, huge numbers, half characters."""
+def strict_json(data: bytes, file: str) -> JsonValue:
+    """Return a JSON value; ``InvalidSubmissionError`` for duplicate keys, NaN, huge numbers, half characters."""
     text = text_of(data, file)
     try:
         value = json.loads(
@@ -96,27 +95,27 @@ def strict_json(data: bytes, file: str) -> Json:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         what = f"is no JSON (line {error.lineno}, column {error.colno}: {error.msg})"
-        raise RefusedError(file, what, _PACK_AGAIN) from None
+        raise InvalidSubmissionError(file, what, _PACK_AGAIN) from None
     except UnicodeEncodeError:
-        raise RefusedError(file, "holds half a character (a lone surrogate)", _PACK_AGAIN) from None
+        raise InvalidSubmissionError(file, "holds half a character (a lone surrogate)", _PACK_AGAIN) from None
     except ValueError as error:
-        raise RefusedError(file, str(error), _PACK_AGAIN) from None
+        raise InvalidSubmissionError(file, str(error), _PACK_AGAIN) from None
     except RecursionError:
-        raise RefusedError(file, "is nested too deeply", _PACK_AGAIN) from None
+        raise InvalidSubmissionError(file, "is nested too deeply", _PACK_AGAIN) from None
     return value
 
 
-def json_object(data: bytes, file: str) -> dict[str, Json]:
+def json_object(data: bytes, file: str) -> dict[str, JsonValue]:
     """Return a JSON object, see ``strict_json``."""
     value = strict_json(data, file)
     if not isinstance(value, dict):
-        raise RefusedError(file, f"holds a JSON {type(value).__name__}, not an object", _PACK_AGAIN)
+        raise InvalidSubmissionError(file, f"holds a JSON {type(value).__name__}, not an object", _PACK_AGAIN)
     if depth(value) > limits.NESTING:
-        raise RefusedError(file, f"is nested more than {limits.NESTING} deep", _PACK_AGAIN)
+        raise InvalidSubmissionError(file, f"is nested more than {limits.NESTING} deep", _PACK_AGAIN)
     return value
 
 
-def depth(value: Json) -> int:
+def depth(value: JsonValue) -> int:
     """Return how deep lists and objects lie in one another; 0 for a plain value."""
     level, found = [value], 0
     while level := [v for v in level if isinstance(v, dict | list)]:
@@ -125,7 +124,7 @@ def depth(value: Json) -> int:
     return found
 
 
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -174,18 +173,18 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
 
 
 def strict_yaml(data: bytes, file: str) -> dict[str, Any]:
-    """Return a YAML mapping; ``RefusedError`` for duplicate keys, references (``&``, ``*``) and tags."""
+    """Return a YAML mapping; ``InvalidSubmissionError`` for duplicate keys, references (``&``, ``*``) and tags."""
     text = text_of(data, file)
     todo = "Compare the example in 'steerboard docs submitting'."
     try:
         _scan(text)
         value = _Loader(text).get_single_data()
     except yaml.YAMLError as error:
-        raise RefusedError(file, f"is no YAML: {' '.join(str(error).split()):.200}", todo) from None
+        raise InvalidSubmissionError(file, f"is no YAML: {' '.join(str(error).split()):.200}", todo) from None
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RefusedError(file, " ".join(str(error).split())[:200], todo) from None
+        raise InvalidSubmissionError(file, " ".join(str(error).split())[:200], todo) from None
     if not isinstance(value, dict):
-        raise RefusedError(file, "holds no YAML mapping", todo)
+        raise InvalidSubmissionError(file, "holds no YAML mapping", todo)
     return value
 
 

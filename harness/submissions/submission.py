@@ -8,10 +8,10 @@ from typing import Literal
 
 from harness.submissions.bundle import MeasuredRun, SubmittedRun
 from harness.submissions.card import Card, read_card
-from harness.submissions.checksums import broken_links
-from harness.submissions.folder import CARD, listed, walk
+from harness.submissions.checksums import verify_checksums
+from harness.submissions.folder import CARD, listed, scan
 from harness.submissions.lockfile import NO_LOCK, LockedSubmission, LockFile
-from harness.submissions.strict_io import RefusedError
+from harness.submissions.strict_io import InvalidSubmissionError
 
 Badge = Literal["claimed", "re-scored", "regenerated"]
 
@@ -44,9 +44,9 @@ class Submission:
         return self.measured_runs or self.runs
 
     @cached_property
-    def broken(self) -> list[RefusedError]:
+    def broken(self) -> list[InvalidSubmissionError]:
         """Files that are not what the chain of hashes from submission.yaml says."""
-        return broken_links(self.folder, self.card, self.files)
+        return verify_checksums(self.folder, self.card, self.files)
 
     @cached_property
     def _locked(self) -> tuple[LockedSubmission | None, str]:
@@ -76,32 +76,32 @@ class Submission:
 def find(folder: Path, lock: LockFile = NO_LOCK) -> Submission:
     """Return the submission in a folder; it has a badge only by the ``lock``.
 
-    Raises ``RefusedError`` where there is none, where a file must not be there, or submission.yaml is broken.
+    Raises ``InvalidSubmissionError`` where there is none, where a file must not be there, or submission.yaml is broken.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise RefusedError(str(folder), "is no folder", "Give the folder of a submission: submissions/NAME.")
-    files, problems = walk(folder)
+        raise InvalidSubmissionError(str(folder), "is no folder", "Give the folder of a submission: submissions/NAME.")
+    files, problems = scan(folder)
     if CARD not in files:
         todo = "Start one with 'steerboard submission new NAME', or pack a run."
-        raise RefusedError(str(folder), f"holds no {CARD}", todo)
+        raise InvalidSubmissionError(str(folder), f"holds no {CARD}", todo)
     if problems:
         raise problems[0]
     return Submission(folder, read_card(folder), files, lock)
 
 
-def find_all(root: Path, lock: LockFile = NO_LOCK) -> tuple[list[Submission], list[RefusedError]]:
+def find_all(root: Path, lock: LockFile = NO_LOCK) -> tuple[list[Submission], list[InvalidSubmissionError]]:
     """Return the submissions of a submissions directory by name, and what is wrong with all else there.
 
-    Raises ``RefusedError`` where ``root`` is not such a directory.
+    Raises ``InvalidSubmissionError`` where ``root`` is not such a directory.
     """
     found, problems = [], []
     paths, foreign = listed(root)
     for path in paths:
         try:
             found.append(find(path, lock))
-        except RefusedError as error:
-            problems.append(RefusedError(f"{path}/{error.file}", error.what, error.todo))
-    return found, [*problems, *(RefusedError(f"{root}/{bad.file}", bad.what, bad.todo) for bad in foreign)]
+        except InvalidSubmissionError as error:
+            problems.append(InvalidSubmissionError(f"{path}/{error.file}", error.what, error.todo))
+    return found, [*problems, *(InvalidSubmissionError(f"{root}/{bad.file}", bad.what, bad.todo) for bad in foreign)]
 
 
-__all__ = ["Badge", "MeasuredRun", "RefusedError", "Submission", "SubmittedRun", "find", "find_all"]
+__all__ = ["Badge", "InvalidSubmissionError", "MeasuredRun", "Submission", "SubmittedRun", "find", "find_all"]

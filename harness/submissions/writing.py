@@ -45,9 +45,7 @@ def card_text(card: Card) -> str:
     for field, value in body.items():
         comment = _COMMENTS.get(field)
         lines += [f"# {comment}\n"] if comment else []
-        lines.append(
-            yaml.dump({field: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-        )
+        lines.append(yaml.dump({field: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
     return "".join(lines)
 
 

@@ -16,7 +16,7 @@ _NOTHING = 0.01  # how far an axis without any estimate reaches
 
 
 @dataclass(frozen=True)
-class Strip:
+class IntervalBar:
     """One estimate, in pixels. ``beyond``: -1 or 1 where it lies off the axis and an arrow stands for it.
 
     ``open_low``, ``open_high``: whether the interval goes on beyond that end of the axis.
@@ -44,13 +44,13 @@ def axis(estimates: Iterable[Estimate | None]) -> Scale:
     return tight(shown, _MARGIN, WIDTH - _MARGIN, ticks=2)
 
 
-def strip(estimate: Estimate | None, on: Scale) -> Strip | None:
+def interval_bar(estimate: Estimate | None, on: Scale) -> IntervalBar | None:
     """Return where an estimate lies; None for none."""
     if estimate is None:
         return None
     low = estimate.mean if estimate.low is None else estimate.low
     high = estimate.mean if estimate.high is None else estimate.high
-    return Strip(
+    return IntervalBar(
         on.at(estimate.mean),
         on.at(low),
         on.at(high),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.core.records import SurfacePoint
-from harness.ranking.summary import plain, signed
+from harness.core.records import GridPoint
+from harness.ranking.summary import format_number, format_signed
 from leaderboard.text import name_of
 
 _CELL, _ROW, _LEFT, _TOP = 92, 44, 150, 78
@@ -51,7 +51,7 @@ class Heatmap:
     top: int = _TOP
 
 
-def heatmap(method: str, points: Sequence[SurfacePoint]) -> Heatmap:
+def heatmap(method: str, points: Sequence[GridPoint]) -> Heatmap:
     """Lay out the points of one method. All points name the same fields; at least one point and field."""
     *y_fields, x_field = points[0].options
     places = [(_name(p, [x_field]), _name(p, y_fields)) for p in points]
@@ -67,9 +67,7 @@ def heatmap(method: str, points: Sequence[SurfacePoint]) -> Heatmap:
     ]
     return Heatmap(
         title=title,
-        width=max(
-            _LEGEND, 32 + 10 * len(title), left + 20 + max(len(columns) * cell, _LETTER * len(x_title))
-        ),
+        width=max(_LEGEND, 32 + 10 * len(title), left + 20 + max(len(columns) * cell, _LETTER * len(x_title))),
         height=_TOP + len(rows) * _ROW + 64,
         columns=[(left + i * cell + cell // 2, _short(name)) for i, name in enumerate(columns)],
         rows=[(_TOP + i * _ROW + _ROW // 2, _short(name)) for i, name in enumerate(rows)],
@@ -81,7 +79,7 @@ def heatmap(method: str, points: Sequence[SurfacePoint]) -> Heatmap:
     )
 
 
-def heatmap_svg(method: str, points: Sequence[SurfacePoint]) -> str:
+def heatmap_svg(method: str, points: Sequence[GridPoint]) -> str:
     """Return the picture of a method's sweep as a stand-alone SVG, text escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
@@ -93,19 +91,19 @@ def heatmap_svg(method: str, points: Sequence[SurfacePoint]) -> str:
     return environment.get_template("heatmap.svg.j2").render(map=heatmap(method, points))
 
 
-def _square(point: SurfacePoint, x: int, y: int, largest: float) -> Square:
+def _square(point: GridPoint, x: int, y: int, largest: float) -> Square:
     share = 0.0 if point.gain is None else point.gain / largest
     fill = _mix(_EQUAL, _BETTER if share > 0 else _WORSE, abs(share))
-    value = plain(point.macro_f1)
-    gain = "" if point.gain is None else signed(point.gain)
+    value = format_number(point.macro_f1)
+    gain = "" if point.gain is None else format_signed(point.gain)
     settings = ", ".join(f"{field} {v}" for field, v in point.options.items())
-    valid = "not measured" if point.valid is None else plain(point.valid)
+    valid = "not measured" if point.valid is None else format_number(point.valid)
     cells = f"{point.cells} of {point.cells_expected} cells"
     title = f"{settings}: macro-F1 {value}, gain {gain or '–'}, valid share {valid}, {cells}"
     return Square(x, y, _hex(fill), value, gain, name_of(title, 400), point.eligible, point.chosen)
 
 
-def _name(point: SurfacePoint, fields: Sequence[str]) -> str:
+def _name(point: GridPoint, fields: Sequence[str]) -> str:
     """Return the values of some fields in words: layer 0 and depth 0.0 stay two."""
     return ", ".join(str(point.options[field]) for field in fields)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import quantiles
 
-from harness.ranking.summary import plain
+from harness.ranking.summary import format_number
 
 _FEW = 6  # values, of which none is called an outlier
 
@@ -41,7 +41,7 @@ class Scale:
         first, last = math.ceil(self.start / self.step - 1e-9), math.floor(self.stop / self.step + 1e-9)
         digits = max(0, -math.floor(math.log10(self.step) + 1e-9))
         values = [i * self.step for i in range(first, last + 1)]
-        return [(self.at(value), plain(value, digits)) for value in values]
+        return [(self.at(value), format_number(value, digits)) for value in values]
 
 
 def scale(values: Iterable[float], left: float, right: float, ticks: int = 4) -> Scale:

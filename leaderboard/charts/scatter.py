@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Item:
+class ScatterItem:
     """What is to be drawn: two figures; ``low`` and ``high`` are the interval of y. ``kind``: the family."""
 
     name: str
@@ -53,7 +53,7 @@ class Label:
 class Point:
     """An item in pixels; ``label``: its name, if there is room. ``beyond``: where it lies off the axes."""
 
-    item: Item
+    item: ScatterItem
     x: float
     y: float
     low: float | None
@@ -78,7 +78,7 @@ class Scatter:
 
 
 def scatter(
-    items: Sequence[Item], x_title: str, y_title: str, x_better: Way = "up", y_better: Way = "up"
+    items: Sequence[ScatterItem], x_title: str, y_title: str, x_better: Way = "up", y_better: Way = "up"
 ) -> Scatter | None:
     """Lay out items; None where fewer than two are there.
 
@@ -109,17 +109,17 @@ def scatter(
     return Scatter(x_title, y_title, x, y, points, _line(front, x, y))
 
 
-def pareto(items: Sequence[Item], x_better: Way = "up", y_better: Way = "up") -> list[Item]:
+def pareto(items: Sequence[ScatterItem], x_better: Way = "up", y_better: Way = "up") -> list[ScatterItem]:
     """Return the items that no other equals or beats in both figures and beats in one, from left to right."""
     right, up = (1 if way == "up" else -1 for way in (x_better, y_better))
-    front: list[Item] = []
+    front: list[ScatterItem] = []
     for item in sorted(items, key=lambda it: (-right * it.x, -up * it.y, it.name)):
         if not front or up * item.y > up * front[-1].y or (item.x, item.y) == (front[-1].x, front[-1].y):
             front.append(item)
     return sorted(front, key=lambda it: (it.x, it.y, it.name))
 
 
-def _named(items: Sequence[Item], front: Sequence[Item], better: Way) -> list[Item]:
+def _named(items: Sequence[ScatterItem], front: Sequence[ScatterItem], better: Way) -> list[ScatterItem]:
     """Return the items whose names are worth room: all of few, else the front and the best."""
     if len(items) <= _NAMED:
         return list(items)
@@ -128,12 +128,12 @@ def _named(items: Sequence[Item], front: Sequence[Item], better: Way) -> list[It
     return [*front, *(item for item in best if item not in front)][:_NAMED]
 
 
-def _point(item: Item, x: Scale, y: Scale, front: bool, label: Label | None) -> Point:
+def _point(item: ScatterItem, x: Scale, y: Scale, front: bool, label: Label | None) -> Point:
     low, high = (None if end is None else y.at(end) for end in (item.low, item.high))
     return Point(item, x.at(item.x), y.at(item.y), low, high, front, _beyond(item, x, y), label)
 
 
-def _beyond(item: Item, x: Scale, y: Scale) -> str:
+def _beyond(item: ScatterItem, x: Scale, y: Scale) -> str:
     """Return an arrow to where an item lies off the axes; empty for one that lies between them."""
     return _ARROWS[y.beyond(item.y)][x.beyond(item.x) + 1]
 
@@ -141,7 +141,7 @@ def _beyond(item: Item, x: Scale, y: Scale) -> str:
 _ARROWS = {1: "↖↑↗", 0: ("←", "", "→"), -1: "↙↓↘"}
 
 
-def _named_beyond(item: Item, x: Scale, y: Scale) -> str:
+def _named_beyond(item: ScatterItem, x: Scale, y: Scale) -> str:
     name = item.name if len(item.name) <= _LONGEST else f"{item.name[: _LONGEST - 1]}…"
     return f"{name} {_beyond(item, x, y)}".rstrip()
 
@@ -171,5 +171,5 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _line(front: Sequence[Item], x: Scale, y: Scale) -> str:
+def _line(front: Sequence[ScatterItem], x: Scale, y: Scale) -> str:
     return " ".join(f"{x.at(item.x)},{y.at(item.y)}" for item in front)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
-from harness.ranking.summary import digits_of, plain, spanned
+from harness.ranking.summary import digits_of, format_interval, format_number
 from harness.scoring.metrics import LANGUAGE_FIDELITY, VALID_SHARE, VENDI
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts
 from leaderboard.downloads.tex import tex
@@ -47,8 +47,7 @@ def _caption(board: BoardFacts, version: str) -> str:
     words.append(
         f"Not ranked: {board.reason[:_LONGEST]}."
         if board.reason
-        else "Entries of a tier do not differ significantly from its first (paired differences, "
-        f"{CORRECTION}, 5 %)."
+        else f"Entries of a tier do not differ significantly from its first (paired differences, {CORRECTION}, 5 %)."
     )
     return tex(" ".join(words))
 
@@ -59,9 +58,9 @@ def _cells(board: BoardFacts, entry: EntryFacts) -> list[str]:
     return [
         tex(tier),
         tex(entry.name),
-        tex(plain(standing.mean.mean if standing.mean else None)),
-        tex(spanned(_estimate(standing.over_zero_shot))),
-        *(tex(plain(board.mean(entry.id, side.name), digits_of(side.name))) for side in _SIDES),
+        tex(format_number(standing.mean.mean if standing.mean else None)),
+        tex(format_interval(_estimate(standing.over_zero_shot))),
+        *(tex(format_number(board.mean(entry.id, side.name), digits_of(side.name))) for side in _SIDES),
     ]
 
 

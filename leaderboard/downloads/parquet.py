@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.ranking.render import clean
+from harness.ranking.summary import strip_control
 from leaderboard.boards import Board
 from leaderboard.cube import finite, places_on
 from leaderboard.downloads.records import whole
@@ -82,7 +82,7 @@ def _of_entries(board: Board, entries: Sequence[str], places: NDArray[np.int64])
     rows = [board.cellset.entries[name] for name in entries]
     found: dict[str, list[str | None]] = {
         "entry": list(entries),
-        "name": [clean(row.name) for row in rows],
+        "name": [strip_control(row.name) for row in rows],
         "method": [row.entry.method.title for row in rows],
         "model": [row.entry.model.name if row.entry.model else None for row in rows],
         "setting": [row.entry.setting for row in rows],

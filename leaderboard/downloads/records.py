@@ -14,7 +14,7 @@ from harness.ranking.flags import Flag, is_floor
 from harness.ranking.results import Missing
 from harness.ranking.stats.estimates import Estimate
 from harness.scoring.metrics import Group
-from leaderboard.families import Family
+from leaderboard.families import RowKind
 
 RESULTS_SCHEMA: Literal[1] = 1
 """Version of the published result file; raised when a field is added, removed or means something else."""
@@ -38,7 +38,7 @@ class Published(Record):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class Generator(Published):
+class ProgramInfo(Published):
     """The program that wrote the file."""
 
     name: Literal["steerboard"]
@@ -192,7 +192,7 @@ class EntryFacts(Published):
 
     id: str
     name: str
-    family: Family
+    family: RowKind
     method: MethodIdentity
     model: ModelIdentity | None
     setting: Setting
@@ -251,7 +251,7 @@ class ResultFile(Published):
     """Everything that a board shows in numbers; made by ``steerboard board build``."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
-    generator: Generator
+    generator: ProgramInfo
     date: Annotated[str, Field(pattern=DATE)]
     boards: list[BoardFacts]
 

@@ -11,8 +11,8 @@ import harness
 from harness.core.errors import UserError
 from harness.core.records import Manifest, MethodIdentity
 from harness.ranking.cost import Cost
-from harness.ranking.leaderboard_rows import Standing
-from harness.ranking.render import clean
+from harness.ranking.leaderboard_rows import RankedEntry
+from harness.ranking.summary import strip_control
 from harness.scoring.metrics import Metric, metric
 from leaderboard.boards import Board
 from leaderboard.downloads.records import (
@@ -24,10 +24,10 @@ from leaderboard.downloads.records import (
     EntryFacts,
     EstimateFacts,
     FlagFacts,
-    Generator,
     LanguageGainFacts,
     MetricFacts,
     MissingFacts,
+    ProgramInfo,
     ResultFile,
     StandingFacts,
     SuiteFacts,
@@ -36,7 +36,7 @@ from leaderboard.downloads.records import (
     whole,
 )
 from leaderboard.downloads.values import human_by_metric, values_by_entry
-from leaderboard.families import family
+from leaderboard.families import row_kind
 
 _NOTE = 1000  # characters of a method's line
 
@@ -50,7 +50,7 @@ def results(boards: Sequence[Board], date: str) -> ResultFile:
         raise UserError(f"date {date!r} is not ISO 8601; write it as 2026-06-30 or 2026-06-30T12:00:00Z.")
     return ResultFile(
         schema_version=RESULTS_SCHEMA,
-        generator=Generator(name="steerboard", version=harness.__version__),
+        generator=ProgramInfo(name="steerboard", version=harness.__version__),
         date=date,
         boards=[board_facts(board) for board in boards],
     )
@@ -72,7 +72,7 @@ def board_facts(board: Board) -> BoardFacts:
     notes = note_lines(cellset.manifests or [manifest])
     return BoardFacts(
         id=board.id,
-        title=clean(board.title),
+        title=strip_control(board.title),
         suite=_suite(manifest),
         selection=manifest.selection,
         data_hashes=manifest.data_hashes,
@@ -97,14 +97,14 @@ def note_lines(manifests: Iterable[Manifest]) -> dict[str, str]:
     for manifest in manifests:
         for name, note in manifest.method_notes.items():
             if note and name not in found:
-                found[name] = clean(note[:_NOTE])
+                found[name] = strip_control(note[:_NOTE])
     return found
 
 
 def _suite(manifest: Manifest) -> SuiteFacts:
     version = manifest.suite.get("version")
     return SuiteFacts(
-        name=clean(str(manifest.suite["name"])),
+        name=strip_control(str(manifest.suite["name"])),
         version=version if isinstance(version, int) else None,
         hash=manifest.suite_hash,
     )
@@ -114,13 +114,13 @@ def _metric(metric: Metric, signatures: Sequence[str]) -> MetricFacts:
     return MetricFacts(**asdict(metric), signatures=list(signatures))
 
 
-def _entry(standing: Standing, cost: Cost | None, note: str) -> EntryFacts:
+def _entry(standing: RankedEntry, cost: Cost | None, note: str) -> EntryFacts:
     row = standing.row
     method = MethodIdentity.model_validate(published(row.entry.method.model_dump()))
     return EntryFacts(
         id=row.id,
-        name=clean(row.name),
-        family=family(row.entry),
+        name=strip_control(row.name),
+        family=row_kind(row.entry),
         method=method,
         model=row.entry.model,
         setting=row.entry.setting,
@@ -133,7 +133,7 @@ def _entry(standing: Standing, cost: Cost | None, note: str) -> EntryFacts:
     )
 
 
-def _standing(standing: Standing) -> StandingFacts:
+def _standing(standing: RankedEntry) -> StandingFacts:
     languages = {
         code: LanguageGainFacts(
             mean=mean,

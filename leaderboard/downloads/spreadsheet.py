@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from harness.ranking.render import clean
+from harness.ranking.summary import strip_control
 from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts, ResultFile
 
@@ -79,13 +79,11 @@ def _safe(value: Cell) -> Cell:
     """Return text on one line that no spreadsheet computes; numbers stay numbers."""
     if not isinstance(value, str):
         return float(f"{value:.6g}") if isinstance(value, float) else value
-    text = clean(value)
+    text = strip_control(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-_IDENTITY = (
-    *("board", "suite", "metric", "tier", "entry", "name", "family", "method", "version", "model", "setting"),
-)
+_IDENTITY = (*("board", "suite", "metric", "tier", "entry", "name", "family", "method", "version", "model", "setting"),)
 _ESTIMATES = ("mean", "vs_zero_shot", "vs_few_shot", "gap_closed")
 _COLUMNS = (
     *_IDENTITY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.ranking.render import clean
+from harness.ranking.summary import strip_control
 
 _ESCAPED = {sign: f"\\{sign}" for sign in "&%$#_"}
 _ESCAPED |= {
@@ -22,4 +22,4 @@ _ESCAPED |= {
 
 def tex(text: str) -> str:
     """Return text on one line with every sign that LaTeX or BibTeX would act on written out."""
-    return "".join(_ESCAPED.get(sign, sign) for sign in clean(text))
+    return "".join(_ESCAPED.get(sign, sign) for sign in strip_control(text))

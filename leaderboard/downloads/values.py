@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from leaderboard.cube import Cube, Floats
+from harness.core.types import FloatArray
+from leaderboard.cube import ValueArray
 from leaderboard.downloads.records import ByMetric
 
 _DIGITS = 6
 _EXACT = 22  # powers of ten up to this one are exact in double precision
 
 
-def significant(values: Floats) -> Floats:
+def significant(values: FloatArray) -> FloatArray:
     """Return numbers with six significant digits, each as near as a double can be; NaN stays NaN."""
     found = np.array(values, dtype=np.float64)
     known = np.isfinite(found) & (found != 0)
@@ -28,12 +29,12 @@ def significant(values: Floats) -> Floats:
     return found
 
 
-def values_by_entry(found: Cube) -> dict[str, ByMetric]:
+def values_by_entry(found: ValueArray) -> dict[str, ByMetric]:
     """Return entry -> metric -> task -> language -> value per seed, without metrics that have no value."""
     return _by_entry(found, found.values)
 
 
-def human_by_metric(found: Cube) -> tuple[ByMetric, dict[str, ByMetric]]:
+def human_by_metric(found: ValueArray) -> tuple[ByMetric, dict[str, ByMetric]]:
     """Return the human values that all entries share, and by entry those places where they differ."""
     known = np.isfinite(found.human)
     low = np.where(known, found.human, np.inf).min(axis=0, initial=np.inf)
@@ -42,14 +43,12 @@ def human_by_metric(found: Cube) -> tuple[ByMetric, dict[str, ByMetric]]:
     differing = np.where(low < high, found.human, np.nan)
     nested = _nested(shared)
     common = {
-        metric: _named(found, nested[i])
-        for i, metric in enumerate(found.metrics)
-        if np.isfinite(shared[i]).any()
+        metric: _named(found, nested[i]) for i, metric in enumerate(found.metrics) if np.isfinite(shared[i]).any()
     }
     return common, _by_entry(found, differing)
 
 
-def _by_entry(found: Cube, values: Floats) -> dict[str, ByMetric]:
+def _by_entry(found: ValueArray, values: FloatArray) -> dict[str, ByMetric]:
     by_entry: dict[str, ByMetric] = {}
     for entry, own in zip(found.entries, values, strict=True):
         known = np.asarray(np.isfinite(own).any(axis=(1, 2, 3)))
@@ -60,7 +59,7 @@ def _by_entry(found: Cube, values: Floats) -> dict[str, ByMetric]:
     return by_entry
 
 
-def _nested(values: Floats) -> list[Any]:
+def _nested(values: FloatArray) -> list[Any]:
     """Return an array as nested lists with None for what is not known."""
     numbers = significant(values)
     plain = numbers.astype(object)
@@ -68,7 +67,7 @@ def _nested(values: Floats) -> list[Any]:
     return list(plain.tolist())
 
 
-def _named(found: Cube, nested: list[list[list[float | None]]]) -> dict[str, dict[str, list[float | None]]]:
+def _named(found: ValueArray, nested: list[list[list[float | None]]]) -> dict[str, dict[str, list[float | None]]]:
     return {
         task: dict(zip(found.languages, by_code, strict=True))
         for task, by_code in zip(found.tasks, nested, strict=True)

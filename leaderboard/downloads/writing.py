@@ -20,9 +20,7 @@ RESULTS = "results.json"
 SCHEMA_FILE = "results-schema.json"
 
 
-def write_downloads(
-    boards: Sequence[Board], out: Path, date: str, found: ResultFile | None = None
-) -> list[Path]:
+def write_downloads(boards: Sequence[Board], out: Path, date: str, found: ResultFile | None = None) -> list[Path]:
     """Write every download into ``out`` and return the paths; equal bytes for equal boards and dates.
 
     ``date``: ISO 8601, or empty where it is not known. ``found``: the results, if they are made.

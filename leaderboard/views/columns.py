@@ -24,7 +24,7 @@ _ON_REQUEST = {SELF_CHRF.name}
 
 
 @dataclass(frozen=True)
-class Column:
+class RankingColumn:
     """A column of the ranking. ``more``: shown on request; ``whole``: only of all tasks and languages.
 
     ``hint`` says what it is, its unit and which way is better.
@@ -39,17 +39,15 @@ class Column:
     text: bool = False
 
 
-_TIER = Column(
+_TIER = RankingColumn(
     "tier",
     "tier",
     "Entries of a tier do not differ significantly from its best: paired differences with two-way intervals "
     f"over seeds and test examples, {CORRECTION}, 5 %.",
     "down",
 )
-_ENTRY = Column(
-    "entry", "entry", "Method, and its options where several entries of a method differ.", text=True
-)
-_TOGETHER = Column(
+_ENTRY = RankingColumn("entry", "entry", "Method, and its options where several entries of a method differ.", text=True)
+_TOGETHER = RankingColumn(
     "together",
     "forcing, all answers",
     "Harmonic mean of share and relevance, each averaged over all cells first (arXiv 2601.08331). Rows are "
@@ -58,7 +56,7 @@ _TOGETHER = Column(
     whole=True,
 )
 _SECONDARY = (
-    Column(
+    RankingColumn(
         "wins",
         "wins %",
         "Share of cases (a task in a language) with a mean gain over zero-shot. Depends on the cases, hence "
@@ -67,7 +65,7 @@ _SECONDARY = (
         more=True,
         whole=True,
     ),
-    Column(
+    RankingColumn(
         "mde",
         "detectable",
         "The smallest true difference to zero-shot that such an experiment finds in 80 of 100 repeats. Lower "
@@ -76,7 +74,7 @@ _SECONDARY = (
         more=True,
         whole=True,
     ),
-    Column(
+    RankingColumn(
         "borda",
         "Borda",
         "Over all cases, the number of ranked entries that it beats, ties for a half. Depends on the field "
@@ -85,7 +83,7 @@ _SECONDARY = (
         more=True,
         whole=True,
     ),
-    Column(
+    RankingColumn(
         "rank",
         "mean rank",
         "Mean rank over the cases, 1 is best. Depends on the field shown, hence secondary. Lower is better.",
@@ -95,7 +93,7 @@ _SECONDARY = (
     ),
 )
 _COST = (
-    Column(
+    RankingColumn(
         "seconds",
         "s / 1,000",
         "Seconds for 1,000 valid texts: generation with redraws, fits and tuning. Of different devices not "
@@ -103,7 +101,7 @@ _COST = (
         "down",
         whole=True,
     ),
-    Column(
+    RankingColumn(
         "tokens",
         "tokens / 1,000",
         "Tokens for 1,000 valid texts: prompts, texts, fits and tuning. Lower is better.",
@@ -113,14 +111,14 @@ _COST = (
     ),
 )
 _ORIGIN = (
-    Column(
+    RankingColumn(
         "cells",
         "cells",
         "Cells with a value of cells planned. A row without all of them has no mean. Higher is better.",
         "up",
         whole=True,
     ),
-    Column(
+    RankingColumn(
         "badge",
         "checked",
         "How far the numbers were checked: 'own run' was generated and scored by whoever built this page; "
@@ -128,18 +126,18 @@ _ORIGIN = (
         text=True,
         whole=True,
     ),
-    Column("date", "date", "When the newest run of the entry was started.", text=True, whole=True),
+    RankingColumn("date", "date", "When the newest run of the entry was started.", text=True, whole=True),
 )
 
 
-def sides(board: Board) -> list[Metric]:
+def secondary_metrics(board: Board) -> list[Metric]:
     """Return the metrics that stand beside the headline in the ranking."""
     if board.track == "generation":
         return list(_OF_TEXTS)
     return [m for m in board.cellset.metrics if m.group == board.track and m.primary and m != board.headline]
 
 
-def columns(board: Board) -> list[Column]:
+def columns(board: Board) -> list[RankingColumn]:
     """Return the columns of the ranking, in their order."""
     texts = board.track == "generation"
     return [
@@ -150,17 +148,17 @@ def columns(board: Board) -> list[Column]:
         *(_of_check(code, board.headline) for code in board.checks),
         *(() if board.track != "forcing" else (_TOGETHER,)),
         *_SECONDARY,
-        *(_of(side, side.name in _ON_REQUEST, texts) for side in sides(board)),
+        *(_of(side, side.name in _ON_REQUEST, texts) for side in secondary_metrics(board)),
         *(_COST if texts else ()),
         *_ORIGIN,
     ]
 
 
-def _of_headline(metric: Metric) -> list[Column]:
+def _of_headline(metric: Metric) -> list[RankingColumn]:
     """Return the gain and the level of what entries are ranked by."""
     way, better = metric.direction, f"{BETTER[metric.direction].capitalize()}."
     return [
-        Column(
+        RankingColumn(
             "gain",
             "gain over zero-shot",
             f"Mean paired difference in {metric.title} to unsteered zero-shot of the same model, task, "
@@ -171,10 +169,10 @@ def _of_headline(metric: Metric) -> list[Column]:
     ]
 
 
-def _of_check(code: str, metric: Metric) -> Column:
+def _of_check(code: str, metric: Metric) -> RankingColumn:
     """Return the column of a language that must not get worse."""
     name = name_of(language(code).name)
-    return Column(
+    return RankingColumn(
         f"check-{code}",
         f"{name} check",
         f"Mean gain in {metric.title} in {name}, which is in no mean: a method must not pay for the others "
@@ -184,11 +182,11 @@ def _of_check(code: str, metric: Metric) -> Column:
     )
 
 
-def _against_people(metric: Metric) -> list[Column]:
+def _against_people(metric: Metric) -> list[RankingColumn]:
     """Return the gains that take few-shot texts and human text."""
     way, better = metric.direction, f"{BETTER[metric.direction].capitalize()}."
     return [
-        Column(
+        RankingColumn(
             "few",
             "vs few-shot",
             f"As the gain, against unsteered few-shot, in {metric.title}. {better}",
@@ -196,7 +194,7 @@ def _against_people(metric: Metric) -> list[Column]:
             more=True,
             whole=True,
         ),
-        Column(
+        RankingColumn(
             "gap",
             "gap closed %",
             "Percent of the way from zero-shot to human text of the same size; nothing where human text is "
@@ -207,7 +205,7 @@ def _against_people(metric: Metric) -> list[Column]:
     ]
 
 
-def _of(metric: Metric, more: bool = False, people: bool = True) -> Column:
+def _of(metric: Metric, more: bool = False, people: bool = True) -> RankingColumn:
     hint = f"{metric.definition} {metric.unit}; {BETTER[metric.direction]}."
     hint += " Small print: human text." if people else ""
-    return Column(metric.name, metric.title.replace(" (tfidf)", ""), hint, metric.direction, more)
+    return RankingColumn(metric.name, metric.title.replace(" (tfidf)", ""), hint, metric.direction, more)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from harness.core.languages import language
 from harness.core.records import Direction
-from harness.ranking.slices import Scope
+from harness.ranking.slices import Slice
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import digits_of, p_value, plain, spanned
+from harness.ranking.summary import digits_of, format_interval, format_number, p_value
 from leaderboard.boards import Board
-from leaderboard.charts.forest import Strip, axis, strip
+from leaderboard.charts.forest import IntervalBar, axis, interval_bar
 from leaderboard.charts.scale import Scale
 from leaderboard.text import name_of
 from leaderboard.views.metrics import metric_file
@@ -19,7 +19,7 @@ from leaderboard.views.pairs import LEVEL, PairTable, of_field, of_metric, packe
 
 
 @dataclass(frozen=True)
-class DuelRow:
+class HeadToHeadRow:
     """One row: both means, the difference A - B with its interval, and what follows from it.
 
     ``page``: of the metric, empty for a scope of the headline. ``p``: corrected over the table.
@@ -32,11 +32,11 @@ class DuelRow:
     difference: str
     p: str
     verdict: str
-    strip: Strip | None
+    strip: IntervalBar | None
 
 
 @dataclass(frozen=True)
-class Duel:
+class HeadToHead:
     """The pair that the page opens with, and the numbers of all pairs for its script.
 
     ``metrics``: of all tasks and languages, the headline first; ``parts``: the headline by task and language,
@@ -47,15 +47,15 @@ class Duel:
     a: str
     b: str
     sentence: str
-    metrics: list[DuelRow]
+    metrics: list[HeadToHeadRow]
     metric_tests: int
-    parts: list[DuelRow]
+    parts: list[HeadToHeadRow]
     part_tests: int
     axis: Scale
     data: dict[str, object]
 
 
-def duel(board: Board) -> Duel | None:
+def head_to_head(board: Board) -> HeadToHead | None:
     """Return the page's data; None where fewer than two entries are complete anywhere."""
     single = [field for field in board.fields if field.scope.task is None or field.scope.language is None]
     fields = sorted(single, key=lambda field: field.scope.language is not None)  # all, tasks, languages
@@ -70,20 +70,14 @@ def duel(board: Board) -> Duel | None:
     whole += [of_metric(board, metric, metric.title, ids) for metric in others]
     metrics = pair_table([row for row in whole if (row.mean == row.mean).sum() > 1])
     parts = pair_table(
-        [
-            of_field(field, headline, scope_name(field.scope), ids)
-            for field in fields
-            if not _is_whole(field.scope)
-        ]
+        [of_field(field, headline, scope_name(field.scope), ids) for field in fields if not _is_whole(field.scope)]
     )
     a, b = _opening(board, ids)
     i, j = ids.index(a), ids.index(b)
     on = axis(row.estimate(i, j) for row in parts.rows)
     names = [(name, name_of(board.cellset.entries[name].name, 120)) for name in ids]
-    of_metrics, of_parts = (
-        [_row(table, k, i, j, on) for k in range(len(table.rows))] for table in (metrics, parts)
-    )
-    return Duel(
+    of_metrics, of_parts = ([_row(table, k, i, j, on) for k in range(len(table.rows))] for table in (metrics, parts))
+    return HeadToHead(
         names=names,
         a=a,
         b=b,
@@ -102,7 +96,7 @@ def duel(board: Board) -> Duel | None:
     )
 
 
-def _is_whole(scope: Scope) -> bool:
+def _is_whole(scope: Slice) -> bool:
     return scope.task is None and scope.language is None
 
 
@@ -113,26 +107,26 @@ def _opening(board: Board, names: list[str]) -> tuple[str, str]:
     return rows[0].row.id, rows[1].row.id
 
 
-def scope_name(scope: Scope) -> str:
+def scope_name(scope: Slice) -> str:
     """Return what a scope covers, in words."""
     words = [language(scope.language).name] if scope.language else []
     words += [name_of(scope.task)] if scope.task else []
     return ", ".join(words) or "all"
 
 
-def _row(table: PairTable, k: int, i: int, j: int, on: Scale) -> DuelRow:
+def _row(table: PairTable, k: int, i: int, j: int, on: Scale) -> HeadToHeadRow:
     row, digits = table.rows[k], digits_of(table.rows[k].metric.name)
     found, p = row.estimate(i, j), table.adjusted(k, i, j)
-    a, b = (plain(None if row.mean[n] != row.mean[n] else float(row.mean[n]), digits) for n in (i, j))
-    return DuelRow(
+    a, b = (format_number(None if row.mean[n] != row.mean[n] else float(row.mean[n]), digits) for n in (i, j))
+    return HeadToHeadRow(
         title=row.title,
         page=metric_file(row.metric),
         a=a,
         b=b,
-        difference=spanned(found, digits),
+        difference=format_interval(found, digits),
         p=p_words(p),
         verdict=verdict(found, p, row.metric.direction),
-        strip=strip(found, on),
+        strip=interval_bar(found, on),
     )
 
 
@@ -153,7 +147,7 @@ def verdict(found: Estimate | None, p: float | None, direction: Direction) -> st
     return f"{side} {'higher' if direction == 'none' else 'better'}"
 
 
-def sentence(a: str, b: str, metrics: list[DuelRow], parts: list[DuelRow]) -> str:
+def sentence(a: str, b: str, metrics: list[HeadToHeadRow], parts: list[HeadToHeadRow]) -> str:
     """Say what the tables say; the page's script says the same."""
     ends = {
         "A better": f"{a} is better than {b}",
@@ -166,7 +160,7 @@ def sentence(a: str, b: str, metrics: list[DuelRow], parts: list[DuelRow]) -> st
     return words
 
 
-def _counted(where: str, rows: list[DuelRow]) -> str:
+def _counted(where: str, rows: list[HeadToHeadRow]) -> str:
     if not rows:
         return ""
     found = Counter(row.verdict for row in rows)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.core.languages import Language, language
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import plain, signed, spanned
+from harness.ranking.summary import format_interval, format_number, format_signed
 from leaderboard.boards import Board
 from leaderboard.text import name_of
 from leaderboard.views.matrix import Matrix
@@ -38,7 +38,7 @@ class GridRow:
 
 
 @dataclass(frozen=True)
-class Grid:
+class GainGrid:
     """The table of gains over zero-shot by language, in the order of the ranking."""
 
     languages: list[Language]
@@ -51,15 +51,12 @@ class Grid:
         return any(cell.gain or cell.words for row in self.rows for cell in row.cells)
 
 
-def grid(board: Board, means: Matrix) -> Grid:
+def grid(board: Board, means: Matrix) -> GainGrid:
     """Return the grid of the headline metric. ``n``: cells behind one value."""
     selection = board.cellset.manifest.selection
     n = len(selection.tasks) * len(selection.seeds)
     gains = [
-        abs(cell.gain.mean)
-        for row in board.standings.rows
-        if not row.reference
-        for cell in row.languages.values()
+        abs(cell.gain.mean) for row in board.standings.rows if not row.reference for cell in row.languages.values()
     ]
     full = max([FULL, *gains])
     down = board.headline.direction == "down"
@@ -74,20 +71,18 @@ def grid(board: Board, means: Matrix) -> Grid:
         flagged = standing.flagged
         name = name_of(standing.row.name, 160)
         rows.append(GridRow(standing.row.id, name, standing.reference, flagged, cells))
-    return Grid([language(code) for code in selection.languages], rows, n)
+    return GainGrid([language(code) for code in selection.languages], rows, n)
 
 
-def _cell(
-    level: float | None, gain: Estimate | None, found: bool, full: float, down: bool, n: int
-) -> GridCell:
+def _cell(level: float | None, gain: Estimate | None, found: bool, full: float, down: bool, n: int) -> GridCell:
     if gain is None:
         return GridCell(
-            "", plain(level), 0.0, "", f"{plain(level)}, n = {n} cells" if level is not None else ""
+            "", format_number(level), 0.0, "", f"{format_number(level)}, n = {n} cells" if level is not None else ""
         )
     better = -gain.mean if down else gain.mean
     mark = ("▲" if better > 0 else "▼") if found else ""
     stands = ", stands up to correction over the grid" if found else ""
-    words = f"{spanned(gain)}, level {plain(level)}, n = {n} cells{stands}"
+    words = f"{format_interval(gain)}, level {format_number(level)}, n = {n} cells{stands}"
     return GridCell(
-        signed(gain.mean), plain(level), round(max(-1.0, min(1.0, better / full)), 2), mark, words
+        format_signed(gain.mean), format_number(level), round(max(-1.0, min(1.0, better / full)), 2), mark, words
     )

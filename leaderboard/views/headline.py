@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.ranking.answer import SteeringAnswer, answer, in_words
-from harness.ranking.leaderboard_rows import Standing
-from harness.ranking.slices import Field
-from harness.ranking.summary import plain
+from harness.ranking.leaderboard_rows import RankedEntry
+from harness.ranking.slices import SliceRanking
+from harness.ranking.summary import format_number
 from leaderboard.boards import Board
-from leaderboard.families import family
+from leaderboard.families import row_kind
 from leaderboard.text import counted, name_of
 
 QUESTION = "Is any steering better than zero-shot?"
@@ -32,7 +32,7 @@ class Headline:
     note: str
 
 
-def headline(board: Board, field: Field) -> Headline:
+def headline(board: Board, field: SliceRanking) -> Headline:
     """Return the headline of all or of one scope; all numbers are those of the ranking."""
     found = _answer(board, field)
     names = {row.row.id: name_of(row.row.name, 160) for row in board.standings.rows}
@@ -44,17 +44,17 @@ def headline(board: Board, field: Field) -> Headline:
     return Headline(verdict, words, _ranking(board, field), _rules(field), marked, note if marked else "")
 
 
-def _answer(board: Board, field: Field) -> SteeringAnswer:
+def _answer(board: Board, field: SliceRanking) -> SteeringAnswer:
     """Ask of steering alone: baselines, controls, references and flagged entries are not compared."""
     asked = {
         row.row.id: field.gains[row.row.id]
         for row in board.standings.rows
-        if row.row.id in field.gains and not row.flags and family(row.row.entry) == "steering"
+        if row.row.id in field.gains and not row.flags and row_kind(row.row.entry) == "steering"
     }
     return answer(asked, board.headline.direction)
 
 
-def _marked(board: Board, field: Field) -> list[str]:
+def _marked(board: Board, field: SliceRanking) -> list[str]:
     return [
         name
         for name, gain in field.gains.items()
@@ -66,7 +66,7 @@ def _marked(board: Board, field: Field) -> list[str]:
     ]
 
 
-def _rules(field: Field) -> str:
+def _rules(field: SliceRanking) -> str:
     """Say what makes a tier and how large a gain has to be to be found."""
     if field.reason:
         words = f"Not ranked: {name_of(field.reason, 300)}."
@@ -77,11 +77,11 @@ def _rules(field: Field) -> str:
         )
     effects = [gain.mde for gain in field.gains.values() if gain.mde]
     if effects:
-        words += f" Detectable difference to zero-shot: {plain(median(effects))} (median; 80 % power, 5 %)."
+        words += f" Detectable difference to zero-shot: {format_number(median(effects))} (median; 80 % power, 5 %)."
     return words
 
 
-def _ranking(board: Board, field: Field) -> str:
+def _ranking(board: Board, field: SliceRanking) -> str:
     """Say which entry has the highest mean, and whether it differs from the next."""
     written = [row for row in board.standings.rows if not row.reference and row.row.id in field.position]
     if not written:
@@ -91,7 +91,7 @@ def _ranking(board: Board, field: Field) -> str:
         return "Every entry that has all its cells is flagged, so none is the best."
     rows.sort(key=lambda row: _order(board, field, row))
     first = rows[0]
-    level = plain(float(field.mean[field.position[first.row.id]]))
+    level = format_number(float(field.mean[field.position[first.row.id]]))
     words = f"Highest mean {name_of(board.headline.title)}: {name_of(first.row.name, 160)}, {level}."
     if field.reason:
         return words
@@ -102,7 +102,7 @@ def _ranking(board: Board, field: Field) -> str:
     return f"{words} It does not differ significantly from {listed}: they share tier 1."
 
 
-def _order(board: Board, field: Field, row: Standing) -> tuple[bool, float]:
+def _order(board: Board, field: SliceRanking, row: RankedEntry) -> tuple[bool, float]:
     """Return the key that brings the best of the first tier to the front."""
     name, sign = row.row.id, 1.0 if board.headline.direction == "down" else -1.0
     gain = field.gains.get(name)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.core.languages import Language, language
-from harness.ranking.leaderboard_rows import Standing
-from harness.ranking.slices import Field
-from harness.ranking.summary import digits_of, plain, spanned
+from harness.ranking.leaderboard_rows import RankedEntry
+from harness.ranking.slices import SliceRanking
+from harness.ranking.summary import digits_of, format_interval, format_number
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
-from leaderboard.charts.forest import Strip, axis, strip
+from leaderboard.charts.forest import IntervalBar, axis, interval_bar
 from leaderboard.charts.scale import Scale
 from leaderboard.rendering import sort_value
 from leaderboard.text import name_of
 from leaderboard.views.matrix import Matrix
-from leaderboard.views.overview import Cell, shapes_axis
+from leaderboard.views.overview import OverviewCell, shapes_axis
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class LanguageRow:
     reference: bool
     flagged: bool
     tier: str
-    gain: Cell
-    strip: Strip | None
-    level: Cell
-    tasks: list[Cell]
-    others: list[Cell]
+    gain: OverviewCell
+    strip: IntervalBar | None
+    level: OverviewCell
+    tasks: list[OverviewCell]
+    others: list[OverviewCell]
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
             reference=row.reference,
             flagged=row.flagged,
             tier=_tier(field, row),
-            gain=Cell(spanned(gains[row.row.id]), sort_value(gains[row.row.id])),
-            strip=strip(gains[row.row.id], on),
+            gain=OverviewCell(format_interval(gains[row.row.id]), sort_value(gains[row.row.id])),
+            strip=interval_bar(gains[row.row.id], on),
             level=_cell(board.headline, means, row.row.id, code),
             tasks=[_cell(board.headline, means, row.row.id, code, task) for task in tasks],
             others=[_cell(metric, means, row.row.id, code) for metric in metrics],
@@ -81,13 +81,13 @@ def language_page(board: Board, means: Matrix, code: str, pages: dict[str, str])
         for row in board.standings.rows
     ]
     rows.sort(key=lambda row: _order(row, board.headline))
-    human = [plain(_human(metric, means, board, code), digits_of(metric.name)) for metric in metrics]
+    human = [format_number(_human(metric, means, board, code), digits_of(metric.name)) for metric in metrics]
     reason = field.reason if field else "no entry is complete here"
     words = _sentence(rows, board.headline, language(code))
     return LanguagePage(language(code), words, reason, tasks, metrics, human, rows, on)
 
 
-def _tier(field: Field | None, standing: Standing) -> str:
+def _tier(field: SliceRanking | None, standing: RankedEntry) -> str:
     """Return the tier in the language, ``flag`` for a flagged entry, else a dash."""
     tier = field.tiers.get(standing.row.id) if field else None
     if tier is not None:
@@ -95,9 +95,9 @@ def _tier(field: Field | None, standing: Standing) -> str:
     return "flag" if standing.flagged else "–"
 
 
-def _cell(metric: Metric, means: Matrix, entry: str, code: str, task: str | None = None) -> Cell:
+def _cell(metric: Metric, means: Matrix, entry: str, code: str, task: str | None = None) -> OverviewCell:
     value = means.level(metric, entry, task, code)
-    return Cell(plain(value, digits_of(metric.name)), sort_value(value))
+    return OverviewCell(format_number(value, digits_of(metric.name)), sort_value(value))
 
 
 def _human(metric: Metric, means: Matrix, board: Board, code: str) -> float | None:

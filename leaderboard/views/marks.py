@@ -65,9 +65,7 @@ def _columns(part: object, count: int) -> dict[str, list[object]]:
     """Return the lists of a part that are as long as the texts."""
     if not isinstance(part, Mapping):
         return {}
-    return {
-        name: column for name, column in part.items() if isinstance(column, list) and len(column) == count
-    }
+    return {name: column for name, column in part.items() if isinstance(column, list) and len(column) == count}
 
 
 def _at(columns: Mapping[str, list[object]], name: str, i: int) -> object:

@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
+from harness.core.types import FloatArray
 from harness.scoring.metrics import Metric
-from leaderboard.cube import Cube, Floats
+from leaderboard.cube import ValueArray
 
 Stratum = tuple[str, str]
 
@@ -23,8 +24,8 @@ class Matrix:
     metrics: list[str]
     entries: list[str]
     strata: list[Stratum]
-    values: Floats
-    human: Floats
+    values: FloatArray
+    human: FloatArray
     _made: dict[tuple[bool, str | None, str | None], list[list[float | None]]] = field(default_factory=dict)
 
     @cached_property
@@ -43,20 +44,16 @@ class Matrix:
             if task in (None, own_task) and language in (None, own_language)
         ]
 
-    def level(
-        self, metric: Metric, entry: str, task: str | None = None, language: str | None = None
-    ) -> float | None:
+    def level(self, metric: Metric, entry: str, task: str | None = None, language: str | None = None) -> float | None:
         """Return an entry's mean over the strata, None where a cell of them lacks a value."""
         return self._mean(self.values, metric, entry, task, language)
 
-    def beside(
-        self, metric: Metric, entry: str, task: str | None = None, language: str | None = None
-    ) -> float | None:
+    def beside(self, metric: Metric, entry: str, task: str | None = None, language: str | None = None) -> float | None:
         """Return the mean of human text of the same cells, None where one lacks it."""
         return self._mean(self.human, metric, entry, task, language)
 
     def _mean(
-        self, source: Floats, metric: Metric, entry: str, task: str | None, language: str | None
+        self, source: FloatArray, metric: Metric, entry: str, task: str | None, language: str | None
     ) -> float | None:
         layer = self._layers.get(metric.name)
         if layer is None:
@@ -75,7 +72,7 @@ class Matrix:
         return self._made[place]
 
 
-def matrix(found: Cube) -> Matrix:
+def matrix(found: ValueArray) -> Matrix:
     """Return the means over the seeds; NaN where one has no value."""
     values, human = (
         side.mean(axis=-1).swapaxes(0, 1).reshape(len(found.metrics), len(found.entries), -1)

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.languages import language
-from harness.ranking.leaderboard_rows import Standing
-from harness.ranking.summary import digits_of, plain
+from harness.ranking.leaderboard_rows import RankedEntry
+from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
 from harness.tracks.separation.results import Separation
 from leaderboard.boards import Board
-from leaderboard.families import family
+from leaderboard.families import row_kind
 from leaderboard.text import LONGEST, clean, name_of, slug
-from leaderboard.views.grid import Grid, GridRow
+from leaderboard.views.grid import GainGrid, GridRow
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.metrics import metric_file
-from leaderboard.views.overview import Row
+from leaderboard.views.overview import OverviewRow
 from leaderboard.views.plots import Sweep
 from leaderboard.views.provenance import VectorTable, vectors
 from leaderboard.views.separation import Separations, separations
-from leaderboard.views.sources import Source
+from leaderboard.views.sources import EntryOrigin
 
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
 _WEB = re.compile(r"https://[!#$%&*+,./0-9:;=?@A-Z_a-z~-]{4,200}")
 _OPTIONS = 60  # of a config
-_NONE = plain(None)
+_NONE = format_number(None)
 _ENTRIES = 24  # whose metrics stand side by side, the best ones
 
 
@@ -34,7 +34,7 @@ _ENTRIES = 24  # whose metrics stand side by side, the best ones
 class EntryCard:
     """One entry of the method: its config, what lacks, what is flagged, how to make it again."""
 
-    row: Row
+    row: OverviewRow
     config: list[tuple[str, str]]
     version: str
     flags: list[str]
@@ -82,9 +82,9 @@ def method_page(
     board: Board,
     means: Matrix,
     method: str,
-    rows: dict[str, Row],
-    sources: dict[str, Source],
-    grid: Grid,
+    rows: dict[str, OverviewRow],
+    sources: dict[str, EntryOrigin],
+    grid: GainGrid,
     sweeps: Sequence[Sweep],
     separated: Sequence[Separation] = (),
 ) -> MethodPage:
@@ -97,7 +97,7 @@ def method_page(
     return MethodPage(
         name=name_of(method),
         page=method_file(method),
-        family=family(own[0].row.entry),
+        family=row_kind(own[0].row.entry),
         note=clean(note),
         links=links(note),
         limits=_limits(board, own, limit),
@@ -129,15 +129,13 @@ def _said(board: Board, method: str) -> tuple[str, str]:
     return note, limits
 
 
-def _limits(board: Board, own: Sequence[Standing], said: str) -> list[str]:
+def _limits(board: Board, own: Sequence[RankedEntry], said: str) -> list[str]:
     """Return what the author says, and what the results themselves limit."""
     found = [clean(said, 1000)] if said else []
     selection = board.cellset.manifest.selection
     seeds = len(selection.seeds)
     if seeds < 3 and not board.cellset.fixed:
-        found.append(
-            f"Measured with {seeds} generation seed{'s' if seeds > 1 else ''}: nothing is ranked below 3."
-        )
+        found.append(f"Measured with {seeds} generation seed{'s' if seeds > 1 else ''}: nothing is ranked below 3.")
     if selection.narrowed:
         found.append(f"Measured in part only: {clean('; '.join(selection.narrowed[:20]))}.")
     paid = [
@@ -163,7 +161,7 @@ def _limits(board: Board, own: Sequence[Standing], said: str) -> list[str]:
     return found
 
 
-def _card(board: Board, standing: Standing, row: Row, source: Source) -> EntryCard:
+def _card(board: Board, standing: RankedEntry, row: OverviewRow, source: EntryOrigin) -> EntryCard:
     method, cost = standing.row.entry.method, board.costs.get(standing.row.id)
     figures: list[tuple[str, str]] = []
     if cost and not standing.reference:
@@ -173,18 +171,16 @@ def _card(board: Board, standing: Standing, row: Row, source: Source) -> EntryCa
             ("prompt tokens", _count(cost.prompt_tokens)),
             ("new tokens", _count(cost.new_tokens)),
             ("seconds of generation", f"{cost.seconds:,.0f}"),
-            ("texts per second", plain(cost.texts_per_second, 1)),
-            ("seconds of fits", plain(cost.fit_seconds, 1)),
-            ("seconds of tuning", plain(cost.tuning_seconds, 1)),
+            ("texts per second", format_number(cost.texts_per_second, 1)),
+            ("seconds of fits", format_number(cost.fit_seconds, 1)),
+            ("seconds of tuning", format_number(cost.tuning_seconds, 1)),
             ("device", name_of(", ".join(cost.devices)) or "–"),
         ]
     if board.track != "generation":  # what is only recorded of texts is left out
         figures = [(what.replace("texts", "answers"), value) for what, value in figures if value != "–"]
     return EntryCard(
         row=row,
-        config=[
-            (name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())[:_OPTIONS]
-        ],
+        config=[(name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())[:_OPTIONS]],
         version=name_of(method.version),
         flags=[clean(flag.words) for flag in standing.flags],
         lacking=[clean(reason) for reason in standing.lacking[:20]],
@@ -200,9 +196,9 @@ def _count(value: int | None) -> str:
 
 
 def _line(
-    board: Board, means: Matrix, metric: Metric, shown: Sequence[Standing]
+    board: Board, means: Matrix, metric: Metric, shown: Sequence[RankedEntry]
 ) -> tuple[str, Metric, list[str], str]:
     digits = digits_of(metric.name)
-    values = [plain(means.level(metric, row.row.id), digits) for row in shown]
+    values = [format_number(means.level(metric, row.row.id), digits) for row in shown]
     human = next((value for row in shown if (value := means.beside(metric, row.row.id)) is not None), None)
-    return metric_file(metric), metric, values, plain(human, digits)
+    return metric_file(metric), metric, values, format_number(human, digits)

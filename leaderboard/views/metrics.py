@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 
 from harness.core.languages import Language, language
-from harness.ranking.summary import digits_of, plain
+from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
 from leaderboard.rendering import sort_value
 from leaderboard.text import clean, name_of, slug
 from leaderboard.views.matrix import Matrix
-from leaderboard.views.overview import Cell
+from leaderboard.views.overview import OverviewCell
 
 _SIGNATURES = 4
 _PLAIN = re.compile(r"[a-z0-9_]{1,40}(\.valid)?(/(?!valid$)[a-z0-9]{1,40})?")
@@ -27,8 +27,8 @@ class MetricRow:
     page: str
     reference: bool
     flagged: bool
-    mean: Cell
-    cells: list[Cell]
+    mean: OverviewCell
+    cells: list[OverviewCell]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, st
         values = [means.level(metric, name, language=code) for code in codes]
         if all(value is None for value in values):
             continue
-        first, *cells = [Cell(plain(value, digits), sort_value(value)) for value in values]
+        first, *cells = [OverviewCell(format_number(value, digits), sort_value(value)) for value in values]
         title, flagged = name_of(standing.row.name, 160), standing.flagged
         rows.append(MetricRow(name, title, pages[name], standing.reference, flagged, first, cells))
     signatures = board.cellset.signatures.get(metric.name, [])
@@ -79,7 +79,7 @@ def metric_page(board: Board, means: Matrix, metric: Metric, pages: dict[str, st
         signatures=[clean(signature) for signature in signatures[:_SIGNATURES]],
         more_signatures=max(len(signatures) - _SIGNATURES, 0),
         languages=[language(code) for code in codes if code],
-        human=[plain(value, digits) for value in _human(board, means, metric, codes)],
+        human=[format_number(value, digits) for value in _human(board, means, metric, codes)],
         rows=rows,
         left_out=len(ids) - len(rows),
     )

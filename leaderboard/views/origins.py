@@ -40,9 +40,7 @@ def origins(manifests: Sequence[Manifest]) -> Origins:
         groups.setdefault(tuple(_origin(manifest).items()), []).append(manifest.created)
     found = [dict(group) for group in groups]
     shared = (
-        {key: value for key, value in found[0].items() if all(own.get(key) == value for own in found)}
-        if found
-        else {}
+        {key: value for key, value in found[0].items() if all(own.get(key) == value for own in found)} if found else {}
     )
     listed = [
         RunGroup(_when(dates), _lines({key: value for key, value in own.items() if key not in shared}))

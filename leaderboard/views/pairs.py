@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.ranking.slices import Field
-from harness.ranking.stats.estimates import Estimate, squared
+from harness.core.types import FloatArray
+from harness.ranking.slices import SliceRanking
+from harness.ranking.stats.estimates import Estimate, to_square
 from harness.ranking.stats.multiplicity import holm
-from harness.ranking.stats.variance import Floats, Pairs, Sums, means, moments
-from harness.ranking.values import gather
+from harness.ranking.stats.variance import LinearContrasts, PairContrasts, means, moments
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
 
@@ -35,9 +36,9 @@ class PairRow:
 
     title: str
     metric: Metric
-    mean: Floats
-    half: Floats
-    p: Floats
+    mean: FloatArray
+    half: FloatArray
+    p: FloatArray
 
     def estimate(self, i: int, j: int) -> Estimate | None:
         """Return the difference of two entries with its own 95 % interval; None where one lacks something."""
@@ -47,19 +48,19 @@ class PairRow:
         return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
 
 
-def of_field(field: Field, metric: Metric, title: str, names: Sequence[str]) -> PairRow:
+def of_field(field: SliceRanking, metric: Metric, title: str, names: Sequence[str]) -> PairRow:
     """Return the row of a scope of the headline."""
     return _row(title, metric, names, field.entries, field.mean, field.half, field.pair_p)
 
 
 def of_metric(board: Board, metric: Metric, title: str, names: Sequence[str]) -> PairRow:
     """Return the row of a metric over all tasks, languages and seeds."""
-    evidence = gather(board.cellset, metric)
+    evidence = collect_metric(board.cellset, metric)
     entries = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in entries], dtype=np.int64)
-    found, count = moments(evidence.layers, evidence.examples, Pairs(rows)), len(rows)
-    mean = means(evidence.layers, Sums([(rows, np.ones(count))]))
-    half, p = squared(found.half(), count, 0.0), squared(found.p, count, 1.0)
+    found, count = moments(evidence.layers, evidence.examples, PairContrasts(rows)), len(rows)
+    mean = means(evidence.layers, LinearContrasts([(rows, np.ones(count))]))
+    half, p = to_square(found.half(), count, 0.0), to_square(found.p, count, 1.0)
     return _row(title, metric, names, entries, mean, half, p)
 
 
@@ -68,9 +69,9 @@ def _row(
     metric: Metric,
     names: Sequence[str],
     entries: Sequence[str],
-    mean: Floats,
-    half: Floats,
-    p: Floats,
+    mean: FloatArray,
+    half: FloatArray,
+    p: FloatArray,
 ) -> PairRow:
     """Return a row in the order of ``names`` from arrays in that of ``entries``."""
     place = {name: i for i, name in enumerate(entries)}
@@ -92,7 +93,7 @@ class PairTable:
     """
 
     rows: list[PairRow]
-    p: Floats
+    p: FloatArray
     comparisons: int
 
     def adjusted(self, row: int, i: int, j: int) -> float | None:
@@ -118,7 +119,7 @@ def packed(table: PairTable) -> list[dict[str, object]]:
     return [_packed(row, p) for row, p in zip(table.rows, table.p, strict=True)]
 
 
-def _packed(row: PairRow, p: Floats) -> dict[str, object]:
+def _packed(row: PairRow, p: FloatArray) -> dict[str, object]:
     half = row.half[np.triu_indices(len(row.mean), 1)]
     known = ~np.isnan(half)
     unit = float(half[known].max(initial=0.0)) / (UNKNOWN - 1) or 1.0
@@ -132,13 +133,13 @@ def _packed(row: PairRow, p: Floats) -> dict[str, object]:
     }
 
 
-def _encoded(p: Floats) -> Floats:
+def _encoded(p: FloatArray) -> FloatArray:
     """Return p-values in steps, rounded up: thousandths up to 0.1, then hundredths."""
     fine = np.ceil(np.round(p * 1000, 6))
     coarse = 100 + np.ceil(np.round((p - 0.1) * 100, 6))
     return np.where(np.isnan(p), UNKNOWN_P, np.where(p <= 0.1, np.maximum(fine, 1), coarse))
 
 
-def _decoded(steps: Floats) -> Floats:
+def _decoded(steps: FloatArray) -> FloatArray:
     p = np.where(steps <= 100, steps / 1000, (steps - 90) / 100)
     return np.where(steps == UNKNOWN_P, np.nan, p)

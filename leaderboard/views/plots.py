@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.core.records import SurfacePoint
-from harness.ranking.leaderboard_rows import Standing
+from harness.core.records import GridPoint
+from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.results import BASELINE
-from harness.ranking.summary import digits_of, plain, spanned
+from harness.ranking.summary import digits_of, format_interval, format_number
 from harness.scoring.metrics import VENDI, Metric
 from leaderboard.boards import Board
 from leaderboard.charts.heatmap import Heatmap, heatmap
-from leaderboard.charts.scatter import Item, Scatter, Way, scatter
-from leaderboard.families import family
+from leaderboard.charts.scatter import Scatter, ScatterItem, Way, scatter
+from leaderboard.families import row_kind
 from leaderboard.text import name_of
 from leaderboard.views.matrix import Matrix
 
@@ -33,7 +33,7 @@ def diversity(board: Board, means: Matrix, pages: dict[str, str]) -> Scatter | N
     """Return diversity (Vendi) against the gain over zero-shot, with the front of what none beats."""
     side = VENDI.of("tfidf")
     levels = {row.row.id: means.level(side, row.row.id) for row in board.standings.rows}
-    shown = {name: f"{side.title} {plain(x, digits_of(side.name))}" for name, x in levels.items()}
+    shown = {name: f"{side.title} {format_number(x, digits_of(side.name))}" for name, x in levels.items()}
     return _against_gain(board, levels, shown, pages, _axis(side), "up")
 
 
@@ -66,16 +66,16 @@ def _against_gain(
         if x is None or y is None:
             continue
         name = name_of(row.name)
-        words = f"{name}: {shown[row.id]}, gain {spanned(gain) if gain else '0 by definition'}"
+        words = f"{name}: {shown[row.id]}, gain {format_interval(gain) if gain else '0 by definition'}"
         low, high = (gain.low, gain.high) if gain else (None, None)
-        items.append(Item(name, x, y, kind_of(standing), words, pages[row.id], low, high))
+        items.append(ScatterItem(name, x, y, kind_of(standing), words, pages[row.id], low, high))
     gains = f"gain over zero-shot in {board.headline.title}"
     return scatter(items, title, gains, better, "down" if board.headline.direction == "down" else "up")
 
 
-def kind_of(standing: Standing) -> str:
+def kind_of(standing: RankedEntry) -> str:
     """Return what a point is drawn as: its family, or that it is flagged."""
-    return "flagged" if standing.flagged else family(standing.row.entry)
+    return "flagged" if standing.flagged else row_kind(standing.row.entry)
 
 
 def _axis(metric: Metric) -> str:
@@ -83,14 +83,14 @@ def _axis(metric: Metric) -> str:
     return f"{metric.title}{words[metric.direction]}"
 
 
-def sweeps(board: Board, surfaces: Iterable[tuple[str, list[SurfacePoint]]]) -> list[Sweep]:
+def sweeps(board: Board, surfaces: Iterable[tuple[str, list[GridPoint]]]) -> list[Sweep]:
     """Return the heatmaps of what was tuned and of what the board itself has several configs of.
 
     ``surfaces``: where a sweep comes from, and its points; of more than ``_POINTS`` none is drawn.
     """
     found = []
     for of, points in surfaces:
-        by_method: dict[str, list[SurfacePoint]] = {}
+        by_method: dict[str, list[GridPoint]] = {}
         for point in points:
             by_method.setdefault(point.method, []).append(point)
         found += [

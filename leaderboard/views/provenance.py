@@ -13,7 +13,7 @@ from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering
 from harness.core.languages import language
 from harness.core.store import Run
-from harness.ranking.summary import plain
+from harness.ranking.summary import format_number
 from leaderboard.boards import Board
 from leaderboard.text import clean, name_of
 
@@ -54,9 +54,7 @@ class VectorTable:
     @property
     def columns(self) -> list[tuple[str, str]]:
         """Field and title of what is said of any file."""
-        return [
-            (key, title) for key, title in _COLUMNS if any(getattr(line, key) != "–" for line in self.lines)
-        ]
+        return [(key, title) for key, title in _COLUMNS if any(getattr(line, key) != "–" for line in self.lines)]
 
 
 def vectors(board: Board, entries: Sequence[str]) -> VectorTable | None:
@@ -99,7 +97,7 @@ def _line(name: str, steering: Steering) -> VectorLine:
         task=name_of(found.get("task") or "–"),
         change=clean(_change(items)),
         strength=name_of(f"{first.strength:g} {first.unit}") if first else "–",
-        norm=plain(float(np.linalg.norm(first.vector.astype(np.float64))), 2) if first else "–",
+        norm=format_number(float(np.linalg.norm(first.vector.astype(np.float64))), 2) if first else "–",
         text=_counts(found.get("counts")),
         seed=name_of(found.get("seed", "–")),
     )

@@ -40,7 +40,7 @@ class SampleText:
 
 
 @dataclass
-class Sample:
+class SampleCell:
     """The first texts of one entry for one label and seed.
 
     ``anchors``: ids by which links find the first texts of the entry, and of the entry in the task.
@@ -63,7 +63,7 @@ class Block:
     label: str
     seed: int
     prompts: Prompts
-    samples: list[Sample]
+    samples: list[SampleCell]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def samples_page(board: Board, code: str, pages: dict[str, str]) -> SamplesPage:
     labels = _labels(board, code)
     places = len(board.cellset.entries) * sum(min(len(own), _LABELS) for own in labels.values())
     seeds = _seeds(places, list(selection.seeds))
-    found: dict[Place, list[Sample]] = {}
+    found: dict[Place, list[SampleCell]] = {}
     entries = []
     for standing in board.standings.rows:
         name, title = standing.row.id, name_of(standing.row.name, 160)
@@ -111,7 +111,7 @@ def samples_page(board: Board, code: str, pages: dict[str, str]) -> SamplesPage:
             for seed in seeds:
                 for label, own in _first(board, (name, task, code, seed)).items():
                     any_text = True
-                    sample = Sample(name, title, pages[name], name_of(setting), own)
+                    sample = SampleCell(name, title, pages[name], name_of(setting), own)
                     found.setdefault((task, label, seed), []).append(sample)
         entries += [(name, title, board.zero_shot.get(name, ""))] if any_text else []
     order = {task: i for i, task in enumerate(selection.tasks)}
@@ -150,7 +150,7 @@ def _seeds(places: int, seeds: list[int]) -> list[int]:
     return seeds[: max(1, room)]
 
 
-def _fit(found: Mapping[Place, list[Sample]]) -> int:
+def _fit(found: Mapping[Place, list[SampleCell]]) -> int:
     """Cut all samples to as many texts as a page has room for; return how many these are."""
     sizes = [0] * MOST
     samples = [sample for own in found.values() for sample in own]
@@ -163,15 +163,13 @@ def _fit(found: Mapping[Place, list[Sample]]) -> int:
     return count
 
 
-def _within(ordered: list[Place], found: Mapping[Place, list[Sample]]) -> list[Place]:
+def _within(ordered: list[Place], found: Mapping[Place, list[SampleCell]]) -> list[Place]:
     """Return the first places, as many as a page has room for; the first in any case."""
     sizes = (sum(text.size for sample in found[place] for text in sample.texts) for place in ordered)
-    return [place for place, total in zip(ordered, accumulate(sizes), strict=True) if total <= BYTES] or (
-        ordered[:1]
-    )
+    return [place for place, total in zip(ordered, accumulate(sizes), strict=True) if total <= BYTES] or (ordered[:1])
 
 
-def _anchor(kept: list[Place], found: Mapping[Place, list[Sample]]) -> None:
+def _anchor(kept: list[Place], found: Mapping[Place, list[SampleCell]]) -> None:
     """Give every entry's first sample, and its first of a task, the ids that links name."""
     seen: set[str] = set()
     for place in kept:

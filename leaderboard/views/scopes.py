@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 
 from harness.ranking.results import BASELINE
-from harness.ranking.slices import Field
+from harness.ranking.slices import SliceRanking
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of
 from leaderboard.boards import Board
 from leaderboard.charts.forest import axis
 from leaderboard.text import name_of
-from leaderboard.views.columns import sides
+from leaderboard.views.columns import secondary_metrics
 from leaderboard.views.headline import headline
 from leaderboard.views.matrix import Matrix
 from leaderboard.views.overview import shapes_axis
@@ -40,17 +40,17 @@ def scope_data(board: Board, means: Matrix, pages: Mapping[str, str]) -> dict[st
         "relative": board.standings.relative,
         "headline": board.headline.name,
         "better": board.headline.direction,
-        "digits": {metric.name: digits_of(metric.name) for metric in (board.headline, *sides(board))},
+        "digits": {metric.name: digits_of(metric.name) for metric in (board.headline, *secondary_metrics(board))},
         "scopes": [_scope(board, means, field) for field in board.fields],
     }
 
 
-def _scope(board: Board, means: Matrix, field: Field) -> dict[str, object]:
+def _scope(board: Board, means: Matrix, field: SliceRanking) -> dict[str, object]:
     rows = board.standings.rows
     entries = [row.row.id for row in rows]
     gains = [field.gains.get(name) for name in entries]
     task, code = field.scope.task, field.scope.language
-    metrics = [board.headline, *sides(board)]
+    metrics = [board.headline, *secondary_metrics(board)]
     words = headline(board, field)
     on = axis(gain for gain, row in zip(gains, rows, strict=True) if shapes_axis(row))
     return {

@@ -10,8 +10,8 @@ from harness.core.files import canonical_json
 from harness.core.languages import language
 from harness.core.records import MethodIdentity, ModelIdentity
 from harness.ranking.gains import LEVEL
-from harness.ranking.leaderboard_rows import Standing
-from harness.ranking.summary import p_equals, plain, signed
+from harness.ranking.leaderboard_rows import RankedEntry
+from harness.ranking.summary import format_number, format_signed, p_equals
 from harness.tracks.separation.correlation import separation_with_gain
 from harness.tracks.separation.results import FOLDER, Separation, read_separation
 from leaderboard.boards import Board
@@ -64,13 +64,13 @@ def stored(board: Board) -> list[Separation]:
     return found
 
 
-def separations(board: Board, own: Sequence[Standing], known: Iterable[Separation]) -> Separations | None:
+def separations(board: Board, own: Sequence[RankedEntry], known: Iterable[Separation]) -> Separations | None:
     """Return the pictures of some entries; None where nothing was measured of them."""
     by_place: dict[str, list[Separation]] = {}
     for item in known:
         if item.task in board.cellset.manifest.selection.tasks:
             by_place.setdefault(_place(item.method, item.model), []).append(item)
-    entries: dict[str, list[Standing]] = {}
+    entries: dict[str, list[RankedEntry]] = {}
     for standing in own:
         entry = standing.row.entry
         if entry.model:
@@ -107,7 +107,7 @@ def _numbers(item: Separation) -> tuple[object, ...]:
     return item.steered, item.before_by_language, item.after_by_language, item.before, item.after
 
 
-def _picture(board: Board, items: Sequence[Separation], standings: Sequence[Standing]) -> Picture:
+def _picture(board: Board, items: Sequence[Separation], standings: Sequence[RankedEntry]) -> Picture:
     item, tasks = items[0], [item.task for item in items]
     names = [name_of(standing.row.name, 120) for standing in standings[:_NAMED]]
     gains = [_gains(board, tasks, standing) for standing in standings[:_NAMED]]
@@ -121,31 +121,27 @@ def _picture(board: Board, items: Sequence[Separation], standings: Sequence[Stan
         sentence=_sentence(board, item, list(zip(names, gains, strict=True))),
         chart=lines(item.before, item.after, item.steered, "mean silhouette"),
         layers=[
-            (layer, plain(before), plain(after), signed(after - before), layer in item.steered)
+            (layer, format_number(before), format_number(after), format_signed(after - before), layer in item.steered)
             for layer, (before, after) in enumerate(zip(item.before, item.after, strict=True))
         ],
         languages=[_line(item, code, gains) for code in item.languages],
         entries=names,
-        left_out=[
-            f"{name_of(language(code).name)}: {name_of(why, 200)}" for code, why in item.left_out.items()
-        ],
+        left_out=[f"{name_of(language(code).name)}: {name_of(why, 200)}" for code, why in item.left_out.items()],
     )
 
 
-def _line(
-    item: Separation, code: str, gains: Sequence[Mapping[str, float]]
-) -> tuple[str, str, str, str, list[str]]:
+def _line(item: Separation, code: str, gains: Sequence[Mapping[str, float]]) -> tuple[str, str, str, str, list[str]]:
     before, after = item.before_by_language[code], item.after_by_language[code]
     return (
         name_of(language(code).name),
-        plain(item.from_steered(before)),
-        plain(item.from_steered(after)),
-        signed(item.changes[code]),
-        [signed(own.get(code)) for own in gains],
+        format_number(item.from_steered(before)),
+        format_number(item.from_steered(after)),
+        format_signed(item.changes[code]),
+        [format_signed(own.get(code)) for own in gains],
     )
 
 
-def _gains(board: Board, tasks: Sequence[str], standing: Standing) -> dict[str, float]:
+def _gains(board: Board, tasks: Sequence[str], standing: RankedEntry) -> dict[str, float]:
     """Return the gain over zero-shot by language, as a mean over these tasks."""
     if set(tasks) == set(board.cellset.manifest.selection.tasks):
         return {code: cell.gain.mean for code, cell in standing.languages.items()}
@@ -168,7 +164,7 @@ def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping
     """Say by how much the separation changes, and whether that goes with the gain."""
     words = [
         f"From layer {min(item.steered)} on, the first that is changed, the mean silhouette changes by "
-        f"{signed(item.change)}."
+        f"{format_signed(item.change)}."
     ]
     headline, lower = board.headline, board.headline.direction == "down"
     for name, own in gains:
@@ -181,6 +177,6 @@ def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping
             chance = ": cannot be told from chance" if found.p > LEVEL else ""
             words.append(
                 f"Over {found.n} languages it goes with the gain of {name} in {name_of(headline.title)} "
-                f"at rho = {signed(found.rho, 2)} (Spearman, {p}{chance})."
+                f"at rho = {format_signed(found.rho, 2)} (Spearman, {p}{chance})."
             )
     return " ".join(words)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from harness.core.records import Entry, Manifest
-from harness.ranking.summary import plain
+from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
 from leaderboard.boards import Board
 from leaderboard.inputs import OWN, Input
@@ -27,7 +27,7 @@ _AS_HANDED_IN = "times, devices, versions and tuning are as handed in"
 
 
 @dataclass(frozen=True)
-class Source:
+class EntryOrigin:
     """The origin of an entry: its badge, and in words what was checked.
 
     ``people``: who handed it in. ``commands``: how its run was made, ready to be copied into a shell.
@@ -40,7 +40,7 @@ class Source:
     commands: list[str]
 
 
-def sources(board: Board, inputs: Sequence[Input]) -> dict[str, Source]:
+def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigin]:
     """Return entry id -> where it comes from, of the inputs that the board was built from."""
     by_path = {item.run.path: item for item in inputs}
     origin: dict[str, Input] = {}
@@ -55,7 +55,7 @@ def sources(board: Board, inputs: Sequence[Input]) -> dict[str, Source]:
         own = [manifest for manifest in board.cellset.manifests if row.entry in manifest.entries]
         dates = sorted(day_of(manifest.created) for manifest in own)
         item = origin.get(name)
-        found[name] = Source(
+        found[name] = EntryOrigin(
             badge=item.badge if item else OWN,
             checked=_checked(board, name, item) if item else "no cell is there yet",
             people=_people(item.submission) if item and item.submission else "",
@@ -82,7 +82,7 @@ def _checked(board: Board, entry: str, item: Input) -> str:
     if not check.measured:
         return f"{words}; measured is what was claimed; {_AS_HANDED_IN}"
     values = _headline_claimed(board, entry, item.submission)
-    said = f" {board.headline.title} {plain(sum(values) / len(values))} was claimed." if values else ""
+    said = f" {board.headline.title} {format_number(sum(values) / len(values))} was claimed." if values else ""
     agree = "within the seed noise" if check.reproduced else "NOT reproduced"
     return f"{words}; the claim is {agree}; {_AS_HANDED_IN}. The tables show what was measured.{said}"
 
@@ -135,9 +135,7 @@ def _as_given(entry: Entry, manifest: Manifest) -> str:
     given = next((words for words in manifest.commands if len(words) > 1), [])[:_WORDS_OF_A_COMMAND]
     words: list[str] = []
     for word in given:
-        kept = (
-            word.startswith("-") or words[-1:] == ["--methods"] or word == (entry.model and entry.model.name)
-        )
+        kept = word.startswith("-") or words[-1:] == ["--methods"] or word == (entry.model and entry.model.name)
         words.append(word if kept else _place(word))
     methods = ",".join(dict.fromkeys([entry.method.name, "zero-shot"]))
     if "--methods" in words[:-1]:

@@ -78,9 +78,7 @@ def _folder(metadata):
 def _rows(path, labels):
     """Return the rows of a file (id, text, label); refuse one without text or with another label."""
     if not path.is_file():
-        raise UserError(
-            f"missing data: {path} does not exist. Give data= the folder of TASK/LANGUAGE/*.jsonl."
-        )
+        raise UserError(f"missing data: {path} does not exist. Give data= the folder of TASK/LANGUAGE/*.jsonl.")
     rows, seen = [], set()
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():

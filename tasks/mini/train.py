@@ -107,9 +107,7 @@ class Examples:
         return context.suite_prompt().user, row.text
 
 
-def batch_of(
-    examples: Examples, tokenizer: PreTrainedTokenizerFast
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch_of(examples: Examples, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return ids, attention mask and labels [batch, longest]; only answers carry a loss."""
     setting = "few-shot" if examples.draw.random() < FEW_SHOT_SHARE else "zero-shot"
     rows = []

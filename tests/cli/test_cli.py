@@ -140,9 +140,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("harness.cli.list.suites", interrupted)
     outcome = steerboard("list", "suites")
     assert outcome.code == 130
-    assert outcome.err == (
-        "steerboard: stopped; finished cells are kept, run the same command again to go on\n"
-    )
+    assert outcome.err == ("steerboard: stopped; finished cells are kept, run the same command again to go on\n")
 
 
 # Options that are not right: the finished run stays as it is, to the byte
@@ -517,10 +515,7 @@ def test_the_command_is_kept_in_the_manifest(finished):
 def test_a_missing_suite_lists_those_there_are():
     for words in (["run"], ["tune"]):
         line = steerboard(*words).one_line()
-        assert (
-            "Missing option '--suite'. Valid: mini, published, steer11, or the path of a suite's .yaml"
-            in line
-        )
+        assert "Missing option '--suite'. Valid: mini, published, steer11, or the path of a suite's .yaml" in line
     assert "Valid" not in steerboard("score").one_line()
 
 
@@ -586,9 +581,7 @@ def test_seeds_may_be_ranges(text, found):
 
 @pytest.mark.parametrize("text", ["3-1", "1-", "-3", "1-2-3", "1-999999999", "9" * 30, "a-b", "1.5", "²"])
 def test_a_range_that_is_none_is_one_line(finished, text):
-    assert_line(
-        run(finished, seeds=text), r"--seeds '.*': (give whole numbers|the range .* is empty or too long)"
-    )
+    assert_line(run(finished, seeds=text), r"--seeds '.*': (give whole numbers|the range .* is empty or too long)")
 
 
 def test_a_range_of_seeds_is_run(tmp_path):

@@ -27,7 +27,7 @@ from harness.core.store import Run
 from harness.methods.contract import FitContext, Skip
 from harness.methods.registry import BUILT_IN, load_registry
 from harness.methods.sweep import grid_of
-from harness.methods.template import starter
+from harness.methods.template import render_template
 
 NAMES = ["my-method", "2d", "none", "steering", "prompt", "a.b_c", "x-", "exception", "MyMethod"]
 METHOD = """
@@ -76,8 +76,7 @@ def test_a_new_method_is_a_file_and_the_next_commands(elsewhere):
     assert first == "wrote my-method.py: a method that works. Change it, then:"
     assert [line.strip() for line in commands] == [
         "steerboard method test my-method --plugin my-method.py",
-        "steerboard run --suite mini --plugin my-method.py --methods zero-shot,my-method "
-        "--run runs/my-method",
+        "steerboard run --suite mini --plugin my-method.py --methods zero-shot,my-method --run runs/my-method",
         "steerboard tune --suite mini --plugin my-method.py --methods my-method --run runs/my-method"
         "  # then run again, with --tuned",
         "steerboard board build runs/my-method --out site",
@@ -106,20 +105,20 @@ def test_a_new_method_goes_where_out_says_and_the_commands_can_be_pasted(elsewhe
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_starter_is_found_under_every_name_and_works_with_its_defaults(name):
-    Path("method.py").write_text(starter(name), encoding="utf-8")
+    Path("method.py").write_text(render_template(name), encoding="utf-8")
     (method,) = load_registry([Path("method.py")]).configure(name, {})
     assert method.name == name
     assert method.config.model_dump() == {"layer": 0.5, "strength": 0.2}
 
 
 def test_the_starter_swept_is_one_method_for_each_strength():
-    Path("method.py").write_text(starter("mine"), encoding="utf-8")
+    Path("method.py").write_text(render_template("mine"), encoding="utf-8")
     methods = load_registry([Path("method.py")]).configure("mine", {"strength": [0, 0.5], "layer": [1]})
     assert [(m.config.layer, m.config.strength) for m in methods] == [(1, 0.0), (1, 0.5)]
 
 
 def test_the_starter_uses_what_is_documented_of_a_context_and_nothing_else():
-    used = set(re.findall(r"ctx\.(\w+)", starter("mine")))
+    used = set(re.findall(r"ctx\.(\w+)", render_template("mine")))
     assert used <= {"parallel", "contrast", "train", "mean_states", "layer", "language", "suite", "rng"} | {
         "suite_prompt"
     }
@@ -128,14 +127,14 @@ def test_the_starter_uses_what_is_documented_of_a_context_and_nothing_else():
 
 
 def test_the_docstring_of_the_starter_says_what_to_change():
-    docstring = ast.get_docstring(ast.parse(starter("mine"))) or ""
+    docstring = ast.get_docstring(ast.parse(render_template("mine"))) or ""
     assert {"`fit`", "`Config`", "`grid`", "`supports`", "`prompt`"} <= set(re.findall("`[^`]*`", docstring))
     assert "docs/methods.md" in docstring
 
 
 def test_the_starter_is_in_order_for_the_linter_and_the_formatter():
     for name in NAMES:
-        Path(f"{name}.py").write_text(starter(name), encoding="utf-8")
+        Path(f"{name}.py").write_text(render_template(name), encoding="utf-8")
     for words in (["check"], ["format", "--check"]):
         command = [sys.executable, "-m", "ruff", *words, "--config", ROOT / "pyproject.toml", "."]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -144,7 +143,7 @@ def test_the_starter_is_in_order_for_the_linter_and_the_formatter():
 
 @pytest.mark.slow
 def test_the_starter_is_in_order_for_the_type_checker(elsewhere):
-    Path("method.py").write_text(starter("mine"), encoding="utf-8")
+    Path("method.py").write_text(render_template("mine"), encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--strict", elsewhere / "method.py"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert "1 source file" in done.stdout, done.stdout + done.stderr
@@ -171,7 +170,7 @@ def test_the_starter_runs_as_it_stands(tmp_path):
 
 
 def test_the_starter_adds_the_unit_vector_between_two_means_and_skips_the_reference_language():
-    Path("method.py").write_text(starter("mine"), encoding="utf-8")
+    Path("method.py").write_text(render_template("mine"), encoding="utf-8")
     method = load_registry([Path("method.py")]).configure("mine", {"layer": 0})[0]
 
     class Means:
@@ -202,9 +201,7 @@ def test_the_starter_adds_the_unit_vector_between_two_means_and_skips_the_refere
 @pytest.mark.parametrize("place", ["file", "link", "folder"])
 def test_a_file_that_exists_is_left_as_it_is(place):
     path = Path("mine.py")
-    {"file": lambda: path.write_text("x"), "link": lambda: path.symlink_to("gone"), "folder": path.mkdir}[
-        place
-    ]()
+    {"file": lambda: path.write_text("x"), "link": lambda: path.symlink_to("gone"), "folder": path.mkdir}[place]()
     line = steerboard("method", "new", "mine").one_line()
     assert "mine.py exists and is left as it is. Choose another file with --out." in line
     assert place != "file" or path.read_text() == "x"
@@ -358,9 +355,7 @@ def test_the_methods_of_an_installed_package_are_listed_and_a_broken_one_beside_
 
 
 @pytest.mark.slow
-def test_the_method_of_an_installed_package_runs_and_the_broken_one_beside_it_is_not_touched(
-    packages, tmp_path
-):
+def test_the_method_of_an_installed_package_runs_and_the_broken_one_beside_it_is_not_touched(packages, tmp_path):
     suite = small_suite(tmp_path, tmp_path)
     words = "--languages am,he --tasks sentiment --seeds 1 --limit 1 --run run --methods"
     outcome = in_second_process(packages, "run", "--suite", suite, *words.split(), "theirs")
@@ -392,8 +387,7 @@ def test_another_file_of_the_name_among_the_submissions_is_named_with_what_to_do
     Path("mine.py").write_text(METHOD.format(name="mine", doc="Does it in Amharic: አማርኛ."), encoding="utf-8")
     [problem] = load_registry([Path("mine.py")]).problems
     assert problem == (
-        "submissions/mine/method.py differs from mine.py, which is used. "
-        "Pack it again, or choose another name."
+        "submissions/mine/method.py differs from mine.py, which is used. Pack it again, or choose another name."
     )
 
 
@@ -404,9 +398,7 @@ def test_another_file_of_the_name_among_the_submissions_is_named_with_what_to_do
 def test_a_grid_in_the_config_is_told_where_it_belongs(line):
     body = METHOD + f"    class Config(MethodConfig):\n        strength: float = 1\n        {line}\n"
     body = "from typing import ClassVar\nfrom harness import MethodConfig\n" + body.replace("{}", "{{}}")
-    text = body.replace("{'strength': [1]}", "{{'strength': [1]}}").format(
-        name="mine", doc="Source: own work."
-    )
+    text = body.replace("{'strength': [1]}", "{{'strength': [1]}}").format(name="mine", doc="Source: own work.")
     Path("mine.py").write_text(text, encoding="utf-8")
     for words in (["tune", "--suite", "mini", "--methods", "mine", "--plugin", "mine.py", "--run", "x"],):
         said = steerboard(*words).one_line()
@@ -428,7 +420,7 @@ def test_a_method_without_a_grid_is_told_how_to_name_one():
 
 
 def test_the_grid_of_the_starter_is_one():
-    Path("mine.py").write_text(starter("mine"), encoding="utf-8")
+    Path("mine.py").write_text(render_template("mine"), encoding="utf-8")
     registry = load_registry([Path("mine.py")])
     assert grid_of(registry.get("mine")) == {"layer": [0.25, 0.5, 0.75], "strength": [0.1, 0.2, 0.4]}
     assert len(registry.configure("mine", grid_of(registry.get("mine")))) == 9
@@ -443,7 +435,7 @@ def test_every_page_that_a_message_names_can_be_read_by_a_command():
     names = {line.split()[0] for line in found.out.splitlines()}
     assert names == {path.stem for path in (ROOT / "docs").iterdir() if path.suffix != ".png"}
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "harness").rglob("*.py")]
-    named = set(re.findall(r"'steerboard docs ([\w-]+)'", "".join([*texts, starter("mine")])))
+    named = set(re.findall(r"'steerboard docs ([\w-]+)'", "".join([*texts, render_template("mine")])))
     assert {"methods", "submitting", "submission-schema"} <= named <= names
     for name in named:
         assert steerboard("docs", name).out.strip()

@@ -29,8 +29,8 @@ from harness.core.records import CellStatus, Generation
 from harness.core.store import Run
 from harness.ranking.results import collect
 from harness.runner.pipeline import run_stages
-from harness.runner.prepare import Options, prepare
-from harness.runner.score import Scorer
+from harness.runner.prepare import RunOptions, plan_run
+from harness.runner.score import ScoringStage
 
 slow = pytest.mark.slow
 NAMES = {"am": "Amharic", "he": "Hebrew"}
@@ -217,10 +217,7 @@ def data(tmp_path) -> Path:
     shutil.copytree(MINI / "data", folder)
     flip = {"negative": "positive", "positive": "negative"}
     for code in NAMES:
-        rows = [
-            {**row, "label": flip[row["label"]], "text": "x " * i}
-            for i, row in enumerate(human(code, "test"), 1)
-        ]
+        rows = [{**row, "label": flip[row["label"]], "text": "x " * i} for i, row in enumerate(human(code, "test"), 1)]
         path = folder / "sentiment" / code / "test.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
@@ -261,7 +258,7 @@ def test_a_sweep_scored_again_by_itself_keeps_its_scores(copy):
 def test_scores_of_another_split_are_computed_again(suite, tmp_path):
     from rich.console import Console
 
-    options = Options(
+    options = RunOptions(
         suite=str(suite),
         run=tmp_path / "run",
         tasks=["sentiment"],
@@ -269,12 +266,12 @@ def test_scores_of_another_split_are_computed_again(suite, tmp_path):
         methods=["constant", "human"],
     )
     console = Console(quiet=True)
-    prepared = prepare(options)
+    prepared = plan_run(options)
     run_stages(prepared, options, console)
     other = replace(prepared, suite=prepared.suite.model_copy(update={"scored_split": "validation"}))
     n_predicted = []
     for which in (prepared, other, other, prepared):
-        scored = Scorer(which, console).run()
+        scored = ScoringStage(which, console).run()
         predictions = tfidf_predictions(which.run, prepared.cells[0].id)
         n_predicted.append((scored, len(predictions["0"])))
     assert n_predicted == [(0, 30), (6, 20), (0, 20), (6, 30)]
@@ -469,9 +466,7 @@ def test_a_choice_for_another_suite_or_model_is_one_line(suite, copy, tmp_path):
     assert "was made for another suite (small). Tune again." in run_tuned(other, copy).one_line()
     model = toy_llm(tmp_path / "toy", seed=1)
     line = run_tuned(suite, copy, "--model", model).one_line()
-    assert re.search(
-        r"was made on toy \(\w+, float32\), this model is toy \(\w+, float32\)\. Tune again", line
-    )
+    assert re.search(r"was made on toy \(\w+, float32\), this model is toy \(\w+, float32\)\. Tune again", line)
     line = run_tuned(suite, copy, "--dtype", "bfloat16").one_line()
     assert re.search(r"was made on toy \((\w+), float32\), this model is toy \(\1, bfloat16\)", line)
 
@@ -506,9 +501,7 @@ def test_a_bad_option_of_tune_is_one_line_and_makes_no_folder(suite, tmp_path, w
 
 
 def test_tune_says_which_options_the_run_needs_too(suite, tmp_path, data):
-    outcome = tune(
-        suite, tmp_path / "run", "--languages", "he", "--limit", "3", "--data", data, "--dtype", "float32"
-    )
+    outcome = tune(suite, tmp_path / "run", "--languages", "he", "--limit", "3", "--data", data, "--dtype", "float32")
     assert outcome.out.endswith(f"--run {tmp_path / 'run'} --tuned --data {data} --dtype float32\n")
 
 
@@ -522,9 +515,7 @@ def test_a_method_that_fails_everywhere_is_told_and_chooses_nothing(suite, tmp_p
     words = ["--methods", "mine", "--plugin", tmp_path / "mine.py", "--languages", "am", "--limit", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.engine.generate.generate_cell", writer(0.2))
-        outcome = steerboard(
-            "tune", "--suite", suite, "--run", tmp_path / "run", "--tasks", "sentiment", *words
-        )
+        outcome = steerboard("tune", "--suite", suite, "--run", tmp_path / "run", "--tasks", "sentiment", *words)
     assert outcome.code == 1
     assert "first failure: mine/zero-shot/sentiment/am/seed 0: ValueError: no <idea>" in outcome.err
     assert "mine: nothing passes the gate; its default stays (2 configurations, 0 texts, 0 s)" in outcome.out

@@ -7,13 +7,13 @@ import hashlib
 import pytest
 from support.helpers import MODEL, key, method
 
-from harness.core.cells import cell_id, entry_id, entry_of, noise_key, steering_id
+from harness.core.cells import cell_id, entry_id, entry_of, sampling_key, steering_id
 from harness.core.errors import UserError
 from harness.data.corpus import Corpus
 from harness.data.sources import open_data
 from harness.data.suite import load_suite
 from harness.methods.registry import load_registry, parse_methods
-from harness.runner.plan import plan, select
+from harness.runner.plan import plan_cells, select_cells
 
 CANONICAL = (
     '{"data":"d","language":"am","method":{"config":{},"name":"zero-shot","version":"1"},'
@@ -87,7 +87,7 @@ def test_one_fit_serves_all_seeds_and_settings():
 
 def test_the_noise_of_a_draw_comes_from_its_name():
     name = hashlib.sha256(b"1/sentiment/am/positive/0/0").digest()
-    assert noise_key(key(), "positive", 0, 0) == int.from_bytes(name[:8], "big")
+    assert sampling_key(key(), "positive", 0, 0) == int.from_bytes(name[:8], "big")
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_the_noise_of_a_draw_comes_from_its_name():
     ids=str,
 )
 def test_all_methods_and_models_get_the_same_noise(change):
-    assert noise_key(key(**change), "positive", 3, 1) == noise_key(key(), "positive", 3, 1)
+    assert sampling_key(key(**change), "positive", 3, 1) == sampling_key(key(), "positive", 3, 1)
 
 
 def test_no_two_draws_share_their_noise():
     keys = [key(seed=s, task=t, language=c) for s in (1, 11) for t in ("a", "b") for c in ("am", "he")]
     draws = [
-        noise_key(k, label, i, attempt)
+        sampling_key(k, label, i, attempt)
         for k in keys
         for label in ("positive", "negative")
         for i in (0, 1, 10)
@@ -121,13 +121,13 @@ def test_no_two_draws_share_their_noise():
 
 
 def test_a_full_selection_is_not_marked():
-    chosen = select(load_suite("steer11"))
+    chosen = select_cells(load_suite("steer11"))
     assert chosen.narrowed == []
     assert chosen.texts_per_label == {"sentiment": 50, "topic": 20}
 
 
 def test_a_narrowed_selection_says_so_in_words():
-    chosen = select(load_suite("steer11"), languages=["he", "am"], tasks=["topic"], seeds=[2], limit=4)
+    chosen = select_cells(load_suite("steer11"), languages=["he", "am"], tasks=["topic"], seeds=[2], limit=4)
     assert chosen.narrowed == [
         "2 of 11 languages (am, he)",
         "1 of 2 tasks (topic)",
@@ -137,12 +137,12 @@ def test_a_narrowed_selection_says_so_in_words():
 
 
 def test_a_selection_keeps_the_order_of_the_suite_and_each_value_once():
-    chosen = select(load_suite("steer11"), languages=["su", "am", "su"], seeds=[3, 1])
+    chosen = select_cells(load_suite("steer11"), languages=["su", "am", "su"], seeds=[3, 1])
     assert (chosen.languages, chosen.seeds) == (["am", "su"], [1, 3])
 
 
 def test_a_limit_narrows_only_what_is_larger():
-    chosen = select(load_suite("steer11"), limit=30)
+    chosen = select_cells(load_suite("steer11"), limit=30)
     assert chosen.texts_per_label == {"sentiment": 30, "topic": 20}
     assert chosen.narrowed == ["30 of 50 texts per sentiment label"]
 
@@ -160,7 +160,7 @@ def test_a_limit_narrows_only_what_is_larger():
 )
 def test_a_value_that_the_suite_does_not_hold_is_one_clear_error(options, words):
     with pytest.raises(UserError, match=words):
-        select(load_suite("mini"), **options)
+        select_cells(load_suite("mini"), **options)
 
 
 # Plan
@@ -168,13 +168,13 @@ def test_a_value_that_the_suite_does_not_hold_is_one_clear_error(options, words)
 
 @pytest.fixture(scope="module")
 def planned():
-    """Plan cells of the mini suite: call it with the options of ``select`` and a list of methods."""
+    """Plan cells of the mini suite: call it with the options of ``select_cells`` and a list of methods."""
     suite = load_suite("mini")
     corpus = Corpus(suite, open_data(suite, None))
 
     def make(methods=None, model=MODEL, **options):
         configured = parse_methods(load_registry(), methods or suite.methods)
-        return plan(suite, select(suite, **options), configured, model, corpus)
+        return plan_cells(suite, select_cells(suite, **options), configured, model, corpus)
 
     return make
 

@@ -51,9 +51,7 @@ def test_the_bytes_are_on_disk_before_the_name_is(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (events.append("fsync"), fsync(handle))[1])
-    monkeypatch.setattr(
-        Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1]
-    )
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("rename"), replace(self, target))[1])
     files.write_text(tmp_path / "a", "x")
     assert events == ["fsync", "rename"]
 
@@ -192,13 +190,13 @@ def test_a_folder_in_the_place_of_a_file_is_one_clear_error(tmp_path):
 
 def test_a_file_beyond_every_size_is_not_read(tmp_path):
     with (tmp_path / "x").open("wb") as stream:
-        stream.truncate(files.LARGEST + 1)  # takes no room on the disk
+        stream.truncate(files.MAX_BYTES + 1)  # takes no room on the disk
     for read in (files.read_json, files.read_json_gz):
         assert "more than 128 MiB" in refused(read, tmp_path / "x")
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path):
-    (tmp_path / "x").write_bytes(gzip.compress(bytes(files.LARGEST + 1), 9))
+    (tmp_path / "x").write_bytes(gzip.compress(bytes(files.MAX_BYTES + 1), 9))
     assert (tmp_path / "x").stat().st_size < 2**18
     assert "unpacked more than 128 MiB" in refused(files.read_json_gz, tmp_path / "x")
 
@@ -210,10 +208,10 @@ def nested(depth):
 def test_lists_may_be_nested_but_not_without_end(tmp_path):
     path = tmp_path / "x"
     for read, pack in ((files.read_json, bytes), (files.read_json_gz, gzip.compress)):
-        for body in (nested(files.DEEPEST), json.dumps({"a": "[{" * 1000 + '\\"['})):
+        for body in (nested(files.MAX_DEPTH), json.dumps({"a": "[{" * 1000 + '\\"['})):
             path.write_bytes(pack(body.encode()))
             assert read(path) == json.loads(body)
-        for body in (nested(files.DEEPEST + 1), nested(100_000), '{"a":' * 100_000, "[" * 100_000):
+        for body in (nested(files.MAX_DEPTH + 1), nested(100_000), '{"a":' * 100_000, "[" * 100_000):
             path.write_bytes(pack(body.encode()))
             assert "nested too deeply" in refused(read, path)
 
@@ -247,7 +245,7 @@ def test_a_killed_writer_leaves_a_stray_that_the_next_one_removes(tmp_path):
     [left] = names(tmp_path / "cells" / "a")
     assert left.startswith(".status.json.")
     assert left.endswith(".tmp")
-    with files.locked(tmp_path, "--run"):
+    with files.run_lock(tmp_path, "--run"):
         assert names(tmp_path / "cells" / "a") == []
 
 

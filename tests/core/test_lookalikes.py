@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.core.lookalikes import misleading, unseen
-from harness.submissions.card import Author, Item, Method
+from harness.submissions.card import Author, CardItem, Method
 
 GOOD = [
     "Ann Other",
@@ -75,4 +75,4 @@ def test_keys_of_a_config_are_names_too():
     for config in ({"l\u0430yer": 1}, {"a": [{"stren\u200bgth": 2}]}):
         with pytest.raises(ValueError, match=r"the key '.*\\u.*' (mixes scripts|holds a character)"):
             check(config)
-    assert issubclass(Card, Item)
+    assert issubclass(Card, CardItem)

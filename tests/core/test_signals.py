@@ -70,11 +70,11 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch, number):
 def test_a_run_keeps_an_ignored_ctrl_c_ignored():
     from rich.console import Console
 
-    from harness.runner.progress import track
+    from harness.runner.progress import progress_bar
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with track(Console(file=open(os.devnull, "w")), "generate", 1) as tracker:  # noqa: PTH123
+        with progress_bar(Console(file=open(os.devnull, "w")), "generate", 1) as tracker:  # noqa: PTH123
             os.kill(os.getpid(), signal.SIGINT)
             tracker.finish_cell("only")
     finally:

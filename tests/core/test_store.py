@@ -15,14 +15,12 @@ from support.helpers import environment, generations, key, names_below, toy_mani
 from harness.core.cells import cell_id
 from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering
-from harness.core.records import CellScores, CellStatus, Score, Spent
+from harness.core.records import CellScores, CellStatus, Score, Usage
 from harness.core.store import Run
 
 CELL = cell_id(key())
 TEXTS = generations({"positive": ["ሰላም", "שלום"], "negative": ["a", "b\u2028c"]})
-DOWNSTREAM = Score(
-    metric="macro_f1/tfidf", value=0.5, direction="up", unit="F1", signature="s", by_seed={"0": 0.5}
-)
+DOWNSTREAM = Score(metric="macro_f1/tfidf", value=0.5, direction="up", unit="F1", signature="s", by_seed={"0": 0.5})
 SCORES = CellScores(cell_id=CELL, generations_sha256="00", protocol="p", scores=[DOWNSTREAM])
 
 
@@ -68,7 +66,7 @@ def test_tables_read_of_a_status_what_they_need(run):
     assert found["cell"] == {name: whole[name] for name in found["cell"]}
     assert set(found["cell"]) == {"method", "model", "setting", "task", "language", "seed"}
     assert found["state"] == "ok"
-    fit = {"steering/a": Spent(seconds=1.5, tokens=7), "activations/b": None}
+    fit = {"steering/a": Usage(seconds=1.5, tokens=7), "activations/b": None}
     status = CellStatus(cell=key(), state="skipped", reason="no text", device="cpu", new_tokens=3, fit=fit)
     run.write_cell(CELL, status, [])
     found = run.ended(CELL)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from support.helpers import TASKS, key, steerboard
 from support.toyruns import F1, flat, selection, toy, write_run
 
-from harness.core.records import CellStatus, Generation, Record, Score, Spent, SurfacePoint
+from harness.core.records import CellStatus, Generation, GridPoint, Record, Score, Usage
 from harness.data.suite import ClassifierProtocol, TaskSize, load_suite
 from harness.methods.contract import MethodConfig
 
@@ -58,7 +58,7 @@ def test_no_number_of_any_record_is_true():
     ):
         importlib.import_module(module)  # their records are found by being there
     found = {(kind, name) for kind in below(Record) for name in numbers(kind) if name != "schema_version"}
-    assert {(Spent, "seconds"), (Generation, "index"), (SurfacePoint, "seconds")} <= found
+    assert {(Usage, "seconds"), (Generation, "index"), (GridPoint, "seconds")} <= found
     for kind, name in found:
         with pytest.raises(ValidationError) as error:
             kind.model_validate({name: True})

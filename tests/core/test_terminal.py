@@ -126,9 +126,7 @@ def test_one_seed_says_that_nothing_can_be_said_yet(tmp_path):
     made = toy("zero-shot")
     made.scores[F1] = flat(0.5, chosen, (0.0,))
     text = in_one_line(summary(tmp_path, made, chosen=chosen))
-    assert text.endswith(
-        "Nothing can be said yet about which entry is best: 1 generation seed, 3 are needed."
-    )
+    assert text.endswith("Nothing can be said yet about which entry is best: 1 generation seed, 3 are needed.")
 
 
 # The other tables

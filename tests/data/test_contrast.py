@@ -12,7 +12,7 @@ from support.helpers import ROOT, contents, jsonl, small_suite, snapshot, steerb
 from harness.core.errors import UserError
 from harness.core.files import digest
 from harness.core.store import Run
-from harness.data.contrast import ContrastFolder, Pair, Recipe, open_contrast
+from harness.data.contrast import BuildRecipe, ContrastFolder, ContrastPair, open_contrast
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import Example, LocalData, Sentence
 from harness.data.suite import load_suite
@@ -58,9 +58,7 @@ def test_imported_pairs_are_the_pairs_of_the_file(tmp_path):
 
 def test_equal_and_empty_pairs_are_dropped_and_counted(tmp_path):
     file = published(tmp_path / "x.json", [*AMHARIC, ("ሀ", "ሀ"), ("ለ", " "), ("", "መ"), ("ሰ", "ረ")])
-    done = steerboard(
-        "contrast", "import", file, "--language", "am", "--out", tmp_path / "c", "--source", "me"
-    )
+    done = steerboard("contrast", "import", file, "--language", "am", "--out", tmp_path / "c", "--source", "me")
     assert "3 pairs (me); dropped: 1 with equal texts, 2 with an empty text" in done.out
     assert [row["id"] for row in rows(tmp_path / "c", "am")] == ["pair-0000", "pair-0001", "pair-0005"]
 
@@ -224,9 +222,7 @@ def test_a_cells_data_cover_the_content_of_the_folder_in_every_language(tmp_path
         "am and he": folder_of(tmp_path / "b", am=AMHARIC, he=HEBREW),
         "am, less": folder_of(tmp_path / "c", am=AMHARIC[:1]),
     }
-    found = {
-        name: corpus_with(corpus_of, path).fingerprint("sentiment", "am") for name, path in folders.items()
-    }
+    found = {name: corpus_with(corpus_of, path).fingerprint("sentiment", "am") for name, path in folders.items()}
     assert len(set(found.values())) == 4
     (tmp_path / "a").rename(tmp_path / "moved")
     moved = corpus_with(corpus_of, tmp_path / "moved")
@@ -275,9 +271,7 @@ def test_a_spoiled_folder_is_refused_in_one_line(tmp_path, how, words):
 
 def test_a_row_without_text_is_named(tmp_path):
     folder = ContrastFolder(tmp_path)
-    jsonl(
-        folder.pairs_path("am"), [{"id": "1", "good": "ሀ", "bad": "ለ"}, {"id": "2", "good": "ሐ", "bad": ""}]
-    )
+    jsonl(folder.pairs_path("am"), [{"id": "1", "good": "ሀ", "bad": "ለ"}, {"id": "2", "good": "ሐ", "bad": ""}])
     with pytest.raises(UserError, match="row 2: needs a non-empty 'id', 'good' and 'bad'"):
         folder.pairs("am")
 
@@ -285,8 +279,8 @@ def test_a_row_without_text_is_named(tmp_path):
 def test_a_language_with_an_entry_is_whole(tmp_path):
     """The pairs are written before the entry: an entry without its file would be a broken folder."""
     folder = ContrastFolder(tmp_path)
-    recipe = Recipe(kind="import", text="f00d")
-    folder.add("am", recipe, [Pair("1", "ሀ", "ለ")], "me", {})
+    recipe = BuildRecipe(kind="import", text="f00d")
+    folder.add("am", recipe, [ContrastPair("1", "ሀ", "ለ")], "me", {})
     folder.index_path.unlink()
     assert folder.made("am") is None  # killed between the two: it is made again
     assert not folder.holds("am", recipe)
@@ -312,11 +306,7 @@ def provenance(run: Path) -> dict[str, dict[str, object]]:
     """Return language -> what the steering of a finished run says of its fit."""
     store = Run(run)
     cells = [store.status(cell) for cell in store.cell_ids()]
-    return {
-        status.cell.language: store.steering(status.steering).provenance
-        for status in cells
-        if status.steering
-    }
+    return {status.cell.language: store.steering(status.steering).provenance for status in cells if status.steering}
 
 
 @pytest.fixture(scope="module")

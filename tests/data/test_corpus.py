@@ -92,9 +92,7 @@ def test_the_first_translation_system_that_has_the_language_is_taken(corpus_of, 
     assert (contrast.bad, contrast.source) == (["b"], "translations:b")
 
 
-@pytest.mark.parametrize(
-    "degraded", [{}, {("noise", "am"): [Sentence("other", "x")]}], ids=["none", "no pair"]
-)
+@pytest.mark.parametrize("degraded", [{}, {("noise", "am"): [Sentence("other", "x")]}], ids=["none", "no pair"])
 def test_contrast_falls_back_to_word_noise(corpus_of, degraded):
     contrast = corpus_of({"am": sentences(("s1", AMHARIC), ("s2", "ሀ"))}, degraded=degraded).contrast("am")
     assert contrast.good == [AMHARIC, "ሀ"]
@@ -142,18 +140,14 @@ def test_demonstrations_are_drawn_apart_for_every_label_and_language(corpus_of):
         for code in ("am", "he")
     }
     corpus = corpus_of({}, rows)
-    draws = [
-        tuple(texts) for code in ("am", "he") for texts in corpus.demonstrations("sentiment", code).values()
-    ]
+    draws = [tuple(texts) for code in ("am", "he") for texts in corpus.demonstrations("sentiment", code).values()]
     assert len(set(draws)) == 4
 
 
 def test_too_few_train_texts_for_demonstrations_are_refused(corpus_of):
     rows = [Example(f"{label}{n}", "x", label) for label in ("positive", "negative") for n in range(4)]
     corpus = corpus_of({}, {("sentiment", "am", "train"): rows})
-    with pytest.raises(
-        UserError, match=r"few-shot needs 5 train texts of '.*' \(sentiment, am\); there are 4"
-    ):
+    with pytest.raises(UserError, match=r"few-shot needs 5 train texts of '.*' \(sentiment, am\); there are 4"):
         corpus.demonstrations("sentiment", "am")
 
 

@@ -16,9 +16,9 @@ from harness.data.corpus import normalise
 from harness.data.suite import load_suite
 from harness.ranking.results import collect, table
 from harness.runner import prepare as options
-from harness.scoring.downstream import ClassifierPart
+from harness.scoring.downstream import ClassifierScorer
 from harness.scoring.metrics import macro_f1
-from harness.scoring.validity import ValidityPart
+from harness.scoring.validity import ValidityScorer
 
 slow = pytest.mark.slow
 LANGUAGES = ["am", "cs", "da", "de", "en", "he", "id", "jv", "mt", "sk", "sl", "su"]
@@ -104,9 +104,7 @@ def test_degraded_text_is_the_parallel_text_with_words_lost_moved_or_repeated(la
     assert all(set(b["text"].split()) <= set(a["text"].split()) for a, b in zip(good, bad, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("language", "first", "last"), [("am", "\u1200", "\u137f"), ("he", "\u05d0", "\u05ea")]
-)
+@pytest.mark.parametrize(("language", "first", "last"), [("am", "\u1200", "\u137f"), ("he", "\u05d0", "\u05ea")])
 def test_each_script_is_its_own(language, first, last):
     for task in TASKS:
         for row in rows(f"{task}/{language}/train"):
@@ -133,7 +131,7 @@ def test_the_data_folder_is_what_the_script_composes_from_the_phrases(tmp_path):
 def ceiling(tmp_path_factory):
     """Macro-F1 of human text at the suite's size, mean over the seeds, by task and language."""
     folder, every = tmp_path_factory.mktemp("ceiling") / "run", options.open_parts
-    needed = ValidityPart | ClassifierPart  # what else is scored takes most of the time
+    needed = ValidityScorer | ClassifierScorer  # what else is scored takes most of the time
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(options, "open_parts", lambda *a: [p for p in every(*a) if isinstance(p, needed)])
         outcome = steerboard("run", "--suite", "mini", "--methods", "human", "--run", folder)

@@ -106,8 +106,7 @@ def test_every_reference_row_is_in_both_suites():
 
 def test_the_prompts_are_those_of_the_protocol():
     assert prompt("sentiment", "zero-shot", "am", "positive") == (
-        "Generate a review with positive sentiment in Amharic language. "
-        "Output only the text and nothing else."
+        "Generate a review with positive sentiment in Amharic language. Output only the text and nothing else."
     )
     assert prompt("sentiment", "few-shot", "he", "negative", ("a {label}", "b")) == (
         "Generate a review with negative sentiment in Hebrew language based on examples. "
@@ -265,9 +264,7 @@ def test_a_change_of_the_scores_alone_leaves_the_texts_their_identity(tasks):
 @pytest.mark.parametrize("old", ["temperature: 0.8", "shots: 5", "word_noise: 0.3"])
 def test_a_change_of_what_decides_texts_changes_their_identity(tasks, old):
     path = edit(tasks / "steer11.yaml", old, old[:-1] + "2")
-    assert load_suite(str(path)).text_protocol("topic", "am") != load_suite("steer11").text_protocol(
-        "topic", "am"
-    )
+    assert load_suite(str(path)).text_protocol("topic", "am") != load_suite("steer11").text_protocol("topic", "am")
 
 
 def test_a_suite_comes_back_whole_from_the_json_of_a_manifest():
@@ -313,9 +310,7 @@ def built_on_local_rows(manager, tmp_path, file, rows):
     folder.mkdir()
     (folder / "local.yaml").write_text(yaml.safe_dump(body), encoding="utf-8")
     task = manager(folder).load("local")["tasks"]["local"]
-    return [
-        (task.doc_to_text(doc), task.doc_to_choice(doc), task.doc_to_target(doc)) for doc in task.test_docs()
-    ]
+    return [(task.doc_to_text(doc), task.doc_to_choice(doc), task.doc_to_target(doc)) for doc in task.test_docs()]
 
 
 def test_lm_eval_asks_a_sentiment_task_as_multiple_choice(manager, tmp_path):

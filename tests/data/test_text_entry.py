@@ -18,7 +18,7 @@ from harness.data.contrast import ContrastFolder, read_published
 from harness.data.corpus import Corpus
 from harness.data.sources import Example, HubData, LocalData, Sentence
 from harness.data.suite import load_suite
-from harness.ranking.gate.checksummed import read_sealed
+from harness.ranking.gate.checksummed import read_checksummed
 from harness.tracks.forcing.questions import load_questions
 
 SURROGATE = '{"id": "2", "text": "ጥሩ ቀን \\ud83d", "label": "positive"}\n'
@@ -99,7 +99,7 @@ def test_a_baseline_that_is_broken_is_one_line(tmp_path, content):
     path = tmp_path / "base.json"
     path.write_text('{"kind": "baseline", "schema": 1, "sha256": "0", "content": ' + content + "}\n")
     with pytest.raises(UserError, match=r"base\.json was edited by hand or damaged"):
-        read_sealed(path, "baseline", 1)
+        read_checksummed(path, "baseline", 1)
 
 
 # YAML: cards, suites, questions
@@ -154,9 +154,7 @@ def test_a_suite_with_such_a_value_is_one_line(tmp_path, old):
 
 def test_questions_with_an_id_twice_are_refused(tmp_path):
     path = tmp_path / "questions.yaml"
-    path.write_text(
-        "questions:\n  q1: {am: ሀ, he: א}\n  q1: {am: ለ, he: ב}\nvalidation: []\n", encoding="utf-8"
-    )
+    path.write_text("questions:\n  q1: {am: ሀ, he: א}\n  q1: {am: ለ, he: ב}\nvalidation: []\n", encoding="utf-8")
     with pytest.raises(UserError, match="'q1' stands twice"):
         load_questions(path)
 

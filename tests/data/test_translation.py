@@ -207,9 +207,7 @@ def test_pair_models_take_a_model_per_hop_and_the_token_of_the_variant(pairs, tm
 
     check(tmp_path, "am", lambda text: hops(text, ["am", "de", "zh", "de", "am"], hop))
     recipe = json.loads((tmp_path / "contrast.json").read_text())["languages"]["am"]["recipe"]
-    assert [m["name"] for m in recipe["models"]] == [
-        f"opus-mt-{n}" for n in ("am-de", "de-zh", "zh-de", "de-am")
-    ]
+    assert [m["name"] for m in recipe["models"]] == [f"opus-mt-{n}" for n in ("am-de", "de-zh", "zh-de", "de-am")]
     assert {m["search"]["num_beams"] for m in recipe["models"]} == {3}  # as stored with the model
     assert recipe["translator"] == "opus-mt-{src}-{tgt}"  # no path of this machine
 
@@ -418,9 +416,7 @@ def test_a_language_that_the_model_lacks_is_refused(nllb, madlad, mbart, pairs, 
         tmp_path, "--translator", nllb, "--pivots", "mt"
     )
     assert "These are the codes of mbart." in refused(tmp_path, "--translator", mbart)
-    assert "unknown language 'da'; valid: am, de, iw, zh" in refused(
-        tmp_path, "--translator", madlad, "--pivots", "da"
-    )
+    assert "unknown language 'da'; valid: am, de, iw, zh" in refused(tmp_path, "--translator", madlad, "--pivots", "da")
     template = f"{pairs}/opus-mt-{{src}}-{{tgt}}"
     assert "opus-mt-am-da does not exist" in refused(tmp_path, "--translator", template, "--pivots", "da")
     assert "'../x' is no language code" in refused(tmp_path, "--translator", template, "--pivots", "../x")

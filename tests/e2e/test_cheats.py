@@ -13,7 +13,7 @@ from support.helpers import ROOT, steerboard
 from harness.core.cells import Cell, entry_id
 from harness.core.records import Entry
 from harness.core.store import Run
-from harness.ranking.leaderboard_rows import Standing, standings
+from harness.ranking.leaderboard_rows import RankedEntry, rank_entries
 from harness.ranking.results import collect
 from harness.scoring.leakage import CORPORA
 
@@ -34,7 +34,7 @@ GIVEN_AWAY_BY = {
 pytestmark = pytest.mark.slow
 
 
-def run_with_cheats(folder: Path, *options: object) -> dict[str, Standing]:
+def run_with_cheats(folder: Path, *options: object) -> dict[str, RankedEntry]:
     """Run baselines, references and cheats; hand cheats in as texts of the model; return the rows."""
     methods = ",".join([*HONEST, "constant", *CHEATS])
     plugin = ROOT / "tests" / "cheats.py"
@@ -43,7 +43,7 @@ def run_with_cheats(folder: Path, *options: object) -> dict[str, Standing]:
     hand_in(Run(folder), CHEATS)
     cellset = collect([Run(folder)])[0]
     assert cellset.headline
-    rows = standings(cellset, cellset.headline).rows
+    rows = rank_entries(cellset, cellset.headline).rows
     return {standing.row.entry.method.name: standing for standing in rows}
 
 
@@ -56,9 +56,7 @@ def hand_in(run: Run, names: Iterable[str]) -> None:
         if status.cell.method.name in names:
             forged = Cell(status.cell.model_copy(update={"model": manifest.model, "setting": "zero-shot"}))
             shutil.copytree(run.cell(cell_id), run.cell(forged.id))
-            run.write_cell(
-                forged.id, status.model_copy(update={"cell": forged.key}), run.generations(cell_id)
-            )
+            run.write_cell(forged.id, status.model_copy(update={"cell": forged.key}), run.generations(cell_id))
             kept = {**run.audit(cell_id), **run.predictions(cell_id)}
             run.write_scores(scores.model_copy(update={"cell_id": forged.id}), kept)
             shutil.rmtree(run.cell(cell_id))
@@ -70,25 +68,23 @@ def hand_in(run: Run, names: Iterable[str]) -> None:
     run.write_manifest(manifest.model_copy(update={"entries": list(entries.values())}))
 
 
-def flagged(standing: Standing) -> set[str]:
+def flagged(standing: RankedEntry) -> set[str]:
     return {flag.metric.name for flag in standing.flags}
 
 
 @pytest.fixture(scope="module")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Standing]:
+def mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RankedEntry]:
     """All rows on the mini suite, by name."""
     folder = tmp_path_factory.mktemp("mini") / "run"
     return run_with_cheats(folder, "--suite", "mini", "--languages", "am,he,da")
 
 
 @pytest.fixture(scope="module")
-def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Standing]:
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RankedEntry]:
     """All rows on real text and a larger model, by name."""
     folder = tmp_path_factory.mktemp("real") / "run"
     data = ("--data", shared / "data", "--model", shared / "models" / "devlm", "--classifier", "tfidf")
-    return run_with_cheats(
-        folder, "--suite", "steer11", *data, "--languages", "am,da", "--seeds", "1", "--limit", "10"
-    )
+    return run_with_cheats(folder, "--suite", "steer11", *data, "--languages", "am,da", "--seeds", "1", "--limit", "10")
 
 
 @pytest.mark.parametrize("cheat", [cheat for cheat in CHEATS if cheat != "noisy-train"])
@@ -124,9 +120,7 @@ def test_what_is_honest_has_no_flag(mini):
 
 @pytest.mark.nightly
 def test_what_is_honest_copies_nothing_of_real_text(real):
-    copies = {
-        name: {metric for metric in flagged(real[name]) if metric.startswith("copied")} for name in HONEST
-    }
+    copies = {name: {metric for metric in flagged(real[name]) if metric.startswith("copied")} for name in HONEST}
     assert copies == {name: set() for name in HONEST}
 
 

@@ -23,20 +23,20 @@ from harness.data.corpus import Corpus
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
 from harness.ranking.flags import flags
-from harness.ranking.results import Cellset, EntryRow
-from harness.runner.reference_texts import Places
+from harness.ranking.results import EntryRow, ResultSet
+from harness.runner.reference_texts import ReferenceTexts
 from harness.scoring.hidden import HiddenPart
-from harness.scoring.leakage import LeakagePart
+from harness.scoring.leakage import LeakageScorer
 from harness.scoring.lexical import length
-from harness.scoring.membership import MembershipPart
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.membership import MembershipScorer
+from harness.scoring.scorer import ScoringContext, TextSample
 
 
 @dataclass
 class Bench:
     """One task and language: scores texts and asks the rules."""
 
-    there: Place
+    there: ScoringContext
     stash: Stash
     honest: dict[str, Texts]
 
@@ -54,19 +54,17 @@ class Bench:
         stash = Stash(*splits, foreign=texts("test", other), n=n)
         translated = [row.text for row in corpus.source.degraded(system, code)]
         groups = dict.fromkeys(stash.train, translated)
-        honest = {"translated text": stash.some(groups)} | {
-            name: make(stash) for name, make in HONEST.items()
-        }
-        return cls(Places(suite, corpus).place(task, code), stash, honest)
+        honest = {"translated text": stash.some(groups)} | {name: make(stash) for name, make in HONEST.items()}
+        return cls(ReferenceTexts(suite, corpus).place(task, code), stash, honest)
 
     def flagged(self, texts: Mapping[str, Texts], setting: str) -> dict[str, set[str]]:
         """Return name -> the metrics that are flagged. Beside them stands validation text as zero-shot."""
-        parts = [LeakagePart(), MembershipPart(), HiddenPart()]
+        parts = [LeakageScorer(), MembershipScorer(), HiddenPart()]
 
         def scores(group: Texts) -> list[Score]:
             rows = [(text, label) for label, own in group.items() for text in own]
             valid = np.ones(len(rows), dtype=bool)
-            sample = Sample([text for text, _ in rows], [label for _, label in rows], valid)
+            sample = TextSample([text for text, _ in rows], [label for _, label in rows], valid)
             found = [score for part in parts for score in part.score(sample, self.there).scores]
             return [*found, length(sample.texts)]
 
@@ -87,12 +85,8 @@ class Bench:
                 for score in scores(group)
             ]
         manifest = SimpleNamespace(suite={}, selection=None)
-        cellset = Cellset(manifest, entries, pd.DataFrame(lines), {})
-        return {
-            name: {flag.metric.name for flag in found}
-            for name, found in flags(cellset).items()
-            if name in texts
-        }
+        cellset = ResultSet(manifest, entries, pd.DataFrame(lines), {})
+        return {name: {flag.metric.name for flag in found} for name, found in flags(cellset).items() if name in texts}
 
 
 def looked_at(bench: Bench) -> tuple[dict[str, set[str]], dict[str, set[str]]]:

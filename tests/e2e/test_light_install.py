@@ -132,9 +132,7 @@ def test_what_the_board_adds_is_needed_by_the_board_alone(runs, tmp_path):
         ["board", "build", runs / "a", "--out", tmp_path / "site"],
     )
     assert (listed.code, compared.code) == (0, 0)
-    assert re.search(
-        r"needs \w+, which is not installed: pip install 'steerboard\[board\]'", built.one_line()
-    )
+    assert re.search(r"needs \w+, which is not installed: pip install 'steerboard\[board\]'", built.one_line())
     assert names_below(tmp_path) == []
 
 

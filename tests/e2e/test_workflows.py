@@ -39,9 +39,7 @@ LEAST = {
 """Workflow and job (None: all of it) -> what its token may do."""
 
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-each_file = pytest.mark.parametrize(
-    "path", [*WORKFLOWS, *ACTIONS], ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
+each_file = pytest.mark.parametrize("path", [*WORKFLOWS, *ACTIONS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 
 
 def load(path: Path) -> dict[Any, Any]:
@@ -71,9 +69,7 @@ def scripts() -> list[tuple[str, str]]:
 
 
 def script(workflow: str, name: str) -> str:
-    [found] = [
-        s["run"] for s in steps(load(GITHUB / "workflows" / f"{workflow}.yml")) if s.get("name") == name
-    ]
+    [found] = [s["run"] for s in steps(load(GITHUB / "workflows" / f"{workflow}.yml")) if s.get("name") == name]
     return found
 
 
@@ -172,9 +168,7 @@ def test_a_release_comes_from_a_tag_of_its_own_version(tmp_path):
     body = load(GITHUB / "workflows" / "release.yml")
     assert triggers(body) == {"push": {"tags": ["v*"]}}
     assert body["jobs"]["publish"]["needs"] == "build"
-    stand_in(
-        tmp_path / "bin", "python", 'if [ "$3" = version ]; then echo 1.2.3; else echo "$@" >> calls; fi'
-    )
+    stand_in(tmp_path / "bin", "python", 'if [ "$3" = version ]; then echo 1.2.3; else echo "$@" >> calls; fi')
     refused = bash(script("release", "Build"), tmp_path, TAG="v1.2.4")
     assert refused.returncode == 1
     assert "the tag is v1.2.4, the version in pyproject.toml is 1.2.3" in refused.stdout
@@ -321,9 +315,7 @@ needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not inst
 
 
 @needs_jq
-@pytest.mark.parametrize(
-    "old", [[], [{"id": 5, "user": {"type": "Bot"}, "body": "<!-- steerboard gate -->\nx"}]]
-)
+@pytest.mark.parametrize("old", [[], [{"id": 5, "user": {"type": "Bot"}, "body": "<!-- steerboard gate -->\nx"}]])
 def test_a_comment_is_posted_once_and_replaced_later(tmp_path, old):
     (tmp_path / "comment.md").write_text("### gate\n\n@everyone <script>\n", encoding="utf-8")
     others = [

@@ -46,9 +46,7 @@ def by_hand(model: SteerableModel, text: str) -> np.ndarray:
 def answer_with(model: SteerableModel, value: float) -> None:
     """Make every layer give ``value`` everywhere."""
     for layer in model.layers:
-        layer.register_forward_hook(
-            lambda m, a, o: torch.full_like(o, value) if isinstance(o, torch.Tensor) else o
-        )
+        layer.register_forward_hook(lambda m, a, o: torch.full_like(o, value) if isinstance(o, torch.Tensor) else o)
 
 
 def test_the_mean_is_that_of_a_loop_over_texts(each_model):
@@ -206,9 +204,7 @@ def test_means_of_a_trained_model_over_real_text_do_not_depend_on_batching(share
     from harness.engine.model import load_model
 
     model = load_model(resolve_checkpoint(str(shared / "models" / "devlm")), "float32", "cpu")
-    texts = [
-        row.text for code in ("am", "he", "de") for row in LocalData(shared / "data").parallel(code)[:12]
-    ]
+    texts = [row.text for code in ("am", "he", "de") for row in LocalData(shared / "data").parallel(code)[:12]]
     one, many = mean_states(model, texts, 1), mean_states(model, texts, 36, "left")
     assert one.n_tokens == many.n_tokens
     np.testing.assert_allclose(one.mean, many.mean, rtol=1e-3, atol=1e-4)

@@ -13,7 +13,7 @@ from support.helpers import small_suite, steerboard, toy_llm, toy_manifest
 from harness.core.errors import UserError
 from harness.core.store import Run
 from harness.data.prompts import Prompt
-from harness.data.suite import DATE, Sampling, load_suite, restore_suite
+from harness.data.suite import DATE, SamplingParams, load_suite, restore_suite
 from harness.engine.chat import ChatUse, apply, chat_record, chat_use, end_token, render
 from harness.runner.prepare import with_chat
 
@@ -142,8 +142,8 @@ def test_the_end_of_an_answer_is_found_in_a_template_of_parts(new_model):
 # The suite's date
 
 
-def sampling(**changes: object) -> Sampling:
-    return Sampling.model_validate({**load_suite("mini").sampling.model_dump(), **changes})
+def sampling(**changes: object) -> SamplingParams:
+    return SamplingParams.model_validate({**load_suite("mini").sampling.model_dump(), **changes})
 
 
 def test_the_usual_date_is_in_no_hash_and_another_is(mini):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.core.cells import noise_key
+from harness.core.cells import sampling_key
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering
@@ -21,7 +21,7 @@ from harness.core.records import Generation
 from harness.data.corpus import Corpus, normalise
 from harness.data.prompts import Prompt
 from harness.data.sources import LocalData
-from harness.data.suite import Sampling, Suite
+from harness.data.suite import SamplingParams, Suite
 from harness.engine.chat import render
 from harness.engine.generate import generate_cell
 from harness.engine.model import SteerableModel, load_model
@@ -44,9 +44,7 @@ def write(
     batch_size: int = 4,
     **sampling: Any,
 ) -> list[Generation]:
-    return generate_cell(
-        model, prompts, texts, steering, Sampling(**{**MANY, **sampling}), key_of, batch_size
-    )
+    return generate_cell(model, prompts, texts, steering, SamplingParams(**{**MANY, **sampling}), key_of, batch_size)
 
 
 @pytest.fixture
@@ -60,9 +58,7 @@ def sequences(monkeypatch):
         def generate(**inputs: Any) -> Any:
             output = original(**inputs)
             width = inputs["input_ids"].shape[1]
-            for given, mask, row in zip(
-                inputs["input_ids"], inputs["attention_mask"], output.sequences, strict=True
-            ):
+            for given, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], output.sequences, strict=True):
                 rows.append((given[mask.bool()].tolist(), row[width:].tolist()))
             return output
 
@@ -94,7 +90,7 @@ def cell_of(suite: Suite, task: str, language: str, setting: str, seed: int = 1)
     }
     return {
         "prompts": prompts,
-        "noise_key": lambda label, index, attempt: noise_key(
+        "noise_key": lambda label, index, attempt: sampling_key(
             _key(suite, task, language, setting, seed), label, index, attempt
         ),
     }
@@ -125,9 +121,7 @@ def test_the_batch_size_changes_no_text(mini, pocketlm, steer, language, script,
 def test_the_batch_size_changes_no_text_of_a_whole_cell(mini, pocketlm, language, setting):
     cell = cell_of(mini, "topic", language, setting)
     one, seven, all_ = (
-        generate_cell(
-            pocketlm, texts_per_label=2, steering=NOTHING, sampling=mini.sampling, batch_size=n, **cell
-        )
+        generate_cell(pocketlm, texts_per_label=2, steering=NOTHING, sampling=mini.sampling, batch_size=n, **cell)
         for n in (1, 7, 64)
     )
     assert one == seven == all_
@@ -180,7 +174,7 @@ def test_every_label_gets_its_exact_number_in_order(tiny_models):
 
 def test_progress_is_told_of_every_text_and_every_redraw(tiny_models):
     told: list[int] = []
-    sampling = Sampling(**{**MANY, "max_new_tokens": 1, "top_p": 1e-6})
+    sampling = SamplingParams(**{**MANY, "max_new_tokens": 1, "top_p": 1e-6})
     texts = generate_cell(tiny_models["llama"], PROMPTS, 3, NOTHING, sampling, key_of, 2, told.append)
     assert sum(told) == sum(t.attempts for t in texts) > 6
     assert max(told) == 2
@@ -207,7 +201,7 @@ def test_a_duplicate_is_redrawn_with_the_noise_of_its_next_attempt(tiny_models):
     assert max(attempts) > 1
 
     def draw(index: int, attempt: int) -> str:
-        sampling = Sampling(**{**MANY, **wide, "max_attempts": 1})
+        sampling = SamplingParams(**{**MANY, **wide, "max_attempts": 1})
         alone = lambda label, i, a: key_of(label, index, attempt)  # noqa: E731
         return generate_cell(model, {"positive": PROMPTS["positive"]}, 1, NOTHING, sampling, alone)[0].text
 
@@ -304,9 +298,7 @@ def test_a_tokenizer_without_bos_and_padding_token_works(new_network, new_tokeni
 def test_prompt_tokens_are_counted_without_padding(tiny_models):
     model = tiny_models["llama"]
     for text in write(model):
-        ids = model.tokenizer(render(model.tokenizer, PROMPTS[text.label]), add_special_tokens=False)[
-            "input_ids"
-        ]
+        ids = model.tokenizer(render(model.tokenizer, PROMPTS[text.label]), add_special_tokens=False)["input_ids"]
         assert text.n_prompt_tokens == len(ids)
 
 
@@ -406,8 +398,7 @@ def test_a_shared_prompt_is_read_once_and_writes_what_it_would_alone(tiny_models
 def test_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, stride):
     task = mini.task("sentiment", "am")
     prompts = {
-        label: Prompt(task.prompts["zero-shot"].format(label=label, language="Amharic"))
-        for label in task.labels
+        label: Prompt(task.prompts["zero-shot"].format(label=label, language="Amharic")) for label in task.labels
     }
     size = {"texts": 6, "batch_size": 12, "max_new_tokens": 40}
     expected = write(pocketlm, prompts, **size)
@@ -419,10 +410,7 @@ def test_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, s
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
 def test_steered_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, positions):
     task = mini.task("sentiment", "he")
-    prompts = {
-        label: Prompt(task.prompts["zero-shot"].format(label=label, language="Hebrew"))
-        for label in task.labels
-    }
+    prompts = {label: Prompt(task.prompts["zero-shot"].format(label=label, language="Hebrew")) for label in task.labels}
     vector = np.ones(192, dtype=np.float32)
     steering = Steering((Intervention("layer_output", 1, "add", vector, 0.3, "raw", 1.0, positions),))
     monkeypatch.setattr("harness.engine.decoding._STRIDE", 10**6)

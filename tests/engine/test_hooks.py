@@ -50,9 +50,7 @@ def bits(state: Tensor) -> Tensor:
 
 
 @contextmanager
-def watch(
-    model: SteerableModel, layer: int, site: str = "layer_output"
-) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+def watch(model: SteerableModel, layer: int, site: str = "layer_output") -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Record the state of a site before and after steering, one tensor per forward pass."""
     before: list[Tensor] = []
     after: list[Tensor] = []
@@ -163,9 +161,7 @@ def test_recorded_hidden_states_show_the_steered_state(each_model, steer, direct
     assert torch.equal(moved[LAYER + 1], plain[LAYER + 1] + STRENGTH * torch.from_numpy(direction))
 
 
-def test_hidden_states_are_right_where_the_capture_was_installed_first(
-    new_network, new_tokenizer, steer, direction
-):
+def test_hidden_states_are_right_where_the_capture_was_installed_first(new_network, new_tokenizer, steer, direction):
     network = new_network("llama")
     network(input_ids=IDS, output_hidden_states=True)  # installs the library's own hooks
     model = SteerableModel(network, new_tokenizer())

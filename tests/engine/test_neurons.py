@@ -13,7 +13,7 @@ from test_hooks import LAYER, NOTHING, bits, forward, states, watch
 
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
-from harness.engine.activations import mean_states, neuron_means, residual_change
+from harness.engine.activations import mean_mlp_activations, mean_states, relative_residual_shift
 from harness.engine.model import SteerableModel
 from harness.engine.neurons import down_projection, has_sandwich_norm
 
@@ -175,7 +175,7 @@ def test_reading_neurons_that_are_not_there_is_refused_at_the_first_such_layer(r
     first = 1 if family == "qwen3_moe" else 0  # whose layer 0 is dense
     words = REFUSALS[family].replace("layer 1", f"layer {first}")
     with pytest.raises(UserError, match="^" + re.escape(words)):
-        neuron_means(refusing[family], TEXTS)
+        mean_mlp_activations(refusing[family], TEXTS)
 
 
 def test_the_dense_layer_of_a_mixture_has_neurons(refusing, scale):
@@ -201,7 +201,7 @@ def test_mixtures_of_experts_take_vectors(refusing, steer, direction, family):
 def test_the_mean_is_that_of_the_last_tokens_worked_out_from_the_weights(tiny_models, family):
     model = tiny_models[family]
     last = np.stack([neurons_by_hand(model, text)[:, -1] for text in TEXTS])
-    found = neuron_means(model, TEXTS, batch_size=3)
+    found = mean_mlp_activations(model, TEXTS, batch_size=3)
     assert found.mean.dtype == np.float64
     assert found.n_texts == len(TEXTS)
     np.testing.assert_allclose(found.mean, last.mean(axis=0), rtol=1e-5, atol=1e-5)
@@ -210,17 +210,17 @@ def test_the_mean_is_that_of_the_last_tokens_worked_out_from_the_weights(tiny_mo
 @each_family
 def test_batches_and_the_order_of_the_texts_change_no_mean(tiny_models, family):
     model = tiny_models[family]
-    one, many = neuron_means(model, TEXTS, 1), neuron_means(model, TEXTS[::-1], 5)
+    one, many = mean_mlp_activations(model, TEXTS, 1), mean_mlp_activations(model, TEXTS[::-1], 5)
     np.testing.assert_allclose(one.mean, many.mean, rtol=1e-4, atol=1e-5)
 
 
 @each_family
 def test_what_stands_in_the_padding_changes_no_neuron(new_model, family):
     model = new_model(family)
-    clean = neuron_means(model, TEXTS)
+    clean = mean_mlp_activations(model, TEXTS)
     with torch.no_grad():
         model.model.get_input_embeddings().weight[model.tokenizer.pad_token_id] = 1e6
-    np.testing.assert_allclose(neuron_means(model, TEXTS).mean, clean.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mean_mlp_activations(model, TEXTS).mean, clean.mean, rtol=1e-5, atol=1e-6)
 
 
 @half
@@ -228,27 +228,25 @@ def test_sums_of_neurons_do_not_stall_in_half_precision(new_model, dtype):
     model = new_model("llama")
     model.model.to(dtype)
     for layer in model.layers:
-        layer.mlp.down_proj.register_forward_pre_hook(
-            lambda m, a: (torch.full_like(a[0], 1000.0),), prepend=True
-        )
-    assert (neuron_means(model, TEXTS * 20, 8).mean == 1000.0).all()
+        layer.mlp.down_proj.register_forward_pre_hook(lambda m, a: (torch.full_like(a[0], 1000.0),), prepend=True)
+    assert (mean_mlp_activations(model, TEXTS * 20, 8).mean == 1000.0).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_a_text_without_a_token_is_refused_whatever_the_batch(tiny_models, batch_size):
     with pytest.raises(UserError, match="1 texts hold no token"):
-        neuron_means(tiny_models["llama"], ["", *TEXTS], batch_size)
+        mean_mlp_activations(tiny_models["llama"], ["", *TEXTS], batch_size)
 
 
 def test_no_text_is_refused(tiny_models):
     with pytest.raises(UserError, match="no text"):
-        neuron_means(tiny_models["llama"], [])
+        mean_mlp_activations(tiny_models["llama"], [])
 
 
 def test_reading_leaves_no_hook_behind(tiny_models):
     model = tiny_models["llama"]
     before = [len(layer.mlp.down_proj._forward_pre_hooks) for layer in model.layers]
-    neuron_means(model, TEXTS)
+    mean_mlp_activations(model, TEXTS)
     assert [len(layer.mlp.down_proj._forward_pre_hooks) for layer in model.layers] == before
 
 
@@ -275,7 +273,7 @@ def test_the_change_of_the_residual_stream_is_that_of_a_loop_over_texts(tiny_mod
         ratios.append(np.linalg.norm(moved - plain, axis=2) / np.linalg.norm(plain, axis=2))
     expected = np.concatenate(ratios, axis=1).mean(axis=1)
     for batch_size in (1, 3):
-        found_change = residual_change(model, scale(), TEXTS, batch_size)
+        found_change = relative_residual_shift(model, scale(), TEXTS, batch_size)
         np.testing.assert_allclose(found_change, expected, rtol=1e-4)
     assert expected[0] == 0.0
     assert (expected[LAYER:] > 0.01).all()
@@ -283,18 +281,16 @@ def test_the_change_of_the_residual_stream_is_that_of_a_loop_over_texts(tiny_mod
 
 def test_the_change_by_a_vector_is_its_length_over_the_length_of_the_states(tiny_models, steer, direction):
     model = tiny_models["gpt2"]
-    ones = residual_change(model, steer(strength=1.0), ["c"])[LAYER]
+    ones = relative_residual_shift(model, steer(strength=1.0), ["c"])[LAYER]
     norm = mean_states(model, ["c"]).norm[LAYER]
     assert ones == pytest.approx(np.linalg.norm(direction) / norm, rel=1e-4)
-    assert residual_change(model, steer(strength=3.0), ["c"])[LAYER] == pytest.approx(3 * ones, rel=1e-4)
+    assert relative_residual_shift(model, steer(strength=3.0), ["c"])[LAYER] == pytest.approx(3 * ones, rel=1e-4)
 
 
 def test_the_change_is_that_of_every_token_whatever_positions_are_steered(tiny_models, steer):
     """The texts stand for what is steered: most of them being prompt must not dilute the figure."""
     model = tiny_models["llama"]
-    changes = [
-        residual_change(model, steer(positions=p), TEXTS)[LAYER] for p in ("all", "generated", "prompt")
-    ]
+    changes = [relative_residual_shift(model, steer(positions=p), TEXTS)[LAYER] for p in ("all", "generated", "prompt")]
     assert changes[0] > 0.1
     assert changes[1:] == [changes[0]] * 2
 
@@ -305,7 +301,7 @@ def test_gains_move_the_stream_in_proportion_and_saturate_behind_a_norm(tiny_mod
     assert has_sandwich_norm(model.layers[0]) is sandwich
     every_second = (np.arange(NEURONS) % 2).astype(np.float32)
     steerings = [scale(vector=every_second, strength=s) for s in (100, 1000, 10000)]
-    change = [residual_change(model, steering, TEXTS)[LAYER] for steering in steerings]
+    change = [relative_residual_shift(model, steering, TEXTS)[LAYER] for steering in steerings]
     assert change[0] < change[1]
     if sandwich:
         np.testing.assert_allclose(change[2], change[1], rtol=0.02)

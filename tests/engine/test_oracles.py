@@ -56,9 +56,7 @@ def prefixes(texts: list[str]) -> list[str]:
 def theirs(package: Any, model: SteerableModel, good: list[str], bad: list[str], side: str, n: int) -> Any:
     """Return the package's vector of every layer, at the last token of the pairs: [layers, hidden size]."""
     model.tokenizer.padding_side = side
-    found = package.train_steering_vector(
-        model.model, model.tokenizer, list(zip(good, bad, strict=True)), batch_size=n
-    )
+    found = package.train_steering_vector(model.model, model.tokenizer, list(zip(good, bad, strict=True)), batch_size=n)
     assert sorted(found.layer_activations) == list(range(LAYERS))
     return np.stack([found.layer_activations[layer].double().numpy() for layer in range(LAYERS)])
 
@@ -180,9 +178,7 @@ def test_left_and_right_padding_give_the_same_vector_and_norm(tiny_models, padde
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("exclude_sinks", [False, True])
-def test_poison_in_the_padding_changes_no_vector(
-    new_model, padded_corpus, family, method, side, exclude_sinks
-):
+def test_poison_in_the_padding_changes_no_vector(new_model, padded_corpus, family, method, side, exclude_sinks):
     model = new_model(family)
     clean = vectors(model, padded_corpus, method, side, exclude_sinks=exclude_sinks)
     with torch.no_grad():

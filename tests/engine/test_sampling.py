@@ -16,9 +16,9 @@ import torch
 from support.helpers import key
 from torch import Tensor
 
-from harness.core.cells import noise_key
+from harness.core.cells import sampling_key
 from harness.engine import sampling
-from harness.engine.sampling import KeyedSampler, mix, uniform
+from harness.engine.sampling import KeyedSampler, mix_hash, uniform
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -36,7 +36,7 @@ def signed(value: int) -> int:
 
 
 def mixed(value: int) -> int:
-    return int(mix(torch.tensor([signed(value & MASK)]))[0]) & MASK
+    return int(mix_hash(torch.tensor([signed(value & MASK)]))[0]) & MASK
 
 
 def unmix(value: int) -> int:
@@ -94,7 +94,7 @@ def test_mix_gives_the_known_outputs_of_splitmix64(state, output):
 
 def test_mix_agrees_with_plain_integers_over_the_whole_range():
     numbers = [0, 1, 2**63 - 1, 2**63, MASK, *(random.Random(1).getrandbits(64) for _ in range(2000))]
-    tensor = mix(torch.tensor([signed(n) for n in numbers]))
+    tensor = mix_hash(torch.tensor([signed(n) for n in numbers]))
     assert [value & MASK for value in tensor.tolist()] == [plain_mix(n) for n in numbers]
 
 
@@ -242,15 +242,14 @@ def test_keys_above_the_signed_range_are_taken_as_they_are():
 def test_label_index_and_attempt_each_give_other_noise(other):
     tokens = torch.arange(100).expand(1, -1)
     first, second = (
-        uniform(torch.tensor([signed(noise_key(key(), *name))]), 0, tokens)
-        for name in (("positive", 0, 0), other)
+        uniform(torch.tensor([signed(sampling_key(key(), *name))]), 0, tokens) for name in (("positive", 0, 0), other)
     )
     assert (first != second).all()
 
 
 def test_seed_task_and_language_give_other_noise_but_method_and_setting_do_not():
-    base = noise_key(key(), "positive", 0, 0)
+    base = sampling_key(key(), "positive", 0, 0)
     for change in ({"seed": 2}, {"task": "topic"}, {"language": "he"}):
-        assert noise_key(key(**change), "positive", 0, 0) != base
+        assert sampling_key(key(**change), "positive", 0, 0) != base
     same = key(setting="few-shot", model=None, text_protocol="other", texts_per_label=9)
-    assert noise_key(same, "positive", 0, 0) == base
+    assert sampling_key(same, "positive", 0, 0) == base

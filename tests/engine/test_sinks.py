@@ -17,7 +17,7 @@ from test_activations import by_hand, token_ids
 
 from harness.core.errors import UserError
 from harness.engine.activations import mean_states
-from harness.engine.attention_sinks import FACTOR, SinkFilter
+from harness.engine.attention_sinks import FACTOR, AttentionSinkFilter
 from harness.engine.model import SteerableModel
 
 SINK = "q"  # in none of the other texts
@@ -176,7 +176,7 @@ def test_texts_of_special_tokens_alone_are_refused(tiny_models):
 # The rule
 
 
-def filtered(norms: list[float], ids: list[int] | None = None) -> tuple[list[bool], SinkFilter, int]:
+def filtered(norms: list[float], ids: list[int] | None = None) -> tuple[list[bool], AttentionSinkFilter, int]:
     """Return which tokens of one text with states of these norms are kept at layer 0."""
 
     class Tokenizer:
@@ -185,7 +185,7 @@ def filtered(norms: list[float], ids: list[int] | None = None) -> tuple[list[boo
         def convert_ids_to_tokens(self, token: int) -> str:
             return f"t{token}"
 
-    sinks = SinkFilter(Tokenizer(), 1)
+    sinks = AttentionSinkFilter(Tokenizer(), 1)
     hidden = torch.tensor(norms)[None, :, None] * torch.tensor([0.6, 0.8])
     row = torch.tensor([ids or list(range(1, len(norms) + 1))])
     kept = sinks.keep(0, hidden, row, torch.ones_like(row).bool())
@@ -258,9 +258,7 @@ def test_the_methods_pass_the_option_on_and_store_the_report(with_sink, corpus_o
         vectors = []
         for exclude in (False, True):
             ctx = context(corpus, None)
-            ctx.engine.mean_states = lambda texts, sinks=False: mean_states(
-                with_sink, texts, exclude_sinks=sinks
-            )
+            ctx.engine.mean_states = lambda texts, sinks=False: mean_states(with_sink, texts, exclude_sinks=sinks)
             fitted = method(method.Config(layer=AT, exclude_sinks=exclude)).fit(ctx)
             vectors.append(fitted.interventions[0])
             reports = fitted.provenance["excluded"]

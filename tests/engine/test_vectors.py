@@ -132,9 +132,7 @@ def test_the_gguf_file_holds_what_llama_cpp_and_repeng_look_for(stored, tmp_path
     assert json.loads(fields["steerboard.provenance"]) == provenance
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     assert list(tensors) == ["direction.1", "direction.2"]
-    assert {(tensor.tensor_type.name, tuple(tensor.shape)) for tensor in tensors.values()} == {
-        ("F32", (HIDDEN,))
-    }
+    assert {(tensor.tensor_type.name, tuple(tensor.shape)) for tensor in tensors.values()} == {("F32", (HIDDEN,))}
 
 
 @pytest.mark.parametrize("layer", range(LAYERS))
@@ -215,9 +213,7 @@ def lm_eval_model(llama) -> Callable[..., Any]:
     steered = pytest.importorskip("lm_eval.models.hf_steered", reason="NOT CHECKED: lm-eval is not installed")
 
     def build(path: Path) -> Any:
-        return steered.SteeredModel(
-            str(llama), steer_path=str(path), device="cpu", dtype="float32", batch_size=2
-        )
+        return steered.SteeredModel(str(llama), steer_path=str(path), device="cpu", dtype="float32", batch_size=2)
 
     return build
 
@@ -284,9 +280,7 @@ BAD_STEERING = {
 def test_what_a_format_cannot_express_is_refused_in_one_line(stored, tmp_path, llama, name, format_):
     items, words = BAD_STEERING[name]
     out = tmp_path / "new" / "v.pt"
-    outcome = steerboard(
-        "vectors", "export", stored(*items), "--format", format_, "--model", llama, "--out", out
-    )
+    outcome = steerboard("vectors", "export", stored(*items), "--format", format_, "--model", llama, "--out", out)
     assert_line(outcome, words)
     assert not out.parent.exists()
 
@@ -337,10 +331,7 @@ MODELS = {
         r"describes no causal language model",
     ),
     "absurd": (
-        {
-            "config.json": '{"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 3, '
-            '"num_attention_heads": 0}'
-        },
+        {"config.json": '{"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 0}'},
         r"no model config at|describes no causal language model",
     ),
 }
@@ -357,9 +348,7 @@ def test_a_model_that_names_no_layers_is_one_line(stored, tmp_path, name):
         model = folder
     options = [] if model is None else ["--model", model]
     out = tmp_path / "v.pt"
-    assert_line(
-        steerboard("vectors", "export", stored(), "--format", "lm-eval", "--out", out, *options), words
-    )
+    assert_line(steerboard("vectors", "export", stored(), "--format", "lm-eval", "--out", out, *options), words)
     assert not out.exists()
 
 
@@ -390,8 +379,7 @@ def spoil(stored: Callable[..., Path], tmp_path: Path, name: str) -> Path:
 
 
 FIELDS = (
-    '"site": "layer_output", "operation": "add", "unit": "residual", "positions": "all", "tensor": "t", '
-    '"strength": 1.0'
+    '"site": "layer_output", "operation": "add", "unit": "residual", "positions": "all", "tensor": "t", "strength": 1.0'
 )
 HEADERS = {
     "deep": '{"schema": 1, "interventions": [], "provenance": ' + "[" * 100_000 + "]" * 100_000 + "}",

@@ -113,10 +113,7 @@ def write_run(
 
 def write_cell(run: Run, cell: Any, text: str, value: float) -> None:
     name = cell_id(cell)
-    rows = [
-        Generation(index=0, label=label, text=text, finish_reason="stop")
-        for label in ("negative", "positive")
-    ]
+    rows = [Generation(index=0, label=label, text=text, finish_reason="stop") for label in ("negative", "positive")]
     run.write_cell(name, CellStatus(cell=cell, state="ok"), rows)
     score = macro_f1("tfidf").score(value, "recipe")
     scores = CellScores(cell_id=name, generations_sha256="0", protocol="p", scores=[score])
@@ -369,15 +366,11 @@ def browse(page: Path, folder: Path) -> tuple[str, str, list[str]]:
         pytest.skip("NO CHROMIUM: the page was not opened in a browser")
     log = folder / "net.json"
     own = [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--dump-dom"]
-    done = subprocess.run(
-        [browser, *FLAGS.split(), *own, page.as_uri()], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([browser, *FLAGS.split(), *own, page.as_uri()], capture_output=True, text=True, timeout=120)
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
     events = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
     # The browser has errands of its own; what a page asks for has an origin as its initiator.
-    asked = {
-        e["url"] for e in events if "url" in e and e.get("initiator", "not an origin") != "not an origin"
-    }
+    asked = {e["url"] for e in events if "url" in e and e.get("initiator", "not an origin") != "not an origin"}
     return done.stdout, console, sorted(url for url in asked if url.startswith("http"))
 
 

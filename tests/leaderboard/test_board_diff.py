@@ -108,9 +108,7 @@ def test_a_mean_and_a_gain_that_move_are_told_with_both_intervals(tmp_path):
     assert record["over_zero_shot"]["new"]["mean"] == 0.253333
 
 
-@pytest.mark.parametrize(
-    ("step", "told"), [(0.0004, False), (0.0005, False), (0.0006, True), (-0.0006, True)]
-)
+@pytest.mark.parametrize(("step", "told"), [(0.0004, False), (0.0005, False), (0.0006, True), (-0.0006, True)])
 def test_changes_up_to_half_a_thousandth_are_not_told(tmp_path, step, told):
     old = build(tmp_path / "a", entry("language", 0.7))
     new = build(tmp_path / "b", entry("language", 0.7 + step))

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from harness.ranking.stats.estimates import Estimate
-from leaderboard.charts.forest import WIDTH, axis, strip
+from leaderboard.charts.forest import WIDTH, axis, interval_bar
 from leaderboard.charts.scale import Scale, scale, without_outliers
-from leaderboard.charts.scatter import HEIGHT, Item, pareto, scatter
+from leaderboard.charts.scatter import HEIGHT, ScatterItem, pareto, scatter
 from leaderboard.charts.scatter import WIDTH as WIDE
 
 
@@ -80,35 +80,35 @@ def test_strips_lie_on_one_axis_that_holds_zero_and_all_intervals():
     on = axis(found)
     assert (on.start, on.stop, on.step) == pytest.approx((0.0, 0.4, 0.1))
     assert (on.left, on.right) == (8, WIDTH - 8)
-    first, second = strip(found[0], on), strip(found[1], on)
+    first, second = interval_bar(found[0], on), interval_bar(found[1], on)
     assert (first.x, first.low, first.high) == (46.0, 27.0, 65.0)  # 8 + 152 x 0.25, x 0.125, x 0.375
     assert (second.x, second.low, second.high) == (122.0, 84.0, 160.0)
-    assert strip(None, on) is None
+    assert interval_bar(None, on) is None
 
 
 def test_without_interval_a_strip_is_a_point():
-    found = strip(estimate(0.2), axis([estimate(0.2), estimate(0.4)]))
+    found = interval_bar(estimate(0.2), axis([estimate(0.2), estimate(0.4)]))
     assert found.low == found.x == found.high == 84.0
 
 
 def test_what_lies_off_the_axis_is_clipped_and_said():
     on = axis([estimate(0.1, 0.0, 0.2)])
-    far = strip(estimate(0.9, 0.1, 1.7), on)
+    far = interval_bar(estimate(0.9, 0.1, 1.7), on)
     assert (far.x, far.high, far.beyond) == (160.0, 160.0, 1)
     assert 8.0 < far.low < 160.0
-    below = strip(estimate(-0.9, -1.0, 0.0), on)
+    below = interval_bar(estimate(-0.9, -1.0, 0.0), on)
     assert (below.x, below.low, below.beyond) == (8.0, 8.0, -1)
-    assert strip(estimate(0.1, -5.0, 0.2), on).beyond == 0, "the estimate itself lies on the axis"
+    assert interval_bar(estimate(0.1, -5.0, 0.2), on).beyond == 0, "the estimate itself lies on the axis"
 
 
 # The front
 
 
-def item(name: str, x: float, y: float, kind: str = "steering", **more: float) -> Item:
-    return Item(name, x, y, kind, name, f"{name}.html", **more)
+def item(name: str, x: float, y: float, kind: str = "steering", **more: float) -> ScatterItem:
+    return ScatterItem(name, x, y, kind, name, f"{name}.html", **more)
 
 
-def names(found: list[Item]) -> str:
+def names(found: list[ScatterItem]) -> str:
     return "".join(it.name for it in found)
 
 
@@ -147,10 +147,9 @@ def test_the_front_agrees_with_its_definition(seed):
     for x_way, y_way in (("up", "up"), ("down", "up"), ("up", "down"), ("down", "down")):
         right, up = (1 if way == "up" else -1 for way in (x_way, y_way))
 
-        def beaten(it: Item, right: int = right, up: int = up) -> bool:
+        def beaten(it: ScatterItem, right: int = right, up: int = up) -> bool:
             return any(
-                right * o.x >= right * it.x and up * o.y >= up * it.y and (o.x, o.y) != (it.x, it.y)
-                for o in items
+                right * o.x >= right * it.x and up * o.y >= up * it.y and (o.x, o.y) != (it.x, it.y) for o in items
             )
 
         wanted = {it.name for it in items if not beaten(it)}
@@ -212,12 +211,7 @@ def test_no_label_lies_on_another_on_a_point_or_outside(name):
         assert one[1] >= 0
         assert one[3] <= HEIGHT - 48 + 0.1
         for other in boxes[:i]:
-            apart = (
-                one[0] >= other[2] - 0.2
-                or other[0] >= one[2] - 0.2
-                or one[1] >= other[3]
-                or other[1] >= one[3]
-            )
+            apart = one[0] >= other[2] - 0.2 or other[0] >= one[2] - 0.2 or one[1] >= other[3] or other[1] >= one[3]
             assert apart
 
 
@@ -235,7 +229,7 @@ def test_one_row_that_went_wrong_squashes_neither_strips_nor_points():
     wrong = estimate(-0.6, -0.7, -0.5)
     on = axis([*field, wrong])
     assert (on.start, on.stop) == pytest.approx((-0.02, 0.07))
-    drawn = strip(wrong, on)
+    drawn = interval_bar(wrong, on)
     assert (drawn.beyond, drawn.open_low, drawn.open_high) == (-1, True, False)
     items = [item(f"m{i}", i, it.mean, low=it.low, high=it.high) for i, it in enumerate(field)]
     found = scatter([*items, item("wrong", 300, -0.6, low=-0.7, high=-0.5)], "x", "y")
@@ -247,9 +241,9 @@ def test_one_row_that_went_wrong_squashes_neither_strips_nor_points():
 
 def test_an_interval_that_goes_on_beyond_the_axis_says_so():
     on = axis([estimate(0.1, 0.0, 0.2)])
-    drawn = strip(estimate(0.1, -0.3, 0.15), on)
+    drawn = interval_bar(estimate(0.1, -0.3, 0.15), on)
     assert (drawn.beyond, drawn.open_low, drawn.open_high) == (0, True, False)
-    inside = strip(estimate(0.1, 0.0, 0.2), on)
+    inside = interval_bar(estimate(0.1, 0.0, 0.2), on)
     assert not inside.open_low
     assert not inside.open_high
 

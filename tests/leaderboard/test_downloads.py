@@ -34,7 +34,7 @@ from leaderboard.downloads.spreadsheet import results_csv
 from leaderboard.downloads.tex import tex
 from leaderboard.downloads.values import significant
 from leaderboard.downloads.writing import schema_json, write_downloads
-from leaderboard.families import FAMILIES, family
+from leaderboard.families import FAMILIES, row_kind
 
 CHOSEN = selection()
 DATE = "2026-06-30"
@@ -73,9 +73,7 @@ def test_a_result_file_holds_the_values_that_were_scored(tmp_path):
     found = file_of(tmp_path, field())
     [board] = found.boards
     language = named(found, "language")
-    assert board.values[language.id][F1.name] == {
-        "sentiment": {"am": [0.75, 0.76, 0.74], "he": [0.75, 0.76, 0.74]}
-    }
+    assert board.values[language.id][F1.name] == {"sentiment": {"am": [0.75, 0.76, 0.74], "he": [0.75, 0.76, 0.74]}}
     assert language.standing.mean.mean == 0.75
     assert language.standing.over_zero_shot.mean == 0.25
     assert language.standing.gap_closed.mean == 62.5  # 0.25 of 0.4
@@ -159,9 +157,7 @@ def test_a_number_that_is_not_finite_becomes_null(tmp_path, value):
 
 
 def test_a_config_that_holds_no_number_becomes_null(tmp_path):
-    found = file_of(
-        tmp_path, [entry("zero-shot", 0.5), entry("odd", 0.6, strength=float("inf"), depth=[1 / 3])]
-    )
+    found = file_of(tmp_path, [entry("zero-shot", 0.5), entry("odd", 0.6, strength=float("inf"), depth=[1 / 3])])
     [odd] = [item for item in found.boards[0].entries if item.method.name == "odd"]
     assert odd.method.config == {"strength": None, "depth": [1 / 3]}
     assert "Infinity" not in results_json(found)
@@ -228,9 +224,9 @@ def test_families():
         "human": "reference",
         "language": "steering",
     }
-    assert {name: family(toy(name).entry) for name in kinds} == kinds
-    assert family(toy("random", of="language").entry) == "control"
-    assert family(Entry(method=method("language"), model=MODEL, setting="few-shot")) == "steering"
+    assert {name: row_kind(toy(name).entry) for name in kinds} == kinds
+    assert row_kind(toy("random", of="language").entry) == "control"
+    assert row_kind(Entry(method=method("language"), model=MODEL, setting="few-shot")) == "steering"
 
 
 # Parquet

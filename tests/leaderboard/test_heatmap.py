@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.core.records import SurfacePoint
+from harness.core.records import GridPoint
 from leaderboard.charts.heatmap import heatmap, heatmap_svg
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ WORD = "ሰላም שלום"
 HOSTILE = f"<b>&\"'{WORD}"
 
 
-def point(gain: float | None = 0.0, **changes: Any) -> SurfacePoint:
+def point(gain: float | None = 0.0, **changes: Any) -> GridPoint:
     """Return a configuration of a made-up method; its macro-F1 is 0.5 more than its gain."""
     fields: dict[str, Any] = {
         "method": "mine",
@@ -38,10 +38,10 @@ def point(gain: float | None = 0.0, **changes: Any) -> SurfacePoint:
         "tokens": 80,
         "seconds": 1.0,
     }
-    return SurfacePoint(**{**fields, **changes})
+    return GridPoint(**{**fields, **changes})
 
 
-def parsed(points: list[SurfacePoint], method: str = "mine") -> ET.Element:
+def parsed(points: list[GridPoint], method: str = "mine") -> ET.Element:
     return ET.fromstring(heatmap_svg(method, points))
 
 
@@ -232,9 +232,7 @@ def browse(windows: Windows, tmp_path: Path) -> Iterator[Callable[[str, str], An
     windows.leave([window])
 
 
-def measured(
-    browse: Callable[[str, str], Any], points: list[SurfacePoint], method: str = "mine"
-) -> list[str]:
+def measured(browse: Callable[[str, str], Any], points: list[GridPoint], method: str = "mine") -> list[str]:
     """Return which texts of a picture a browser finds outside of it or on top of another."""
     page = browse("page.html", f"<!doctype html><meta charset=utf-8><body>{heatmap_svg(method, points)}")
     found: list[str] = page.evaluate(MEASURE)
@@ -263,9 +261,7 @@ def test_a_real_browser_opens_the_picture_by_itself(browse):
     shown = browse("surface.svg", heatmap_svg(HOSTILE, GRID)).content()
     assert "parsererror" not in shown
     assert f"{WORD}: macro-F1 on validation text" in shown
-    assert (
-        "parsererror" in browse("broken.svg", "<svg xmlns='http://www.w3.org/2000/svg'><b></svg>").content()
-    )
+    assert "parsererror" in browse("broken.svg", "<svg xmlns='http://www.w3.org/2000/svg'><b></svg>").content()
 
 
 # Contrast, by WCAG 2

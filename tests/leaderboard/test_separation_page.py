@@ -97,9 +97,7 @@ def write_board(folder: Path, chosen: Selection | None = None, **gains: float) -
     suite = {
         "name": "toy",
         "classifiers": ["tfidf"],
-        "definitions": {
-            task: {code: {"labels": ["a"]} for code in chosen.languages} for task in chosen.tasks
-        },
+        "definitions": {task: {code: {"labels": ["a"]} for code in chosen.languages} for task in chosen.tasks},
     }
     run = write_run(folder, [base, steered, shots], chosen, suite=suite)
     for name in run.cell_ids():
@@ -144,15 +142,9 @@ def test_the_sentence_says_the_change_and_how_it_goes_with_the_gain(tmp_path):
     assert picture.sentence.startswith(
         "From layer 1 on, the first that is changed, the mean silhouette changes by +0.050. "
     )
-    assert (
-        "Over 11 languages it goes with the gain of clas in macro-F1 (tfidf) at rho = +1.00"
-        in picture.sentence
-    )
+    assert "Over 11 languages it goes with the gain of clas in macro-F1 (tfidf) at rho = +1.00" in picture.sentence
     assert "(Spearman, p < 0.001)" in picture.sentence
-    assert (
-        "No correlation with the gain of clas + few-shot: it takes four languages that differ."
-        in picture.sentence
-    )
+    assert "No correlation with the gain of clas + few-shot: it takes four languages that differ." in picture.sentence
     assert "sentiment and topic: 40 sentences of each of 11 languages" in picture.caption
     assert picture.languages[4] == ("Hebrew", "0.100", "0.140", "+0.040", ["+0.100", "+0.042"])
     assert picture.layers[0] == (0, "0.100", "0.100", "0.000", False)
@@ -165,9 +157,7 @@ def test_a_correlation_that_chance_gives_is_called_so(tmp_path):
     for task in TASKS:
         write_separation(run, task, separated(task=task))
     [picture] = shown(run).pictures
-    assert re.search(
-        r"rho = \+0\.\d\d \(Spearman, p = 0\.\d{3}: cannot be told from chance\)", picture.sentence
-    )
+    assert re.search(r"rho = \+0\.\d\d \(Spearman, p = 0\.\d{3}: cannot be told from chance\)", picture.sentence)
 
 
 def test_tasks_of_other_numbers_have_pictures_and_gains_of_their_own(tmp_path):
@@ -211,9 +201,7 @@ def test_too_few_languages_give_a_picture_without_a_correlation(tmp_path):
 def test_of_many_pictures_the_first_twelve_are_drawn(tmp_path):
     run = write_board(tmp_path / "run", selection(("am", "he"), [f"t{i}" for i in range(15)], (1,)))
     for i in range(15):
-        write_separation(
-            run, f"{i}", separated(("am", "he"), task=f"t{i}", sentences=10 + i, steered=[i % 3])
-        )
+        write_separation(run, f"{i}", separated(("am", "he"), task=f"t{i}", sentences=10 + i, steered=[i % 3]))
     found = shown(run)
     assert (len(found.pictures), found.more) == (3, 0), "equal numbers share a picture"
     for i in range(15):
@@ -302,9 +290,7 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("scheme", "width"), list(itertools.product(("light", "dark"), (1280, 390))), ids=str
-)
+@pytest.mark.parametrize(("scheme", "width"), list(itertools.product(("light", "dark"), (1280, 390))), ids=str)
 def test_the_page_is_readable_in_every_scheme_and_width(windows, site, scheme, width):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NO AXE")
     window = windows.open(viewport={"width": width, "height": 900}, color_scheme=scheme)

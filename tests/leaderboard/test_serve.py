@@ -22,7 +22,7 @@ import pytest
 from support.helpers import environment
 
 from harness.core.errors import UserError
-from harness.core.files import locked, write_text
+from harness.core.files import run_lock, write_text
 from leaderboard.serve import EVENTS, is_of_a_run, relaxed, reloading, serve, type_of
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-AAAA'; base-uri 'none'"
@@ -75,9 +75,7 @@ def servers(tmp_path: Path) -> Iterator[Callable[..., Board]]:
     """Yield what starts a server in a thread; all are ended afterwards."""
     started: list[tuple[Board, threading.Thread]] = []
 
-    def start(
-        run: str = "run", site: str = "site", prepare: Callable[[Board], object] | None = None
-    ) -> Board:
+    def start(run: str = "run", site: str = "site", prepare: Callable[[Board], object] | None = None) -> Board:
         board = Board(tmp_path / run, tmp_path / site)
         board.write("first")
         if prepare:
@@ -287,7 +285,7 @@ def test_many_changes_at_once_are_few_builds(board):
 
 def test_locks_halves_and_the_site_itself_rebuild_nothing(new_board):
     board = new_board(site="run/site")
-    with locked(board.run, "--run"):
+    with run_lock(board.run, "--run"):
         (board.run / "cells" / ".scores.json.x1").write_text("half", encoding="utf-8")
         (board.run / ".cache").mkdir()
         (board.run / ".cache" / "file").write_text("x", encoding="utf-8")

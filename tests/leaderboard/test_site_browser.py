@@ -16,12 +16,12 @@ from support.browsing import READ, Site, hash_of, pick, picked, rows
 from support.toyruns import F1
 from support.toysite import FORMULA, LANGUAGES, SEEDS, TASKS, TEXTS, small_run
 
-from harness.ranking.leaderboard_rows import standings
-from harness.ranking.slices import Scope
+from harness.ranking.leaderboard_rows import rank_entries
+from harness.ranking.slices import Slice
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import plain, signed, spanned, tier_of
+from harness.ranking.summary import format_interval, format_number, format_signed, tier_of
 from leaderboard.build import build_site
-from leaderboard.families import family
+from leaderboard.families import row_kind
 from leaderboard.views.duel import scope_name
 
 pytest_plugins = ["support.windows"]
@@ -156,11 +156,9 @@ def expected_rows(site: Site, keep: Any) -> set[str]:
 
 
 FILTERED = {
-    "family=steering": lambda row: family(row.entry) == "steering",
-    "family=control": lambda row: family(row.entry) == "control",
-    "family=baseline&model=beta": lambda row: (
-        family(row.entry) == "baseline" and row.entry.model.name == "beta"
-    ),
+    "family=steering": lambda row: row_kind(row.entry) == "steering",
+    "family=control": lambda row: row_kind(row.entry) == "control",
+    "family=baseline&model=beta": lambda row: row_kind(row.entry) == "baseline" and row.entry.model.name == "beta",
     "family=reference": lambda row: row.entry.model is None,
     "model=alpha": lambda row: row.entry.model is not None and row.entry.model.name == "alpha",
     "setting=few-shot": lambda row: row.entry.setting == "few-shot",
@@ -243,8 +241,8 @@ def test_task_and_language_show_the_numbers_that_python_computes(visit, site):
         tiers = site.board.field(task, code).tiers
         for row in found:
             name = row["id"]
-            assert row[F1.name] == plain(mean_by_hand(site, name, task, code)), (task, code, name)
-            assert row["gain"] == spanned(gain_of(site, Scope(task, code), name)), (task, code, name)
+            assert row[F1.name] == format_number(mean_by_hand(site, name, task, code)), (task, code, name)
+            assert row["gain"] == format_interval(gain_of(site, Slice(task, code), name)), (task, code, name)
             flagged = name in flagged_of(site)
             assert row["tier"] == ("flag" if flagged else str(tiers.get(name, "–"))), (task, code, name)
         ranked = [row["tier"] for row in found if row["tier"].isdigit()]
@@ -273,13 +271,13 @@ def flagged_of(site: Site) -> set[str]:
 def test_a_task_shows_what_standings_of_that_task_say(visit, site, task):
     page = visit(state=f"#task={task}")
     found = {row["id"]: row for row in ranking(page, site)}
-    told = standings(site.board.cellset, F1, [task])
+    told = rank_entries(site.board.cellset, F1, [task])
     assert len(found) == len(told.rows)
     for standing in told.rows:
         row = found[standing.row.id]
-        assert row[F1.name] == plain(standing.mean.mean if standing.mean else None)
+        assert row[F1.name] == format_number(standing.mean.mean if standing.mean else None)
         gain = standing.over_zero_shot
-        assert row["gain"].split(" ")[0] == signed(gain.mean if gain else None)
+        assert row["gain"].split(" ")[0] == format_signed(gain.mean if gain else None)
         assert row["tier"] == tier_of(standing)
 
 
@@ -289,7 +287,7 @@ def test_the_whole_shows_what_standings_say(visit, site):
     found = ranking(page, site)
     assert ids(found) == [row.row.id for row in told]
     for row, standing in zip(found, told, strict=True):
-        assert row["gain"] == spanned(standing.over_zero_shot)
+        assert row["gain"] == format_interval(standing.over_zero_shot)
         assert row["tier"] == tier_of(standing)
         assert row["cells"] == f"{standing.present}/{standing.expected}"
     assert {row["tier"] for row in found} >= {"1", "2", "flag", "–"}
@@ -310,7 +308,7 @@ def test_the_strips_of_a_part_lie_where_its_axis_says(visit, site):
     (low, left), (high, right) = ((number(text), x) for text, x in (ticks[0], ticks[-1]))
     shown = 0
     for name, cx, zero in drawn:
-        gain = gain_of(site, Scope("topic", "am"), name)
+        gain = gain_of(site, Slice("topic", "am"), name)
         reference = site.board.cellset.entries[name].entry.model is None
         if gain is None or reference:
             continue
@@ -369,7 +367,7 @@ def test_a_new_address_and_the_way_back_are_followed(visit, site):
     assert set(ids(ranking(page, site))) == expected_rows(site, FILTERED["family=baseline&model=beta"]) | {
         name
         for name, row in site.board.cellset.entries.items()
-        if family(row.entry) == "baseline" and row.entry.model.name == "alpha"
+        if row_kind(row.entry) == "baseline" and row.entry.model.name == "alpha"
     }
     page.go_back()
     page.wait_for_function("document.querySelector('[name=task]').value === ''")
@@ -432,10 +430,10 @@ def duel_rows(page: Any) -> list[list[str]]:
 
 
 def duel_expected(site: Site, a: str, b: str) -> list[tuple[str, str, str, Estimate | None]]:
-    scopes = [*(Scope(task, None) for task in TASKS), *(Scope(None, code) for code in LANGUAGES)]
+    scopes = [*(Slice(task, None) for task in TASKS), *(Slice(None, code) for code in LANGUAGES)]
     found = []
     for scope in scopes:
-        levels = [plain(mean_by_hand(site, name, scope.task, scope.language)) for name in (a, b)]
+        levels = [format_number(mean_by_hand(site, name, scope.task, scope.language)) for name in (a, b)]
         found.append((scope_name(scope), *levels, pair(site.board.field(scope.task, scope.language), a, b)))
     return found
 
@@ -498,15 +496,13 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
         shown, wanted, chances, strict=True
     ):
         assert (where, at_a, at_b) == (name, level_a, level_b)
-        assert difference.split(" ")[0] == signed(found.mean if found else None)
+        assert difference.split(" ")[0] == format_signed(found.mean if found else None)
         if chance is None:
             assert (p, said) == ("–", "no interval" if found else "not measured")
         else:
             side = "A better" if found.mean > 0 else "B better"
             assert said == (side if chance <= 0.05 else "cannot tell")
-            assert float(p.removeprefix("≤ ")) == pytest.approx(
-                chance, abs=0.00101 if chance <= 0.1 else 0.0101
-            )
+            assert float(p.removeprefix("≤ ")) == pytest.approx(chance, abs=0.00101 if chance <= 0.1 else 0.0101)
         if found and found.low is not None:
             assert ends(difference) == pytest.approx([found.mean, found.low, found.high], abs=0.00056)
         words.append(said)
@@ -579,9 +575,7 @@ def texts_shown(page: Any) -> dict[tuple[str, str], list[str]]:
           .map((one) => [block.querySelector("h2").textContent.trim(), one.dataset.entry,
             one.getBoundingClientRect().left, [...one.querySelectorAll("p")].map((p) => p.textContent)]))"""
     )
-    return {
-        (heading, entry): texts for heading, entry, _, texts in sorted(found, key=lambda it: (it[0], it[2]))
-    }
+    return {(heading, entry): texts for heading, entry, _, texts in sorted(found, key=lambda it: (it[0], it[2]))}
 
 
 def test_two_entries_stand_side_by_side_with_the_same_label_and_seed(visit, site):
@@ -662,9 +656,7 @@ def test_letters_come_from_a_font_that_has_them(visit, code, script, letters):
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_a_copied_text_is_exactly_the_text(visit, site, code):
-    page = visit(
-        f"samples-{code}.html", "#seed=3&task=sentiment", permissions=["clipboard-read", "clipboard-write"]
-    )
+    page = visit(f"samples-{code}.html", "#seed=3&task=sentiment", permissions=["clipboard-read", "clipboard-write"])
     sample = page.locator(".sample").filter(visible=True).nth(1)
     button = sample.get_by_role("button")
     button.click()
@@ -837,9 +829,7 @@ def test_arrows_walk_the_grid_and_every_cell_says_interval_and_n(visit, site):
     page.locator(f"#{table} td[tabindex='0']").focus()
 
     def place() -> list[int]:
-        return page.evaluate(
-            "() => [document.activeElement.parentNode.rowIndex, document.activeElement.cellIndex]"
-        )
+        return page.evaluate("() => [document.activeElement.parentNode.rowIndex, document.activeElement.cellIndex]")
 
     assert place() == [1, 1]
     for key, wanted in (
@@ -856,7 +846,7 @@ def test_arrows_walk_the_grid_and_every_cell_says_interval_and_n(visit, site):
     assert page.locator(f"#{table} td[tabindex='0']").count() == 1
     said = page.get_by_role("tooltip").text_content()
     gain = site.board.standings.rows[1].languages["he"].gain
-    assert said.startswith(spanned(gain))
+    assert said.startswith(format_interval(gain))
     assert "n = 6 cells" in said
 
 
@@ -920,9 +910,7 @@ def test_a_touch_explains_a_cell_and_a_point_before_its_link_is_followed(visit, 
     tip, start = page.get_by_role("tooltip"), page.url
     page.locator("td[data-tip]").filter(visible=True).first.tap()
     assert "copies of test text" in tip.text_content()
-    left, right = tip.evaluate(
-        "node => { const at = node.getBoundingClientRect(); return [at.left, at.right]; }"
-    )
+    left, right = tip.evaluate("node => { const at = node.getBoundingClientRect(); return [at.left, at.right]; }")
     assert left >= 0
     assert right <= 390
     page.locator(".lead").tap()

@@ -26,7 +26,7 @@ from harness.core import records
 from harness.core.errors import UserError
 from harness.core.files import write_json_gz
 from harness.core.interventions import Intervention, Steering, load_steering
-from harness.core.records import Generation, Selection, SurfacePoint
+from harness.core.records import Generation, GridPoint, Selection
 from harness.core.store import Run
 from harness.scoring.metrics import VALID_SHARE, VENDI, Metric
 from leaderboard.checks import MOST, check_folder
@@ -164,7 +164,7 @@ def toy_run(folder: Path, chosen: Selection = CHOSEN) -> Run:
     edit(run.manifest_path, lambda body: body["selection"].update(narrowed=["2 of 3 languages"]))
     run.write_steering("v1", steering({"language": "am", "task": "sentiment", "fit": {"rule": "a mean"}}))
     points = [
-        SurfacePoint(
+        GridPoint(
             method=METHOD, options={"layer": layer, "words": words}, macro_f1=0.5, gain=0.1,
             valid=0.9, eligible=True, cells=1, cells_expected=1, texts=2, tokens=3, seconds=1.0,
         ).model_dump(mode="json")
@@ -188,9 +188,7 @@ def steering(provenance: dict[str, Any]) -> Steering:
 
 
 def write_texts(run: Run, cell: str, labels: list[str], text: str) -> None:
-    rows = [
-        Generation(index=i, label=label, text=text, finish_reason="stop") for i, label in enumerate(labels)
-    ]
+    rows = [Generation(index=i, label=label, text=text, finish_reason="stop") for i, label in enumerate(labels)]
     jsonl(run.cell(cell) / "generations.jsonl", [row.model_dump(mode="json") for row in rows])
 
 
@@ -410,9 +408,7 @@ def hostile(value: Any, shift: int) -> Any:
     if isinstance(value, str):
         return mapped(value, shift)
     if isinstance(value, dict):
-        return {
-            key if key in FIELDS else mapped(key, shift): hostile(item, shift) for key, item in value.items()
-        }
+        return {key if key in FIELDS else mapped(key, shift): hostile(item, shift) for key, item in value.items()}
     return [hostile(item, shift) for item in value] if isinstance(value, list) else value
 
 
@@ -685,9 +681,7 @@ def test_more_metrics_than_a_board_can_hold_are_refused(run):
     for path in run.path.glob("cells/*/scores.json"):
         edit(
             path,
-            lambda body: body.update(
-                scores=[{**body["scores"][0], "metric": f"m{i}"} for i in range(10_000)]
-            ),
+            lambda body: body.update(scores=[{**body["scores"][0], "metric": f"m{i}"} for i in range(10_000)]),
         )
     assert "10,000 metrics" in refused(run)
 
@@ -696,9 +690,7 @@ def test_ten_thousand_labels_leave_the_pages_small(run):
     labels = [f"label {i}" for i in range(10_000)]
     edit(
         run.manifest_path,
-        lambda body: body["suite"].update(
-            definitions={"sentiment": {"am": {"labels": labels}, "he": labels}}
-        ),
+        lambda body: body["suite"].update(definitions={"sentiment": {"am": {"labels": labels}, "he": labels}}),
     )
     [cell, *_] = cells_of(run)
     write_texts(run, cell.name, labels, "a text " * 60)
@@ -749,10 +741,7 @@ def test_an_infinite_score_leaves_no_mean(run, number):
     edit_scores(run, lambda score: score.update(value=number))
     out = shown(run)
     body = json.loads(read(out / "results.json"))
-    means = {
-        entry["method"]["name"]: entry["standing"]["mean"] is not None
-        for entry in body["boards"][0]["entries"]
-    }
+    means = {entry["method"]["name"]: entry["standing"]["mean"] is not None for entry in body["boards"][0]["entries"]}
     assert means == {"zero-shot": True, METHOD: False, "m-broken": False, "human": True}
 
 
@@ -830,9 +819,7 @@ def places_of(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
     """Yield the way to everything in a JSON value, of lists the first alone."""
     if at:
         yield at
-    items = (
-        value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    )
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
     for key, item in items:
         yield from places_of(item, (*at, key))
 
@@ -952,9 +939,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", spread([(file, body) for file in [*FILES, "audit.json.gz"] for body in BROKEN], 6)
-)
+@pytest.mark.parametrize("case", spread([(file, body) for file in [*FILES, "audit.json.gz"] for body in BROKEN], 6))
 def test_a_broken_file_is_named_or_said(small, case):
     file, body = case
     for path in [*small.path.glob(file), *small.path.glob(f"cells/*/{file}")]:

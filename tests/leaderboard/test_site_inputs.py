@@ -47,9 +47,7 @@ def badges(site: Path) -> dict[str, str]:
     """Return name of the method -> badge, from the rows of the overview."""
     page = (site / "index.html").read_text(encoding="utf-8")
     rows = re.findall(r"<tr id=.*?</tr>", page, re.DOTALL)
-    named = (
-        (re.search(r"method-([\w-]+)\.html", row), re.search(r'class="badge ([\w-]+)"', row)) for row in rows
-    )
+    named = ((re.search(r"method-([\w-]+)\.html", row), re.search(r'class="badge ([\w-]+)"', row)) for row in rows)
     return {name.group(1): badge.group(1) for name, badge in named if name and badge}
 
 
@@ -83,9 +81,7 @@ def test_a_part_of_a_submission_stands_for_its_runs(handed_in: Path) -> None:
     assert part.badge == "re-scored"
 
 
-def test_a_badge_that_is_not_of_these_files_is_no_badge_and_the_page_says_why(
-    handed_in: Path, tmp_path: Path
-) -> None:
+def test_a_badge_that_is_not_of_these_files_is_no_badge_and_the_page_says_why(handed_in: Path, tmp_path: Path) -> None:
     copy = tmp_path / "submissions" / "human"
     shutil.copytree(handed_in / "human", copy)
     edit_card(copy, lambda card: card["method"].update(does="Other words."))

@@ -69,9 +69,7 @@ def test_names_of_a_manifest_cannot_turn_around():
 def test_a_board_and_its_methods_have_citations_without_a_name_of_a_person(site):
     published = results([site.board], "2026-05-06")
     [board] = citations(published).values()
-    assert board.startswith(
-        f"@misc{{steerboard-{site.board.id},\n  title = {{{{Leaderboard of steering methods: "
-    )
+    assert board.startswith(f"@misc{{steerboard-{site.board.id},\n  title = {{{{Leaderboard of steering methods: ")
     assert "  year = {2026},\n" in board
     assert "as of 2026-05-06, built by steerboard" in board
     assert board.count("\n@") == 2  # the program and the paper

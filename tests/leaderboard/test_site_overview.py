@@ -11,10 +11,10 @@ from support.browsing import Site, hash_of, pick, picked, rows
 from support.toyruns import F1
 from support.toysite import LANGUAGES, TASKS
 
-from harness.ranking.summary import plain, signed, spanned
+from harness.ranking.summary import format_interval, format_number, format_signed
 from leaderboard.pages import BoardPages, Facts, index_page
 from leaderboard.views.headline import headline
-from leaderboard.views.sources import sources
+from leaderboard.views.sources import entry_origins
 
 pytest_plugins = ["support.windows"]
 pytestmark = pytest.mark.slow
@@ -37,9 +37,7 @@ def test_a_choice_changes_the_headline_and_the_rules(visit, site, task, code):
     names = {"am": "Amharic", "he": "Hebrew"}
     part = " in ".join(filter(None, [task, names.get(code, "")]))
     part = f" ({part})" if part else ""
-    assert said(page, ".sentence p") == (
-        f"Is any steering better than zero-shot? {words.verdict}{part}: {words.words}"
-    )
+    assert said(page, ".sentence p") == (f"Is any steering better than zero-shot? {words.verdict}{part}: {words.words}")
     assert said(page, ".lead-entry") == words.ranking
     assert said(page, ".rules") == f"{words.rules} {words.note}".strip()
     marked = page.locator("tr:has(.dagger)").evaluate_all("rows => rows.map((row) => row.dataset.entry)")
@@ -103,9 +101,9 @@ def test_several_languages_show_their_mean_without_interval_and_say_so(visit, si
         name = row["id"]
         gains = [field.gains.get(name) for field in fields]
         mean = sum(gain.mean for gain in gains) / 2 if all(gains) else None
-        assert row["gain"] == signed(mean)
+        assert row["gain"] == format_signed(mean)
         whole = [field.mean[field.position[name]] for field in fields if name in field.position]
-        assert row[F1.name] == plain(sum(whole) / 2 if len(whole) == 2 else None)
+        assert row[F1.name] == format_number(sum(whole) / 2 if len(whole) == 2 else None)
         assert row["tier"] in ("–", "flag")
         shown += mean is not None
     assert shown > 10
@@ -121,15 +119,13 @@ def test_several_languages_show_their_mean_without_interval_and_say_so(visit, si
 
 def test_a_language_with_more_tasks_weighs_more(visit, site):
     page = visit()
-    page.evaluate(
-        "for (const scope of overviews[0].data.scopes) scope.cells = scope.language === 'am' ? 6 : 2;"
-    )
+    page.evaluate("for (const scope of overviews[0].data.scopes) scope.cells = scope.language === 'am' ? 6 : 2;")
     pick(page, "am", "he")
     gains = [site.board.field(language=code).gains for code in ("am", "he")]
     shown = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
     [name] = [name for name, row in site.board.cellset.entries.items() if row.name == "quality, alpha"]
-    assert shown[name] == signed((6 * gains[0][name].mean + 2 * gains[1][name].mean) / 8)
-    assert shown[name] != signed((gains[0][name].mean + gains[1][name].mean) / 2)
+    assert shown[name] == format_signed((6 * gains[0][name].mean + 2 * gains[1][name].mean) / 8)
+    assert shown[name] != format_signed((gains[0][name].mean + gains[1][name].mean) / 2)
 
 
 @pytest.mark.parametrize("codes", [["he"], ["am", "he"]])
@@ -157,7 +153,7 @@ def test_all_languages_are_the_whole_and_one_is_that_language(visit, site):
     pick(page, "he")
     gains = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
     field = site.board.field(language="he")
-    assert gains == {name: spanned(field.gains.get(name)) for name in gains}
+    assert gains == {name: format_interval(field.gains.get(name)) for name in gains}
 
 
 # Plots
@@ -231,7 +227,7 @@ def test_points_and_whiskers_of_a_part_lie_where_its_numbers_are(visit, site):
     for words, y, whisker in drawn:
         name, _, rest = words.partition(": ")
         gain = by_name[name]
-        assert rest.endswith(f"gain {spanned(gain)}")
+        assert rest.endswith(f"gain {format_interval(gain)}")
         assert float(y) == pytest.approx(pixel(gain.mean), abs=0.1)
         ends = whisker.removeprefix("M").split("M")[0].split(" ")[1].split("V")
         assert [float(end) for end in ends] == pytest.approx([pixel(gain.low), pixel(gain.high)], abs=0.1)
@@ -301,10 +297,10 @@ def test_the_script_writes_numbers_as_python_does(visit):
     page = visit()
     values = [0.0, -0.0, 0.0004, -0.0004, 0.0006, -0.0006, -1.25, 12.0, None]
     assert page.evaluate("values => values.map((value) => Figures.signed(value))", values) == [
-        signed(value) for value in values
+        format_signed(value) for value in values
     ]
     assert page.evaluate("values => values.map((value) => Figures.plain(value))", values) == [
-        plain(value) for value in values
+        format_number(value) for value in values
     ]
 
 
@@ -325,7 +321,7 @@ def test_a_note_on_an_entry_opens_in_its_row(visit, site, tmp_path):
     first, *others = board.standings.rows
     noted = dataclasses.replace(board.standings, rows=[dataclasses.replace(first, note=note), *others])
     facts = Facts("2026-01-02", "0")
-    view = BoardPages(dataclasses.replace(board, standings=noted), sources(board, []), [], "", facts)
+    view = BoardPages(dataclasses.replace(board, standings=noted), entry_origins(board, []), [], "", facts)
     path = tmp_path / "index.html"
     path.write_text(index_page([view], facts)[1], encoding="utf-8")
     page = visit(path.as_uri())

@@ -12,7 +12,7 @@ import pytest
 from support.browsing import Watch, rows
 from support.toysite import LANGUAGES, TASKS, TEXTS, small_run
 
-from harness.ranking.summary import spanned
+from harness.ranking.summary import format_interval
 from leaderboard.build import build_site
 
 if TYPE_CHECKING:
@@ -158,9 +158,7 @@ COLOURS = ("color-contrast", "link-in-text-block")
 @pytest.fixture
 def violations() -> Callable[..., list[str]]:
     """Return what axe finds on a page, by all of its rules or some: rule, impact and the first places."""
-    module = pytest.importorskip(
-        "axe_playwright_python.sync_playwright", reason="NO AXE: nothing was checked"
-    )
+    module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="NO AXE: nothing was checked")
 
     def found(page: Any, *rules: str) -> list[str]:
         only = {"runOnly": list(rules)} if rules else {}
@@ -214,9 +212,7 @@ def test_axe_finds_nothing_on_a_phone(visit, violations):
 
 def test_the_check_notices_what_is_wrong(visit, violations):
     page = visit()
-    page.evaluate(
-        "document.querySelector('[name=q]').closest('label').replaceWith(document.createElement('input'))"
-    )
+    page.evaluate("document.querySelector('[name=q]').closest('label').replaceWith(document.createElement('input'))")
     page.evaluate("document.querySelector('.lead').style.color = '#ddd'")
     found = violations(page, "label", "color-contrast", "list")
     assert any(item.startswith("label (critical)") for item in found)
@@ -314,7 +310,7 @@ def test_without_script_the_ranking_is_all_there(visit, site):
     for i, standing in enumerate(board.standings.rows):
         text = lines.nth(i).inner_text()
         assert standing.row.name.split(",")[0] in text
-        assert spanned(standing.over_zero_shot) in text
+        assert format_interval(standing.over_zero_shot) in text
     grid = page.locator(f"#{board.id}-languages td")
     assert grid.count() == len(board.standings.rows) * len(LANGUAGES)
     assert grid.filter(has_text="▲").first.is_visible()
@@ -423,9 +419,7 @@ def test_no_form_can_be_sent_and_no_script_can_fetch(attacked, site):
 def test_a_changed_script_does_not_run(attacked, site, tmp_path):
     html = (site.folder / "index.html").read_text(encoding="utf-8")
     path = tmp_path / "index.html"
-    path.write_text(
-        html.replace('"use strict";', '"use strict"; document.title = "broken";'), encoding="utf-8"
-    )
+    path.write_text(html.replace('"use strict";', '"use strict"; document.title = "broken";'), encoding="utf-8")
     page = attacked.page
     page.goto(path.as_uri())
     assert page.title() != "broken"

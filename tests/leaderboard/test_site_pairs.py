@@ -9,9 +9,9 @@ import pytest
 from support.toysite import SEEDS
 
 from harness.ranking.stats.estimates import Estimate, differences
-from harness.ranking.values import gather
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import SELF_CHRF, VENDI
-from leaderboard.views.duel import DuelRow, duel, p_words, sentence, verdict
+from leaderboard.views.duel import HeadToHeadRow, head_to_head, p_words, sentence, verdict
 from leaderboard.views.pairs import PairRow, of_metric, packed, pair_table
 
 pytest_plugins = ["support.windows"]
@@ -87,27 +87,25 @@ def test_no_p_is_shown_as_zero(p, words):
 
 
 def test_the_sentence_says_who_is_better_where():
-    def of(*verdicts: str) -> list[DuelRow]:
-        return [DuelRow("x", "", "", "", "", "", words, None) for words in verdicts]
+    def of(*verdicts: str) -> list[HeadToHeadRow]:
+        return [HeadToHeadRow("x", "", "", "", "", "", words, None) for words in verdicts]
 
     assert sentence("clas", "quality", of("B better", "A better", "cannot tell"), of("A better")) == (
         "Over all: quality is better than clas. In parts: A better in 1, B better in 0, cannot tell in 0. "
         "In other metrics: A better in 1, B better in 0, cannot tell in 1."
     )
-    assert sentence("clas", "quality", of("cannot tell"), []) == (
-        "Over all: clas and quality cannot be told apart."
-    )
+    assert sentence("clas", "quality", of("cannot tell"), []) == ("Over all: clas and quality cannot be told apart.")
 
 
 def test_all_primary_metrics_stand_there_with_the_differences_of_the_statistics(site):
-    board, found = site.board, duel(site.board)
+    board, found = site.board, head_to_head(site.board)
     primary = [metric for metric in board.cellset.metrics if metric.primary]
     titles = [row.title for row in found.metrics]
     assert titles[0] == board.headline.title
     assert {metric.title for metric in primary} - set(titles) <= {"copied (test)"}  # of one entry alone
     names = [name for name, _ in found.names]
     metric = SELF_CHRF
-    measured, evidence = of_metric(board, metric, metric.title, names), gather(board.cellset, metric)
+    measured, evidence = of_metric(board, metric, metric.title, names), collect_metric(board.cellset, metric)
     whole = [name for name in names if name in evidence.complete]
     wanted = differences(evidence.panel(whole))
     for i, one in enumerate(whole[:4]):

@@ -79,7 +79,7 @@ def test_what_was_scored_before_labels_were_kept_has_the_other_marks(tmp_path):
     [
         b"",
         b"no gzip",
-        gzip.compress(b"[]"),
+        gzip.compress(b"[]", mtime=0),
         {},
         {"validity": [True], "leakage": None},
         {"validity": {"valid": [True], "language": "heh", "label": {}}, "leakage": {"copied/train": [True]}},
@@ -96,9 +96,7 @@ def test_no_audit_at_all_marks_nothing(tmp_path):
 
 
 def test_names_in_an_audit_are_cut_and_cannot_turn_around(tmp_path):
-    evil = {
-        "validity": {"valid": [False], "reasons": [["\u202egnp.exe" * 50] * 99], "language": ["\u202e" * 99]}
-    }
+    evil = {"validity": {"valid": [False], "reasons": [["\u202egnp.exe" * 50] * 99], "language": ["\u202e" * 99]}}
     [[why, spoken]] = marks(audited(tmp_path, evil), CELL, ["x"], "he")
     assert len(why.words) < 400
     assert "\u202e" not in why.words + spoken.words
@@ -123,10 +121,7 @@ def test_a_manifest_that_says_no_prompt_shows_none(site, definitions):
     cellset = site.board.cellset
     suite = {**cellset.manifest.suite, "definitions": definitions}
     told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
-    assert (
-        prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "negative", ["few-shot"])
-        == []
-    )
+    assert prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "negative", ["few-shot"]) == []
 
 
 def test_fields_of_a_template_are_replaced_and_never_looked_up(site):
@@ -137,9 +132,7 @@ def test_fields_of_a_template_are_replaced_and_never_looked_up(site):
         "definitions": {"sentiment": {"he": {"prompts": {"few-shot": evil}}}},
     }
     told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
-    [(_, words)] = prompts(
-        dataclasses.replace(site.board, cellset=told), "sentiment", "he", "x", ["few-shot"]
-    )
+    [(_, words)] = prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "x", ["few-shot"])
     assert words == "{label.__class__} {0} x [human texts of this label, not shown]"
 
 

@@ -96,9 +96,7 @@ def numpy_states(model: SteerableModel, text: str, factor: dict[int, np.ndarray]
 def states(model: SteerableModel, text: str, steering: Steering) -> np.ndarray:
     """Return the residual stream after every layer of one text: [layers, tokens, hidden size]."""
     seen: list[np.ndarray] = []
-    handles = [
-        layer.register_forward_hook(lambda m, a, o: seen.append(o[0].numpy())) for layer in model.layers
-    ]
+    handles = [layer.register_forward_hook(lambda m, a, o: seen.append(o[0].numpy())) for layer in model.layers]
     ids = torch.tensor([model.tokenizer(text)["input_ids"]])
     with torch.inference_mode(), model.hooks.steer([steering], torch.ones_like(ids)):
         model.model(ids)
@@ -116,9 +114,7 @@ def corpus(corpus_of):
 def fitted(new_fitter, toy, corpus):
     """Fit clas on the toy model with these options; the steering with its header."""
     fitter = new_fitter(toy, corpus)
-    return lambda language="am", **options: fit(
-        fitter, Clas(Clas.Config(**{"min_texts": 3, **options})), language
-    )
+    return lambda language="am", **options: fit(fitter, Clas(Clas.Config(**{"min_texts": 3, **options})), language)
 
 
 # Against numpy
@@ -141,8 +137,7 @@ def test_categories_and_their_counts_are_those_of_the_construction(fitted):
 
 def test_active_neurons_are_those_above_zero_at_the_last_token_in_numpy(fitted, toy):
     active = [
-        np.mean([numpy_states(toy, text, {})[1][:, -1] for text in texts], axis=0) > 0
-        for texts in TEXTS.values()
+        np.mean([numpy_states(toy, text, {})[1][:, -1] for text in texts], axis=0) > 0 for texts in TEXTS.values()
     ]
     categories = categorise(np.stack(active))
     assert categories.counts() == fitted().provenance["fit"]["categories"]

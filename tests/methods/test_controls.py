@@ -45,9 +45,7 @@ def control(name: str, of: str = "language", **options: Any) -> SteeringMethod:
 
 @pytest.fixture
 def corpus(corpus_of):
-    rows = [
-        Example(f"{label}{i}", f"{label} ጥሩ {i}", label) for label in ("positive", "negative") for i in (1, 2)
-    ]
+    rows = [Example(f"{label}{i}", f"{label} ጥሩ {i}", label) for label in ("positive", "negative") for i in (1, 2)]
     return corpus_of(
         {code: sentences(texts) for code, texts in PARALLEL.items()},
         {("sentiment", "am", "train"): rows},
@@ -187,9 +185,7 @@ def test_a_random_vector_is_the_same_in_every_run_and_another_one_elsewhere(new_
 
 def test_gains_are_dealt_to_other_neurons(fitter):
     options = {"min_texts": 2, "layers": [0, 1]}
-    own, drawn = (
-        fit(fitter, m).interventions for m in (target("clas", options), control("random", "clas", **options))
-    )
+    own, drawn = (fit(fitter, m).interventions for m in (target("clas", options), control("random", "clas", **options)))
     for one, other in zip(own, drawn, strict=True):
         assert Counter(one.vector.tolist()) == Counter(other.vector.tolist())
         assert not np.array_equal(one.vector, other.vector)
@@ -255,15 +251,11 @@ def test_a_random_vector_has_the_norm_of_a_vector_that_is_no_unit_vector(fitter)
 
 def test_other_language_is_the_methods_fit_for_that_language(fitter):
     other = fit(fitter, control("other-language"), "am")  # he is the next in the suite's list
-    assert np.array_equal(
-        other.interventions[0].vector, fit(fitter, LanguageSteering(), "he").interventions[0].vector
-    )
+    assert np.array_equal(other.interventions[0].vector, fit(fitter, LanguageSteering(), "he").interventions[0].vector)
     assert other.provenance["language"] == "am"
     assert other.provenance["fit"]["control"]["language"] == "he"
     back = fit(fitter, control("other-language"), "he")  # the last takes the first
-    assert np.array_equal(
-        back.interventions[0].vector, fit(fitter, LanguageSteering(), "am").interventions[0].vector
-    )
+    assert np.array_equal(back.interventions[0].vector, fit(fitter, LanguageSteering(), "am").interventions[0].vector)
 
 
 def test_a_language_may_be_named_and_is_skipped_where_it_is_the_cells_own(fitter, small_suite):
@@ -308,7 +300,7 @@ TEN = {
 
 
 def test_every_sentence_is_dealt_to_one_language_and_every_meaning_to_each():
-    dealt = shuffling.reassigned(TEN)
+    dealt = shuffling.permute_languages(TEN)
     assert list(dealt) == ["am", "he", "en"]
     everything = sorted(text for pool in TEN.values() for text in pool.values())
     assert sorted(text for texts in dealt.values() for text in texts) == everything
@@ -320,43 +312,43 @@ def test_every_sentence_is_dealt_to_one_language_and_every_meaning_to_each():
 
 def test_the_deal_is_the_same_every_time_and_does_not_depend_on_the_other_sentences():
     part = {code: dict(list(pool.items())[5:]) for code, pool in TEN.items()}
-    assert shuffling.reassigned(TEN) == shuffling.reassigned(TEN)
-    assert shuffling.reassigned(part)["he"] == shuffling.reassigned(TEN)["he"][5:]
+    assert shuffling.permute_languages(TEN) == shuffling.permute_languages(TEN)
+    assert shuffling.permute_languages(part)["he"] == shuffling.permute_languages(TEN)["he"][5:]
 
 
 def test_a_sentence_that_one_language_lacks_is_left_out_of_all():
     lacking = {**TEN, "he": {i: text for i, text in TEN["he"].items() if i != "s3"}}
-    dealt = shuffling.reassigned(lacking)
+    dealt = shuffling.permute_languages(lacking)
     assert all("3" not in [text.split()[1] for text in texts] for texts in dealt.values())
     assert {len(texts) for texts in dealt.values()} == {39}
 
 
 def test_languages_without_a_common_sentence_cannot_be_shuffled():
     with pytest.raises(UserError, match="no sentence that all languages have"):
-        shuffling.reassigned({"am": {"a": "ሰላም"}, "he": {"b": "שלום"}})
+        shuffling.permute_languages({"am": {"a": "ሰላም"}, "he": {"b": "שלום"}})
 
 
 def test_pairs_are_flipped_by_chance_and_stay_pairs():
     good, bad = [f"ጥሩ {i}" for i in range(60)], [f"לא {i}" for i in range(60)]
-    flipped = shuffling.flipped(Contrast(good, bad, "noise"), "am")
+    flipped = shuffling.swap_pairs(Contrast(good, bad, "noise"), "am")
     for i, pair in enumerate(zip(flipped.good, flipped.bad, strict=True)):
         assert set(pair) == {good[i], bad[i]}
     heads = sum(text in bad for text in flipped.good)
     assert 15 <= heads <= 45
     assert flipped.source == "noise, labels shuffled"
-    assert shuffling.flipped(Contrast(good, bad, "noise"), "am") == flipped
-    assert shuffling.flipped(Contrast(good, bad, "noise"), "he").good != flipped.good
+    assert shuffling.swap_pairs(Contrast(good, bad, "noise"), "am") == flipped
+    assert shuffling.swap_pairs(Contrast(good, bad, "noise"), "he").good != flipped.good
 
 
 def test_labels_are_dealt_anew_as_many_of_each_as_before():
     texts = {"positive": [f"ጥሩ {i}" for i in range(30)], "negative": [f"רע {i}" for i in range(10)]}
-    dealt = shuffling.relabelled(texts, "sentiment/am")
+    dealt = shuffling.permute_labels(texts, "sentiment/am")
     assert {label: len(group) for label, group in dealt.items()} == {"positive": 30, "negative": 10}
     assert sorted(chain(*dealt.values())) == sorted(chain(*texts.values()))
     assert any(text.startswith("רע") for text in dealt["positive"])
     assert dealt != texts
-    assert shuffling.relabelled(texts, "sentiment/am") == dealt
-    assert shuffling.relabelled(texts, "sentiment/he") != dealt
+    assert shuffling.permute_labels(texts, "sentiment/am") == dealt
+    assert shuffling.permute_labels(texts, "sentiment/he") != dealt
 
 
 def test_a_shuffled_context_hands_out_shuffled_text_of_every_kind(fitter, corpus):
@@ -377,13 +369,13 @@ def test_a_shuffled_context_hands_out_shuffled_text_of_every_kind(fitter, corpus
     (ctx,) = seen
     pools = {code: {f"s{i}": text for i, text in enumerate(texts)} for code, texts in PARALLEL.items()}
     assert ctx.shuffled
-    assert {code: ctx.parallel(code) for code in ctx.languages} == shuffling.reassigned(pools)
+    assert {code: ctx.parallel(code) for code in ctx.languages} == shuffling.permute_languages(pools)
     everything = {text for texts in PARALLEL.values() for text in texts}
     assert {text for code in ctx.languages for text in ctx.parallel(code)} == everything
     assert ctx.pairs("am", "he") == list(zip(ctx.parallel("am"), ctx.parallel("he"), strict=True))
-    assert ctx.contrast() == shuffling.flipped(corpus.contrast("am"), "am")
+    assert ctx.contrast() == shuffling.swap_pairs(corpus.contrast("am"), "am")
     plain = {label: [f"{label} ጥሩ {i}" for i in (1, 2)] for label in ("negative", "positive")}
-    assert ctx.train() == shuffling.relabelled(plain, "sentiment/am")
+    assert ctx.train() == shuffling.permute_labels(plain, "sentiment/am")
 
 
 def test_pairs_of_two_languages_are_translations_of_one_another(corpus_of, fitter, tiny_models, new_fitter):

@@ -24,7 +24,7 @@ from harness.engine import train_vector as learning
 from harness.engine.activations import mean_states
 from harness.engine.chat import end_token, render
 from harness.engine.model import SteerableModel, load_model
-from harness.engine.train_vector import Alignment, Likelihood, Plan, learn, mean_loss
+from harness.engine.train_vector import Alignment, Likelihood, TrainConfig, mean_loss, train_vector
 from harness.methods.contract import CellContext
 from harness.methods.fit_context import FitContext
 from harness.methods.learned import LearnedVector
@@ -38,7 +38,7 @@ WORDS = {
 FIRST = "<s><|user|>a b<|assistant|>"
 SECOND = "<s><|user|>Output only the text and nothing else.<|assistant|>"
 EXAMPLES = [(FIRST, "ምግቡ በጣም ጥሩ ነበር።"), (SECOND, "האוכל היה טעים מאוד."), (FIRST, "c"), (SECOND, "a b")]
-PLAN = Plan(steps=20, batch_size=8, lr=0.02, max_norm=0.5)
+PLAN = TrainConfig(steps=20, batch_size=8, lr=0.02, max_norm=0.5)
 
 
 def texts(code: str, n: int = 40) -> list[str]:
@@ -128,9 +128,7 @@ def hooks_of(model: SteerableModel) -> int:
 
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_the_likelihood_loss_is_that_of_plain_loops_under_the_hooks_of_generation(
-    each_model, direction, positions
-):
+def test_the_likelihood_loss_is_that_of_plain_loops_under_the_hooks_of_generation(each_model, direction, positions):
     objective = Likelihood(each_model, 1, EXAMPLES, 256, positions)
     loss, count = objective.loss([0, 1, 2, 3], torch.from_numpy(direction))
     assert count == sum(len(ids_of(each_model, text)) + 1 for _, text in EXAMPLES)
@@ -172,8 +170,7 @@ def test_aligned_where_it_is_added_the_vector_is_the_mean_difference(fit_context
     n = len(texts("am"))
     order = np.random.default_rng(0).permutation(n)[8:]  # the held-out tenth, at least 8, comes first
     means = {
-        code: [mean_states(tiny_models["llama"], [texts(code)[i]]).mean[1] for i in order]
-        for code in ("am", "en")
+        code: [mean_states(tiny_models["llama"], [texts(code)[i]]).mean[1] for i in order] for code in ("am", "en")
     }
     exact = np.mean(means["en"], axis=0) - np.mean(means["am"], axis=0)
     cosine = item.vector @ exact / np.linalg.norm(item.vector) / np.linalg.norm(exact)
@@ -182,9 +179,7 @@ def test_aligned_where_it_is_added_the_vector_is_the_mean_difference(fit_context
 
 
 @pytest.mark.parametrize("language", ["am", "he"])
-def test_likelihood_makes_held_out_text_likelier_as_generation_would_see_it(
-    fit_context, language, tiny_models
-):
+def test_likelihood_makes_held_out_text_likelier_as_generation_would_see_it(fit_context, language, tiny_models):
     ctx = fit_context(language=language)
     fitted = method().fit(ctx)
     (item,), told = fitted.interventions, fitted.provenance
@@ -249,8 +244,8 @@ def test_the_norm_never_exceeds_its_cap(fit_context):
 
 def test_one_step_moves_the_vector_by_the_learning_rate(tiny_models):
     objective = Likelihood(tiny_models["llama"], 1, EXAMPLES, 256)
-    plan = Plan(steps=1, batch_size=4, lr=0.03, max_norm=1.0)
-    found = learn(objective, [0, 1, 2, 3], [0, 1, 2, 3], 2.0, plan, np.random.default_rng(0))
+    plan = TrainConfig(steps=1, batch_size=4, lr=0.03, max_norm=1.0)
+    found = train_vector(objective, [0, 1, 2, 3], [0, 1, 2, 3], 2.0, plan, np.random.default_rng(0))
     assert found.curve[1]["norm"] == pytest.approx(0.03, rel=1e-2)
     assert np.linalg.norm(found.vector) == pytest.approx(2.0 * 0.03, rel=1e-2)
 
@@ -311,9 +306,7 @@ def test_left_over_batches_change_no_loss(tiny_models, direction, batch_size):
         Alignment(tiny_models["llama"], 1, 2, EXAMPLES, 1.0, 256, batch_size),
     ):
         loss, count = objective.loss([0, 1, 2, 3], vector)
-        assert mean_loss(objective, [0, 1, 2, 3], vector, batch_size) == pytest.approx(
-            float(loss) / count, rel=1e-5
-        )
+        assert mean_loss(objective, [0, 1, 2, 3], vector, batch_size) == pytest.approx(float(loss) / count, rel=1e-5)
 
 
 def test_batches_are_full_and_take_every_text_equally_often():
@@ -345,16 +338,16 @@ class Made:
 
 
 def test_learning_stops_when_held_out_text_gets_worse_and_the_best_vector_is_kept():
-    plan = Plan(steps=1000, batch_size=4, lr=0.01, max_norm=9.0)
-    found = learn(Made(0.2), range(10), range(10, 20), 1.0, plan, np.random.default_rng(0))
+    plan = TrainConfig(steps=1000, batch_size=4, lr=0.01, max_norm=9.0)
+    found = train_vector(Made(0.2), range(10), range(10, 20), 1.0, plan, np.random.default_rng(0))
     assert (found.best_step, found.curve[-1]["step"]) == (20, 50)  # 0.2 is reached after 20 steps of 0.01
     assert found.stopped == "held-out loss not lower 3 times in a row, at step 50"
     assert found.vector == pytest.approx([0.2], abs=0.02)
 
 
 def test_no_vector_is_the_outcome_where_none_helps_held_out_text():
-    plan = Plan(steps=1000, batch_size=4, lr=0.01, max_norm=9.0)
-    found = learn(Made(-1.0), range(10), range(10, 20), 1.0, plan, np.random.default_rng(0))
+    plan = TrainConfig(steps=1000, batch_size=4, lr=0.01, max_norm=9.0)
+    found = train_vector(Made(-1.0), range(10), range(10, 20), 1.0, plan, np.random.default_rng(0))
     assert (found.best_step, found.curve[-1]["step"]) == (0, 30)
     assert found.vector.tolist() == [0.0]
     assert found.curve[0]["held_out"] == pytest.approx(1.0)
@@ -363,7 +356,7 @@ def test_no_vector_is_the_outcome_where_none_helps_held_out_text():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_is_one_line(value):
     with pytest.raises(UserError, match=r"not finite at step 0\. Take --dtype bfloat16"):
-        learn(Made(value), range(10), range(10, 20), 1.0, PLAN, np.random.default_rng(0))
+        train_vector(Made(value), range(10), range(10, 20), 1.0, PLAN, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -505,10 +498,7 @@ def test_a_config_with_a_bad_value_is_refused(options):
 def test_the_reference_language_is_not_aligned_with_itself(small_suite):
     suite = small_suite.model_copy(update={"languages": ["am", "he", "en"]})
     english = small_suite.task("sentiment", "am").model_copy(update={"language": "en"})
-    assert (
-        "reference"
-        in method(objective="align").supports(CellContext(suite, english, "zero-shot", 1, 2)).reason
-    )
+    assert "reference" in method(objective="align").supports(CellContext(suite, english, "zero-shot", 1, 2)).reason
     assert method().supports(CellContext(suite, english, "zero-shot", 1, 2)) is None
 
 

@@ -132,9 +132,7 @@ def test_the_quality_vector_of_a_model_equals_means_of_plain_loops(corpus, by_mo
     means, plain = by_model
     fitted = QualitySteering(QualitySteering.Config(layer=1)).fit(context(corpus, means))
     direction = plain(PARALLEL["am"]) - plain(BAD)
-    np.testing.assert_allclose(
-        fitted.interventions[0].vector, direction[1] / np.linalg.norm(direction[1]), atol=1e-5
-    )
+    np.testing.assert_allclose(fitted.interventions[0].vector, direction[1] / np.linalg.norm(direction[1]), atol=1e-5)
     assert fitted.provenance["contrast"] == "translations:noise"
     assert [n["texts"] for n in fitted.provenance["counts"].values()] == [2, 2]
 
@@ -256,9 +254,7 @@ def test_a_setting_without_a_prompt_is_refused(small_suite):
 @pytest.fixture
 def train(corpus_of):
     """Eight train texts of each label, and a test text that no reference may show."""
-    rows = [
-        Example(f"{label}{i}", f"{label} {i}", label) for label in ("positive", "negative") for i in range(8)
-    ]
+    rows = [Example(f"{label}{i}", f"{label} {i}", label) for label in ("positive", "negative") for i in range(8)]
     held_out = [Example("t", "held out", "positive")]
     return corpus_of({}, {("sentiment", "am", "train"): rows, ("sentiment", "am", "test"): held_out})
 

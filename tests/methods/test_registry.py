@@ -147,9 +147,7 @@ def test_a_file_given_twice_is_one(plugin, tmp_path, monkeypatch):
     assert "mine" in load_registry([path, Path("method.py")]).sources
 
 
-def test_a_file_that_was_changed_at_once_is_loaded_anew_and_leaves_nothing_beside_it(
-    plugin, tmp_path, monkeypatch
-):
+def test_a_file_that_was_changed_at_once_is_loaded_anew_and_leaves_nothing_beside_it(plugin, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     first = load_registry([plugin()]).get("mine")
     second = load_registry([plugin(METHOD.replace("int = 3", "int = 4"))]).get("mine")
@@ -240,9 +238,7 @@ BROKEN = {
         r"the settings of method 'mine' must be a tuple such as .*not 'zero-shot'",
     ),
     "a name by hand": (
-        METHOD.replace('@register("mine")', "").replace(
-            "class Config", "name = 'my method'\n        class Config"
-        ),
+        METHOD.replace('@register("mine")', "").replace("class Config", "name = 'my method'\n        class Config"),
         r"method name 'my method': use ASCII letters",
     ),
 }
@@ -319,8 +315,7 @@ def test_two_packages_of_one_name_are_reported_and_the_first_by_name_stays(insta
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found)
     registry = load_registry()
     assert registry.problems == [
-        "package b_package (b_package): the name 'mine' is taken by package a_package (a_package); "
-        "choose another name."
+        "package b_package (b_package): the name 'mine' is taken by package a_package (a_package); choose another name."
     ]
     assert registry.get("mine").__module__ == "a_package"
 
@@ -434,8 +429,7 @@ def test_a_folder_that_takes_a_name_or_has_a_bad_one_is_reported_unread(drop):
     drop("my method", "raise SystemExit")
     assert load_registry().problems == [
         "submissions/human/method.py: the name 'human' is taken by built in; choose another name.",
-        "submissions/my method/method.py: method name 'my method': use ASCII letters, digits, '-', '_' "
-        "and '.' only.",
+        "submissions/my method/method.py: method name 'my method': use ASCII letters, digits, '-', '_' and '.' only.",
     ]
 
 
@@ -450,9 +444,7 @@ def test_a_folder_and_a_package_of_one_name_are_reported_and_the_package_stays(d
     drop("mine")
     registry = load_registry()
     (problem,) = registry.problems
-    assert re.search(
-        r"submissions/mine/method.py: the name 'mine' is taken by package their_package", problem
-    )
+    assert re.search(r"submissions/mine/method.py: the name 'mine' is taken by package their_package", problem)
     assert registry.sources["mine"].kind == "package"
 
 
@@ -533,9 +525,7 @@ def test_a_file_that_is_not_python_is_an_error(plugin):
 
 @pytest.mark.parametrize(("typed", "near"), [("langauge", "language"), ("few_shot", "few-shot")])
 def test_an_unknown_name_is_refused_with_the_nearest_one(typed, near):
-    with pytest.raises(
-        UserError, match=f"unknown method '{typed}'; valid: .*constant, .*Did you mean '{near}'"
-    ):
+    with pytest.raises(UserError, match=f"unknown method '{typed}'; valid: .*constant, .*Did you mean '{near}'"):
         load_registry().get(typed)
 
 
@@ -575,9 +565,7 @@ def test_a_string_is_one_value_and_no_sweep(mine):
 
 @pytest.mark.parametrize("options", [{"layer": [1, "two"]}, {"layer": "two"}], ids=str)
 def test_a_bad_value_is_refused_with_its_name_and_the_options(mine, options):
-    with pytest.raises(
-        UserError, match=r"method 'mine': layer: .*'two'.* Its options: layer, strength, tag\."
-    ):
+    with pytest.raises(UserError, match=r"method 'mine': layer: .*'two'.* Its options: layer, strength, tag\."):
         mine.configure("mine", options)
 
 
@@ -593,9 +581,7 @@ def test_an_option_of_a_method_that_has_none_is_refused():
 
 
 def test_an_option_without_a_value_is_refused(mine):
-    with pytest.raises(
-        UserError, match=r"option 'layer' of method 'mine' is an empty list\. Give it a value"
-    ):
+    with pytest.raises(UserError, match=r"option 'layer' of method 'mine' is an empty list\. Give it a value"):
         mine.configure("mine", {"layer": []})
 
 
@@ -638,9 +624,7 @@ LISTS = """
     ],
     ids=str,
 )
-def test_a_list_is_one_value_where_the_option_is_a_list_and_lists_of_it_a_sweep(
-    plugin, option, value, points
-):
+def test_a_list_is_one_value_where_the_option_is_a_list_and_lists_of_it_a_sweep(plugin, option, value, points):
     methods = load_registry([plugin(LISTS)]).configure("mine", {option: value})
     assert [getattr(m.config, option) for m in methods] == points
 

@@ -210,9 +210,7 @@ def test_the_setting_belongs_to_the_partner(tmp_path):
 )
 def test_runs_that_do_not_compare_are_refused_with_what_differs(tmp_path, manifest, words):
     chosen = manifest.pop("chosen", CHOSEN) if "chosen" in manifest else CHOSEN
-    a = write_run(
-        tmp_path / "a", [scored("m", 0.5)], CHOSEN, data_hashes={"sentiment/am": "1", "sentiment/he": "2"}
-    )
+    a = write_run(tmp_path / "a", [scored("m", 0.5)], CHOSEN, data_hashes={"sentiment/am": "1", "sentiment/he": "2"})
     b = write_run(tmp_path / "b", [scored("m", 0.5, chosen=chosen)], chosen, **manifest)
     with pytest.raises(UserError, match=words):
         compare(a, b)
@@ -236,9 +234,7 @@ def test_of_runs_that_overlap_the_common_cells_are_compared(tmp_path):
 def test_a_cell_that_failed_outside_of_the_common_ones_does_not_count(tmp_path):
     chosen = selection(["he", "su"])
     gone = [("m", "sentiment", "su", 1)]
-    line = only(
-        both(tmp_path, [scored("m", 0.5)], [scored("m", 0.5, chosen=chosen)], chosen=chosen, drop=gone)
-    )
+    line = only(both(tmp_path, [scored("m", 0.5)], [scored("m", 0.5, chosen=chosen)], chosen=chosen, drop=gone))
     assert line.verdict == "identical"
 
 
@@ -431,9 +427,7 @@ def test_a_metric_that_neither_run_has_is_left_out_and_named(tmp_path):
     found = both(tmp_path, [one], [other])
     assert [metric.name for metric in found.metrics] == [F1.name]
     assert found.notes["self_chrf"] == "left out, neither run has values: too few texts"
-    assert "self_chrf: left out, neither run has values: too few texts" in as_markdown(found).replace(
-        "\\", ""
-    )
+    assert "self_chrf: left out, neither run has values: too few texts" in as_markdown(found).replace("\\", "")
 
 
 def test_a_metric_that_one_run_has_is_not_left_out(tmp_path):

@@ -19,11 +19,11 @@ from test_methods import PARALLEL, sentences
 from harness.core.cells import Cell, cell_id, entry_id, entry_of
 from harness.core.errors import BrokenFileError
 from harness.core.interventions import Intervention, Steering
-from harness.core.records import CellKey, CellScores, CellStatus, Selection, Spent, TunedMethod
+from harness.core.records import CellKey, CellScores, CellStatus, Selection, TunedMethod, Usage
 from harness.core.store import Run
 from harness.data.sources import Example
-from harness.data.suite import Sampling
-from harness.engine.generate import Usage, generate_cell
+from harness.data.suite import SamplingParams
+from harness.engine.generate import TokenUsage, generate_cell
 from harness.methods.contract import MethodConfig, SteeringMethod
 from harness.methods.language import LanguageSteering
 from harness.methods.learned import LearnedVector
@@ -31,7 +31,7 @@ from harness.methods.registry import load_registry
 from harness.ranking.cost import Cost, costs
 from harness.ranking.results import collect
 from harness.runner.fit import Fitter
-from harness.runner.usage import Meter, read_cost
+from harness.runner.usage import UsageMeter, read_cost
 from harness.scoring.metrics import LANGUAGE_FIDELITY, VALID_SHARE
 
 # Sums over the cells of an entry
@@ -40,10 +40,10 @@ TEXTS = {"negative": ["መጥፎ ምግብ", "רע מאוד"], "positive": ["ጥ
 OPTIONS = {"layer": 1, "strength": 0.2}
 ZERO, STEERED, HUMAN = method("zero-shot"), method("language", **OPTIONS), method("human")
 NEGATED = method("negated", of="language", of_version="1", options=OPTIONS)
-SHARED = {"activations/en": Spent(seconds=4.0, tokens=100)}
+SHARED = {"activations/en": Usage(seconds=4.0, tokens=100)}
 FITS = {
-    "am": {**SHARED, "steering/a": Spent(seconds=1.0, tokens=10)},
-    "he": {**SHARED, "steering/h": Spent(seconds=2.0, tokens=20)},
+    "am": {**SHARED, "steering/a": Usage(seconds=1.0, tokens=10)},
+    "he": {**SHARED, "steering/h": Usage(seconds=2.0, tokens=20)},
 }
 SEARCH = TunedMethod(
     version="1",
@@ -52,7 +52,7 @@ SEARCH = TunedMethod(
     texts=8,
     tokens=300,
     seconds=9.0,
-    fit=Spent(seconds=3.0, tokens=60),
+    fit=Usage(seconds=3.0, tokens=60),
 )
 
 
@@ -69,9 +69,7 @@ def finish(run: Run, cell: CellKey, share: float | None = 1.0, **status: Any) ->
     run.write_cell(cell_id(cell), CellStatus(cell=cell, state="ok", **fields), generations(TEXTS))
     scores = [LANGUAGE_FIDELITY.score(0.9, "recipe")]
     scores += [] if share is None else [VALID_SHARE.score(share, "recipe")]
-    run.write_scores(
-        CellScores(cell_id=cell_id(cell), generations_sha256="0", protocol="p", scores=scores), {}
-    )
+    run.write_scores(CellScores(cell_id=cell_id(cell), generations_sha256="0", protocol="p", scores=scores), {})
 
 
 def start(folder: Path, *identities: Any, **manifest: Any) -> Run:
@@ -200,7 +198,7 @@ def test_what_a_cell_has_not_recorded_is_not_known_of_the_entry(run):
 
 def test_a_part_of_a_fit_that_nobody_measured_is_not_known_of_the_fit(run):
     finish(run, cell_of(STEERED), fit={**FITS["am"], "activations/en": None})
-    finish(run, cell_of(STEERED, "he"), fit={"steering/h": Spent(seconds=2.0, tokens=20)})
+    finish(run, cell_of(STEERED, "he"), fit={"steering/h": Usage(seconds=2.0, tokens=20)})
     assert cost_of(STEERED, run).fit_seconds is None
 
 
@@ -242,8 +240,8 @@ def test_a_status_of_before_costs_were_recorded_is_still_read(tmp_path):
 
 
 def test_draws_that_were_not_kept_are_counted(tiny_models):
-    sampling = Sampling(temperature=1e-6, top_p=0.9, max_new_tokens=6, max_attempts=3)
-    usage = Usage()
+    sampling = SamplingParams(temperature=1e-6, top_p=0.9, max_new_tokens=6, max_attempts=3)
+    usage = TokenUsage()
     texts = generate_cell(tiny_models["llama"], PROMPTS, 3, Steering(), sampling, key_of, usage=usage)
     assert sum(text.attempts for text in texts) > len(texts)  # at no temperature the texts of a label repeat
     assert usage.prompt_tokens == sum(text.n_prompt_tokens * text.attempts for text in texts)
@@ -271,7 +269,7 @@ def fitter(new_fitter, tiny_models, corpus) -> Fitter:
     return new_fitter(tiny_models["llama"], corpus)
 
 
-def parts_of(fitter: Fitter, method: SteeringMethod, language: str = "am") -> dict[str, Spent | None]:
+def parts_of(fitter: Fitter, method: SteeringMethod, language: str = "am") -> dict[str, Usage | None]:
     """Fit a method; return what that took, the method's own part named ``own``."""
     fit(fitter, method, language)
     data = fitter.prepared.corpus.fingerprint("sentiment", language)
@@ -395,14 +393,14 @@ def test_what_an_inner_part_takes_is_not_the_outer_ones_own(monkeypatch, tiny_mo
     now = iter([0.0, 1.0, 5.0, 7.0])  # the outer part begins, the inner one begins and ends, the outer ends
     clock = SimpleNamespace(monotonic=lambda: next(now))
     monkeypatch.setattr("harness.runner.usage.time", clock)
-    model, meter, ids = tiny_models["llama"], Meter(), torch.ones((1, 3), dtype=torch.int64)
+    model, meter, ids = tiny_models["llama"], UsageMeter(), torch.ones((1, 3), dtype=torch.int64)
     with meter.part("outer", model) as outer:
         with meter.part("inner", model) as inner:
             model.decoder(input_ids=ids)
         meter.use(inner.parts)
         model.decoder(inputs_embeds=model.decoder.get_input_embeddings()(ids[:, :2]))
-    assert inner.parts == {"inner": Spent(seconds=4.0, tokens=3)}
-    assert outer.parts == {**inner.parts, "outer": Spent(seconds=3.0, tokens=2)}
+    assert inner.parts == {"inner": Usage(seconds=4.0, tokens=3)}
+    assert outer.parts == {**inner.parts, "outer": Usage(seconds=3.0, tokens=2)}
 
 
 def test_files_of_before_costs_were_recorded_have_none_that_is_known(fitter, new_fitter, corpus):
@@ -416,9 +414,7 @@ def test_files_of_before_costs_were_recorded_have_none_that_is_known(fitter, new
     assert list(fresh.values()) == [None, None, None]
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"schema": 1, "parts": 5}', '{"schema": 9, "parts": {}}']
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1, "parts": 5}', '{"schema": 9, "parts": {}}'])
 def test_a_broken_file_of_costs_is_named_and_no_method_is_at_fault(tmp_path, content):
     (tmp_path / "x.cost.json").write_text(content, encoding="utf-8")
     with pytest.raises(BrokenFileError, match=r"x\.cost\.json"):

@@ -13,13 +13,13 @@ import pytest
 from support.simulated import Group, World, clustered, coverage, experiment, world
 
 from harness.ranking.stats.estimates import (
-    Panel,
+    CompleteValues,
     differences,
     draw_weights,
     estimate,
     estimates,
+    inflate_variance,
     sums,
-    widened,
 )
 from harness.ranking.stats.multiplicity import benjamini_hochberg, of_pairs
 from harness.ranking.stats.ranks import tiers
@@ -122,7 +122,7 @@ def test_shares_of_few_texts_make_no_false_tiers(strata):
     draw, false = np.random.default_rng(2), 0
     for _ in range(500):
         values = draw.binomial(12, 0.9, size=(22, strata, 3)) / 12
-        found = tiers(values.mean(axis=(1, 2)), of_pairs(differences(Panel(values)).p))
+        found = tiers(values.mean(axis=(1, 2)), of_pairs(differences(CompleteValues(values)).p))
         false += max(found) > 1
     assert false <= 25
 
@@ -130,7 +130,7 @@ def test_shares_of_few_texts_make_no_false_tiers(strata):
 # The grid of languages, and power
 
 
-def linear(draw: np.random.Generator, name: str, strata: int, gains: np.ndarray) -> Panel:
+def linear(draw: np.random.Generator, name: str, strata: int, gains: np.ndarray) -> CompleteValues:
     """Return a baseline and methods with known gains; a metric that is a mean over 60 examples."""
     entries, n = 1 + len(gains), 60
     true = np.concatenate([[0.5], 0.5 + gains])[:, None, None]
@@ -139,7 +139,7 @@ def linear(draw: np.random.Generator, name: str, strata: int, gains: np.ndarray)
     drawn = examples @ draw_weights(name, n, 200).T.astype(np.float64) / n
     values = true + seeds + examples.mean(axis=3)
     draws = np.broadcast_to(drawn, (*values.shape, 200)).astype(np.float32)
-    return Panel(values, widened(draws, n), n)
+    return CompleteValues(values, inflate_variance(draws, n), n)
 
 
 def test_false_discoveries_over_the_grid_of_languages_stay_below_5_percent():

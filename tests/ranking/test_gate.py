@@ -16,11 +16,11 @@ from support.toyruns import F1, ToyEntry, flat, predicting, selection, toy, writ
 from harness.core.errors import UserError
 from harness.core.files import canonical_json, digest
 from harness.ranking.gate.baseline import Spread, Tolerance, read_baseline
-from harness.ranking.gate.estimating import Side, critical, findable, independent, paired
-from harness.ranking.gate.scope import Narrowing
-from harness.ranking.gate.spread import Measured, bound, spread
+from harness.ranking.gate.estimating import SideValues, critical, independent, min_detectable_loss, paired
+from harness.ranking.gate.scope import Filter
+from harness.ranking.gate.spread import MetricValues, bound, spread
 from harness.ranking.gate.tolerances import default_tolerance, parsed
-from harness.ranking.stats.estimates import Panel, estimate
+from harness.ranking.stats.estimates import CompleteValues, estimate
 from harness.scoring.metrics import COPIED, LENGTH, SELF_CHRF, VALID_SHARE, VENDI, Metric
 
 LANGUAGES = ["am", "cs", "da", "de", "he", "id", "jv", "mt"]
@@ -63,14 +63,14 @@ def only(found: dict) -> dict:
 
 def test_with_common_seeds_the_difference_is_that_of_compare():
     draw = np.random.default_rng(1)
-    base, new = (Side(draw.random((4, 3))) for _ in range(2))
-    found, other = paired(base, new), estimate(Panel(np.stack([base.values, new.values])), {1: 1.0, 0: -1.0})
+    base, new = (SideValues(draw.random((4, 3))) for _ in range(2))
+    found, other = paired(base, new), estimate(CompleteValues(np.stack([base.values, new.values])), {1: 1.0, 0: -1.0})
     assert (found.mean[0], found.se[0], found.df[0], found.p[0]) == (other.mean, other.se, other.df, other.p)
 
 
 def test_with_other_seeds_the_difference_is_welchs():
     base, new = np.array([[0.1, 0.2, 0.3]]), np.array([[0.5, 0.7, 0.9, 0.7]])
-    found = independent(Side(base), Side(new))
+    found = independent(SideValues(base), SideValues(new))
     assert found.mean[0] == pytest.approx(0.5)
     assert found.se[0] == pytest.approx((0.01 / 3 + (0.08 / 3) / 4) ** 0.5)
     oracle = stats.ttest_ind(new[0], base[0], equal_var=False)
@@ -80,7 +80,7 @@ def test_with_other_seeds_the_difference_is_welchs():
 
 def test_with_other_seeds_the_strata_are_averaged():
     base, new = np.array([[0.1, 0.3], [0.5, 0.5]]), np.array([[0.2, 0.2], [0.6, 1.0]])
-    found = independent(Side(base), Side(new))
+    found = independent(SideValues(base), SideValues(new))
     assert found.mean[0] == pytest.approx((0.0 + 0.3) / 2)
     assert found.se[0] == pytest.approx(((0.02 / 2 + 0.08 / 2) / 4) ** 0.5)
 
@@ -88,10 +88,10 @@ def test_with_other_seeds_the_strata_are_averaged():
 def test_the_same_examples_stay_paired_under_other_seeds():
     draw = np.random.default_rng(2)
     shared = draw.normal(size=200).astype(np.float32) / 10  # what the test set does to everybody
-    side = Side(np.full((2, 3), 0.5), np.broadcast_to(shared, (2, 3, 200)) + np.float32(0.5), 100)
-    alike = independent(side, Side(side.values + 0.1, side.draws + np.float32(0.1), 100))
+    side = SideValues(np.full((2, 3), 0.5), np.broadcast_to(shared, (2, 3, 200)) + np.float32(0.5), 100)
+    alike = independent(side, SideValues(side.values + 0.1, side.draws + np.float32(0.1), 100))
     assert alike.examples[0] == pytest.approx(0.0, abs=1e-9)
-    other = Side(side.values, (0.5 - np.broadcast_to(shared, (2, 3, 200))).astype(np.float32), 100)
+    other = SideValues(side.values, (0.5 - np.broadcast_to(shared, (2, 3, 200))).astype(np.float32), 100)
     assert independent(side, other).examples[0] == pytest.approx(4 * shared.var(ddof=1), rel=1e-3)
 
 
@@ -102,32 +102,32 @@ def test_a_difference_of_the_critical_size_has_that_p(level):
         draw.random((3, 4)),
         draw.normal(size=(2, 1, 1, 500)) / 10 + draw.normal(size=(2, 3, 4, 500)) / 30,
     )
-    base, new = (Side(values, (0.5 + part).astype(np.float32), 50) for part in noise)
-    found = independent(base, Side(new.values + draw.random((3, 4)) / 9, new.draws, 50))
+    base, new = (SideValues(values, (0.5 + part).astype(np.float32), 50) for part in noise)
+    found = independent(base, SideValues(new.values + draw.random((3, 4)) / 9, new.draws, 50))
     assert found.examples[0] > 0
     at = replace(found, mean=critical(found, level) * found.se)
     assert at.p[0] == pytest.approx(level, rel=1e-6)
 
 
 def test_what_could_have_been_found_needs_significance_and_the_bound():
-    found = independent(Side(np.array([[0.1, 0.2, 0.3]])), Side(np.array([[0.1, 0.2, 0.3]])))
+    found = independent(SideValues(np.array([[0.1, 0.2, 0.3]])), SideValues(np.array([[0.1, 0.2, 0.3]])))
     rest = stats.t.ppf(0.8, found.df[0]) * found.se[0]
-    assert findable(found, 0.05, 0.0) == pytest.approx(critical(found, 0.05) * found.se[0] + rest)
-    assert findable(found, 0.05, 9.0) == pytest.approx(9 + rest)
+    assert min_detectable_loss(found, 0.05, 0.0) == pytest.approx(critical(found, 0.05) * found.se[0] + rest)
+    assert min_detectable_loss(found, 0.05, 9.0) == pytest.approx(9 + rest)
 
 
 def test_nothing_is_found_where_the_cells_are_too_few_for_any_p():
-    flat_side = Side(np.full((1, 3), 0.5))
-    assert findable(independent(flat_side, flat_side), 0.05, 0.0) == float("inf")
-    many = Side(np.full((4, 3), 0.5))
-    assert findable(independent(many, many), 0.05, 0.01) == 0.01
+    flat_side = SideValues(np.full((1, 3), 0.5))
+    assert min_detectable_loss(independent(flat_side, flat_side), 0.05, 0.0) == float("inf")
+    many = SideValues(np.full((4, 3), 0.5))
+    assert min_detectable_loss(independent(many, many), 0.05, 0.01) == 0.01
 
 
 # The bound
 
 
 def test_the_bound_of_one_run_is_the_spread_of_its_seeds():
-    found = spread([Measured(np.array([[[0.1, 0.2, 0.3]]]), ["topic"])])
+    found = spread([MetricValues(np.array([[[0.1, 0.2, 0.3]]]), ["topic"])])
     assert found.variance == {"topic": pytest.approx(0.01)}
     assert (found.df, found.factor) == (2, 1)
     assert found.bound == pytest.approx(stats.t.ppf(0.975, 2) * (0.01 * 2 / 3) ** 0.5)
@@ -135,14 +135,14 @@ def test_the_bound_of_one_run_is_the_spread_of_its_seeds():
 
 def test_entries_that_never_vary_do_not_shrink_the_bound():
     varying, constant = [[0.1, 0.2, 0.3]], [[0.5, 0.5, 0.5]]
-    found = spread([Measured(np.array([varying, constant]), ["topic"])])
+    found = spread([MetricValues(np.array([varying, constant]), ["topic"])])
     assert found.variance["topic"] == pytest.approx(0.01)
 
 
 def test_runs_that_differ_more_than_their_seeds_raise_the_bound():
     tasks, base = ["topic"] * 2, np.array([[[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]]])
-    alike = spread([Measured(base, tasks), Measured(base, tasks)])
-    apart = spread([Measured(base, tasks), Measured(base + 0.3, tasks)])
+    alike = spread([MetricValues(base, tasks), MetricValues(base, tasks)])
+    apart = spread([MetricValues(base, tasks), MetricValues(base + 0.3, tasks)])
     assert (alike.factor, alike.df) == (1, 8)
     assert apart.factor == pytest.approx((0.3**2 / 2) / (0.01 / 3 / 2))
     assert apart.df == 1
@@ -243,9 +243,7 @@ def test_a_failed_cell_cannot_be_told_and_says_why(tmp_path):
 
 
 def test_a_missing_entry_cannot_be_told_and_a_new_one_is_not_judged(tmp_path):
-    against = baseline(
-        tmp_path, write_run(tmp_path / "old", [scored("m", 0.6), scored("n", 0.6)], CHOSEN).path
-    )
+    against = baseline(tmp_path, write_run(tmp_path / "old", [scored("m", 0.6), scored("n", 0.6)], CHOSEN).path)
     new = write_run(tmp_path / "new", [scored("m", 0.6), scored("fresh", 0.1)], CHOSEN).path
     code, found = gate(new, against)
     assert (code, found["absent"], found["fresh"]) == (2, ["n"], ["fresh"])
@@ -383,16 +381,14 @@ def test_tolerances_are_given_in_units_or_percent():
 
 
 def test_narrowing_words():
-    assert Narrowing(languages=["am"], tasks=["topic"]).words == ["only languages: am", "only tasks: topic"]
+    assert Filter(languages=["am"], tasks=["topic"]).words == ["only languages: am", "only tasks: topic"]
 
 
 # Baseline files
 
 
 def test_a_baseline_names_no_folder_and_is_the_same_for_the_same_run(tmp_path):
-    old = run_at(
-        tmp_path / "old", model_path="/home/secret", data_source="/home/secret", commands=[["/home"]]
-    )
+    old = run_at(tmp_path / "old", model_path="/home/secret", data_source="/home/secret", commands=[["/home"]])
     first = baseline(tmp_path, old)
     text = gzip.decompress(first.read_bytes()).decode()
     assert "/home" not in text

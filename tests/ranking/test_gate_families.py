@@ -13,7 +13,7 @@ from support.helpers import steerboard
 from support.toyruns import F1, ToyEntry, flat, places, selection, toy, write_run
 
 from harness.core.records import Selection
-from harness.ranking.gate.estimating import Side, chance, difference, findable, independent
+from harness.ranking.gate.estimating import SideValues, chance, difference, independent, min_detectable_loss
 from harness.ranking.gate.scope import seeds
 from harness.scoring.metrics import SELF_CHRF, VALID_SHARE, VENDI, Metric
 
@@ -137,7 +137,7 @@ def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
     found = gate(tmp_path / "new", tmp_path / "old")[1]
     line, sides = lines(found, F1), [list(values.values()) for values in (new, base)]
     assert line["difference"] == pytest.approx(np.mean(sides[0]) - 0.5)
-    moments = independent(*(Side(np.array([own])) for own in reversed(sides)))
+    moments = independent(*(SideValues(np.array([own])) for own in reversed(sides)))
     t = moments.mean[0] / moments.se[0]
     assert line["p_holm"] == pytest.approx(stats.t.sf(abs(t), moments.df[0]) / 0.6)
     alone = lines(gate(tmp_path / "new", tmp_path / "old", "--metric", F1.name)[1], F1)
@@ -162,7 +162,7 @@ def pairs(count: int) -> list[tuple[int, int]]:
 
 def test_a_shift_of_all_common_seeds_is_found_exactly_whatever_the_other_seeds_are():
     base = np.random.default_rng(1).normal(0.6, 0.1, (4, 9))
-    found = difference(Side(base), Side(base[:, :3] - 0.03), pairs(3)).moments
+    found = difference(SideValues(base), SideValues(base[:, :3] - 0.03), pairs(3)).moments
     assert found.mean[0] == pytest.approx(-0.03)
     assert found.se[0] == pytest.approx(0.0, abs=1e-9)
 
@@ -170,7 +170,10 @@ def test_a_shift_of_all_common_seeds_is_found_exactly_whatever_the_other_seeds_a
 def test_common_seeds_that_have_nothing_in_common_count_as_other_seeds():
     base = np.array([[0.1, 0.3, 0.2, 0.6]])
     new = np.array([[0.3, 0.1, 0.2]])  # falls where the baseline rises: the slope is 0
-    found, welch = difference(Side(base), Side(new), pairs(3)).moments, independent(Side(base), Side(new))
+    found, welch = (
+        difference(SideValues(base), SideValues(new), pairs(3)).moments,
+        independent(SideValues(base), SideValues(new)),
+    )
     assert found.mean[0] == welch.mean[0] == pytest.approx(-0.1)
     variances = [np.var(base, ddof=1) / 4, np.var(new, ddof=1) / 3]
     slope_costs = (1 + (1 - 3 / 4) / 2) * 2 / 1  # of a slope from two degrees of freedom
@@ -180,9 +183,9 @@ def test_common_seeds_that_have_nothing_in_common_count_as_other_seeds():
 def test_further_seeds_move_the_baseline_by_what_does_not_pair():
     base = np.array([[0.0, 0.2, 0.4, 0.6], [0.0, 0.2, 0.4, 0.6]])
     new = np.array([[0.1, 0.2, 0.3], [0.2, 0.3, 0.4]])  # the slope on the common seeds is 1/2
-    found = difference(Side(base), Side(new), pairs(3)).moments
+    found = difference(SideValues(base), SideValues(new), pairs(3)).moments
     assert found.mean[0] == pytest.approx(0.25 - (0.5 * 0.2 + 0.5 * 0.3))
-    back = difference(Side(new), Side(base), pairs(3)).moments
+    back = difference(SideValues(new), SideValues(base), pairs(3)).moments
     assert (back.mean[0], back.se[0], back.df[0]) == (-found.mean[0], found.se[0], found.df[0])
 
 
@@ -192,7 +195,7 @@ def test_pairing_finds_smaller_losses_the_more_the_seeds_have_in_common():
     sizes = []
     for share in (0.0, 0.4, 0.75):
         new = share * base[:, :3] + (1 - share**2) ** 0.5 * noise
-        sizes.append(findable(difference(Side(base), Side(new), pairs(3)).moments, 0.01, 0.0))
+        sizes.append(min_detectable_loss(difference(SideValues(base), SideValues(new), pairs(3)).moments, 0.01, 0.0))
     assert sizes[0] > sizes[1] > sizes[2]
 
 
@@ -201,18 +204,18 @@ def test_pairing_finds_smaller_losses_the_more_the_seeds_have_in_common():
 
 def test_more_seeds_of_both_sides_shrink_the_variance_in_proportion():
     draw = np.random.default_rng(4)
-    found = difference(Side(draw.normal(size=(5, 3))), Side(draw.normal(size=(5, 3))), [])
+    found = difference(SideValues(draw.normal(size=(5, 3))), SideValues(draw.normal(size=(5, 3))), [])
     assert found.at(6).se[0] == pytest.approx(found.at(3).se[0] / 2**0.5)
-    uneven = difference(Side(draw.normal(size=(5, 9))), Side(draw.normal(size=(5, 3))), [])
+    uneven = difference(SideValues(draw.normal(size=(5, 9))), SideValues(draw.normal(size=(5, 3))), [])
     now, more = uneven.at(3), uneven.at(6)
     assert more.seeds[0] / now.seeds[0] == pytest.approx((1 / 9 + 1 / 6) / (1 / 9 + 1 / 3))
 
 
 def test_a_loss_of_the_visible_size_is_found_in_80_of_100_runs():
     draw = np.random.default_rng(5)
-    found = independent(*(Side(draw.normal(size=(5, 3))) for _ in range(2)))
+    found = independent(*(SideValues(draw.normal(size=(5, 3))) for _ in range(2)))
     for bound in (0.0, 2.0):
-        assert chance(found, 0.02, bound, findable(found, 0.02, bound)) == pytest.approx(0.8)
+        assert chance(found, 0.02, bound, min_detectable_loss(found, 0.02, bound)) == pytest.approx(0.8)
 
 
 def test_the_report_says_what_more_seeds_would_find(tmp_path):

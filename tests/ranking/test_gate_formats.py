@@ -13,7 +13,7 @@ from rich.console import Console
 from support.helpers import steerboard
 from support.toyruns import F1, flat, selection, toy, write_run
 
-from harness.ranking.gate.report import Line, Report
+from harness.ranking.gate.report import GateReport, GateRow
 from harness.ranking.gate.report_ci import as_annotations, as_json, as_junit
 from harness.ranking.gate.report_text import as_markdown, print_report
 from harness.ranking.stats.estimates import Estimate
@@ -35,12 +35,12 @@ HOSTILE = [
     "\ufffe\uffff",
     "\ud800",
 ]
-WORSE = Line(
+WORSE = GateRow(
     "m", F1, "worse", "", 0.6, 0.4, Estimate(-0.2, 0.01, 44, -0.22, -0.18, 0.0, 0.03), 1e-9, 0.03, 0.04, 0.05
 )
 
 
-def report(name: str = "m", **changes) -> Report:
+def report(name: str = "m", **changes) -> GateReport:
     lines = [
         replace(WORSE, entry=name),
         replace(WORSE, entry=name, verdict="cannot tell", reason=name),
@@ -49,7 +49,7 @@ def report(name: str = "m", **changes) -> Report:
         replace(WORSE, entry=name, verdict="better"),
     ]
     more = {"lines": lines, "flags": [(name, name)], "absent": [name], "fresh": [name], "notes": [name]}
-    return Report(name, name, name, **{**more, **changes})
+    return GateReport(name, name, name, **{**more, **changes})
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -88,7 +88,7 @@ def test_annotations_are_one_command_a_line_and_no_name_starts_another(name):
 
 
 def test_percent_and_line_ends_are_escaped_as_github_wants():
-    [line] = as_annotations(Report("r", "b", "s", reason="50 % :: of, it")).splitlines()[:1]
+    [line] = as_annotations(GateReport("r", "b", "s", reason="50 % :: of, it")).splitlines()[:1]
     assert line == "::warning title=gate%3A cannot tell::50 %25 :: of, it"
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ranking.gate.deciding import DraftLine, decided
-from harness.ranking.gate.estimating import Side, difference
-from harness.ranking.gate.report import Line, Report
-from harness.ranking.gate.spread import Measured, bound, spread
+from harness.ranking.gate.estimating import SideValues, difference
+from harness.ranking.gate.report import GateReport, GateRow
+from harness.ranking.gate.spread import MetricValues, bound, spread
 from harness.ranking.gate.tolerances import default_tolerance
 from harness.scoring.metrics import Metric, metric
 
@@ -67,20 +67,20 @@ def cells(seeds: Seeds, draw: np.random.Generator) -> tuple[Values, Values]:
     return base, new
 
 
-def judged(base: Values, new: Values, common: bool, names: Sequence[str] = tuple(NOISE)) -> Report:
+def judged(base: Values, new: Values, common: bool, names: Sequence[str] = tuple(NOISE)) -> GateReport:
     """Return the report of two runs; common seeds come first."""
     first, rest = [], []
     for name in names:
-        known, of = spread([Measured(base[name], TASKS)]), metric(name)
+        known, of = spread([MetricValues(base[name], TASKS)]), metric(name)
         for i, (old, own) in enumerate(zip(base[name], new[name], strict=True)):
-            sides = Side(old), Side(own)
+            sides = SideValues(old), SideValues(own)
             count = sides[1].seeds
             found = difference(*sides, [(g, g) for g in range(count)] if common else [])
 
             def size(one: int, other: int, known=known) -> float:
                 return bound(known, TASKS, one, other)
 
-            line = Line(
+            line = GateRow(
                 str(i),
                 of,
                 "cannot tell",
@@ -88,7 +88,7 @@ def judged(base: Values, new: Values, common: bool, names: Sequence[str] = tuple
                 tolerance=default_tolerance(of).of(float(old.mean())),
             )
             (first if name == F1 else rest).append(DraftLine(line, found, size))
-    return Report("run", "baseline", "mini", decided(first, rest))
+    return GateReport("run", "baseline", "mini", decided(first, rest))
 
 
 def rates(seeds: Seeds, repeats: int, loss: float = 0.05, seed: int = 0) -> dict[str, float]:
@@ -102,13 +102,11 @@ def rates(seeds: Seeds, repeats: int, loss: float = 0.05, seed: int = 0) -> dict
         line = _line(judged(base, new, common, (F1, "valid_share")), metric(F1), "0")  # others change nothing
         found.append(line.verdict == "worse")
         promised.append(line.chances[0][1])
-    said = {
-        verdict: 100 * verdicts.count(verdict) / repeats for verdict in ("worse", "cannot tell", "better")
-    }
+    said = {verdict: 100 * verdicts.count(verdict) / repeats for verdict in ("worse", "cannot tell", "better")}
     return {**said, "found": 100 * float(np.mean(found)), "promised": 100 * float(np.mean(promised))}
 
 
-def _line(report: Report, of: Metric, entry: str) -> Line:
+def _line(report: GateReport, of: Metric, entry: str) -> GateRow:
     [line] = [each for each in report.lines if (each.metric, each.entry) == (of, entry)]
     return line
 

@@ -22,14 +22,14 @@ from support.helpers import MODEL, key, method, toy_manifest
 from support.simulated import LAYOUTS, World, expected, predictions
 
 from harness.core.records import CellKey, CellStatus, Entry, Manifest, Selection
-from harness.core.store import CellEnded, CellMeasured, Key, Measured, Run
+from harness.core.store import CellKeyRow, Run, ScoreRow, ScoresRow, StatusRow
 from harness.ranking import values as evidence
 from harness.ranking.gate.baseline import Tolerance
 from harness.ranking.gate.calibrate import rulers_of
-from harness.ranking.gate.report import EXIT, Report
+from harness.ranking.gate.report import EXIT, GateReport
 from harness.ranking.gate.verdicts import judge
-from harness.ranking.results import Cellset, collect
-from harness.ranking.stats.resampling import Kept, resampled
+from harness.ranking.results import ResultSet, collect
+from harness.ranking.stats.resampling import Predictions, bootstrap_scores
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VENDI, macro_f1
 
 F1 = macro_f1("tfidf")
@@ -74,10 +74,10 @@ class HeldRun(Run):
     def status(self, cell_id: str) -> CellStatus:
         return CellStatus(cell=self._held[cell_id].key, state="ok")
 
-    def ended(self, cell_id: str) -> CellEnded:
+    def ended(self, cell_id: str) -> StatusRow:
         return {"schema": 1, "cell": self._held[cell_id].plain, "state": "ok"}
 
-    def measured(self, cell_id: str) -> CellMeasured:
+    def measured(self, cell_id: str) -> ScoresRow:
         held = self._held[cell_id]
         return {"schema": 1, "generations_sha256": held.texts, "protocol": "p", "scores": held.scores}
 
@@ -90,13 +90,13 @@ class HeldCell:
     """What a cell's files would say."""
 
     key: CellKey
-    plain: Key
+    plain: CellKeyRow
     texts: str
-    scores: list[Measured]
+    scores: list[ScoreRow]
     kept: dict[str, Any]
 
 
-def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
+def sides(found: Case, draw: np.random.Generator) -> tuple[ResultSet, ResultSet]:
     """Return a baseline and a run of the same methods; the run's first method may have lost something.
 
     Both sides are drawn from one population of seeds: the first of them are the baseline's.
@@ -105,14 +105,14 @@ def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
     wide = replace(world, seeds=first + found.seeds)
     skills = np.tile(np.array(world.skill)[:, None], wide.seeds)
     skills[0, first:] -= found.skill  # the same luck with less skill
-    cells: list[tuple[int, str, str, int, Kept, float]] = []
+    cells: list[tuple[int, str, str, int, Predictions, float]] = []
     for i, group in enumerate(world.groups):
         gold, predicted = predictions(wide, group, draw, skills)
         labels = [str(label) for label in range(group.labels)]
         for s in range(group.strata):
             digest = f"gate/{i}" if group.shared else f"gate/{i}/{s}"
             rows = predicted[:, s]
-            kept = [Kept(digest, labels, gold[s], row) for row in rows.reshape(-1, *rows.shape[2:])]
+            kept = [Predictions(digest, labels, gold[s], row) for row in rows.reshape(-1, *rows.shape[2:])]
             values = zip(np.ndindex(rows.shape[:2]), kept, _headlines(kept), strict=True)
             cells += [(entry, f"task{i}", f"l{s}", g + 1, one, value) for (entry, g), one, value in values]
     base = [cell for cell in cells if cell[3] <= first]
@@ -121,25 +121,23 @@ def sides(found: Case, draw: np.random.Generator) -> tuple[Cellset, Cellset]:
 
 
 def _cellset(
-    cells: Sequence[tuple[int, str, str, int, Kept, float]],
+    cells: Sequence[tuple[int, str, str, int, Predictions, float]],
     world: World,
     draw: np.random.Generator,
     chrf: float,
     name: str,
-) -> Cellset:
+) -> ResultSet:
     values = {F1.name: [cell[5] for cell in cells]}
     for side, (mean, spread) in SIDE.items():
         noise = draw.normal(mean, spread, size=len(cells))
         shift = [chrf if side == SELF_CHRF.name and cell[0] == 0 else 0.0 for cell in cells]
         values[side] = (noise + shift).tolist()
     texts = [str(draw.integers(2**62)) for _ in cells]
-    entries = [
-        Entry(method=method(f"m{i}"), model=MODEL, setting="zero-shot") for i in range(len(world.skill))
-    ]
+    entries = [Entry(method=method(f"m{i}"), model=MODEL, setting="zero-shot") for i in range(len(world.skill))]
     held = {}
     for i, (entry, task, code, seed, kept, _) in enumerate(cells):
         made = key(method=entries[entry].method, setting="zero-shot", task=task, language=code, seed=seed)
-        scores: list[Measured] = [
+        scores: list[ScoreRow] = [
             {"metric": side, "value": found[i], "signature": "s", "by_seed": {"1": found[i]}}
             for side, found in values.items()
         ]
@@ -156,13 +154,13 @@ def _cellset(
     return cellset
 
 
-def _headlines(cells: Sequence[Kept]) -> list[float]:
+def _headlines(cells: Sequence[Predictions]) -> list[float]:
     weights = np.ones((1, len(cells[0].gold)), dtype=np.float32)
-    found: list[float] = resampled("macro_f1", cells, weights)[:, 0].tolist()
+    found: list[float] = bootstrap_scores("macro_f1", cells, weights)[:, 0].tolist()
     return found
 
 
-def _plain(made: CellKey) -> Key:
+def _plain(made: CellKey) -> CellKeyRow:
     return {
         "method": made.method.model_dump(),
         "model": made.model.model_dump() if made.model else None,
@@ -173,7 +171,7 @@ def _plain(made: CellKey) -> Key:
     }
 
 
-def _part(kept: Kept) -> dict[str, Any]:
+def _part(kept: Predictions) -> dict[str, Any]:
     """Return predictions as a file of a cell has them."""
     by_seed = {str(c): row for c, row in enumerate(kept.predictions)}
     return {
@@ -184,31 +182,29 @@ def _part(kept: Kept) -> dict[str, Any]:
     }
 
 
-def reports(found: Case, repeats: int, seed: int = 0) -> list[Report]:
+def reports(found: Case, repeats: int, seed: int = 0) -> list[GateReport]:
     """Return what the gate says in as many made-up benchmarks."""
     draw = np.random.default_rng(seed)
     return [_report(found, draw) for _ in range(repeats)]
 
 
-def _report(found: Case, draw: np.random.Generator) -> Report:
+def _report(found: Case, draw: np.random.Generator) -> GateReport:
     return _judged(found, *sides(found, draw))
 
 
-def _judged(found: Case, base: Cellset, new: Cellset) -> Report:
+def _judged(found: Case, base: ResultSet, new: ResultSet) -> GateReport:
     allowed = Tolerance(value=found.tolerance)
     with patch.object(evidence, "DRAWS", DRAWS):
-        rulers = [
-            replace(ruler, tolerance=allowed) if ruler.metric == F1 else ruler for ruler in rulers_of(base)
-        ]
+        rulers = [replace(ruler, tolerance=allowed) if ruler.metric == F1 else ruler for ruler in rulers_of(base)]
         return judge(base, new, rulers, ("run", "baseline"))
 
 
-def line_of(report: Report, metric: str, entry: str = "m0"):
+def line_of(report: GateReport, metric: str, entry: str = "m0"):
     [line] = [line for line in report.lines if (line.entry, line.metric.name) == (entry, metric)]
     return line
 
 
-def findable_loss(found: Sequence[Report], metric: str) -> float:
+def findable_loss(found: Sequence[GateReport], metric: str) -> float:
     """Return the loss that the gate says it can find, as a typical run has it."""
     return float(np.median([line_of(report, metric).findable for report in found]))
 

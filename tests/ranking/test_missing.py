@@ -9,7 +9,7 @@ from rich.console import Console
 from support.toyruns import F1, ToyEntry, cellset_of, flat, plain, selection, toy, write_run
 
 from harness.core.store import Run
-from harness.ranking.leaderboard_rows import standings
+from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.summary import gaps, print_summary
 
 CHOSEN = selection(["am", "he"], ["sentiment", "topic"])
@@ -56,17 +56,13 @@ def test_a_reason_writes_no_control_characters_and_stays_on_one_line(tmp_path):
 
 
 def test_of_many_reasons_the_most_frequent_stand_there(tmp_path):
-    gone = [
-        ("broken", task, code, seed) for task in CHOSEN.tasks for code in CHOSEN.languages for seed in (1, 2)
-    ]
+    gone = [("broken", task, code, seed) for task in CHOSEN.tasks for code in CHOSEN.languages for seed in (1, 2)]
     run = write_run(tmp_path / "run", [entry("zero-shot", 0.5), entry("broken", 0.9)], CHOSEN, drop=gone)
     failed = [cell for cell in run.cell_ids() if run.status(cell).reason]
     for i, cell in enumerate(failed):
         reason = "twice" if i < 2 else f"reason {i}"
-        plain(
-            run.cell(cell) / "status.json", run.status(cell).model_copy(update={"reason": reason}).to_json()
-        )
+        plain(run.cell(cell) / "status.json", run.status(cell).model_copy(update={"reason": reason}).to_json())
     cellset = cellset_of(run)
-    [line] = gaps(standings(cellset, cellset.headline))
+    [line] = gaps(rank_entries(cellset, cellset.headline))
     assert line.startswith("no mean: broken: 4/12 cells; 2 × method_error: twice; ")
     assert line.endswith("; and 4 more reasons")

@@ -7,11 +7,11 @@ import pytest
 from support.helpers import MODEL
 from support.toyruns import F1, ToyEntry, cellset_of, flat, places, predicting, selection, toy, write_run
 
-from harness.ranking.gains import peers
-from harness.ranking.leaderboard_rows import standings
-from harness.ranking.results import Cellset
-from harness.ranking.slices import Field, Scope, fields
-from harness.ranking.values import gather
+from harness.ranking.gains import baselines
+from harness.ranking.leaderboard_rows import rank_entries
+from harness.ranking.results import ResultSet
+from harness.ranking.slices import Slice, SliceRanking, rank_slices
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import COPIED, LENGTH
 
 WHOLE = selection(["am", "he", "sk"], ["sentiment", "topic"])
@@ -25,19 +25,19 @@ def scored(name: str, values, model=MODEL, **config) -> ToyEntry:
     return entry
 
 
-def written(folder, *entries: ToyEntry, chosen=WHOLE, **options) -> Cellset:
+def written(folder, *entries: ToyEntry, chosen=WHOLE, **options) -> ResultSet:
     return cellset_of(write_run(folder / "run", entries, chosen, **options))
 
 
-def by_scope(cellset: Cellset, metric=F1) -> dict[Scope, Field]:
-    return {field.scope: field for field in fields(cellset, metric)}
+def by_scope(cellset: ResultSet, metric=F1) -> dict[Slice, SliceRanking]:
+    return {field.scope: field for field in rank_slices(cellset, metric)}
 
 
-def ids(cellset: Cellset) -> dict[str, str]:
+def ids(cellset: ResultSet) -> dict[str, str]:
     return {row.name: row.id for row in cellset.entries.values()}
 
 
-def rows(cellset: Cellset, field: Field, *names: str) -> list[int]:
+def rows(cellset: ResultSet, field: SliceRanking, *names: str) -> list[int]:
     return [field.entries.index(ids(cellset)[name]) for name in names]
 
 
@@ -63,7 +63,7 @@ def rows(cellset: Cellset, field: Field, *names: str) -> list[int]:
 def test_every_part_of_a_suite_comes_once_the_widest_first(tmp_path, codes, tasks, expected):
     chosen = selection(codes, tasks)
     cellset = written(tmp_path, scored("zero-shot", flat(0.5, chosen)), chosen=chosen)
-    assert [(field.scope.task, field.scope.language) for field in fields(cellset, F1)] == expected
+    assert [(field.scope.task, field.scope.language) for field in rank_slices(cellset, F1)] == expected
 
 
 # Numbers by hand
@@ -87,12 +87,12 @@ def test_means_differences_and_intervals_of_a_language_are_its_own(tmp_path):
     error = 0.01 / 3**0.5  # of the mean of three seeds: their standard deviation is 0.01
     for code, step in steps.items():
         for task, halves in ((None, T_5 * error / 2**0.5), ("topic", T_2 * error)):
-            field = found[Scope(task, code)]
+            field = found[Slice(task, code)]
             i, j = rows(cellset, field, "language", "zero-shot")
             assert field.mean[i] == pytest.approx(0.5 + step)
             assert field.difference[i, j] == pytest.approx(step)
             assert field.half[i, j] == pytest.approx(halves)
-    field = found[Scope(None, None)]
+    field = found[Slice(None, None)]
     i, j = rows(cellset, field, "language", "zero-shot")
     assert field.difference[i, j] == pytest.approx(-0.1 / 3)
     assert field.mean[j] == pytest.approx(0.5)
@@ -100,7 +100,7 @@ def test_means_differences_and_intervals_of_a_language_are_its_own(tmp_path):
 
 def test_differences_turn_their_sign_and_intervals_do_not(tmp_path):
     entries = [predicting(toy(f"m{i}"), 0.5 + i / 20, WHOLE, n=60) for i in range(4)]
-    for field in fields(written(tmp_path, *entries), F1):
+    for field in rank_slices(written(tmp_path, *entries), F1):
         assert np.array_equal(field.difference, -field.difference.T)
         assert np.array_equal(field.half, field.half.T)
         assert (np.diag(field.half) == 0).all()
@@ -114,18 +114,16 @@ def test_a_language_may_have_tiers_where_all_have_none(tmp_path):
     zero = scored("zero-shot", stepped(dict.fromkeys(up, 0.0)))
     found = by_scope(cellset := written(tmp_path, zero, scored("language", stepped(up, noise))))
     zero_shot, language = (ids(cellset)[name] for name in ("zero-shot", "language"))
-    assert found[Scope(None, "am")].tiers == {language: 1, zero_shot: 2}
-    assert found[Scope(None, "he")].tiers == {zero_shot: 1, language: 2}
-    assert found[Scope(None, "sk")].tiers == {zero_shot: 1, language: 1}
-    assert found[Scope(None, None)].tiers == {zero_shot: 1, language: 1}
+    assert found[Slice(None, "am")].tiers == {language: 1, zero_shot: 2}
+    assert found[Slice(None, "he")].tiers == {zero_shot: 1, language: 2}
+    assert found[Slice(None, "sk")].tiers == {zero_shot: 1, language: 1}
+    assert found[Slice(None, None)].tiers == {zero_shot: 1, language: 1}
 
 
 def test_gains_of_a_scope_are_its_differences_to_zero_shot_with_a_p_value(tmp_path):
     up = {"am": 0.2, "he": -0.2, "sk": 0.0}
     zero = scored("zero-shot", stepped(dict.fromkeys(up, 0.0)))
-    found = by_scope(
-        cellset := written(tmp_path, zero, scored("language", stepped(up, (0.004, -0.004, 0.0))))
-    )
+    found = by_scope(cellset := written(tmp_path, zero, scored("language", stepped(up, (0.004, -0.004, 0.0)))))
     zero_shot, language = (ids(cellset)[name] for name in ("zero-shot", "language"))
     for scope, field in found.items():
         assert list(field.gains) == [language]
@@ -133,13 +131,13 @@ def test_gains_of_a_scope_are_its_differences_to_zero_shot_with_a_p_value(tmp_pa
         assert (gain.mean, gain.low, gain.high) == pytest.approx((same.mean, same.low, same.high))
         assert (gain.p <= 0.05) == (gain.low > 0 or gain.high < 0), scope
         assert field.comparisons == 1
-    assert found[Scope(None, "am")].gains[language].mean == pytest.approx(0.2)
+    assert found[Slice(None, "am")].gains[language].mean == pytest.approx(0.2)
 
 
 def test_tiers_are_corrected_for_one_test_for_every_pair_of_the_ranked(tmp_path):
     entries = [scored(f"m{i}", flat(0.5 + i / 100, WHOLE)) for i in range(4)]
     cellset = written(tmp_path, *entries, scored("human", flat(0.8, WHOLE)))
-    assert {field.comparisons for field in fields(cellset, F1)} == {6}
+    assert {field.comparisons for field in rank_slices(cellset, F1)} == {6}
 
 
 def test_holm_counts_the_pairs_of_the_ranked_alone(tmp_path):
@@ -161,14 +159,13 @@ def test_holm_counts_the_pairs_of_the_ranked_alone(tmp_path):
 # The same as the standings
 
 
-def suite(folder) -> list[Cellset]:
+def suite(folder) -> list[ResultSet]:
     """Return boards of one model and of two, with references, a flag and gaps."""
     names = ["zero-shot", "few-shot", "constant", *(f"m{i}" for i in range(5)), "human"]
     entries = [predicting(toy(name), 0.45 + i / 30, WHOLE, n=80) for i, name in enumerate(names)]
     entries[-1].scores[COPIED.of("test")] = flat(0.3, WHOLE)
     more = [
-        predicting(toy(name, OTHER), 0.5 + i / 15, WHOLE, n=80)
-        for i, name in enumerate(["zero-shot", "m0", "m1", "x"])
+        predicting(toy(name, OTHER), 0.5 + i / 15, WHOLE, n=80) for i, name in enumerate(["zero-shot", "m0", "m1", "x"])
     ]
     gone = [("m1", "topic", "he", 2), ("m2", "sentiment", "am", 1)]
     return [
@@ -180,12 +177,12 @@ def suite(folder) -> list[Cellset]:
 @pytest.mark.parametrize("shared", [False, True], ids=["gathered", "shared"])
 def test_all_and_every_task_are_as_in_the_standings(tmp_path, shared):
     for cellset in suite(tmp_path):
-        evidence = gather(cellset, F1) if shared else None
-        found = {field.scope: field for field in fields(cellset, F1, evidence)}
-        zero_shot = peers(cellset, "zero-shot")
+        evidence = collect_metric(cellset, F1) if shared else None
+        found = {field.scope: field for field in rank_slices(cellset, F1, evidence)}
+        zero_shot = baselines(cellset, "zero-shot")
         for task in (None, *WHOLE.tasks):
-            field, tasks = found[Scope(task, None)], None if task is None else [task]
-            table = standings(cellset, F1, tasks, evidence=evidence)
+            field, tasks = found[Slice(task, None)], None if task is None else [task]
+            table = rank_entries(cellset, F1, tasks, evidence=evidence)
             assert field.tiers == {row.row.id: row.tier for row in table.rows if row.tier is not None}
             assert len(field.tiers) >= 4
             assert field.reason == table.reason == ""
@@ -208,10 +205,10 @@ def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
         for place in places(chosen)[:3]:
             entry.kept[place], entry.scores[F1][place] = few.kept[place], few.scores[F1][place]
     cellset = written(tmp_path, *entries, chosen=chosen)
-    found, zero_shot = by_scope(cellset), peers(cellset, "zero-shot")
-    for row in standings(cellset, F1).rows:
+    found, zero_shot = by_scope(cellset), baselines(cellset, "zero-shot")
+    for row in rank_entries(cellset, F1).rows:
         for code, cell in row.languages.items():
-            field = found[Scope(None, code)]
+            field = found[Slice(None, code)]
             i, j = (field.entries.index(name) for name in (row.row.id, zero_shot[row.row.id]))
             assert cell.gain.mean == field.difference[i, j]
             assert cell.gain.high == cell.gain.mean + field.half[i, j]
@@ -220,9 +217,9 @@ def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
 
 def test_standings_of_shared_evidence_have_the_same_bits(tmp_path):
     for cellset in suite(tmp_path):
-        evidence = gather(cellset, F1)
+        evidence = collect_metric(cellset, F1)
         for tasks in (None, ["topic"], ["sentiment"]):
-            assert standings(cellset, F1, tasks, evidence=evidence) == standings(cellset, F1, tasks)
+            assert rank_entries(cellset, F1, tasks, evidence=evidence) == rank_entries(cellset, F1, tasks)
 
 
 def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):
@@ -231,8 +228,8 @@ def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):
     names = ["zero-shot", "m0", "m1", "m2", "human"]
     alone = [predicting(toy(name), 0.45 + i / 15, chosen, n=80) for i, name in enumerate(names)]
     whole = [predicting(toy(name), 0.45 + i / 15, WHOLE, n=80) for i, name in enumerate(names)]
-    [one] = [f for f in fields(written(tmp_path / "a", *alone, chosen=chosen), F1) if f.scope.task is None]
-    other = by_scope(written(tmp_path / "b", *whole))[Scope(None, "he")]
+    [one] = [f for f in rank_slices(written(tmp_path / "a", *alone, chosen=chosen), F1) if f.scope.task is None]
+    other = by_scope(written(tmp_path / "b", *whole))[Slice(None, "he")]
     assert (one.entries, one.tiers, one.reason) == (other.entries, other.tiers, other.reason)
     for name in ("mean", "difference", "half", "p"):
         assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
@@ -243,13 +240,13 @@ def test_an_entry_is_ranked_where_it_is_complete(tmp_path):
     found, m1 = by_scope(cellset), ids(cellset)["m1"]
     inside = {scope for scope, field in found.items() if m1 in field.entries}
     assert {scope for scope, field in found.items() if m1 in field.tiers} == inside
-    lacks = {Scope(None, None), Scope("topic", None), Scope(None, "he"), Scope("topic", "he")}
+    lacks = {Slice(None, None), Slice("topic", None), Slice(None, "he"), Slice("topic", "he")}
     assert set(found) - inside == lacks
 
 
 def test_models_are_ranked_by_gains_over_their_own_zero_shot(tmp_path):
     [_, cellset] = suite(tmp_path)
-    for field in fields(cellset, F1):
+    for field in rank_slices(cellset, F1):
         bases = [name for name in field.tiers if cellset.entries[name].entry.method.name == "zero-shot"]
         i, j = (field.entries.index(name) for name in bases)
         assert field.p[i, j] == 1  # both gain nothing over themselves
@@ -275,7 +272,7 @@ def test_unpaired_test_examples_of_one_language_leave_the_others_their_draws(tmp
 def test_with_one_seed_there_are_differences_without_intervals_and_no_tiers(tmp_path):
     chosen = selection(["am", "he"], ["topic"], seeds=[1])
     entries = [predicting(toy(f"m{i}"), 0.5 + i / 10, chosen) for i in range(3)]
-    for field in fields(written(tmp_path, *entries, chosen=chosen), F1):
+    for field in rank_slices(written(tmp_path, *entries, chosen=chosen), F1):
         assert field.reason == "1 generation seed, 3 are needed"
         assert field.tiers == {}
         assert np.isfinite(field.difference).all()
@@ -287,7 +284,7 @@ def test_what_has_no_better_side_has_differences_and_no_tiers(tmp_path):
     entries = [toy("zero-shot"), toy("language")]
     for i, entry in enumerate(entries):
         entry.scores[LENGTH] = flat(80.0 + i, WHOLE)
-    for field in fields(written(tmp_path, *entries), LENGTH):
+    for field in rank_slices(written(tmp_path, *entries), LENGTH):
         assert field.reason == "length has no better and no worse"
         assert sorted(np.abs(field.difference).ravel()) == pytest.approx([0, 0, 1, 1])
 
@@ -296,24 +293,22 @@ def test_where_nobody_is_complete_a_scope_is_empty(tmp_path):
     gone = [(name, "topic", "sk", 3) for name in ("zero-shot", "language")]
     entries = [scored(name, flat(0.5, WHOLE)) for name in ("zero-shot", "language")]
     found = by_scope(written(tmp_path, *entries, drop=gone))
-    empty = found[Scope("topic", "sk")]
+    empty = found[Slice("topic", "sk")]
     assert (empty.entries, empty.tiers) == ([], {})
     assert empty.reason == "no entry is complete and without flags"
     assert empty.mean.shape == (0,)
     assert empty.difference.shape == (0, 0)
-    assert len(found[Scope("topic", "am")].tiers) == 2
+    assert len(found[Slice("topic", "am")].tiers) == 2
 
 
 def test_a_language_of_which_nothing_is_there_is_empty(tmp_path):
     entries = [predicting(toy(name), 0.6, WHOLE) for name in ("zero-shot", "language")]
-    gone = [
-        (name, *place) for name in ("zero-shot", "language") for place in places(WHOLE) if place[1] == "sk"
-    ]
+    gone = [(name, *place) for name in ("zero-shot", "language") for place in places(WHOLE) if place[1] == "sk"]
     cellset = written(tmp_path, *entries, drop=gone)
     found = by_scope(cellset)
-    assert found[Scope(None, "sk")].entries == found[Scope("topic", "sk")].entries == []
-    assert len(found[Scope(None, "am")].tiers) == 2
-    assert all(set(row.languages) <= {"am", "he"} for row in standings(cellset, F1).rows)
+    assert found[Slice(None, "sk")].entries == found[Slice("topic", "sk")].entries == []
+    assert len(found[Slice(None, "am")].tiers) == 2
+    assert all(set(row.languages) <= {"am", "he"} for row in rank_entries(cellset, F1).rows)
 
 
 def test_another_recipe_in_one_language_bars_the_scopes_that_hold_it(tmp_path):
@@ -324,7 +319,7 @@ def test_another_recipe_in_one_language_bars_the_scopes_that_hold_it(tmp_path):
         if '"he"' in text and '"topic"' in text and '"seed": 1' in text:
             scores = path.with_name("scores.json")
             scores.write_text(scores.read_text(encoding="utf-8").replace("recipe 1", "recipe 2"))
-    for field in fields(cellset_of(run), F1):
+    for field in rank_slices(cellset_of(run), F1):
         touched = field.scope.task in (None, "topic") and field.scope.language in (None, "he")
         assert bool(field.reason) == touched
         assert field.reason.startswith("scored in different ways, topic/he") == touched

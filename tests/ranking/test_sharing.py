@@ -11,9 +11,9 @@ from rich.console import Console
 from support.toyruns import F1, ToyEntry, cellset_of, places, selection, toy, write_run
 
 from harness.ranking.compare import compare
-from harness.ranking.leaderboard_rows import Standing, Standings, standings
-from harness.ranking.slices import Scope, fields
-from harness.ranking.stats.estimates import Panel, differences, estimate, gap_closed
+from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
+from harness.ranking.slices import Slice, rank_slices
+from harness.ranking.stats.estimates import CompleteValues, differences, estimate, gap_closed
 from harness.ranking.stats.sharing import BASE_BY_SEED, BY_SEED, LEVEL, sharing_p
 from harness.ranking.summary import print_summary
 from harness.scoring.metrics import SELF_CHRF
@@ -100,10 +100,10 @@ def test_what_is_missing_or_never_varies_proves_nothing():
 # Intervals by seed
 
 
-def marked(*strata: list[float], by_seed: bool = True) -> Panel:
+def marked(*strata: list[float], by_seed: bool = True) -> CompleteValues:
     """Return an entry beside one that is 0 everywhere."""
     both = np.array([strata, np.zeros_like(np.array(strata))], dtype=np.float64)
-    return Panel(both, by_seed=np.array([by_seed, False]))
+    return CompleteValues(both, by_seed=np.array([by_seed, False]))
 
 
 def test_the_interval_is_students_over_the_means_of_the_seeds():
@@ -120,7 +120,7 @@ def test_an_interval_by_seed_is_never_the_narrower():
     draw = np.random.default_rng(4)
     for strata in (1, 2, 22):
         for _ in range(50):
-            panel = Panel(draw.standard_normal((2, strata, 3)))
+            panel = CompleteValues(draw.standard_normal((2, strata, 3)))
             plain = estimate(panel, {0: 1, 1: -1})
             by_seed = estimate(replace(panel, by_seed=np.array([False, True])), {0: 1, 1: -1})
             assert by_seed.high >= plain.high
@@ -128,7 +128,7 @@ def test_an_interval_by_seed_is_never_the_narrower():
 
 
 def test_pairs_without_such_an_entry_keep_every_bit():
-    panel = Panel(np.random.default_rng(5).standard_normal((5, 6, 3)))
+    panel = CompleteValues(np.random.default_rng(5).standard_normal((5, 6, 3)))
     plain, by_seed = differences(panel), differences(replace(panel, by_seed=np.arange(5) == 2))
     others = np.ix_([0, 1, 3, 4], [0, 1, 3, 4])
     for name in ("se", "df", "p"):
@@ -144,7 +144,7 @@ def test_the_sign_test_counts_seeds_where_strata_are_not_independent():
 
 def test_the_gap_closed_has_an_interval_by_seed_too():
     noise = 0.01 * np.random.default_rng(6).standard_normal((3, 8, 3))
-    panel = Panel(np.array([0.4, 0.8, 0.6])[:, None, None] + noise)
+    panel = CompleteValues(np.array([0.4, 0.8, 0.6])[:, None, None] + noise)
     plain = gap_closed(panel, 2, 0, 1)
     by_seed = gap_closed(replace(panel, by_seed=np.arange(3) == 2), 2, 0, 1)
     assert by_seed.mean == plain.mean
@@ -166,11 +166,11 @@ def scored(name: str, level: float, shared: bool = False, start: int = 0, **conf
     return entry
 
 
-def table(tmp_path, *entries: ToyEntry) -> Standings:
-    return standings(cellset_of(write_run(tmp_path, entries, CODES)), F1)
+def table(tmp_path, *entries: ToyEntry) -> Ranking:
+    return rank_entries(cellset_of(write_run(tmp_path, entries, CODES)), F1)
 
 
-def rows(ranked: Standings) -> dict[str, Standing]:
+def rows(ranked: Ranking) -> dict[str, RankedEntry]:
     return {row.row.name: row for row in ranked.rows}
 
 
@@ -212,9 +212,9 @@ def test_the_summary_names_the_entry(tmp_path):
 
 def test_a_part_of_the_suite_is_by_seed_as_well_and_so_are_tiers(tmp_path):
     cellset = cellset_of(write_run(tmp_path, [*HONEST, scored("translated", 0.55, shared=True)], CODES))
-    by_scope = {field.scope: field for field in fields(cellset, F1)}
+    by_scope = {field.scope: field for field in rank_slices(cellset, F1)}
     ids = {row.name: name for name, row in cellset.entries.items()}
-    whole, topic = by_scope[Scope(None, None)], by_scope[Scope("topic", None)]
+    whole, topic = by_scope[Slice(None, None)], by_scope[Slice("topic", None)]
     # by stratum the difference of 0.09 had 20 standard errors; by seed p is 0.07
     assert [whole.tiers[ids[name]] for name in ("translated", "language", "zero-shot")] == [1, 1, 1]
     half = topic.half[topic.position[ids["translated"]], topic.position[ids["zero-shot"]]]

@@ -22,10 +22,10 @@ from support.toyruns import (
 )
 
 from harness.ranking.flags import RULES
-from harness.ranking.leaderboard_rows import Standing, Standings, standings
+from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
 from harness.ranking.stats.estimates import draw_weights
-from harness.ranking.stats.resampling import Kept, resampled
-from harness.ranking.values import gather, lacking
+from harness.ranking.stats.resampling import Predictions, bootstrap_scores
+from harness.ranking.values import collect_metric, coverage
 from harness.scoring.metrics import (
     ACCURACY,
     COPIED,
@@ -66,11 +66,11 @@ def scored(name: str, values, metric=F1, **config) -> ToyEntry:
     return entry
 
 
-def field_of(tmp_path, chosen, *entries, **options) -> Standings:
-    return standings(cellset_of(write_run(tmp_path / "run", entries, chosen, **options)), F1)
+def field_of(tmp_path, chosen, *entries, **options) -> Ranking:
+    return rank_entries(cellset_of(write_run(tmp_path / "run", entries, chosen, **options)), F1)
 
 
-def rows(found: Standings) -> dict[str, Standing]:
+def rows(found: Ranking) -> dict[str, RankedEntry]:
     return {row.row.name: row for row in found.rows}
 
 
@@ -157,9 +157,7 @@ def test_borda_and_mean_rank_are_over_the_entries_in_tiers(tmp_path):
 def test_a_clearly_better_entry_has_the_first_tier_alone(tmp_path):
     noise = np.random.default_rng(1)
     entries = [scored("best", {p: 0.8 + noise.normal(0, 0.01) for p in places(BOTH)})]
-    entries += [
-        scored(name, {p: 0.5 + noise.normal(0, 0.01) for p in places(BOTH)}) for name in ("x", "y", "z")
-    ]
+    entries += [scored(name, {p: 0.5 + noise.normal(0, 0.01) for p in places(BOTH)}) for name in ("x", "y", "z")]
     found = rows(field_of(tmp_path, BOTH, *entries))
     assert {name: row.tier for name, row in found.items()} == {"best": 1, "x": 2, "y": 2, "z": 2}
 
@@ -218,22 +216,20 @@ def test_a_seeded_classifier_needs_five_of_its_seeds(tmp_path, trainings, ranked
     for entry in entries:
         runs = {str(i): [0] for i in range(trainings)}
         entry.kept = {place: {"predictions": {seeded.name: runs}} for place in places(AM)}
-    found = standings(cellset_of(write_run(tmp_path / "run", entries, AM)), seeded)
+    found = rank_entries(cellset_of(write_run(tmp_path / "run", entries, AM)), seeded)
     assert found.reason == ("" if ranked else "4 classifier seeds, 5 are needed")
 
 
 def test_values_made_in_different_ways_are_not_ranked(tmp_path):
     one = write_run(tmp_path / "one", [scored("zero-shot", ZERO)], AM)
     other = write_run(tmp_path / "other", [scored("a", STEERED)], AM, signature="recipe 2")
-    found = standings(cellset_of(one, other), F1)
-    assert found.reason == (
-        "scored in different ways, sentiment/am: recipe 1 | recipe 2; score the runs again"
-    )
+    found = rank_entries(cellset_of(one, other), F1)
+    assert found.reason == ("scored in different ways, sentiment/am: recipe 1 | recipe 2; score the runs again")
 
 
 def test_a_metric_that_only_describes_ranks_nobody(tmp_path):
     run = write_run(tmp_path / "run", [scored("zero-shot", ZERO, LENGTH), scored("a", STEERED, LENGTH)], AM)
-    found = standings(cellset_of(run), LENGTH)
+    found = rank_entries(cellset_of(run), LENGTH)
     assert found.reason == "length has no better and no worse"
     assert rows(found)["a"].over_zero_shot.mean == pytest.approx(0.1)
     assert rows(found)["a"].win_share is None
@@ -241,7 +237,7 @@ def test_a_metric_that_only_describes_ranks_nobody(tmp_path):
 
 def test_less_is_better_where_the_metric_says_so(tmp_path):
     entries = [scored("low", flat(20, BOTH), SELF_CHRF), scored("high", flat(60, BOTH), SELF_CHRF)]
-    found = standings(cellset_of(write_run(tmp_path / "run", entries, BOTH)), SELF_CHRF)
+    found = rank_entries(cellset_of(write_run(tmp_path / "run", entries, BOTH)), SELF_CHRF)
     assert [(row.row.name, row.tier, row.mean_rank) for row in found.rows] == [("low", 1, 1), ("high", 2, 2)]
 
 
@@ -256,7 +252,7 @@ def test_several_models_are_ranked_by_the_gain_over_their_own_baseline(tmp_path)
         write_run(tmp_path / "weak", [*weak, scored("human", flat(0.9, BOTH))], BOTH),
         write_run(tmp_path / "strong", strong, BOTH, model=other),
     ]
-    found = standings(cellset_of(*runs), F1)
+    found = rank_entries(cellset_of(*runs), F1)
     assert found.relative
     assert [(row.row.name, row.tier) for row in found.rows] == [
         ("a, toy", 1),
@@ -274,7 +270,7 @@ def test_a_model_without_a_baseline_is_not_ranked_among_several(tmp_path):
         write_run(tmp_path / "one", [scored("zero-shot", ZERO), scored("a", STEERED)], AM),
         write_run(tmp_path / "two", [alone], AM, model=other),
     ]
-    found = rows(standings(cellset_of(*runs), F1))["a, other"]
+    found = rows(rank_entries(cellset_of(*runs), F1))["a, other"]
     assert (found.tier, found.reason) == (None, "its model has no complete zero-shot row")
     assert found.mean.mean == pytest.approx(0.9)
 
@@ -284,9 +280,7 @@ def test_a_model_without_a_baseline_is_not_ranked_among_several(tmp_path):
 
 def test_an_incomplete_entry_has_no_aggregate_but_counts_and_reasons(tmp_path):
     gone = [("a", "sentiment", "am", 1), ("a", "sentiment", "am", 2)]
-    found = field_of(
-        tmp_path, BOTH, scored("zero-shot", flat(0.5, BOTH)), scored("a", flat(0.6, BOTH)), drop=gone
-    )
+    found = field_of(tmp_path, BOTH, scored("zero-shot", flat(0.5, BOTH)), scored("a", flat(0.6, BOTH)), drop=gone)
     row = rows(found)["a"]
     assert (row.mean, row.over_zero_shot, row.gap_closed, row.win_share) == (None,) * 4
     assert (row.tier, row.reason) == (None, "2 of 6 values are missing")
@@ -325,7 +319,7 @@ def test_one_task_can_stand_alone(tmp_path):
     values = {place: 0.5 if place[0] == "topic" else 0.9 for place in places(both)}
     gone = [("a", "sentiment", "am", 1)]
     run = write_run(tmp_path / "run", [scored("zero-shot", values), scored("a", values)], both, drop=gone)
-    found = rows(standings(cellset_of(run), F1, ["topic"]))
+    found = rows(rank_entries(cellset_of(run), F1, ["topic"]))
     assert found["a"].mean.mean == pytest.approx(0.5)
     assert (found["a"].present, found["a"].expected) == (3, 3)
 
@@ -379,18 +373,18 @@ def test_draws_that_hold_every_example_once_give_the_stored_score(tmp_path):
         entry = predicting(toy("zero-shot"), 0.6, chosen, labels=labels)
         cell = entry.kept["topic", "am", 1]
         gold, found = np.array(cell["gold"]), np.array([cell["predictions"][F1.name]["0"]])
-        kept = Kept("d", cell["labels"], gold, found)
+        kept = Predictions("d", cell["labels"], gold, found)
         once = np.ones((1, len(gold)), dtype=np.float32)
-        assert resampled("macro_f1", [kept], once)[0, 0] == pytest.approx(entry.scores[F1]["topic", "am", 1])
+        assert bootstrap_scores("macro_f1", [kept], once)[0, 0] == pytest.approx(entry.scores[F1]["topic", "am", 1])
 
 
 def test_a_draw_is_the_score_of_the_drawn_examples():
     rng = np.random.default_rng(0)
     gold, found = rng.integers(0, 3, 40), rng.integers(0, 3, (4, 40))
-    cells = [Kept("d", list("abc"), gold, found[:1]), Kept("d", list("abc"), gold, found[1:])]
+    cells = [Predictions("d", list("abc"), gold, found[:1]), Predictions("d", list("abc"), gold, found[1:])]
     counts = rng.multinomial(40, np.full(40, 1 / 40), size=5)
-    drawn = resampled("macro_f1", cells, counts.astype(np.float32))
-    right = resampled("accuracy", cells, counts.astype(np.float32))
+    drawn = bootstrap_scores("macro_f1", cells, counts.astype(np.float32))
+    right = bootstrap_scores("accuracy", cells, counts.astype(np.float32))
     for draw, weights in enumerate(counts):
         chosen = np.repeat(np.arange(40), weights)
         by_hand = [macro(gold[chosen], row[chosen], 3) for row in found]
@@ -400,19 +394,19 @@ def test_a_draw_is_the_score_of_the_drawn_examples():
 
 
 def test_a_label_that_is_never_there_counts_as_zero():
-    kept = Kept("d", ["a", "b", "c"], np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1]]))
+    kept = Predictions("d", ["a", "b", "c"], np.array([0, 0, 1, 1]), np.array([[0, 0, 1, 1]]))
     once = np.ones((1, 4), dtype=np.float32)
-    assert resampled("macro_f1", [kept], once)[0, 0] == pytest.approx(2 / 3)
+    assert bootstrap_scores("macro_f1", [kept], once)[0, 0] == pytest.approx(2 / 3)
 
 
 def test_many_classifier_seeds_in_batches_give_what_they_give_alone(monkeypatch):
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 2, 30)
-    cells = [Kept("d", ["a", "b"], gold, rng.integers(0, 2, (n, 30))) for n in (1, 7, 3)]
+    cells = [Predictions("d", ["a", "b"], gold, rng.integers(0, 2, (n, 30))) for n in (1, 7, 3)]
     weights = rng.multinomial(30, np.full(30, 1 / 30), size=9).astype(np.float32)
-    whole = resampled("macro_f1", cells, weights)
+    whole = bootstrap_scores("macro_f1", cells, weights)
     monkeypatch.setattr("harness.ranking.stats.resampling._BATCH", 4 * 60)
-    assert np.array_equal(resampled("macro_f1", cells, weights), whole)
+    assert np.array_equal(bootstrap_scores("macro_f1", cells, weights), whole)
 
 
 def test_where_seeds_agree_the_test_examples_alone_make_the_interval(tmp_path):
@@ -433,11 +427,11 @@ def test_where_seeds_agree_the_test_examples_alone_make_the_interval(tmp_path):
 
 def test_draws_make_up_for_what_a_bootstrap_of_few_examples_misses(tmp_path):
     entry = predicting(toy("zero-shot"), 0.6, AM, n=30, labels=7)
-    drawn = gather(cellset_of(write_run(tmp_path / "run", [entry], AM)), F1).draws[0, 0, 0]
+    drawn = collect_metric(cellset_of(write_run(tmp_path / "run", [entry], AM)), F1).draws[0, 0, 0]
     cell = entry.kept["sentiment", "am", 1]
     found = np.array([cell["predictions"][F1.name]["0"]])
-    kept = Kept(cell["examples"], cell["labels"], np.array(cell["gold"]), found)
-    plain = resampled("macro_f1", [kept], draw_weights(kept.examples, 30, 1000))[0]
+    kept = Predictions(cell["examples"], cell["labels"], np.array(cell["gold"]), found)
+    plain = bootstrap_scores("macro_f1", [kept], draw_weights(kept.examples, 30, 1000))[0]
     assert drawn.mean() == pytest.approx(plain.mean(), abs=1e-6)
     assert drawn.var() / plain.var() == pytest.approx(30 / 23, rel=1e-3)
 
@@ -445,9 +439,7 @@ def test_draws_make_up_for_what_a_bootstrap_of_few_examples_misses(tmp_path):
 def test_test_sets_are_never_mixed(tmp_path):
     entries = [predicting(toy("zero-shot"), 0.5, AM), predicting(toy("a"), 0.6, AM, examples="d2")]
     [note] = field_of(tmp_path, AM, *entries).notes
-    assert (
-        note == "test examples are not resampled: entries were tested on different examples in sentiment/am"
-    )
+    assert note == "test examples are not resampled: entries were tested on different examples in sentiment/am"
 
 
 def test_predictions_that_do_not_give_the_score_are_not_used(tmp_path):
@@ -476,7 +468,7 @@ def test_broken_predictions_are_reported_and_never_used(tmp_path, broken):
     place = ("sentiment", "am", 2)
     entry.kept[place] = {**entry.kept[place], **broken}
     run = write_run(tmp_path / "run", [entry], AM)
-    evidence = gather(cellset_of(run), F1)
+    evidence = collect_metric(cellset_of(run), F1)
     assert evidence.draws is None
     assert evidence.note.endswith("no predictions are kept of zero-shot in sentiment/am, seed 2")
 
@@ -485,7 +477,7 @@ def test_an_unreadable_file_of_predictions_takes_the_draws_and_not_the_scores(tm
     run = write_run(tmp_path / "run", [predicting(toy("zero-shot"), 0.5, AM)], AM)
     path = next(run.path.glob("cells/*/predictions.json.gz"))
     path.write_bytes(b"not gzip")
-    found = standings(cellset_of(run), F1)
+    found = rank_entries(cellset_of(run), F1)
     assert found.rows[0].mean is not None
     assert "is not readable" in found.notes[0]
 
@@ -497,10 +489,10 @@ def test_valid_text_has_predictions_of_its_own_only_where_they_differ(tmp_path):
     cell["predictions"][F1.valid.name] = {"0": cell["gold"]}  # after training on valid text all were right
     entry.scores[F1.valid]["sentiment", "am", 1] = 1.0
     cellset = cellset_of(write_run(tmp_path / "run", [entry], AM))
-    evidence = gather(cellset, F1.valid)
+    evidence = collect_metric(cellset, F1.valid)
     assert evidence.note == ""
     assert np.all(evidence.draws[0, 0, 0] == 1.0)
-    assert np.array_equal(evidence.draws[0, 0, 1], gather(cellset, F1).draws[0, 0, 1])
+    assert np.array_equal(evidence.draws[0, 0, 1], collect_metric(cellset, F1).draws[0, 0, 1])
 
 
 def test_accuracy_is_drawn_from_the_same_predictions(tmp_path):
@@ -511,7 +503,7 @@ def test_accuracy_is_drawn_from_the_same_predictions(tmp_path):
         for place, cell in entry.kept.items()
     }
     entry.scores[measured] = right
-    evidence = gather(cellset_of(write_run(tmp_path / "run", [entry], AM)), measured)
+    evidence = collect_metric(cellset_of(write_run(tmp_path / "run", [entry], AM)), measured)
     assert evidence.draws.shape == (1, 1, 3, 1000)
     assert evidence.draws[0, 0, 0].mean() == pytest.approx(right["sentiment", "am", 1], abs=0.01)
 
@@ -551,9 +543,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("metric", "value", "human", "words"), BAD, ids=lambda p: getattr(p, "name", None))
-def test_what_breaks_a_bound_is_flagged_keeps_its_numbers_and_has_no_tier(
-    tmp_path, metric, value, human, words
-):
+def test_what_breaks_a_bound_is_flagged_keeps_its_numbers_and_has_no_tier(tmp_path, metric, value, human, words):
     row = flagged(tmp_path, metric, value, human)
     [flag] = row.flags
     assert flag.words.startswith(words)
@@ -671,9 +661,7 @@ def test_a_reference_that_is_test_text_is_called_flagged_and_the_floor_is_not(tm
 
 
 def test_what_a_model_copies_without_the_method_is_not_held_against_the_method(tmp_path):
-    entries = {
-        name: scored(name, flat(0.5, BOTH)) for name in ("zero-shot", "few-shot", "same", "more", "human")
-    }
+    entries = {name: scored(name, flat(0.5, BOTH)) for name in ("zero-shot", "few-shot", "same", "more", "human")}
     for name, train, test in (
         ("zero-shot", 0.1, 0.0),
         ("few-shot", 0.3, 0.3),
@@ -701,7 +689,7 @@ def test_another_model_excuses_no_copies(tmp_path):
         for entry, value in zip(entries, (copied, 0.5), strict=True):
             entry.scores = {F1: flat(0.5, AM), COPIED.of("train"): flat(value, AM, (0,))}
         sides.append(write_run(tmp_path / model.name, entries, AM, model=model))
-    found = rows(standings(cellset_of(*sides), F1))
+    found = rows(rank_entries(cellset_of(*sides), F1))
     assert (found["a, toy"].flags, len(found["a, other"].flags)) == ([], 1)
 
 
@@ -746,8 +734,7 @@ def above(tmp_path, entry, human, zero=0.5, noise=(0.01, -0.01, 0.0)):
 def test_better_training_data_than_human_text_is_flagged_where_that_is_clear(tmp_path):
     [flag] = above(tmp_path / "a", 0.8, 0.7)
     assert flag.words == (
-        "better training data than human text: macro-F1 (tfidf) 0.8 in sentiment, clearly more than 0.05 "
-        "above 0.7"
+        "better training data than human text: macro-F1 (tfidf) 0.8 in sentiment, clearly more than 0.05 above 0.7"
     )
     assert above(tmp_path / "b", 0.76, 0.7, noise=(0.1, -0.1, 0.0)) == []  # the interval reaches below
     assert above(tmp_path / "c", 0.74, 0.7) == []
@@ -787,7 +774,7 @@ def test_the_order_of_the_runs_changes_no_number(tmp_path):
     one = [predicting(toy("zero-shot"), 0.5, AM), predicting(toy("a"), 0.7, AM)]
     two = [predicting(toy("zero-shot", other), 0.6, AM), predicting(toy("a", other), 0.7, AM)]
     runs = [write_run(tmp_path / "one", one, AM), write_run(tmp_path / "two", two, AM, model=other)]
-    first, second = (standings(cellset_of(*order), F1) for order in (runs, runs[::-1]))
+    first, second = (rank_entries(cellset_of(*order), F1) for order in (runs, runs[::-1]))
     assert first.rows == second.rows
 
 
@@ -798,7 +785,7 @@ def test_fourteen_entries_of_the_whole_suite_are_ranked_in_three_seconds(tmp_pat
     entries = [predicting(toy(name), 0.5 + i / 40, chosen, n=200) for i, name in enumerate(names)]
     cellset = cellset_of(write_run(tmp_path / "run", entries, chosen))
     start = time.process_time()
-    found = standings(cellset, F1)
+    found = rank_entries(cellset, F1)
     assert time.process_time() - start < 3
     assert found.notes == []
     assert rows(found)["m9"].tier == 1
@@ -808,7 +795,7 @@ def test_what_an_entry_lacks_is_counted_once(tmp_path):
     gone = [("a", "sentiment", "am", 1)]
     values = {**flat(0.6, BOTH), ("sentiment", "he", 1): None}
     cellset = cellset_of(write_run(tmp_path / "run", [scored("a", values)], BOTH, drop=gone))
-    evidence = gather(cellset, F1)
-    found = lacking(cellset, evidence, evidence.entries[0])
+    evidence = collect_metric(cellset, F1)
+    found = coverage(cellset, evidence, evidence.entries[0])
     assert (found.n, found.expected) == (4, 6)
     assert found.reasons == ["method_error: ValueError: no", "too few texts"]

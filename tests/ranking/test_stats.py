@@ -9,39 +9,39 @@ import pytest
 from support.helpers import python
 
 from harness.ranking.stats.estimates import (
-    Panel,
+    CompleteValues,
     differences,
     draw_weights,
     estimate,
     gap_closed,
+    inflate_variance,
     sums,
-    widened,
 )
 from harness.ranking.stats.multiplicity import benjamini_hochberg, holm, of_pairs, range_p
-from harness.ranking.stats.ranks import average_ranks, borda, mean_rank, rank_correlation, tiers, win_share
+from harness.ranking.stats.ranks import average_ranks, borda, mean_rank, rank_correlation, tiers, win_rate
 from harness.ranking.stats.variance import Moments
 
 T_975_2, T_80_2 = 4.302652729911275, 1.0606601717798212  # quantiles of Student's t, 2 degrees of freedom
 
 
-def against_zero(*strata: list[float], draws: object = None, examples: int | None = None) -> Panel:
+def against_zero(*strata: list[float], draws: object = None, examples: int | None = None) -> CompleteValues:
     """Return a panel of two entries: the values of its strata, and 0 everywhere."""
     values = np.array([strata, np.zeros_like(np.array(strata))], dtype=np.float64)
     if draws is None:
-        return Panel(values)
+        return CompleteValues(values)
     drawn = np.array([draws, np.zeros_like(np.array(draws))], dtype=np.float32)
-    return Panel(values, drawn, examples)
+    return CompleteValues(values, drawn, examples)
 
 
 def made_up(
     entries: int = 5, strata: int = 4, seeds: int = 3, count: int = 50, seed: int = 0, examples: float = 0.1
-) -> Panel:
+) -> CompleteValues:
     """Return a panel of random numbers; ``examples``: the noise of test examples."""
     draw = np.random.default_rng(seed)
     values = draw.uniform(0.3, 0.7, size=(entries, strata, seeds))
     noise = examples * draw.standard_normal((entries, strata, 1, count))
     noise = noise + 0.03 * draw.standard_normal((entries, strata, seeds, count))
-    return Panel(values, (values[..., None] + noise).astype(np.float32), 40)
+    return CompleteValues(values, (values[..., None] + noise).astype(np.float32), 40)
 
 
 # Estimates
@@ -95,7 +95,7 @@ def test_a_contrast_may_weigh_entries_at_will():
     panel = made_up()
     found = estimate(panel, {0: 1, 1: -0.5, 2: -0.5})
     assert found.mean == pytest.approx(panel.values.mean(axis=(1, 2)) @ [1, -0.5, -0.5, 0, 0])
-    level = estimate(Panel(np.array([[[1.0, 2.0, 3.0]]])), {0: 1})
+    level = estimate(CompleteValues(np.array([[[1.0, 2.0, 3.0]]])), {0: 1})
     assert (level.mean, level.se) == pytest.approx((2, 3**-0.5))
 
 
@@ -178,7 +178,7 @@ def test_where_nothing_varies_there_is_no_interval_and_p_is_that_of_the_sign_tes
 def test_what_only_rounding_makes_differ_does_not_differ():
     # 0.1 + 0.2 is not 0.3 in binary
     values = np.array([[[0.1 + 0.2] * 3, [0.3] * 3], [[0.3, 0.3, 0.1 + 0.2]] * 2, [[0.3] * 3] * 2])
-    found = differences(Panel(values))
+    found = differences(CompleteValues(values))
     assert (found.p == 1).all()
     assert (found.se == 0).all()
     assert (found.mean == 0).all()
@@ -190,19 +190,19 @@ def test_numbers_that_are_no_numbers_and_wrong_shapes_are_refused():
         values = fine.values.copy()
         values[1, 2, 0] = wrong
         with pytest.raises(ValueError, match="lacks cells"):
-            Panel(values)
+            CompleteValues(values)
         draws = fine.draws.copy()
         draws[1, 2, 0, 5] = wrong
         with pytest.raises(ValueError, match="not finite"):
-            Panel(fine.values, draws, 40)
+            CompleteValues(fine.values, draws, 40)
     with pytest.raises(ValueError, match="beyond 4"):
-        Panel(fine.values, fine.draws * 100, 40)
+        CompleteValues(fine.values, fine.draws * 100, 40)
     with pytest.raises(ValueError, match="two test examples"):
-        Panel(fine.values, fine.draws)
+        CompleteValues(fine.values, fine.draws)
     with pytest.raises(ValueError, match="shape"):
-        Panel(fine.values, fine.draws[:, :2], 40)
+        CompleteValues(fine.values, fine.draws[:, :2], 40)
     with pytest.raises(ValueError, match="shape"):
-        Panel(fine.values[0])
+        CompleteValues(fine.values[0])
 
 
 # All pairs
@@ -212,7 +212,7 @@ def test_the_order_of_entries_and_the_field_change_no_bit_of_a_pair():
     panel = made_up(23, 6, seed=3)
     whole = differences(panel)
     for chosen in (np.random.default_rng(1).permutation(23), np.array([7, 2]), np.array([20, 3, 11, 5, 0])):
-        part = differences(Panel(panel.values[chosen], panel.draws[chosen], 40))
+        part = differences(CompleteValues(panel.values[chosen], panel.draws[chosen], 40))
         for name in ("mean", "se", "df", "p"):
             assert np.array_equal(getattr(part, name), getattr(whole, name)[np.ix_(chosen, chosen)])
 
@@ -239,7 +239,7 @@ def test_pairs_are_antisymmetric_and_two_calls_agree():
 def test_identical_entries_get_identical_numbers_and_the_same_tier():
     panel = made_up(9, seed=6)
     rows = [0, 1, 2, 0, 3, 4, 1, 5, 0, 6, 7, 8]
-    twice = Panel(panel.values[rows], panel.draws[rows], 40)
+    twice = CompleteValues(panel.values[rows], panel.draws[rows], 40)
     found = differences(twice)
     for i, j in ((0, 3), (0, 8), (1, 6)):
         assert found.mean[i, j] == found.se[i, j] == 0
@@ -278,8 +278,8 @@ def test_widened_draws_have_the_unbiased_variance_of_a_mean():
     values = np.random.default_rng(2).standard_normal(30)
     weights = draw_weights("widened", 30, 20_000)
     draws = (weights @ values / 30).astype(np.float32)
-    assert widened(draws, 30).var() == pytest.approx(values.var(ddof=1) / 30, rel=0.03)
-    seven = widened(draws, 30, labels=7)
+    assert inflate_variance(draws, 30).var() == pytest.approx(values.var(ddof=1) / 30, rel=0.03)
+    seven = inflate_variance(draws, 30, labels=7)
     assert seven.mean() == pytest.approx(draws.mean(), abs=1e-6)
     assert seven.var() == pytest.approx(draws.var() * 30 / 23, rel=1e-4)
 
@@ -287,10 +287,10 @@ def test_widened_draws_have_the_unbiased_variance_of_a_mean():
 # Gap closed
 
 
-def clear_gap() -> Panel:
+def clear_gap() -> CompleteValues:
     """Return baseline 0.4, ceiling 0.8, entry 0.6, each with a little noise."""
     noise = 0.01 * np.random.default_rng(8).standard_normal((3, 4, 3))
-    return Panel(np.array([0.4, 0.8, 0.6])[:, None, None] + noise)
+    return CompleteValues(np.array([0.4, 0.8, 0.6])[:, None, None] + noise)
 
 
 def test_at_the_ends_of_fiellers_interval_the_ratio_just_differs():
@@ -312,7 +312,7 @@ def test_the_ceiling_closes_the_gap_whole_and_the_baseline_not_at_all():
 
 def test_where_down_is_better_the_gap_is_the_same():
     panel = clear_gap()
-    mirrored = Panel(1 - panel.values)
+    mirrored = CompleteValues(1 - panel.values)
     up, down = gap_closed(panel, 2, 0, 1), gap_closed(mirrored, 2, 0, 1, "down")
     assert [down.mean, down.low, down.high] == pytest.approx([up.mean, up.low, up.high])
     assert gap_closed(mirrored, 2, 0, 1) is None
@@ -322,16 +322,14 @@ def test_there_is_no_gap_to_close_where_the_ceiling_is_not_clearly_better():
     panel = made_up(3, 1, seed=9)
     assert gap_closed(panel, 2, 0, 1) is None
     assert gap_closed(panel, 2, 1, 0) is None
-    assert gap_closed(Panel(clear_gap().values[:, :, :1]), 2, 0, 1) is None
+    assert gap_closed(CompleteValues(clear_gap().values[:, :, :1]), 2, 0, 1) is None
 
 
 # Many tests at once
 
 # Benjamini and Hochberg 1995: fifteen hypotheses on thrombolysis
 FOUND = [0.0001, 0.0004, 0.0019, 0.0095]
-PUBLISHED = np.array(
-    [*FOUND, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000]
-)
+PUBLISHED = np.array([*FOUND, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0000])
 
 
 def test_the_published_example_rejects_four_by_false_discoveries_and_three_by_holm():
@@ -440,11 +438,11 @@ def test_an_unknown_p_is_no_difference():
 
 def test_seventy_of_88_cases_are_79_and_a_half_percent():
     gains = np.array([0.1] * 70 + [0.0] * 3 + [-0.1] * 15)
-    assert 100 * win_share(gains) == pytest.approx(79.545, abs=0.001)
-    assert win_share(-gains, "down") == win_share(gains)
+    assert 100 * win_rate(gains) == pytest.approx(79.545, abs=0.001)
+    assert win_rate(-gains, "down") == win_rate(gains)
     for wrong in (np.array([]), np.array([0.1, np.nan])):
         with pytest.raises(ValueError, match=r"no case|not finite"):
-            win_share(wrong)
+            win_rate(wrong)
 
 
 def test_ties_share_their_mean_rank():

@@ -10,7 +10,15 @@ from support.helpers import generations, jsonl
 from support.toyruns import F1, ToyEntry, cellset_of, flat, places, selection, toy, write_run
 
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import digits_of, p_equals, p_value, plain, print_summary, signed, spanned
+from harness.ranking.summary import (
+    digits_of,
+    format_interval,
+    format_number,
+    format_signed,
+    p_equals,
+    p_value,
+    print_summary,
+)
 from harness.scoring.metrics import COPIED, SELF_CHRF, VALID_SHARE
 from leaderboard.build import build_board
 
@@ -55,18 +63,18 @@ def line_of(text: str, name: str) -> list[str]:
 
 
 def test_an_interval_is_written_with_true_minus_signs():
-    assert spanned(Estimate(-0.01, 0.01, 5, -0.03, 0.01)) == "−0.010 [−0.030, +0.010]"
-    assert spanned(Estimate(0.25), 2) == "+0.25"
-    assert spanned(None) == "–"
-    assert plain(-0.25, 2) == "−0.25"
+    assert format_interval(Estimate(-0.01, 0.01, 5, -0.03, 0.01)) == "−0.010 [−0.030, +0.010]"
+    assert format_interval(Estimate(0.25), 2) == "+0.25"
+    assert format_interval(None) == "–"
+    assert format_number(-0.25, 2) == "−0.25"
 
 
 def test_what_rounds_to_zero_has_no_sign():
-    assert [signed(value) for value in (-0.0004, 0.0004, 0.0, -0.0)] == ["0.000"] * 4
-    assert [signed(value) for value in (-0.0006, 0.0006)] == ["−0.001", "+0.001"]
-    assert [signed(value, 0) for value in (-0.4, 0.4, -0.6)] == ["0", "0", "−1"]
-    assert [plain(value) for value in (-0.0004, -0.0, -0.0006)] == ["0.000", "0.000", "−0.001"]
-    assert spanned(Estimate(-0.0001, 0.01, 5, -0.0002, 0.0004)) == "0.000 [0.000, 0.000]"
+    assert [format_signed(value) for value in (-0.0004, 0.0004, 0.0, -0.0)] == ["0.000"] * 4
+    assert [format_signed(value) for value in (-0.0006, 0.0006)] == ["−0.001", "+0.001"]
+    assert [format_signed(value, 0) for value in (-0.4, 0.4, -0.6)] == ["0", "0", "−1"]
+    assert [format_number(value) for value in (-0.0004, -0.0, -0.0006)] == ["0.000", "0.000", "−0.001"]
+    assert format_interval(Estimate(-0.0001, 0.01, 5, -0.0002, 0.0004)) == "0.000 [0.000, 0.000]"
 
 
 def test_no_p_value_is_shown_as_zero():

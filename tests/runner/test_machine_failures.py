@@ -17,10 +17,10 @@ from harness.core.files import write_bytes
 from harness.core.records import CellStatus
 from harness.core.store import Run
 from harness.data.sources import LocalData
-from harness.runner.reference_texts import Places
-from harness.runner.tune import survey
+from harness.runner.reference_texts import ReferenceTexts
+from harness.runner.tune import evaluate_grid
 from harness.submissions.conformance.kit import _result
-from harness.submissions.conformance.method_under_test import Check, Failed
+from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed
 from harness.submissions.reproduce import _compare
 
 PLUGIN = """
@@ -172,7 +172,7 @@ def test_a_failing_machine_is_one_line_with_the_work_and_other_errors_pass():
 
 def test_human_text_that_cannot_be_read_is_not_taken_for_too_little(corpus_of, monkeypatch):
     corpus = corpus_of({})
-    places = Places(corpus.suite, corpus)
+    places = ReferenceTexts(corpus.suite, corpus)
     wanted = key(task="sentiment", language="he", setting="none")
     assert places.human(wanted) is None  # there is none
     assert places._demonstrations("sentiment", "he") == {}
@@ -203,7 +203,7 @@ def failed_cell(*arguments: object) -> CellStatus:
 def test_a_sweep_in_which_the_machine_failed_chooses_nothing(mini):
     prepared = SimpleNamespace(cells=[SimpleNamespace(id="a")], run=SimpleNamespace(status=failed_cell))
     with pytest.raises(MachineError, match=r"failed in 1 cells of the sweep .*nothing is chosen"):
-        survey(prepared, mini)
+        evaluate_grid(prepared, mini)
 
 
 def test_a_submission_is_not_judged_by_a_machine_that_failed():
@@ -213,16 +213,14 @@ def test_a_submission_is_not_judged_by_a_machine_that_failed():
 
 
 def test_the_conformance_kit_does_not_blame_the_method():
-    def run(error: Exception) -> Check:
+    def run(error: Exception) -> ConformanceCheck:
         def check(trial: object) -> str:
             raise error
 
-        return Check("texts", check)
+        return ConformanceCheck("texts", check)
 
     with pytest.raises(MachineError, match="'texts' could not be done"):
         _result(run(chained(FULL, Failed("texts raised"), hidden=True)), None)
     with pytest.raises(MachineError, match="No space"):
         _result(run(FULL), None)
-    assert (
-        _result(run(chained(ValueError("no"), Failed("texts raised"), hidden=True)), None).verdict == "FAILED"
-    )
+    assert _result(run(chained(ValueError("no"), Failed("texts raised"), hidden=True)), None).verdict == "FAILED"

@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.data.corpus import Corpus
 from harness.data.sources import Sentence
 from harness.runner import progress
-from harness.runner.progress import Tracker, track
+from harness.runner.progress import Tracker, progress_bar
 
 TIMES = r"\d:\d\d:\d\d elapsed, (\d:\d\d:\d\d|-:--:--) left"
 
@@ -22,7 +22,7 @@ def frames(width: int, titles: list[str], total: int = 792) -> list[str]:
     """Return the lines that a terminal was shown, its colours and cursor moves taken out."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=width, color_system=None)
-    with track(console, "generate", total) as tracker:
+    with progress_bar(console, "generate", total) as tracker:
         tracker.started -= 120
         tracker.add_texts(12_345)
         for title in titles:
@@ -49,7 +49,7 @@ def test_times_and_counts_are_in_view_beside_any_title(width):
 def test_a_log_gets_lines_while_nothing_happens_and_few_while_much_does(monkeypatch):
     monkeypatch.setattr(progress, "_LOG_EVERY", 0.2)
     out = io.StringIO()
-    with track(Console(file=out, width=80), "generate", 4) as tracker:
+    with progress_bar(Console(file=out, width=80), "generate", 4) as tracker:
         tracker.finish_cell("first")
         tracker.say("fitting language, topic, he: 64 of 100 sentences read, a line that is longer than 80")
         for _ in range(1000):
@@ -74,9 +74,7 @@ def test_the_remaining_time_is_in_proportion(monkeypatch):
     assert tracker.line() == "  score: 4/10 cells, 1:00:00 elapsed, 1:30:00 left"
 
 
-def test_a_fit_says_method_task_language_and_how_many_sentences_it_has_read(
-    small_suite, new_model, new_fitter
-):
+def test_a_fit_says_method_task_language_and_how_many_sentences_it_has_read(small_suite, new_model, new_fitter):
     from harness.methods.language import LanguageSteering
 
     texts = {code: [Sentence(str(i), f"{code} {i}") for i in range(5)] for code in ("am", "he", "en")}

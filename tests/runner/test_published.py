@@ -20,7 +20,7 @@ from harness.core.store import Run
 from harness.data.corpus import Corpus
 from harness.data.prompts import Prompt
 from harness.data.sources import Example
-from harness.data.suite import Sampling, Suite, load_suite, restore_suite
+from harness.data.suite import SamplingParams, Suite, load_suite, restore_suite
 from harness.engine.generate import answer, render
 from harness.methods.contract import PromptContext
 from harness.methods.registry import load_registry, parse_methods, pick_methods
@@ -34,8 +34,7 @@ PROMPTS = {
     ("gemma", "sentiment", "zero-shot"): f"{REVIEW}. {ONLY}.",
     ("gemma", "sentiment", "few-shot"): f"{REVIEW} based on examples. {ONLY}. Examples: ሀ\nለ",
     ("gemma", "topic", "zero-shot"): f"{LONG}. Output only the text in Hebrew.",
-    ("gemma", "topic", "few-shot"): f"{LONG} based on examples. Output only the text in Hebrew. "
-    "Examples: א\nב",
+    ("gemma", "topic", "few-shot"): f"{LONG} based on examples. Output only the text in Hebrew. Examples: א\nב",
     ("llama", "sentiment", "zero-shot"): f"{REVIEW}. {ONLY}",
     ("llama", "sentiment", "few-shot"): f"{REVIEW} based on examples. {ONLY}. Examples: ሀ\nለ",
     ("llama", "topic", "zero-shot"): f"{SHORT}. {ONLY}.",
@@ -99,9 +98,7 @@ def test_both_tasks_in_eleven_languages_and_both_settings(published):
 @pytest.mark.parametrize(("family", "task", "setting"), PROMPTS)
 def test_the_prompts_of_a_family_are_the_published_ones(published, family, task, setting):
     suite = published.for_model(FAMILIES[family])
-    language, label, shots = (
-        ("am", "positive", ("ሀ", "ለ")) if task == "sentiment" else ("he", "travel", ("א", "ב"))
-    )
+    language, label, shots = ("am", "positive", ("ሀ", "ለ")) if task == "sentiment" else ("he", "travel", ("א", "ב"))
     ctx = PromptContext(suite, suite.task(task, language), setting, 1, 51, label, shots)
     assert ctx.suite_prompt() == Prompt(PROMPTS[family, task, setting])
 
@@ -261,7 +258,7 @@ def test_the_instruction_form_is_used_in_spite_of_a_chat_template(new_tokenizer)
     ],
 )
 def test_the_first_line_that_is_not_blank_is_kept(text, kept, ended):
-    assert answer(text, Sampling(**FULL, keep="first-line")) == (kept, ended)
+    assert answer(text, SamplingParams(**FULL, keep="first-line")) == (kept, ended)
 
 
 @pytest.mark.parametrize(
@@ -275,12 +272,12 @@ def test_the_first_line_that_is_not_blank_is_kept(text, kept, ended):
     ],
 )
 def test_all_straight_quotes_are_deleted(text, kept):
-    assert answer(text, Sampling(**FULL, strip_quotes=True)) == (kept, False)
+    assert answer(text, SamplingParams(**FULL, strip_quotes=True)) == (kept, False)
 
 
 def test_a_suite_that_says_nothing_keeps_all_lines_and_quotes():
-    assert answer("\"ሀ\"\n'א' ", Sampling(**FULL)) == ("\"ሀ\" 'א'", False)
-    assert Sampling(**FULL).template == "chat"
+    assert answer("\"ሀ\"\n'א' ", SamplingParams(**FULL)) == ("\"ሀ\" 'א'", False)
+    assert SamplingParams(**FULL).template == "chat"
 
 
 # Demonstrations
@@ -290,9 +287,7 @@ def demonstrations(corpus_of: Any, suite: Suite, **rule: Any) -> dict[str, dict[
     """Return the demonstrations of ten texts of 1 to 10 letters per label, by language."""
     rows = {
         ("sentiment", code, "train"): [
-            Example(f"{label}{n}", letter * n, label)
-            for label in ("negative", "positive")
-            for n in range(1, 11)
+            Example(f"{label}{n}", letter * n, label) for label in ("negative", "positive") for n in range(1, 11)
         ]
         for code, letter in (("am", "ሀ"), ("he", "א"))
     }
@@ -407,7 +402,7 @@ def heard(monkeypatch) -> SimpleNamespace:
         spy.prompts.add(prompt)
         return prompt
 
-    def answer_(text: str, sampling: Sampling) -> tuple[str, bool]:
+    def answer_(text: str, sampling: SamplingParams) -> tuple[str, bool]:
         spy.answers.append(text)
         return answer(text, sampling)
 
@@ -451,9 +446,7 @@ def test_llama_writes_whole_answers_without_quotes_to_prompts_in_its_chat_form(g
     assert go("llama", "zero-shot").code == 0
     found = cells(tmp_path / "llama")
     assert {status.cell.language: len(texts) for status, texts in found} == {"am": 4, "he": 4}
-    assert heard.prompts == {
-        prompt for language in ("Amharic", "Hebrew") for prompt in lines("<s>", "\n", language)
-    }
+    assert heard.prompts == {prompt for language in ("Amharic", "Hebrew") for prompt in lines("<s>", "\n", language)}
     assert any("\n" in raw.strip() and set("'\"") & set(raw) for raw in heard.answers)
     whole = {" ".join(raw.replace('"', "").replace("'", "").split()) for raw in heard.answers}
     assert {text.text for _, group in found for text in group} <= whole
@@ -488,9 +481,7 @@ def test_a_few_shot_prompt_ends_with_the_demonstrations_that_the_status_records(
         "negative": 5,
         "positive": 5,
     }
-    rows = [
-        json.loads(row) for row in (MINI / "data/sentiment/he/train.jsonl").read_text("utf-8").splitlines()
-    ]
+    rows = [json.loads(row) for row in (MINI / "data/sentiment/he/train.jsonl").read_text("utf-8").splitlines()]
     for label, texts in status.demonstrations.items():
         lengths = sorted(len(row["text"]) for row in rows if row["label"] == label)
         assert max(map(len, texts)) <= lengths[:50][-1]
@@ -517,9 +508,7 @@ def test_references_need_the_model_to_say_which_family_but_do_not_load_it(go, tm
     manifest = Run(tmp_path / "llama").manifest()
     assert manifest.model is None
     assert list(manifest.suite["families"]) == ["llama"]
-    line = steerboard(
-        "run", "--suite", "published", "--methods", "constant", "--data", MINI / "data"
-    ).one_line()
+    line = steerboard("run", "--suite", "published", "--methods", "constant", "--data", MINI / "data").one_line()
     assert "depend on the model. Give --model" in line
 
 
@@ -553,9 +542,7 @@ def test_a_bad_option_of_the_other_familys_method_is_noticed(edited, models):
 
 
 def test_the_shipped_suite_runs_by_its_name(models, tmp_path):
-    words = (
-        "--languages he --tasks topic --settings zero-shot --methods zero-shot --limit 1 --classifier tfidf"
-    )
+    words = "--languages he --tasks topic --settings zero-shot --methods zero-shot --limit 1 --classifier tfidf"
     folders = ["--model", models["llama"], "--data", MINI / "data", "--run", tmp_path / "run"]
     assert steerboard("run", "--suite", "published", *folders, *words.split()).code == 0
     [(status, texts)] = cells(tmp_path / "run")

@@ -314,12 +314,12 @@ def test_human_text_beside_the_reference_human_is_the_same_text(go, tmp_path):
 
 
 def test_a_part_with_another_recipe_is_scored_again_and_the_rest_is_kept(go, tmp_path, monkeypatch):
-    from harness.scoring.lexical import LexicalPart
+    from harness.scoring.lexical import LexicalScorer
 
     go(methods="human")
     run = Run(tmp_path / "run")
     before = {cell: run.scores(cell) for cell in run.cell_ids()}
-    original = LexicalPart.score
+    original = LexicalScorer.score
     asked = []
 
     def watched(self, sample, place):
@@ -330,9 +330,9 @@ def test_a_part_with_another_recipe_is_scored_again_and_the_rest_is_kept(go, tmp
         made(self, budgets)
         self.signature += "|another"
 
-    made = LexicalPart.__init__
-    monkeypatch.setattr(LexicalPart, "score", watched)
-    monkeypatch.setattr(LexicalPart, "__init__", renamed)
+    made = LexicalScorer.__init__
+    monkeypatch.setattr(LexicalScorer, "score", watched)
+    monkeypatch.setattr(LexicalScorer, "__init__", renamed)
     assert steerboard("score", run.path).out.startswith("2 cells scored\n")
     assert len(asked) == 4  # of two cells and of the human text beside each
     for cell, old in before.items():
@@ -453,10 +453,10 @@ def test_ctrl_c_that_foreign_code_drops_ends_the_run_after_the_cell():
 
     from rich.console import Console
 
-    from harness.runner.progress import track
+    from harness.runner.progress import progress_bar
 
     finished = []
-    with pytest.raises(KeyboardInterrupt), track(Console(file=io.StringIO()), "generate", 3) as tracker:
+    with pytest.raises(KeyboardInterrupt), progress_bar(Console(file=io.StringIO()), "generate", 3) as tracker:
         for cell in ("first", "second", "third"):
             if cell == "second":
                 with contextlib.suppress(KeyboardInterrupt):  # as a finaliser would

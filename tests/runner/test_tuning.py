@@ -11,15 +11,15 @@ from support.helpers import MODEL, key
 
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
-from harness.core.records import CellScores, CellStatus, Generation, Spent, Tuned, TunedMethod
+from harness.core.records import CellScores, CellStatus, Generation, Tuned, TunedMethod, Usage
 from harness.core.store import Run
 from harness.data.suite import Suite, load_suite
 from harness.methods.contract import MethodConfig, SteeringMethod
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.methods.registry import Registry, load_registry, parse_methods
-from harness.runner.prepare import Prepared
-from harness.runner.tune import choose, survey, tuning_suite
-from harness.runner.tuned import with_tuned
+from harness.runner.prepare import RunPlan
+from harness.runner.tune import evaluate_grid, select_best, tuning_suite
+from harness.runner.tuned import apply_tuning
 from harness.scoring.metrics import VALID_SHARE, macro_f1
 
 # What is tried
@@ -97,9 +97,7 @@ def test_a_value_given_twice_is_tried_once(registry):
 
 def test_options_that_the_suite_gives_are_kept(registry):
     found = derived(registry, {"language": {"strength": 7, "unit": "raw", "positions": "prompt"}})
-    assert found == [
-        {"language": {"unit": "raw", "positions": "prompt", "layer": [0.21, 0.48, 0.74], "strength": 7}}
-    ]
+    assert found == [{"language": {"unit": "raw", "positions": "prompt", "layer": [0.21, 0.48, 0.74], "strength": 7}}]
 
 
 def test_the_sweep_that_the_suite_gives_is_the_one_that_is_tried(registry):
@@ -203,7 +201,7 @@ def finish(run: Run, cell: Cell, values: Values | str) -> None:
     ]
     # of the tokens that the rows had, and of as many in draws that were not kept
     tokens: dict[str, Any] = {"prompt_tokens": 80, "new_tokens": 40}
-    fit = {"steering/s": Spent(seconds=2.0, tokens=30), f"steering/{cell.id}": Spent(seconds=1.0, tokens=3)}
+    fit = {"steering/s": Usage(seconds=2.0, tokens=30), f"steering/{cell.id}": Usage(seconds=1.0, tokens=3)}
     status = CellStatus(cell=cell.key, state="ok", seconds=0.5, duplicates=duplicates, fit=fit, **tokens)
     run.write_cell(cell.id, status, rows)
     scores = [macro_f1("tfidf").score(f1, "recipe"), VALID_SHARE.score(fidelity, "recipe")]
@@ -231,8 +229,8 @@ def surveyed(
     sweep = {"mine": {"strength": list(steered)}}
     suite = suite_of("zero-shot", "few-shot", sweep, seeds=[0], scored_split="validation")
     by_identity = {m.identity.model_dump_json(): m for m in methods}
-    prepared = Prepared(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
-    return survey(prepared, suite_of("mine"))
+    prepared = RunPlan(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
+    return evaluate_grid(prepared, suite_of("mine"))
 
 
 AM, HE, FEW = ("zero-shot", "am"), ("zero-shot", "he"), ("few-shot", "am")
@@ -270,9 +268,7 @@ def test_the_highest_macro_f1_among_the_eligible_is_chosen(tmp_path):
         (0.5, 1.0, 4, 0.0, False),
     ],
 )
-def test_the_gate_is_nine_tenths_of_the_unsteered_valid_share(
-    tmp_path, base, fidelity, duplicates, valid, eligible
-):
+def test_the_gate_is_nine_tenths_of_the_unsteered_valid_share(tmp_path, base, fidelity, duplicates, valid, eligible):
     (found,) = surveyed(tmp_path, {AM: (0.5, base, 0)}, {1: {AM: (0.9, fidelity, duplicates)}}).surface
     assert found.valid == pytest.approx(valid)
     assert found.eligible is eligible
@@ -301,9 +297,7 @@ def test_where_the_machine_failed_nothing_is_chosen(tmp_path):
     """A choice among the configurations for which the machine was good enough would be an accident."""
     unsteered = {AM: (0.5, 1.0, 0), HE: (0.5, 1.0, 0)}
     steered = {1: {AM: (0.9, 1.0, 0), HE: "infra_error"}, 2: {AM: (0.4, 1.0, 0), HE: (0.4, 1.0, 0)}}
-    with pytest.raises(
-        MachineError, match=r"failed in 1 cells .*nothing is chosen\. Run the same command again"
-    ):
+    with pytest.raises(MachineError, match=r"failed in 1 cells .*nothing is chosen\. Run the same command again"):
         surveyed(tmp_path, unsteered, steered)
 
 
@@ -325,7 +319,7 @@ def test_a_choice_of_macro_f1_zero_is_a_choice(tmp_path):
 
 
 def test_nothing_is_chosen_of_nothing():
-    assert choose([]) is None
+    assert select_best([]) is None
 
 
 def test_the_gain_is_against_the_unsteered_cell_of_the_same_setting(tmp_path):
@@ -348,7 +342,7 @@ def test_the_cost_counts_texts_tokens_and_seconds_of_what_was_tried(tmp_path):
     assert [(p.texts, p.tokens, p.seconds) for p in tuned.surface] == [(8, 240, 1.0), (4, 120, 0.5)]
     mine = tuned.methods["mine"]
     assert (mine.configurations, mine.texts, mine.tokens, mine.seconds) == (2, 12, 360, 1.5)
-    assert mine.fit == Spent(seconds=5.0, tokens=39)  # what the three cells share counts once
+    assert mine.fit == Usage(seconds=5.0, tokens=39)  # what the three cells share counts once
     assert mine.version == "7"
 
 
@@ -367,9 +361,7 @@ def test_a_cost_that_an_old_sweep_did_not_record_is_not_known(tmp_path):
 def test_a_missing_unsteered_cell_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match=r"the unsteered cell of zero-shot/sentiment/he is missing"):
         surveyed(tmp_path, PLAIN, {1: {HE: (0.5, 1.0, 0)}})
-    with pytest.raises(
-        UserError, match=r"unsteered cell of zero-shot/sentiment/am is missing\. Run the same"
-    ):
+    with pytest.raises(UserError, match=r"unsteered cell of zero-shot/sentiment/am is missing\. Run the same"):
         surveyed(tmp_path, {AM: "method_error"}, {1: {AM: (0.5, 1.0, 0)}})
 
 
@@ -385,8 +377,8 @@ def test_a_cell_that_is_planned_twice_counts_once(tmp_path):
         finish(run, cell, (0.5, 1.0, 0))
     by_identity = {m.identity.model_dump_json(): m for m in methods}
     suite = suite_of("zero-shot", {"mine": {"strength": [1]}})
-    prepared = Prepared(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
-    (found,) = survey(prepared, suite).surface
+    prepared = RunPlan(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
+    (found,) = evaluate_grid(prepared, suite).surface
     assert (found.cells, found.cells_expected, found.eligible, found.texts) == (1, 1, True, 4)
 
 
@@ -399,8 +391,8 @@ def test_a_sweep_of_the_suites_own_is_told_apart_and_chosen_from(tmp_path):
         finish(run, cell, (f1, 1.0, 0))
     by_identity = {m.identity.model_dump_json(): m for m in methods}
     suite = suite_of("zero-shot", {"mine": {"positions": ["all", "prompt"], "strength": [1]}})
-    prepared = Prepared(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
-    tuned = survey(prepared, suite)
+    prepared = RunPlan(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
+    tuned = evaluate_grid(prepared, suite)
     assert tuned.methods["mine"].options == {"positions": "prompt", "strength": 1}
     assert [list(point.options) for point in tuned.surface] == [["positions", "strength"]] * 2
 
@@ -471,31 +463,31 @@ CHOICE = {"language": chosen(layer=1, strength=0.4), "quality": chosen()}
     ],
 )
 def test_methods_get_the_chosen_options_and_controls_follow_them(registry, given, expected):
-    found = with_tuned([given], CHOICE, registry)
+    found = apply_tuning([given], CHOICE, registry)
     assert found == expected
     parse_methods(registry, found)
 
 
 def test_a_control_has_the_config_of_its_tuned_method(registry):
-    steered, control = parse_methods(registry, with_tuned(["language", "negated"], CHOICE, registry))
+    steered, control = parse_methods(registry, apply_tuning(["language", "negated"], CHOICE, registry))
     assert control.identity.config["options"] == steered.identity.config
 
 
 def test_a_sweep_written_as_two_items_becomes_one_row(registry):
     specs = [{"language": {"strength": 1}}, {"language": {"strength": 2}}]
-    assert len(with_tuned(specs, CHOICE, registry)) == 1
-    assert len(with_tuned(specs, {}, registry)) == 2
+    assert len(apply_tuning(specs, CHOICE, registry)) == 1
+    assert len(apply_tuning(specs, {}, registry)) == 2
 
 
 def test_a_choice_for_another_version_of_a_method_is_refused(registry):
     old = {"language": chosen("0", strength=1)}
     for name in ("language", "negated"):
         with pytest.raises(UserError, match=r"'language' was tuned as version 0 and is now version 1\. Tune"):
-            with_tuned([name], old, registry)
-    assert with_tuned(["human"], old, registry) == [{"human": {}}]
+            apply_tuning([name], old, registry)
+    assert apply_tuning(["human"], old, registry) == [{"human": {}}]
 
 
 @pytest.mark.parametrize("options", [{"of": 5}, {"of": {"a": 1}}, {"options": "x"}, {"options": [1]}])
 def test_a_control_with_nonsense_in_the_suite_is_one_clear_error(registry, options):
     with pytest.raises(UserError):
-        parse_methods(registry, with_tuned([{"negated": options}], CHOICE, registry))
+        parse_methods(registry, apply_tuning([{"negated": options}], CHOICE, registry))

@@ -16,10 +16,10 @@ from harness.core.errors import UserError
 from harness.data.sources import LocalData
 from harness.data.suite import ClassifierProtocol, load_suite
 from harness.scoring.classifiers import open_classifier
-from harness.scoring.downstream import ClassifierPart
+from harness.scoring.downstream import ClassifierScorer
 from harness.scoring.dual_logreg import fit_dual
 from harness.scoring.linear_classifiers import TfidfClassifier
-from harness.scoring.scorer import Sample
+from harness.scoring.scorer import TextSample
 
 PROTOCOL = ClassifierProtocol(
     seeds=[1, 2, 3],
@@ -104,16 +104,12 @@ def by_scikit_learn(train, human):
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
     from sklearn.linear_model import LogisticRegression
 
-    counter = HashingVectorizer(
-        analyzer="char", ngram_range=(2, 5), n_features=2**18, alternate_sign=False, norm=None
-    )
+    counter = HashingVectorizer(analyzer="char", ngram_range=(2, 5), n_features=2**18, alternate_sign=False, norm=None)
     counts = counter.transform([text for text, _ in train])
     used = counts.getnnz(axis=0).nonzero()[0]
     weigh = TfidfTransformer(sublinear_tf=True)
     targets = [human.labels.index(label) for _, label in train]
-    model = LogisticRegression(C=10, tol=1e-8, max_iter=10_000).fit(
-        weigh.fit_transform(counts[:, used]), targets
-    )
+    model = LogisticRegression(C=10, tol=1e-8, max_iter=10_000).fit(weigh.fit_transform(counts[:, used]), targets)
     test = counter.transform([text for text, _ in human.test])
     return model.predict_proba(weigh.transform(test[:, used]))
 
@@ -292,8 +288,8 @@ def test_a_frozen_encoder_that_is_none_is_one_clear_error(tmp_path):
 def test_a_real_frozen_encoder_finds_more_than_chance(shared, code):
     human = human_place(LocalData(shared / "data"), "sentiment", code)
     human, train = replace(human, test=human.test[:200]), drawn(human, 50, seed=1)
-    texts = Sample([text for text, _ in train], [label for _, label in train], np.ones(len(train), bool))
-    scores = ClassifierPart(frozen(shared / "models" / "devenc")).score(texts, human).scores
+    texts = TextSample([text for text, _ in train], [label for _, label in train], np.ones(len(train), bool))
+    scores = ClassifierScorer(frozen(shared / "models" / "devenc")).score(texts, human).scores
     found = {score.metric: score.value for score in scores}
     assert found["macro_f1/frozen:devenc"] > 0.5
     assert found["brier/frozen:devenc"] < 1
@@ -306,9 +302,7 @@ def test_the_suites_protocol_is_the_default(encoder):
     classifier = open_classifier(f"hf:{encoder}", PROTOCOL)
     assert classifier.name == "hf:toyenc"
     assert classifier.seeds == [1, 2, 3]
-    assert "|dropout:0.2|adamw:2e-05|batch:16|epochs:50|patience:10|tokens:512|seeds:3|" in (
-        classifier.signature
-    )
+    assert "|dropout:0.2|adamw:2e-05|batch:16|epochs:50|patience:10|tokens:512|seeds:3|" in (classifier.signature)
 
 
 def test_options_change_the_protocol_and_show_in_the_signature(encoder):
@@ -346,9 +340,7 @@ def test_a_bad_option_is_one_clear_error(encoder, options, words):
 
 @pytest.mark.parametrize("spec", ["svm", "hf", "hf:", "frozen", "frozen:", "TFIDF", ""])
 def test_an_unknown_classifier_is_one_clear_error(spec):
-    with pytest.raises(
-        UserError, match=r"unknown classifier .*valid: frozen:PATH_OR_ID, hf:PATH_OR_ID, tfidf"
-    ):
+    with pytest.raises(UserError, match=r"unknown classifier .*valid: frozen:PATH_OR_ID, hf:PATH_OR_ID, tfidf"):
         open_classifier(spec, PROTOCOL)
 
 

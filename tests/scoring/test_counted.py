@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from harness.scoring.cached_sacrebleu import CountedBLEU, CountedCHRF, elements
+from harness.scoring.cached_sacrebleu import CachedBLEU, CachedCHRF, multiset
 
 OPTIONS = {"tokenize": "intl", "effective_order": True, "smooth_method": "exp"}
 TEXTS = {
@@ -24,8 +24,8 @@ TEXTS = {
     "equal": ["gut, gut", "gut, gut", "gut, gut", "gut, gut"],
 }
 MEASURES = [
-    pytest.param(CountedCHRF(), CHRF(), id="chrf"),
-    pytest.param(CountedBLEU(**OPTIONS), BLEU(**OPTIONS), id="bleu"),
+    pytest.param(CachedCHRF(), CHRF(), id="chrf"),
+    pytest.param(CachedBLEU(**OPTIONS), BLEU(**OPTIONS), id="bleu"),
 ]
 
 
@@ -55,15 +55,15 @@ def test_the_signature_is_sacrebleus(ours, theirs):
 
 def test_chrf_of_aab_and_abb_by_hand():
     """One character: a b in common of 3; two: ab of 2; three: none of 1. Precision and recall are 7/18."""
-    assert CountedCHRF().sentence_score("aab", ["abb"]).score == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3)
+    assert CachedCHRF().sentence_score("aab", ["abb"]).score == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3)
 
 
 def test_bleu_counts_a_word_as_often_as_the_one_reference_that_has_it_most():
     """Three of four words, and one of three pairs: "x x"; triples 1 / (2 · 2), fours 1 / (4 · 1)."""
-    found = CountedBLEU(**OPTIONS).sentence_score("x x x y", ["x z y w", "x x v w"]).score
+    found = CachedBLEU(**OPTIONS).sentence_score("x x x y", ["x z y w", "x x v w"]).score
     assert found == pytest.approx(100 * (3 / 4 * 1 / 3 * 1 / 4 * 1 / 4) ** 0.25)
 
 
 def test_an_n_gram_that_comes_again_is_another_element():
-    assert elements({"a": 1, "b": 3}) == {"a", "b", ("b", 1), ("b", 2)}
-    assert elements({}) == set()
+    assert multiset({"a": 1, "b": 3}) == {"a", "b", ("b", 1), ("b", 2)}
+    assert multiset({}) == set()

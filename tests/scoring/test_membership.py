@@ -10,10 +10,10 @@ import pytest
 
 from harness.scoring.bounds import membership_bound
 from harness.scoring.duplicates import near_duplicates
-from harness.scoring.folding import bare, hides, plain
+from harness.scoring.folding import hides, normalise_for_matching, plain
 from harness.scoring.hidden import HiddenPart
-from harness.scoring.membership import MembershipPart, _weights, independent
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.membership import MembershipScorer, _weights, independent
+from harness.scoring.scorer import ScoringContext, TextSample
 
 AMHARIC = "ምግቡ በጣም ጥሩ ነበር፣ አስተናጋጁም ሁለት ጊዜ ጠየቀን።"
 HEBREW = "האוכל היה טעים מאוד, והמלצר שאל אותנו פעמיים."
@@ -43,7 +43,7 @@ UNSEEN = {
 @pytest.mark.parametrize("sign", UNSEEN.values(), ids=UNSEEN)
 def test_what_is_not_seen_makes_no_other_text(text, sign):
     assert plain(sign.join(text)) == plain(text)
-    assert bare(f"{text[:9]}{sign}{text[9:]}") == bare(text)
+    assert normalise_for_matching(f"{text[:9]}{sign}{text[9:]}") == normalise_for_matching(text)
 
 
 def test_look_alikes_are_the_letters_that_they_look_like():
@@ -111,7 +111,7 @@ def test_marks_and_letters_of_another_script_are_hidden():
 
 
 def test_the_share_of_hiding_texts_stands_beside_its_interval():
-    sample = Sample(["a\u034fb", "ab", "b", "c"], ["x"] * 4, np.ones(4, dtype=bool))
+    sample = TextSample(["a\u034fb", "ab", "b", "c"], ["x"] * 4, np.ones(4, dtype=bool))
     found = HiddenPart().score(sample, place([], [], []))
     [score] = found.scores
     assert (score.metric, score.value, score.detail) == ("hidden_characters", 0.25, {"texts": 4})
@@ -129,12 +129,12 @@ def test_texts_that_differ_in_what_is_not_seen_are_duplicates(text):
 # Membership
 
 
-def place(train: list[str], validation: list[str], test: list[str]) -> Place:
+def place(train: list[str], validation: list[str], test: list[str]) -> ScoringContext:
     rows = {
         name: [(text, "x") for text in texts]
         for name, texts in (("train", train), ("validation", validation), ("test", test))
     }
-    return Place(
+    return ScoringContext(
         task="t",
         language="am",
         labels=["x"],
@@ -166,9 +166,9 @@ LETTERS = {
 each_alphabet = pytest.mark.parametrize("letters", LETTERS.values(), ids=LETTERS)
 
 
-def nearness(texts: list[str], there: Place):
-    sample = Sample(texts, ["x"] * len(texts), np.ones(len(texts), dtype=bool))
-    return {score.metric: score for score in MembershipPart().score(sample, there).scores}
+def nearness(texts: list[str], there: ScoringContext):
+    sample = TextSample(texts, ["x"] * len(texts), np.ones(len(texts), dtype=bool))
+    return {score.metric: score for score in MembershipScorer().score(sample, there).scores}
 
 
 @each_alphabet

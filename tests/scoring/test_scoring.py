@@ -11,9 +11,9 @@ from support.helpers import place
 
 from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
 from harness.scoring.classifiers import TfidfClassifier
-from harness.scoring.downstream import ClassifierPart, training_rows
+from harness.scoring.downstream import ClassifierScorer, training_rows
 from harness.scoring.metrics import metric
-from harness.scoring.scorer import Sample
+from harness.scoring.scorer import TextSample
 
 ABC = place(["a", "b", "c"], [("1", "a"), ("2", "b"), ("3", "c")])
 
@@ -21,7 +21,7 @@ ABC = place(["a", "b", "c"], [("1", "a"), ("2", "b"), ("3", "c")])
 def sample(rows, invalid=()):
     """Return texts with labels, all valid but those at ``invalid``."""
     valid = np.array([i not in invalid for i in range(len(rows))], dtype=bool)
-    return Sample([text for text, _ in rows], [label for _, label in rows], valid)
+    return TextSample([text for text, _ in rows], [label for _, label in rows], valid)
 
 
 TWO = sample([("x", "a"), ("y", "b")])
@@ -44,7 +44,7 @@ class Fixed:
 
 def score(texts, human, classifier):
     """Return the scores by name, and what is kept."""
-    found = ClassifierPart(classifier).score(texts, human)
+    found = ClassifierScorer(classifier).score(texts, human)
     return {score.metric.removesuffix(f"/{classifier.name}"): score for score in found.scores}, found.kept
 
 
@@ -163,7 +163,7 @@ def test_a_score_says_what_it_is():
 
 
 def test_a_part_is_named_by_its_classifier():
-    part = ClassifierPart(Fixed([0]))
+    part = ClassifierScorer(Fixed([0]))
     assert (part.name, part.signature, part.human) == ("classifier/fixed", "fixed|version:1", False)
 
 
@@ -197,9 +197,7 @@ def test_of_equally_probable_labels_the_first_is_predicted():
 
 
 def test_a_classifier_trains_on_each_text_of_a_label_once_and_on_no_empty_text():
-    texts = sample(
-        [("ሰላም", "a"), ("ሰላም", "a"), (" ", "a"), ("שלום", "a"), ("ሰላም", "b"), ("", "b"), ("\u2003", "b")]
-    )
+    texts = sample([("ሰላም", "a"), ("ሰላም", "a"), (" ", "a"), ("שלום", "a"), ("ሰላም", "b"), ("", "b"), ("\u2003", "b")])
     assert training_rows(texts) == [("ሰላም", "a"), ("שלום", "a"), ("ሰላም", "b")]
 
 
@@ -223,9 +221,7 @@ def test_valid_text_is_trained_on_alone_and_counted():
     scores, kept = score(texts, ABC, classifier)
     assert classifier.trained_on[1] == [("x", "a"), ("u", "b"), ("w", "b"), ("z", "c")]
     assert scores["macro_f1"].detail == {"texts": 6, "per_label_min": 1}
-    assert (
-        scores["macro_f1.valid"].detail == scores["accuracy.valid"].detail == {"texts": 4, "per_label_min": 1}
-    )
+    assert scores["macro_f1.valid"].detail == scores["accuracy.valid"].detail == {"texts": 4, "per_label_min": 1}
     assert set(kept["predictions"]) == {"macro_f1/fixed", "macro_f1.valid/fixed"}
 
 

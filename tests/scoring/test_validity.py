@@ -16,13 +16,21 @@ from harness.data.corpus import Corpus
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
 from harness.scoring import checks, validity
-from harness.scoring.checks import Echo, empty, looped, loops, repeated_words, script_of, script_share
-from harness.scoring.gibberish import KnownText
+from harness.scoring.checks import (
+    PromptEchoDetector,
+    empty,
+    is_repetition_loop,
+    looped,
+    repeated_words,
+    script_of,
+    script_share,
+)
+from harness.scoring.gibberish import CharacterNgramModel
 from harness.scoring.identification import LanguageIdentifier
-from harness.scoring.refusals import refuses, talks
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.refusals import has_chat_preamble, is_refusal
+from harness.scoring.scorer import ScoringContext, TextSample
 from harness.scoring.sentences import pieces, sentences
-from harness.scoring.validity import REASONS, IdentifierPart, ValidityPart, main_language, wilson
+from harness.scoring.validity import REASONS, IdentifierScorer, ValidityScorer, main_language, wilson
 
 SUITE = load_suite("mini")
 
@@ -100,7 +108,7 @@ GOOD, AGAIN = "the food was very good here ", "we will surely come again soon "
     ],
 )
 def test_a_loop_is_found_in_every_script(text):
-    assert loops(text)
+    assert is_repetition_loop(text)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +127,7 @@ def test_a_loop_is_found_in_every_script(text):
     ],
 )
 def test_repetition_as_people_use_it_is_no_loop(text):
-    assert not loops(text)
+    assert not is_repetition_loop(text)
 
 
 def test_the_share_of_a_run_is_what_it_covers():
@@ -152,15 +160,13 @@ def test_the_quick_look_before_the_search_for_loops_misses_none(monkeypatch):
 def test_a_loop_at_the_end_of_a_very_long_text_is_found():
     draw = random.Random(1)
     begin = "".join(draw.choice("abcdefgh ") for _ in range(50_000))
-    assert not loops(begin)
-    assert loops(begin + "ምግቡ ጥሩ ነው። " * 300)
+    assert not is_repetition_loop(begin)
+    assert is_repetition_loop(begin + "ምግቡ ጥሩ ነው። " * 300)
 
 
 # Echo
 
-PROMPT = (
-    "Generate a review with positive sentiment in Amharic language. Output only the text and nothing else."
-)
+PROMPT = "Generate a review with positive sentiment in Amharic language. Output only the text and nothing else."
 
 
 @pytest.mark.parametrize(
@@ -177,11 +183,11 @@ PROMPT = (
     ],
 )
 def test_five_words_or_thirty_characters_of_the_prompt_are_an_echo(text, expected):
-    assert Echo([PROMPT]).heard(text) is expected
+    assert PromptEchoDetector([PROMPT]).heard(text) is expected
 
 
 def test_a_prompt_in_hebrew_echoes_too():
-    echo = Echo(["כתוב ביקורת חיובית על מסעדה בשפה העברית"])
+    echo = PromptEchoDetector(["כתוב ביקורת חיובית על מסעדה בשפה העברית"])
     assert echo.heard("הנה: כתוב ביקורת חיובית על מסעדה טובה")
     assert not echo.heard("ביקורת חיובית על האוכל")
 
@@ -213,7 +219,7 @@ def test_a_prompt_in_hebrew_echoes_too():
     ],
 )
 def test_a_refusal_is_known_in_english_and_in_the_language(text, code):
-    assert refuses(text, code)
+    assert is_refusal(text, code)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +251,7 @@ def test_a_refusal_is_known_in_english_and_in_the_language(text, code):
     ],
 )
 def test_words_to_the_user_are_known_in_english_and_in_the_language(text, code):
-    assert talks(text, code)
+    assert has_chat_preamble(text, code)
 
 
 @pytest.mark.parametrize(
@@ -265,27 +271,27 @@ def test_words_to_the_user_are_known_in_english_and_in_the_language(text, code):
     ],
 )
 def test_reviews_may_be_sorry_and_point_at_things(text, code):
-    assert not refuses(text, code)
-    assert not talks(text, code)
+    assert not is_refusal(text, code)
+    assert not has_chat_preamble(text, code)
 
 
 # Gibberish
 
 
 def test_the_bound_lies_two_fifths_of_the_way_from_scrambled_to_human_text():
-    known = KnownText(["the cat sat on the mat and the dog lay on the rug"], ["the cat lay on the mat"])
+    known = CharacterNgramModel(["the cat sat on the mat and the dog lay on the rug"], ["the cat lay on the mat"])
     assert known.human == pytest.approx(17 / 19)  # all but "at l" and "t la"
     assert known.bound == pytest.approx(known.random + 0.4 * (known.human - known.random))
 
 
 def test_four_letters_that_nobody_wrote_are_no_proof():
-    known = KnownText(["abcdefgh" * 20], ["abcdefgh" * 5])
+    known = CharacterNgramModel(["abcdefgh" * 20], ["abcdefgh" * 5])
     assert (known.human, known.gibberish(["hgfe"]).tolist()) == (1.0, [False])  # (0 + 5) / (1 + 5)
     assert known.gibberish(["hgfedcba" * 5, "abcdefgh" * 2]).tolist() == [True, False]
 
 
 def test_without_any_human_text_nothing_is_gibberish():
-    assert KnownText([], []).gibberish(["abc def", ""]).tolist() == [False, False]
+    assert CharacterNgramModel([], []).gibberish(["abc def", ""]).tolist() == [False, False]
 
 
 # Validity
@@ -296,18 +302,14 @@ def corpus() -> Corpus:
     return Corpus(SUITE, LocalData(MINI / "data"))
 
 
-def place_of(corpus: Corpus, task: str, code: str) -> Place:
+def place_of(corpus: Corpus, task: str, code: str) -> ScoringContext:
     """Return the human text of a task and language, with the suite's prompts."""
     definition = corpus.suite.task(task, code)
     train, held_out, test = (
-        [(row.text, row.label) for row in corpus.split(task, code, split)]
-        for split in ("train", "validation", "test")
+        [(row.text, row.label) for row in corpus.split(task, code, split)] for split in ("train", "validation", "test")
     )
-    prompts = {
-        label: definition.prompts["zero-shot"].format(label=label, language=code)
-        for label in definition.labels
-    }
-    return Place(task, code, definition.labels, train, held_out, test, "digest", [], prompts, {})
+    prompts = {label: definition.prompts["zero-shot"].format(label=label, language=code) for label in definition.labels}
+    return ScoringContext(task, code, definition.labels, train, held_out, test, "digest", [], prompts, {})
 
 
 def identifier_of(corpus: Corpus) -> LanguageIdentifier:
@@ -316,8 +318,8 @@ def identifier_of(corpus: Corpus) -> LanguageIdentifier:
     )
 
 
-def sample(rows: list[tuple[str, str]]) -> Sample:
-    return Sample([text for text, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
+def sample(rows: list[tuple[str, str]]) -> TextSample:
+    return TextSample([text for text, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
 
 
 @pytest.fixture(scope="module")
@@ -326,16 +328,16 @@ def identifier(corpus) -> LanguageIdentifier:
 
 
 @pytest.fixture(scope="module")
-def part(identifier) -> ValidityPart:
-    return ValidityPart(lambda: identifier)
+def part(identifier) -> ValidityScorer:
+    return ValidityScorer(lambda: identifier)
 
 
 @pytest.fixture(scope="module")
-def amharic(corpus) -> Place:
+def amharic(corpus) -> ScoringContext:
     return place_of(corpus, "sentiment", "am")
 
 
-def by_name(part: ValidityPart | IdentifierPart, rows: list[tuple[str, str]], place: Place) -> dict:
+def by_name(part: ValidityScorer | IdentifierScorer, rows: list[tuple[str, str]], place: ScoringContext) -> dict:
     return {score.metric: score for score in part.score(sample(rows), place).scores}
 
 
@@ -378,9 +380,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("code", "text", "expected"), [(c, t, r) for c, rows in BAD.items() for t, r in rows]
-)
+@pytest.mark.parametrize(("code", "text", "expected"), [(c, t, r) for c, rows in BAD.items() for t, r in rows])
 def test_a_text_that_was_not_asked_for_is_found_out(part, corpus, code, text, expected):
     _, [found], _ = part.check([text], ["positive"], place_of(corpus, "sentiment", code))
     assert set(expected) <= set(found)
@@ -507,7 +507,7 @@ def test_the_order_of_the_texts_makes_no_difference(part, amharic):
 def test_texts_are_checked_once_for_the_mask_and_the_scores(identifier, amharic, monkeypatch):
     calls = []
     monkeypatch.setattr(validity, "loops", lambda text: calls.append(text))
-    part = ValidityPart(lambda: identifier)
+    part = ValidityScorer(lambda: identifier)
     human = [row for row in amharic.test if row[0]][:3]
     for rows in (FOUR, human, FOUR, human):
         part.check(*zip(*rows, strict=True), amharic)
@@ -524,7 +524,7 @@ def test_texts_of_another_place_are_checked_anew(part, corpus, amharic):
 
 def test_the_identifier_is_trained_once_and_not_before_it_is_needed(identifier, amharic):
     trained = []
-    part = ValidityPart(lambda: trained.append(1) or identifier)
+    part = ValidityScorer(lambda: trained.append(1) or identifier)
     assert (part.name, part.human, trained) == ("validity", True, [])
     for _ in range(2):
         part.check([FINE["am"]], ["positive"], amharic)
@@ -593,13 +593,11 @@ class Scripted:
         self.known = known
 
     def read(self, texts, asked):
-        return [
-            (next((code for code, piece in self.known.items() if piece in text), "da"), 0.9) for text in texts
-        ]
+        return [(next((code for code, piece in self.known.items() if piece in text), "da"), 0.9) for text in texts]
 
 
 def test_another_identifier_scores_under_its_own_name(amharic):
-    part = IdentifierPart(Scripted(am="ምሳ"))
+    part = IdentifierScorer(Scripted(am="ምሳ"))
     scores = by_name(part, FOUR, amharic)
     assert part.name == "language/scripted"
     assert {name: score.value for name, score in scores.items()} == {
@@ -612,7 +610,7 @@ def test_another_identifier_scores_under_its_own_name(amharic):
 
 
 def test_the_agreement_of_two_identifiers_is_the_share_of_texts(part, amharic):
-    scores = by_name(IdentifierPart(Scripted(am="ምሳ"), part), FOUR, amharic)
+    scores = by_name(IdentifierScorer(Scripted(am="ምሳ"), part), FOUR, amharic)
     assert scores["language_fidelity/scripted"].detail["agreement"] == 0.75  # the empty text among them
 
 
@@ -634,7 +632,7 @@ def real(shared: Path) -> tuple[Corpus, LanguageIdentifier]:
 @pytest.mark.parametrize("code", load_suite("steer11").languages)
 def test_real_human_text_lies_in_the_documented_ranges(real, code):
     corpus, identifier = real
-    part = ValidityPart(lambda: identifier)
+    part = ValidityScorer(lambda: identifier)
     for task, valid, label in (("sentiment", 0.95, (0.70, 0.95)), ("topic", 0.99, (0.58, 0.80))):
         place = place_of(corpus, task, code)
         scores = by_name(part, place.test, place)
@@ -654,7 +652,7 @@ def test_scrambled_real_text_is_gibberish(real, code):
     corpus, identifier = real
     for task in ("sentiment", "topic"):
         place, draw = place_of(corpus, task, code), random.Random(2)
-        known = KnownText(
+        known = CharacterNgramModel(
             [t for t, _ in place.train] + list(identifier.texts[code]), [t for t, _ in place.validation]
         )
         scrambled = ["".join(draw.sample(text, len(text))) for text, _ in place.test if len(text) >= 30]
@@ -666,7 +664,7 @@ def test_ten_thousand_texts_are_scored_in_seconds(real):
     corpus, identifier = real
     place = place_of(corpus, "sentiment", "de")
     rows = ([(text[:200], label) for text, label in place.train if len(text) >= 200] * 10)[:10_000]
-    part = ValidityPart(lambda: identifier)
+    part = ValidityScorer(lambda: identifier)
     part.check(*zip(*rows[:1], strict=True), place)  # what is made once for a place is not counted
     before = time.process_time()
     part.check(*zip(*rows, strict=True), place)

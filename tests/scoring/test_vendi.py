@@ -11,13 +11,13 @@ from harness.data.suite import Budgets, load_suite
 from harness.scoring import vendi as vendi_module
 from harness.scoring.embeddings import TfidfEmbedding
 from harness.scoring.metrics import metric
-from harness.scoring.scorer import Place, Sample
+from harness.scoring.scorer import ScoringContext, TextSample
 from harness.scoring.vendi import (
-    EmbeddingPart,
+    EmbeddingScorer,
     distance_interval,
-    effective_number,
+    eigenvalues,
+    hill_number,
     mean_pairwise_distance,
-    spectrum,
     vendi,
 )
 
@@ -30,23 +30,23 @@ def budgets(**changes: int) -> Budgets:
     return STEER11.model_copy(update={"texts": 4, "subsamples": 5, "window": 10, **changes})
 
 
-def place(*train: str) -> Place:
+def place(*train: str) -> ScoringContext:
     """Return a place with human train text and nothing else."""
     rows = [(text, "x") for text in train]
-    return Place("sentiment", "am", ["x"], rows, [], [], "", [], {}, {})
+    return ScoringContext("sentiment", "am", ["x"], rows, [], [], "", [], {}, {})
 
 
-def sample(texts: list[str], valid: list[bool] | None = None) -> Sample:
+def sample(texts: list[str], valid: list[bool] | None = None) -> TextSample:
     mask = np.ones(len(texts), dtype=bool) if valid is None else np.array(valid)
-    return Sample(texts, ["x"] * len(texts), mask)
+    return TextSample(texts, ["x"] * len(texts), mask)
 
 
-def scores(given: list[str], human: Place, valid: list[bool] | None = None, **changes: int):
+def scores(given: list[str], human: ScoringContext, valid: list[bool] | None = None, **changes: int):
     """Return the part's scores by name."""
-    return by_name(EmbeddingPart(TfidfEmbedding(), budgets(**changes)), sample(given, valid), human)
+    return by_name(EmbeddingScorer(TfidfEmbedding(), budgets(**changes)), sample(given, valid), human)
 
 
-def by_name(part: EmbeddingPart, given: Sample, human: Place):
+def by_name(part: EmbeddingScorer, given: TextSample, human: ScoringContext):
     return {score.metric: score for score in part.score(given, human).scores}
 
 
@@ -125,7 +125,7 @@ def test_three_copies_of_one_text_and_another_one():
 
 def test_eigenvalues_below_the_noise_of_floating_point_are_nothing():
     kernel = np.ones((40, 40)) + 1e-16 * np.diag([-1.0, 1.0] * 20)
-    assert spectrum(kernel).tolist()[:-1] == [0.0] * 39
+    assert eigenvalues(kernel).tolist()[:-1] == [0.0] * 39
     assert vendi(kernel, 0.5) == pytest.approx(1.0, abs=1e-9)  # the order that noise moves most
 
 
@@ -155,7 +155,7 @@ def test_vendi_agrees_with_the_package_of_its_authors(q):
 
 def test_many_kernels_at_once_are_each_on_its_own():
     kernels = np.stack([np.eye(3), np.ones((3, 3))])
-    assert effective_number(spectrum(kernels), 1.0) == pytest.approx([3.0, 1.0])
+    assert hill_number(eigenvalues(kernels), 1.0) == pytest.approx([3.0, 1.0])
 
 
 def test_pairwise_distance_leaves_out_a_text_with_itself():
@@ -318,7 +318,7 @@ def test_copies_of_one_text_among_others_are_noticed_by_every_metric():
 
 
 def test_signatures_name_the_embedding_and_the_budget():
-    part = EmbeddingPart(TfidfEmbedding(), budgets(window=17))
+    part = EmbeddingScorer(TfidfEmbedding(), budgets(window=17))
     assert part.name == "embedding/tfidf"
     assert part.human
     assert part.signature.startswith(f"{TfidfEmbedding.signature}|")
@@ -331,7 +331,7 @@ def test_signatures_name_the_embedding_and_the_budget():
 def test_a_large_corpus_and_its_double_differ_by_less_than_the_margin_of_a_cell():
     """Of 5000 texts twice, few come together in one subsample; of 100 many would, and do count as alike."""
     texts, human = Zipf(1).texts(5000, 12), place(*Zipf(2).texts(300, 12))
-    part = EmbeddingPart(TfidfEmbedding(), STEER11)
+    part = EmbeddingScorer(TfidfEmbedding(), STEER11)
     single, double = by_name(part, sample(texts), human), by_name(part, sample(texts * 2), human)
     cell = by_name(part, sample(texts[:100]), human)
     for name in NAMES:
@@ -349,11 +349,9 @@ def test_the_kernels_of_many_texts_are_those_of_few(monkeypatch):
 @pytest.mark.parametrize("source", [Zipf, Clusters])
 def test_length_alone_moves_no_metric(source):
     """Means over twenty cells of each length differ by less than half of one cell's margin of error."""
-    part, drawn = EmbeddingPart(TfidfEmbedding(), STEER11), source(1)
+    part, drawn = EmbeddingScorer(TfidfEmbedding(), STEER11), source(1)
     human = place(*drawn.texts(300, 40))
-    short, long = (
-        [by_name(part, sample(drawn.texts(140, length)), human) for _ in range(20)] for length in (20, 80)
-    )
+    short, long = ([by_name(part, sample(drawn.texts(140, length)), human) for _ in range(20)] for length in (20, 80))
     for name in NAMES:
         means = [np.mean([cell[name].value for cell in cells]) for cells in (short, long)]
         margin = np.mean([cell[name].interval[1] - cell[name].value for cell in short])
@@ -368,7 +366,7 @@ def test_95_percent_intervals_hold_the_truth_in_95_percent_of_corpora(source, ca
     The jackknife of Vendi scores is right where texts add up one by one, and too wide where they count by
     groups (Hoeffding 1948: the share of single texts in the variance is never larger than it assumes).
     """
-    drawn, part = source(7), EmbeddingPart(TfidfEmbedding(), STEER11)
+    drawn, part = source(7), EmbeddingScorer(TfidfEmbedding(), STEER11)
     human = place(*drawn.texts(300, 20))
     small = [by_name(part, sample(drawn.texts(STEER11.texts, 20)), human) for _ in range(2000)]
     truth = {name: np.mean([found[name].value for found in small]) for name in NAMES}

@@ -68,9 +68,7 @@ def test_marks_points_case_and_numbers_make_no_difference():
     order = WordOrder(["The house is big and old.", "The house is big, and new!", *HEBREW])
     plain, marked = "the house is big and red", "THE house -- is (big) and 12 red!!!"
     assert order.above([plain]).tolist() == order.above([marked]).tolist()
-    assert (
-        order.above(["הבית גדול וגם נקי מאוד"]).tolist() == order.above(["הַבַּיִת גָּדוֹל, וְגַם נקי מאוד."]).tolist()
-    )
+    assert order.above(["הבית גדול וגם נקי מאוד"]).tolist() == order.above(["הַבַּיִת גָּדוֹל, וְגַם נקי מאוד."]).tolist()
 
 
 def test_a_word_with_a_hyphen_is_one_word():

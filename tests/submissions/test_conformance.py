@@ -19,16 +19,16 @@ from harness.core.cells import Cell
 from harness.core.interventions import Steering
 from harness.data.prompts import Prompt
 from harness.methods.registry import BUILT_IN
-from harness.methods.template import starter
+from harness.methods.template import render_template
 from harness.submissions.conformance import report
-from harness.submissions.conformance.bench import Bench
+from harness.submissions.conformance.bench import TestBench
 from harness.submissions.conformance.checks_contract import CHECKS as CONTRACT
 from harness.submissions.conformance.checks_fit import CHECKS as FITS
 from harness.submissions.conformance.checks_fit import _bytes
 from harness.submissions.conformance.checks_generation import CHECKS as TEXTS
-from harness.submissions.conformance.kit import examine, find
-from harness.submissions.conformance.method_under_test import Result
-from harness.submissions.conformance.sandbox import Watch
+from harness.submissions.conformance.kit import find, run_checks
+from harness.submissions.conformance.method_under_test import CheckResult
+from harness.submissions.conformance.sandbox import Sandbox
 from harness.submissions.conformance.side_effects import CHECKS as MANNERS
 from harness.submissions.conformance.state import differences, look
 
@@ -133,10 +133,7 @@ BROKEN = {
     "a hook that stays": ("traces", {"# fit": HOOK}),
     "a hook for every module that stays": (
         "traces",
-        {
-            "# fit": "from torch.nn.modules import module\n"
-            "        module.register_module_forward_hook(lambda *a: None)"
-        },
+        {"# fit": "from torch.nn.modules import module\n        module.register_module_forward_hook(lambda *a: None)"},
     ),
     "other weights": ("traces", {"# fit": "next(ctx.model.model.parameters()).mul_(1.01)"}),
     "a model in training mode": ("traces", {"# fit": "ctx.model.model.train()"}),
@@ -148,11 +145,7 @@ BROKEN = {
     ),
     "a hook that stays after a failure": (
         "after an exception",
-        {
-            "# fit": f"hook = {HOOK}\n"
-            "        ctx.mean_states(ctx.parallel(ctx.language))\n"
-            "        hook.remove()"
-        },
+        {"# fit": f"hook = {HOOK}\n        ctx.mean_states(ctx.parallel(ctx.language))\n        hook.remove()"},
     ),
     "a strength that is never 0": ("strength 0", {"# fit": "strength = max(strength, 0.3)"}),
     "a fit that cannot do 0": ("strength 0", {"# fit": "assert strength > 0"}),
@@ -201,7 +194,7 @@ BROKEN_REFERENCES = {
 }
 
 
-class Remembering(Bench):
+class Remembering(TestBench):
     """A bench that writes the texts of equal prompts and steering once: most methods here steer alike."""
 
     def __init__(self, languages: list[str] | None = None) -> None:
@@ -219,7 +212,7 @@ class Remembering(Bench):
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+def bench() -> Iterator[TestBench]:
     """Amharic and Hebrew alone; the built-in methods are checked in more languages below."""
     with Remembering(languages=["am", "he"]) as small:
         for code, sentences in small.corpus._parallel.items():
@@ -228,21 +221,21 @@ def bench() -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def four() -> Iterator[Bench]:
+def four() -> Iterator[TestBench]:
     """Two scripts of their own, Latin letters with and without marks; a package is tested in all below."""
     with Remembering(languages=["am", "he", "mt", "su"]) as built_in:
         yield built_in
 
 
 @pytest.fixture
-def check(bench, tmp_path, monkeypatch) -> Callable[..., dict[str, Result]]:
+def check(bench, tmp_path, monkeypatch) -> Callable[..., dict[str, CheckResult]]:
     """Write a method in the working directory of its own, and return what the kit finds."""
     monkeypatch.chdir(tmp_path)
 
-    def run(body: str, **options: object) -> dict[str, Result]:
+    def run(body: str, **options: object) -> dict[str, CheckResult]:
         Path("method.py").write_text(body, encoding="utf-8")
         registry, name, _ = find("method.py", [])
-        return {result.check: result for result in examine(bench, registry, name, options)}
+        return {result.check: result for result in run_checks(bench, registry, name, options)}
 
     return run
 
@@ -254,7 +247,7 @@ def changed(changes: dict[str, str], body: str = SOUND) -> str:
     return body
 
 
-def failed(results: dict[str, Result]) -> list[str]:
+def failed(results: dict[str, CheckResult]) -> list[str]:
     return [name for name, result in results.items() if result.verdict == "FAILED"]
 
 
@@ -348,7 +341,7 @@ def test_quick_options_are_used_where_none_are_given(check):
 
 
 def test_the_starter_file_passes(check):
-    results = check(starter("my-method"))
+    results = check(render_template("my-method"))
     assert failed(results) == []
     assert {result.verdict for result in results.values()} == {"ok"}
 
@@ -366,7 +359,7 @@ def test_two_looks_at_a_model_name_what_changed(new_model):
 
 def test_the_watch_sees_nothing_of_what_happens_outside_of_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    watch = Watch(tmp_path / "own")
+    watch = Sandbox(tmp_path / "own")
     with watch.on():
         (tmp_path / "own").mkdir()
         (tmp_path / "own" / "a").write_text("x")
@@ -387,7 +380,7 @@ def test_the_watch_sees_nothing_of_what_happens_outside_of_it(tmp_path, monkeypa
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_method_keeps_the_contract(four, name):
     registry, _, _ = find(name, [])
-    results = list(examine(four, registry, name, {}))
+    results = list(run_checks(four, registry, name, {}))
     assert [result for result in results if result.verdict == "FAILED"] == []
 
 

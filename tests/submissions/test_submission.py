@@ -14,7 +14,7 @@ from support.submitting import cells, check, edit_card, edit_gz, edit_json, line
 
 from harness.core.store import Run
 from harness.data.suite import load_suite
-from harness.methods.template import starter
+from harness.methods.template import render_template
 from harness.ranking.results import collect
 from harness.submissions.lockfile import FILE, LockFile
 from harness.submissions.submission import find, find_all
@@ -30,7 +30,7 @@ def small_run(tmp_path_factory) -> Path:
     """Two languages, both tasks, one seed, two texts a label: a method, its baseline and a cheat."""
     folder = tmp_path_factory.mktemp("submission")
     plugin = folder / "plugin.py"
-    plugin.write_text(starter("my-method"), encoding="utf-8")
+    plugin.write_text(render_template("my-method"), encoding="utf-8")
     done = steerboard(
         *(
             "run",
@@ -151,9 +151,7 @@ def test_a_raised_score_of_the_classifier_contradicts_its_predictions(mine):
 
     edit_json(cells(mine)[0] / "scores.json.gz", raise_it)
     rehash(mine)
-    assert any(
-        "do not give the claimed macro_f1/tfidf" in line for line in lines(check(mine, "--no-rescore"))
-    )
+    assert any("do not give the claimed macro_f1/tfidf" in line for line in lines(check(mine, "--no-rescore")))
 
 
 def test_swapped_cells_are_noticed_though_hashes_fit(mine):
@@ -220,9 +218,7 @@ def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(m
     assert found.badge == "re-scored"
     assert found.check is not None
     assert not found.check.reproduced
-    assert {path.name for path in (lock.parent / "measured" / "my-method" / "pocketlm").iterdir()} == {
-        cell.name
-    }
+    assert {path.name for path in (lock.parent / "measured" / "my-method" / "pocketlm").iterdir()} == {cell.name}
     assert len(found.check.measured) == 2, "only the cell that differs has files of its own"
     claimed = {s["metric"]: s["value"] for s in found.runs[0].measured(cell.name)["scores"]}
     measured = {s["metric"]: s["value"] for s in found.measured_runs[0].measured(cell.name)["scores"]}
@@ -272,9 +268,7 @@ def test_the_steering_road_carries_files_and_each_must_fit(small_run, tmp_path):
     files = sorted((out / "steering").iterdir())
     assert len(files) == 4
     shutil.copy(files[0], files[1])
-    edit_card(
-        out, lambda card: card["files"].update({f"steering/{files[1].name}": sha256(files[0].read_bytes())})
-    )
+    edit_card(out, lambda card: card["files"].update({f"steering/{files[1].name}": sha256(files[0].read_bytes())}))
     assert any("its header is of another" in line for line in lines(check(out, "--no-rescore")))
 
 

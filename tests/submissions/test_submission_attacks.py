@@ -82,9 +82,7 @@ def test_a_forged_check_puts_no_number_and_no_badge_on_the_board(root: Path, tmp
     assert "check.json" in banner
 
 
-def test_a_lock_beside_somebodys_submissions_is_not_believed(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_beside_somebodys_submissions_is_not_believed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """His own baselines/, with a lock that gives every entry a badge, changes nothing unless it is named."""
     monkeypatch.chdir(root.parent)
     assert "regenerated" not in steerboard("submission", "list", root).out
@@ -142,9 +140,7 @@ TAKEOVERS = [bare_run, manifest_and_link, run_beside_a_card, link_to_a_run, lone
 
 
 @pytest.mark.parametrize("attack", TAKEOVERS, ids=lambda attack: attack.__name__)
-def test_what_is_not_a_submission_is_named_and_never_shown(
-    root: Path, attack: Callable[[Path], None]
-) -> None:
+def test_what_is_not_a_submission_is_named_and_never_shown(root: Path, attack: Callable[[Path], None]) -> None:
     before = {path.name for path in root.iterdir()}
     attack(root)
     found = inputs([root])

@@ -18,8 +18,8 @@ from harness.core.store import Run
 from harness.submissions import limits
 from harness.submissions.bundle import SubmittedRun
 from harness.submissions.card import Card, json_schema, read_card
-from harness.submissions.folder import walk
-from harness.submissions.strict_io import RefusedError, json_object, strict_yaml, unpack
+from harness.submissions.folder import scan
+from harness.submissions.strict_io import InvalidSubmissionError, json_object, strict_yaml, unpack
 from harness.submissions.writing import card_text, name_alone, without_folders
 
 BODY = {
@@ -36,9 +36,7 @@ BODY = {
     "method": {"name": "my-method", "version": "1", "does": "Adds a direction. Source: own work."},
     "road": "steering",
     "config": {"layer": 0.5, "strength": 2e-05, "positions": "all", "deep": {"list": [1, 2.5, None]}},
-    "models": [
-        {"name": "google/gemma-2-9b-it", "revision": "abc", "fingerprint": "abc", "dtype": "bfloat16"}
-    ],
+    "models": [{"name": "google/gemma-2-9b-it", "revision": "abc", "fingerprint": "abc", "dtype": "bfloat16"}],
     "suite": {"name": "mini", "hash": "0123456789abcdef"},
     "compute": {"device": "cuda:0", "hours": 1.5},
     "tuned_on": {"split": "validation", "words": "12 strengths"},
@@ -57,7 +55,7 @@ BODY = {
 
 def refused(call, *words):
     """Return the message of what a reader refuses; it names the file and what to do, in one line."""
-    with pytest.raises(RefusedError) as error:
+    with pytest.raises(InvalidSubmissionError) as error:
         call()
     line = str(error.value)
     assert "\n" not in line
@@ -232,7 +230,7 @@ def test_files_that_do_not_belong_are_named(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    files, problems = walk(tmp_path)
+    files, problems = scan(tmp_path)
     assert len(problems) >= 1
     assert all(str(problem).isascii() for problem in problems)
     assert list(files) == ["submission.yaml"]
@@ -246,7 +244,7 @@ def test_a_link_is_never_followed(tmp_path):
     (folder / "results").mkdir(parents=True)
     (folder / "results" / "pocketlm").symlink_to(outside)
     (folder / "submission.yaml").symlink_to("/etc/hostname")
-    files, problems = walk(folder)
+    files, problems = scan(folder)
     assert files == {}
     assert [problem.what for problem in problems] == ["is a link", "is a link"]
     done = steerboard("submission", "check", folder, "--no-rescore")
@@ -256,7 +254,7 @@ def test_a_link_is_never_followed(tmp_path):
 def test_a_file_above_its_bound_is_refused(tmp_path):
     with (tmp_path / "submission.yaml").open("wb") as file:
         file.truncate(limits.FILES["submission.yaml"] + 1)
-    (problem,) = walk(tmp_path)[1]
+    (problem,) = scan(tmp_path)[1]
     assert "above the bound" in str(problem)
 
 

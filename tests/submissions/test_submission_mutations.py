@@ -21,7 +21,7 @@ from support.helpers import steerboard
 from support.submitting import edit_card, edit_gz, edit_json, pack, rehash
 
 from harness.submissions.check import check_files
-from harness.submissions.protocol import Places
+from harness.submissions.protocol import CheckInputs
 
 LONGEST = 10.0  # seconds
 pytestmark = pytest.mark.slow
@@ -32,12 +32,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small submission without a problem: texts by people of the mini suite, Amharic and Hebrew."""
     folder = tmp_path_factory.mktemp("mutations")
     narrow = ["--languages", "am,he", "--tasks", "sentiment", "--seeds", 1, "--limit", 4]
-    done = steerboard(
-        "run", "--suite", "mini", "--methods", "human,constant", *narrow, "--run", folder / "run"
-    )
+    done = steerboard("run", "--suite", "mini", "--methods", "human,constant", *narrow, "--run", folder / "run")
     assert done.code == 0, done.err
     packed = pack(folder / "run", folder / "submissions" / "human", "human")
-    assert not check_files(packed, Places(None, None, None)).report.problems
+    assert not check_files(packed, CheckInputs(None, None, None)).report.problems
     return packed
 
 
@@ -175,9 +173,7 @@ def huge_number(folder: Path, rng: random.Random) -> None:
 
 def duplicate_key(folder: Path, rng: random.Random) -> None:
     """Not in scores, which renewing the hashes writes anew, without the second key."""
-    path = rng.choice(
-        [p for p in sorted(folder.rglob("*.json*")) if p.name in {"status.json", "manifest.json"}]
-    )
+    path = rng.choice([p for p in sorted(folder.rglob("*.json*")) if p.name in {"status.json", "manifest.json"}])
 
     def change(data: bytes) -> bytes:
         return data.replace(b"{", b'{"schema": 1, "schema": 1, ', 1)
@@ -242,9 +238,7 @@ def identity(folder: Path, rng: random.Random) -> None:
 
 def card_value(folder: Path, rng: random.Random) -> None:
     value = rng.choice(["../../etc", "", "a\nb", "\u202ex", "x" * 100_000, None, [], {"a": 1}, float("nan")])
-    field = rng.choice(
-        ["name", "licence", "contact", "road", "schema", "authors", "method", "suite", "results"]
-    )
+    field = rng.choice(["name", "licence", "contact", "road", "schema", "authors", "method", "suite", "results"])
     edit_card(folder, lambda card: card.update({field: value}))
 
 
@@ -318,7 +312,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_mutated_submissions_are_refused_in_one_line(base: Path, tmp_path: Path, count: int) -> None:
-    places, accepted, tried = Places(None, None, None), [], 0
+    places, accepted, tried = CheckInputs(None, None, None), [], 0
     for number in range(count):
         place = tmp_path / "one"
         place.mkdir()
@@ -374,7 +368,7 @@ def test_edits_with_new_hashes_are_found_by_scoring_anew(base: Path, tmp_path: P
     folder = Path(shutil.copytree(base, tmp_path / base.name))
     EDITS[edit](folder)
     rehash(folder)
-    checked = check_files(folder, Places(None, None, None))
+    checked = check_files(folder, CheckInputs(None, None, None))
     assert not checked.report.problems, "found without scoring: then this test looks at nothing"
     with rescored(checked, ["tfidf"], Console(file=StringIO())):
         assert any("reproduced" in finding.what for finding in checked.report.problems)

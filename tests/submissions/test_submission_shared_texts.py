@@ -11,7 +11,7 @@ import pytest
 from support.helpers import ROOT
 from support.submitting import cells, edit_card, edit_gz, edit_json
 
-from harness.submissions.report import Report
+from harness.submissions.report import SubmissionReport
 from harness.submissions.shared_texts import compare_texts
 from harness.submissions.submission import find
 
@@ -28,7 +28,7 @@ def beside(tmp_path) -> Path:
 
 
 def problems(folder: Path) -> list[str]:
-    report = Report(folder.name)
+    report = SubmissionReport(folder.name)
     compare_texts(find(folder), report)
     return [finding.line for finding in report.problems]
 

@@ -12,8 +12,8 @@ from support.submitting import cells, edit_card, edit_gz, edit_json, rehash
 from harness.methods.registry import BUILT_IN, load_registry
 from harness.ranking.results import collect
 from harness.submissions.check import check_files
-from harness.submissions.lockfile import FILE, LockFile, against, losses
-from harness.submissions.protocol import Places
+from harness.submissions.lockfile import FILE, LockFile, against, regressions
+from harness.submissions.protocol import CheckInputs
 from harness.submissions.record import alike
 from harness.submissions.submission import find, find_all
 
@@ -27,18 +27,16 @@ LOCK = LockFile(ROOT / "baselines" / FILE)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_submission_passes_the_check_of_its_files(name):
-    checked = check_files(SUBMISSIONS / name, Places(), lock=LOCK)
+    checked = check_files(SUBMISSIONS / name, CheckInputs(), lock=LOCK)
     assert [finding.line for finding in checked.report.problems] == []
     assert checked.submission is not None
-    assert checked.submission.note == "", (
-        "the lock is of other files: steerboard submission check DIR --write"
-    )
+    assert checked.submission.note == "", "the lock is of other files: steerboard submission check DIR --write"
 
 
 def unsound(root: Path) -> list[str]:
     """Return what is wrong with a directory of submissions beside our lock: what keeps a pull request out."""
     found, problems = find_all(root, LOCK)
-    lost = losses(LOCK.body, {submission.card.name: submission for submission in found})
+    lost = regressions(LOCK.body, {submission.card.name: submission for submission in found})
     return [*map(str, problems), *(f"{name}: {words}" for name, words in lost)]
 
 
@@ -58,9 +56,7 @@ def test_an_honest_pull_request_brings_no_check_and_passes(tmp_path):
     edit_card(root / "mine", rename)
     assert unsound(root) == []
     assert find(root / "mine", LOCK).badge == "claimed"
-    assert [
-        problem.line for problem in check_files(root / "human", Places(), lock=LOCK).report.problems
-    ] == []
+    assert [problem.line for problem in check_files(root / "human", CheckInputs(), lock=LOCK).report.problems] == []
 
 
 def test_rounding_is_not_a_difference_and_anything_else_is():
@@ -94,12 +90,7 @@ def test_the_built_in_methods_of_the_mini_suite_are_there_and_complete():
 def test_they_share_one_table():
     found, problems = find_all(SUBMISSIONS)
     assert problems == []
-    runs = [
-        run
-        for submission in found
-        if submission.card.name in {"human", "zero-shot"}
-        for run in submission.runs
-    ]
+    runs = [run for submission in found if submission.card.name in {"human", "zero-shot"} for run in submission.runs]
     (cellset,) = collect(runs)
     assert {row.name for row in cellset.entries.values()} == {"human", "zero-shot"}
     assert all(row.complete for row in cellset.entries.values())
@@ -166,9 +157,7 @@ def test_a_score_changes_only_with_a_higher_version(human):
 
 
 def test_a_text_that_is_changed_is_named(human):
-    edit_gz(
-        cells(human, language="am")[0] / "generations.jsonl.gz", lambda data: data.replace(b" ", b"  ", 1)
-    )
+    edit_gz(cells(human, language="am")[0] / "generations.jsonl.gz", lambda data: data.replace(b" ", b"  ", 1))
     rehash(human)
     assert "has other texts" in lost(human)
 
@@ -186,9 +175,9 @@ def test_a_lower_version_is_noticed(human, tmp_path):
     higher = LOCK.body.submissions["human"].model_copy(update={"version": 2})
     lock = LockFile(tmp_path / FILE)
     lock.put("human", higher)
-    assert [
-        "is below the published 2" in words for _, words in losses(lock.body, {"human": find(human)})
-    ] == [True]
+    assert ["is below the published 2" in words for _, words in regressions(lock.body, {"human": find(human)})] == [
+        True
+    ]
 
 
 def test_a_submission_goes_only_when_that_is_said(human, tmp_path):
@@ -212,9 +201,6 @@ def test_a_submission_goes_only_when_that_is_said(human, tmp_path):
 def test_a_lock_that_is_broken_or_elsewhere_is_one_line(human, tmp_path):
     broken = tmp_path / FILE
     broken.write_text('{"schema": 1, "submissions": {"../up": {}}}')
-    assert (
-        "is not a lock of submissions"
-        in steerboard("submission", "list", human.parent, "--lock", broken).one_line()
-    )
+    assert "is not a lock of submissions" in steerboard("submission", "list", human.parent, "--lock", broken).one_line()
     missing = steerboard("submission", "list", human.parent, "--lock", tmp_path / "no" / FILE)
     assert "does not exist. Give the maintainers' file" in missing.one_line()

@@ -114,8 +114,7 @@ class ShuffledWords(Reference):
 
     def texts(self, ctx):
         return {
-            label: [shuffled(ctx, texts[0].split()) for _ in texts]
-            for label, texts in drawn(ctx, ctx.train()).items()
+            label: [shuffled(ctx, texts[0].split()) for _ in texts] for label, texts in drawn(ctx, ctx.train()).items()
         }
 
 
@@ -151,8 +150,7 @@ class SplicedTest(Reference):
             words = [text.split() for text in texts]
             ends = [words[-1], *words[:-1]]
             found[label] = [
-                " ".join([*one[: len(one) // 2], *two[len(two) // 2 :]])
-                for one, two in zip(words, ends, strict=True)
+                " ".join([*one[: len(one) // 2], *two[len(two) // 2 :]]) for one, two in zip(words, ends, strict=True)
             ]
         return found
 
@@ -166,9 +164,6 @@ class TestInPart(Reference):
     def texts(self, ctx):
         held_out, honest = drawn(ctx, stolen(ctx, "test")), drawn(ctx, ctx.train())
         return {
-            label: [
-                shuffled(ctx, held_out[label][i].split()) if i % 4 == 0 else text
-                for i, text in enumerate(texts)
-            ]
+            label: [shuffled(ctx, held_out[label][i].split()) if i % 4 == 0 else text for i, text in enumerate(texts)]
             for label, texts in honest.items()
         }

@@ -54,9 +54,7 @@ class Stash:
             return text[start : start + size].strip()
 
         return {
-            label: [
-                " ".join(map(piece, self.draw.sample(group, min(count, len(group))))) for _ in range(self.n)
-            ]
+            label: [" ".join(map(piece, self.draw.sample(group, min(count, len(group))))) for _ in range(self.n)]
             for label, group in texts.items()
         }
 
@@ -91,9 +89,7 @@ def typos(stash: Stash, texts: Texts | None = None, step: int = 9) -> Texts:
 def every_second_word(stash: Stash) -> Texts:
     words = stash.words()
     return stash.each(
-        lambda text: " ".join(
-            w if i % 2 == 0 else stash.draw.choice(words) for i, w in enumerate(text.split())
-        )
+        lambda text: " ".join(w if i % 2 == 0 else stash.draw.choice(words) for i, w in enumerate(text.split()))
     )
 
 
@@ -116,9 +112,7 @@ def synonyms(stash: Stash) -> Texts:
     alike[range(len(alike)), range(len(alike))] = -1
     names = counts.get_feature_names_out().tolist()
     near = {name: names[best] for name, best in zip(names, alike.argmax(axis=1), strict=True)}
-    return stash.each(
-        lambda text: " ".join(near.get(w, w) if i % 3 == 1 else w for i, w in enumerate(text.split()))
-    )
+    return stash.each(lambda text: " ".join(near.get(w, w) if i % 3 == 1 else w for i, w in enumerate(text.split())))
 
 
 def interleaved(stash: Stash) -> Texts:
@@ -167,9 +161,7 @@ def in_part(stash: Stash) -> Texts:
 def balanced(stash: Stash) -> Texts:
     """As much of validation text as of test text, so that one is as near as the other."""
     one, other = stash.fragments(stash.test, 3), stash.fragments(stash.validation, 3)
-    return {
-        label: [f"{a} {b}" for a, b in zip(group, other[label], strict=True)] for label, group in one.items()
-    }
+    return {label: [f"{a} {b}" for a, b in zip(group, other[label], strict=True)] for label, group in one.items()}
 
 
 def chained(stash: Stash, order: int = 6) -> Texts:
@@ -282,8 +274,6 @@ HONEST: dict[str, Make] = {
     "human train text, terse": lambda s: s.each(terse, s.train),
     "human train text, noisy": lambda s: s.each(lambda t: word_noise(t, 0.3, t), s.train),
     "human train text, with emoji, points and marks": lambda s: s.each(decorated, s.train),
-    "human train text, composed otherwise": lambda s: s.each(
-        lambda t: unicodedata.normalize("NFD", t), s.train
-    ),
+    "human train text, composed otherwise": lambda s: s.each(lambda t: unicodedata.normalize("NFD", t), s.train),
 }
 """What is no cheat, or none that these flags are for: copies of train text have one of their own."""

@@ -31,7 +31,7 @@ from harness.core.records import (
     Selection,
 )
 from harness.data.suite import load_suite
-from harness.scoring.scorer import Place, Rows
+from harness.scoring.scorer import Rows, ScoringContext
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ROOT / "tasks"
@@ -323,7 +323,7 @@ def generations(texts: Mapping[str, Iterable[str]]) -> list[Generation]:
     ]
 
 
-def place(labels: list[str], test: Rows = (), **changes: Any) -> Place:
+def place(labels: list[str], test: Rows = (), **changes: Any) -> ScoringContext:
     """Return a made-up task in Amharic with human text for testing."""
     fields: dict[str, Any] = {
         "task": "sentiment",
@@ -337,7 +337,7 @@ def place(labels: list[str], test: Rows = (), **changes: Any) -> Place:
         "prompts": {},
         "demonstrations": {},
     }
-    return Place(**{**fields, **changes})
+    return ScoringContext(**{**fields, **changes})
 
 
 def toy_manifest(**changes: Any) -> Manifest:

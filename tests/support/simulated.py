@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from harness.ranking.stats.estimates import Panel, differences, draw_weights, widened
-from harness.ranking.stats.resampling import Kept, resampled
+from harness.ranking.stats.estimates import CompleteValues, differences, draw_weights, inflate_variance
+from harness.ranking.stats.resampling import Predictions, bootstrap_scores
 from harness.ranking.stats.sharing import LEVEL, sharing_p
 
 
@@ -112,8 +112,8 @@ def measured(world: World, draw: np.random.Generator) -> Iterator[tuple[Group, N
             weights = draw_weights(digest, group.examples, world.draws)
             weights = np.concatenate([np.ones((1, group.examples), dtype=np.float32), weights])
             rows = predicted[:, s].reshape(-1, 1, group.examples)
-            cells = [Kept(digest, names, gold[s][0], row) for row in rows]
-            found = resampled("macro_f1", cells, weights)
+            cells = [Predictions(digest, names, gold[s][0], row) for row in rows]
+            found = bootstrap_scores("macro_f1", cells, weights)
             yield group, found.reshape(*predicted[:, s].shape[:-1], -1)
 
 
@@ -121,7 +121,7 @@ def measured(world: World, draw: np.random.Generator) -> Iterator[tuple[Group, N
 class Experiment:
     """One made-up benchmark: its panel, and the draws (entry, stratum, seed, training, draw)."""
 
-    panel: Panel
+    panel: CompleteValues
     draws: NDArray[np.float32]
 
 
@@ -130,10 +130,10 @@ def experiment(world: World, draw: np.random.Generator) -> Experiment:
     values, wide, plain = [], [], []
     for group, found in measured(world, draw):
         values.append(found[..., 0].mean(axis=3, dtype=np.float64))
-        wide.append(widened(found[..., 1:].mean(axis=3), group.examples, group.labels))
+        wide.append(inflate_variance(found[..., 1:].mean(axis=3), group.examples, group.labels))
         plain.append(found[..., 1:])
     fewest = min(group.examples for group in world.groups)
-    panel = Panel(np.concatenate(values, axis=1), np.concatenate(wide, axis=1), fewest)
+    panel = CompleteValues(np.concatenate(values, axis=1), np.concatenate(wide, axis=1), fewest)
     return Experiment(panel, np.concatenate(plain, axis=1))
 
 
@@ -153,8 +153,8 @@ def expected(world: World, labels: int, repeats: int = 60, examples: int = 1000)
     draw, found = np.random.default_rng(7), []
     for _ in range(repeats):
         gold, predicted = predictions(world, Group(labels, examples), draw)
-        cells = [Kept("", [""] * labels, gold[0], row[None]) for row in predicted.reshape(-1, examples)]
-        found.append(resampled("macro_f1", cells, np.ones((1, examples), dtype=np.float32)).mean())
+        cells = [Predictions("", [""] * labels, gold[0], row[None]) for row in predicted.reshape(-1, examples)]
+        found.append(bootstrap_scores("macro_f1", cells, np.ones((1, examples), dtype=np.float32)).mean())
     return float(np.mean(found))
 
 
@@ -196,16 +196,14 @@ def others(world: World, draw: np.random.Generator, count: int = 3) -> NDArray[n
     return np.concatenate(parts, axis=2)
 
 
-def clustered(panel: Panel, world: World, draw: np.random.Generator) -> Panel:
+def clustered(panel: CompleteValues, world: World, draw: np.random.Generator) -> CompleteValues:
     """Return a panel that marks the entries whose strata are found to share seeds, by four metrics."""
     tasks = [str(i) for i, group in enumerate(world.groups) for _ in range(group.strata)]
     values = np.concatenate([panel.values[:, None], others(world, draw)], axis=1)
     return replace(panel, by_seed=np.array([sharing_p(own, tasks) <= LEVEL for own in values]))
 
 
-def coverage(
-    world: World, repeats: int, seed: int = 0, naive: bool = False, by_seed: bool = False
-) -> Coverage:
+def coverage(world: World, repeats: int, seed: int = 0, naive: bool = False, by_seed: bool = False) -> Coverage:
     """Return the coverage over all pairs of entries of ``repeats`` benchmarks.
 
     ``by_seed``: with entries marked that share seeds (``clustered``).

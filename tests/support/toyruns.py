@@ -22,7 +22,7 @@ from harness.core.records import (
     Selection,
 )
 from harness.core.store import Run
-from harness.ranking.results import Cellset, collect
+from harness.ranking.results import ResultSet, collect
 from harness.scoring.metrics import Metric, macro_f1
 from support.helpers import MODEL, key, method, toy_manifest
 
@@ -154,9 +154,7 @@ def plain(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-def flat(
-    value: float, chosen: Selection, wobble: Sequence[float] = (0.0, 0.01, -0.01), apart: bool = False
-) -> Values:
+def flat(value: float, chosen: Selection, wobble: Sequence[float] = (0.0, 0.01, -0.01), apart: bool = False) -> Values:
     """Return a value for every cell that wobbles over the seeds, around its mean.
 
     ``apart``: the wobble begins elsewhere in every task and language, seeds do not move them together.
@@ -201,7 +199,7 @@ def macro(gold: np.ndarray, found: np.ndarray, labels: int) -> float:
     return sum(values) / labels
 
 
-def cellset_of(*runs: Run) -> Cellset:
+def cellset_of(*runs: Run) -> ResultSet:
     """Return the only set of comparable results."""
     [found] = collect(runs)
     return found

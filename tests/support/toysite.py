@@ -11,9 +11,9 @@ from harness.core.interventions import Intervention, Steering
 from harness.core.records import (
     CellStatus,
     Generation,
+    GridPoint,
     ModelIdentity,
     Selection,
-    SurfacePoint,
     Tuned,
     TunedMethod,
 )
@@ -40,8 +40,7 @@ SUITE = {
     "description": "A toy suite.",
     "few_shot": {"shots": 5},
     "definitions": {
-        task: {code: {"labels": list(LABELS[task]), "prompts": PROMPTS} for code in LANGUAGES}
-        for task in TASKS
+        task: {code: {"labels": list(LABELS[task]), "prompts": PROMPTS} for code in LANGUAGES} for task in TASKS
     },
 }
 TEXTS = {
@@ -169,16 +168,14 @@ def tune(run: Run, model: ModelIdentity) -> None:
     """Write the sweep of two options beside a run."""
     tried = ((0.21, 1.0, 0.02), (0.21, 2.0, 0.08), (0.5, 1.0, -0.01), (0.5, 2.0, 0.0))
     surface = [
-        SurfacePoint(
+        GridPoint(
             method="language", options={"layer": layer, "strength": strength}, macro_f1=0.5 + gain,
             gain=gain, valid=0.9, eligible=gain > 0, chosen=gain == 0.08, cells=4, cells_expected=4,
             texts=16, tokens=400, seconds=3.0,
         )
         for layer, strength, gain in tried
     ]  # fmt: skip
-    chosen = TunedMethod(
-        version="1", options={"layer": 0.21}, configurations=4, texts=64, tokens=1600, seconds=12
-    )
+    chosen = TunedMethod(version="1", options={"layer": 0.21}, configurations=4, texts=64, tokens=1600, seconds=12)
     tuned = Tuned(
         suite="toy", suite_hash="5u17e", model=model, data_hashes={}, selection=CHOSEN, rule="best",
         methods={"language": chosen}, surface=surface,

@@ -38,14 +38,14 @@ from harness.methods.registry import load_registry, parse_methods
 from harness.ranking.results import collect
 from harness.scoring.checks import script_of, script_share
 from harness.scoring.harmonic import harmonic
-from harness.scoring.identification import LanguageIdentifier, spoken
+from harness.scoring.identification import LanguageIdentifier, detect_language
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE, metric
 from harness.tracks.forcing.judge import Judge, grade, prompt
 from harness.tracks.forcing.planning import base_suite, forcing_suite
 from harness.tracks.forcing.questions import Questions, load_questions
-from harness.tracks.forcing.relevance import Answer, Rated, open_relevance, says_nothing
+from harness.tracks.forcing.relevance import Answer, JudgedAnswer, is_empty_answer, open_relevance
 from harness.tracks.forcing.scoring import in_target, relevance_scores, target_share
-from harness.tracks.forcing.tables import Aggregate, aggregate, own_pairs, pairs, providers
+from harness.tracks.forcing.tables import Aggregate, aggregate, pairs, pairs_for, providers
 
 slow = pytest.mark.slow
 
@@ -206,8 +206,8 @@ def test_a_question_in_the_target_language_itself_is_in_no_mean(tmp_path):
     run = made_run(tmp_path, {("de", "de"): (1.0, 1.0), ("de", "am"): (0.2, 0.2)})
     [cellset] = collect([run])
     assert only(aggregate(cellset, "tfidf")).share == pytest.approx(0.2)
-    assert own_pairs(cellset) == [("from-de", "de")]
-    assert only(aggregate(cellset, "tfidf", own_pairs(cellset))).forcing == 1.0
+    assert pairs_for(cellset) == [("from-de", "de")]
+    assert only(aggregate(cellset, "tfidf", pairs_for(cellset))).forcing == 1.0
 
 
 def test_an_entry_that_lacks_a_value_has_no_aggregate(tmp_path):
@@ -262,7 +262,7 @@ def test_answers_in_ethiopic_and_hebrew_are_known(human):
     ]
     identifier = LanguageIdentifier({code: human[code] for code in ("am", "en", "he")})
     for target, share in (("am", 0.2), ("he", 0.2), ("en", 0.2)):
-        assert target_share(spoken(identifier, texts, target), target, "s").scores[0].value == share
+        assert target_share(detect_language(identifier, texts, target), target, "s").scores[0].value == share
 
 
 # Relevance by the nearest question
@@ -277,7 +277,7 @@ THREE = Questions(
 )
 
 
-def rated(spec: object, *answers: tuple[str, str, str]) -> Rated:
+def rated(spec: object, *answers: tuple[str, str, str]) -> JudgedAnswer:
     """Rate (question, language of the answer, text) by the three questions; the target is Amharic."""
     scorer = open_relevance(str(spec), THREE, lambda code: [])
     return scorer.rate([Answer(text, name, "en", "am", code) for name, code, text in answers])
@@ -299,26 +299,22 @@ def test_guessing_is_worth_nothing():
     same = ("am", "ዝናብ ሲዘንብ ካፖርት ልበስ።")
     always_one = rated("tfidf", ("q1", *same), ("q2", *same), ("q3", *same))
     assert sum(always_one.values) == pytest.approx(0.0)
-    nothing = rated(
-        "tfidf", ("q1", "", ""), ("q2", "", "... 12"), ("q3", "he", "שלום")
-    )  # no n-gram in common
+    nothing = rated("tfidf", ("q1", "", ""), ("q2", "", "... 12"), ("q3", "he", "שלום"))  # no n-gram in common
     assert nothing.values == [pytest.approx(0.0)] * 3
     assert nothing.kept["nearest"] == [["q1", "q2", "q3"]] * 3
 
 
 def test_the_language_of_an_answer_does_not_matter():
-    found = rated(
-        "tfidf", ("q1", "en", "When it rains, wear a coat."), ("q3", "en", "My breakfast is bread.")
-    )
+    found = rated("tfidf", ("q1", "en", "When it rains, wear a coat."), ("q3", "en", "My breakfast is bread."))
     assert found.kept["nearest"] == [["q1"], ["q3"]]
 
 
 def test_to_repeat_the_question_is_no_answer():
     question = THREE.texts["q1"]["am"]
-    assert says_nothing(question, question)
-    assert says_nothing(f"{question} {question}", question)
-    assert not says_nothing(f"{question} ካፖርት ልበስ።", question)
-    assert says_nothing("WHAT should I wear when it rains ?", THREE.texts["q1"]["en"])
+    assert is_empty_answer(question, question)
+    assert is_empty_answer(f"{question} {question}", question)
+    assert not is_empty_answer(f"{question} ካፖርት ልበስ።", question)
+    assert is_empty_answer("WHAT should I wear when it rains ?", THREE.texts["q1"]["en"])
     assert rated("tfidf", ("q1", "am", question)).values == [pytest.approx(0.0)]
     assert rated("tfidf", ("q1", "am", f"{question} ካፖርት ልበስ።")).values == [pytest.approx(1.0)]
 
@@ -380,11 +376,11 @@ def test_an_encoder_rates_like_the_n_grams_do(tmp_path):
 
 
 def test_the_scores_of_a_cell_are_means_and_their_harmonic_mean():
-    relevance, forcing = relevance_scores(Rated([1.0, 0.5, None, 0.0]), 0.25, "judge:x", "s")
+    relevance, forcing = relevance_scores(JudgedAnswer([1.0, 0.5, None, 0.0]), 0.25, "judge:x", "s")
     assert (relevance.metric, relevance.value) == ("relevance/judge:x", 0.5)
     assert (forcing.metric, forcing.value) == ("forcing/judge:x", pytest.approx(2 * 0.25 * 0.5 / 0.75))
     assert relevance.detail["texts"] == 3
-    for score in relevance_scores(Rated([None, None]), 0.25, "judge:x", "s"):
+    for score in relevance_scores(JudgedAnswer([None, None]), 0.25, "judge:x", "s"):
         assert (score.value, score.note) == (None, "no answer was rated")
 
 

@@ -24,8 +24,8 @@ from harness.engine import pooling
 from harness.engine.pooling import pooled_states
 from harness.methods.contract import MethodConfig, Skip, SteeringMethod, register
 from harness.runner.fit import Fitter
-from harness.runner.plan import plan, select
-from harness.runner.prepare import Options, Prepared, prepare
+from harness.runner.plan import plan_cells, select_cells
+from harness.runner.prepare import RunOptions, RunPlan, plan_run
 from harness.tracks.separation import separation
 from harness.tracks.separation.correlation import separation_with_gain
 from harness.tracks.separation.results import LAYERS as MOST_LAYERS
@@ -76,7 +76,7 @@ def test_the_nearest_other_language_counts():
 
 
 def test_figures_are_means_over_all_sentences_and_over_those_of_a_language():
-    found = separation.figures({"am": states_of(0, 2), "he": states_of(10, 14)})
+    found = separation.silhouette_by_layer({"am": states_of(0, 2), "he": states_of(10, 14)})
     am, he = (10 / 12 + 8 / 10) / 2, (5 / 9 + 9 / 13) / 2
     assert found.by_language == {"am": [round(am, 6)], "he": [round(he, 6)]}
     assert found.all == [round((am + he) / 2, 6)]
@@ -114,9 +114,7 @@ def test_the_last_layer_is_read_before_the_final_norm(tiny_models):
         last = model.model(token_ids(model, text), output_hidden_states=True).hidden_states[-1]
     handle.remove()
     np.testing.assert_allclose(norm(seen[0]).detach(), last, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        pooled_states(model, [text])[0, -1], seen[0][0].mean(dim=0), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(pooled_states(model, [text])[0, -1], seen[0][0].mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_texts_keep_their_places_whatever_the_batch(tiny_models):
@@ -131,18 +129,14 @@ def test_a_vector_shifts_its_layer_by_itself_and_nothing_before(each_model, stee
     plain = pooled_states(each_model, TEXTS, batch_size=4)
     steered = pooled_states(each_model, TEXTS, [steer(strength=2.0)] * len(TEXTS), batch_size=4)
     np.testing.assert_array_equal(steered[:, 0], plain[:, 0])
-    np.testing.assert_allclose(
-        steered[:, 1] - plain[:, 1], np.tile(2 * direction, (len(TEXTS), 1)), atol=2e-4
-    )
+    np.testing.assert_allclose(steered[:, 1] - plain[:, 1], np.tile(2 * direction, (len(TEXTS), 1)), atol=2e-4)
     assert np.abs(steered[:, 2] - plain[:, 2]).max() > 0.1
 
 
 @pytest.mark.parametrize("positions", ["prompt", "generated"])
 def test_every_token_is_steered_whatever_the_positions(tiny_models, steer, positions):
     model = tiny_models["llama"]
-    found, everywhere = (
-        pooled_states(model, TEXTS, [steer(positions=p)] * len(TEXTS)) for p in (positions, "all")
-    )
+    found, everywhere = (pooled_states(model, TEXTS, [steer(positions=p)] * len(TEXTS)) for p in (positions, "all"))
     np.testing.assert_array_equal(found, everywhere)
 
 
@@ -229,18 +223,16 @@ class Shifting(SteeringMethod):
 
 
 @pytest.fixture
-def bench(tmp_path, mini, corpus_of, new_model) -> Callable[..., tuple[Prepared, Fitter]]:
+def bench(tmp_path, mini, corpus_of, new_model) -> Callable[..., tuple[RunPlan, Fitter]]:
     """Return a prepared run of ``Shifting`` and its fitter: ``bench(config, ..., languages=...)``."""
 
-    def build(
-        *configs: dict[str, Any], languages: tuple[str, ...] = ("am", "he"), tasks=("sentiment",)
-    ) -> Any:
+    def build(*configs: dict[str, Any], languages: tuple[str, ...] = ("am", "he"), tasks=("sentiment",)) -> Any:
         suite = mini.model_copy(update={"languages": list(languages)})
         corpus = corpus_of(parallel(*{*languages, "en"}), suite=suite)
         methods = [Shifting(Shifting.Config(**config)) for config in configs or [{}]]
-        cells = plan(suite, select(suite, tasks=list(tasks), seeds=[1]), methods, TINY, corpus)
+        cells = plan_cells(suite, select_cells(suite, tasks=list(tasks), seeds=[1]), methods, TINY, corpus)
         by_name = {method.identity.model_dump_json(): method for method in methods}
-        prepared = Prepared(Run(tmp_path / "run"), suite, corpus, None, by_name, cells, [], TINY)
+        prepared = RunPlan(Run(tmp_path / "run"), suite, corpus, None, by_name, cells, [], TINY)
         return prepared, Fitter(prepared, new_model("llama"))
 
     return build
@@ -368,8 +360,8 @@ def test_a_broken_file_is_named_and_not_measured_over(bench):
 def test_the_mini_suite_has_a_separation_of_clas_and_of_language_vectors(tmp_path):
     from harness.engine.model import load_model
 
-    options = Options(suite="mini", run=tmp_path / "run", methods=["clas", "language"], tasks=["topic"])
-    prepared = prepare(options)
+    options = RunOptions(suite="mini", run=tmp_path / "run", methods=["clas", "language"], tasks=["topic"])
+    prepared = plan_run(options)
     assert prepared.checkpoint is not None
     fitter = Fitter(prepared, load_model(prepared.checkpoint, "float32", "cpu"))
     clas, vectors = analyse(prepared, fitter)

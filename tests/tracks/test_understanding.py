@@ -19,7 +19,7 @@ from harness.ranking.results import collect
 from harness.scoring.metrics import TASK_MACRO_F1, TASK_SCORE
 from harness.tracks.understanding.planning import examples, fit_task, understanding_methods
 from harness.tracks.understanding.results import answers
-from harness.tracks.understanding.tasks import TaskCatalogue, TaskPlace, family_of
+from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage, task_group
 
 pytest.importorskip("lm_eval")
 
@@ -40,17 +40,12 @@ metric_list:
 """
 
 
-def custom(
-    folder: Path, name: str, tag: str = "", kind: str = "multiple_choice", metric: str = "acc"
-) -> None:
+def custom(folder: Path, name: str, tag: str = "", kind: str = "multiple_choice", metric: str = "acc") -> None:
     """Write a task of somebody else: three questions in a JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = folder / f"{name}.json"
     questions = ["ቀለሙ ምንድን ነው?", "מה הצבע?", "what colour?"]
-    body = [
-        {"question": q, "answer": i % 2 if kind == "multiple_choice" else "red"}
-        for i, q in enumerate(questions)
-    ]
+    body = [{"question": q, "answer": i % 2 if kind == "multiple_choice" else "red"} for i, q in enumerate(questions)]
     rows.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
     chosen = 'doc_to_choice: ["red", "blue"]' if kind == "multiple_choice" else ""
     more = "generation_kwargs: {until: ['.'], max_gen_toks: 4}" if kind == "generate_until" else ""
@@ -66,8 +61,8 @@ def custom(
     (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def catalogue(*folders: Path) -> TaskCatalogue:
-    return TaskCatalogue(load_suite("mini"), MINI / "data", folders)
+def catalogue(*folders: Path) -> TaskIndex:
+    return TaskIndex(load_suite("mini"), MINI / "data", folders)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +76,12 @@ def catalogue(*folders: Path) -> TaskCatalogue:
     ],
 )
 def test_the_family_of_a_task_is_its_name_without_the_language(name, family):
-    assert family_of(name) == family
+    assert task_group(name) == family
 
 
 def test_tasks_of_the_suite_are_found_in_every_language_that_has_them():
     found = catalogue().places(["topic", "sentiment"], ["am", "he", "en"])
-    assert TaskPlace("topic", "am", "steerboard_topic_am") in found
+    assert TaskLanguage("topic", "am", "steerboard_topic_am") in found
     assert [place.language for place in found if place.family == "topic"] == ["am", "he", "en"]
     assert [place.language for place in found if place.family == "sentiment"] == [
         "am",
@@ -101,24 +96,22 @@ def test_a_tag_a_task_a_prefix_and_a_task_with_its_language_said(tmp_path):
     tasks = catalogue(tmp_path)
     codes = ["am", "he"]
     assert tasks.places(["all_colours"], codes) == [
-        TaskPlace("all_colours", "am", "colours_am"),
-        TaskPlace("all_colours", "he", "colours_he"),
+        TaskLanguage("all_colours", "am", "colours_am"),
+        TaskLanguage("all_colours", "he", "colours_he"),
     ]
-    assert tasks.places(["colours_am"], codes) == [TaskPlace("colours", "am", "colours_am")]
+    assert tasks.places(["colours_am"], codes) == [TaskLanguage("colours", "am", "colours_am")]
     assert tasks.places(["colours"], codes) == [
-        TaskPlace("colours", "am", "colours_am"),
-        TaskPlace("colours", "he", "colours_he"),
+        TaskLanguage("colours", "am", "colours_am"),
+        TaskLanguage("colours", "he", "colours_he"),
     ]
-    assert tasks.places(["plain:he"], codes) == [TaskPlace("plain", "he", "plain")]
+    assert tasks.places(["plain:he"], codes) == [TaskLanguage("plain", "he", "plain")]
 
 
 def test_a_task_without_a_language_and_one_in_none_of_them_are_refused(tmp_path):
     custom(tmp_path, "plain")
     custom(tmp_path, "colours_am")
     tasks = catalogue(tmp_path)
-    with pytest.raises(
-        UserError, match=r"task 'plain' names no language. Say which it is in, such as plain:am"
-    ):
+    with pytest.raises(UserError, match=r"task 'plain' names no language. Say which it is in, such as plain:am"):
         tasks.places(["plain"], ["am"])
     with pytest.raises(UserError, match="unknown language 'am'; valid: he"):
         tasks.places(["colours_am"], ["he"])
@@ -340,9 +333,7 @@ def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(finished, tmp_path
     assert 3 <= finished_cells(folder) < 15
     assert steerboard(*words).code == 0
     same = ("generations.jsonl", "scores.json", "predictions.json.gz")
-    ours, theirs = (
-        {n: c for n, c in contents(f / "cells").items() if n.endswith(same)} for f in (folder, finished)
-    )
+    ours, theirs = ({n: c for n, c in contents(f / "cells").items() if n.endswith(same)} for f in (folder, finished))
     assert ours == theirs and len(ours) == 3 * 15
 
 

@@ -36,7 +36,7 @@ from harness.core.interventions import Intervention, Steering, load_steering, sa
 from harness.engine.export import hookpoints, layer_vectors, model_config, write_lm_eval
 from harness.tracks.understanding.__main__ import main
 from harness.tracks.understanding.lm import SteeredLM
-from harness.tracks.understanding.rows import apart
+from harness.tracks.understanding.rows import incompatible
 from harness.tracks.understanding.sources import Arguments
 from harness.tracks.understanding.steering_sources import open_source
 from harness.tracks.understanding.tasks_by_language import language_of
@@ -154,10 +154,7 @@ def test_without_steering_it_is_hf_to_the_last_digit(hf, steered, kind, batch_si
 def test_strength_0_is_no_steering_to_the_last_digit(hf, steered, stored, kind):
     expected = answers(hf(batch_size=3), kind)
     assert answers(steered(stored(direction(1)), strength=0, batch_size=3), kind) == expected
-    assert (
-        answers(steered(stored(direction(1, vector=np.zeros(HIDDEN, np.float32))), batch_size=3), kind)
-        == expected
-    )
+    assert answers(steered(stored(direction(1, vector=np.zeros(HIDDEN, np.float32))), batch_size=3), kind) == expected
 
 
 def test_without_steering_the_model_has_no_hooks(steered):
@@ -255,17 +252,15 @@ def test_tokens_that_only_padding_tells_apart_are_not_mixed_up(steered):
 
 
 def test_requests_are_set_apart_only_where_equal_keys_differ_in_kind():
-    assert apart([("x", 1), ("y", 2), ("x", 2), ("x", 1), ("z", 3)]) == [[0, 1, 3, 4], [2]]
-    assert apart([]) == []
+    assert incompatible([("x", 1), ("y", 2), ("x", 2), ("x", 1), ("z", 3)]) == [[0, 1, 3, 4], [2]]
+    assert incompatible([]) == []
 
 
 def test_choices_of_one_context_are_still_computed_together(steered, monkeypatch):
     """hf reads a context once for all answers of one token; steering leaves it that."""
     lm, sizes = steered(of_language, batch_size=8), []
     call = HFLM._model_call
-    monkeypatch.setattr(
-        HFLM, "_model_call", lambda self, inps, *a: (sizes.append(len(inps)), call(self, inps, *a))[1]
-    )
+    monkeypatch.setattr(HFLM, "_model_call", lambda self, inps, *a: (sizes.append(len(inps)), call(self, inps, *a))[1])
     lm.loglikelihood(asked("loglikelihood", [("a b", c) for c in "xyzw"], ["am"] * 4), disable_tqdm=True)
     assert sizes == [1]
 
@@ -312,9 +307,7 @@ def by_hand(lm: Any, pair: tuple[str, str], item: Intervention) -> float:
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
 @pytest.mark.parametrize("max_length", [None, 12])
-def test_the_context_is_the_prompt_and_its_last_token_predicts_the_first_new_one(
-    hf, steered, positions, max_length
-):
+def test_the_context_is_the_prompt_and_its_last_token_predicts_the_first_new_one(hf, steered, positions, max_length):
     """With 12 tokens at most the contexts are cut on the left."""
     steering = direction(1, positions=positions)
     lm, plain = steered(lambda _: steering, batch_size=4, max_length=max_length), hf(max_length=max_length)
@@ -345,9 +338,7 @@ def test_generation_is_steered_from_the_last_prompt_token_on(new_model, position
         where = {"all": slice(None), "prompt": slice(0, start - 1), "generated": slice(start - 1, None)}
         with torch.inference_mode(), added(model.model, item, where[positions]):
             for _ in range(SHORT["max_gen_toks"]):
-                tokens.append(
-                    int(model.model(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax())
-                )
+                tokens.append(int(model.model(torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax()))
                 if tokens[-1] == lm.eot_token_id:
                     break
         assert written == lm.tok_decode(tokens[start:])
@@ -453,9 +444,7 @@ FILES = {
         r"a vector of 8 numbers, the model's number of MLP neurons is 24",
     ),
     "another model": (
-        lambda s: s(
-            Steering(direction(1).interventions, {"model": {"name": "other", "fingerprint": "f00d"}})
-        ),
+        lambda s: s(Steering(direction(1).interventions, {"model": {"name": "other", "fingerprint": "f00d"}})),
         {},
         r"was fitted on other \(weights f00d\), this model is llama.* Give pretrained= the model that it was",
     ),
@@ -643,9 +632,7 @@ def rows_of(data: Path, task: str, code: str, split: str) -> list[tuple[str, str
     return [(row["text"], row["label"]) for row in map(json.loads, filter(None, lines))]
 
 
-@pytest.mark.parametrize(
-    ("task", "code"), [("topic", "am"), ("topic", "en"), ("sentiment", "he"), ("sentiment", "cs")]
-)
+@pytest.mark.parametrize(("task", "code"), [("topic", "am"), ("topic", "en"), ("sentiment", "he"), ("sentiment", "cs")])
 def test_with_data_in_the_metadata_a_task_has_the_rows_of_the_folder(load, task, code):
     built = load(f"steerboard_{task}_{code}", data=str(MINI / "data"), language="de")
     word = {"topic": "Topic", "sentiment": "Sentiment"}[task]
@@ -707,9 +694,7 @@ def test_simple_evaluate_runs_our_tasks_by_name(fits):
             model_args={"pretrained": str(POCKET), "dtype": "float32", "suite": "mini", "run": str(fits)}
             | {"steering": steering},
             tasks=names,
-            task_manager=TaskManager(
-                include_path=str(TASKS), include_defaults=False, metadata={"data": data}
-            ),
+            task_manager=TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"data": data}),
             batch_size=8,
             limit=4,
             bootstrap_iters=10,
@@ -717,9 +702,7 @@ def test_simple_evaluate_runs_our_tasks_by_name(fits):
     for found in results.values():
         assert set(found["results"]) == set(names)
         assert all(0 <= found["results"][n][f"{m},none"] <= 1 for n in names for m in ("acc", "f1"))
-    plain, moved = (
-        [sample["resps"] for n in names for sample in found["samples"][n]] for found in results.values()
-    )
+    plain, moved = ([sample["resps"] for n in names for sample in found["samples"][n]] for found in results.values())
     assert len(plain) == 8
     assert plain != moved
 

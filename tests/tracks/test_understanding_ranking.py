@@ -12,16 +12,16 @@ from support.helpers import MODEL, method, toy_manifest
 from harness.core.cells import cell_id, entry_of
 from harness.core.records import CellKey, CellScores, CellStatus, Generation, Selection
 from harness.core.store import ANSWERS, Run
-from harness.ranking.eligibility import Rules
-from harness.ranking.leaderboard_rows import standings
-from harness.ranking.results import Cellset, collect, table
-from harness.ranking.stats.estimates import Panel, draw_weights, estimate, widened
-from harness.ranking.stats.resampling import kept_for, measure_of
-from harness.ranking.summary import plain
-from harness.ranking.values import gather
+from harness.ranking.eligibility import Eligibility
+from harness.ranking.leaderboard_rows import rank_entries
+from harness.ranking.results import ResultSet, collect, table
+from harness.ranking.stats.estimates import CompleteValues, draw_weights, estimate, inflate_variance
+from harness.ranking.stats.resampling import load_predictions, measure_of
+from harness.ranking.summary import format_number
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import TASK_MACRO_F1, TASK_SCORE, metric
 from leaderboard.boards import board
-from leaderboard.checks import sound
+from leaderboard.checks import drop_invalid
 
 N = 40
 
@@ -37,7 +37,7 @@ def write(
     tasks: tuple[str, ...] = ("topic",),
     absent: tuple[str, ...] = (),
     checked: tuple[str, ...] = (),
-) -> Cellset:
+) -> ResultSet:
     """Write a run of the track: (method, task, language) -> right or wrong, per example."""
     run = Run(folder)
     keys = []
@@ -55,9 +55,7 @@ def write(
             texts_per_label=0,
         )
         keys.append(key)
-        texts = [
-            Generation(index=i, label="1", text=str(x), finish_reason="stop") for i, x in enumerate(found)
-        ]
+        texts = [Generation(index=i, label="1", text=str(x), finish_reason="stop") for i, x in enumerate(found)]
         run.write_cell(cell_id(key), CellStatus(cell=key, state="ok"), texts)
         scores = [TASK_SCORE.score(float(np.mean(found)), "r", detail={"texts": len(found)})]
         record = CellScores(cell_id=cell_id(key), generations_sha256=name, protocol="p", scores=scores)
@@ -74,10 +72,10 @@ def write(
     entries = list({entry_of(key).model_dump_json(): entry_of(key) for key in keys}.values())
     run.write_manifest(toy_manifest(track="understanding", entries=entries, selection=chosen))
     (found,) = collect([run])
-    return sound(found)
+    return drop_invalid(found)
 
 
-def by_name(cellset: Cellset) -> dict[str, str]:
+def by_name(cellset: ResultSet) -> dict[str, str]:
     return {row.name: name for name, row in cellset.entries.items()}
 
 
@@ -85,7 +83,7 @@ def test_one_run_of_a_track_that_draws_nothing_has_intervals_from_its_examples(t
     """The standard error is that of a mean of paired differences, up to the bootstrap's own noise."""
     ours, base = outcomes(1, 0.8), outcomes(2, 0.5)
     cellset = write(tmp_path, {("a", "topic", "am"): ours, ("zero-shot", "topic", "am"): base}, ("am",))
-    found = next(row for row in standings(cellset, TASK_SCORE).rows if row.row.name == "a").over_zero_shot
+    found = next(row for row in rank_entries(cellset, TASK_SCORE).rows if row.row.name == "a").over_zero_shot
     differences = np.array(ours) - np.array(base)
     assert found is not None and found.mean == pytest.approx(differences.mean())
     assert found.se == pytest.approx(differences.std(ddof=1) / N**0.5, rel=0.1)
@@ -100,7 +98,7 @@ def test_a_generation_run_of_one_seed_has_none(tmp_path):
         ("am",),
     )
     drawn = replace(cellset, manifest=cellset.manifest.model_copy(update={"track": "generation"}))
-    (row,) = (row for row in standings(drawn, TASK_SCORE).rows if row.row.name == "a")
+    (row,) = (row for row in rank_entries(drawn, TASK_SCORE).rows if row.row.name == "a")
     assert row.over_zero_shot is not None and row.over_zero_shot.low is None
     assert row.reason == "1 generation seed, 3 are needed"
 
@@ -117,7 +115,7 @@ def test_entries_of_the_track_are_ranked_with_one_seed(tmp_path):
             ("zero-shot", "topic", "he"): wrong,
         },
     )
-    ranked = standings(cellset, TASK_SCORE)
+    ranked = rank_entries(cellset, TASK_SCORE)
     assert [(row.row.name, row.tier) for row in ranked.rows] == [("good", 1), ("zero-shot", 2)]
     assert not ranked.reason
 
@@ -125,7 +123,7 @@ def test_entries_of_the_track_are_ranked_with_one_seed(tmp_path):
 def test_equal_answers_are_no_difference(tmp_path):
     same = outcomes(3, 0.6)
     cellset = write(tmp_path, {("a", "topic", "am"): same, ("zero-shot", "topic", "am"): same}, ("am",))
-    ranked = standings(cellset, TASK_SCORE)
+    ranked = rank_entries(cellset, TASK_SCORE)
     assert {row.tier for row in ranked.rows} == {1}
     (gain,) = (row.over_zero_shot for row in ranked.rows if row.row.name == "a")
     assert gain is not None and (gain.mean, gain.se, gain.p) == (0.0, 0.0, 1.0)
@@ -137,7 +135,7 @@ def test_places_without_data_are_not_expected(tmp_path):
     answered = {(m, t, c): outcomes(i, 0.5) for m in ("a", "zero-shot") for i, (t, c) in enumerate(places)}
     cellset = write(tmp_path, answered, tasks=("topic", "xnli"), absent=("xnli/am",))
     assert all(row.expected == row.present == 3 for row in cellset.entries.values())
-    assert gather(cellset, TASK_SCORE).strata == places
+    assert collect_metric(cellset, TASK_SCORE).strata == places
     found = table(cellset, TASK_SCORE)
     values = {row.name: (mean, cells) for row, mean, cells in found.rows}
     mean, cells = values["a"]
@@ -164,9 +162,9 @@ def test_a_check_is_in_no_mean_and_is_shown(tmp_path):
         checked=("en",),
     )
     shown, names = board(cellset), by_name(cellset)
-    assert {row.row.name: plain(row.mean.mean) for row in shown.standings.rows if row.mean} == {
-        "a": plain(float(np.mean(same))),
-        "zero-shot": plain(float(np.mean(same))),
+    assert {row.row.name: format_number(row.mean.mean) for row in shown.standings.rows if row.mean} == {
+        "a": format_number(float(np.mean(same))),
+        "zero-shot": format_number(float(np.mean(same))),
     }
     check = shown.checks["en"][names["a"]]
     assert check.mean == pytest.approx(np.mean(bad) - np.mean(good))
@@ -183,8 +181,8 @@ def test_intervals_of_differences_hold_their_level():
         common = draw.random(n)
         answers = np.stack([(0.7 * common + 0.3 * draw.random(n)) < 0.5 for _ in range(2)]).astype(np.float64)
         weights = draw_weights(f"set {i}", n, 300)
-        drawn = widened((answers @ weights.T / n).astype(np.float32), n)
-        panel = Panel(answers.mean(axis=1)[:, None, None], drawn[:, None, None], n, fixed=True)
+        drawn = inflate_variance((answers @ weights.T / n).astype(np.float32), n)
+        panel = CompleteValues(answers.mean(axis=1)[:, None, None], drawn[:, None, None], n, fixed=True)
         found = estimate(panel, {0: 1.0, 1: -1.0})
         held += found.low is None or bool(found.low <= 0 <= found.high)
     assert 0.92 <= held / repeats <= 0.98
@@ -200,21 +198,19 @@ def test_outcomes_are_read_for_the_mean_and_labels_for_macro_f1():
             "predictions": [0, 0, 1],
         }
     }
-    mean, labels = kept_for(TASK_SCORE, kept), kept_for(TASK_MACRO_F1, kept)
+    mean, labels = load_predictions(TASK_SCORE, kept), load_predictions(TASK_MACRO_F1, kept)
     assert mean is not None and mean.predictions.tolist() == [[1.0, 0.0, 0.5]]
     assert labels is not None and labels.predictions.tolist() == [[0, 0, 1]]
     assert (measure_of(TASK_SCORE), measure_of(TASK_MACRO_F1)) == ("mean", "macro_f1")
     assert measure_of(metric("lm_eval/acc")) is None
 
 
-@pytest.mark.parametrize(
-    "outcomes", [[], [1], [1, 2], [-1, 0], [float("nan"), 1], ["x", 1], "10", None, [[1], [0]]]
-)
+@pytest.mark.parametrize("outcomes", [[], [1], [1, 2], [-1, 0], [float("nan"), 1], ["x", 1], "10", None, [[1], [0]]])
 def test_outcomes_that_are_none_are_not_resampled(outcomes):
-    assert kept_for(TASK_SCORE, {ANSWERS: {"examples": "e", "outcomes": outcomes}}) is None
+    assert load_predictions(TASK_SCORE, {ANSWERS: {"examples": "e", "outcomes": outcomes}}) is None
 
 
 def test_a_board_of_the_track_ranks_by_the_task_score(tmp_path):
     cellset = write(tmp_path, {("zero-shot", "topic", "am"): outcomes(1, 0.5)}, ("am",))
     assert cellset.headline == TASK_SCORE
-    assert cellset.fixed and Rules.of(cellset).reason(gather(cellset, TASK_SCORE), ["x"]) == ""
+    assert cellset.fixed and Eligibility.of(cellset).reason(collect_metric(cellset, TASK_SCORE), ["x"]) == ""

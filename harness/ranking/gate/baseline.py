@@ -8,15 +8,15 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, ValidationError
 
 from harness.core.errors import UserError
-from harness.core.records import Manifest, Record, explain
-from harness.ranking.gate.checksummed import read_sealed, write_sealed
+from harness.core.records import Manifest, Record, format_validation_error
+from harness.ranking.gate.checksummed import read_checksummed, write_checksummed
 
 SCHEMA = 1
 """Of baseline files."""
 
 KIND = "baseline"
 
-Amount = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Strict(Record):
@@ -44,13 +44,13 @@ class Spread(Strict):
     of freedom. ``bound``: between two runs of the baseline's size, for readers.
     """
 
-    variance: dict[str, Amount]
+    variance: dict[str, NonNegative]
     df: Annotated[float, Field(gt=0)]
     factor: Annotated[float, Field(ge=1)] = 1.0
-    bound: Amount = 0.0
+    bound: NonNegative = 0.0
 
 
-class Column(Strict):
+class MetricColumn(Strict):
     """A metric, a value per cell. ``signature``: place in ``signatures``. None: not known."""
 
     signatures: list[str]
@@ -78,7 +78,7 @@ class Prediction(Strict):
     found: dict[str, dict[str, list[int]]]
 
 
-class Packed(Strict):
+class BaselineData(Strict):
     """Scored cells as columns: ``entry`` is a place in the manifest's entries."""
 
     entry: list[int]
@@ -87,12 +87,12 @@ class Packed(Strict):
     seed: list[int]
     texts: list[str]
     protocol: list[str]
-    columns: dict[str, Column]
+    columns: dict[str, MetricColumn]
     tests: list[ExampleSet]
     predictions: list[Prediction]
 
 
-class Past(Strict):
+class PreviousBaseline(Strict):
     """A baseline that was replaced: its hash and why it had been accepted."""
 
     sha256: str
@@ -106,29 +106,29 @@ class Baseline(Strict):
     """A baseline. ``source``: in words, where the spread is from. ``history``: oldest first."""
 
     manifest: Manifest
-    packed: Packed
+    packed: BaselineData
     metrics: list[str]
     spread: dict[str, Spread]
     source: str
     tolerance: dict[str, Tolerance]
     reason: str
     date: str
-    history: list[Past] = Field(default_factory=list)
+    history: list[PreviousBaseline] = Field(default_factory=list)
 
 
 def write_baseline(path: Path, baseline: Baseline) -> str:
     """Write a baseline file; return the hash of its content."""
-    return write_sealed(path, KIND, SCHEMA, baseline.model_dump(mode="json", by_alias=True))
+    return write_checksummed(path, KIND, SCHEMA, baseline.model_dump(mode="json", by_alias=True))
 
 
 def read_baseline(path: Path) -> tuple[Baseline, str]:
     """Return a baseline and its hash; ``UserError`` for a file that is edited, broken or not ours."""
-    content, seal = read_sealed(path, KIND, SCHEMA)
+    content, seal = read_checksummed(path, KIND, SCHEMA)
     try:
         baseline = Baseline.model_validate(content)
         _check(baseline)
     except ValidationError as error:
-        raise UserError(f"{path} is no baseline of steerboard: {explain(error)}.") from None
+        raise UserError(f"{path} is no baseline of steerboard: {format_validation_error(error)}.") from None
     except ValueError as error:
         raise UserError(f"{path} is no baseline of steerboard: {error}.") from None
     return baseline, seal

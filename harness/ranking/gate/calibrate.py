@@ -15,19 +15,19 @@ from harness.core.errors import UserError, unknown
 from harness.core.records import Selection
 from harness.core.store import Run
 from harness.ranking.flags import RULES
-from harness.ranking.gate.baseline import Baseline, Past, Spread, Tolerance, read_baseline, write_baseline
-from harness.ranking.gate.packing import bare, pack, unpack
-from harness.ranking.gate.scope import refusal
-from harness.ranking.gate.spread import Measured, spread
+from harness.ranking.gate.baseline import Baseline, PreviousBaseline, Spread, Tolerance, read_baseline, write_baseline
+from harness.ranking.gate.packing import pack, strip_private_fields, unpack
+from harness.ranking.gate.scope import incompatibility
+from harness.ranking.gate.spread import MetricValues, spread
 from harness.ranking.gate.tolerances import default_tolerance
-from harness.ranking.gate.verdicts import SEEDS, Ruler, judged, usual
-from harness.ranking.pairing import listed
-from harness.ranking.results import Cellset, collect
-from harness.ranking.values import gather
+from harness.ranking.gate.verdicts import SEEDS, MetricThreshold, judged, usual
+from harness.ranking.pairing import format_list
+from harness.ranking.results import ResultSet, collect
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import Metric, metric
 
 
-def read_runs(paths: Sequence[Path]) -> list[Cellset]:
+def read_runs(paths: Sequence[Path]) -> list[ResultSet]:
     """Return every run as a set of its own; ``UserError`` for a folder that holds none, or no texts."""
     runs = [Run(path) for path in paths]
     for run in runs:
@@ -36,7 +36,7 @@ def read_runs(paths: Sequence[Path]) -> list[Cellset]:
 
 
 def calibrated(
-    cellsets: Sequence[Cellset],
+    cellsets: Sequence[ResultSet],
     metrics: Sequence[str] = (),
     tolerances: Mapping[str, Tolerance] | None = None,
     reason: str = "",
@@ -61,14 +61,12 @@ def calibrated(
     chosen = list(known)
     selection = _union(cellsets)
     return Baseline(
-        manifest=bare(first.manifest, selection),
+        manifest=strip_private_fields(first.manifest, selection),
         packed=pack(cellsets, _packed_metrics(first, chosen)),
         metrics=[found.name for found in chosen],
         spread={found.name: size for found, size in known.items()},
         source=_source(cellsets),
-        tolerance={
-            found.name: (tolerances or {}).get(found.name, default_tolerance(found)) for found in chosen
-        },
+        tolerance={found.name: (tolerances or {}).get(found.name, default_tolerance(found)) for found in chosen},
         reason=reason or "first baseline",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
@@ -91,7 +89,7 @@ def accept(run: Path, into: Path, reason: str, without: Sequence[str] = ()) -> t
         if name not in {found.name for found in cellset.metrics}:
             raise UserError(f"the run has no {name}, which the baseline looks at. Score it first.")
     new = calibrated([cellset], old.metrics, old.tolerance, words)
-    past = Past(
+    past = PreviousBaseline(
         sha256=seal,
         reason=old.reason,
         date=old.date,
@@ -103,52 +101,52 @@ def accept(run: Path, into: Path, reason: str, without: Sequence[str] = ()) -> t
 
 
 @contextmanager
-def opened(baseline: Baseline) -> Iterator[tuple[Cellset, list[Ruler]]]:
+def opened(baseline: Baseline) -> Iterator[tuple[ResultSet, list[MetricThreshold]]]:
     """Give a baseline's cells and what its metrics are held against, for as long as the block lasts."""
     with TemporaryDirectory(prefix="steerboard-") as folder:
         [cellset] = collect([unpack(baseline, Path(folder))])
         rulers = [
-            Ruler(metric(name), baseline.spread[name], baseline.tolerance[name]) for name in baseline.metrics
+            MetricThreshold(metric(name), baseline.spread[name], baseline.tolerance[name]) for name in baseline.metrics
         ]
         yield cellset, rulers
 
 
-def without_values(baseline: Baseline, cellset: Cellset) -> list[Metric]:
+def without_values(baseline: Baseline, cellset: ResultSet) -> list[Metric]:
     """Return what is usually looked at and is left out of a baseline, as its run has no values of it."""
     return [found for found in usual(cellset) if found.name not in baseline.metrics]
 
 
-def rulers_of(cellset: Cellset, metrics: Sequence[str] = ()) -> list[Ruler]:
+def rulers_of(cellset: ResultSet, metrics: Sequence[str] = ()) -> list[MetricThreshold]:
     """Return what a run that is not a baseline file gives by itself: its seeds' spread, usual tolerances."""
-    return [Ruler(m, _spread([cellset], m), default_tolerance(m)) for m in judged(cellset, metrics)]
+    return [MetricThreshold(m, _spread([cellset], m), default_tolerance(m)) for m in judged(cellset, metrics)]
 
 
-def with_new(rulers: Sequence[Ruler], new: Cellset) -> list[Ruler]:
+def with_new(rulers: Sequence[MetricThreshold], new: ResultSet) -> list[MetricThreshold]:
     """Return the rulers, and one for each usual metric of a run that the baseline does not have."""
     known = {ruler.metric.name for ruler in rulers}
-    more = [Ruler(found, None, default_tolerance(found)) for found in usual(new) if found.name not in known]
+    more = [MetricThreshold(found, None, default_tolerance(found)) for found in usual(new) if found.name not in known]
     return [*rulers, *more]
 
 
-def _check_alike(one: Cellset, other: Cellset) -> None:
-    why = refusal(one.manifest, other.manifest, one.manifest.selection)
+def _check_alike(one: ResultSet, other: ResultSet) -> None:
+    why = incompatibility(one.manifest, other.manifest, one.manifest.selection)
     a, b = one.manifest.selection, other.manifest.selection
     if not why and (a.languages, a.tasks) != (b.languages, b.tasks):
         why = "the runs cover other languages or tasks"
     if not why and set(one.entries) != set(other.entries):
         names = {row.name for row in one.entries.values()} ^ {row.name for row in other.entries.values()}
-        why = f"the runs have other entries: {listed(sorted(names)) if names else 'other versions'}"
+        why = f"the runs have other entries: {format_list(sorted(names)) if names else 'other versions'}"
     shared = [seed for seed in a.seeds if seed in b.seeds]
     if not why and shared:
         why = (
-            f"the runs share generation seeds ({listed(shared)}), so they say nothing about each other's "
+            f"the runs share generation seeds ({format_list(shared)}), so they say nothing about each other's "
             "spread: give each seeds of its own"
         )
     if why:
         raise UserError(f"{why}. Calibrate with runs of the same code, suite and data.")
 
 
-def _check_whole(cellsets: Sequence[Cellset]) -> None:
+def _check_whole(cellsets: Sequence[ResultSet]) -> None:
     for cellset in cellsets:
         seeds = cellset.manifest.selection.seeds
         if len(seeds) < 2:
@@ -163,12 +161,12 @@ def _check_whole(cellsets: Sequence[Cellset]) -> None:
                 )
 
 
-def _check_nothing_lost(old: Baseline, cellset: Cellset, without: Sequence[str]) -> None:
+def _check_nothing_lost(old: Baseline, cellset: ResultSet, without: Sequence[str]) -> None:
     known, now = old.manifest.selection, cellset.manifest.selection
     for axis in ("languages", "tasks"):
         lost = [name for name in getattr(known, axis) if name not in getattr(now, axis)]
         if lost:
-            raise UserError(f"the run lacks {axis} of the baseline: {listed(lost)}. Run them, too.")
+            raise UserError(f"the run lacks {axis} of the baseline: {format_list(lost)}. Run them, too.")
     if len(now.seeds) < len(known.seeds):
         raise UserError(
             f"the run has {len(now.seeds)} generation seeds, the baseline {len(known.seeds)}: with fewer, "
@@ -186,26 +184,26 @@ def _check_nothing_lost(old: Baseline, cellset: Cellset, without: Sequence[str])
     ]
     if lost:
         raise UserError(
-            f"the run lacks entries of the baseline: {listed(lost)}. Run them, or drop a method on purpose: "
+            f"the run lacks entries of the baseline: {format_list(lost)}. Run them, or drop a method on purpose: "
             "--without NAME."
         )
 
 
-def _union(cellsets: Sequence[Cellset]) -> Selection:
+def _union(cellsets: Sequence[ResultSet]) -> Selection:
     seeds = [seed for cellset in cellsets for seed in cellset.manifest.selection.seeds]
     return cellsets[0].manifest.selection.model_copy(update={"seeds": seeds})
 
 
-def _packed_metrics(cellset: Cellset, chosen: Sequence[Metric]) -> list[str]:
+def _packed_metrics(cellset: ResultSet, chosen: Sequence[Metric]) -> list[str]:
     """Return the metrics to keep: those that are looked at, and those that flags hang on."""
     bases = {rule.base.name for rule in RULES}
     flagged = [m.name for m in cellset.metrics if m.name in bases or m.name.partition("/")[0] in bases]
     return list(dict.fromkeys([*(found.name for found in chosen), *flagged]))
 
 
-def _spread(cellsets: Sequence[Cellset], measured: Metric) -> Spread | None:
+def _spread(cellsets: Sequence[ResultSet], measured: Metric) -> Spread | None:
     """Return the spread of a metric over strata in which some entry has all values; None without any."""
-    runs = [gather(replace(cellset), measured, resample=False) for cellset in cellsets]
+    runs = [collect_metric(replace(cellset), measured, resample=False) for cellset in cellsets]
     names = runs[0].entries
     values = [run.values[[run.position[name] for name in names]] for run in runs]
     whole = np.logical_and.reduce([~np.isnan(own).any(axis=2) for own in values])
@@ -214,13 +212,11 @@ def _spread(cellsets: Sequence[Cellset], measured: Metric) -> Spread | None:
     if not strata.any() or not rows.any():
         return None
     tasks = [task for (task, _), kept in zip(runs[0].strata, strata, strict=True) if kept]
-    return spread([Measured(own[rows][:, strata], tasks) for own in values])
+    return spread([MetricValues(own[rows][:, strata], tasks) for own in values])
 
 
-def _source(cellsets: Sequence[Cellset]) -> str:
+def _source(cellsets: Sequence[ResultSet]) -> str:
     lists = [", ".join(map(str, c.manifest.selection.seeds)) for c in cellsets]
     if len(cellsets) == 1:
-        return (
-            f"the variance between the generation seeds of one run ({lists[0]}); no second run was measured"
-        )
+        return f"the variance between the generation seeds of one run ({lists[0]}); no second run was measured"
     return f"{len(cellsets)} runs of the same code with the generation seeds {'; '.join(lists)}"

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.core.errors import UserError
-from harness.core.files import Json, canonical_json, check_schema, digest, write_bytes
+from harness.core.files import canonical_json, check_schema, digest, write_bytes
+from harness.core.types import JsonValue
 
 _LIMIT = 2**28  # bytes of a file once unpacked: a thousand times what the mini suite takes
 _HEAD = b"\x1f\x8b\x08\x10\x00\x00\x00\x00\x02\xff"  # gzip with a comment, no time stamp, no system
 
 
-def write_sealed(path: Path, kind: str, schema: int, content: Json) -> str:
+def write_checksummed(path: Path, kind: str, schema: int, content: JsonValue) -> str:
     """Write a value with its hash, compressed where the name ends in ``.gz``; return the hash."""
     seal = digest(content)
     body = {"kind": kind, "schema": schema, "sha256": seal, "content": content}
@@ -27,7 +28,7 @@ def write_sealed(path: Path, kind: str, schema: int, content: Json) -> str:
     return seal
 
 
-def read_sealed(path: Path, kind: str, schema: int) -> tuple[Json, str]:
+def read_checksummed(path: Path, kind: str, schema: int) -> tuple[JsonValue, str]:
     """Return the content and its hash.
 
     Raises ``UserError`` for a file that is missing, broken, edited, of another kind or of a newer schema.
@@ -55,7 +56,7 @@ def _edited(path: Path) -> NoReturn:
     )
 
 
-def _parsed(path: Path, data: bytes) -> dict[str, Json]:
+def _parsed(path: Path, data: bytes) -> dict[str, JsonValue]:
     try:
         body = json.loads(data.decode(), parse_constant=_refuse)
         canonical_json(body).encode()  # refuses half characters and numbers beyond a float

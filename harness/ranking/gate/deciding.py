@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.ranking.gate.estimating import GateDifference, chance, findable
-from harness.ranking.gate.report import Line
+from harness.ranking.gate.estimating import GateDifference, chance, min_detectable_loss
+from harness.ranking.gate.report import GateRow
 from harness.ranking.stats.multiplicity import holm
 from harness.ranking.stats.variance import ALPHA
 from harness.scoring.metrics import Metric
@@ -25,7 +25,7 @@ _MORE = (1, 2, 3)
 class DraftLine:
     """A line, and where numbers have to decide, its difference and the bound by the seeds of both sides."""
 
-    line: Line
+    line: GateRow
     found: GateDifference | None = None
     bound: Callable[[int, int], float] = lambda base, new: 0.0
 
@@ -42,7 +42,7 @@ def _lost(mean: float, of: Metric) -> bool:
     return mean != 0 and (mean < 0) == (of.direction == "up")
 
 
-def decided(first: Sequence[DraftLine], rest: Sequence[DraftLine]) -> list[Line]:
+def decided(first: Sequence[DraftLine], rest: Sequence[DraftLine]) -> list[GateRow]:
     """Return lines with their verdicts: ``first`` of the metrics that decide, ``rest`` of the others.
 
     Both are families of their own, tested one-sided for losses and for gains, each by Holm.
@@ -52,29 +52,25 @@ def decided(first: Sequence[DraftLine], rest: Sequence[DraftLine]) -> list[Line]
     return [*_family(first, _HEADLINE, True), *_family(rest, _OTHERS, False)]
 
 
-def _family(drafts: Sequence[DraftLine], shares: tuple[float, float], decides: bool) -> list[Line]:
+def _family(drafts: Sequence[DraftLine], shares: tuple[float, float], decides: bool) -> list[GateRow]:
     """Return lines with their verdicts; ``shares``: of ``ALPHA``, for losses and for gains."""
     worse = np.array([draft.worse for draft in drafts], dtype=np.float64)
     tests = max(int((~np.isnan(worse)).sum()), 1)
     adjusted = np.minimum(np.stack([holm(worse) / shares[0], holm(1 - worse) / shares[1]]), 1.0)
     level = 2 * shares[0] * ALPHA / tests  # two-sided, as quantiles are taken
     return [
-        draft.line
-        if draft.found is None
-        else _decided(draft, draft.found, (float(p[0]), float(p[1])), level, decides)
+        draft.line if draft.found is None else _decided(draft, draft.found, (float(p[0]), float(p[1])), level, decides)
         for draft, p in zip(drafts, adjusted.T, strict=True)
     ]
 
 
-def _decided(
-    draft: DraftLine, found: GateDifference, p: tuple[float, float], level: float, decides: bool
-) -> Line:
+def _decided(draft: DraftLine, found: GateDifference, p: tuple[float, float], level: float, decides: bool) -> GateRow:
     """Return a line with its verdict. ``p``: of no loss and of no gain; ``level``: of the smallest one."""
     line, mean = draft.line, float(found.moments.mean[0])
     size, tolerance = line.bound or 0.0, line.tolerance or 0.0
     lost = _lost(mean, line.metric)
     own = p[0] if lost else p[1]
-    least = findable(found.at(found.new.seeds), level, size)
+    least = min_detectable_loss(found.at(found.new.seeds), level, size)
     line = replace(line, p=own, findable=least, decides=decides, chances=_chances(draft, found, level))
     if own <= ALPHA and abs(mean) > size:
         return replace(line, verdict="worse" if lost else "better")

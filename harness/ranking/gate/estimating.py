@@ -16,20 +16,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.stats.estimates import POWER, Panel, sums
+from harness.core.types import FloatArray
+from harness.ranking.stats.estimates import POWER, CompleteValues, sums
 from harness.ranking.stats.variance import ALPHA, Moments
-
-Floats = NDArray[np.float64]
 
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
 _DIFFERENT = 0.01  # p of variances that are not taken together
 
 
 @dataclass(frozen=True)
-class Side:
+class SideValues:
     """One entry of one run: ``values`` (stratum, seed) and ``draws`` (stratum, seed, resample), if any."""
 
-    values: Floats
+    values: FloatArray
     draws: NDArray[np.float32] | None = None
     examples: int | None = None
 
@@ -38,17 +37,17 @@ class Side:
         """Number of generation seeds."""
         return int(self.values.shape[1])
 
-    def of(self, columns: Sequence[int]) -> Side:
+    def of(self, columns: Sequence[int]) -> SideValues:
         """Return some seeds, by index and in that order."""
         draws = None if self.draws is None else self.draws[:, columns]
-        return Side(self.values[:, columns], draws, self.examples)
+        return SideValues(self.values[:, columns], draws, self.examples)
 
-    def minus(self, other: Side, times: float) -> Side:
+    def minus(self, other: SideValues, times: float) -> SideValues:
         """Return this less ``times`` another side of the same seeds."""
         draws = None
         if self.draws is not None and other.draws is not None and self.examples == other.examples:
             draws = self.draws - np.float32(times) * other.draws
-        return Side(self.values - times * other.values, draws, self.examples)
+        return SideValues(self.values - times * other.values, draws, self.examples)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class GateDifference:
         return replace(self.moments, shape=shape, seeds=np.array([variance]), seeds_df=np.array([df]))
 
 
-def difference(base: Side, new: Side, common: Sequence[tuple[int, int]]) -> GateDifference:
+def difference(base: SideValues, new: SideValues, common: Sequence[tuple[int, int]]) -> GateDifference:
     """Return run minus baseline; ``common``: index in the baseline and in the run of seeds that both have.
 
     One side's seeds must be common in full, or none.
@@ -105,17 +104,17 @@ def difference(base: Side, new: Side, common: Sequence[tuple[int, int]]) -> Gate
     return GateDifference(moments, turned.new, turned.base)
 
 
-def paired(base: Side, new: Side) -> Moments:
+def paired(base: SideValues, new: SideValues) -> Moments:
     """Return new minus base of runs with the same seeds in the same order."""
     values = np.stack([base.values, new.values])
     if base.draws is None or new.draws is None or base.examples != new.examples:
-        panel = Panel(values)
+        panel = CompleteValues(values)
     else:
-        panel = Panel(values, np.stack([base.draws, new.draws]), base.examples)
+        panel = CompleteValues(values, np.stack([base.draws, new.draws]), base.examples)
     return panel.moments(sums([{1: 1.0, 0: -1.0}]))
 
 
-def independent(base: Side, new: Side) -> Moments:
+def independent(base: SideValues, new: SideValues) -> Moments:
     """Return new minus base of runs with other seeds (Welch 1947, over seeds within strata).
 
     The variance of both sides adds up; that of the test examples is of the difference, without what both
@@ -124,7 +123,7 @@ def independent(base: Side, new: Side) -> Moments:
     return _independent(base, new).moments
 
 
-def _doubled(more: Side, fewer: Side, columns: Sequence[int]) -> GateDifference:
+def _doubled(more: SideValues, fewer: SideValues, columns: Sequence[int]) -> GateDifference:
     """Return ``fewer`` minus ``more``, whose seeds at ``columns`` are those of ``fewer``: double sampling.
 
     Cochran (1977, chapter 12): with b the slope of ``fewer`` on ``more`` over common seeds, the difference is
@@ -153,7 +152,7 @@ def _doubled(more: Side, fewer: Side, columns: Sequence[int]) -> GateDifference:
     )
 
 
-def _slope(common: Floats, other: Floats) -> tuple[float, int]:
+def _slope(common: FloatArray, other: FloatArray) -> tuple[float, int]:
     """Return the slope within strata, from 0 to 1, and its degrees of freedom."""
     x, y = (side - side.mean(axis=1, keepdims=True) for side in (common, other))
     square = float(np.square(x).sum())
@@ -161,7 +160,7 @@ def _slope(common: Floats, other: Floats) -> tuple[float, int]:
     return (float(np.clip((x * y).sum() / square, 0.0, 1.0)) if square > 0 else 0.0), freedom
 
 
-def _independent(base: Side, new: Side) -> GateDifference:
+def _independent(base: SideValues, new: SideValues) -> GateDifference:
     sides, strata = (base, new), len(base.values)
     size = float(np.abs(base.values).max() + np.abs(new.values).max())
     mean = float(new.values.mean() - base.values.mean())
@@ -198,7 +197,7 @@ def _together(one: SeedVariance, other: SeedVariance) -> float | None:
     return sum(w * own for w, own in zip(weights, single, strict=True)) / sum(weights)
 
 
-def _seed_variance(side: Side, size: float) -> SeedVariance:
+def _seed_variance(side: SideValues, size: float) -> SeedVariance:
     parts = side.values.var(axis=1, ddof=1) / side.seeds / len(side.values) ** 2
     parts = np.where(np.sqrt(parts) <= _ROUNDING * size, 0.0, parts)
     total, fourth = float(parts.sum()), float(np.square(parts).sum()) / (side.seeds - 1)
@@ -213,7 +212,7 @@ def _added(sides: Sequence[SeedVariance]) -> tuple[float, float]:
     return total, total**2 / fourth if fourth > 0 else sum(side.df for side in sides)
 
 
-def _examples(base: Side, new: Side) -> tuple[float, float]:
+def _examples(base: SideValues, new: SideValues) -> tuple[float, float]:
     """Return the variance from test examples alone and its degrees of freedom."""
     if base.draws is None or new.draws is None or base.examples is None or base.examples != new.examples:
         return 0.0, 1.0
@@ -244,7 +243,7 @@ def critical(found: Moments, level: float) -> float:
     return max(single, float(np.sqrt(share * squares[0] + (1 - share) * squares[1])))
 
 
-def findable(found: Moments, level: float, bound: float) -> float:
+def min_detectable_loss(found: Moments, level: float, bound: float) -> float:
     """Return the smallest loss that would have been called one in 80 of 100 such comparisons.
 
     It must be significant at ``level`` (two-sided) and exceed ``bound``, and chance must not hide it.

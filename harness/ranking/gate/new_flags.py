@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.ranking.flags import Flag, flags
-from harness.ranking.gate.scope import Scope
-from harness.ranking.results import Cellset
+from harness.ranking.gate.scope import ComparedSlice
+from harness.ranking.results import ResultSet
 
 
-def new_flags(seen: Scope) -> list[tuple[str, str]]:
+def new_flags(seen: ComparedSlice) -> list[tuple[str, str]]:
     """Return entry and words of every flag that is new.
 
     Both sides are cut to the entries that both have, as some bounds hang on the unsteered entries.
@@ -23,7 +23,7 @@ def new_flags(seen: Scope) -> list[tuple[str, str]]:
     return found
 
 
-def _only(cellset: Cellset, names: list[str]) -> Cellset:
+def _only(cellset: ResultSet, names: list[str]) -> ResultSet:
     lines = cellset.scores
     entries = {name: cellset.entries[name] for name in names}
     return replace(cellset, entries=entries, scores=lines[lines["entry"].isin(names)])

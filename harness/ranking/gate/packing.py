@@ -12,21 +12,21 @@ from harness.core.cells import cell_id, entry_id
 from harness.core.files import write_text
 from harness.core.records import CellKey, CellScores, CellStatus, Manifest, Score, Selection
 from harness.core.store import Run
-from harness.ranking.gate.baseline import Baseline, Column, ExampleSet, Packed, Prediction
-from harness.ranking.results import Cellset
+from harness.ranking.gate.baseline import Baseline, BaselineData, ExampleSet, MetricColumn, Prediction
+from harness.ranking.results import ResultSet
 from harness.scoring.metrics import metric
 
-Place = tuple[str, str, str, int]
+CellIndexKey = tuple[str, str, str, int]
 """Entry, task, language, seed."""
 
 
-def pack(cellsets: Sequence[Cellset], names: Iterable[str]) -> Packed:
+def pack(cellsets: Sequence[ResultSet], names: Iterable[str]) -> BaselineData:
     """Return the cells of runs that share entries, with these metrics and all kept predictions."""
     entries = [entry_id(entry) for entry in cellsets[0].manifest.entries]
     where = {place: found for cellset in cellsets for place, found in cellset.cells.items()}
     places = sorted(place for place in where if place[0] in entries)
-    heads: dict[Place, tuple[str, str]] = {}
-    values: dict[str, dict[Place, Any]] = {name: {} for name in names}
+    heads: dict[CellIndexKey, tuple[str, str]] = {}
+    values: dict[str, dict[CellIndexKey, Any]] = {name: {} for name in names}
     for cellset in cellsets:
         lines = cellset.scores
         for line in lines[lines["metric"].isin(list(values))].itertuples():
@@ -40,7 +40,7 @@ def pack(cellsets: Sequence[Cellset], names: Iterable[str]) -> Packed:
     for i, place in enumerate(places):
         run, cell = where[place]
         predictions += _predictions(run.predictions(cell), i, tests, sets)
-    return Packed(
+    return BaselineData(
         entry=[entries.index(entry) for entry, _, _, _ in places],
         task=[task for _, task, _, _ in places],
         language=[code for _, _, code, _ in places],
@@ -53,9 +53,9 @@ def pack(cellsets: Sequence[Cellset], names: Iterable[str]) -> Packed:
     )
 
 
-def _column(lines: Sequence[Any]) -> Column:
+def _column(lines: Sequence[Any]) -> MetricColumn:
     signatures = sorted({str(line.signature) for line in lines if line is not None})
-    return Column(
+    return MetricColumn(
         signatures=signatures,
         signature=[None if line is None else signatures.index(str(line.signature)) for line in lines],
         value=[None if line is None else _number(line.value) for line in lines],
@@ -71,9 +71,7 @@ def _number(value: object) -> float | None:
     return None if found is None or found != found else found
 
 
-def _predictions(
-    kept: dict[str, Any], cell: int, tests: dict[str, int], sets: list[ExampleSet]
-) -> list[Prediction]:
+def _predictions(kept: dict[str, Any], cell: int, tests: dict[str, int], sets: list[ExampleSet]) -> list[Prediction]:
     """Return a cell's predictions; test sets that are new are added."""
     found = []
     for part, body in kept.items():
@@ -90,7 +88,7 @@ def _predictions(
     return found
 
 
-def bare(manifest: Manifest, selection: Selection) -> Manifest:
+def strip_private_fields(manifest: Manifest, selection: Selection) -> Manifest:
     """Return a manifest without what names folders or people's commands."""
     empty: dict[str, Any] = {"model_path": None, "contrast": None, "commands": [], "plugins": []}
     empty |= {"suite_source": "", "data_source": "", "tuning": {}}
@@ -140,7 +138,7 @@ def _key(baseline: Baseline, i: int) -> CellKey:
     )
 
 
-def _scores(packed: Packed, i: int, name: str) -> CellScores:
+def _scores(packed: BaselineData, i: int, name: str) -> CellScores:
     found = [_score(metric_name, column, i) for metric_name, column in packed.columns.items()]
     return CellScores(
         cell_id=name,
@@ -150,7 +148,7 @@ def _scores(packed: Packed, i: int, name: str) -> CellScores:
     )
 
 
-def _score(name: str, column: Column, i: int) -> Score | None:
+def _score(name: str, column: MetricColumn, i: int) -> Score | None:
     signature, size, value = column.signature[i], column.size[i], column.value[i]
     if signature is None:
         return None

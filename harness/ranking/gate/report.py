@@ -8,13 +8,13 @@ from typing import Literal
 from harness.ranking.stats.estimates import Estimate
 from harness.scoring.metrics import Metric
 
-Verdict = Literal["worse", "cannot tell", "better", "same"]
+GateVerdict = Literal["worse", "cannot tell", "better", "same"]
 
-EXIT: dict[Verdict, int] = {"same": 0, "better": 0, "worse": 1, "cannot tell": 2}
+EXIT: dict[GateVerdict, int] = {"same": 0, "better": 0, "worse": 1, "cannot tell": 2}
 
 
 @dataclass(frozen=True)
-class Line:
+class GateRow:
     """One metric of one entry. ``difference``: the run minus the baseline.
 
     ``p``: one-sided, towards the side where the difference lies, adjusted so that 0.05 is the level of every
@@ -26,7 +26,7 @@ class Line:
 
     entry: str
     metric: Metric
-    verdict: Verdict
+    verdict: GateVerdict
     reason: str = ""
     base: float | None = None
     new: float | None = None
@@ -41,7 +41,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Report:
+class GateReport:
     """What the gate says. ``reason``: why nothing could be compared at all.
 
     ``flags``: entry and words of what is wrong now and was not in the baseline. ``absent``: entries that
@@ -51,7 +51,7 @@ class Report:
     run: str
     against: str
     suite: str
-    lines: list[Line] = field(default_factory=list)
+    lines: list[GateRow] = field(default_factory=list)
     flags: list[tuple[str, str]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Report:
     reason: str = ""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> GateVerdict:
         """Worse if any line is, else cannot tell if one that decides cannot, else better if any is."""
         found = {line.verdict for line in self.lines}
         if self.flags or "worse" in found:

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from harness.ranking.gate.report import Line, Report
-from harness.ranking.gate.report_text import headline, sentence, told
-from harness.ranking.summary import clean
+from harness.ranking.gate.report import GateReport, GateRow
+from harness.ranking.gate.report_text import describe_row, headline, notable_rows
+from harness.ranking.summary import strip_control
 
 _MOST = 10  # annotations of a kind that GitHub shows for a step
 _ESCAPED = {"%": "%25", "\r": "%0D", "\n": "%0A"}
 _IN_TITLE = {**_ESCAPED, ":": "%3A", ",": "%2C"}
 
 
-def as_json(report: Report) -> str:
+def as_json(report: GateReport) -> str:
     """Return the report as JSON, with full precision."""
     body = {
         "schema": 1,
@@ -37,7 +37,7 @@ def as_json(report: Report) -> str:
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
 
 
-def _record(line: Line) -> dict[str, Any]:
+def _record(line: GateRow) -> dict[str, Any]:
     found, least = line.difference, line.findable
     return {
         "entry": line.entry,
@@ -62,7 +62,7 @@ def _record(line: Line) -> dict[str, Any]:
     }
 
 
-def as_junit(report: Report) -> str:
+def as_junit(report: GateReport) -> str:
     """Return the report as JUnit XML: worse is a failure, cannot tell an error where it decides."""
     cases = list(_cases(report))
     failures, errors = (sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error"))
@@ -74,9 +74,9 @@ def as_junit(report: Report) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
 
 
-def _cases(report: Report) -> Iterator[ET.Element]:
+def _cases(report: GateReport) -> Iterator[ET.Element]:
     for line in report.lines:
-        yield _case(line.entry, line.metric.name, line.verdict, sentence(line), line.decides)
+        yield _case(line.entry, line.metric.name, line.verdict, describe_row(line), line.decides)
     for name, words in report.flags:
         yield _case(name, "flag", "worse", words)
     for name in report.absent:
@@ -97,13 +97,13 @@ def _case(entry: str, name: str, verdict: str, words: str, decides: bool = True)
 
 def _xml(text: str) -> str:
     """Return text from outside without what XML 1.0 cannot hold; ElementTree escapes the rest."""
-    return "".join(sign if sign not in "\ufffe\uffff" else "\ufffd" for sign in clean(text))
+    return "".join(sign if sign not in "\ufffe\uffff" else "\ufffd" for sign in strip_control(text))
 
 
-def as_annotations(report: Report) -> str:
+def as_annotations(report: GateReport) -> str:
     """Return GitHub's workflow commands: errors for worse, warnings for cannot tell, a notice in all."""
     lines: list[str] = []
-    found = list(told(report))
+    found = list(notable_rows(report))
     for verdict, kind in (("worse", "error"), ("cannot tell", "warning")):
         words = [text for own, text in found if own == verdict]
         lines += [_command(kind, f"gate: {verdict}", text) for text in words[: _MOST - 1]]
@@ -116,7 +116,7 @@ def as_annotations(report: Report) -> str:
 
 def _command(kind: str, title: str, text: str) -> str:
     """Return one workflow command; text from outside can start none of its own."""
-    return f"::{kind} title={_escaped(title, _IN_TITLE)}::{_escaped(clean(text), _ESCAPED)}"
+    return f"::{kind} title={_escaped(title, _IN_TITLE)}::{_escaped(strip_control(text), _ESCAPED)}"
 
 
 def _escaped(text: str, signs: dict[str, str]) -> str:

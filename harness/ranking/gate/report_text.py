@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.core.terminal import TerminalColumn, print_table
-from harness.ranking.gate.report import Line, Report, Verdict
+from harness.ranking.gate.report import GateReport, GateRow, GateVerdict
 from harness.ranking.render import escaped
-from harness.ranking.summary import clean, digits_of, p_value, plain, signed, spanned
+from harness.ranking.summary import digits_of, format_interval, format_number, format_signed, p_value, strip_control
 
 HEADS = ("entry", "metric", "baseline", "run", "difference [95 %]", "p", "bound", "visible", "verdict")
 
 _WORDS = {"entry", "metric", "verdict"}
 _DROPPED = {"p": 1, "bound": 2, "visible": 3, "baseline": 4, "run": 4}  # what is left out where it is narrow
 _STYLES = {"better": "green", "worse": "bold red", "cannot tell": "yellow"}
-_MARKS: dict[Verdict, str] = {"worse": "❌", "cannot tell": "❓", "better": "✅", "same": "✅"}
-_ORDER: tuple[Verdict, ...] = ("worse", "cannot tell", "better", "same")
+_MARKS: dict[GateVerdict, str] = {"worse": "❌", "cannot tell": "❓", "better": "✅", "same": "✅"}
+_ORDER: tuple[GateVerdict, ...] = ("worse", "cannot tell", "better", "same")
 _MOST = 60_000  # characters; GitHub takes 65,536 in a comment
 
 EXPLAINED = (
@@ -32,13 +32,13 @@ EXPLAINED = (
 _ASIDE = "does not decide"
 
 
-def tally(report: Report) -> str:
+def count_verdicts(report: GateReport) -> str:
     """Return how many lines have which verdict, in words."""
     counts = Counter(_said(line) for line in report.lines)
     return ", ".join(f"{counts[words]} {words}" for words in sorted(counts, key=_rank))
 
 
-def _said(line: Line) -> str:
+def _said(line: GateRow) -> str:
     """Return the verdict of a line, and whether it does not decide."""
     return line.verdict if line.decides or line.verdict != "cannot tell" else f"{line.verdict} ({_ASIDE})"
 
@@ -47,24 +47,24 @@ def _rank(words: str) -> tuple[int, bool]:
     return next(i for i, verdict in enumerate(_ORDER) if words.startswith(verdict)), words.endswith(")")
 
 
-def cells(line: Line) -> tuple[str, ...]:
+def cells(line: GateRow) -> tuple[str, ...]:
     """Return a line as words under ``HEADS``; names are as they were given."""
     digits = digits_of(line.metric.name)
-    visible = "–" if line.findable is None or line.findable == float("inf") else plain(line.findable, digits)
+    visible = "–" if line.findable is None or line.findable == float("inf") else format_number(line.findable, digits)
     return (
         line.entry,
         line.metric.title,
-        plain(line.base, digits),
-        plain(line.new, digits),
-        spanned(line.difference, digits),
+        format_number(line.base, digits),
+        format_number(line.new, digits),
+        format_interval(line.difference, digits),
         p_value(line.p),
-        plain(line.bound, digits),
+        format_number(line.bound, digits),
         visible,
         f"{_said(line)}: {line.reason}" if line.reason else _said(line),
     )
 
 
-def remarks(report: Report) -> Iterator[str]:
+def remarks(report: GateReport) -> Iterator[str]:
     """Yield, in words, all that is no line."""
     for name, words in report.flags:
         yield f"worse: new flag of {name}: {words}"
@@ -83,16 +83,16 @@ def remarks(report: Report) -> Iterator[str]:
     yield from (f"{what}: {one} → {other}" for what, one, other in report.environment)
 
 
-def _chances(report: Report) -> Iterator[str]:
+def _chances(report: GateReport) -> Iterator[str]:
     """Yield what more seeds would change: of a metric that decides, for the entry with the least chance."""
-    least: dict[str, Line] = {}
+    least: dict[str, GateRow] = {}
     for line in report.lines:
         if line.chances and line.decides:
             least.setdefault(line.metric.name, line)
             least[line.metric.name] = min(line, least[line.metric.name], key=lambda each: each.chances[0][1])
     for line in least.values():
         (now, first), *more = line.chances
-        loss = plain(line.tolerance, digits_of(line.metric.name))
+        loss = format_number(line.tolerance, digits_of(line.metric.name))
         words = [f"with {seeds} in {_of_100(found)}" for seeds, found in more]
         yield (
             f"{line.metric.title}: with {now} seeds a loss of {loss} would be found in {_of_100(first)} of "
@@ -104,37 +104,37 @@ def _of_100(chance: float) -> int:
     return int(100 * chance + 1e-9)
 
 
-def shown(report: Report) -> list[Line]:
+def shown(report: GateReport) -> list[GateRow]:
     """Return the lines that have something to say, the worst first."""
     lines = [line for line in report.lines if line.reason != "identical"]
     return sorted(lines, key=lambda line: _rank(_said(line)))
 
 
-def headline(report: Report) -> str:
+def headline(report: GateReport) -> str:
     """Return the verdict in one line."""
-    why = report.reason or tally(report)
+    why = report.reason or count_verdicts(report)
     return f"{report.verdict}: {why}" if why else report.verdict
 
 
-def print_report(console: Console, report: Report) -> None:
+def print_report(console: Console, report: GateReport) -> None:
     """Print the verdict, the lines that are not identical, and remarks."""
-    console.print(Text(f"run: {clean(report.run)}\nbaseline: {clean(report.against)}"))
+    console.print(Text(f"run: {strip_control(report.run)}\nbaseline: {strip_control(report.against)}"))
     lines = shown(report)
     if lines:
         columns = [TerminalColumn(head, words=head in _WORDS, drop=_DROPPED.get(head, 0)) for head in HEADS]
         rows: list[list[str | Text]] = []
         for line in lines:
-            *first, verdict = (clean(cell) for cell in cells(line))
+            *first, verdict = (strip_control(cell) for cell in cells(line))
             rows.append([*first, Text(verdict, style=_STYLES.get(line.verdict, ""))])
         print_table(console, columns, rows)
     for remark in remarks(report):
-        console.print(Text(f"- {clean(remark)}"))
+        console.print(Text(f"- {strip_control(remark)}"))
     if lines:
         console.print(Text(EXPLAINED, style="dim"))
-    console.print(Text(f"gate: {clean(headline(report))}", style=_STYLES.get(report.verdict, "bold")))
+    console.print(Text(f"gate: {strip_control(headline(report))}", style=_STYLES.get(report.verdict, "bold")))
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: GateReport) -> str:
     """Return the report as GitHub's Markdown, short enough for a comment; names can form no markup."""
     lines = shown(report)
     loud = [_row(line) for line in lines if line.verdict != "same"]
@@ -144,7 +144,7 @@ def as_markdown(report: Report) -> str:
         f"### {_MARKS[report.verdict]} gate: {report.verdict}",
         "",
         f"{escaped(report.suite)}, {escaped(report.run)} against {escaped(report.against)}: "
-        f"{escaped(report.reason or tally(report))}.",
+        f"{escaped(report.reason or count_verdicts(report))}.",
         "",
     ]
     text += [f"- {escaped(remark)}" for remark in remarks(report)]
@@ -157,7 +157,7 @@ def as_markdown(report: Report) -> str:
     return "\n".join([*text, *foot]) + "\n"
 
 
-def _row(line: Line) -> str:
+def _row(line: GateRow) -> str:
     first, second, *numbers, verdict = cells(line)
     return f"| {' | '.join([escaped(first), escaped(second), *numbers, escaped(verdict)])} |"
 
@@ -173,21 +173,21 @@ def _fitting(rows: list[str], room: int) -> list[str]:
     return kept
 
 
-def told(report: Report) -> Iterator[tuple[str, str]]:
+def notable_rows(report: GateReport) -> Iterator[tuple[str, str]]:
     """Yield verdict and words of what a reviewer must see, the worst first."""
     yield from (("worse", f"{name}: {words}") for name, words in report.flags)
     for line in shown(report):
         if line.verdict == "worse" or (line.verdict == "cannot tell" and line.decides):
-            yield line.verdict, f"{line.entry}, {line.metric.title}: {sentence(line)}"
+            yield line.verdict, f"{line.entry}, {line.metric.title}: {describe_row(line)}"
     yield from (("cannot tell", f"the run lacks {name}") for name in report.absent)
     if report.reason:
         yield "cannot tell", report.reason
 
 
-def sentence(line: Line) -> str:
+def describe_row(line: GateRow) -> str:
     """Return what a line says, in words."""
     digits = digits_of(line.metric.name)
     if line.reason:
         return line.reason
-    change = f"{plain(line.base, digits)} → {plain(line.new, digits)}"
-    return f"{change} ({spanned(line.difference, digits)}, bound {signed(line.bound, digits)})"
+    change = f"{format_number(line.base, digits)} → {format_number(line.new, digits)}"
+    return f"{change} ({format_interval(line.difference, digits)}, bound {format_signed(line.bound, digits)})"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from harness.core.errors import UserError, unknown
 from harness.core.languages import unknown_language
 from harness.core.records import Manifest, Selection
-from harness.ranking.pairing import Pair, listed, partners
-from harness.ranking.results import Cellset
+from harness.ranking.pairing import EntryPair, format_list, match_entries
+from harness.ranking.results import ResultSet
 
 LISTS = {"seeds", "methods", "description", "data", "model"}
 """Of a suite: what is run and where it lies, not how it is measured; texts of data and model have hashes of
@@ -17,7 +17,7 @@ their own. Suites that differ in nothing else are compared."""
 
 
 @dataclass(frozen=True)
-class Narrowing:
+class Filter:
     """What to look at; None for all that the baseline has."""
 
     languages: Sequence[str] | None = None
@@ -38,20 +38,20 @@ class Narrowing:
 
 
 @dataclass(frozen=True)
-class Scope:
+class ComparedSlice:
     """What is looked at: ``base`` and ``new`` cut to the same tasks and languages, and pairs of entries.
 
     ``absent``: entries of the baseline that the run lacks; ``fresh``: the run's without a baseline.
     """
 
-    base: Cellset
-    new: Cellset
-    pairs: list[Pair]
+    base: ResultSet
+    new: ResultSet
+    pairs: list[EntryPair]
     absent: list[str]
     fresh: list[str]
 
 
-def scope(base: Cellset, new: Cellset, narrowing: Narrowing) -> Scope:
+def compared_slice(base: ResultSet, new: ResultSet, narrowing: Filter) -> ComparedSlice:
     """Return what is looked at. Raises ``UserError`` for a name that the baseline does not have."""
     chosen = base.manifest.selection
     languages = _chosen("language", narrowing.languages, chosen.languages)
@@ -60,23 +60,19 @@ def scope(base: Cellset, new: Cellset, narrowing: Narrowing) -> Scope:
     base, new = (_cut(side, axes, narrowing) for side in (base, new))
     if not base.entries:
         raise UserError("nothing is left of the baseline: no entry has these methods and settings.")
-    pairs, absent, fresh = partners(base, new)
-    return Scope(base, new, pairs, absent, fresh)
+    pairs, absent, fresh = match_entries(base, new)
+    return ComparedSlice(base, new, pairs, absent, fresh)
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
     for name in wanted or ():
         if name not in valid:
             hint = "These are the baseline's."
-            raise (
-                unknown_language(name, valid, hint)
-                if kind == "language"
-                else unknown(kind, name, valid, hint)
-            )
+            raise (unknown_language(name, valid, hint) if kind == "language" else unknown(kind, name, valid, hint))
     return [name for name in valid if wanted is None or name in wanted]
 
 
-def _cut(side: Cellset, axes: dict[str, list[str]], narrowing: Narrowing) -> Cellset:
+def _cut(side: ResultSet, axes: dict[str, list[str]], narrowing: Filter) -> ResultSet:
     """Return a cellset with other tasks and languages, and of its entries those that are wanted."""
     entries = {
         name: row
@@ -96,12 +92,12 @@ def _cut(side: Cellset, axes: dict[str, list[str]], narrowing: Narrowing) -> Cel
     )
 
 
-def refusal(base: Manifest, new: Manifest, wanted: Selection) -> str:
+def incompatibility(base: Manifest, new: Manifest, wanted: Selection) -> str:
     """Return why two runs say nothing about each other; empty where they do."""
     if base.suite_hash != new.suite_hash:
         fields = {key for key in {*base.suite, *new.suite} if base.suite.get(key) != new.suite.get(key)}
         if not fields or fields - LISTS:
-            where = f", which differ in {listed(sorted(fields - LISTS))}" if fields else ""
+            where = f", which differ in {format_list(sorted(fields - LISTS))}" if fields else ""
             return (
                 f"the run is of another suite: {new.suite.get('name')} ({new.suite_hash}) against "
                 f"{base.suite.get('name')} ({base.suite_hash}){where}"
@@ -113,14 +109,14 @@ def refusal(base: Manifest, new: Manifest, wanted: Selection) -> str:
         if _differs(base.data_hashes, new.data_hashes, place := f"{task}/{code}")
     ]
     if other:
-        return f"the run is of other data in {listed(other)}"
+        return f"the run is of other data in {format_list(other)}"
     sizes = [
         f"{task} ({new.selection.texts_per_label[task]} against {size})"
         for task in wanted.tasks
         if (size := base.selection.texts_per_label.get(task)) is not None
         and new.selection.texts_per_label.get(task, size) != size
     ]
-    return f"the run has other numbers of texts per label: {listed(sizes)}" if sizes else ""
+    return f"the run has other numbers of texts per label: {format_list(sizes)}" if sizes else ""
 
 
 def _differs(base: dict[str, str], new: dict[str, str], place: str) -> bool:

@@ -8,22 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core.types import FloatArray
 from harness.ranking.gate.baseline import Spread
-
-Floats = NDArray[np.float64]
 
 _WITHIN = 0.975  # of differences between equal runs, half of the rest on either side
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricValues:
     """One metric of one run: ``values`` (entry, stratum, seed) of complete entries; task per stratum."""
 
-    values: Floats
+    values: FloatArray
     tasks: list[str]
 
 
-def spread(runs: Sequence[Measured]) -> Spread:
+def spread(runs: Sequence[MetricValues]) -> Spread:
     """Return the spread of a metric from one run or several of the same code.
 
     Between seeds: the variance of a cell, mean over languages and over the entries that vary at all. From
@@ -46,15 +45,13 @@ def spread(runs: Sequence[Measured]) -> Spread:
     return found.model_copy(update={"bound": size})
 
 
-def _squares(values: Floats) -> Floats:
-    centred: Floats = values - values.mean(axis=2, keepdims=True)
-    squares: Floats = np.square(centred).sum(axis=2)
+def _squares(values: FloatArray) -> FloatArray:
+    centred: FloatArray = values - values.mean(axis=2, keepdims=True)
+    squares: FloatArray = np.square(centred).sum(axis=2)
     return np.where(squares < 1e-24, 0.0, squares)
 
 
-def _between(
-    runs: Sequence[Measured], within: Spread, varying: NDArray[np.bool_], inverse: float
-) -> Spread | None:
+def _between(runs: Sequence[MetricValues], within: Spread, varying: NDArray[np.bool_], inverse: float) -> Spread | None:
     """Return the spread by the means of runs where they vary more than seeds alone would make them."""
     strata = runs[0].tasks
     expected = sum(within.variance[task] for task in strata) / len(strata) ** 2 * inverse

@@ -31,8 +31,6 @@ def parsed(options: Sequence[str]) -> dict[str, Tolerance]:
         except ValueError:
             value = 0.0
         if not name or not 0 < value < float("inf"):
-            raise UserError(
-                f"--tolerance {option!r:.60}: give METRIC=VALUE, such as macro_f1/tfidf=0.05, vendi=15%."
-            )
+            raise UserError(f"--tolerance {option!r:.60}: give METRIC=VALUE, such as macro_f1/tfidf=0.05, vendi=15%.")
         found[name] = Tolerance(value=value, relative=relative)
     return found

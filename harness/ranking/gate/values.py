@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.gate.estimating import Floats, Side
-from harness.ranking.gate.scope import Scope, seeds
-from harness.ranking.pairing import Pair, listed
-from harness.ranking.results import Cellset
-from harness.ranking.values import Evidence, different, gather, lacking
+from harness.core.types import FloatArray
+from harness.ranking.gate.estimating import SideValues
+from harness.ranking.gate.scope import ComparedSlice, seeds
+from harness.ranking.pairing import EntryPair, format_list
+from harness.ranking.results import ResultSet
+from harness.ranking.values import MetricArray, collect_metric, coverage, different
 from harness.scoring.metrics import Metric
 
 
 @dataclass(frozen=True)
-class Look:
+class PairedValues:
     """One metric of baseline and run: ``seeds`` of both, and ``common``, those that they are paired by.
 
     ``mixed``: strata that were scored in different ways, in words.
     """
 
     metric: Metric
-    cellsets: tuple[Cellset, Cellset]
-    evidence: tuple[Evidence, Evidence]
+    cellsets: tuple[ResultSet, ResultSet]
+    evidence: tuple[MetricArray, MetricArray]
     seeds: tuple[list[int], list[int]]
     common: list[int]
     mixed: list[str]
@@ -46,10 +47,7 @@ class Look:
             for cellset, evidence in zip(self.cellsets, self.evidence, strict=True)
             for name in evidence.by_seed
         }
-        shared = [
-            f"seeds move all languages together, which the gate does not count: {name}"
-            for name in sorted(names)
-        ]
+        shared = [f"seeds move all languages together, which the gate does not count: {name}" for name in sorted(names)]
         return [*words, *shared]
 
     @property
@@ -68,7 +66,7 @@ class Look:
         """Index in the baseline and in the run of every common seed."""
         return [(self.seeds[0].index(seed), self.seeds[1].index(seed)) for seed in self.common]
 
-    def values(self, pair: Pair) -> tuple[Floats, Floats]:
+    def values(self, pair: EntryPair) -> tuple[FloatArray, FloatArray]:
         """Return the values (stratum, seed) of both sides, in the strata that are compared; NaN: none."""
         kept = self.kept(pair)
         base, new = (
@@ -77,7 +75,7 @@ class Look:
         )
         return base, new
 
-    def kept(self, pair: Pair) -> NDArray[np.bool_]:
+    def kept(self, pair: EntryPair) -> NDArray[np.bool_]:
         """Return which strata are compared: all but those whose cells ran and gave no side any value."""
         found = np.zeros(len(self.evidence[0].strata), dtype=bool)
         for evidence, row in zip(self.evidence, (pair.a, pair.b), strict=True):
@@ -86,36 +84,36 @@ class Look:
             found |= [stratum in gone for stratum in evidence.strata]
         return found
 
-    def tasks(self, pair: Pair) -> list[str]:
+    def tasks(self, pair: EntryPair) -> list[str]:
         """Return the task of every stratum that is compared."""
         kept = self.kept(pair)
         return [task for (task, _), here in zip(self.evidence[0].strata, kept, strict=True) if here]
 
-    def without(self, pair: Pair) -> str:
+    def without(self, pair: EntryPair) -> str:
         """Return in words where no side has a value, and why; empty where there is no such stratum."""
         strata, kept = self.evidence[1].strata, self.kept(pair)
         empty = [place for place, here in zip(strata, kept, strict=True) if not here]
         if not empty:
             return ""
         task, code = empty[0]
-        known = lacking(self.cellsets[1], self.evidence[1].only([task], [code]), pair.b.id)
-        where = f" in {listed([f'{task}/{code}' for task, code in empty])}" if kept.any() else ""
+        known = coverage(self.cellsets[1], self.evidence[1].only([task], [code]), pair.b.id)
+        where = f" in {format_list([f'{task}/{code}' for task, code in empty])}" if kept.any() else ""
         return f"no side has values{where} ({known.reasons[0].rpartition(' × ')[2]})"
 
-    def sides(self, pair: Pair) -> tuple[Side | None, Side | None]:
+    def sides(self, pair: EntryPair) -> tuple[SideValues | None, SideValues | None]:
         """Return the numbers of both; None for who lacks some."""
         base, new = (self._side(side, row.id, self.kept(pair)) for side, row in enumerate((pair.a, pair.b)))
         return base, new
 
-    def _side(self, which: int, name: str, kept: NDArray[np.bool_]) -> Side | None:
+    def _side(self, which: int, name: str, kept: NDArray[np.bool_]) -> SideValues | None:
         evidence = self.evidence[which]
         row = evidence.position[name]
         values = evidence.values[row][kept]
         if not kept.any() or np.isnan(values).any():
             return None
-        return Side(values, None if evidence.draws is None else evidence.draws[row][kept], evidence.examples)
+        return SideValues(values, None if evidence.draws is None else evidence.draws[row][kept], evidence.examples)
 
-    def identical(self, pair: Pair) -> bool:
+    def identical(self, pair: EntryPair) -> bool:
         """Say whether every value is the same; with other seeds, whether none ever varies.
 
         What has no value is the same where the same texts have none: the cells ran, and are too few texts.
@@ -128,7 +126,7 @@ class Look:
         mine, yours = zip(*self.columns, strict=True)
         return bool(np.array_equal(base[:, mine], new[:, yours], equal_nan=True))
 
-    def same_texts(self, pair: Pair) -> bool:
+    def same_texts(self, pair: EntryPair) -> bool:
         """Say whether both wrote the same texts in every cell of a common seed."""
         base, new = (self._texts[i].get(side.id) for i, side in enumerate((pair.a, pair.b)))
         return bool(self.common) and base == new
@@ -142,31 +140,29 @@ class Look:
         return found
 
 
-def look(scope: Scope, metric: Metric, least: int) -> Look:
+def load_values(scope: ComparedSlice, metric: Metric, least: int) -> PairedValues:
     """Return the numbers of a metric; ``least``: seeds that are enough to pair by."""
     chosen = [side.manifest.selection for side in (scope.base, scope.new)]
     base, new, common = seeds(chosen[0].seeds, chosen[1].seeds, least)
     cellsets = (_with_seeds(scope.base, base), _with_seeds(scope.new, new))
-    evidence = (gather(cellsets[0], metric), gather(cellsets[1], metric))
-    return Look(metric, cellsets, evidence, (base, new), common, _mixed(cellsets, metric, (base, new)))
+    evidence = (collect_metric(cellsets[0], metric), collect_metric(cellsets[1], metric))
+    return PairedValues(metric, cellsets, evidence, (base, new), common, _mixed(cellsets, metric, (base, new)))
 
 
-def _with_seeds(cellset: Cellset, wanted: list[int]) -> Cellset:
+def _with_seeds(cellset: ResultSet, wanted: list[int]) -> ResultSet:
     selection = cellset.manifest.selection.model_copy(update={"seeds": wanted})
     manifest = cellset.manifest.model_copy(update={"selection": selection})
     lines = cellset.scores
     return replace(cellset, manifest=manifest, scores=lines[lines["seed"].isin(wanted)])
 
 
-def _of(cellset: Cellset, metric: Metric, wanted: list[int]) -> Any:
+def _of(cellset: ResultSet, metric: Metric, wanted: list[int]) -> Any:
     lines = cellset.scores
     lines = lines[(lines["metric"] == metric.name) & lines["seed"].isin(wanted)]
     return lines[lines["entry"].isin(list(cellset.entries))]
 
 
-def _mixed(
-    cellsets: tuple[Cellset, Cellset], metric: Metric, wanted: tuple[list[int], list[int]]
-) -> list[str]:
+def _mixed(cellsets: tuple[ResultSet, ResultSet], metric: Metric, wanted: tuple[list[int], list[int]]) -> list[str]:
     """Return in words which strata have values by more than one recipe or on other data."""
     recipes: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for cellset, own in zip(cellsets, wanted, strict=True):
@@ -181,7 +177,7 @@ def _mixed(
     return words
 
 
-def gaps(looked: Look, pair: Pair) -> Iterator[tuple[str, str]]:
+def gaps(looked: PairedValues, pair: EntryPair) -> Iterator[tuple[str, str]]:
     """Yield for both sides what is missing, in words; empty where nothing is."""
     for i, (side, row) in enumerate((("baseline", pair.a), ("run", pair.b))):
         evidence, kept = looked.evidence[i], looked.kept(pair)
@@ -196,4 +192,4 @@ def gaps(looked: Look, pair: Pair) -> Iterator[tuple[str, str]]:
         )
         why = f": {reasons.most_common(1)[0][0]}" if reasons else ""
         size = int(kept.sum()) * len(evidence.seeds)
-        yield side, f"{len(missing)} of {size} cells ({listed(places)}{why})" if missing else ""
+        yield side, f"{len(missing)} of {size} cells ({format_list(places)}{why})" if missing else ""

@@ -12,12 +12,12 @@ from harness.ranking.gate.baseline import Spread, Tolerance
 from harness.ranking.gate.deciding import DraftLine, decided
 from harness.ranking.gate.estimating import difference
 from harness.ranking.gate.new_flags import new_flags
-from harness.ranking.gate.report import Line, Report
-from harness.ranking.gate.scope import Narrowing, Scope, refusal, scope
+from harness.ranking.gate.report import GateReport, GateRow
+from harness.ranking.gate.scope import ComparedSlice, Filter, compared_slice, incompatibility
 from harness.ranking.gate.spread import bound
-from harness.ranking.gate.values import Look, gaps, look
-from harness.ranking.pairing import Pair, environment, listed
-from harness.ranking.results import Cellset
+from harness.ranking.gate.values import PairedValues, gaps, load_values
+from harness.ranking.pairing import EntryPair, environment_diff, format_list
+from harness.ranking.results import ResultSet
 from harness.ranking.stats.estimates import estimates
 from harness.scoring.metrics import Metric, metric
 
@@ -28,7 +28,7 @@ _FOLDERS = ("data", "contrast text", "plug-ins")
 
 
 @dataclass(frozen=True)
-class Ruler:
+class MetricThreshold:
     """What one metric is compared by: the spread of equal runs, and the loss that may stay unseen.
 
     ``spread`` is None for a metric of which the baseline has no values.
@@ -40,17 +40,17 @@ class Ruler:
 
 
 def judge(
-    base: Cellset,
-    new: Cellset,
-    rulers: Sequence[Ruler],
+    base: ResultSet,
+    new: ResultSet,
+    rulers: Sequence[MetricThreshold],
     names: tuple[str, str],
-    narrowing: Narrowing | None = None,
-) -> Report:
+    narrowing: Filter | None = None,
+) -> GateReport:
     """Return the verdicts; ``names``: what run and baseline are called."""
-    narrowing = narrowing or Narrowing()
-    seen = scope(base, new, narrowing)
-    report = Report(*names, suite=str(base.manifest.suite.get("name", "")))
-    why = refusal(base.manifest, new.manifest, seen.base.manifest.selection)
+    narrowing = narrowing or Filter()
+    seen = compared_slice(base, new, narrowing)
+    report = GateReport(*names, suite=str(base.manifest.suite.get("name", "")))
+    why = incompatibility(base.manifest, new.manifest, seen.base.manifest.selection)
     if not seen.pairs:
         why = why or "the run has no entry in common with the baseline"
     if why:
@@ -68,7 +68,7 @@ def judge(
     )
 
 
-def chosen(rulers: Sequence[Ruler], names: Sequence[str]) -> list[Ruler]:
+def chosen(rulers: Sequence[MetricThreshold], names: Sequence[str]) -> list[MetricThreshold]:
     """Return the rulers of the named metrics; all for none named."""
     known = {ruler.metric.name: ruler for ruler in rulers}
     for name in names:
@@ -78,7 +78,7 @@ def chosen(rulers: Sequence[Ruler], names: Sequence[str]) -> list[Ruler]:
     return [known[name] for name in dict.fromkeys(names)] if names else list(rulers)
 
 
-def judged(cellset: Cellset, more: Sequence[str] = ()) -> list[Metric]:
+def judged(cellset: ResultSet, more: Sequence[str] = ()) -> list[Metric]:
     """Return the metrics that the gate looks at: the headline, primary diversity and validity, and more."""
     if cellset.headline is None:
         raise UserError("the run is not scored yet. Run 'steerboard score' on it.")
@@ -91,24 +91,24 @@ def judged(cellset: Cellset, more: Sequence[str] = ()) -> list[Metric]:
     return list(dict.fromkeys([*usual(cellset), *(measured[name] for name in more)]))
 
 
-def usual(cellset: Cellset) -> list[Metric]:
+def usual(cellset: ResultSet) -> list[Metric]:
     """Return the headline, if there is one, and what was measured of primary diversity and validity."""
     first = [cellset.headline] if cellset.headline else []
     groups = ("diversity", "validity")
     return first + [found for found in cellset.metrics if found.primary and found.group in groups]
 
 
-def _changes(base: Cellset, new: Cellset) -> list[tuple[str, str, str]]:
+def _changes(base: ResultSet, new: ResultSet) -> list[tuple[str, str, str]]:
     """Return what differs between how the runs came about; files of baselines name no folders."""
-    found = environment(base.manifest, new.manifest)
+    found = environment_diff(base.manifest, new.manifest)
     return [(what, one, other) for what, one, other in found if one != "–" or what not in _FOLDERS]
 
 
-def _lines(seen: Scope, rulers: Sequence[Ruler]) -> tuple[list[Line], list[str]]:
+def _lines(seen: ComparedSlice, rulers: Sequence[MetricThreshold]) -> tuple[list[GateRow], list[str]]:
     drafts: list[DraftLine] = []
     notes: dict[str, None] = {}
     for ruler in rulers:
-        looked = look(seen, ruler.metric, SEEDS)
+        looked = load_values(seen, ruler.metric, SEEDS)
         drafts += [_draft(looked, pair, ruler) for pair in seen.pairs if looked.kept(pair).any()]
         for words in [*looked.notes, *_left_out(looked, seen.pairs)]:
             notes[f"{ruler.metric.title}: {words}"] = None
@@ -120,22 +120,22 @@ def _lines(seen: Scope, rulers: Sequence[Ruler]) -> tuple[list[Line], list[str]]
     return sorted(lines, key=lambda line: (order[line.entry], metrics[line.metric])), list(notes)
 
 
-def _left_out(looked: Look, pairs: Sequence[Pair]) -> list[str]:
+def _left_out(looked: PairedValues, pairs: Sequence[EntryPair]) -> list[str]:
     """Return in words where no side has a value, each once, with the entries unless it is all."""
     names: dict[str, list[str]] = {}
     for pair in pairs:
         names.setdefault(looked.without(pair), []).append(pair.name)
     names.pop("", None)
     return [
-        f"left out, {words}" if len(own) == len(pairs) else f"left out for {listed(own)}, {words}"
+        f"left out, {words}" if len(own) == len(pairs) else f"left out for {format_list(own)}, {words}"
         for words, own in names.items()
     ]
 
 
-def _draft(looked: Look, pair: Pair, ruler: Ruler) -> DraftLine:
+def _draft(looked: PairedValues, pair: EntryPair, ruler: MetricThreshold) -> DraftLine:
     """Return a line, with its difference where that has to decide."""
     base, new = looked.sides(pair)
-    line = Line(
+    line = GateRow(
         pair.name,
         ruler.metric,
         "cannot tell",
@@ -146,7 +146,7 @@ def _draft(looked: Look, pair: Pair, ruler: Ruler) -> DraftLine:
     if new is not None and (ruler.spread is None or np.isnan(looked.values(pair)[0]).all()):
         words, headline = "the baseline has no values of it", looked.metric == looked.cellsets[1].headline
         return DraftLine(replace(line, reason=words, decides=headline))
-    why = _hindrance(looked, pair)
+    why = _undecidable_reason(looked, pair)
     if why:
         return DraftLine(replace(line, reason=why))
     same = replace(line, verdict="same", reason="identical")
@@ -161,13 +161,11 @@ def _draft(looked: Look, pair: Pair, ruler: Ruler) -> DraftLine:
         return DraftLine(replace(same, difference=estimate, bound=size, tolerance=allowed))
     line = replace(line, base=mean, difference=estimate, bound=size, tolerance=allowed)
     if looked.same_texts(pair):
-        return DraftLine(
-            replace(line, reason="the same texts have different scores: they were not scored alike")
-        )
+        return DraftLine(replace(line, reason="the same texts have different scores: they were not scored alike"))
     return DraftLine(line, found, lambda one, other: bound(known, tasks, one, other))
 
 
-def _hindrance(looked: Look, pair: Pair) -> str:
+def _undecidable_reason(looked: PairedValues, pair: EntryPair) -> str:
     """Return why a pair cannot be judged, whatever its numbers; empty where it can."""
     models = [side.entry.model and side.entry.model.fingerprint for side in (pair.a, pair.b)]
     if models[0] != models[1]:

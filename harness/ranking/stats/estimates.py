@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.records import Direction
+from harness.core.types import FloatArray, IntArray
 from harness.ranking.stats.variance import (
     ALPHA,
-    Family,
-    Floats,
-    Ints,
-    Layer,
+    Contrasts,
+    LinearContrasts,
     Moments,
-    Pairs,
-    Sums,
-    layer,
+    PairContrasts,
+    Stratum,
+    build_stratum,
     moments,
 )
 from harness.scoring.subsampling import generator
@@ -34,18 +33,18 @@ POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Panel:
+class CompleteValues:
     """One metric of entries that lack nothing.
 
     ``values`` (entries, strata, generation seeds): mean over classifier seeds. ``draws`` (as values,
-    resamples): the same under resamples of the test examples, see ``draw_weights`` and ``widened``; None for
+    resamples): the same under resamples of the test examples, see ``draw_weights`` and ``inflate_variance``; None for
     a metric without test examples. ``examples``: their number in the stratum with the fewest. ``fixed``: no
     seed decides a value. ``by_seed`` (entries): whose strata are not independent over seeds
     (``harness.ranking.stats.sharing``); None for nobody's.
     Raises ValueError for numbers that are not finite and shapes that do not fit.
     """
 
-    values: Floats
+    values: FloatArray
     draws: NDArray[np.float32] | None = None
     examples: int | None = None
     fixed: bool = False
@@ -66,15 +65,15 @@ class Panel:
             raise ValueError(f"draws need two test examples or more, not {self.examples}")
 
     @cached_property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Stratum]:
         """The strata."""
         draws = self.draws
         return [
-            layer(self.values[:, s], None if draws is None else draws[:, s], self.fixed, self.by_seed)
+            build_stratum(self.values[:, s], None if draws is None else draws[:, s], self.fixed, self.by_seed)
             for s in range(self.values.shape[1])
         ]
 
-    def moments(self, family: Family) -> Moments:
+    def moments(self, family: Contrasts) -> Moments:
         """Return the moments of contrasts."""
         return moments(self.layers, self.examples, family)
 
@@ -87,10 +86,10 @@ class Differences:
     but the mean are NaN. ``p`` is 1 on the diagonal and for entries that never differ.
     """
 
-    mean: Floats
-    se: Floats
-    df: Floats
-    p: Floats
+    mean: FloatArray
+    se: FloatArray
+    df: FloatArray
+    p: FloatArray
 
 
 @dataclass(frozen=True)
@@ -112,40 +111,40 @@ class Estimate:
     mde: float | None = None
 
 
-def differences(panel: Panel) -> Differences:
+def differences(panel: CompleteValues) -> Differences:
     """Return the differences of all pairs of entries.
 
     A pair's numbers hang on its two entries alone, bit for bit: not on their order nor on the field.
     """
     count, strata, seeds = panel.values.shape
-    found = panel.moments(Pairs(np.arange(count)))
+    found = panel.moments(PairContrasts(np.arange(count)))
     nothing, freedom = (0.0, strata * seeds - 1.0) if seeds > 1 else (np.nan, np.nan)
     return Differences(
-        mean=squared(found.mean, count, 0.0, sign=-1.0),
-        se=squared(found.se, count, nothing),
-        df=squared(found.df, count, freedom),
-        p=squared(found.p, count, 1.0),
+        mean=to_square(found.mean, count, 0.0, sign=-1.0),
+        se=to_square(found.se, count, nothing),
+        df=to_square(found.df, count, freedom),
+        p=to_square(found.p, count, 1.0),
     )
 
 
-def squared(pairs: Floats, count: int, diagonal: float, sign: float = 1.0) -> Floats:
-    """Return numbers of pairs, in the order of ``Pairs``, as a square; below the diagonal times ``sign``."""
+def to_square(pairs: FloatArray, count: int, diagonal: float, sign: float = 1.0) -> FloatArray:
+    """Return numbers of pairs, in the order of ``PairContrasts``, as a square; below the diagonal times ``sign``."""
     rows, columns = np.triu_indices(count, 1)
     full = np.full((count, count), diagonal)
     full[rows, columns], full[columns, rows] = pairs, 0.0 + sign * pairs  # no negative zero
     return full
 
 
-def estimate(panel: Panel, weights: Mapping[int, float]) -> Estimate:
+def estimate(panel: CompleteValues, weights: Mapping[int, float]) -> Estimate:
     """Return the weighted sum of entries: ``{entry: 1, baseline: -1}`` for a difference."""
     [found] = estimates(panel.moments(sums([weights])))
     return found
 
 
-def sums(weights: Sequence[Mapping[int, float]]) -> Sums:
+def sums(weights: Sequence[Mapping[int, float]]) -> LinearContrasts:
     """Return weighted sums of entries, all of as many terms, as a family."""
     columns = list(zip(*(each.items() for each in weights), strict=True))
-    return Sums(
+    return LinearContrasts(
         [(np.array([i for i, _ in c]), np.array([w for _, w in c], dtype=np.float64)) for c in columns]
     )
 
@@ -166,14 +165,14 @@ def _estimate(mean: float, se: float, df: float, p: float, half: float, wide: fl
 
 
 def gap_closed(
-    panel: Panel, entry: int, baseline: int, ceiling: int, better: Direction = "up"
+    panel: CompleteValues, entry: int, baseline: int, ceiling: int, better: Direction = "up"
 ) -> Estimate | None:
     """Return by how many percent an entry closes the gap from baseline to ceiling; see ``gaps_closed``."""
     return gaps_closed(panel.layers, panel.examples, [(entry, baseline, ceiling)], better)[0]
 
 
 def gaps_closed(
-    layers: Sequence[Layer],
+    layers: Sequence[Stratum],
     examples: int | None,
     places: Sequence[tuple[int, int, int]],
     better: Direction = "up",
@@ -188,13 +187,13 @@ def gaps_closed(
         return []
     entry, baseline, ceiling = np.array(places, dtype=np.int64).T
     gap, gain, rest = (
-        moments(layers, examples, minus(first, second))
+        moments(layers, examples, difference_contrasts(first, second))
         for first, second in ((ceiling, baseline), (entry, baseline), (entry, ceiling))
     )
     clear = np.isfinite(gap.se) & ((-gap.mean if better == "down" else gap.mean) > gap.half())
     ratio = gain.mean / np.where(clear, gap.mean, 1.0)
     terms = [(entry, np.ones(len(entry))), (baseline, ratio - 1.0), (ceiling, -ratio)]
-    at_ratio = moments(layers, examples, Sums(terms))
+    at_ratio = moments(layers, examples, LinearContrasts(terms))
     covariance = (gain.se**2 + gap.se**2 - rest.se**2) / 2
     numbers = [gain.mean, gain.se, gap.mean, gap.se, covariance]
     numbers += [ratio, at_ratio.se, at_ratio.df, at_ratio.quantile(1 - ALPHA / 2)]
@@ -202,9 +201,9 @@ def gaps_closed(
     return [_fieller(*line) if known else None for known, *line in lines]
 
 
-def minus(first: Ints, second: Ints) -> Sums:
+def difference_contrasts(first: IntArray, second: IntArray) -> LinearContrasts:
     """Return differences of entries as a family."""
-    return Sums([(first, np.ones(len(first))), (second, -np.ones(len(second)))])
+    return LinearContrasts([(first, np.ones(len(first))), (second, -np.ones(len(second)))])
 
 
 def _fieller(
@@ -242,7 +241,7 @@ def draw_weights(examples: str, n: int, count: int) -> NDArray[np.float32]:
     return draw.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float32)
 
 
-def widened(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.float32]:
+def inflate_variance(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.float32]:
     """Return bootstrap values (..., resamples) with their variance multiplied by n / (n - labels).
 
     A bootstrap of ``n`` examples estimates the variance of a mean as (n - 1) / n of what it is. Macro-F1

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from harness.core.types import FloatArray
 
 CORRECTION = "Tukey's and Holm's correction over all pairs"
 """Of the p-values that make tiers (``of_pairs``), as tables say it."""
@@ -17,7 +17,7 @@ _Z = np.linspace(0.0, 9.0, 601)  # of a table of p-values: the last is 2e-19
 _AROUND = np.linspace(-9.0, 9.0, 241)  # of an integral: about the middle of a range, in standard deviations
 
 
-def holm(p: Floats) -> Floats:
+def holm(p: FloatArray) -> FloatArray:
     """Return p-values adjusted by Holm (1979), in the shape given; NaN stays NaN and does not count.
 
     Rejecting what is at most alpha keeps the chance of any false rejection below alpha, whatever the
@@ -29,7 +29,7 @@ def holm(p: Floats) -> Floats:
     return _placed(flat, known, order, steps).reshape(np.shape(p))
 
 
-def benjamini_hochberg(p: Floats) -> Floats:
+def benjamini_hochberg(p: FloatArray) -> FloatArray:
     """Return p-values adjusted by Benjamini and Hochberg (1995), in the shape given; NaN stays NaN.
 
     Rejecting what is at most q keeps the expected share of false ones among the rejections below q, for
@@ -42,7 +42,7 @@ def benjamini_hochberg(p: Floats) -> Floats:
     return _placed(flat, known, order, steps).reshape(np.shape(p))
 
 
-def of_pairs(p: Floats) -> Floats:
+def of_pairs(p: FloatArray) -> FloatArray:
     """Return symmetric p-values of all pairs (entries, entries), adjusted for the choice of any pair.
 
     The best of a sample is chosen by the numbers that it is then compared by. To compare it with the others
@@ -62,7 +62,7 @@ def of_pairs(p: Floats) -> Floats:
     return adjusted
 
 
-def range_p(p: Floats, count: int) -> Floats:
+def range_p(p: FloatArray, count: int) -> FloatArray:
     """Return how often any two of ``count`` equal means differ as clearly as two with the p-value given.
 
     That is the survival function of the studentized range, with endless degrees of freedom, at sqrt(2) z of a
@@ -78,7 +78,7 @@ def range_p(p: Floats, count: int) -> Floats:
 
 
 @lru_cache(maxsize=64)  # a board ranks many parts of one field
-def _log_ratios(count: int) -> Floats:
+def _log_ratios(count: int) -> FloatArray:
     """Return the logarithm of ``range_p`` over p at the values ``_Z``.
 
     The integral over the largest of the numbers, the others lying below it but not all within the range.
@@ -95,7 +95,7 @@ def _log_ratios(count: int) -> Floats:
     return np.asarray(np.log(tail / (2 * ndtr(-_Z))))
 
 
-def _ordered(p: Floats) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
+def _ordered(p: FloatArray) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.int64]]:
     """Return the p-values in a row, which of them are known, and the order of those."""
     flat = np.asarray(p, dtype=np.float64).ravel()
     known = ~np.isnan(flat)
@@ -104,7 +104,7 @@ def _ordered(p: Floats) -> tuple[Floats, NDArray[np.bool_], NDArray[np.int64]]:
     return flat, known, np.argsort(flat[known], kind="stable")
 
 
-def _placed(flat: Floats, known: NDArray[np.bool_], order: NDArray[np.int64], steps: Floats) -> Floats:
+def _placed(flat: FloatArray, known: NDArray[np.bool_], order: NDArray[np.int64], steps: FloatArray) -> FloatArray:
     """Return the adjusted values, at most 1, back in their places."""
     inner = np.empty(len(order))
     inner[order] = np.minimum(steps, 1.0)

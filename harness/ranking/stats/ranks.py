@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.records import Direction
+from harness.core.types import FloatArray
 from harness.scoring.subsampling import generator
-
-Floats = NDArray[np.float64]
 
 _EXACT = 7  # up to so many pairs all orders are tried: 5,040
 _ORDERS = 9_999
 
 
-def tiers(means: Floats, p: Floats, alpha: float = 0.05, better: Direction = "up") -> list[int]:
+def tiers(means: FloatArray, p: FloatArray, alpha: float = 0.05, better: Direction = "up") -> list[int]:
     """Return the tier of every entry, from 1; entries of a tier do not differ from its best.
 
     ``p`` (entries, entries): of the pairwise differences, adjusted for the choice of any (``of_pairs``). In
@@ -45,7 +44,7 @@ def tiers(means: Floats, p: Floats, alpha: float = 0.05, better: Direction = "up
     return found
 
 
-def win_share(gains: Floats, better: Direction = "up") -> float:
+def win_rate(gains: FloatArray, better: Direction = "up") -> float:
     """Return the share of cases (mean paired gain per task and language) that improved; a tie is no win.
 
     As in arXiv 2606.18389, which counts 70 of 88 cases as 79.54 %. Raises ValueError for no case or NaN.
@@ -55,19 +54,19 @@ def win_share(gains: Floats, better: Direction = "up") -> float:
     return float(np.mean(_oriented(gains, better) > 0))
 
 
-def case_ranks(values: Floats, better: Direction = "up") -> Floats:
+def case_ranks(values: FloatArray, better: Direction = "up") -> FloatArray:
     """Return ranks (entries, cases) from 1, the best; tied entries share their mean rank."""
     oriented = _oriented(values, better)
     columns = [average_ranks(-column) for column in oriented.T]
     return np.stack(columns, axis=1)
 
 
-def mean_rank(values: Floats, better: Direction = "up") -> Floats:
+def mean_rank(values: FloatArray, better: Direction = "up") -> FloatArray:
     """Return every entry's mean rank over cases, from values (entries, cases)."""
     return np.asarray(case_ranks(values, better).mean(axis=1), dtype=np.float64)
 
 
-def borda(values: Floats, better: Direction = "up") -> Floats:
+def borda(values: FloatArray, better: Direction = "up") -> FloatArray:
     """Return every entry's Borda count: over all cases, the entries that it beats, ties for a half.
 
     It is cases * (entries - mean rank), hence orders entries as the mean rank does.
@@ -75,7 +74,7 @@ def borda(values: Floats, better: Direction = "up") -> Floats:
     return np.asarray((len(values) - case_ranks(values, better)).sum(axis=1), dtype=np.float64)
 
 
-def average_ranks(values: Floats) -> Floats:
+def average_ranks(values: FloatArray) -> FloatArray:
     """Return ranks from 1, the smallest; equal values share their mean rank."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
@@ -91,7 +90,7 @@ class RankCorrelation:
     n: int
 
 
-def rank_correlation(x: Floats, y: Floats) -> RankCorrelation | None:
+def rank_correlation(x: FloatArray, y: FloatArray) -> RankCorrelation | None:
     """Return Spearman's rank correlation (1904) with mean ranks for ties; None below four pairs.
 
     ``p``: the share of orders of ``y`` whose correlation is as strong: of all orders up to seven pairs, else
@@ -122,7 +121,7 @@ def _orders(n: int) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64)
 
 
-def _oriented(values: Floats, better: Direction) -> Floats:
+def _oriented(values: FloatArray, better: Direction) -> FloatArray:
     """Return values of which more is better."""
     if better == "none":
         raise ValueError("a metric without a better direction ranks nothing")
@@ -130,7 +129,7 @@ def _oriented(values: Floats, better: Direction) -> Floats:
     return finite if better == "up" else -finite
 
 
-def _finite(values: Floats) -> Floats:
+def _finite(values: FloatArray) -> FloatArray:
     found = np.asarray(values, dtype=np.float64)
     if not np.isfinite(found).all():
         raise ValueError("a value is not finite")

@@ -29,7 +29,7 @@ _EXAMPLES, _LABELS = 20_000, 1000  # beyond, no test set of a suite is resampled
 
 
 @dataclass(frozen=True)
-class Kept:
+class Predictions:
     """The predictions of one cell by one classifier: ``predictions`` is (classifier seed, example).
 
     Of tasks that the model answers itself one row, for the measure ``mean`` of outcomes from 0 to 1.
@@ -41,11 +41,9 @@ class Kept:
     gold: Indices
     predictions: Indices | Outcomes
 
-    def same_test(self, other: Kept) -> bool:
+    def same_test(self, other: Predictions) -> bool:
         """Say whether both were tested on the same examples with the same labels."""
-        return (self.examples, self.labels) == (other.examples, other.labels) and np.array_equal(
-            self.gold, other.gold
-        )
+        return (self.examples, self.labels) == (other.examples, other.labels) and np.array_equal(self.gold, other.gold)
 
 
 def measure_of(metric: Metric) -> Measure | None:
@@ -54,7 +52,7 @@ def measure_of(metric: Metric) -> Measure | None:
     return _MEASURES.get(base)
 
 
-def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
+def load_predictions(metric: Metric, kept: dict[str, Any]) -> Predictions | None:
     """Return the predictions behind a metric from what a cell keeps; None where it keeps none.
 
     What was trained on valid text alone has an entry of its own only where that is another text.
@@ -71,13 +69,13 @@ def kept_for(metric: Metric, kept: dict[str, Any]) -> Kept | None:
         seeds = sorted(by_seed)
         predictions = np.array([_indices(by_seed[seed]) for seed in seeds])
         labels = [str(label) for label in part["labels"]]
-        record = Kept(str(part["examples"]), labels, _indices(part["gold"]), predictions)
+        record = Predictions(str(part["examples"]), labels, _indices(part["gold"]), predictions)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return record if _sound(record) else None
+    return record if _is_valid(record) else None
 
 
-def _answered(metric: Metric, kept: dict[str, Any]) -> Kept | None:
+def _answered(metric: Metric, kept: dict[str, Any]) -> Predictions | None:
     """Return what a cell keeps of a task that the model answered: outcomes, or predicted labels."""
     try:
         part = kept[ANSWERS]
@@ -86,12 +84,12 @@ def _answered(metric: Metric, kept: dict[str, Any]) -> Kept | None:
             outcomes = np.array(part["outcomes"], dtype=np.float64)[None]
             n = outcomes.shape[1]
             fine = 2 <= n <= _EXAMPLES and outcomes.ndim == 2 and 0 <= outcomes.min() <= outcomes.max() <= 1
-            return Kept(examples, [], np.zeros(n, dtype=np.int64), outcomes) if fine else None
+            return Predictions(examples, [], np.zeros(n, dtype=np.int64), outcomes) if fine else None
         labels = [str(label) for label in part["labels"]]
-        record = Kept(examples, labels, _indices(part["gold"]), _indices(part["predictions"])[None])
+        record = Predictions(examples, labels, _indices(part["gold"]), _indices(part["predictions"])[None])
     except (KeyError, TypeError, ValueError, OverflowError, IndexError):
         return None
-    return record if _sound(record) else None
+    return record if _is_valid(record) else None
 
 
 def _indices(values: Any) -> Indices:
@@ -99,7 +97,7 @@ def _indices(values: Any) -> Indices:
     return values if isinstance(values, np.ndarray) else np.array(values, dtype=np.int64)
 
 
-def _sound(kept: Kept) -> bool:
+def _is_valid(kept: Predictions) -> bool:
     """Say whether gold labels and predictions are labels of as many examples, one per label."""
     if kept.gold.ndim != 1 or kept.predictions.ndim != 2 or kept.predictions.shape[1] != len(kept.gold):
         return False
@@ -110,7 +108,9 @@ def _sound(kept: Kept) -> bool:
     return bool(len(kept.predictions) and both.min() >= 0 and both.max() < count)
 
 
-def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def bootstrap_scores(
+    measure: Measure, cells: Sequence[Predictions], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Return the measure of every cell, mean over its classifier seeds, under every draw: (cell, draw).
 
     ``cells``: tested on the same examples. ``weights`` (draw, example): how often a draw holds an example.
@@ -120,8 +120,7 @@ def resampled(measure: Measure, cells: Sequence[Kept], weights: NDArray[np.float
     every = np.concatenate([cell.predictions for cell in cells])
     step = max(1, _BATCH // len(gold))
     parts = [
-        _measured(measure, gold, every[start : start + step], size, weights)
-        for start in range(0, len(every), step)
+        _measured(measure, gold, every[start : start + step], size, weights) for start in range(0, len(every), step)
     ]
     by_training = np.concatenate(parts)
     counts = np.array([len(cell.predictions) for cell in cells])
@@ -138,9 +137,7 @@ def _measured(
     return (_macro_f1 if measure == "macro_f1" else _accuracy)(gold, rows, size, weights)
 
 
-def _macro_f1(
-    gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _macro_f1(gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return macro-F1 of every row of predictions under every draw.
 
     Counts are whole numbers, which single precision holds: it does not matter how they are added up. So the
@@ -169,8 +166,6 @@ def _mean(outcomes: Outcomes, weights: NDArray[np.float32]) -> NDArray[np.float3
     return np.asarray((outcomes @ weights.T.astype(np.float64)) / weights.sum(axis=1), dtype=np.float32)
 
 
-def _accuracy(
-    gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _accuracy(gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the share of right predictions of every row under every draw."""
     return np.asarray(_counted(predicted == gold, weights) / weights.sum(axis=1), dtype=np.float32)

@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.core.types import FloatArray
 from harness.ranking.load import cube
-from harness.ranking.stats.variance import added
+from harness.ranking.stats.variance import ordered_sum
 from harness.scoring.subsampling import generator
-
-Floats = NDArray[np.float64]
 
 LEVEL = 0.01
 """Chance that an entry with independent strata is found to share seeds."""
@@ -34,7 +33,7 @@ _PERMUTATIONS = 499
 _ROUNDING = 1e-9  # relative: equal values, and permutations that give equal sums in another order
 
 
-def sharing_p(values: Floats, tasks: Sequence[str]) -> float:
+def sharing_p(values: FloatArray, tasks: Sequence[str]) -> float:
     """Return the p-value of the hypothesis that strata vary independently over seeds.
 
     ``values`` (metrics, strata, seeds): of one entry; strata with a NaN are left out of a metric. ``tasks``:
@@ -50,8 +49,8 @@ def sharing_p(values: Floats, tasks: Sequence[str]) -> float:
     sums = [_permuted_sums(deviations, strata) for strata in own]
     squares = [np.square(deviations[:, strata]).sum(axis=(1, 2)) for strata in own]
     if len(own) > 1:
-        sums, squares = [*sums, added(sums)], [*squares, added(squares)]
-    ratios = added(
+        sums, squares = [*sums, ordered_sum(sums)], [*squares, ordered_sum(squares)]
+    ratios = ordered_sum(
         np.square(part).sum(axis=1) * np.divide(1, total, out=np.zeros_like(total), where=total > 0)
         for part, total in zip(sums, squares, strict=True)
     )
@@ -64,10 +63,10 @@ def noted(names: Sequence[str]) -> list[str]:
     return [f"{BY_SEED}: {', '.join(names)}"] if names else []
 
 
-def _permuted_sums(deviations: Floats, strata: Sequence[int]) -> Floats:
+def _permuted_sums(deviations: FloatArray, strata: Sequence[int]) -> FloatArray:
     """Return the sums of deviations (metrics, strata, seeds) over strata: (permutation, seed, metric)."""
     orders = _orders(*deviations.shape[1:])
-    return added(deviations[:, s].T[orders[:, s]] for s in strata)
+    return ordered_sum(deviations[:, s].T[orders[:, s]] for s in strata)
 
 
 @lru_cache(maxsize=4)
@@ -92,10 +91,6 @@ def sharing(
     """
     if len(seeds) < 2 or len(strata) < 2 or not metrics:
         return frozenset()
-    values = np.stack(
-        [cube(scores[scores["metric"] == name], entries, strata, seeds) for name in metrics], axis=1
-    )
+    values = np.stack([cube(scores[scores["metric"] == name], entries, strata, seeds) for name in metrics], axis=1)
     own = [place[0] for place in strata]
-    return frozenset(
-        name for name, each in zip(entries, values, strict=True) if sharing_p(each, own) <= LEVEL
-    )
+    return frozenset(name for name, each in zip(entries, values, strict=True) if sharing_p(each, own) <= LEVEL)

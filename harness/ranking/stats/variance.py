@@ -26,8 +26,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from harness.core.types import FloatArray, IntArray
 
 ALPHA = 0.05
 """Level of every test; intervals hold 1 - ALPHA."""
@@ -41,66 +40,66 @@ _AGREE = 1e-12  # logarithms of p-values that agree
 _CLOSE = 1e-15  # relative: nothing is left between
 
 
-class Family(Protocol):
+class Contrasts(Protocol):
     """Contrasts of entries: arrays of one axis."""
 
-    def linear(self, values: Floats) -> Floats:
+    def linear(self, values: FloatArray) -> FloatArray:
         """Return the contrasts of values (entries)."""
         ...
 
-    def size(self, values: Floats) -> Floats:
+    def size(self, values: FloatArray) -> FloatArray:
         """Return the contrasts of absolute values (entries) with all terms positive."""
         ...
 
-    def squares(self, products: Floats) -> Floats:
+    def squares(self, products: FloatArray) -> FloatArray:
         """Return the sums of squares of the contrasts of rows, from the rows' products (entries, entries)."""
         ...
 
 
-class Pairs:
+class PairContrasts:
     """Each of some entries (``rows``) minus each later one, in the order of ``numpy.triu_indices``."""
 
-    def __init__(self, rows: Ints) -> None:
+    def __init__(self, rows: IntArray) -> None:
         first, second = np.triu_indices(len(rows), 1)
         self._first, self._second = rows[first], rows[second]
 
-    def linear(self, values: Floats) -> Floats:
+    def linear(self, values: FloatArray) -> FloatArray:
         """Return all differences."""
         return values[self._first] - values[self._second]
 
-    def size(self, values: Floats) -> Floats:
+    def size(self, values: FloatArray) -> FloatArray:
         """Return all sums."""
         return values[self._first] + values[self._second]
 
-    def squares(self, products: Floats) -> Floats:
+    def squares(self, products: FloatArray) -> FloatArray:
         """Return all squared distances."""
         own = np.diag(products)
-        found: Floats = own[self._first] + own[self._second] - 2 * products[self._first, self._second]
+        found: FloatArray = own[self._first] + own[self._second] - 2 * products[self._first, self._second]
         return found
 
 
-class Sums:
+class LinearContrasts:
     """Weighted sums of entries, of as many terms each: ``terms`` are (entries, weights), of one axis."""
 
-    def __init__(self, terms: Sequence[tuple[Ints, Floats]]) -> None:
+    def __init__(self, terms: Sequence[tuple[IntArray, FloatArray]]) -> None:
         self._terms = terms
 
-    def linear(self, values: Floats) -> Floats:
+    def linear(self, values: FloatArray) -> FloatArray:
         """Return the weighted sums."""
-        return added(weights * values[entries] for entries, weights in self._terms)
+        return ordered_sum(weights * values[entries] for entries, weights in self._terms)
 
-    def size(self, values: Floats) -> Floats:
+    def size(self, values: FloatArray) -> FloatArray:
         """Return the sums with absolute weights."""
-        return added(np.abs(weights) * values[entries] for entries, weights in self._terms)
+        return ordered_sum(np.abs(weights) * values[entries] for entries, weights in self._terms)
 
-    def squares(self, products: Floats) -> Floats:
+    def squares(self, products: FloatArray) -> FloatArray:
         """Return the sums of squares of the weighted sums, never below 0."""
-        own = added(np.square(weights) * products[entries, entries] for entries, weights in self._terms)
+        own = ordered_sum(np.square(weights) * products[entries, entries] for entries, weights in self._terms)
         mixed = [
             2 * (weights * others) * products[entries, partners]
             for (entries, weights), (partners, others) in combinations(self._terms, 2)
         ]
-        return np.maximum(added([own, *mixed]), 0.0)
+        return np.maximum(ordered_sum([own, *mixed]), 0.0)
 
 
 @dataclass(frozen=True)
@@ -113,20 +112,20 @@ class Moments:
     """
 
     shape: tuple[int, int]
-    mean: Floats
-    seeds: Floats
-    seeds_df: Floats
-    examples: Floats
+    mean: FloatArray
+    seeds: FloatArray
+    seeds_df: FloatArray
+    examples: FloatArray
     examples_df: float
     by_seed: NDArray[np.bool_] | None = None
 
     @property
-    def se(self) -> Floats:
+    def se(self) -> FloatArray:
         """The standard error."""
         return np.sqrt(self.seeds + self.examples)
 
     @property
-    def df(self) -> Floats:
+    def df(self) -> FloatArray:
         """Degrees of freedom of the sum: the harmonic mean of both, weighted by the variances.
 
         Satterthwaite (1946) has squared weights; they let a seed variance that came out small by chance claim
@@ -140,18 +139,18 @@ class Moments:
             mixed = total / (self.seeds / seeds_df + self.examples / self.examples_df)
         return np.asarray(np.where(total > 0, mixed, seeds_df))
 
-    def half(self) -> Floats:
+    def half(self) -> FloatArray:
         """Return half the width of the 95 % interval."""
         return self.quantile(1 - ALPHA / 2) * self.se
 
-    def quantile(self, probability: float) -> Floats:
+    def quantile(self, probability: float) -> FloatArray:
         """Return this quantile of Student's t for the degrees of freedom."""
         from scipy.special import stdtrit
 
         return np.asarray(stdtrit(self.df, probability))
 
     @property
-    def p(self) -> Floats:
+    def p(self) -> FloatArray:
         """Two-sided p of the hypothesis that the contrast is 0; 1 for what never differs.
 
         At most 0.05 exactly where the 95 % interval does not hold 0. Below that it is Banerjee's (1960),
@@ -166,7 +165,7 @@ class Moments:
             share = np.where(t > 0, self.seeds / (self.seeds + self.examples), 1.0)
         single = np.asarray(2 * stdtr(self.df, -t))
         far = single < ALPHA
-        careful = _banerjee(t[far], share[far], self.seeds_df[far], self.examples_df)
+        careful = _two_component_p(t[far], share[far], self.seeds_df[far], self.examples_df)
         single[far] = np.maximum(single[far], np.minimum(careful, ALPHA))
         strata, seeds = self.shape
         cells = strata * seeds if self.by_seed is None else np.where(self.by_seed, seeds, strata * seeds)
@@ -174,7 +173,7 @@ class Moments:
         return np.where(np.isnan(self.se), np.nan, signs)
 
 
-def _banerjee(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) -> Floats:
+def _two_component_p(t: FloatArray, share: FloatArray, seeds_df: FloatArray, examples_df: float) -> FloatArray:
     """Return the p at which t^2 = share * t_1(p)^2 + (1 - share) * t_2(p)^2; t_1 and t_2 are quantiles.
 
     It lies between the p of both.
@@ -188,7 +187,7 @@ def _banerjee(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) ->
     return found
 
 
-def _balanced(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) -> Floats:
+def _balanced(t: FloatArray, share: FloatArray, seeds_df: FloatArray, examples_df: float) -> FloatArray:
     """Return Banerjee's p where both sources count.
 
     t_1^2 = t^2 w / share and t_2^2 = t^2 (1 - w) / (1 - share) fit for every w; sought is the one at which
@@ -213,7 +212,9 @@ def _balanced(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) ->
     return found
 
 
-def _bracket(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) -> tuple[Floats, Floats, Floats]:
+def _bracket(
+    t: FloatArray, share: FloatArray, seeds_df: FloatArray, examples_df: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return a first guess of w (see ``_balanced``) and the ends of where it lies.
 
     With few degrees of freedom of the seeds it is near 1, where t_2 is the quantile of the least possible p.
@@ -230,7 +231,7 @@ def _bracket(t: Floats, share: Floats, seeds_df: Floats, examples_df: float) -> 
     )
 
 
-def _tail(df: Floats | float, t: Floats) -> tuple[Floats, Floats, Floats]:
+def _tail(df: FloatArray | float, t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return Student's two-sided p, its logarithm, and by how much that falls with the logarithm of t.
 
     Logarithms and powers are those of scipy.special, which takes numbers one by one: numpy's take several at
@@ -246,7 +247,7 @@ def _tail(df: Floats | float, t: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Stratum:
     """One stratum: ``values`` (entries, seeds), and of their draws what variances are made of.
 
     ``drawn`` (entries, resamples): the sum over seeds. ``products`` (entries, entries): of the deviations
@@ -256,36 +257,36 @@ class Layer:
     Where an entry lacks something its own numbers are NaN, and no others.
     """
 
-    values: Floats
-    drawn: Floats | None
-    products: Floats | None
+    values: FloatArray
+    drawn: FloatArray | None
+    products: FloatArray | None
     fixed: bool = False
     by_seed: NDArray[np.bool_] | None = None
 
 
-def layer(
-    values: Floats,
+def build_stratum(
+    values: FloatArray,
     draws: NDArray[np.float32] | None,
     fixed: bool = False,
     by_seed: NDArray[np.bool_] | None = None,
-) -> Layer:
+) -> Stratum:
     """Return a stratum, from values (entries, seeds) and draws (entries, seeds, resamples)."""
     seeds = values.shape[1]
     if draws is None or (seeds == 1 and not fixed):
-        return Layer(values, None, None, fixed, by_seed)
+        return Stratum(values, None, None, fixed, by_seed)
     steps = draws.astype(np.float64)
-    drawn = added(steps[:, g] for g in range(seeds))
+    drawn = ordered_sum(steps[:, g] for g in range(seeds))
     steps = steps - (drawn / seeds)[:, None]  # a copy: of one seed the sum is a view
-    rest = _whole(steps).reshape(len(steps), -1)
-    return Layer(values, drawn, rest @ rest.T, fixed, by_seed)
+    rest = _quantise(steps).reshape(len(steps), -1)
+    return Stratum(values, drawn, rest @ rest.T, fixed, by_seed)
 
 
-def means(layers: Sequence[Layer], family: Family) -> Floats:
+def means(layers: Sequence[Stratum], family: Contrasts) -> FloatArray:
     """Return the means of contrasts over strata and seeds; what is the rounding of a zero is one."""
     return _mean_and_rounding(layers, family)[0]
 
 
-def moments(layers: Sequence[Layer], examples: int | None, family: Family) -> Moments:
+def moments(layers: Sequence[Stratum], examples: int | None, family: Contrasts) -> Moments:
     """Return the moments of contrasts over strata; ``examples``: of the stratum with the fewest.
 
     A contrast's numbers hang on its entries alone, bit for bit: everything is added up in the order of strata
@@ -308,22 +309,22 @@ def moments(layers: Sequence[Layer], examples: int | None, family: Family) -> Mo
     return Moments(shape, mean, variance, df, of_examples, examples - 1.0, by_seed)
 
 
-def _mean_and_rounding(layers: Sequence[Layer], family: Family) -> tuple[Floats, Floats]:
+def _mean_and_rounding(layers: Sequence[Stratum], family: Contrasts) -> tuple[FloatArray, FloatArray]:
     columns = [[each.values[:, g] for g in range(each.values.shape[1])] for each in layers]
     sizes = (family.size(np.abs(column)) for stratum in columns for column in stratum)
     rounding = _ROUNDING * functools.reduce(np.maximum, sizes)
-    totals = (added(family.linear(column) for column in stratum) / len(stratum) for stratum in columns)
-    mean = added(totals) / len(layers)
+    totals = (ordered_sum(family.linear(column) for column in stratum) / len(stratum) for stratum in columns)
+    mean = ordered_sum(totals) / len(layers)
     return np.where(np.abs(mean) <= rounding, 0.0, mean), rounding
 
 
-def added(items: Iterable[Floats]) -> Floats:
+def ordered_sum(items: Iterable[FloatArray]) -> FloatArray:
     """Return the sum in the given order, element by element: the same bits for an array and for its parts."""
-    total: Floats = functools.reduce(operator.add, items)
+    total: FloatArray = functools.reduce(operator.add, items)
     return total
 
 
-def _seed_variance(layers: Sequence[Layer], family: Family, rounding: Floats) -> tuple[Floats, Floats]:
+def _seed_variance(layers: Sequence[Stratum], family: Contrasts, rounding: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the variance that seeds give contrasts, and its degrees of freedom."""
     strata, seeds = len(layers), layers[0].values.shape[1]
     if seeds == 1:  # only of values that no seed decides
@@ -331,43 +332,43 @@ def _seed_variance(layers: Sequence[Layer], family: Family, rounding: Floats) ->
     parts = []
     for each in layers:
         cells = [family.linear(each.values[:, g]) for g in range(seeds)]
-        mean = added(cells) / seeds
-        part = added(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds * strata**2)
+        mean = ordered_sum(cells) / seeds
+        part = ordered_sum(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds * strata**2)
         parts.append(np.where(np.sqrt(part) <= rounding, 0.0, part))
-    variance, fourth = added(parts), added(np.square(part) for part in parts) / (seeds - 1)
+    variance, fourth = ordered_sum(parts), ordered_sum(np.square(part) for part in parts) / (seeds - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
     return variance, df
 
 
-def _between_seeds(layers: Sequence[Layer], family: Family, rounding: Floats) -> Floats:
+def _between_seeds(layers: Sequence[Stratum], family: Contrasts, rounding: FloatArray) -> FloatArray:
     """Return the variance of the mean from the seeds' means over strata, which need not be independent."""
     strata, seeds = len(layers), layers[0].values.shape[1]
-    cells = [added(family.linear(each.values[:, g]) for each in layers) / strata for g in range(seeds)]
-    mean = added(cells) / seeds
-    variance = added(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds)
+    cells = [ordered_sum(family.linear(each.values[:, g]) for each in layers) / strata for g in range(seeds)]
+    mean = ordered_sum(cells) / seeds
+    variance = ordered_sum(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds)
     return np.where(np.sqrt(variance) <= rounding, 0.0, variance)
 
 
-def _example_variance(layers: Sequence[Layer], family: Family) -> Floats:
+def _example_variance(layers: Sequence[Stratum], family: Contrasts) -> FloatArray:
     """Return the variance from test examples alone: the interaction with seeds is taken off, down to 0."""
     strata, seeds = len(layers), layers[0].values.shape[1]
-    drawn = added(each.drawn for each in layers if each.drawn is not None)
-    rows = _whole(drawn / (strata * seeds))
+    drawn = ordered_sum(each.drawn for each in layers if each.drawn is not None)
+    rows = _quantise(drawn / (strata * seeds))
     together = family.squares(rows @ rows.T)
     if seeds == 1:  # nothing of it is the interaction with seeds
         return np.asarray(together / ((drawn.shape[1] - 1) * _GRID**2))
-    both = family.squares(added(each.products for each in layers if each.products is not None))
+    both = family.squares(ordered_sum(each.products for each in layers if each.products is not None))
     both = both / ((seeds - 1) * seeds * strata**2)
     return np.asarray(np.maximum(together - both, 0.0) / ((drawn.shape[1] - 1) * _GRID**2))
 
 
-def _whole(draws: Floats) -> Floats:
+def _quantise(draws: FloatArray) -> FloatArray:
     """Return draws (..., resamples) around their mean, as whole numbers of steps of the grid.
 
     BLAS sums products of whole numbers without rounding, so that its order of summation, which hangs on the
     number of entries and threads and on the machine, changes nothing. The grid is far finer than what one
     test example moves.
     """
-    steps: Floats = np.rint((draws - draws.mean(axis=-1, keepdims=True)) * _GRID)
+    steps: FloatArray = np.rint((draws - draws.mean(axis=-1, keepdims=True)) * _GRID)
     return steps

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.core.cells import Cell, noise_key
+from harness.core.cells import Cell, sampling_key
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UnsupportedError, UserError
 from harness.core.interventions import Steering
@@ -24,11 +24,11 @@ from harness.data.prompts import Prompt
 from harness.data.suite import Suite, load_suite
 from harness.methods.contract import CellContext, SteeringMethod
 from harness.methods.plugins import in_words
-from harness.runner.plan import plan, select
-from harness.runner.prepare import Prepared
+from harness.runner.plan import plan_cells, select_cells
+from harness.runner.prepare import RunPlan
 from harness.submissions.conformance.fitting import Calls, WatchedFitter
 from harness.submissions.conformance.heldout_corpus import WatchedCorpus, watched_corpus
-from harness.submissions.conformance.sandbox import NetworkRefusedError, Watch
+from harness.submissions.conformance.sandbox import NetworkRefusedError, Sandbox
 from harness.submissions.conformance.state import State, differences, look
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Fit:
     calls: int = 0
 
 
-class Bench:
+class TestBench:
     """Model, text and cells of the mini suite, with short texts and one seed; everything is temporary.
 
     ``languages``: a part of the suite's, for quick tests. Every fit meets the model as it was loaded: one
@@ -74,7 +74,7 @@ class Bench:
         self._temporary = tempfile.TemporaryDirectory(prefix="steerboard-conformance-")
         self.folder = Path(self._temporary.name).resolve()
         self._activations = self.folder / "activations"
-        self.watch = Watch(self.folder)
+        self.watch = Sandbox(self.folder)
         self.say: Callable[[str], None] = lambda words: None
         self.corpus = watched_corpus(self.suite, self.watch)
         self.calls = Calls()
@@ -88,7 +88,7 @@ class Bench:
         self._clean: State = {}
         self._folders = 0
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> TestBench:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -107,13 +107,13 @@ class Bench:
 
     def begin(self) -> None:
         """Forget what was seen of the method before."""
-        self.watch = Watch(self.folder)
+        self.watch = Sandbox(self.folder)
         self.corpus.watch = self.watch
 
     def cells(self, method: SteeringMethod) -> list[Cell]:
         """Return the cells of a method: every language, task and setting, one seed."""
-        selection = select(self.suite, limit=_TEXTS_PER_LABEL)
-        return plan(self.suite, selection, [method], self.identity, self.corpus)
+        selection = select_cells(self.suite, limit=_TEXTS_PER_LABEL)
+        return plan_cells(self.suite, selection, [method], self.identity, self.corpus)
 
     def context(self, cell: Cell) -> CellContext:
         """Return what a method is told of a cell."""
@@ -129,9 +129,7 @@ class Bench:
         if not fresh:
             self._activations.mkdir(exist_ok=True)
             (run.path / "activations").symlink_to(self._activations)
-        prepared = Prepared(
-            run, self.suite, corpus or self.corpus, self._checkpoint, {}, [], [], self.identity
-        )
+        prepared = RunPlan(run, self.suite, corpus or self.corpus, self._checkpoint, {}, [], [], self.identity)
         return WatchedFitter(prepared, self.model, _BATCH, self.say, calls=self.calls)
 
     def fit(
@@ -167,7 +165,7 @@ class Bench:
         key = cell.key
 
         def noise(label: str, index: int, attempt: int) -> int:
-            return noise_key(key, label, index, attempt)
+            return sampling_key(key, label, index, attempt)
 
         count, sampling = key.texts_per_label, self.suite.sampling
         made = generate_cell(self.model, prompts, count, steering, sampling, noise, batch_size)

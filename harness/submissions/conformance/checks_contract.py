@@ -16,14 +16,14 @@ from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.plugins import in_words
 from harness.methods.sweep import grid_of
-from harness.submissions.conformance.method_under_test import Check, Failed, Trial
+from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest
 
 _FIELD = re.compile(r"\{\w*\}")
 _SOURCE = re.compile(r"Source: \S|arXiv[: ]\d{4}\.\d{4,5}|https?://\S|doi[:.]\S", re.IGNORECASE)
 _NO_OPTION = "no_such_option"
 
 
-def loads(trial: Trial) -> str:
+def loads(trial: MethodUnderTest) -> str:
     """The class is found, says what it does and where from, and has sound settings."""
     cls, source = trial.cls, trial.registry.sources[trial.name]
     first = (cls.__doc__ or "").strip().split("\n")[0]
@@ -42,7 +42,7 @@ def loads(trial: Trial) -> str:
     return f"{trial.name} version {cls.version} ({source}), settings {', '.join(cls.settings)}"
 
 
-def config(trial: Trial) -> str:
+def config(trial: MethodUnderTest) -> str:
     """The config has defaults, is JSON there and back, and refuses what it does not know."""
     cls = trial.cls.Config
     try:
@@ -55,9 +55,7 @@ def config(trial: Trial) -> str:
     except ValidationError:
         pass
     else:
-        raise Failed(
-            "Config takes options that it does not have. Leave extra='forbid' of MethodConfig as it is."
-        )
+        raise Failed("Config takes options that it does not have. Leave extra='forbid' of MethodConfig as it is.")
     _check_grid(trial.cls)
     try:
         trial.method = trial.build()
@@ -76,8 +74,7 @@ def _check_json(cls: Any, fields: Any) -> None:
         canonical_json(written)
     except Exception as error:  # pydantic raises its own errors here
         raise Failed(
-            f"the config cannot be written as JSON: {in_words(error)}. Use numbers, strings, lists and "
-            "models of them."
+            f"the config cannot be written as JSON: {in_words(error)}. Use numbers, strings, lists and models of them."
         ) from None
     try:
         same = cls.model_validate(written) == fields
@@ -100,7 +97,7 @@ def _check_grid(cls: type[SteeringMethod]) -> None:
                 raise Failed(f"grid: {value!r} is no valid value of option {name!r}.") from None
 
 
-def supports(trial: Trial) -> str:
+def supports(trial: MethodUnderTest) -> str:
     """``supports`` gives None or a reason for every cell, and some cell is supported."""
     method, cells = trial.configured(), trial.bench.cells(trial.configured())
     reasons: Counter[str] = Counter()
@@ -120,13 +117,11 @@ def supports(trial: Trial) -> str:
             raise Failed(f"supports gave {skip!r:.60} for {cell.title}; return None, or Skip('the reason').")
     told = "; ".join(list(reasons)[:3]) + ("; ..." if len(reasons) > 3 else "")
     if not trial.supported:
-        raise Failed(
-            f"none of the {len(cells)} cells of the mini suite is supported ({told or 'no setting fits'})."
-        )
+        raise Failed(f"none of the {len(cells)} cells of the mini suite is supported ({told or 'no setting fits'}).")
     return f"{len(trial.supported)} of {len(cells)} cells" + (f", skipped {told}" if told else "")
 
 
-def prompt(trial: Trial) -> str:
+def prompt(trial: MethodUnderTest) -> str:
     """Every label of every supported cell has a whole prompt, the same one every time."""
     method, count = trial.configured(), 0
     asked: dict[str, dict[str, Prompt]] = {}
@@ -164,8 +159,8 @@ def _check_prompt(given: Any, where: str) -> None:
 
 
 CHECKS = (
-    Check("loads", loads),
-    Check("config", config),
-    Check("supports", supports),
-    Check("prompt", prompt),
+    ConformanceCheck("loads", loads),
+    ConformanceCheck("config", config),
+    ConformanceCheck("supports", supports),
+    ConformanceCheck("prompt", prompt),
 )

@@ -10,7 +10,7 @@ from harness.core.cells import Cell
 from harness.core.interventions import Intervention, Steering, load_steering
 from harness.submissions.conformance.bench import Fit
 from harness.submissions.conformance.heldout_corpus import with_other_held_out_text
-from harness.submissions.conformance.method_under_test import Check, Failed, Skipped, Trial
+from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest, Skipped
 
 _SLOW = 30.0  # seconds of one fit on the pocket model; a real model is a thousand times its size
 _LONG = 1.0  # seconds of a fit from which on fewer calls are made to fail
@@ -36,7 +36,7 @@ _HEADER = {
 """What every steering file says of how it came about, and of which type."""
 
 
-def fit(trial: Trial) -> str:
+def fit(trial: MethodUnderTest) -> str:
     """Every supported language of a task, and one of another task, gives a steering that fits the model."""
     method, groups = trial.configured(), trial.groups()
     if not method.steers:
@@ -53,9 +53,7 @@ def fit(trial: Trial) -> str:
         else:
             trial.fits.append(done)
         if done.seconds > _SLOW:
-            raise Failed(
-                f"the fit of {cell.key.language!r} took {done.seconds:.0f} s on a model of 4 layers."
-            )
+            raise Failed(f"the fit of {cell.key.language!r} took {done.seconds:.0f} s on a model of 4 layers.")
     if problems:
         raise Failed(_first(problems) + " For a language that it cannot do, let supports return a Skip.")
     return _fitted_in_words(trial)
@@ -68,7 +66,7 @@ def _one_task_and_a_second(groups: dict[tuple[str, str], Cell]) -> list[Cell]:
     return [cell for (task, _), cell in groups.items() if task == first] + others[:1]
 
 
-def _unsound(steering: Steering, trial: Trial) -> str:
+def _unsound(steering: Steering, trial: MethodUnderTest) -> str:
     """Return what is wrong with a steering on the model of the bench, empty for nothing."""
     model = trial.bench.model
     last = len(model.layers) - 1
@@ -89,7 +87,7 @@ def _unsound(steering: Steering, trial: Trial) -> str:
     return ""
 
 
-def _fitted_in_words(trial: Trial) -> str:
+def _fitted_in_words(trial: MethodUnderTest) -> str:
     sound = [done for done in trial.fits if done.steering]
     skipped = {done.cell.key.language: done.skipped for done in trial.fits if done.skipped}
     told = "".join(f", skipped {code}: {reason}" for code, reason in list(skipped.items())[:2])
@@ -103,15 +101,13 @@ def _fitted_in_words(trial: Trial) -> str:
     return f"{len(sound)} fits of {number}, the slowest {slowest:.1f} s{told}"
 
 
-def provenance(trial: Trial) -> str:
+def provenance(trial: MethodUnderTest) -> str:
     """The steering file says all of how it came about, and is read back as it was."""
     files = 0
     for done in trial.steering():
         where = f"the provenance of {done.cell.key.language!r}"
         if done.problem:
-            raise Failed(
-                f"{where} is not JSON: {done.problem}. Use float(x), x.tolist(), plain dicts and strings."
-            )
+            raise Failed(f"{where} is not JSON: {done.problem}. Use float(x), x.tolist(), plain dicts and strings.")
         if done.path is None or done.steering is None:
             continue
         stored = load_steering(done.path)
@@ -133,7 +129,7 @@ def _check_header(header: dict[str, Any], where: str) -> None:
         raise Failed(f"{where}: residual_norm must be {header['n_layers']} numbers above 0, one per layer.")
 
 
-def determinism(trial: Trial) -> str:
+def deterministic(trial: MethodUnderTest) -> str:
     """Two fits are equal to the byte, also where somebody moved the global random states."""
     first, bench = _untouched(trial)[0], trial.bench
     again = bench.fit(trial.build(), first.cell, bench.fitter(fresh=True))
@@ -149,7 +145,7 @@ def determinism(trial: Trial) -> str:
     return f"three fits of {_where(first)} are equal to the byte, whatever the global random states"
 
 
-def order(trial: Trial) -> str:
+def independent_of_order(trial: MethodUnderTest) -> str:
     """What is fitted for a language does not depend on which came before."""
     done = _determined(trial)
     if len(done) < 2:
@@ -164,7 +160,7 @@ def order(trial: Trial) -> str:
     return f"{_where(last)} alone is as after {len(done) - 1} other languages"
 
 
-def held_out(trial: Trial) -> str:
+def held_out(trial: MethodUnderTest) -> str:
     """The method asks for no validation or test text, and other such text changes nothing."""
     first, bench = trial.steering()[0], trial.bench
     if bench.watch.held_out:
@@ -179,7 +175,7 @@ def held_out(trial: Trial) -> str:
     return f"other validation and test text leaves the fit of {_where(first)} as it is"
 
 
-def traces(trial: Trial) -> str:
+def leaves_model_unchanged(trial: MethodUnderTest) -> str:
     """A fit leaves hooks, weights and modes of the model as they were."""
     trial.steering()
     for done in trial.fits:
@@ -191,7 +187,7 @@ def traces(trial: Trial) -> str:
     return f"hooks, weights and modes are as before {len(trial.fits)} fits"
 
 
-def traces_of_failure(trial: Trial) -> str:
+def leaves_model_unchanged_after_error(trial: MethodUnderTest) -> str:
     """A fit that fails half-way leaves the model as it was, too."""
     first, bench = _untouched(trial)[0], trial.bench
     calls = trial.calls or bench.fit(trial.build(), first.cell, bench.fitter()).calls
@@ -209,7 +205,7 @@ def traces_of_failure(trial: Trial) -> str:
     return f"as before, wherever one of {calls} calls to the model fails ({len(numbers)} tried)"
 
 
-def _untouched(trial: Trial) -> list[Fit]:
+def _untouched(trial: MethodUnderTest) -> list[Fit]:
     """Return the sound fits; ``Skipped`` where they changed the model, which makes all else doubtful."""
     done = trial.steering()
     if any(one.changed for one in trial.fits):
@@ -217,7 +213,7 @@ def _untouched(trial: Trial) -> list[Fit]:
     return done
 
 
-def _determined(trial: Trial) -> list[Fit]:
+def _determined(trial: MethodUnderTest) -> list[Fit]:
     """Return the sound fits; ``Skipped`` where they are not the same twice."""
     done = _untouched(trial)
     if not trial.determined:
@@ -234,11 +230,7 @@ def _to_break(calls: int, slow: bool) -> list[int]:
 
 
 def _same(one: Fit, other: Fit) -> bool:
-    return (
-        one.steering is not None
-        and other.steering is not None
-        and _bytes(one.steering) == _bytes(other.steering)
-    )
+    return one.steering is not None and other.steering is not None and _bytes(one.steering) == _bytes(other.steering)
 
 
 def _bytes(steering: Steering) -> list[tuple[Any, ...]]:
@@ -265,11 +257,11 @@ def _first(problems: list[str]) -> str:
 
 
 CHECKS = (
-    Check("fit", fit),
-    Check("traces", traces),
-    Check("provenance", provenance),
-    Check("determinism", determinism),
-    Check("order", order),
-    Check("held-out text", held_out),
-    Check("after an exception", traces_of_failure),
+    ConformanceCheck("fit", fit),
+    ConformanceCheck("traces", leaves_model_unchanged),
+    ConformanceCheck("provenance", provenance),
+    ConformanceCheck("determinism", deterministic),
+    ConformanceCheck("order", independent_of_order),
+    ConformanceCheck("held-out text", held_out),
+    ConformanceCheck("after an exception", leaves_model_unchanged_after_error),
 )

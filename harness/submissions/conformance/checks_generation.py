@@ -9,12 +9,12 @@ from harness.core.interventions import Steering
 from harness.methods.contract import SteeringMethod
 from harness.methods.controls import Control
 from harness.submissions.conformance.bench import Fit
-from harness.submissions.conformance.method_under_test import Check, Failed, Skipped, Trial
+from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest, Skipped
 
 _BATCHES = (16, 3, 1)
 
 
-def batches(trial: Trial) -> str:
+def batches(trial: MethodUnderTest) -> str:
     """The texts of a cell are the same in batches of 1, 3 and 16."""
     count, codes = 0, []
     for cell in trial.pair():
@@ -29,12 +29,10 @@ def batches(trial: Trial) -> str:
                     )
         count += len(large)
         codes.append(cell.key.language)
-    return (
-        f"{count} texts ({', '.join(codes)}) are equal in batches of {', '.join(map(str, sorted(_BATCHES)))}"
-    )
+    return f"{count} texts ({', '.join(codes)}) are equal in batches of {', '.join(map(str, sorted(_BATCHES)))}"
 
 
-def strength_zero(trial: Trial) -> str:
+def strength_zero(trial: MethodUnderTest) -> str:
     """Where a method has a strength, 0 gives the unsteered texts."""
     if not trial.configured().steers:
         raise Skipped("the method steers nothing")
@@ -60,7 +58,7 @@ def strength_zero(trial: Trial) -> str:
     return f"{count} texts with {name}=0 are the unsteered ones, bit for bit"
 
 
-def _at_zero(trial: Trial) -> tuple[str, SteeringMethod]:
+def _at_zero(trial: MethodUnderTest) -> tuple[str, SteeringMethod]:
     """Return the name of the strength and the method with a strength of 0; a control's is its target's."""
     method = trial.configured()
     owner = method.target if isinstance(method, Control) else method
@@ -77,4 +75,4 @@ def _told(done: Fit) -> str:
     return done.error or done.skipped
 
 
-CHECKS = (Check("batch size", batches), Check("strength 0", strength_zero))
+CHECKS = (ConformanceCheck("batch size", batches), ConformanceCheck("strength 0", strength_zero))

@@ -12,26 +12,22 @@ from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.plugins import in_words
 from harness.submissions.conformance.bench import seed_global
 from harness.submissions.conformance.heldout_corpus import HELD_OUT
-from harness.submissions.conformance.method_under_test import Check, Failed, Skipped, Trial
+from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest, Skipped
 
 _SEED = 7
 
 
-def texts(trial: Trial) -> str:
+def texts(trial: MethodUnderTest) -> str:
     """Every supported cell gets exactly the number of texts, in every label."""
     method, count = trial.configured(), 0
     for cell in trial.cells():
         drawn, wanted = _drawn(trial, method, cell), cell.key.texts_per_label
         labels = trial.bench.context(cell).task.labels
         if not isinstance(drawn, dict) or set(drawn) != set(labels):
-            raise Failed(
-                f"{cell.title}: texts gave {drawn!r:.60}; return a list for each of {', '.join(labels)}."
-            )
+            raise Failed(f"{cell.title}: texts gave {drawn!r:.60}; return a list for each of {', '.join(labels)}.")
         for label, group in drawn.items():
             if len(group) != wanted:
-                raise Failed(
-                    f"{cell.title}: {len(group)} texts of {label!r}, not ctx.texts_per_label = {wanted}."
-                )
+                raise Failed(f"{cell.title}: {len(group)} texts of {label!r}, not ctx.texts_per_label = {wanted}.")
             if not all(isinstance(text, str) and text.strip() for text in group):
                 raise Failed(f"{cell.title}: a text of {label!r} is empty or no string.")
             count += len(group)
@@ -39,7 +35,7 @@ def texts(trial: Trial) -> str:
     return f"{count} texts of {len(trial.cells())} cells"
 
 
-def again(trial: Trial) -> str:
+def repeatable(trial: MethodUnderTest) -> str:
     """The same seed gives the same texts, whatever the global random states."""
     cells = _sound(trial)
     one = [_drawn(trial, trial.build(), cell, chance=0) for cell in cells]
@@ -48,7 +44,7 @@ def again(trial: Trial) -> str:
     return "two draws with the same seed are equal"
 
 
-def held_out(trial: Trial) -> str:
+def held_out(trial: MethodUnderTest) -> str:
     """No validation or test text is asked for or handed out."""
     bench, method = trial.bench, trial.configured()
     if bench.watch.held_out:
@@ -66,14 +62,14 @@ def held_out(trial: Trial) -> str:
     return "no validation or test text"
 
 
-def _sound(trial: Trial) -> list[Cell]:
+def _sound(trial: MethodUnderTest) -> list[Cell]:
     """Return the supported cells; ``Skipped`` where not all of them got their texts."""
     if not trial.complete:
         raise Skipped("there are no sound texts to look at; see texts")
     return trial.cells()
 
 
-def _drawn(trial: Trial, method: Any, cell: Cell, chance: int = 0) -> Any:
+def _drawn(trial: MethodUnderTest, method: Any, cell: Cell, chance: int = 0) -> Any:
     assert isinstance(method, Reference)
     context = ReferenceContext(
         **vars(trial.bench.context(cell)), _corpus=trial.bench.corpus, rng=np.random.default_rng(_SEED)
@@ -86,4 +82,8 @@ def _drawn(trial: Trial, method: Any, cell: Cell, chance: int = 0) -> Any:
         raise Failed(f"{cell.title}: texts raised {in_words(error)}") from None
 
 
-CHECKS = (Check("texts", texts), Check("determinism", again), Check("held-out text", held_out))
+CHECKS = (
+    ConformanceCheck("texts", texts),
+    ConformanceCheck("determinism", repeatable),
+    ConformanceCheck("held-out text", held_out),
+)

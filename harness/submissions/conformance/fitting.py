@@ -16,7 +16,7 @@ from harness.methods.fit_context import FitContext
 from harness.runner.fit import Fitter
 
 if TYPE_CHECKING:
-    from harness.engine.activations import MeanStates, NeuronMeans
+    from harness.engine.activations import MeanStates, MlpActivationMeans
 
 
 class InterruptionError(RuntimeError):
@@ -62,7 +62,7 @@ class WatchedFitter(Fitter):
         self.calls.count()
         return super().mean_states(texts, exclude_sinks)
 
-    def neuron_means(self, texts: list[str]) -> NeuronMeans:
+    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
         """Return the mean neurons of the model over ``texts``."""
         self.calls.count()
         return super().neuron_means(texts)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.data.corpus import Corpus
 from harness.data.sources import DataSource, Example, Sentence, open_data
 from harness.data.suite import Split, Suite, Task
-from harness.submissions.conformance.sandbox import Watch
+from harness.submissions.conformance.sandbox import Sandbox
 
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 
@@ -17,7 +17,7 @@ HELD_OUT: tuple[Split, ...] = ("validation", "test")
 class WatchedCorpus(Corpus):
     """A corpus that notes who asks for a held-out split."""
 
-    watch: Watch | None = None
+    watch: Sandbox | None = None
 
     def split(self, task: str, language: str, split: Split) -> list[Example]:
         """Return the human texts of one split."""
@@ -58,7 +58,7 @@ class Replaced(DataSource):
         return self.source.vector_fingerprint(languages, systems)
 
 
-def watched_corpus(suite: Suite, watch: Watch) -> WatchedCorpus:
+def watched_corpus(suite: Suite, watch: Sandbox) -> WatchedCorpus:
     """Return the suite's text with every split and all vector text read in advance."""
     corpus = WatchedCorpus(suite, open_data(suite, None))
     for task in suite.tasks:

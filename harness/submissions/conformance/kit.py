@@ -15,8 +15,14 @@ from harness.submissions.conformance import checks_fit as fits
 from harness.submissions.conformance import checks_generation as texts
 from harness.submissions.conformance import checks_references as references
 from harness.submissions.conformance import side_effects as manners
-from harness.submissions.conformance.bench import Bench
-from harness.submissions.conformance.method_under_test import Check, Failed, Result, Skipped, Trial
+from harness.submissions.conformance.bench import TestBench
+from harness.submissions.conformance.method_under_test import (
+    CheckResult,
+    ConformanceCheck,
+    Failed,
+    MethodUnderTest,
+    Skipped,
+)
 
 
 def find(what: str, plugins: list[Path]) -> tuple[Registry, str, list[Path]]:
@@ -35,14 +41,13 @@ def find(what: str, plugins: list[Path]) -> tuple[Registry, str, list[Path]]:
     names = list(load_file(path))
     if len(names) > 1:
         raise UserError(
-            f"{path} registers {', '.join(names)}. Name one of them: "
-            f"steerboard method test {names[0]} --plugin {path}"
+            f"{path} registers {', '.join(names)}. Name one of them: steerboard method test {names[0]} --plugin {path}"
         )
     files = [*plugins, path]
     return load_registry(files), names[0], files
 
 
-def checks_of(cls: type[SteeringMethod]) -> list[Check]:
+def checks_of(cls: type[SteeringMethod]) -> list[ConformanceCheck]:
     """Return the checks for a method, or the shorter list for a reference."""
     own = references.CHECKS if issubclass(cls, Reference) else (*fits.CHECKS, *texts.CHECKS)
     first = [check for check in contract.CHECKS if check.name != "prompt" or not issubclass(cls, Reference)]
@@ -55,32 +60,32 @@ def check_options(cls: type[SteeringMethod], registry: Registry, options: dict[s
         raise UserError(f"--options {options}: give single values, not lists to sweep over.")
 
 
-def examine(bench: Bench, registry: Registry, name: str, options: dict[str, Any]) -> Iterator[Result]:
+def run_checks(bench: TestBench, registry: Registry, name: str, options: dict[str, Any]) -> Iterator[CheckResult]:
     """Run every check of a method; yield each result as it comes.
 
     ``options`` come before the ones of the method's ``quick``.
     """
     bench.begin()
-    trial = Trial(bench, registry, name, {**registry.get(name).quick, **options})
+    trial = MethodUnderTest(bench, registry, name, {**registry.get(name).quick, **options})
     for check in checks_of(trial.cls):
         bench.say(check.name)
         yield _result(check, trial)
 
 
-def _result(check: Check, trial: Trial) -> Result:
+def _result(check: ConformanceCheck, trial: MethodUnderTest) -> CheckResult:
     try:
-        return Result(check.name, "ok", _line(check.run(trial)))
+        return CheckResult(check.name, "ok", _line(check.run(trial)))
     except Failed as found:
         _check_machine(check, found)
-        return Result(check.name, "FAILED", _line(str(found)))
+        return CheckResult(check.name, "FAILED", _line(str(found)))
     except Skipped as reason:
-        return Result(check.name, "skipped", _line(str(reason)))
+        return CheckResult(check.name, "skipped", _line(str(reason)))
     except Exception as error:  # the method's code, at a place where nobody thought of it
         _check_machine(check, error)
-        return Result(check.name, "FAILED", _line(f"the check could not go on: {in_words(error)}"))
+        return CheckResult(check.name, "FAILED", _line(f"the check could not go on: {in_words(error)}"))
 
 
-def _check_machine(check: Check, error: Exception) -> None:
+def _check_machine(check: ConformanceCheck, error: Exception) -> None:
     """Raise ``MachineError`` where a check failed because of the machine, not of the method."""
     if is_infrastructure(error):
         raise MachineError(

@@ -11,7 +11,7 @@ from harness.core.interventions import Steering
 from harness.data.prompts import Prompt
 from harness.methods.contract import PromptContext, SteeringMethod
 from harness.methods.registry import Registry
-from harness.submissions.conformance.bench import Bench, Fit
+from harness.submissions.conformance.bench import Fit, TestBench
 from harness.submissions.conformance.fitting import WatchedFitter
 
 Verdict = Literal["ok", "FAILED", "skipped"]
@@ -26,10 +26,10 @@ class Skipped(Exception):  # noqa: N818
 
 
 @dataclass
-class Trial:
+class MethodUnderTest:
     """A method and the bench that it is on. The fields after ``options`` are what earlier checks found."""
 
-    bench: Bench
+    bench: TestBench
     registry: Registry
     name: str
     options: dict[str, Any]
@@ -119,15 +119,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Check:
+class ConformanceCheck:
     """One promise of the contract and the function that looks whether it is kept."""
 
     name: str
-    run: Callable[[Trial], str]
+    run: Callable[[MethodUnderTest], str]
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """How a check ended, in a line."""
 
     check: str

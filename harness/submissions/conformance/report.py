@@ -13,9 +13,9 @@ from rich.markup import escape
 
 from harness.core.errors import require
 from harness.methods.contract import Reference, SteeringMethod
-from harness.submissions.conformance.bench import Bench
-from harness.submissions.conformance.kit import check_options, examine, find
-from harness.submissions.conformance.method_under_test import Result
+from harness.submissions.conformance.bench import TestBench
+from harness.submissions.conformance.kit import check_options, find, run_checks
+from harness.submissions.conformance.method_under_test import CheckResult
 
 
 class Display:
@@ -49,12 +49,12 @@ def test(what: str, options: dict[str, Any], plugins: list[Path], *, as_json: bo
     registry, name, files = find(what, plugins)
     cls = registry.get(name)
     check_options(cls, registry, options)
-    results: list[Result] = []
+    results: list[CheckResult] = []
     display = Display()
-    with Bench() as bench:
+    with TestBench() as bench:
         bench.say = display.say
         try:
-            for result in examine(bench, registry, name, options):
+            for result in run_checks(bench, registry, name, options):
                 display.clear()
                 results.append(result)
                 if not as_json:
@@ -71,12 +71,12 @@ def test(what: str, options: dict[str, Any], plugins: list[Path], *, as_json: bo
     return passed
 
 
-def line(result: Result) -> str:
+def line(result: CheckResult) -> str:
     """Return the line of a check."""
     return f"{result.verdict:<8} {result.check:<19} {result.words}"
 
 
-def verdict(name: str, results: list[Result], seconds: float) -> str:
+def verdict(name: str, results: list[CheckResult], seconds: float) -> str:
     """Return the last word: how many checks passed, failed and were skipped."""
     count = {kind: sum(r.verdict == kind for r in results) for kind in ("ok", "FAILED", "skipped")}
     says = f"fails {count['FAILED']} of {len(results)} checks" if count["FAILED"] else "keeps the contract"
@@ -91,7 +91,7 @@ def next_command(cls: type[SteeringMethod], plugins: list[Path]) -> str:
     return f"steerboard run --suite mini{given} --methods {names} --run runs/{cls.name}"
 
 
-def json_of(cls: type[SteeringMethod], results: list[Result], seconds: float) -> str:
+def json_of(cls: type[SteeringMethod], results: list[CheckResult], seconds: float) -> str:
     """Return the outcome for machines."""
     body = {
         "method": cls.name,

@@ -29,7 +29,7 @@ class NetworkRefusedError(OSError):
 
 
 @dataclass
-class Watch:
+class Sandbox:
     """Notes what happens inside of ``on()``. Files below ``own`` are the harness's and not noted."""
 
     own: Path
@@ -81,11 +81,11 @@ class Watch:
 class _Audit:
     """The one audit hook of the process: Python cannot take one away, so it rests while none watches."""
 
-    watch: Watch | None = None
+    watch: Sandbox | None = None
     _installed = False
 
     @classmethod
-    def start(cls, watch: Watch) -> None:
+    def start(cls, watch: Sandbox) -> None:
         if not cls._installed:
             sys.addaudithook(cls._event)
             cls._installed = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness.submissions.conformance.method_under_test import Check, Failed, Trial
+from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest
 
 _SEEN = {  # check: what the watch calls it, what that is, what to do instead, what is said of none
     "files": ("written", "wrote", "Results go into the steering alone.", "nothing written"),
@@ -13,7 +13,7 @@ _SEEN = {  # check: what the watch calls it, what that is, what to do instead, w
 }
 
 
-def unseen(name: str, trial: Trial) -> str:
+def no_side_effects(name: str, trial: MethodUnderTest) -> str:
     """The watch saw no file written, renamed or deleted; nothing printed; no connection opened."""
     what, verb, advice, none = _SEEN[name]
     trial.configured()
@@ -23,4 +23,4 @@ def unseen(name: str, trial: Trial) -> str:
     return none
 
 
-CHECKS = tuple(Check(name, partial(unseen, name)) for name in _SEEN)
+CHECKS = tuple(ConformanceCheck(name, partial(no_side_effects, name)) for name in _SEEN)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from harness.core.checkpoints import Checkpoint
 from harness.core.interventions import Steering
 from harness.data.prompts import Prompt
-from harness.data.suite import Sampling
+from harness.data.suite import SamplingParams
 from harness.scoring.checks import empty
 from harness.tracks.forcing.questions import Questions
-from harness.tracks.forcing.relevance import Answer, Rated
+from harness.tracks.forcing.relevance import Answer, JudgedAnswer
 
 if TYPE_CHECKING:
     from harness.engine.model import SteerableModel
@@ -31,7 +31,7 @@ Write one digit and nothing else: 0, 1 or 2."""
 
 _BATCH = 16
 _LONGEST = 2000  # characters of an answer that are shown
-_GREEDY = Sampling(temperature=1.0, top_p=1e-9, max_new_tokens=8, max_attempts=1)  # the likeliest token alone
+_GREEDY = SamplingParams(temperature=1.0, top_p=1e-9, max_new_tokens=8, max_attempts=1)  # the likeliest token alone
 _DIGIT = re.compile(r"(?<![\w.,-])[012](?![\w%]|[.,]\d)")
 
 
@@ -67,7 +67,7 @@ class Judge:
         device = choose_device(self._device)
         return load_model(self._checkpoint, choose_dtype(device, self._checkpoint), device)
 
-    def rate(self, answers: Sequence[Answer]) -> Rated:
+    def rate(self, answers: Sequence[Answer]) -> JudgedAnswer:
         """See ``Relevance.rate``; kept is what the judge wrote."""
         shown = [i for i, answer in enumerate(answers) if not empty(answer.text)]
         replies = dict(zip(shown, self._ask([answers[i] for i in shown]), strict=True))
@@ -75,7 +75,7 @@ class Judge:
         unparsed = sum(found is None for found in grades)
         values = [None if found is None else found / 2 for found in grades]
         kept = [replies.get(i, "") for i in range(len(answers))]
-        return Rated(values, {"unparsed": float(unparsed)}, {"reply": kept})
+        return JudgedAnswer(values, {"unparsed": float(unparsed)}, {"reply": kept})
 
     def _ask(self, answers: Sequence[Answer]) -> list[str]:
         """Return what the judge writes of every answer."""

@@ -19,8 +19,8 @@ from harness.data.sources import Example
 from harness.data.suite import MethodSpec, Split, Suite, Task, TaskSize, load_suite
 from harness.methods.contract import Reference
 from harness.methods.registry import Registry
-from harness.runner.plan import plan, select
-from harness.runner.prepare import Options, Prepared, default_run, prepare, shipped_model
+from harness.runner.plan import plan_cells, select_cells
+from harness.runner.prepare import RunOptions, RunPlan, default_run, plan_run, shipped_model
 from harness.tracks.forcing.questions import Half, Questions, load_questions
 
 TRACK: Track = "forcing"
@@ -61,14 +61,14 @@ class ForcingCorpus(Corpus):
 
 
 @dataclass(frozen=True)
-class Forcing:
+class ForcingPlan:
     """A forcing run that is ready to go: ``base`` fits the methods, ``prepared`` is run.
 
     ``fitted``: the task of the base suite that methods are fitted for, in a cell's target language.
     """
 
-    base: Prepared
-    prepared: Prepared
+    base: RunPlan
+    prepared: RunPlan
     questions: Questions
     fitted: str
 
@@ -87,8 +87,8 @@ def applies(registry: Registry, name: str) -> bool:
 
 
 def plan_forcing(
-    options: Options, sources: Sequence[str], half: Half = "test", max_new_tokens: int | None = None
-) -> Forcing:
+    options: RunOptions, sources: Sequence[str], half: Half = "test", max_new_tokens: int | None = None
+) -> ForcingPlan:
     """Return the run of questions in ``sources``, checked as far as it goes without loading a model.
 
     ``options.languages`` are the targets; ``tasks``, ``settings`` and ``limit`` play no part. Raises
@@ -97,17 +97,17 @@ def plan_forcing(
     questions, named = load_questions(), load_suite(options.suite)
     _check_languages(questions, sources, named, options.languages)
     chosen = options.methods or []
-    base = prepare(_of_base(options, named), lambda suite, registry: base_suite(suite, registry, chosen))
+    base = plan_run(_of_base(options, named), lambda suite, registry: base_suite(suite, registry, chosen))
     fitted = next(iter(base.suite.tasks))
     suite = forcing_suite(base.suite, questions, sources, half, max_new_tokens)
     corpus = ForcingCorpus(base.suite, base.corpus.source, base.corpus.contrast_folder, fitted=fitted)
-    selection = select(suite, options.languages, seeds=options.seeds)
-    cells = plan(suite, selection, list(base.methods.values()), base.model, corpus)
+    selection = select_cells(suite, options.languages, seeds=options.seeds)
+    cells = plan_cells(suite, selection, list(base.methods.values()), base.model, corpus)
     prepared = replace(base, suite=suite, corpus=corpus, cells=cells, parts=[])
-    return Forcing(base, prepared, questions, fitted)
+    return ForcingPlan(base, prepared, questions, fitted)
 
 
-def _of_base(options: Options, named: Suite) -> Options:
+def _of_base(options: RunOptions, named: Suite) -> RunOptions:
     """Return the options for the base suite, in a folder that no run of that suite has by default."""
     model = options.model or shipped_model(named)
     run = options.run or default_run(named.model_copy(update={"name": _name(named)}), model)
@@ -140,9 +140,7 @@ def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> S
     return suite.model_copy(update=changes)
 
 
-def _check_languages(
-    questions: Questions, sources: Sequence[str], suite: Suite, targets: Sequence[str] | None
-) -> None:
+def _check_languages(questions: Questions, sources: Sequence[str], suite: Suite, targets: Sequence[str] | None) -> None:
     if not sources:
         raise UserError("no source language is named. Give --sources, such as en,de.")
     for code in sources:

@@ -34,9 +34,7 @@ class Questions:
 
     def ids(self, half: Half | None = None) -> list[str]:
         """Return the ids of a half, or of all questions, in their order."""
-        return [
-            name for name in self.texts if half is None or (name in self.validation) == (half == "validation")
-        ]
+        return [name for name in self.texts if half is None or (name in self.validation) == (half == "validation")]
 
     def asked(self, language: str, half: Half) -> list[str]:
         """Return the questions of a half in a language; ``UserError`` names the valid ones."""
@@ -89,9 +87,7 @@ def _problem(questions: Questions) -> str:
     for name, by_language in questions.texts.items():
         if list(by_language) != languages:
             return f"question {name} is not in the languages {', '.join(languages)}, in this order"
-        if not all(
-            isinstance(text, str) and text.strip() and "{" not in text for text in by_language.values()
-        ):
+        if not all(isinstance(text, str) and text.strip() and "{" not in text for text in by_language.values()):
             return f"question {name} is empty, no text, or holds a brace"
     for language in languages:
         if len(set(questions.all_in(language))) < len(questions.texts):

@@ -13,7 +13,7 @@ from harness.core.errors import unknown
 from harness.data.corpus import normalise
 from harness.scoring.checks import empty
 from harness.scoring.embeddings import Embedding, TfidfEmbedding, open_embedding
-from harness.scoring.scorer import Place
+from harness.scoring.scorer import ScoringContext
 from harness.tracks.forcing.questions import Questions
 
 SPECS = ["tfidf", "hf:PATH_OR_ID", "judge:PATH_OR_ID"]
@@ -35,7 +35,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Rated:
+class JudgedAnswer:
     """A rating per answer, None for one that is left out; figures of all of them; what is kept per answer."""
 
     values: list[float | None]
@@ -49,7 +49,7 @@ class Relevance(Protocol):
     name: str
     signature: str
 
-    def rate(self, answers: Sequence[Answer]) -> Rated:
+    def rate(self, answers: Sequence[Answer]) -> JudgedAnswer:
         """Return a rating per answer: 0 for one that has nothing to do with its question, 1 at best."""
         ...
 
@@ -73,16 +73,16 @@ class NearestQuestion:
         self.name = first.name
         self.signature = f"nearest-of-{len(questions.texts)}|{first.signature}|guessing-corrected|version:1"
         self._open, self._questions, self._human = open_one, questions, human
-        self._asked: dict[str, tuple[Embedding, Place, Any]] = {}
+        self._asked: dict[str, tuple[Embedding, ScoringContext, Any]] = {}
 
-    def rate(self, answers: Sequence[Answer]) -> Rated:
+    def rate(self, answers: Sequence[Answer]) -> JudgedAnswer:
         """See ``Relevance.rate``; kept are the nearest questions of every answer."""
         ids = self._questions.ids()
         nearest = [ids] * len(answers)  # of an answer that says nothing: no question is nearer than another
         by_language: dict[str, list[int]] = {}
         for i, answer in enumerate(answers):
             code = self._read_in(answer)
-            if not says_nothing(answer.text, self._questions.texts[answer.question][code]):
+            if not is_empty_answer(answer.text, self._questions.texts[answer.question][code]):
                 by_language.setdefault(code, []).append(i)
         for code, places in by_language.items():
             found = self._nearest([answers[i].text for i in places], code)
@@ -90,12 +90,11 @@ class NearestQuestion:
                 nearest[i] = names
         chance = 1 / len(ids)
         hits = [
-            1 / len(names) if answer.question in names else 0.0
-            for answer, names in zip(answers, nearest, strict=True)
+            1 / len(names) if answer.question in names else 0.0 for answer, names in zip(answers, nearest, strict=True)
         ]
         values: list[float | None] = [(hit - chance) / (1 - chance) for hit in hits]
         detail = {"top1": float(np.mean(hits)) if hits else 0.0, "chance": chance}
-        return Rated(values, detail, {"nearest": nearest})
+        return JudgedAnswer(values, detail, {"nearest": nearest})
 
     def _read_in(self, answer: Answer) -> str:
         """Return the language of the questions that an answer is compared with."""
@@ -110,21 +109,19 @@ class NearestQuestion:
         likeness = embedding.embed(texts, place) @ asked.T
         table = likeness.toarray() if hasattr(likeness, "toarray") else likeness
         ids = self._questions.ids()
-        return [
-            [name for name, value in zip(ids, row, strict=True) if value >= row.max() - _TIE] for row in table
-        ]
+        return [[name for name, value in zip(ids, row, strict=True) if value >= row.max() - _TIE] for row in table]
 
 
-def says_nothing(text: str, question: str) -> bool:
+def is_empty_answer(text: str, question: str) -> bool:
     """Return whether a text holds no letters, or none beside the question itself."""
     plain = normalise(question).rstrip(" ?")
     return empty(normalise(text).replace(plain, " "))
 
 
-def _place(code: str, texts: Sequence[str]) -> Place:
+def _place(code: str, texts: Sequence[str]) -> ScoringContext:
     """Return what an embedding reads of a language: its human text."""
     rows = [(text, "") for text in texts]
-    return Place("", code, [], rows, [], [], examples="", vectors=[], prompts={}, demonstrations={})
+    return ScoringContext("", code, [], rows, [], [], examples="", vectors=[], prompts={}, demonstrations={})
 
 
 def open_relevance(

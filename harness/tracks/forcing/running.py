@@ -12,11 +12,11 @@ from typing_extensions import override
 from harness.core.cells import Cell
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
-from harness.core.records import FitParts, Manifest, State
+from harness.core.records import Manifest, State, UsageByStep
 from harness.runner.fit import Fitter
-from harness.runner.generate import Generator
-from harness.runner.prepare import Options, manifest_of
-from harness.tracks.forcing.planning import TRACK, Forcing, source_of
+from harness.runner.generate import GenerationStage
+from harness.runner.prepare import RunOptions, manifest_of
+from harness.tracks.forcing.planning import TRACK, ForcingPlan, source_of
 from harness.tracks.forcing.relevance import Relevance
 from harness.tracks.forcing.scoring import ForcingScorer
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 class ForcingFitter(Fitter):
     """Fits what a run of the base suite would fit for a cell's target language."""
 
-    forcing: Forcing = field(kw_only=True)
+    forcing: ForcingPlan = field(kw_only=True)
 
     @override
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         return super().steering(self.forcing.fit_cell(cell), method)
 
     @override
-    def cost(self, cell: Cell, method: SteeringMethod) -> FitParts:
+    def cost(self, cell: Cell, method: SteeringMethod) -> UsageByStep:
         return super().cost(self.forcing.fit_cell(cell), method)
 
 
 @dataclass
-class ForcingGenerator(Generator):
+class ForcingGenerator(GenerationStage):
     """Writes the answers; the steering is that of the base suite in the target language."""
 
-    forcing: Forcing = field(kw_only=True)
+    forcing: ForcingPlan = field(kw_only=True)
 
     @override
     def _loaded(self) -> Fitter:
@@ -54,7 +54,7 @@ class ForcingGenerator(Generator):
 
 
 def run_forcing(
-    forcing: Forcing, relevance: Sequence[Relevance], options: Options, console: Console
+    forcing: ForcingPlan, relevance: Sequence[Relevance], options: RunOptions, console: Console
 ) -> dict[State, int]:
     """Fit, generate and score every open cell; return how many cells are in which state.
 
@@ -68,7 +68,7 @@ def run_forcing(
     return states
 
 
-def _generate(forcing: Forcing, options: Options, console: Console, manifest: Manifest) -> dict[State, int]:
+def _generate(forcing: ForcingPlan, options: RunOptions, console: Console, manifest: Manifest) -> dict[State, int]:
     """Write all answers; the model is let go of before a judge is loaded."""
     prepared = forcing.prepared
     generator = ForcingGenerator(
@@ -79,7 +79,7 @@ def _generate(forcing: Forcing, options: Options, console: Console, manifest: Ma
     return generator.run()
 
 
-def _manifest(forcing: Forcing, options: Options) -> Manifest:
+def _manifest(forcing: ForcingPlan, options: RunOptions) -> Manifest:
     prepared = forcing.prepared
     run = prepared.run
     if run.exists():

@@ -12,15 +12,15 @@ from harness.core.cells import Cell
 from harness.core.errors import UserError, machine_failures
 from harness.core.files import digest
 from harness.core.records import CellScores, PartRecord, Score
-from harness.core.threads import one_blas_thread
-from harness.runner.progress import track
+from harness.core.threads import limit_blas_threads
+from harness.runner.progress import progress_bar
 from harness.scoring.harmonic import harmonic
-from harness.scoring.identification import Identifier, Piece, spoken, suite_identifier
+from harness.scoring.identification import Identifier, Piece, detect_language, suite_identifier
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
-from harness.scoring.scorer import Scored
+from harness.scoring.scorer import ScorerOutput
 from harness.scoring.validity import MOST_OF_IT, main_language, mean_score
-from harness.tracks.forcing.planning import Forcing, source_of
-from harness.tracks.forcing.relevance import Answer, Rated, Relevance
+from harness.tracks.forcing.planning import ForcingPlan, source_of
+from harness.tracks.forcing.relevance import Answer, JudgedAnswer, Relevance
 
 VERSION = 1
 """Raised whenever what the parts are given changes; all scores are then computed again."""
@@ -36,7 +36,7 @@ def in_target(pieces: list[Piece], target: str) -> bool:
     return own > MOST_OF_IT * total
 
 
-def target_share(pieces: Sequence[list[Piece]], target: str, signature: str) -> Scored:
+def target_share(pieces: Sequence[list[Piece]], target: str, signature: str) -> ScorerOutput:
     """Return the share of answers in the target language; its detail is what the languages' shares are.
 
     An answer without letters is in no language. Kept are the main language and the verdict per answer.
@@ -45,18 +45,16 @@ def target_share(pieces: Sequence[list[Piece]], target: str, signature: str) -> 
     hits = [in_target(row, target) for row in pieces]
     shares = {code: [float(code == found) for found in languages] for code in sorted({*languages} - {""})}
     score = mean_score(TARGET_SHARE, [float(hit) for hit in hits], signature, shares)
-    return Scored([score], {"language": languages, "in_target": hits})
+    return ScorerOutput([score], {"language": languages, "in_target": hits})
 
 
-def relevance_scores(rated: Rated, share: float | None, name: str, signature: str) -> list[Score]:
+def relevance_scores(rated: JudgedAnswer, share: float | None, name: str, signature: str) -> list[Score]:
     """Return the mean rating of a cell's answers, and its harmonic mean with the share in the language."""
     known = [value for value in rated.values if value is not None]
     detail = {**rated.detail, "texts": float(len(known))}
     if not known or share is None:
         note = "no answer was rated" if rated.values else "no answers"
-        return [
-            metric.of(name).score(None, signature, note, detail=detail) for metric in (RELEVANCE, FORCING)
-        ]
+        return [metric.of(name).score(None, signature, note, detail=detail) for metric in (RELEVANCE, FORCING)]
     mean = float(np.mean(known))
     return [
         RELEVANCE.of(name).score(mean, signature, detail=detail),
@@ -68,7 +66,7 @@ def relevance_scores(rated: Rated, share: float | None, name: str, signature: st
 class ForcingScorer:
     """Scores the cells of a forcing run part by part; what is scored by the same recipe stays."""
 
-    forcing: Forcing
+    forcing: ForcingPlan
     relevance: Sequence[Relevance]
     console: Console
     _identifier: Identifier | None = None
@@ -86,7 +84,7 @@ class ForcingScorer:
         done = [cell for cell in prepared.cells if prepared.run.finished(cell.id)]
         jobs = [(cell, old, missing) for cell in done for old, missing in [self._missing(cell)] if missing]
         if jobs:
-            with one_blas_thread(), track(self.console, "score", len(jobs)) as tracker:
+            with limit_blas_threads(), progress_bar(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
                     with machine_failures(f"scoring {cell.title}"):
                         self._one(cell, old, missing)
@@ -118,7 +116,7 @@ class ForcingScorer:
             if _part(one) in missing:
                 rated = one.rate(answers)
                 scores = relevance_scores(rated, share, one.name, one.signature)
-                found[_part(one)] = (one.signature, Scored(scores, {"rating": rated.values, **rated.kept}))
+                found[_part(one)] = (one.signature, ScorerOutput(scores, {"rating": rated.values, **rated.kept}))
         stale = {metric for name in found if old and name in old.parts for metric in old.parts[name].metrics}
         kept = run.audit(cell.id) if old else {}
         record = CellScores(
@@ -144,7 +142,7 @@ class ForcingScorer:
                 "Delete this folder and run the same command again."
             )
         source, questions = source_of(key.task), self.forcing.questions
-        pieces = spoken(self._known_by(), [row.text for row in generations], key.language)
+        pieces = detect_language(self._known_by(), [row.text for row in generations], key.language)
         answers = [
             Answer(row.text, questions.id_of(row.label, source), source, key.language, main_language(found))
             for row, found in zip(generations, pieces, strict=True)
@@ -162,5 +160,5 @@ def _part(one: Relevance) -> str:
     return f"{RELEVANCE.name}/{one.name}"
 
 
-def _record(signature: str, scored: Scored) -> PartRecord:
+def _record(signature: str, scored: ScorerOutput) -> PartRecord:
     return PartRecord(signature=signature, metrics=[score.metric for score in scored.scores])

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.core.terminal import TerminalColumn, print_table
-from harness.ranking.results import Cellset, EntryRow
-from harness.ranking.summary import clean, mark, plain
+from harness.ranking.results import EntryRow, ResultSet
+from harness.ranking.summary import format_number, mark, strip_control
 from harness.scoring.harmonic import harmonic
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
 from harness.tracks.forcing.planning import source_of
@@ -36,7 +36,7 @@ class Aggregate:
 
 
 def pairs(
-    cellset: Cellset, tasks: Sequence[str] | None = None, languages: Sequence[str] | None = None
+    cellset: ResultSet, tasks: Sequence[str] | None = None, languages: Sequence[str] | None = None
 ) -> list[tuple[str, str]]:
     """Return the tasks and target languages, all or some, where the target is not the source itself."""
     selection = cellset.manifest.selection
@@ -48,16 +48,14 @@ def pairs(
     ]
 
 
-def own_pairs(cellset: Cellset) -> list[tuple[str, str]]:
+def pairs_for(cellset: ResultSet) -> list[tuple[str, str]]:
     """Return the pairs where a language is to be forced that the question is in: a check, in no mean."""
     selection = cellset.manifest.selection
-    return [
-        (task, code) for task in selection.tasks for code in selection.languages if source_of(task) == code
-    ]
+    return [(task, code) for task in selection.tasks for code in selection.languages if source_of(task) == code]
 
 
 def aggregate(
-    cellset: Cellset, provider: str, places: Sequence[tuple[str, str]] | None = None
+    cellset: ResultSet, provider: str, places: Sequence[tuple[str, str]] | None = None
 ) -> dict[str, Aggregate]:
     """Return every entry's aggregate over pairs of task and target language, by default ``pairs``.
 
@@ -85,15 +83,15 @@ def _of(both: pd.DataFrame, names: list[str], row: str, expected: int) -> Aggreg
     return Aggregate(share, relevance, harmonic(share, relevance), len(own), expected)
 
 
-def providers(cellset: Cellset) -> list[str]:
+def providers(cellset: ResultSet) -> list[str]:
     """Return the scorers of relevance that the answers were rated by."""
     return [m.name.partition("/")[2] for m in cellset.metrics if m.name.startswith(f"{FORCING.name}/")]
 
 
-def print_forcing(console: Console, cellset: Cellset, provider: str) -> None:
+def print_forcing(console: Console, cellset: ResultSet, provider: str) -> None:
     """Print the entries, best first: share, relevance and forcing overall, forcing per target and source."""
     whole = aggregate(cellset, provider)
-    rows = sorted(cellset.entries.values(), key=lambda row: (_worth(whole[row.id]), row.name))
+    rows = sorted(cellset.entries.values(), key=lambda row: (_sort_key(whole[row.id]), row.name))
     selection = cellset.manifest.selection
     sources = ", ".join(source_of(task) for task in selection.tasks)
     heading = f"{cellset.title}: questions in {sources}; relevance by {provider}"
@@ -104,14 +102,14 @@ def print_forcing(console: Console, cellset: Cellset, provider: str) -> None:
     if len(selection.tasks) > 1:
         by_source = {source_of(task): pairs(cellset, [task]) for task in selection.tasks}
         _split(console, "forcing by source language", cellset, provider, rows, by_source)
-    own = own_pairs(cellset)
+    own = pairs_for(cellset)
     if own:
         found = aggregate(cellset, provider, own)
         _overall(console, "check, in no mean: target = source", rows, found)
     for line in [mark(cellset), *_remarks(rows, whole)]:
         if line:
-            console.print(Text(clean(line)), style="dim")
-    console.print(Text(clean(_conclusion(rows, whole, provider))))
+            console.print(Text(strip_control(line)), style="dim")
+    console.print(Text(strip_control(_conclusion(rows, whole, provider))))
 
 
 def _conclusion(rows: list[EntryRow], whole: dict[str, Aggregate], provider: str) -> str:
@@ -119,14 +117,14 @@ def _conclusion(rows: list[EntryRow], whole: dict[str, Aggregate], provider: str
     best = rows[0] if rows else None
     if best is None or whole[best.id].forcing is None:
         return "Nothing can be said yet about which entry is best: none has all of its cells."
-    words = f"{best.name} has the highest forcing, {plain(whole[best.id].forcing)} (relevance by {provider})"
+    words = f"{best.name} has the highest forcing, {format_number(whole[best.id].forcing)} (relevance by {provider})"
     others = [row for row in rows[1:] if whole[row.id].forcing is not None]
     if others:
-        words += f"; next is {others[0].name} with {plain(whole[others[0].id].forcing)}"
+        words += f"; next is {others[0].name} with {format_number(whole[others[0].id].forcing)}"
     return f"{words}. Whether such a difference is more than chance is not tested here."
 
 
-def _worth(found: Aggregate) -> float:
+def _sort_key(found: Aggregate) -> float:
     return 1.0 if found.forcing is None else -found.forcing
 
 
@@ -135,22 +133,22 @@ def _overall(console: Console, title: str, rows: list[EntryRow], found: dict[str
     lines = []
     for row in rows:
         cell = found[row.id]
-        numbers = (plain(cell.share), plain(cell.relevance), plain(cell.forcing))
-        lines.append([clean(row.name), *numbers, f"{cell.n}/{cell.expected}"])
-    print_table(console, [_ENTRY, *map(TerminalColumn, heads)], lines, clean(title))
+        numbers = (format_number(cell.share), format_number(cell.relevance), format_number(cell.forcing))
+        lines.append([strip_control(row.name), *numbers, f"{cell.n}/{cell.expected}"])
+    print_table(console, [_ENTRY, *map(TerminalColumn, heads)], lines, strip_control(title))
 
 
 def _split(
     console: Console,
     title: str,
-    cellset: Cellset,
+    cellset: ResultSet,
     provider: str,
     rows: list[EntryRow],
     parts: dict[str, list[tuple[str, str]]],
 ) -> None:
     found = {name: aggregate(cellset, provider, places) for name, places in parts.items()}
-    lines = [[clean(row.name), *(plain(found[name][row.id].forcing) for name in parts)] for row in rows]
-    print_table(console, [_ENTRY, *(TerminalColumn(name, drop=1) for name in parts)], lines, clean(title))
+    lines = [[strip_control(row.name), *(format_number(found[name][row.id].forcing) for name in parts)] for row in rows]
+    print_table(console, [_ENTRY, *(TerminalColumn(name, drop=1) for name in parts)], lines, strip_control(title))
 
 
 def _remarks(rows: list[EntryRow], whole: dict[str, Aggregate]) -> list[str]:

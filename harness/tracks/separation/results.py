@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from harness.core.errors import BrokenFileError, UserError
 from harness.core.files import read_json, write_json
-from harness.core.records import SCHEMA, MethodIdentity, ModelIdentity, Versioned, Whole, explain
+from harness.core.records import SCHEMA, MethodIdentity, ModelIdentity, SafeInt, Versioned, format_validation_error
 from harness.core.store import Run
 
 FOLDER = "separation"
@@ -35,8 +35,8 @@ class Separation(Versioned):
     model: ModelIdentity
     task: Name
     languages: Annotated[list[Name], Field(min_length=2, max_length=LANGUAGES)]
-    sentences: Annotated[Whole, Field(ge=2)]
-    steered: Annotated[list[Whole], Field(min_length=1, max_length=LAYERS)]
+    sentences: Annotated[SafeInt, Field(ge=2)]
+    steered: Annotated[list[SafeInt], Field(min_length=1, max_length=LAYERS)]
     before: ByLayer
     after: ByLayer
     before_by_language: dict[Name, ByLayer]
@@ -91,7 +91,7 @@ def read_separation(path: Path) -> Separation:
         return Separation.model_validate(read_json(path, SCHEMA))
     except ValidationError as error:
         raise BrokenFileError(
-            f"{path} is no separation: {explain(error)}. Delete it and run again."
+            f"{path} is no separation: {format_validation_error(error)}. Delete it and run again."
         ) from None
     except UserError as error:
         raise BrokenFileError(str(error)) from None

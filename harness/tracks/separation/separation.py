@@ -20,7 +20,7 @@ from harness.core.files import digest
 from harness.core.interventions import Steering
 from harness.data.corpus import Corpus
 from harness.methods.contract import CellContext, SteeringMethod
-from harness.runner.prepare import Prepared
+from harness.runner.prepare import RunPlan
 from harness.tracks.separation.results import (
     Separation,
     by_language,
@@ -42,15 +42,13 @@ States = NDArray[np.float32]
 """[sentences, layers, hidden size]"""
 
 
-def analyse(
-    prepared: Prepared, fitter: Fitter, say: Say = lambda words: None, n: int = SENTENCES
-) -> list[Separation]:
+def analyse(prepared: RunPlan, fitter: Fitter, say: Say = lambda words: None, n: int = SENTENCES) -> list[Separation]:
     """Return the separation of every steering method of a run, by task; call it with the run folder locked.
 
     What lies in the run folder is read, the rest measured and written there. A method that supports fewer
     than two languages has none, and one whose fit fails is said and left out.
     """
-    bench = Bench(prepared, fitter, n)
+    bench = SeparationInputs(prepared, fitter, n)
     found = []
     for cells in _groups(prepared):
         title = f"{cells[0].key.method.title}, {cells[0].key.task}"
@@ -66,9 +64,9 @@ def analyse(
     return found
 
 
-def unmeasured(prepared: Prepared, n: int = SENTENCES) -> bool:
+def pending(prepared: RunPlan, n: int = SENTENCES) -> bool:
     """Say whether a separation of at least two languages is not in the run folder; loads no model."""
-    bench = Bench(prepared, None, n)
+    bench = SeparationInputs(prepared, None, n)
     for cells in _groups(prepared):
         by_code = {cell.key.language: cell for cell in cells}
         if len(by_code) > 1 and not path_of(prepared.run, bench.name(by_code)).is_file():
@@ -76,7 +74,7 @@ def unmeasured(prepared: Prepared, n: int = SENTENCES) -> bool:
     return False
 
 
-def _groups(prepared: Prepared) -> list[list[Cell]]:
+def _groups(prepared: RunPlan) -> list[list[Cell]]:
     """Return the cells of steering methods by method and task."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in prepared.cells:
@@ -109,39 +107,37 @@ def parallel_sentences(corpus: Corpus, languages: Sequence[str], n: int) -> dict
     texts = {code: {row.id: row.text for row in corpus.parallel(code)} for code in languages}
     shared = [name for name in texts[languages[0]] if all(name in own for own in texts.values())]
     if min(len(shared), n) < 2:
-        raise UserError(
-            f"{len(shared)} sentences are in all of {', '.join(languages)}; a silhouette needs 2."
-        )
+        raise UserError(f"{len(shared)} sentences are in all of {', '.join(languages)}; a silhouette needs 2.")
     chosen = [shared[i * len(shared) // n] for i in range(n)] if n < len(shared) else shared
     return {code: [own[name] for name in chosen] for code, own in texts.items()}
 
 
 @dataclass(frozen=True)
-class Figures:
+class SilhouetteByLayer:
     """Mean silhouettes by layer: over all sentences, and over those of each language."""
 
     all: list[float]
     by_language: dict[str, list[float]]
 
 
-def figures(states: Mapping[str, States]) -> Figures:
+def silhouette_by_layer(states: Mapping[str, States]) -> SilhouetteByLayer:
     """Return the mean silhouettes of states by language, rounded as they are written."""
     clusters = [i for i, own in enumerate(states.values()) for _ in own]
     found = silhouettes(np.concatenate(list(states.values())), clusters)
     of = np.asarray(clusters)
     each = {code: found[:, of == i].mean(axis=1).tolist() for i, code in enumerate(states)}
     rounded = by_language({"": found.mean(axis=1).tolist(), **each})
-    return Figures(rounded.pop(""), rounded)
+    return SilhouetteByLayer(rounded.pop(""), rounded)
 
 
 @dataclass
-class Bench:
+class SeparationInputs:
     """One run's sentences and their states; what several methods and tasks share is read once."""
 
-    prepared: Prepared
+    prepared: RunPlan
     fitter: Fitter | None
     n: int = SENTENCES
-    _found: dict[str, Figures] = field(default_factory=dict)
+    _found: dict[str, SilhouetteByLayer] = field(default_factory=dict)
     _unsteered: dict[str, States] = field(default_factory=dict)
     _texts: dict[str, list[str]] = field(default_factory=dict)
 
@@ -222,12 +218,12 @@ class Bench:
             left_out=left_out,
         )
 
-    def _figures(self, steerings: Mapping[str, Steering]) -> Figures:
+    def _figures(self, steerings: Mapping[str, Steering]) -> SilhouetteByLayer:
         """Return the silhouettes of languages under a steering each; equal steerings are measured once."""
         name = digest({code: _content(steering) for code, steering in steerings.items()}, 16)
         if name not in self._found:
             states = {code: self._states_of(code, steering) for code, steering in steerings.items()}
-            self._found[name] = figures(states)
+            self._found[name] = silhouette_by_layer(states)
         return self._found[name]
 
     def _states_of(self, code: str, steering: Steering) -> States:
@@ -261,7 +257,7 @@ def _content(steering: Steering) -> list[Any]:
     ]
 
 
-def _context(prepared: Prepared, cell: Cell, method: SteeringMethod) -> CellContext:
+def _context(prepared: RunPlan, cell: Cell, method: SteeringMethod) -> CellContext:
     key, suite = cell.key, prepared.suite
     task = suite.task(key.task, key.language)
     return CellContext(suite, task, key.setting, key.seed, key.texts_per_label)

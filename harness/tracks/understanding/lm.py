@@ -28,9 +28,9 @@ from harness.data.suite import DATE
 from harness.engine.chat import apply, chat_use
 from harness.engine.hooks import SteeringHooks
 from harness.engine.model import SteerableModel, find_decoder, find_layers
-from harness.tracks.understanding.rows import Row, apart, effective, in_parts, stripped
+from harness.tracks.understanding.rows import SteeredRow, incompatible, nonzero, split_batch, without_padding
 from harness.tracks.understanding.sources import Arguments
-from harness.tracks.understanding.steering_sources import Source, open_source
+from harness.tracks.understanding.steering_sources import SteeringSource, open_source
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -77,7 +77,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             if trusted or "trust_remote_code" not in str(error):
                 raise
             raise UserError(f"{pretrained} cannot be loaded: {why_not_loaded(error)}") from None
-        self._rows: dict[Any, Row] | None = None
+        self._rows: dict[Any, SteeredRow] | None = None
         self._texts: list[str] = []
         self._of_position: Callable[[int], Steering] | None = None
         self._heaviest: Steering | None = None
@@ -110,7 +110,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             tokenizer = tokenizer or model.tokenizer
         return cls(model, steering, tokenizer, batch_size=batch_size, **options)
 
-    def _bound(self, source: Source, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
+    def _bound(self, source: SteeringSource, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
         """Bind a source to the loaded model; what lm-eval's own results hang on stays as it was."""
         from transformers import AutoTokenizer
 
@@ -156,7 +156,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             with self._given(lambda _: steering, [steering]):
                 return super(SteeredLM, self).loglikelihood_rolling(some, disable_tqdm=disable_tqdm)
 
-        return in_parts(apart([("", id(steering)) for steering in steerings]), run)
+        return split_batch(incompatible([("", id(steering)) for steering in steerings]), run)
 
     @override
     def generate_until(self, requests: Requests, disable_tqdm: bool = False) -> Any:
@@ -168,11 +168,11 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
         def run(members: list[int]) -> Any:
             some = [requests[i] for i in members]
-            rows = {texts[i]: Row(steerings[i], 0, 0) for i in members}
+            rows = {texts[i]: SteeredRow(steerings[i], 0, 0) for i in members}
             with self._given(steerings.__getitem__, steerings), self._reading(rows):
                 return super(SteeredLM, self).generate_until(some, disable_tqdm=disable_tqdm)
 
-        return in_parts(apart(list(zip(texts, map(id, steerings), strict=True))), run)
+        return split_batch(incompatible(list(zip(texts, map(id, steerings), strict=True))), run)
 
     @override
     def _loglikelihood_tokens(
@@ -190,7 +190,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             with self._reading(dict(found[i] for i in members)):
                 return super(SteeredLM, self)._loglikelihood_tokens(some, disable_tqdm, size)
 
-        return in_parts(apart([(tokens, row.kind) for tokens, row in found]), run)
+        return split_batch(incompatible([(tokens, row.kind) for tokens, row in found]), run)
 
     @override
     def _model_call(self, inps: Tensor, attn_mask: Any = None, labels: Any = None) -> Any:
@@ -204,9 +204,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             return super()._model_call(inps, attn_mask, labels)
 
     @override
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As ``hf``, but a template loses no text of a turn and reads no clock."""
         form: dict[str, Any] = {
             "add_generation_prompt": add_generation_prompt,
@@ -230,9 +228,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             return super()._model_generate(context, max_length, stop, **options)
         for name in ("num_beams", "num_return_sequences"):
             if options.get(name, 1) != 1:
-                raise UserError(
-                    f"{name}={options[name]}: steered texts are written one for one; leave it out."
-                )
+                raise UserError(f"{name}={options[name]}: steered texts are written one for one; leave it out.")
         with self._hooks.steer(steerings, options["attention_mask"]):
             return super()._model_generate(context, max_length, stop, **options)
 
@@ -249,7 +245,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         """Return the steering of every request, None where none is steered."""
         if self._steering_of is None:
             return None
-        found = [effective(self._steering_of(request)) for request in requests]
+        found = [nonzero(self._steering_of(request)) for request in requests]
         return found if any(steering.interventions for steering in found) else None
 
     @contextmanager
@@ -263,7 +259,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             self._of_position = self._heaviest = None
 
     @contextmanager
-    def _reading(self, rows: dict[Any, Row]) -> Iterator[None]:
+    def _reading(self, rows: dict[Any, SteeredRow]) -> Iterator[None]:
         """Say what the rows of the next batches are."""
         self._rows = rows
         try:
@@ -271,25 +267,25 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         finally:
             self._rows = None
 
-    def _row(self, steering: Steering, context: list[int], rest: list[int]) -> tuple[tuple[int, ...], Row]:
+    def _row(self, steering: Steering, context: list[int], rest: list[int]) -> tuple[tuple[int, ...], SteeredRow]:
         """Return what the model reads for a request, without zeros at its end, and how it is steered."""
         tokens = (context + rest)[-(self.max_length + 1) :]
         length = len(tokens) - 1  # the last token is only predicted
         end = len(tokens) - len(rest)
         if all(item.positions == "all" for item in steering.interventions):
             end = length  # where the context ends changes nothing, and hf may merge equal tokens
-        return stripped(tokens[:-1]), Row(steering, length, end)
+        return without_padding(tokens[:-1]), SteeredRow(steering, length, end)
 
-    def _rows_of(self, inps: Tensor) -> list[Row]:
+    def _rows_of(self, inps: Tensor) -> list[SteeredRow]:
         """Return how the rows of a batch are steered."""
         if self._detecting is not None:
-            return [Row(self._detecting, inps.shape[1], inps.shape[1])] * len(inps)
+            return [SteeredRow(self._detecting, inps.shape[1], inps.shape[1])] * len(inps)
         if self._rows is None:
             return []
-        return [self._rows[stripped(tokens)] for tokens in inps.tolist()]
+        return [self._rows[without_padding(tokens)] for tokens in inps.tolist()]
 
 
-def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Source, Checkpoint] | None:
+def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[SteeringSource, Checkpoint] | None:
     """Return what steers, and the checkpoint that it is for; None without a file or a method.
 
     Takes from ``more``, the arguments, what is not lm-eval's. Raises ``UserError`` for what can be seen to
@@ -299,9 +295,7 @@ def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Source
     if not isinstance(steering, str) or steering == "zero-shot":
         useless = next((name for name in ("layer", "strength") if name in own), None)
         if useless:
-            raise UserError(
-                f"{useless}={own[useless]} steers nothing by itself. Give steering=FILE_OR_METHOD."
-            )
+            raise UserError(f"{useless}={own[useless]} steers nothing by itself. Give steering=FILE_OR_METHOD.")
         return None
     others = {name: more.pop(name) for name in list(more) if name not in _HF}
     source = open_source(Arguments(steering, **own, more=others))

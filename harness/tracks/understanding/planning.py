@@ -16,8 +16,8 @@ from harness.data.sources import LocalData
 from harness.data.suite import MethodSpec, Suite, TaskSize, load_suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.registry import Registry
-from harness.runner.prepare import Options, Prepared, extended, new_manifest, prepare
-from harness.tracks.understanding.tasks import TaskCatalogue, TaskPlace
+from harness.runner.prepare import RunOptions, RunPlan, merge_manifests, new_manifest, plan_run
+from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage
 
 TRACK = "understanding"
 _PROMPTING = "few-shot"  # a method that only prompts: here the task prompts
@@ -25,7 +25,7 @@ _NOT_ASKED = {"metadata", "dataset_kwargs", "custom_dataset", "process_docs", "p
 
 
 @dataclass(frozen=True)
-class Grid:
+class EvalPlan:
     """What an understanding run is made of.
 
     ``base`` fits the methods, by the suite's own text; ``places`` are the tasks in their languages, the
@@ -34,10 +34,10 @@ class Grid:
     chat template is applied.
     """
 
-    base: Prepared
-    places: list[TaskPlace]
+    base: RunPlan
+    places: list[TaskLanguage]
     tasks: Mapping[str, Any]
-    cells: list[tuple[Cell, TaskPlace]]
+    cells: list[tuple[Cell, TaskLanguage]]
     limit: int | None = None
     chat: bool = False
 
@@ -53,32 +53,32 @@ class Grid:
 
 
 def plan_grid(
-    options: Options,
+    options: RunOptions,
     names: Sequence[str],
     folders: Sequence[Path] = (),
     chat: bool = False,
-) -> Grid:
+) -> EvalPlan:
     """Return the grid of the named tasks, checked as far as it goes without loading a model.
 
     ``options.tasks`` and ``settings`` play no part. Raises ``UserError`` for any bad option.
     """
     wanted = options.languages
-    base = prepare(_of_suite(options), understanding_methods)
+    base = plan_run(_of_suite(options), understanding_methods)
     reference = base.suite.reference_language
     languages = [code for code in base.suite.languages if wanted is None or code in wanted]
     if wanted is None or reference in wanted:
         languages.append(reference)
     source = base.corpus.source
-    catalogue = TaskCatalogue(base.suite, source.root if isinstance(source, LocalData) else None, folders)
+    catalogue = TaskIndex(base.suite, source.root if isinstance(source, LocalData) else None, folders)
     places = catalogue.places(names, languages)
     if all(place.language == reference for place in places) and languages != [reference]:
         raise UserError(f"{', '.join(names)}: there is data in {reference} alone. Give other tasks.")
     tasks = {place.name: catalogue.load(place) for place in places}
-    grid = Grid(base, places, tasks, [], options.limit, chat)
+    grid = EvalPlan(base, places, tasks, [], options.limit, chat)
     return replace(grid, cells=_cells(grid, options.seeds))
 
 
-def _of_suite(options: Options) -> Options:
+def _of_suite(options: RunOptions) -> RunOptions:
     """Return the options for the suite itself: nothing of tasks, and its own languages alone."""
     suite = load_suite(options.suite)
     languages, reference = options.languages, suite.reference_language
@@ -133,14 +133,14 @@ def examples(task: Any, limit: int | None) -> list[int] | None:
     return None if limit is None or limit >= n else [i * n // limit for i in range(limit)]
 
 
-def protocol(grid: Grid, place: TaskPlace) -> str:
+def protocol(grid: EvalPlan, place: TaskLanguage) -> str:
     """Return the hash of how a task asks: its file, version, shots and the chat template."""
     task = grid.tasks[place.name]
     config = {key: str(value) for key, value in sorted(task.dump_config().items()) if key not in _NOT_ASKED}
     return digest([config, str(task.VERSION), grid.chat], 16)
 
 
-def _cells(grid: Grid, seeds: Sequence[int] | None) -> list[tuple[Cell, TaskPlace]]:
+def _cells(grid: EvalPlan, seeds: Sequence[int] | None) -> list[tuple[Cell, TaskLanguage]]:
     """Return the cells, neighbours sharing task and data; one seed, as nothing is drawn, unless named."""
     base, cells = grid.base, []
     for place in grid.places:
@@ -156,8 +156,8 @@ def _cells(grid: Grid, seeds: Sequence[int] | None) -> list[tuple[Cell, TaskPlac
 
 
 def _cell(
-    base: Prepared,
-    place: TaskPlace,
+    base: RunPlan,
+    place: TaskLanguage,
     method: MethodIdentity,
     asked: str,
     data: str,
@@ -180,13 +180,13 @@ def _cell(
     )
 
 
-def _model(base: Prepared) -> ModelIdentity:
+def _model(base: RunPlan) -> ModelIdentity:
     if base.model is None:
         raise UserError("tasks are answered by a model. Give --model.")
     return base.model
 
 
-def _data_of(grid: Grid, place: TaskPlace) -> str:
+def _data_of(grid: EvalPlan, place: TaskLanguage) -> str:
     """Return the hash of the examples of a place and of the text that methods are fitted on."""
     task = grid.tasks[place.name]
     rows = [repr(sorted(dict(row).items())) for row in task.eval_docs]
@@ -196,7 +196,7 @@ def _data_of(grid: Grid, place: TaskPlace) -> str:
     return digest([grid.base.corpus.fingerprint(fitted, place.language), found], 16)
 
 
-def manifest_of_grid(grid: Grid, options: Options) -> Manifest:
+def manifest_of_grid(grid: EvalPlan, options: RunOptions) -> Manifest:
     """Return the manifest to write, grown from the one that is there; call it with the run folder locked.
 
     Raises ``UserError`` where the folder holds a run of another kind, model, data or size.
@@ -232,11 +232,11 @@ def manifest_of_grid(grid: Grid, options: Options) -> Manifest:
     old = run.manifest()
     if old.track != TRACK:
         raise UserError(f"{run.path} holds a run of the {old.track} track. Choose another --run folder.")
-    grown = extended(old, new, run)
+    grown = merge_manifests(old, new, run)
     return grown.model_copy(update={"selection": _both(suite, old.selection, selection)})
 
 
-def _selection(grid: Grid) -> Selection:
+def _selection(grid: EvalPlan) -> Selection:
     suite = grid.base.suite
     reference = suite.reference_language
     there = {(place.family, place.language) for place in grid.places}

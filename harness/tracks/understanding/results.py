@@ -21,7 +21,7 @@ _LONGEST = 2000  # characters of an answer that are kept
 
 
 @dataclass(frozen=True)
-class Answers:
+class EvalResult:
     """What came of one task: an answer per example, scores, and what is kept for resampling examples."""
 
     texts: list[Generation]
@@ -34,7 +34,7 @@ class Answers:
         return PartRecord(signature=self.scores[0].signature, metrics=[score.metric for score in self.scores])
 
 
-def answers(task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Answers:
+def answers(task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> EvalResult:
     """Return the answers of a task. ``results`` and ``samples``: as lm-eval gives them for it.
 
     Raises ``UnsupportedError`` for a task without a metric that is a mean over examples of 0 to 1.
@@ -61,7 +61,7 @@ def answers(task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str
         scores.append(TASK_MACRO_F1.score(value, signature, detail={"texts": len(rows)}))
     scores += [_as_reported(key, *numbers, signature) for key, numbers in reported.items()]
     texts = [_text(i, row, chosen) for i, row in enumerate(rows)]
-    return Answers(texts, scores, kept)
+    return EvalResult(texts, scores, kept)
 
 
 def _of_one_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -143,15 +143,11 @@ def _plain(outcomes: Sequence[float]) -> list[float]:
     return [int(value) if value == int(value) else value for value in outcomes]
 
 
-def _text(
-    i: int, row: Mapping[str, Any], chosen: tuple[list[str], list[int], list[int]] | None
-) -> Generation:
+def _text(i: int, row: Mapping[str, Any], chosen: tuple[list[str], list[int], list[int]] | None) -> Generation:
     """Return an answer as a text: the label it was to have, and what the model answered."""
     if chosen is not None:
         labels, gold, predicted = chosen
         return Generation(index=i, label=labels[gold[i]], text=labels[predicted[i]], finish_reason="stop")
     answer = row["filtered_resps"][0]
     text = answer if isinstance(answer, str) else ""
-    return Generation(
-        index=i, label=str(row["target"])[:_LONGEST], text=text[:_LONGEST], finish_reason="stop"
-    )
+    return Generation(index=i, label=str(row["target"])[:_LONGEST], text=text[:_LONGEST], finish_reason="stop")

@@ -12,7 +12,7 @@ UNSTEERED = Steering()
 
 
 @dataclass(frozen=True)
-class Row:
+class SteeredRow:
     """How one input of the model is steered: [length] tokens, the first ``end`` of them the context."""
 
     steering: Steering
@@ -25,7 +25,7 @@ class Row:
         return id(self.steering), self.length, self.end
 
 
-def apart(items: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
+def incompatible(items: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
     """Return the positions of (key, kind) in as few parts as it takes for a key to have one kind in each."""
     parts: list[tuple[list[int], dict[Hashable, Hashable]]] = []
     for position, (key, kind) in enumerate(items):
@@ -38,13 +38,13 @@ def apart(items: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
     return [members for members, _ in parts]
 
 
-def in_parts(parts: list[list[int]], run: Callable[[list[int]], list[Any]]) -> list[Any]:
+def split_batch(parts: list[list[int]], run: Callable[[list[int]], list[Any]]) -> list[Any]:
     """Return what ``run`` gives for the positions of every part, in the order of the positions."""
     found = {i: value for members in parts for i, value in zip(members, run(members), strict=True)}
     return [found[i] for i in range(len(found))]
 
 
-def stripped(tokens: list[int]) -> tuple[int, ...]:
+def without_padding(tokens: list[int]) -> tuple[int, ...]:
     """Return tokens without the zeros at their end: these may be padding."""
     end = len(tokens)
     while end and tokens[end - 1] == 0:
@@ -52,7 +52,7 @@ def stripped(tokens: list[int]) -> tuple[int, ...]:
     return tuple(tokens[:end])
 
 
-def effective(steering: Steering | None) -> Steering:
+def nonzero(steering: Steering | None) -> Steering:
     """Return the steering, or the one empty steering where it changes nothing."""
     items = steering.interventions if steering else ()
     changes = any(item.raw_strength != 0 and item.vector.any() for item in items)

@@ -21,14 +21,14 @@ from harness.core.store import ANSWERS
 from harness.data.suite import DATE
 from harness.engine.chat import chat_use
 from harness.methods.contract import CellContext, Skip
-from harness.runner.cell_runner import attempt, say_damage
+from harness.runner.cell_runner import run_cell, say_damage
 from harness.runner.fit import Fitter
-from harness.runner.prepare import Options, with_chat
-from harness.runner.progress import Tracker, track
-from harness.tracks.separation.separation import analyse, unmeasured
-from harness.tracks.understanding.planning import Grid, examples, manifest_of_grid
-from harness.tracks.understanding.results import Answers, answers
-from harness.tracks.understanding.tasks import TaskPlace
+from harness.runner.prepare import RunOptions, with_chat
+from harness.runner.progress import Tracker, progress_bar
+from harness.tracks.separation.separation import analyse, pending
+from harness.tracks.understanding.planning import EvalPlan, examples, manifest_of_grid
+from harness.tracks.understanding.results import EvalResult, answers
+from harness.tracks.understanding.tasks import TaskLanguage
 
 if TYPE_CHECKING:
     from harness.engine.model import SteerableModel
@@ -39,10 +39,10 @@ _RESAMPLES = 100  # of lm-eval's own standard errors, where they have no formula
 
 
 @dataclass
-class Answerer:
+class EvalStage:
     """Lets the model answer the cells of a grid; it is loaded when the first cell needs it."""
 
-    grid: Grid
+    grid: EvalPlan
     console: Console
     device: str | None = None
     device_map: str | None = None
@@ -57,7 +57,7 @@ class Answerer:
         open_cells = [(cell, place) for cell, place in self.grid.cells if self.is_open(cell)]
         if open_cells:
             say_damage(run, [cell for cell, _ in open_cells])
-            with track(self.console, "answer", len(open_cells)) as tracker:
+            with progress_bar(self.console, "answer", len(open_cells)) as tracker:
                 for cell, place in open_cells:
                     tracker.say(cell.title)
                     self._one(cell, place, tracker)
@@ -93,9 +93,9 @@ class Answerer:
         task = suite.task(key.task, key.language)
         return self.grid.method(cell).supports(CellContext(suite, task, "zero-shot", key.seed, 1))
 
-    def _one(self, cell: Cell, place: TaskPlace, tracker: Tracker) -> None:
+    def _one(self, cell: Cell, place: TaskLanguage, tracker: Tracker) -> None:
         run = self.grid.base.run
-        found: list[Answers] = []
+        found: list[EvalResult] = []
 
         def work() -> Skip | tuple[list[Generation], dict[str, Any]]:
             skip = self._unsupported(cell)
@@ -105,7 +105,7 @@ class Answerer:
             found.append(done)
             return done.texts, extra
 
-        attempt(run, cell, work)
+        run_cell(run, cell, work)
         if found:  # the texts are written: their digest is in the scores
             tracker.add_texts(len(found[0].texts))
             record = CellScores(
@@ -117,7 +117,7 @@ class Answerer:
             )
             run.write_scores(record, {ANSWERS: found[0].kept})
 
-    def _answer(self, cell: Cell, place: TaskPlace, tracker: Tracker) -> tuple[Answers, dict[str, Any]]:
+    def _answer(self, cell: Cell, place: TaskLanguage, tracker: Tracker) -> tuple[EvalResult, dict[str, Any]]:
         """Return the answers of a cell and what its status says beyond state and times."""
         fitter, method, fitted = self.fitter, self.grid.method(cell), self.grid.fit_cell(cell)
         fitter.say = tracker.say
@@ -128,7 +128,7 @@ class Answerer:
         self._steering = steering
         chosen = examples(task, self.grid.limit)
         with fitter.model.searching_as_shipped():
-            results = evaluated(self._model(), task, place.name, cell.key.seed, chosen, self.grid.chat)
+            results = run_lm_eval(self._model(), task, place.name, cell.key.seed, chosen, self.grid.chat)
         done = answers(task, results["results"][place.name], results["samples"][place.name])
         return done, {
             "seconds": round(time.monotonic() - started, 3),
@@ -163,9 +163,7 @@ class Answerer:
         return load_model(checkpoint, identity.dtype, device, self.device_map)
 
 
-def evaluated(
-    lm: Any, task: Any, name: str, seed: int, chosen: Sequence[int] | None, chat: bool
-) -> dict[str, Any]:
+def run_lm_eval(lm: Any, task: Any, name: str, seed: int, chosen: Sequence[int] | None, chat: bool) -> dict[str, Any]:
     """Return what lm-eval's own ``evaluate`` says of one task, with all that draws seeded by ``seed``.
 
     ``chosen``: the positions of the examples that are asked; None for all.
@@ -189,13 +187,13 @@ def evaluated(
     return found
 
 
-def quiet() -> None:
+def silence_lm_eval() -> None:
     """Keep lm-eval's bars and remarks off the terminal; call it before anything of it is imported."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 
-def run_grid(grid: Grid, options: Options, console: Console) -> dict[State, int]:
+def run_grid(grid: EvalPlan, options: RunOptions, console: Console) -> dict[State, int]:
     """Fit and answer every open cell, then measure what steering does to the separation of languages.
 
     Returns how many cells are in which state.
@@ -203,7 +201,7 @@ def run_grid(grid: Grid, options: Options, console: Console) -> dict[State, int]
     run = grid.base.run
     with run.lock():
         manifest = manifest_of_grid(grid, options)
-        answerer = Answerer(grid, console, options.device, options.device_map, options.batch_size)
+        answerer = EvalStage(grid, console, options.device, options.device_map, options.batch_size)
         if any(answerer.is_open(cell) for cell, _ in grid.cells):
             model = answerer.fitter.model  # a bad checkpoint is one error, not one in every cell
             chat = chat_use(model.tokenizer).record(DATE) if grid.chat else {}
@@ -214,11 +212,11 @@ def run_grid(grid: Grid, options: Options, console: Console) -> dict[State, int]
     return states
 
 
-def _separate(answerer: Answerer, console: Console) -> None:
+def _separate(answerer: EvalStage, console: Console) -> None:
     """Measure the separation of languages under every method; what is there stays, and loads no model."""
     grid = answerer.grid
     fits = [grid.fit_cell(cell) for cell, _ in grid.cells if grid.method(cell).steers]
     cells = list({cell.id: cell for cell in fits if cell.key.task == fits[0].key.task}.values())
     prepared = replace(grid.base, cells=cells)
-    if unmeasured(prepared):
+    if pending(prepared):
         analyse(prepared, answerer.fitter, lambda words: console.print(f"  {words}"))

@@ -20,8 +20,8 @@ from harness.data.suite import Suite, load_suite
 from harness.methods.contract import CellContext, SteeringMethod
 from harness.methods.registry import load_registry
 from harness.runner.fit import Fitter
-from harness.runner.plan import plan, select
-from harness.runner.prepare import Options, Prepared, prepare
+from harness.runner.plan import plan_cells, select_cells
+from harness.runner.prepare import RunOptions, RunPlan, plan_run
 from harness.tracks.understanding.sources import Arguments, classes_of, finite, named, single
 from harness.tracks.understanding.tasks_by_language import OURS, language_of
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _OTHER_MODEL = "Give pretrained= the model that it was fitted on."
 
 
-class Source(Protocol):
+class SteeringSource(Protocol):
     """What gives every request its steering, once it is bound to the loaded model.
 
     ``known``: the names of the options that it takes. ``left``: arguments that are none of them.
@@ -47,7 +47,7 @@ class Source(Protocol):
         """Return the steering of the requests of an lm-eval task."""
 
 
-def open_source(given: Arguments) -> Source:
+def open_source(given: Arguments) -> SteeringSource:
     """Return the source that the arguments name, checked as far as it can be without a model."""
     if given.steering.endswith(".safetensors"):
         return FileSource(given)
@@ -113,7 +113,7 @@ class MethodSource:
         self.method = single(registry, self.suite, given.steering, options)
         open_data(self.suite, Path(given.data) if given.data else None)
         open_contrast(Path(given.contrast) if given.contrast else None)
-        select(self.suite, [given.language] if given.language else None, [given.task] if given.task else None)
+        select_cells(self.suite, [given.language] if given.language else None, [given.task] if given.task else None)
         self._temporary = None if given.run else TemporaryDirectory(prefix="steerboard-")
         self._run = Path(given.run or self._temporary.name)  # type: ignore[union-attr]
         self._fits: dict[tuple[str, str], Steering] = {}
@@ -148,8 +148,8 @@ class MethodSource:
         fitter = self._fitter = self._fitter or self._open(task, code)
         prepared = fitter.prepared
         (method,) = prepared.methods.values()
-        chosen = select(prepared.suite, [code], [task])
-        cell = plan(prepared.suite, chosen, [method], prepared.model, prepared.corpus)[0]
+        chosen = select_cells(prepared.suite, [code], [task])
+        cell = plan_cells(prepared.suite, chosen, [method], prepared.model, prepared.corpus)[0]
         _check_supported(method, prepared.suite, cell)
         with _generating_as_a_run(fitter.model):
             return fitter.steering(cell, method)[1]
@@ -157,12 +157,12 @@ class MethodSource:
     def _open(self, task: str, code: str) -> Fitter:
         model, checkpoint, dtype = self._bound
         options = self._options_of_a_run(task, code, checkpoint, dtype)
-        prepared: Prepared = prepare(options, lambda suite, registry: self._with_method(suite))
+        prepared: RunPlan = plan_run(options, lambda suite, registry: self._with_method(suite))
         return Fitter(prepared, model)
 
-    def _options_of_a_run(self, task: str, code: str, checkpoint: Checkpoint, dtype: str) -> Options:
+    def _options_of_a_run(self, task: str, code: str, checkpoint: Checkpoint, dtype: str) -> RunOptions:
         given = self.given
-        return Options(
+        return RunOptions(
             suite=given.suite,
             run=self._run,
             model=checkpoint.name if checkpoint.revision else str(checkpoint.folder),
@@ -188,8 +188,7 @@ def check_fit(item: Intervention, model: SteerableModel, where: str) -> None:
 
     if item.layer >= len(model.layers):
         raise UserError(
-            f"{where} steers layer {item.layer}, this model has layers 0 to {len(model.layers) - 1}. "
-            f"{_OTHER_MODEL}"
+            f"{where} steers layer {item.layer}, this model has layers 0 to {len(model.layers) - 1}. {_OTHER_MODEL}"
         )
     size, what = model.hidden_size, "hidden size"
     if item.site == "mlp_neurons":
@@ -197,8 +196,7 @@ def check_fit(item: Intervention, model: SteerableModel, where: str) -> None:
         size, what = int(projection.in_features), "number of MLP neurons"
     if len(item.vector) != size:
         raise UserError(
-            f"{where} has a vector of {len(item.vector)} numbers, the model's {what} is {size}. "
-            f"{_OTHER_MODEL}"
+            f"{where} has a vector of {len(item.vector)} numbers, the model's {what} is {size}. {_OTHER_MODEL}"
         )
 
 
@@ -215,9 +213,7 @@ def _read(path: Path) -> Steering:
 def _at_layer(items: tuple[Intervention, ...], layer: Any, path: str) -> tuple[Intervention, ...]:
     there = sorted({item.layer for item in items})
     if isinstance(layer, bool) or layer not in there:
-        raise UserError(
-            f"{path} steers no layer {layer!r}; its layers: {', '.join(map(str, there)) or 'none'}."
-        )
+        raise UserError(f"{path} steers no layer {layer!r}; its layers: {', '.join(map(str, there)) or 'none'}.")
     return tuple(item for item in items if item.layer == layer)
 
 

@@ -19,7 +19,7 @@ _FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 
 
 @dataclass(frozen=True)
-class TaskPlace:
+class TaskLanguage:
     """One task in one language: ``family`` is what the board calls it, ``name`` what lm-eval calls it."""
 
     family: str
@@ -28,7 +28,7 @@ class TaskPlace:
 
 
 @dataclass
-class TaskCatalogue:
+class TaskIndex:
     """The tasks of lm-eval, ours and those of further folders, by name; read when they are first needed.
 
     ``data``: folder of local data for our own tasks; else they come from the hub. To read all of lm-eval's
@@ -42,13 +42,13 @@ class TaskCatalogue:
     _read: set[Path] = field(default_factory=set)
     _texts: list[tuple[Path, bytes]] | None = None
 
-    def places(self, names: Iterable[str], languages: Sequence[str]) -> list[TaskPlace]:
+    def places(self, names: Iterable[str], languages: Sequence[str]) -> list[TaskLanguage]:
         """Return the places of the named tasks in some languages: a task of the suite, a task, group or tag
         of lm-eval, or ``TASK:LANGUAGE`` for one whose name says no language.
 
         Raises ``UserError`` for an unknown name, and for one that has no task in any of the languages.
         """
-        found: dict[tuple[str, str], TaskPlace] = {}
+        found: dict[tuple[str, str], TaskLanguage] = {}
         for name in dict.fromkeys(names):
             own = list(self._places(name, languages))
             if not own:
@@ -60,12 +60,11 @@ class TaskCatalogue:
                 twin = found.setdefault((place.family, place.language), place)
                 if twin.name != place.name:
                     raise UserError(
-                        f"{name!r} has two tasks in {place.language!r}, {twin.name} and {place.name}. "
-                        "Name one of them."
+                        f"{name!r} has two tasks in {place.language!r}, {twin.name} and {place.name}. Name one of them."
                     )
         return list(found.values())
 
-    def load(self, place: TaskPlace) -> Any:
+    def load(self, place: TaskLanguage) -> Any:
         """Return the task object of a place, its data read. Raises ``UserError`` where that fails."""
         manager = self._manager_of(place.name)
         try:
@@ -82,12 +81,10 @@ class TaskCatalogue:
             task.set_config(key="num_fewshot", value=0)
         return task
 
-    def _places(self, name: str, languages: Sequence[str]) -> Iterator[TaskPlace]:
+    def _places(self, name: str, languages: Sequence[str]) -> Iterator[TaskLanguage]:
         task, _, said = name.partition(":")
         if not said and task in self.suite.tasks:
-            yield from self._of_names(
-                task, {f"steerboard_{task}_{code}": code for code in languages}, languages
-            )
+            yield from self._of_names(task, {f"steerboard_{task}_{code}": code for code in languages}, languages)
             return
         members = self._members(task)
         if members is None:
@@ -98,8 +95,8 @@ class TaskCatalogue:
                 raise UserError(f"task {task!r} names no language. Say which it is in, such as {task}:am.")
             if code not in languages:
                 raise unknown_language(code, list(languages), f"It is that of task {task!r}.")
-            family = task if said else family_of(task)
-            yield TaskPlace(family, code, task)
+            family = task if said else task_group(task)
+            yield TaskLanguage(family, code, task)
             return
         codes = {member: language_of(member) for member in members}
         known = {member: code for member, code in codes.items() if code is not None}
@@ -107,10 +104,10 @@ class TaskCatalogue:
             raise UserError(f"no task of {task!r} names a language. Name one as TASK:LANGUAGE.")
         yield from self._of_names(task, known, languages)
 
-    def _of_names(self, family: str, names: dict[str, str], languages: Sequence[str]) -> Iterator[TaskPlace]:
+    def _of_names(self, family: str, names: dict[str, str], languages: Sequence[str]) -> Iterator[TaskLanguage]:
         for name, code in names.items():
             if code in languages and self._entry(name) is not None:
-                yield TaskPlace(family, code, name)
+                yield TaskLanguage(family, code, name)
 
     def _members(self, name: str) -> list[str] | None:
         """Return the tasks that a name stands for, itself where it is one; None where nothing has it.
@@ -133,7 +130,7 @@ class TaskCatalogue:
             known
             for manager in self._managers
             for known, entry in manager.task_index.items()
-            if known.startswith(f"{name}_") and family_of(known) == name and entry.kind.name in _TASKS
+            if known.startswith(f"{name}_") and task_group(known) == name and entry.kind.name in _TASKS
         )
 
     def _entry(self, name: str) -> Any:
@@ -165,9 +162,7 @@ class TaskCatalogue:
             root = Path(lm_eval.tasks.__file__).parent
             files = sorted(path for path in root.glob("*/**/*") if path.suffix in {"", ".yaml"})
             self._texts = [
-                (root / path.relative_to(root).parts[0], path.read_bytes())
-                for path in files
-                if path.is_file()
+                (root / path.relative_to(root).parts[0], path.read_bytes()) for path in files if path.is_file()
             ]
         return list(dict.fromkeys(folder for folder, text in self._texts if name.encode() in text))
 
@@ -183,7 +178,7 @@ class TaskCatalogue:
         return TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
 
 
-def family_of(name: str) -> str:
+def task_group(name: str) -> str:
     """Return the name of a task without the part that names its language: ``xnli`` for ``xnli_de``."""
     code, parts = language_of(name), name.split("_")
     for start in range(len(parts) - 1, 0, -1):
