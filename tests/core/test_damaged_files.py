@@ -37,7 +37,7 @@ from harness.tracks.understanding.running import EvalStage
 
 PLUGIN = """
 from harness import Steering, SteeringMethod, register
-from harness.steering.interventions import Intervention
+from harness.core.interventions import Intervention
 
 @register("mean")
 class Mean(SteeringMethod):

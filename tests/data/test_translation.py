@@ -273,7 +273,7 @@ def test_word_noise_comes_after_every_hop_with_a_key_of_its_own(nllb, tmp_path):
 
 KILLED = """
 import os, signal
-import harness.backtranslation.building as b
+import harness.data.backtranslation as b
 b.CHUNK = 2
 real = b.write_jsonl
 def write(path, rows):
@@ -281,7 +281,7 @@ def write(path, rows):
     if path.name == "0001.jsonl":
         os.kill(os.getpid(), signal.SIGKILL)
 b.write_jsonl = write
-from harness.cli import main
+from harness.cli.main import main
 main()
 """
 

@@ -34,7 +34,7 @@ class Refuse:
 
 
 sys.meta_path.insert(0, Refuse())
-from harness.cli import main
+from harness.cli.main import main
 
 outcomes = []
 for words in commands:

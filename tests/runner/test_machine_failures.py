@@ -26,7 +26,7 @@ from harness.submissions.reproduce import _compare
 PLUGIN = """
 from harness import Steering, SteeringMethod, register
 import numpy as np
-from harness.steering.interventions import Intervention
+from harness.core.interventions import Intervention
 
 @register("large")
 class Large(SteeringMethod):
