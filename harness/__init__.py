@@ -1,64 +1,19 @@
-"""steerboard: which steering method makes the best synthetic data for a language?
-
-A method author needs only the names below; they are loaded on first use, so that importing the
-package stays cheap.
+"""The engine of steerboard. Its public API is the module ``steerboard``; its names can be imported from here for one
+more release.
 """
 
 from __future__ import annotations
 
-import importlib
+__version__ = "0.1.0"
 
-TYPE_CHECKING = False  # typing itself takes long to load, and Ctrl-C may come meanwhile
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from harness.core.interventions import Intervention, Steering
-    from harness.data.prompts import Prompt
-    from harness.methods.contract import (
-        CellContext,
-        MethodConfig,
-        PromptContext,
-        Reference,
-        ReferenceContext,
-        Skip,
-        SteeringMethod,
-        register,
-    )
-    from harness.methods.fit_context import FitContext
-
-__version__ = "0.1.0"
-
-_HOMES = {
-    "CellContext": "harness.methods.contract",
-    "FitContext": "harness.methods.fit_context",
-    "Intervention": "harness.core.interventions",
-    "MethodConfig": "harness.methods.contract",
-    "Prompt": "harness.data.prompts",
-    "PromptContext": "harness.methods.contract",
-    "Reference": "harness.methods.contract",
-    "ReferenceContext": "harness.methods.contract",
-    "Skip": "harness.methods.contract",
-    "Steering": "harness.core.interventions",
-    "SteeringMethod": "harness.methods.contract",
-    "register": "harness.methods.contract",
-}
-__all__ = [
-    "CellContext",
-    "FitContext",
-    "Intervention",
-    "MethodConfig",
-    "Prompt",
-    "PromptContext",
-    "Reference",
-    "ReferenceContext",
-    "Skip",
-    "Steering",
-    "SteeringMethod",
-    "register",
-]
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    import steerboard  # the only import upward, and it goes with the names
+
+    if name not in steerboard.__all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(steerboard, name)

@@ -17,9 +17,11 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.core.errors import MachineError, UserError
-from harness.core.types import JsonValue
+
+JsonValue = Any  # what json.loads returns
 
 MAX_BYTES = 2**27
 """Bytes of a JSON file, unpacked where it is packed; the largest that this program writes has some 2**20."""

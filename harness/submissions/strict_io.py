@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import yaml
 
 from harness.core.errors import UserError
+from harness.core.files import JsonValue
 from harness.core.safeyaml import SafeLoader
-from harness.core.types import JsonValue
 from harness.submissions import limits
 
 _LONGEST_NUMBER = 30  # characters

@@ -154,7 +154,7 @@ def test_the_starter_is_in_the_wheel():
     from hatchling.builders.wheel import WheelBuilder
 
     carried = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
-    assert {"harness/methods/template.py", "harness/methods/starter.py.txt"} <= carried
+    assert {"harness/methods/template.py", "harness/methods/template.py.txt"} <= carried
 
 
 @pytest.mark.slow

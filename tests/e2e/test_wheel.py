@@ -86,7 +86,7 @@ def test_the_wheel_carries_what_the_pages_are_made_of(names, folder, needed):
 
 def test_the_wheel_carries_the_packages_and_nothing_of_the_workshop(names):
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"harness", "leaderboard"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"harness", "leaderboard", "steerboard.py"}
     assert {"harness/py.typed", "leaderboard/py.typed", "harness/cli/main.py"} <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 

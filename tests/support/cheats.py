@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import Reference, register
 from harness.data.corpus import word_noise
 from harness.data.suite import Split
 from harness.methods.contract import ReferenceContext
+from steerboard import Reference, register
 
 CHEATS = [
     "one-text",
