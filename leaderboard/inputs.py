@@ -146,7 +146,7 @@ def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock
         rivals = [
             other.card
             for path, other in passed.items()
-            if path != folder and (submission.badge == "claimed" or other.badge != "claimed")
+            if path != folder and (submission.badge == "self-reported" or other.badge != "self-reported")
         ]
         clashing = [f"{problem}" for problem in clashes(submission.card, rivals)]
         parts = {*folders[folder]}

@@ -47,9 +47,9 @@ def pack(
         str | None,
         typer.Option(metavar="JSON", help="Its options as JSON, where the run has it with several."),
     ] = None,
-    road: Annotated[
+    type_: Annotated[
         str | None,
-        typer.Option(metavar="ROAD", help="code (default), steering (its files) or outputs (texts alone)."),
+        typer.Option("--type", metavar="TYPE", help="code (default), vectors, or outputs (texts alone)."),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name. Default: the last part of --out.")] = None,
     author: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who made it. Repeat for several.")] = None,
@@ -65,7 +65,7 @@ def pack(
     ] = None,
     code: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The method's file, for road code. Default: DIR/method.py."),
+        typer.Option(metavar="FILE", help="The method's file, for type code. Default: DIR/method.py."),
     ] = None,
     entry_point: Annotated[
         str | None,
@@ -85,13 +85,13 @@ def pack(
     from harness.core.store import Run
     from harness.submissions.pack import PackOptions, check_command, pack
 
-    if road not in {None, "code", "steering", "outputs"}:
-        raise unknown("road", str(road), ["code", "steering", "outputs"])
+    if type_ not in {None, "code", "vectors", "outputs"}:
+        raise unknown("type", str(type_), ["code", "vectors", "outputs"])
     wishes = PackOptions(
         name=name,
         method=method,
         config=_options(config),
-        road=road,
+        type=type_,
         authors=author or (),
         contact=contact,
         licence=licence,
@@ -103,7 +103,7 @@ def pack(
     )
     packed = pack(Run(run), out, wishes)
     for result in packed.card.results:
-        typer.echo(f"{packed.folder}: {result.cells} of {result.of} cells of {result.model or 'no model'}")
+        typer.echo(f"{packed.folder}: {result.n_cells} of {result.n_expected} cells of {result.model or 'no model'}")
     for words in packed.missing:
         typer.echo(f"partial: {words}")
     typer.echo(f"next: {check_command(Run(run), packed)}")
@@ -239,25 +239,25 @@ def check_changes(
 @app.command("new")
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the folder; with code, of the method, too.")],
-    road: Annotated[
+    type_: Annotated[
         str,
-        typer.Option(metavar="ROAD", help="code (a method.py), steering (fitted files) or outputs (texts alone)."),
+        typer.Option("--type", metavar="TYPE", help="code (a method.py), vectors, or outputs (texts alone)."),
     ] = "code",
     suite: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="The suite that it is for.")] = "steer11",
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder. Default: submissions/NAME.")] = None,
 ) -> None:
     """Start a submission: submission.yaml, and a method that works.
 
-    Three roads: code can be run again by anybody; steering files are data that the engine applies; outputs
+    Three types: code can be run again by anybody; vectors are data that the engine applies; outputs
     are texts alone, for closed models. Example:
 
-        steerboard submission new my-method --road code
+        steerboard submission new my-method --type code
     """
     from harness.submissions.scaffold import new_submission, next_commands
 
-    folder = new_submission(name, road, suite, out)
-    typer.echo(f"wrote {folder}: fill in the lines with FILL IN, then:")
-    for line in next_commands(name, folder, road, suite):
+    folder = new_submission(name, type_, suite, out)
+    typer.echo(f"wrote {folder}: fill in the lines with TODO, then:")
+    for line in next_commands(name, folder, type_, suite):
         typer.echo(f"  {line}")
 
 
@@ -266,14 +266,14 @@ def list_(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that holds submissions.")] = Path("submissions"),
     output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, json or md.")] = "table",
     lock: Lock = None,
-    withdraw: Annotated[
+    allow_removed: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="For maintainers: take a submission out of the lock, as it goes on purpose."),
+        typer.Option(metavar="NAME", help="For maintainers: take a submission that goes on purpose out of the lock."),
     ] = None,
 ) -> None:
-    """List submissions with road, method, models, cells and badge.
+    """List submissions with type, method, models, cells and badge.
 
-    Badges: claimed (as handed in), re-scored (from the texts), regenerated (the texts, too); they come from
+    Badges: self-reported (as submitted), rescored (from the texts), reproduced (the texts, too); they come from
     the maintainers' lock alone. Exit code 1 where something is not a submission or cannot be read, and where
     a published language, task, text or score is lost or changed under the same version.
     """
@@ -285,7 +285,7 @@ def list_(
     if not root.is_dir():
         raise UserError(f"{root} is no folder. Give the one that holds submissions.")
     checks = open_lock(lock)
-    for name in withdraw or []:
+    for name in allow_removed or []:
         checks.withdraw(name)
     text, fine = listing(root, output, checks)
     typer.echo(text, nl=False)

@@ -80,7 +80,7 @@ def verify(
     r"""Generate some cells again, with the model, and compare texts.
 
     From steering files, which are data that the engine applies, or from code, which runs only with
-    --run-code. Texts alone (road outputs) cannot be verified. The same texts come out on the device and with
+    --run-code. Texts alone (type outputs) cannot be verified. The same texts come out on the device and with
     the versions of the manifest; elsewhere rounding may change some. Example:
 
         steerboard submission verify submissions/my-method --sample 3 \

@@ -13,7 +13,7 @@ def strict_numbers(schema: Any) -> Any:
     The schema is changed in place and returned.
     """
     if isinstance(schema, dict):
-        if schema.get("type") in {"int", "float"}:
+        if schema.get("type") in ("int", "float"):  # a field that is called so has a schema there
             schema["strict"] = True
         for name, part in schema.items():
             if name not in {"metadata", "serialization"}:

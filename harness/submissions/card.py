@@ -16,8 +16,8 @@ from harness.submissions import limits
 from harness.submissions.folder import CARD, CODE, SLUG
 from harness.submissions.strict_io import InvalidSubmissionError, json_object, read_bytes, strict_yaml
 
-SCHEMA = 1
-_UNFILLED = re.compile(r"FILL[ -]IN")
+SCHEMA = 2
+_UNFILLED = re.compile(r"\bTODO\b|FILL[ -]IN")  # the second until schema 1
 
 
 def unfilled(words: str) -> bool:
@@ -74,7 +74,9 @@ Paper = Annotated[str, _like(r"\d{4}\.\d{4,5}(v\d+)?|10\.\d{4,9}/[!-~]+|https://
 EntryPoint = Annotated[str, _like(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")]
 Count = Annotated[int, Field(ge=0, le=limits.CELLS, strict=True)]
 ModelName = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", 120)]
-Road = Literal["code", "steering", "outputs"]
+SubmissionType = Literal["code", "vectors", "outputs"]
+OLD_TYPES = {"steering": "vectors"}
+"""Word of schema 1 -> that of today."""
 
 
 class CardItem(Record):
@@ -121,7 +123,7 @@ class TunedOn(CardItem):
 
 
 class CardResult(CardItem):
-    """The results of one model: ``cells`` of the ``of`` cells that the suite asks for have texts.
+    """The results of one model: ``n_cells`` of the ``n_expected`` cells of the suite have texts.
 
     ``model`` is null for a reference, which no model writes. ``hashes``: SHA-256 of
     ``results/FOLDER/hashes.json``, which has those of all other files there.
@@ -129,15 +131,15 @@ class CardResult(CardItem):
 
     model: ModelName | None
     folder: Name
-    cells: Count
-    of: Count
+    n_cells: Count
+    n_expected: Count
     hashes: Sha256
 
 
 class Card(CardItem):
     """The file ``submission.yaml`` of a submission of steerboard."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema", description="Version of this format.")]
+    schema_version: Annotated[Literal[2], Field(alias="schema", description="Version of this format.")]
     name: Annotated[Name, Field(description="The submission's name: that of its folder.")]
     version: Annotated[
         int, Field(ge=1, le=10_000, strict=True, description="Raised whenever published results change.")
@@ -150,10 +152,12 @@ class Card(CardItem):
     ]
     paper: Annotated[Paper | None, Field(description="arXiv id, DOI or https address; null for none.")] = None
     method: Method
-    road: Annotated[Road, Field(description="What comes with the texts: code, steering files, or nothing (outputs).")]
+    type: Annotated[
+        SubmissionType, Field(description="What comes with the texts: code, vectors, or nothing (outputs).")
+    ]
     entry_point: Annotated[
         EntryPoint | None,
-        Field(description="Road code: module or module:Class of an installed package, instead of method.py."),
+        Field(description="Type code: module or module:Class of an installed package, instead of method.py."),
     ] = None
     config: Annotated[
         dict[str, Any],
@@ -180,36 +184,49 @@ class Card(CardItem):
     @property
     def subject(self) -> str:
         """Hash of all that decides what the results are and say: what a check is of."""
-        fields = {
-            "name",
-            "version",
-            "method",
-            "road",
-            "entry_point",
-            "config",
-            "models",
-            "suite",
-            "files",
-            "results",
-        }
-        return digest(self.model_dump(mode="json", include=fields))
+        fields = {"name", "version", "method", "entry_point", "config", "models", "suite", "files"}
+        body = self.model_dump(mode="json", include=fields)  # in the words of schema 1: hashes outlive words
+        body["road"] = next((old for old, new in OLD_TYPES.items() if new == self.type), self.type)
+        names = {"n_cells": "cells", "n_expected": "of"}
+        body["results"] = [
+            {names.get(name, name): value for name, value in result.model_dump(mode="json").items()}
+            for result in self.results
+        ]
+        return digest(body)
 
     def model(self, result: CardResult) -> ModelIdentity | None:
         """Return the model of a result; None for a reference."""
         return next((model for model in self.models if model.name == result.model), None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_schema_1(cls, body: Any) -> Any:
+        """Read what was written before schema 2, which only renamed fields."""
+        if not isinstance(body, dict) or body.get("schema") != 1 or isinstance(body["schema"], bool) or "type" in body:
+            return body
+        new = {name: value for name, value in body.items() if name != "road"} | {"schema": SCHEMA}
+        if isinstance(body.get("road"), str):
+            new["type"] = OLD_TYPES.get(body["road"], body["road"])
+        names = {"cells": "n_cells", "of": "n_expected"}
+        if isinstance(body.get("results"), list):
+            new["results"] = [
+                {names.get(name, name): value for name, value in result.items()} if isinstance(result, dict) else result
+                for result in body["results"]
+            ]
+        return new
+
     @model_validator(mode="after")
-    def _road_fits(self) -> Card:
+    def _type_fits(self) -> Card:
         code = CODE in self.files
-        if self.road == "code" and code == (self.entry_point is not None):
-            raise ValueError("road code needs either method.py under files or an entry_point")
-        if self.road != "code" and (code or self.entry_point is not None):
-            raise ValueError(f"road {self.road} has neither method.py nor an entry_point")
+        if self.type == "code" and code == (self.entry_point is not None):
+            raise ValueError("type code needs either method.py under files or an entry_point")
+        if self.type != "code" and (code or self.entry_point is not None):
+            raise ValueError(f"type {self.type} has neither method.py nor an entry_point")
         steering = [file for file in self.files if file != CODE]
         if any(not re.fullmatch(r"steering/[0-9a-f]{16}\.safetensors", file) for file in steering):
             raise ValueError("files holds paths other than method.py and steering/ID.safetensors")
-        if (self.road == "steering") != bool(steering) and (self.results or steering):
-            raise ValueError("road steering, and no other, comes with steering files")
+        if (self.type == "vectors") != bool(steering) and (self.results or steering):
+            raise ValueError("steering files belong to type vectors, which needs them")
         return self
 
     @model_validator(mode="after")
@@ -225,8 +242,8 @@ class Card(CardItem):
         for result in self.results:
             if result.folder != folder_of(result.model):
                 raise ValueError(f"the folder of {result.model} is not {result.folder!r}")
-            if result.cells > result.of:
-                raise ValueError(f"{result.cells} cells of {result.of}")
+            if result.n_cells > result.n_expected:
+                raise ValueError(f"{result.n_cells} cells of {result.n_expected}")
         return self
 
 

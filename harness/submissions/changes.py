@@ -84,7 +84,7 @@ def _removed(name: str, lock: Lockfile, done: Changes) -> None:
     if file in known:
         return
     if name in lock.submissions:
-        todo = f"Restore it. Maintainers remove it with: steerboard submission list --withdraw {name}"
+        todo = f"Restore it. Maintainers remove it with: steerboard submission list --allow-removed {name}"
         done.report.problem(file, "was published and is removed", todo)
     else:
         done.report.note(file, "is removed")

@@ -96,17 +96,17 @@ def _check_card(folder: Path, card: Card, report: SubmissionReport) -> None:
         *(a.name for a in card.authors),
     ]
     if any(unfilled(words) for words in [*stated, *(author.name for author in card.authors)]):
-        report.problem(CARD, "has a line that is still to be filled in", "Replace every FILL-IN.")
+        report.problem(CARD, "has a line that is still to be filled in", "Replace every TODO.")
     if not card.results:
         todo = f"Pack a finished run: {pasted('submission', 'pack', 'RUN', '--out', folder)}"
         report.problem(CARD, "has no results yet", todo)
     own = BUILT_IN.get(card.method.name)
     if own and (card.entry_point or "").partition(":")[0] != own:
         what = f"the method's name {card.method.name!r} is that of a built-in one"
-        report.problem(CARD, what, f"Choose another name, or take road code with entry_point {own}.")
+        report.problem(CARD, what, f"Choose another name, or take type code with entry_point {own}.")
     report.facts |= {
         "method": method_of(card),
-        "road": card.road,
+        "type": card.type,
         "suite": suite_of(card),
     }
 
@@ -170,8 +170,8 @@ def _check_cells(
 def _check_complete(done: CheckOutcome, result: CardResult, narrowed: list[str], whole: int) -> None:
     report, file = done.report, f"results/{result.folder}"
     ready = sum(status.state == "ok" for status in done.statuses.get(result.folder, {}).values())
-    if (result.cells, result.of) != (ready, whole):
-        what = f"{CARD} says {result.cells} of {result.of} cells, there are {ready} of {whole}"
+    if (result.n_cells, result.n_expected) != (ready, whole):
+        what = f"{CARD} says {result.n_cells} of {result.n_expected} cells, there are {ready} of {whole}"
         report.problem(file, what, _AGAIN)
     elif ready < whole or narrowed:
         words = f" ({'; '.join(narrowed)})" if narrowed else ""
@@ -196,7 +196,7 @@ def _check_companions(done: CheckOutcome, card: Card) -> None:
         if card.method.name != card.name:
             todo = "Rename the folder, or the method."
             report.problem(CODE, f"the method is {card.method.name!r}, the folder {card.name!r}", todo)
-    if card.road == "steering":
+    if card.type == "vectors":
         _check_steering(done, card)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.errors import UserError
 from harness.core.records import CellStatus, Entry, Manifest, MethodIdentity, fit_of
 from harness.methods.registry import BUILT_IN
-from harness.submissions.card import Card, unfilled
+from harness.submissions.card import SCHEMA, Card, unfilled
 
 if TYPE_CHECKING:
     from harness.submissions.pack import PackOptions
@@ -45,15 +45,15 @@ def build_card_fields(
         raise UserError(f"say whose submission this is: {', '.join(lacking)} (or {out}/submission.yaml).")
     suite = {"name": manifest.suite["name"], "hash": manifest.suite_hash}
     same = before is not None and before.identity == identity and old["suite"] == suite
-    road = wishes.road or old.get("road") or "code"
-    same = same and road == old["road"]
-    if identity.name in BUILT_IN and road != "code":
-        raise UserError(f"{identity.name!r} is built in, so its road is code. Leave out --road {road}.")
+    kind = wishes.type or old.get("type") or "code"
+    same = same and kind == old["type"]
+    if identity.name in BUILT_IN and kind != "code":
+        raise UserError(f"{identity.name!r} is built in, so its type is code. Leave out --type {kind}.")
     notes = manifest.method_notes.get(identity.name, "")
-    known = old["method"] if old and old["method"]["name"] == identity.name else {"does": "FILL IN"}
+    known = old["method"] if old and old["method"]["name"] == identity.name else {"does": "TODO"}
     does = notes if unfilled(known["does"]) else known["does"]
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": wishes.name or out.resolve().name,
         "version": old.get("version", 1),
         "authors": authors,
@@ -61,8 +61,8 @@ def build_card_fields(
         "licence": said["--licence"],
         "paper": wishes.paper or old.get("paper"),
         "method": {"name": identity.name, "version": identity.version, "does": (does or identity.name)[:300]},
-        "road": road,
-        "entry_point": _entry_point(road, wishes, old, identity.name),
+        "type": kind,
+        "entry_point": _entry_point(kind, wishes, old, identity.name),
         "config": identity.config,
         "models": old["models"] if same else [],
         "suite": suite,
@@ -73,8 +73,8 @@ def build_card_fields(
     }
 
 
-def _entry_point(road: str, wishes: PackOptions, old: Mapping[str, Any], name: str) -> str | None:
-    if road != "code" or wishes.code:
+def _entry_point(kind: str, wishes: PackOptions, old: Mapping[str, Any], name: str) -> str | None:
+    if kind != "code" or wishes.code:
         return None
     return wishes.entry_point or old.get("entry_point") or BUILT_IN.get(name)
 

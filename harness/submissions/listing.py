@@ -9,8 +9,8 @@ from typing import Any
 from harness.submissions.lockfile import LockFile, regressions
 from harness.submissions.submission import Submission, find_all
 
-_COLUMNS = ("name", "version", "road", "method", "suite", "models", "cells", "badge")
-_DROPPED = {"models": 1, "road": 2, "suite": 3, "version": 4}  # what is left out where it is narrow
+_COLUMNS = ("name", "version", "type", "method", "suite", "models", "cells", "badge")
+_DROPPED = {"models": 1, "type": 2, "suite": 3, "version": 4}  # what is left out where it is narrow
 
 
 def listing(root: Path, form: str, lock: LockFile) -> tuple[str, bool]:
@@ -39,7 +39,7 @@ def _row(submission: Submission) -> dict[str, Any]:
     return {
         "name": card.name,
         "version": card.version,
-        "road": card.road,
+        "type": card.type,
         "method": f"{card.method.name} {card.method.version}",
         "suite": card.suite.name,
         "models": ", ".join(model.name for model in card.models) or "–",

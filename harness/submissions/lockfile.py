@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.core.errors import UserError, unknown
 from harness.core.files import digest, read_json, waiting, write_text
-from harness.core.records import SCHEMA, Record, Versioned, format_validation_error
+from harness.core.records import Record, Versioned, format_validation_error
 from harness.methods.registry import checkout
-from harness.submissions.card import Card, CardResult, Name, Sha256, read_hashes
+from harness.submissions.card import OLD_TYPES, Card, CardResult, Name, Sha256, read_hashes
 from harness.submissions.checksums import sha256
 from harness.submissions.folder import MEASURED_FILES, SLUG, max_bytes
 from harness.submissions.strict_io import InvalidSubmissionError, read_bytes
@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 
 FILE = "submissions.lock.json"
 FOLDER = "measured"
+LOCK_SCHEMA = 2
+_OLD_FIELDS = {"road": "type", "reproduced": "agrees", "regenerated": "reproduction"}
+_OLD_BADGES = {"re-scored": "rescored", "regenerated": "reproduced"}
 MeasuredFile = Annotated[
     str, StringConstraints(pattern=rf"^{SLUG}/[0-9a-f]{{16}}/({'|'.join(MEASURED_FILES)})$", max_length=200)
 ]
 
 
-class Regenerated(Record):
+class Reproduction(Record):
     """How many texts of how many cells of a model came out equal when they were generated again."""
 
     model: str
@@ -66,35 +69,47 @@ class LockedSubmission(Record):
     """One submission as it was checked.
 
     ``subject``: hash of all that was checked, see ``Card.subject``. ``parts``: what was measured;
-    ``unmeasured``: parts of the claim that were not. ``reproduced``: whether the claim was what was measured.
+    ``unmeasured``: parts of the claim that were not. ``agrees``: whether the claim was what was measured.
     ``measured``: path below ``measured/NAME`` beside the lock -> SHA-256, of cells where the two are not
     equal but for rounding.
     """
 
     version: int
-    badge: Literal["re-scored", "regenerated"]
+    badge: Literal["rescored", "reproduced"]
     method: str
     suite: str
-    road: str
+    type: str
     subject: Sha256
     steerboard: str
     parts: list[str]
     unmeasured: list[str]
-    reproduced: bool
+    agrees: bool
     flags: list[str]
-    regenerated: Regenerated | None = None
+    reproduction: Reproduction | None = None
     results: dict[Name, PublishedResult]
     measured: dict[MeasuredFile, Sha256] = Field(default_factory=dict)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_schema_1(cls, body: Any) -> Any:
+        """Read an entry written before schema 2, which only renamed fields and words."""
+        if not isinstance(body, dict) or "road" not in body or "type" in body:
+            return body
+        new = {_OLD_FIELDS.get(name, name): value for name, value in body.items()}
+        words = {"badge": _OLD_BADGES, "type": OLD_TYPES}
+        return new | {name: table.get(str(new.get(name)), new.get(name)) for name, table in words.items()}
+
     @model_validator(mode="after")
-    def _says_what_was_regenerated(self) -> LockedSubmission:
-        if (self.badge == "regenerated") != (self.regenerated is not None):
-            raise ValueError("the badge regenerated and what was generated again belong together")
+    def _says_what_was_reproduced(self) -> LockedSubmission:
+        if (self.badge == "reproduced") != (self.reproduction is not None):
+            raise ValueError("the badge reproduced and what was generated again belong together")
         return self
 
 
 class Lockfile(Versioned):
     """All checked submissions by name."""
+
+    schema_version: Annotated[int, Field(alias="schema")] = LOCK_SCHEMA
 
     submissions: dict[Name, LockedSubmission] = Field(default_factory=dict)
 
@@ -111,7 +126,7 @@ class LockFile:
         if self.path is None or not self.path.is_file():
             return Lockfile()
         try:
-            return Lockfile.model_validate(read_json(self.path, SCHEMA))
+            return Lockfile.model_validate({**read_json(self.path, LOCK_SCHEMA), "schema": LOCK_SCHEMA})
         except ValidationError as error:
             what = f"{self.path} is not a lock of submissions: {format_validation_error(error)}"
             raise UserError(f"{what}. Restore it from version control.") from None
@@ -217,7 +232,7 @@ def changed(entry: LockedSubmission, submission: Submission, texts_only: bool = 
     for what, old, now in (
         ("method", entry.method, method_of(card)),
         ("suite", entry.suite, suite_of(card)),
-        ("road", entry.road, card.road),
+        ("type", entry.type, card.type),
     ):
         if old != now:
             return f"its {what} was {old}, is {now}"
@@ -276,7 +291,7 @@ def regressions(lock: Lockfile, found: Mapping[str, Submission]) -> Iterator[tup
     """Yield name and words of every checked submission that is gone or was changed in the same version."""
     for name, entry in lock.submissions.items():
         if name not in found:
-            todo = f"Restore it, or remove it on purpose: steerboard submission list --withdraw {name}"
+            todo = f"Restore it, or remove it on purpose: steerboard submission list --allow-removed {name}"
             yield name, f"was published and is gone. {todo}"
         elif words := against(entry, found[name]):
             yield name, words

@@ -43,7 +43,7 @@ class PackOptions:
     name: str | None = None
     method: str | None = None
     config: dict[str, Any] | None = None
-    road: str | None = None
+    type: str | None = None
     authors: Sequence[str] = ()
     contact: str | None = None
     licence: str | None = None
@@ -217,7 +217,7 @@ def _write_result(
     data = (json.dumps(listing, indent=0, sort_keys=True) + "\n").encode()
     (root / "hashes.json").write_bytes(data)
     model = entries[0].model.name if entries[0].model else None
-    counts = {"cells": len(texts), "of": n_expected_cells(manifest, entries)}
+    counts = {"n_cells": len(texts), "n_expected": n_expected_cells(manifest, entries)}
     return CardResult(model=model, folder=folder_of(model), **counts, hashes=sha256(data))
 
 
@@ -255,14 +255,14 @@ def _companions(
     """Stage the code or the steering files; return path -> SHA-256."""
     names = sorted({status.steering for status in cells.values() if status.steering})
     sources: dict[str, Path] = {}
-    if body["road"] == "steering":
+    if body["type"] == "vectors":
         sources = {f"steering/{name}.safetensors": run.steering_path(name) for name in names}
-    elif body["road"] == "code" and body["entry_point"] is None:
+    elif body["type"] == "code" and body["entry_point"] is None:
         sources = {CODE: wishes.code or out / CODE}
     found = {}
     for name, source in sources.items():
         if not source.is_file():
-            raise UserError(f"{source} is missing, and road {body['road']} needs it. Give another --road.")
+            raise UserError(f"{source} is missing, and type {body['type']} needs it. Give another --type.")
         data = source.read_bytes()
         _check_applied(source, sha256(data), cells)
         path = staged / name

@@ -17,7 +17,7 @@ from harness.submissions.lockfile import (
     LockedSubmission,
     LockFile,
     PublishedResult,
-    Regenerated,
+    Reproduction,
     changed,
     coverage,
     hashes_of,
@@ -47,7 +47,7 @@ def check_version(submission: Submission, lock: LockFile) -> None:
     if reason:
         raise UserError(
             f"{name}: {reason}, which version {version} in {lock.path} does not have. Raise 'version' in "
-            f"submission.yaml, or give it up on purpose: steerboard submission list --withdraw {name}."
+            f"submission.yaml, or give it up on purpose: steerboard submission list --allow-removed {name}."
         )
 
 
@@ -72,15 +72,15 @@ def write_record(checked: CheckOutcome, measured: RescoreResult, lock: LockFile)
     results = zip(card.results, submission.runs, strict=True)
     entry = LockedSubmission(
         version=card.version,
-        badge="re-scored",
+        badge="rescored",
         method=method_of(card),
         suite=suite_of(card),
-        road=card.road,
+        type=card.type,
         subject=card.subject,
         steerboard=__version__,
         parts=measured.parts,
         unmeasured=measured.unmeasured,
-        reproduced=not any(gap.words for gap in measured.gaps),
+        agrees=not any(gap.words for gap in measured.gaps),
         flags=measured.flags,
         results={r.folder: _locked(submission, r, run, measured.runs[r.folder]) for r, run in results},
         measured=files,
@@ -144,13 +144,13 @@ def _mean(values: list[float | None]) -> float | None:
     return round(fmean(known), _DIGITS) if known and len(known) == len(values) else None
 
 
-def mark_reproduced(checked: CheckOutcome, found: Regenerated, lock: LockFile) -> bool:
-    """Raise the badge of a checked submission to ``regenerated``; False where it was not re-scored before."""
+def mark_reproduced(checked: CheckOutcome, found: Reproduction, lock: LockFile) -> bool:
+    """Raise the badge of a checked submission to ``reproduced``; False where it was not rescored before."""
     submission = checked.submission
     assert submission is not None
     lock.check_writable()
     entry, _ = lock.valid(submission)
     if entry is None:
         return False
-    lock.put(submission.card.name, entry.model_copy(update={"badge": "regenerated", "regenerated": found}))
+    lock.put(submission.card.name, entry.model_copy(update={"badge": "reproduced", "reproduction": found}))
     return True

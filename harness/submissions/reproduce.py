@@ -1,4 +1,4 @@
-"""Generating some cells of a submission anew, from code or steering files, and comparing the texts."""
+"""Generating some cells of a submission again, from code or steering files, and comparing the texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.methods.registry import BUILT_IN, load_registry
 from harness.submissions.card import Card, CardResult
 from harness.submissions.check import CheckOutcome
 from harness.submissions.folder import CODE
-from harness.submissions.lockfile import Regenerated
+from harness.submissions.lockfile import Reproduction
 from harness.submissions.submission import SubmittedRun
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class PrecomputedSteering(SteeringMethod):
         return Steering()
 
 
-def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console: Console) -> Regenerated | None:
+def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console: Console) -> Reproduction | None:
     """Generate cells anew and report the share of equal texts; None where that share is too low.
 
     Raises ``UserError`` where there is nothing to generate from, or the model is another.
@@ -85,9 +85,7 @@ def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console:
             same, count = _compare(checked, run, claimed, cell, status)
             texts, equal = texts + count, equal + same
     share = equal / texts
-    report.facts["regenerated"] = (
-        f"{equal} of {texts} texts equal ({share:.1%}), {len(drawn)} cells, seed {wanted.seed}"
-    )
+    report.facts["reproduced"] = f"{equal} of {texts} texts equal ({share:.1%}), {len(drawn)} cells, seed {wanted.seed}"
     if share < wanted.at_least:
         what = f"{share:.1%} of the texts come out again, below {wanted.at_least:.0%}"
         report.problem(
@@ -96,14 +94,14 @@ def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console:
             "Use the device and versions of its manifest, or ask the author.",
         )
         return None
-    return Regenerated(model=result.model or "no model", cells=len(drawn), texts=texts, equal=equal)
+    return Reproduction(model=result.model or "no model", cells=len(drawn), texts=texts, equal=equal)
 
 
 def _method(folder: Path, card: Card, run_code: bool) -> SteeringMethod:
     """Return what writes the texts. Code of the submission runs only with ``run_code``."""
-    if card.road == "outputs":
-        raise UserError("road outputs: texts alone cannot be generated anew, so there is nothing to verify.")
-    if card.road == "steering":
+    if card.type == "outputs":
+        raise UserError("type outputs: texts alone cannot be generated anew, so there is nothing to verify.")
+    if card.type == "vectors":
         return PrecomputedSteering(card.identity)
     built_in = card.method.name in BUILT_IN
     if not built_in and not run_code:

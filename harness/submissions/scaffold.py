@@ -9,25 +9,25 @@ from harness.data.suite import load_suite
 from harness.methods.contract import check_name
 from harness.methods.registry import BUILT_IN, SUBMISSIONS
 from harness.methods.template import write_template
-from harness.submissions.card import Card
+from harness.submissions.card import SCHEMA, Card
 from harness.submissions.checksums import sha256
 from harness.submissions.folder import CARD, CODE
 from harness.submissions.writing import write_card
 
-ROADS = {
+TYPES = {
     "code": "method.py, which anybody can run again",
-    "steering": "steering files, which the engine applies",
+    "vectors": "steering files, which the engine applies",
     "outputs": "texts alone, where neither code nor vectors can be given",
 }
 
 
-def new_submission(name: str, road: str, suite_name: str, out: Path | None = None) -> Path:
-    """Write submission.yaml, and for road ``code`` a method that works; return the folder.
+def new_submission(name: str, kind: str, suite_name: str, out: Path | None = None) -> Path:
+    """Write submission.yaml, and for type ``code`` a method that works; return the folder.
 
     Raises ``UserError`` for a name that is taken or not allowed, and a folder that has one already.
     """
-    if road not in ROADS:
-        raise unknown("road", road, ROADS)
+    if kind not in TYPES:
+        raise unknown("type", kind, TYPES)
     check_name(name)
     if name in BUILT_IN:
         raise UserError(f"{name!r} is the name of a built-in method. Choose another name.")
@@ -38,25 +38,25 @@ def new_submission(name: str, road: str, suite_name: str, out: Path | None = Non
         raise UserError(f"{folder / CARD} exists and is left as it is. Choose another name.")
     suite = load_suite(suite_name)
     files = {}
-    if road == "code":
+    if kind == "code":
         path = folder / CODE
         if not path.exists():
             write_template(name, path)
         files = {CODE: sha256(path.read_bytes())}
     card = Card.model_validate(
         {
-            "schema": 1,
+            "schema": SCHEMA,
             "name": name,
             "version": 1,
-            "authors": [{"name": "FILL IN your name", "affiliation": "FILL IN or delete this line"}],
-            "contact": "FILL-IN@example.org",
+            "authors": [{"name": "TODO: your name", "affiliation": "TODO: or delete this line"}],
+            "contact": "TODO@example.org",
             "licence": "CC-BY-4.0",
             "paper": None,
-            "method": {"name": name, "version": "1", "does": "FILL IN what it does, in one line"},
-            "road": road,
+            "method": {"name": name, "version": "1", "does": "TODO: what it does, in one line"},
+            "type": kind,
             "suite": {"name": suite.name, "hash": suite.hash},
             "compute": {"device": "written by pack", "hours": 0.0},
-            "tuned_on": {"split": "none", "words": "FILL IN how layer and strength were chosen"},
+            "tuned_on": {"split": "none", "words": "TODO: how layer and strength were chosen"},
             "files": files,
         }
     )
@@ -64,15 +64,15 @@ def new_submission(name: str, road: str, suite_name: str, out: Path | None = Non
     return folder
 
 
-def next_commands(name: str, folder: Path, road: str, suite: str) -> list[str]:
+def next_commands(name: str, folder: Path, kind: str, suite: str) -> list[str]:
     """Return the commands that come after ``new``."""
     run, more = f"runs/{name}", []
-    if road == "code" and folder != Path(SUBMISSIONS) / name:
+    if kind == "code" and folder != Path(SUBMISSIONS) / name:
         more += ["--plugin", folder / CODE]
     if load_suite(suite).folder("model") is None:
         more += ["--model", "MODEL"]
-    made = "" if road == "code" else "   # or any way that leaves a run folder with the method"
-    first = [pasted("method", "test", folder / CODE)] if road == "code" else []
+    made = "" if kind == "code" else "   # or any way that leaves a run folder with the method"
+    first = [pasted("method", "test", folder / CODE)] if kind == "code" else []
     return [
         *first,
         pasted("run", "--suite", suite, "--methods", f"zero-shot,{name}", "--run", run, *more) + made,

@@ -66,7 +66,7 @@ def compare_texts(submission: Submission, report: SubmissionReport) -> None:
         more = f" (and of {len(titles) - 1} more cells)" if len(titles) > 1 else ""
         report.problem(where, f"most of its texts are those of {titles[0]}{more}", _TODO)
     total = sum(len(cell.texts) for cell in own)
-    for owner, counts in equal.items() if submission.card.road == "outputs" else ():
+    for owner, counts in equal.items() if submission.card.type == "outputs" else ():
         if counts["same"] > EQUAL * total:
             what = f"{counts['same']} of {total} texts are those of {owner}, cell by cell"
             report.problem("results", what, "Submit texts of another method than that one's.")

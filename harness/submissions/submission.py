@@ -13,7 +13,7 @@ from harness.submissions.folder import CARD, listed, scan
 from harness.submissions.lockfile import NO_LOCK, LockedSubmission, LockFile
 from harness.submissions.strict_io import InvalidSubmissionError
 
-Badge = Literal["claimed", "re-scored", "regenerated"]
+Badge = Literal["self-reported", "rescored", "reproduced"]
 
 
 class Submission:
@@ -32,7 +32,7 @@ class Submission:
 
     @property
     def measured_runs(self) -> list[SubmittedRun]:
-        """The results as measured by the maintainers; empty where the badge is ``claimed``."""
+        """The results as measured by the maintainers; empty where the badge is ``self-reported``."""
         if self.check is None:
             return []
         root = self.lock.measured(self.card.name)
@@ -64,13 +64,13 @@ class Submission:
 
     @property
     def badge(self) -> Badge:
-        """``claimed``, ``re-scored`` (from the texts that lie here) or ``regenerated`` (texts, too)."""
-        return "claimed" if self.check is None else self.check.badge
+        """``self-reported``, ``rescored`` (from the texts that lie here) or ``reproduced`` (texts, too)."""
+        return "self-reported" if self.check is None else self.check.badge
 
     @property
     def cells(self) -> tuple[int, int]:
         """How many cells have texts, and how many the suite asks for."""
-        return sum(r.cells for r in self.card.results), sum(r.of for r in self.card.results)
+        return sum(r.n_cells for r in self.card.results), sum(r.n_expected for r in self.card.results)
 
 
 def find(folder: Path, lock: LockFile = NO_LOCK) -> Submission:

@@ -20,7 +20,7 @@ _COMMENTS = {
     "contact": "An e-mail or https address.",
     "licence": "SPDX id of the licence of the texts: https://spdx.org/licenses",
     "paper": "arXiv id, DOI or https address; null for none.",
-    "road": "code: method.py or entry_point; steering: steering/*.safetensors; outputs: texts alone.",
+    "type": "code: method.py or entry_point; vectors: steering/*.safetensors; outputs: texts alone.",
     "config": "All options, defaults included, as in the keys of the cells.",
     "compute": "Hours of fitting and generating, on which device.",
     "tuned_on": "Which split layer and strength were chosen on: none, train or validation; never test.",

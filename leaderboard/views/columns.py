@@ -122,7 +122,7 @@ _ORIGIN = (
         "badge",
         "checked",
         "How far the numbers were checked: 'own run' was generated and scored by whoever built this page; "
-        "'claimed' was handed in; 're-scored': its texts were scored anew; 'regenerated': some texts, too.",
+        "'self-reported' was submitted; 'rescored': its texts were rescored; 'reproduced': some texts, too.",
         text=True,
         whole=True,
     ),

@@ -15,15 +15,15 @@ from leaderboard.inputs import OWN, Input
 from leaderboard.text import clean, counted, day_of, name_of
 
 _WORDS = {
-    "claimed": "handed in; nobody has scored its texts anew yet",
-    "re-scored": "handed in; its texts were scored anew",
-    "regenerated": "handed in; its texts were scored anew, and some were generated anew",
+    "self-reported": "submitted; nobody has rescored its texts yet",
+    "rescored": "submitted; its texts were rescored",
+    "reproduced": "submitted; its texts were rescored, and some were generated again",
     OWN: "generated and scored by whoever built this page",
 }
 """Badge, from the one that says least to the one that says most, -> what was checked."""
 
 _LEAST = list(_WORDS)
-_AS_HANDED_IN = "times, devices, versions and tuning are as handed in"
+_AS_HANDED_IN = "times, devices, versions and tuning are as submitted"
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,17 @@ def _checked(board: Board, entry: str, item: Input) -> str:
     check = item.submission.check
     if check is None:
         if item.submission.lock.path is None:
-            words = "handed in; this page was built without a lock, by which alone a check counts"
+            words = "submitted; this page was built without a lock, by which alone a check counts"
         note = clean(item.submission.note)
         return f"{words}{f'; {note}' if note else ''}; {_AS_HANDED_IN}"
-    if check.regenerated:
-        anew = check.regenerated
+    if check.reproduction:
+        anew = check.reproduction
         words += f" ({anew.equal} of {anew.texts} texts of {counted(anew.cells, 'cell')} came out equal)"
     if not check.measured:
         return f"{words}; measured is what was claimed; {_AS_HANDED_IN}"
     values = _headline_claimed(board, entry, item.submission)
     said = f" {board.headline.title} {format_number(sum(values) / len(values))} was claimed." if values else ""
-    agree = "within the seed noise" if check.reproduced else "NOT reproduced"
+    agree = "within the seed noise" if check.agrees else "NOT reproduced"
     return f"{words}; the claim is {agree}; {_AS_HANDED_IN}. The tables show what was measured.{said}"
 
 

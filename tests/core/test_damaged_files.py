@@ -205,7 +205,7 @@ def test_another_steering_in_its_stead_is_noticed(whole, mine, tmp_path):
     item = good.interventions[0]
     other = type(good)((type(item)(**{**vars(item), "vector": -item.vector}),), good.provenance)
     save_steering(path, other)
-    words = ("submission", "pack", mine, "--out", tmp_path / "out", "--method", "mean", "--road", "steering")
+    words = ("submission", "pack", mine, "--out", tmp_path / "out", "--method", "mean", "--type", "vectors")
     packed = steerboard(*words, "--partial", *WHO)
     assert "is not the file that the texts were written with" in packed.one_line()
     done = go(mine, "1,2")

@@ -53,16 +53,16 @@ def badges(site: Path) -> dict[str, str]:
 
 def test_submissions_of_one_suite_share_a_table_and_show_how_far_they_were_checked(site: Path) -> None:
     found = badges(site)
-    assert found["zero-shot"] == "re-scored"
-    assert found["learned"] == "claimed"
+    assert found["zero-shot"] == "rescored"
+    assert found["learned"] == "self-reported"
 
 
 def test_the_page_of_a_method_says_who_handed_it_in_and_what_was_measured(site: Path) -> None:
     page = next(site.glob("*/method-zero-shot.html")).read_text(encoding="utf-8")
-    assert "its texts were scored anew; measured is what was claimed; times, devices" in page
+    assert "its texts were rescored; measured is what was claimed; times, devices" in page
     assert "texts under" in page
     page = next(site.glob("*/method-learned.html")).read_text(encoding="utf-8")
-    assert "nobody has scored its texts anew yet; times, devices" in page
+    assert "nobody has rescored its texts yet; times, devices" in page
 
 
 def test_texts_of_a_submission_are_shown_in_their_script(site: Path) -> None:
@@ -78,17 +78,17 @@ def test_a_part_of_a_submission_stands_for_its_runs(handed_in: Path) -> None:
     [part] = inputs([handed_in / "zero-shot" / "results"], lock).items
     assert whole.run.path == part.run.path
     assert whole.claimed
-    assert part.badge == "re-scored"
+    assert part.badge == "rescored"
 
 
 def test_a_badge_that_is_not_of_these_files_is_no_badge_and_the_page_says_why(handed_in: Path, tmp_path: Path) -> None:
     copy = tmp_path / "submissions" / "human"
     shutil.copytree(handed_in / "human", copy)
     edit_card(copy, lambda card: card["method"].update(does="Other words."))
-    assert inputs([copy], lock_of(handed_in)).items[0].badge == "claimed"
+    assert inputs([copy], lock_of(handed_in)).items[0].badge == "self-reported"
     build_site([copy.parent], tmp_path / "site", "2026-11-24", lock_of(handed_in))
     page = next((tmp_path / "site").glob("*/method-human.html")).read_text(encoding="utf-8")
-    assert "version 1 was re-scored, but what lies here differs" in page
+    assert "version 1 was rescored, but what lies here differs" in page
 
 
 def test_runs_and_submissions_mix_and_every_run_counts_once(handed_in: Path, tmp_path: Path) -> None:

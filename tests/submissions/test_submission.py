@@ -45,7 +45,7 @@ def small_run(tmp_path_factory) -> Path:
             "--run",
             folder / "run",
         ),
-        *("--plugin", plugin, "--plugin", ROOT / "tests" / "cheats.py"),
+        *("--plugin", plugin, "--plugin", ROOT / "tests" / "support" / "cheats.py"),
         *("--methods", "zero-shot,my-method,copied-test"),
     )
     assert done.code == 0, done.err
@@ -54,7 +54,7 @@ def small_run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def packed(small_run, tmp_path_factory) -> Path:
-    """The submission of my-method on the road of code; it is never to be changed."""
+    """The submission of my-method of type code; it is never to be changed."""
     code = small_run.parent / "plugin.py"
     out = tmp_path_factory.mktemp("submissions") / "my-method"
     return pack(small_run, out, "my-method", "--code", code)
@@ -192,7 +192,7 @@ def test_code_of_a_submission_does_not_run(mine):
 
 
 def test_copies_of_test_text_are_a_problem(small_run, tmp_path):
-    out = pack(small_run, tmp_path / "copied-test", "copied-test", "--road", "outputs")
+    out = pack(small_run, tmp_path / "copied-test", "copied-test", "--type", "outputs")
     report = check(out)
     assert report["code"] == 1
     assert any("copies of test text" in line for line in lines(report))
@@ -201,7 +201,7 @@ def test_copies_of_test_text_are_a_problem(small_run, tmp_path):
 def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(mine, tmp_path):
     lock = tmp_path / "baselines" / FILE
     lock.parent.mkdir()
-    assert find(mine, LockFile(lock)).badge == "claimed"
+    assert find(mine, LockFile(lock)).badge == "self-reported"
     cell = cells(mine, language="he")[0]
 
     def raise_it(body):
@@ -215,9 +215,9 @@ def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(m
     assert check(mine, "--write", "--lock", lock)["code"] == 1
     assert snapshot(mine) == before, "nothing is written into the submission"
     found = find(mine, LockFile(lock))
-    assert found.badge == "re-scored"
+    assert found.badge == "rescored"
     assert found.check is not None
-    assert not found.check.reproduced
+    assert not found.check.agrees
     assert {path.name for path in (lock.parent / "measured" / "my-method" / "pocketlm").iterdir()} == {cell.name}
     assert len(found.check.measured) == 2, "only the cell that differs has files of its own"
     claimed = {s["metric"]: s["value"] for s in found.runs[0].measured(cell.name)["scores"]}
@@ -233,11 +233,11 @@ def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(m
     other = Path(shutil.copytree(mine, tmp_path / "elsewhere" / "my-method"))
     edit_json(cells(other, language="am")[0] / "scores.json.gz", raise_it)
     rehash(other)
-    assert find(other, LockFile(lock)).badge == "claimed", "a check of other results is no badge of these"
+    assert find(other, LockFile(lock)).badge == "self-reported", "a check of other results is no badge of these"
     assert "has other scores" in find(other, LockFile(lock)).note
     assert find(other, LockFile(lock)).measured_runs == []
     next((lock.parent / "measured").rglob("scores.json.gz")).write_bytes(b"")
-    assert find(mine, LockFile(lock)).badge == "claimed"
+    assert find(mine, LockFile(lock)).badge == "self-reported"
     assert "is not what was measured" in find(mine, LockFile(lock)).note
 
 
@@ -245,13 +245,13 @@ def test_other_texts_are_locked_only_with_a_higher_version(mine, tmp_path):
     lock = tmp_path / FILE
     write = ("submission", "check", mine, "--write", "--lock", lock, "--classifier", "tfidf")
     assert steerboard(*write).code == 0
-    assert find(mine, LockFile(lock)).badge == "re-scored"
+    assert find(mine, LockFile(lock)).badge == "rescored"
     for cell in cells(mine, language="he", task="topic"):
         shutil.rmtree(cell)
     rehash(mine)
 
     def fewer(card):
-        card["results"][0]["cells"] = len(cells(mine))
+        card["results"][0]["n_cells"] = len(cells(mine))
 
     edit_card(mine, fewer)
     before = lock.read_bytes()
@@ -259,11 +259,11 @@ def test_other_texts_are_locked_only_with_a_higher_version(mine, tmp_path):
     assert lock.read_bytes() == before
     edit_card(mine, lambda card: card.update(version=2))
     assert steerboard(*write).code == 0
-    assert find(mine, LockFile(lock)).badge == "re-scored"
+    assert find(mine, LockFile(lock)).badge == "rescored"
 
 
-def test_the_steering_road_carries_files_and_each_must_fit(small_run, tmp_path):
-    out = pack(small_run, tmp_path / "vectors", "my-method", "--road", "steering")
+def test_type_vectors_carries_files_and_each_must_fit(small_run, tmp_path):
+    out = pack(small_run, tmp_path / "vectors", "my-method", "--type", "vectors")
     assert check(out, "--no-rescore")["code"] == 0
     files = sorted((out / "steering").iterdir())
     assert len(files) == 4
@@ -273,7 +273,7 @@ def test_the_steering_road_carries_files_and_each_must_fit(small_run, tmp_path):
 
 
 def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
-    out = pack(small_run, tmp_path / "vectors", "my-method", "--road", "steering")
+    out = pack(small_run, tmp_path / "vectors", "my-method", "--type", "vectors")
     lock = tmp_path / FILE
     verify = ("submission", "verify", out, "--sample", 2, "--seed", 1, "--model", MINI / "pocketlm")
     assert "does not exist" in steerboard(*verify, "--write", "--lock", lock).one_line()
@@ -283,15 +283,15 @@ def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
     assert check(out, "--write", "--lock", lock)["code"] == 0
     done = steerboard(*verify, "--write", "--lock", lock, "--format", "json")
     assert done.code == 0, done.out
-    assert "(100.0%)" in json.loads(done.out)["facts"]["regenerated"]
-    assert json.loads(done.out)["facts"]["badge"] == "regenerated"
-    assert find(out, LockFile(lock)).badge == "regenerated"
-    assert find(out).badge == "claimed", "by no lock"
+    assert "(100.0%)" in json.loads(done.out)["facts"]["reproduced"]
+    assert json.loads(done.out)["facts"]["badge"] == "reproduced"
+    assert find(out, LockFile(lock)).badge == "reproduced"
+    assert find(out).badge == "self-reported", "by no lock"
 
     for cell in cells(out):
         edit_gz(cell / "generations.jsonl.gz", lambda data: data.replace(b'"text": "', b'"text": "x'))
     rehash(out)
-    assert find(out, LockFile(lock)).badge == "claimed"
+    assert find(out, LockFile(lock)).badge == "self-reported"
     done = steerboard(*verify)
     assert done.code == 1
     assert "0.0% of the texts come out again" in done.out
@@ -308,11 +308,11 @@ def test_code_runs_for_verify_only_when_that_is_said(mine, small_run, tmp_path):
     assert done.code == 0, done.out
     assert (mine.parent / "I-RAN").exists()
     assert "warning: code of" in done.err
-    out = pack(small_run, tmp_path / "outputs", "my-method", "--road", "outputs")
+    out = pack(small_run, tmp_path / "outputs", "my-method", "--type", "outputs")
     assert "nothing to verify" in steerboard("submission", "verify", out).one_line()
 
 
-def test_texts_from_elsewhere_are_handed_in_as_outputs(tmp_path, monkeypatch):
+def test_texts_from_elsewhere_are_submitted_as_outputs(tmp_path, monkeypatch):
     guide = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -326,7 +326,7 @@ def test_texts_from_elsewhere_are_handed_in_as_outputs(tmp_path, monkeypatch):
     chosen = ("--plugin", "my_texts.py", "--methods", "my-texts", "--run", "run")
     done = steerboard("run", "--suite", "mini", *chosen, *narrow)
     assert done.code == 0, done.err
-    out = pack(Path("run"), tmp_path / "submissions" / "my-texts", "my-texts", "--road", "outputs")
+    out = pack(Path("run"), tmp_path / "submissions" / "my-texts", "my-texts", "--type", "outputs")
     assert check(out)["code"] == 0
     assert find(out).runs[0].generations(cells(out)[0].name)[0].text == "ጥሩ ቀን ነው"
 

@@ -45,7 +45,7 @@ def forged(folder: Path) -> Path:
         (folder / name).write_bytes(data)
         files[name] = sha256(data)
     seen = {"model": "pocketlm", "cells": 2, "texts": 8, "equal": 8}
-    claim = {"schema": 1, "badge": "regenerated", "subject": read_card(folder).subject, "steerboard": "0.1.0"}
+    claim = {"schema": 1, "badge": "reproduced", "subject": read_card(folder).subject, "steerboard": "0.1.0"}
     claim |= {"cells": 66, "parts": ["classifier/tfidf"], "reproduced": True}
     (folder / "check.json").write_text(json.dumps({**claim, "files": files, "regenerated": seen}))
     return folder
@@ -67,7 +67,7 @@ def test_a_check_that_a_submission_brings_fails_its_check(root: Path) -> None:
     found = lines(report)
     assert [line.split(":")[0] for line in found] == ["check.json", "measured"]
     assert all("only whoever checks writes it" in line for line in found)
-    assert report["facts"].get("badge", "claimed").startswith("claimed")
+    assert report["facts"].get("badge", "self-reported").startswith("self-reported")
 
 
 def test_a_forged_check_puts_no_number_and_no_badge_on_the_board(root: Path, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_forged_check_puts_no_number_and_no_badge_on_the_board(root: Path, tmp
     everything = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
     assert BEST not in everything
     assert "8 of 8 texts" not in everything
-    assert "regenerated</span>" not in page
+    assert "reproduced</span>" not in page
     [banner] = re.findall(r'<section class="refused".*?</section>', page, re.DOTALL)
     assert "zero-shot" in banner
     assert "check.json" in banner
@@ -85,17 +85,17 @@ def test_a_forged_check_puts_no_number_and_no_badge_on_the_board(root: Path, tmp
 def test_a_lock_beside_somebodys_submissions_is_not_believed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """His own baselines/, with a lock that gives every entry a badge, changes nothing unless it is named."""
     monkeypatch.chdir(root.parent)
-    assert "regenerated" not in steerboard("submission", "list", root).out
+    assert "reproduced" not in steerboard("submission", "list", root).out
     lock = json.loads((ROOT / "baselines" / "submissions.lock.json").read_text(encoding="utf-8"))
     for entry in lock["submissions"].values():
-        entry |= {"badge": "regenerated"}
+        entry |= {"badge": "reproduced"}
         entry["regenerated"] = {"model": "pocketlm", "cells": 1, "texts": 8, "equal": 8}
     other = root.parent / "baselines" / "submissions.lock.json"
     other.parent.mkdir()
     other.write_text(json.dumps(lock), encoding="utf-8")
-    assert "regenerated" not in steerboard("submission", "list").out
+    assert "reproduced" not in steerboard("submission", "list").out
     named = steerboard("submission", "list", root, "--lock", other)
-    assert named.out.count("regenerated") == 2, "whoever names a lock believes it"
+    assert named.out.count("reproduced") == 2, "whoever names a lock believes it"
 
 
 # A pull request that takes over the board
@@ -145,7 +145,7 @@ def test_what_is_not_a_submission_is_named_and_never_shown(root: Path, attack: C
     attack(root)
     found = inputs([root])
     assert [item.run.path.relative_to(root).parts[0] for item in found.items] == ["human", "zero-shot"]
-    assert {item.badge for item in found.items} == {"claimed"}
+    assert {item.badge for item in found.items} == {"self-reported"}
     assert {item.name for item in found.refused} == {path.name for path in root.iterdir()} - before
 
 
@@ -187,7 +187,7 @@ def test_a_link_in_the_place_of_all_submissions_is_refused(root: Path, tmp_path:
 
 
 def test_a_submission_that_fails_its_check_is_named_and_not_shown(root: Path, tmp_path: Path) -> None:
-    edit_card(root / "zero-shot", lambda card: card["authors"][0].update(name="FILL IN"))
+    edit_card(root / "zero-shot", lambda card: card["authors"][0].update(name="TODO"))
     next((root / "zero-shot").glob("results/*/*/predictions.json.gz")).unlink()
     shutil.copytree(root / "human", root / "hostile")
     edit_card(root / "hostile", lambda card: card.update({"<script>alert('שלום')</script>": 1}))

@@ -23,7 +23,7 @@ from harness.submissions.strict_io import InvalidSubmissionError, json_object, s
 from harness.submissions.writing import card_text, name_alone, without_folders
 
 BODY = {
-    "schema": 1,
+    "schema": 2,
     "name": "my-method",
     "version": 1,
     "authors": [
@@ -34,7 +34,7 @@ BODY = {
     "licence": "CC-BY-4.0",
     "paper": "2606.18389",
     "method": {"name": "my-method", "version": "1", "does": "Adds a direction. Source: own work."},
-    "road": "steering",
+    "type": "vectors",
     "config": {"layer": 0.5, "strength": 2e-05, "positions": "all", "deep": {"list": [1, 2.5, None]}},
     "models": [{"name": "google/gemma-2-9b-it", "revision": "abc", "fingerprint": "abc", "dtype": "bfloat16"}],
     "suite": {"name": "mini", "hash": "0123456789abcdef"},
@@ -45,8 +45,8 @@ BODY = {
         {
             "model": "google/gemma-2-9b-it",
             "folder": "google--gemma-2-9b-it",
-            "cells": 3,
-            "of": 132,
+            "n_cells": 3,
+            "n_expected": 132,
             "hashes": "1" * 64,
         }
     ],
@@ -74,7 +74,7 @@ def test_schema_and_code_agree_on_a_card():
     validator = jsonschema.Draft202012Validator(json_schema())
     assert list(validator.iter_errors(BODY)) == []
     assert Card.model_validate(BODY).name == "my-method"
-    for field in ("name", "authors", "contact", "licence", "method", "road", "suite", "compute", "tuned_on"):
+    for field in ("name", "authors", "contact", "licence", "method", "type", "suite", "compute", "tuned_on"):
         lacking = {key: value for key, value in BODY.items() if key != field}
         assert list(validator.iter_errors(lacking)), field
         with pytest.raises(ValueError, match=field):
@@ -107,13 +107,14 @@ def test_schema_and_code_agree_on_a_card():
         ("compute", {"device": "cpu", "hours": float("inf")}),
         ("compute", {"device": "cpu", "hours": -1}),
         ("tuned_on", {"split": "test", "words": "it"}),
-        ("road", "other"),
-        ("road", "outputs"),  # with steering files
+        ("type", "other"),
+        ("type", "steering"),
+        ("type", "outputs"),  # with steering files
         ("entry_point", "os.system('x')"),
         ("files", {"../method.py": "0" * 64}),
         ("files", {"steering/0123456789abcdef.safetensors": "xyz"}),
         ("results", [{**BODY["results"][0], "folder": "other"}]),
-        ("results", [{**BODY["results"][0], "cells": 133}]),
+        ("results", [{**BODY["results"][0], "n_cells": 133}]),
         ("results", [*BODY["results"], *BODY["results"]]),
         ("models", []),
     ],
@@ -121,6 +122,18 @@ def test_schema_and_code_agree_on_a_card():
 def test_a_card_with_a_bad_value_is_refused(field, value):
     with pytest.raises(ValueError, match=r"."):
         Card.model_validate({**BODY, field: value})
+
+
+def test_a_card_of_schema_1_is_read_and_its_words_are_not_mixed_with_new_ones():
+    [result] = BODY["results"]
+    renamed = {"n_cells": "cells", "n_expected": "of"}
+    old = {name: value for name, value in BODY.items() if name != "type"} | {"schema": 1, "road": "steering"}
+    old["results"] = [{renamed.get(name, name): value for name, value in result.items()}]
+    assert Card.model_validate(old) == Card.model_validate(BODY)
+    assert Card.model_validate(old).subject == "8fe0bd5d07357e5248b9b4be2d0bfaf4d08c762bdfe1da1f13975179c3ec405e"
+    for mixed in ({**BODY, "schema": 1}, {**old, "schema": 2}, {**old, "type": "vectors"}, {**old, "schema": True}):
+        with pytest.raises(ValueError, match=r"schema|road"):
+            Card.model_validate(mixed)
 
 
 def test_a_card_is_the_same_after_it_was_written(tmp_path):
@@ -276,16 +289,16 @@ def test_new_gives_a_folder_that_says_what_is_to_be_done(tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == ["method.py", "submission.yaml"]
     done = steerboard("submission", "check", "submissions/my-way")
     assert done.code == 1
-    assert "FILL-IN" in done.out
+    assert "TODO" in done.out
     assert "has no results yet" in done.out
     assert "exists" in steerboard("submission", "new", "my-way", "--suite", "mini").one_line()
     assert "built-in" in steerboard("submission", "new", "language", "--suite", "mini").one_line()
-    assert "road" in steerboard("submission", "new", "x", "--road", "air").one_line()
-    for road in ("steering", "outputs"):
-        assert steerboard("submission", "new", road, "--road", road, "--suite", "mini").code == 0
-        assert [path.name for path in (tmp_path / "submissions" / road).iterdir()] == ["submission.yaml"]
+    assert "type" in steerboard("submission", "new", "x", "--type", "air").one_line()
+    for kind in ("vectors", "outputs"):
+        assert steerboard("submission", "new", kind, "--type", kind, "--suite", "mini").code == 0
+        assert [path.name for path in (tmp_path / "submissions" / kind).iterdir()] == ["submission.yaml"]
     done = steerboard("submission", "list", "submissions")
-    assert (done.code, done.out.count("claimed")) == (0, 3)
+    assert (done.code, done.out.count("self-reported")) == (0, 3)
 
 
 def test_packing_what_is_no_run_is_one_line(tmp_path):

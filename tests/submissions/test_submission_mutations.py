@@ -238,7 +238,7 @@ def identity(folder: Path, rng: random.Random) -> None:
 
 def card_value(folder: Path, rng: random.Random) -> None:
     value = rng.choice(["../../etc", "", "a\nb", "\u202ex", "x" * 100_000, None, [], {"a": 1}, float("nan")])
-    field = rng.choice(["name", "licence", "contact", "road", "schema", "authors", "method", "suite", "results"])
+    field = rng.choice(["name", "licence", "contact", "type", "schema", "authors", "method", "suite", "results"])
     edit_card(folder, lambda card: card.update({field: value}))
 
 

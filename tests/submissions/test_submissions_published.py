@@ -45,7 +45,7 @@ def test_nothing_that_was_published_is_lost_or_changed():
 
 
 def test_an_honest_pull_request_brings_no_check_and_passes(tmp_path):
-    """A new submission is claimed until the maintainers have looked at it; that breaks nothing."""
+    """A new submission is self-reported until the maintainers have looked at it; that breaks nothing."""
     root = tmp_path / "submissions"
     shutil.copytree(SUBMISSIONS, root)
     shutil.copytree(SUBMISSIONS / "human", root / "mine")
@@ -55,7 +55,7 @@ def test_an_honest_pull_request_brings_no_check_and_passes(tmp_path):
 
     edit_card(root / "mine", rename)
     assert unsound(root) == []
-    assert find(root / "mine", LOCK).badge == "claimed"
+    assert find(root / "mine", LOCK).badge == "self-reported"
     assert [problem.line for problem in check_files(root / "human", CheckInputs(), lock=LOCK).report.problems] == []
 
 
@@ -118,14 +118,14 @@ def lost(folder: Path) -> str:
     """Return what the lock has against a submission, whose badge then is gone as well, with a note."""
     submission = find(folder, LOCK)
     found = against(LOCK.body.submissions["human"], submission)
-    assert (submission.badge == "claimed") == bool(found) == bool(submission.note)
+    assert (submission.badge == "self-reported") == bool(found) == bool(submission.note)
     return found
 
 
 def test_what_nobody_touched_is_not_lost(human):
     assert lost(human) == ""
-    assert find(human, LOCK).badge == "re-scored"
-    assert find(human).badge == "claimed", "without a lock nothing has a badge"
+    assert find(human, LOCK).badge == "rescored"
+    assert find(human).badge == "self-reported", "without a lock nothing has a badge"
 
 
 def test_a_language_that_is_lost_is_named(human):
@@ -153,7 +153,7 @@ def test_a_score_changes_only_with_a_higher_version(human):
     assert "has other scores" in lost(human)
     edit_card(human, lambda card: card.update(version=2))
     assert against(LOCK.body.submissions["human"], find(human, LOCK)) == ""
-    assert find(human, LOCK).badge == "claimed", "until it is checked again"
+    assert find(human, LOCK).badge == "self-reported", "until it is checked again"
 
 
 def test_a_text_that_is_changed_is_named(human):
@@ -188,11 +188,11 @@ def test_a_submission_goes_only_when_that_is_said(human, tmp_path):
         LockFile(lock).withdraw(name)
     done = steerboard("submission", "list", human.parent, "--lock", lock)
     assert done.code == 1
-    assert "--withdraw constant" in done.out
-    done = steerboard("submission", "list", human.parent, "--lock", lock, "--withdraw", "constant")
+    assert "--allow-removed constant" in done.out
+    done = steerboard("submission", "list", human.parent, "--lock", lock, "--allow-removed", "constant")
     assert done.code == 0, done.out
     assert list(LockFile(lock).body.submissions) == ["human"]
-    line = steerboard("submission", "list", human.parent, "--lock", lock, "--withdraw", "humn").one_line()
+    line = steerboard("submission", "list", human.parent, "--lock", lock, "--allow-removed", "humn").one_line()
     assert "Did you mean 'human'?" in line
     shutil.rmtree(human)
     assert steerboard("submission", "list", human.parent, "--lock", lock).code == 0, "another directory"
