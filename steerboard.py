@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.data.prompts import Prompt
     from harness.methods.contract import (
         CellContext,
+        FitContext,
         MethodConfig,
         PromptContext,
         Reference,
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
         SteeringMethod,
         register,
     )
-    from harness.methods.fit_context import FitContext
 
 _MODULES = {
     "CellContext": "harness.methods.contract",
-    "FitContext": "harness.methods.fit_context",
+    "FitContext": "harness.methods.contract",
     "Intervention": "harness.core.interventions",
     "MethodConfig": "harness.methods.contract",
     "Prompt": "harness.data.prompts",

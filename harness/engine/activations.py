@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
-from harness.engine.attention_sinks import AttentionSinkFilter
+from harness.engine.hooks import down_projection
 from harness.engine.model import SteerableModel
-from harness.engine.neurons import down_projection
 
 
 @dataclass(frozen=True)
@@ -223,3 +223,109 @@ def _reading(modules: nn.ModuleList, read: Callable[[int, Tensor], Any], what: s
 def _array(total: Tensor | None) -> NDArray[np.float64]:
     assert total is not None
     return np.asarray(total.cpu().numpy(), dtype=np.float64)
+
+
+def pooled_states(
+    model: SteerableModel,
+    texts: Sequence[str],
+    rows: Sequence[Steering] | None = None,
+    batch_size: int = 32,
+    side: str = "right",
+) -> NDArray[np.float32]:
+    """Return the mean state of every text after every layer: [texts, layers, hidden size].
+
+    The mean is over all tokens that are no padding; no BOS is added, and a text is cut to the model's
+    context length. Text i is steered by ``rows[i]``, at every token whatever the positions, as in
+    ``residual_change``: the state is that of steered text. Raises ``UserError`` for a text without a token,
+    and where a steering does not fit the model.
+    """
+    if rows is not None and len(rows) != len(texts):
+        raise ValueError(f"{len(rows)} steerings for {len(texts)} texts")
+    steered = None if rows is None else [_everywhere(row) for row in rows]
+    found = np.zeros((len(texts), len(model.layers), model.hidden_size), dtype=np.float32)
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))  # like lengths: little padding
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        own = None if steered is None else [steered[i] for i in batch]
+        found[batch] = _batch(model, [texts[i] for i in batch], own, side)
+    return found
+
+
+def _everywhere(steering: Steering) -> Steering:
+    return Steering(tuple(replace(item, positions="all") for item in steering.interventions))
+
+
+def _batch(model: SteerableModel, texts: list[str], rows: list[Steering] | None, side: str) -> NDArray[np.float32]:
+    """Return the mean states of one batch: [texts, layers, hidden size]."""
+    inputs = model.encode(texts, special_tokens=False, side=side, limit=model.context_length)
+    mask = inputs["attention_mask"].bool()
+    empty = [text for text, tokens in zip(texts, mask.sum(dim=1).tolist(), strict=True) if not tokens]
+    if empty:
+        raise UserError(f"the text {empty[0][:40]!r} holds no token to average over.")
+    means: list[Tensor] = []
+
+    def read(layer: int, hidden: Tensor) -> None:
+        here = mask.to(hidden.device)
+        kept = torch.where(here[:, :, None], hidden.float(), 0.0)  # chosen: a pad may hold NaN
+        means.append((kept.sum(dim=1) / here.sum(dim=1, keepdim=True)).cpu())
+
+    with model.hooks.steer(rows or [Steering()] * len(texts), inputs["attention_mask"]):
+        forward(model, inputs, model.layers, read, "output")
+    return np.asarray(torch.stack(means, dim=1).numpy(), dtype=np.float32)
+
+
+FACTOR = 10.0
+"""A token is an outlier where its norm exceeds this many times the median of its text at that layer."""
+
+
+class AttentionSinkFilter:
+    """Says which tokens to keep, and remembers which it dropped."""
+
+    def __init__(self, tokenizer: Any, n_layers: int) -> None:
+        self._tokenizer = tokenizer
+        self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
+        self._by_norm = [0] * n_layers
+        self._by_id = 0
+        self._first = 0
+        self._tokens: Counter[int] = Counter()
+
+    def keep(self, layer: int, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return ``mask`` without sinks: [texts, positions], for states [texts, positions, size].
+
+        By id: special tokens, at every layer. By norm: tokens above ``FACTOR`` times the median norm of
+        the text's tokens that are not special, at this layer; the median is over the text alone, so no
+        batch matters.
+        """
+        special = torch.isin(ids, self._special.to(ids.device)) & mask
+        rest = (mask & ~special).to(hidden.device)
+        norms = hidden.float().norm(dim=2).masked_fill(~rest, float("nan"))
+        median = norms.nanmedian(dim=1, keepdim=True).values
+        outlier = (norms > FACTOR * median) & rest
+        self._note(layer, special, outlier, ids, mask)
+        kept: Tensor = rest & ~outlier
+        return kept
+
+    def _note(self, layer: int, special: Tensor, outlier: Tensor, ids: Tensor, mask: Tensor) -> None:
+        outlier = outlier.to(ids.device)
+        self._by_norm[layer] += int(outlier.sum())
+        first = mask.int().argmax(dim=1)
+        self._first += int(outlier[torch.arange(len(first), device=ids.device), first].sum())
+        self._tokens.update(ids[outlier | special].tolist())
+        if layer == 0:
+            self._by_id += int(special.sum())
+
+    def report(self, n_tokens: int) -> dict[str, Any]:
+        """Return what was dropped, as JSON: counts by rule and layer, and the commonest tokens.
+
+        A token counts once for every layer at which it was dropped; ``by_id`` counts it once in all.
+        """
+        total = sum(self._by_norm)
+        common = self._tokens.most_common(10)
+        return {
+            "rule": f"special tokens; norm above {FACTOR:g} x the text's median at that layer",
+            "of_tokens": n_tokens,
+            "by_id": self._by_id,
+            "by_norm_per_layer": list(self._by_norm),
+            "by_norm_at_first_token": f"{self._first} of {total}",
+            "tokens": {self._tokenizer.convert_ids_to_tokens(i): count for i, count in common},
+        }

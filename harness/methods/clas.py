@@ -11,8 +11,7 @@ from pydantic import Field
 
 from harness.core.errors import UnsupportedError, UserError
 from harness.core.interventions import Intervention, Positions, Steering
-from harness.methods.contract import MethodConfig, SteeringMethod, register
-from harness.methods.fit_context import FitContext
+from harness.methods.contract import FitContext, MethodConfig, SteeringMethod, register
 
 _BRIDGE_DEPTH = 0.7
 _LAST_EXCLUDED = 2
@@ -80,13 +79,13 @@ class Clas(SteeringMethod):
     (1 - alpha) h + alpha h2 of the paper. The sign of alpha is a free knob; the paper's example is -5.
     """
 
-    limits: ClassVar = (
+    known_limitations: ClassVar = (
         "Published for understanding tasks, not for writing data. The sign of alpha is open; models of few "
         "layers have no bridge layer by the rule and get the last one before the final two; models without "
         "down_proj are refused."
     )
     strength_field: ClassVar = "alpha"
-    grid: ClassVar = {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}
+    search_space: ClassVar = {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}
 
     class Config(MethodConfig):
         """Strength ``alpha`` of the blend; ``beta`` for shared, ``gamma`` for specific neurons.

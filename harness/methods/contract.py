@@ -1,22 +1,26 @@
-"""The plug-in contract: what an author writes, and what the harness hands to it."""
+"""The plug-in contract: what an author writes, and what the harness passes to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.core.records import MethodIdentity, Setting
 from harness.core.strict import refuse_flags
-from harness.data.corpus import Corpus
+from harness.data.corpus import Contrast, Corpus
 from harness.data.prompts import Prompt, suite_prompt
 from harness.data.suite import Suite, Task
-from harness.methods.fit_context import FitContext
+
+if TYPE_CHECKING:
+    from harness.engine.activations import MeanStates, MlpActivationMeans
+    from harness.engine.model import SteerableModel
 
 
 class MethodConfig(BaseModel):
@@ -64,6 +68,11 @@ class PromptContext(CellContext):
         return suite_prompt(self.task, self.setting, self.label, self.demonstrations)
 
 
+def _train_texts(corpus: Corpus, task: Task) -> dict[str, list[str]]:
+    groups = corpus.by_label(task.name, task.language, "train")
+    return {label: [row.text for row in rows] for label, rows in groups.items()}
+
+
 @dataclass(frozen=True)
 class ReferenceContext(CellContext):
     """A cell whose texts a reference takes from human train text or makes up itself."""
@@ -73,29 +82,145 @@ class ReferenceContext(CellContext):
 
     def train(self) -> dict[str, list[str]]:
         """Return the human train texts of the task by label."""
-        groups = self._corpus.by_label(self.task.name, self.language, "train")
-        return {label: [row.text for row in rows] for label, rows in groups.items()}
+        return _train_texts(self._corpus, self.task)
+
+
+class _Engine(Protocol):
+    """A loaded model as a fit sees it; ``FitContext`` documents the methods of the same name."""
+
+    @property
+    def model(self) -> SteerableModel: ...
+
+    @property
+    def n_layers(self) -> int: ...
+
+    @property
+    def sandwich_norm(self) -> bool: ...
+
+    def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates: ...
+
+    def neuron_means(self, texts: list[str]) -> MlpActivationMeans: ...
+
+    def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]: ...
+
+    def progress(self, words: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What ``fit`` gets. One fit serves all seeds and settings of a task in a language.
+
+    Nothing here leads to validation or test text. ``rng`` is seeded by model, method, task, language
+    and data.
+    """
+
+    suite: Suite
+    task: Task
+    engine: _Engine
+    rng: np.random.Generator
+    _corpus: Corpus
+    _stored_fit: Callable[[SteeringMethod, str], Steering] | None = None
+
+    @property
+    def language(self) -> str:
+        """The language code that is fitted for."""
+        return self.task.language
+
+    @property
+    def languages(self) -> list[str]:
+        """All languages of the suite, the reference language among them."""
+        return self._corpus.vector_languages
+
+    @property
+    def n_layers(self) -> int:
+        """How many decoder layers the model has."""
+        return self.engine.n_layers
+
+    @property
+    def sandwich_norm(self) -> bool:
+        """Whether a norm follows the MLP inside the model's layers: gains of neurons saturate there."""
+        return self.engine.sandwich_norm
+
+    @property
+    def model(self) -> SteerableModel:
+        """The model, its tokenizer and layers, for fits that need more than means. Leave it as it is."""
+        return self.engine.model
+
+    def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
+        """Return the mean hidden state of every layer over all tokens, without sinks if asked.
+
+        Equal texts are run once per run directory.
+        """
+        return self.engine.mean_states(texts, exclude_sinks)
+
+    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
+        """Return the mean input of every ``mlp.down_proj`` at the last token of ``texts``."""
+        return self.engine.neuron_means(texts)
+
+    def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
+        """Return mean ||h' - h|| / ||h|| over ``texts`` for every layer: what a steering really does."""
+        return self.engine.residual_change(steering, texts)
+
+    def progress(self, words: str) -> None:
+        """Report progress; shown next to the progress bar."""
+        self.engine.progress(words)
+
+    def parallel(self, code: str) -> list[str]:
+        """Return the parallel sentences of a language, free of validation and test text."""
+        return [sentence.text for sentence in self._corpus.parallel(code)]
+
+    def pairs(self, code: str, other: str) -> list[tuple[str, str]]:
+        """Return the parallel sentences of two languages as pairs of translations."""
+        there = {sentence.id: sentence.text for sentence in self._corpus.parallel(other)}
+        return [(s.text, there[s.id]) for s in self._corpus.parallel(code) if s.id in there]
+
+    def contrast(self) -> Contrast:
+        """Return human and degraded versions of sentences of the cell's language."""
+        return self._corpus.contrast(self.language)
+
+    def train(self) -> dict[str, list[str]]:
+        """Return the human train texts of the task by label."""
+        return _train_texts(self._corpus, self.task)
+
+    def dropped(self, code: str) -> int:
+        """Return how many parallel sentences were left out because they are validation or test text."""
+        self._corpus.parallel(code)
+        return self._corpus.dropped.get(code, 0)
+
+    def layer(self, depth: int | float) -> int:
+        """Return a layer index: an int as it is, a fraction f as round(f x number of layers)."""
+        last = self.n_layers - 1
+        index = depth if isinstance(depth, int) else min(round(depth * self.n_layers), last)
+        if not 0 <= index <= last:
+            raise UserError(f"layer {depth} is outside of this model's 0 to {last}.")
+        return index
+
+    def fit(self, method: SteeringMethod, code: str) -> Steering:
+        """Return what another method fits for a language: the very fit that its own cells use."""
+        if self._stored_fit is None:
+            return method.fit(replace(self, task=self.suite.task(self.task.name, code)))
+        return self._stored_fit(method, code)
 
 
 class SteeringMethod:
     """A way to make a language model write labelled text in a language.
 
     A method says what to ask (``prompt``) and how to steer (``fit``); it never touches hooks.
-    All three parts are optional. The first line of its docstring is what the board shows. ``grid``
-    names the values of config fields that ``steerboard tune`` tries. ``strength_field`` names the config
-    field that at 0 leaves the texts unsteered, where Config has one; None where 0 does not mean that.
-    ``quick`` holds options for a short fit; ``steerboard method test`` uses them. ``limits``: what the method
-    is known not to do or not to be, in one or two sentences; its page on the board shows them.
+    All parts are optional. The first line of its docstring is what the board shows. ``search_space``: the
+    values of config fields that ``steerboard tune`` tries. ``strength_field``: the config field that
+    leaves the texts unsteered at 0, where Config has it; None where 0 does not mean that. ``test_config``:
+    options for a short fit, used by ``steerboard method test``. ``known_limitations``: one or two sentences
+    that the method's page on the board shows.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
-    grid: ClassVar[dict[str, list[Any]]] = {}
+    search_space: ClassVar[dict[str, list[Any]]] = {}
     settings: ClassVar[tuple[Setting, ...]] = ("zero-shot", "few-shot")
     needs_model: ClassVar[bool] = True
     strength_field: ClassVar[str | None] = "strength"
-    quick: ClassVar[dict[str, Any]] = {}
-    limits: ClassVar[str] = ""
+    test_config: ClassVar[dict[str, Any]] = {}
+    known_limitations: ClassVar[str] = ""
 
     class Config(MethodConfig):
         """A method without options."""
@@ -110,8 +235,8 @@ class SteeringMethod:
         return MethodIdentity(name=self.name, version=self.version, config=config)
 
     @property
-    def steers(self) -> bool:
-        """Whether the method has a fit of its own."""
+    def has_fit(self) -> bool:
+        """Whether the method defines ``fit``."""
         return type(self).fit is not SteeringMethod.fit
 
     def supports(self, ctx: CellContext) -> Skip | None:
@@ -125,6 +250,10 @@ class SteeringMethod:
     def prompt(self, ctx: PromptContext) -> Prompt:
         """Return the prompt of one label; by default the suite's for the setting."""
         return ctx.suite_prompt()
+
+
+RENAMED = {"grid": "search_space", "quick": "test_config", "limits": "known_limitations", "steers": "has_fit"}
+"""Attributes of ``SteeringMethod`` by their name in version 0.1.0."""
 
 
 class Reference(SteeringMethod):
@@ -142,7 +271,7 @@ Method = TypeVar("Method", bound=type[SteeringMethod])
 
 
 def check_name(name: str) -> None:
-    """Refuse a method name that could not be a folder's name or a word of a command."""
+    """Refuse a method name that could not be a directory name or a word of a command."""
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
         raise UserError(f"method name {name!r}: use ASCII letters, digits, '-', '_' and '.' only.")
     if not name[0].isalnum():
@@ -152,7 +281,7 @@ def check_name(name: str) -> None:
 def register(name: str) -> Callable[[Method], Method]:
     """Name a method class, so that the registry finds it in its module.
 
-    Raises ``UserError`` for a class that is no ``SteeringMethod`` or a name that is no slug.
+    Raises ``UserError`` for a class that is not a ``SteeringMethod`` and for an invalid name.
     """
     check_name(name)
 

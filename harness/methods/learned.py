@@ -11,9 +11,8 @@ from harness.core.errors import UnsupportedError, UserError
 from harness.core.interventions import Intervention, Positions, Steering
 from harness.data.prompts import suite_prompt
 from harness.engine.chat import render
-from harness.methods.contract import CellContext, MethodConfig, Skip, SteeringMethod, register
-from harness.methods.fit_context import FitContext
-from harness.methods.vectors import DEPTHS, Depth
+from harness.methods.contract import CellContext, FitContext, MethodConfig, Skip, SteeringMethod, register
+from harness.methods.difference import DEPTHS, Depth
 
 if TYPE_CHECKING:
     from harness.engine.train_vector import Alignment, Likelihood, TrainResult
@@ -44,13 +43,13 @@ class LearnedVector(SteeringMethod):
     in the reference language, as a later layer reads them.
     """
 
-    limits: ClassVar = (
+    known_limitations: ClassVar = (
         "The paper's loss is not public: both objectives are this project's own. Fitted on train text of "
         "the very task; where a held-out tenth of it never improves, the vector is zero and the texts are "
         "unsteered."
     )
-    quick: ClassVar = {"steps": 4}
-    grid: ClassVar = {"layer": DEPTHS, "strength": [0.5, 1.0, 2.0]}
+    test_config: ClassVar = {"steps": 4}
+    search_space: ClassVar = {"layer": DEPTHS, "strength": [0.5, 1.0, 2.0]}
 
     class Config(MethodConfig):
         """Where the vector is added, and how it is learned.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from typing import get_args
 
 from harness.core.errors import UserError, unknown
 from harness.core.records import Setting
-from harness.methods.contract import MethodConfig, SteeringMethod, check_name
+from harness.methods.contract import RENAMED, MethodConfig, SteeringMethod, check_name
 
 Classes = dict[str, type[SteeringMethod]]
 """The methods of a module by name."""
 
+IN_CONFIG = "search_space is set in Config and belongs in the class of the method, next to Config"
 _READ_AT_MOST = 1_000_000  # bytes of a file that is only looked at
 
 
@@ -121,8 +123,8 @@ def in_words(error: BaseException) -> str:
         text = str(error)
     elif isinstance(error, SystemExit):
         text = f"it ends the program when it is imported (SystemExit: {error.code})"
-    elif type(error).__name__ == "PydanticUserError" and "`grid = " in str(error):
-        text = "grid lies in Config, and belongs into the class of the method, beside Config"
+    elif type(error).__name__ == "PydanticUserError" and re.search("`(search_space|grid) = ", str(error)):
+        text = IN_CONFIG
     elif isinstance(error, SyntaxError):  # without the place that str() adds
         text = f"{type(error).__name__}: {error.msg}"
     else:
@@ -176,6 +178,9 @@ def _check(cls: type[SteeringMethod], where: str) -> None:
         raise UserError(f"{where}: {error}") from None
     if not (isinstance(cls.Config, type) and issubclass(cls.Config, MethodConfig)):
         raise UserError(f"{where}: the Config of method {cls.name!r} must derive from MethodConfig.")
+    for old, new in RENAMED.items():
+        if hasattr(cls, old) and not callable(getattr(cls, old)):
+            raise UserError(f"{where}: method {cls.name!r}: attribute {old!r} is now called {new!r}; rename it.")
     settings: object = cls.settings  # what an author wrote, whatever the annotation says
     if not isinstance(settings, tuple | list) or not settings:
         raise UserError(

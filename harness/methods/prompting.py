@@ -19,5 +19,5 @@ class ZeroShot(SteeringMethod):
 class FewShot(SteeringMethod):
     """The prompt with five human examples, no steering. Source: arXiv 2606.18389."""
 
-    limits: ClassVar = "Texts lean on the demonstrations; see copied and overlap (demonstrations)."
+    known_limitations: ClassVar = "Texts lean on the demonstrations; see copied and overlap (demonstrations)."
     settings: ClassVar[tuple[Setting, ...]] = ("few-shot",)

@@ -10,28 +10,36 @@ import contextlib
 import filecmp
 import importlib
 import importlib.metadata
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from harness.core.errors import UserError, unknown
 from harness.core.records import format_validation_error
 from harness.data.suite import MethodSpec
-from harness.methods.contract import SteeringMethod, check_name
-from harness.methods.plugins import Classes, in_words, inspect_source, load_entry_point, load_file, registered
-from harness.methods.sweep import expand_grid
+from harness.methods.contract import MethodConfig, SteeringMethod, check_name
+from harness.methods.plugins import (
+    IN_CONFIG,
+    Classes,
+    in_words,
+    inspect_source,
+    load_entry_point,
+    load_file,
+    registered,
+)
 
 BUILT_IN = {
     "zero-shot": "harness.methods.prompting",
     "few-shot": "harness.methods.prompting",
-    "language": "harness.methods.language",
-    "quality": "harness.methods.quality",
+    "language": "harness.methods.difference",
+    "quality": "harness.methods.difference",
     "clas": "harness.methods.clas",
     "learned": "harness.methods.learned",
     "random": "harness.methods.controls",
@@ -43,6 +51,7 @@ BUILT_IN = {
 }
 ENTRY_POINTS = "steerboard.methods"
 SUBMISSIONS = "submissions"
+_LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Set)
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,64 @@ def _same_code(source: MethodOrigin, taken: MethodOrigin | None) -> bool:
     with contextlib.suppress(OSError):
         return filecmp.cmp(source.path, taken.path, shallow=False)
     return False
+
+
+def search_space(method: type[SteeringMethod]) -> dict[str, list[Any]]:
+    """Return the values that a method's class names for ``steerboard tune``, by option; empty for none.
+
+    Raises ``UserError`` for a search space that is not a mapping to lists or that is set in Config.
+    """
+    space: Any = method.search_space
+    start, example = f"method {method.name!r}:", 'Write it as search_space = {"strength": [0.1, 0.2]}, next to Config'
+    if {"search_space", "grid"} & {*method.Config.model_fields, *dir(method.Config)}:
+        raise UserError(f"{start} {IN_CONFIG}. {example}.")
+    if not isinstance(space, Mapping) or not all(isinstance(v, list | tuple) and v for v in space.values()):
+        raise UserError(
+            f"{start} search_space = {space!r:.80} does not give a list of values for each field. {example}."
+        )
+    for name in space:
+        if name not in method.Config.model_fields:
+            raise unknown(f"field in the search_space of {start}", str(name), method.Config.model_fields)
+    return {name: list(values) for name, values in space.items()}
+
+
+def expand_grid(config: type[MethodConfig], options: Mapping[str, Any], method: str) -> list[dict[str, Any]]:
+    """Return the options of every point of the sweep, the last option running fastest.
+
+    A list is a sweep where it is nested more deeply than the field's own type: for ``list[int]``,
+    ``[1, 2]`` is one value and ``[[1, 2], [3]]`` are two. Raises ``UserError`` for an option that
+    the config does not have and for a list without a value.
+    """
+    axes = []
+    for key, value in options.items():
+        _check_option(config, key, method)
+        field = config.model_fields.get(key)
+        sweep = _nested(value, _depth(field.annotation) if field else 0)
+        if sweep and not value:
+            raise UserError(f"option {key!r} of method {method!r} is an empty list. Give it a value.")
+        axes.append([(key, item) for item in (value if sweep else [value])])
+    return [dict(point) for point in itertools.product(*axes)]
+
+
+def _check_option(config: type[MethodConfig], key: object, method: str) -> None:
+    aliases = {field.alias for field in config.model_fields.values()} - {None}
+    if config.model_config.get("extra") == "forbid" and key not in {*config.model_fields, *aliases}:
+        raise unknown(f"option of method {method!r}:", str(key), config.model_fields)
+
+
+def _depth(annotation: Any) -> int:
+    """Return how many lists a type nests at most: 0 for a number, 1 for ``int | list[int]``."""
+    annotation = getattr(annotation, "__value__", annotation)  # what a type alias stands for
+    inner = max((_depth(part) for part in get_args(annotation)), default=0)
+    own = get_origin(annotation) or annotation
+    if any(own is kind for kind in _LISTS):
+        return 1 + inner
+    return 0 if isinstance(own, type) and issubclass(own, Mapping) else inner
+
+
+def _nested(value: Any, depth: int) -> bool:
+    """Say whether a value is nested more deeply than ``depth`` lists."""
+    return isinstance(value, list) and (depth == 0 or any(_nested(item, depth - 1) for item in value))
 
 
 def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:

@@ -16,8 +16,7 @@ from harness.core.files import digest, file_digest
 from harness.core.interventions import Steering, check_model
 from harness.core.records import UsageByStep
 from harness.core.tensors import load_tensors, save_tensors
-from harness.methods.contract import SteeringMethod
-from harness.methods.fit_context import FitContext
+from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions
 from harness.runner.usage import UsageMeter, cost_key, read_cost, write_cost
 
@@ -49,7 +48,7 @@ class Fitter:
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         """Return the steering of a cell and the name of its file, None where it steers nothing."""
-        if not method.steers:
+        if not method.has_fit:
             return None, Steering()
         name = steering_id(cell.key)
         if name not in self._steering:
@@ -82,7 +81,7 @@ class Fitter:
 
     def cost(self, cell: Cell, method: SteeringMethod) -> UsageByStep:
         """Return what the fit of a cell's steering took, part by part; nothing where none is fitted."""
-        return self._cost_of(self.prepared.run.steering_path(steering_id(cell.key))) if method.steers else {}
+        return self._cost_of(self.prepared.run.steering_path(steering_id(cell.key))) if method.has_fit else {}
 
     @property
     def n_layers(self) -> int:
@@ -92,7 +91,7 @@ class Fitter:
     @property
     def sandwich_norm(self) -> bool:
         """Whether a norm follows the MLP inside its layers."""
-        from harness.engine.neurons import has_sandwich_norm
+        from harness.engine.hooks import has_sandwich_norm
 
         return has_sandwich_norm(self.model.layers[0])
 

@@ -271,7 +271,7 @@ def new_manifest(prepared: RunPlan, options: RunOptions) -> Manifest:
         plugins=[str(path) for path in options.plugins],
         tuning=prepared.tuned.methods if prepared.tuned else {},
         method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
-        method_limits={m.name: " ".join(m.limits.split()) for m in methods if m.limits},
+        method_limits={m.name: " ".join(m.known_limitations.split()) for m in methods if m.known_limitations},
         versions=library_versions(),
         git_commit=_git_commit(),
         device=options.device or "auto",

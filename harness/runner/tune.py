@@ -27,8 +27,7 @@ from harness.core.records import (
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control
-from harness.methods.registry import Registry, pick_methods
-from harness.methods.sweep import grid_of
+from harness.methods.registry import Registry, pick_methods, search_space
 from harness.runner.plan import select_cells
 from harness.runner.prepare import RunPlan
 from harness.scoring.metrics import VALID_SHARE, macro_f1
@@ -64,7 +63,7 @@ def tuning_suite(
                 used |= grid.keys()
             elif names is not None:
                 why = "the suite fixes every field of its grid" if grid else "it names no grid of values"
-                hint = "" if grid else ' A method names it in its class: grid = {"strength": [0.1, 0.2]}.'
+                hint = "" if grid else ' A method names it in its class: search_space = {"strength": [0.1, 0.2]}.'
                 raise UserError(f"method {name!r}: {why}, so there is nothing to tune.{hint}")
     if not sweeps:
         raise UserError("none of the suite's methods names a grid, so there is nothing to tune. Give --methods.")
@@ -83,7 +82,7 @@ def tuning_suite(
 
 def _grid(cls: type[SteeringMethod]) -> dict[str, list[Any]]:
     """Return the values that a method names; none for references, and for controls, which follow a method."""
-    return {} if issubclass(cls, Reference | Control) else grid_of(cls)
+    return {} if issubclass(cls, Reference | Control) else search_space(cls)
 
 
 def _sweep(
@@ -268,4 +267,4 @@ def _fields(method: SteeringMethod, configs: Sequence[str]) -> list[str]:
     """Return what tells configurations apart: fields in which they differ, and those of the grid, last."""
     loaded = [json.loads(config) for config in configs]
     differ = [field for field in loaded[0] if any(c.get(field) != loaded[0][field] for c in loaded)]
-    return [*(field for field in differ if field not in method.grid), *method.grid]
+    return [*(field for field in differ if field not in method.search_space), *method.search_space]

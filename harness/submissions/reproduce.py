@@ -15,8 +15,7 @@ from harness.core.errors import MachineError, UserError
 from harness.core.interventions import Steering
 from harness.core.records import CellStatus, MethodIdentity
 from harness.core.store import Run
-from harness.methods.contract import SteeringMethod
-from harness.methods.fit_context import FitContext
+from harness.methods.contract import FitContext, SteeringMethod
 from harness.methods.registry import BUILT_IN, load_registry
 from harness.submissions.card import Card, CardResult
 from harness.submissions.check import CheckOutcome

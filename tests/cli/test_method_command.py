@@ -25,8 +25,7 @@ from support.helpers import (
 
 from harness.core.store import Run
 from harness.methods.contract import FitContext, Skip
-from harness.methods.registry import BUILT_IN, load_registry
-from harness.methods.sweep import grid_of
+from harness.methods.registry import BUILT_IN, load_registry, search_space
 from harness.methods.template import render_template
 
 NAMES = ["my-method", "2d", "none", "steering", "prompt", "a.b_c", "x-", "exception", "MyMethod"]
@@ -128,7 +127,7 @@ def test_the_starter_uses_what_is_documented_of_a_context_and_nothing_else():
 
 def test_the_docstring_of_the_starter_says_what_to_change():
     docstring = ast.get_docstring(ast.parse(render_template("mine"))) or ""
-    assert {"`fit`", "`Config`", "`grid`", "`supports`", "`prompt`"} <= set(re.findall("`[^`]*`", docstring))
+    assert {"`fit`", "`Config`", "`search_space`", "`supports`", "`prompt`"} <= set(re.findall("`[^`]*`", docstring))
     assert "docs/methods.md" in docstring
 
 
@@ -394,7 +393,15 @@ def test_another_file_of_the_name_among_the_submissions_is_named_with_what_to_do
 # A grid that is wrong
 
 
-@pytest.mark.parametrize("line", ["grid: dict = {}", "grid: ClassVar = {}", "grid = {'strength': [1]}"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "search_space: dict = {}",
+        "search_space: ClassVar = {}",
+        "search_space = {'strength': [1]}",
+        "grid: ClassVar = {}",
+    ],
+)
 def test_a_grid_in_the_config_is_told_where_it_belongs(line):
     body = METHOD + f"    class Config(MethodConfig):\n        strength: float = 1\n        {line}\n"
     body = "from typing import ClassVar\nfrom harness import MethodConfig\n" + body.replace("{}", "{{}}")
@@ -402,10 +409,10 @@ def test_a_grid_in_the_config_is_told_where_it_belongs(line):
     Path("mine.py").write_text(text, encoding="utf-8")
     for words in (["tune", "--suite", "mini", "--methods", "mine", "--plugin", "mine.py", "--run", "x"],):
         said = steerboard(*words).one_line()
-        assert "grid lies in Config, and belongs into the class of the method" in said
+        assert "search_space is set in Config and belongs in the class of the method" in said
     done = steerboard("method", "test", "mine.py")
     assert done.code in {1, 2}
-    assert "grid lies in Config" in done.out + done.err
+    assert "search_space is set in Config" in done.out + done.err
 
 
 def test_a_method_without_a_grid_is_told_how_to_name_one():
@@ -416,14 +423,14 @@ def test_a_method_without_a_grid_is_told_how_to_name_one():
         2,
         "running the code of submissions/mine/method.py",
     )
-    assert 'grid = {"strength": [0.1, 0.2]}' in said
+    assert 'search_space = {"strength": [0.1, 0.2]}' in said
 
 
 def test_the_grid_of_the_starter_is_one():
     Path("mine.py").write_text(render_template("mine"), encoding="utf-8")
     registry = load_registry([Path("mine.py")])
-    assert grid_of(registry.get("mine")) == {"layer": [0.25, 0.5, 0.75], "strength": [0.1, 0.2, 0.4]}
-    assert len(registry.configure("mine", grid_of(registry.get("mine")))) == 9
+    assert search_space(registry.get("mine")) == {"layer": [0.25, 0.5, 0.75], "strength": [0.1, 0.2, 0.4]}
+    assert len(registry.configure("mine", search_space(registry.get("mine")))) == 9
 
 
 # The documentation of an installed package

@@ -508,7 +508,7 @@ def test_tune_says_which_options_the_run_needs_too(suite, tmp_path, data):
 def test_a_method_that_fails_everywhere_is_told_and_chooses_nothing(suite, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from harness import MethodConfig, SteeringMethod, register\n\n"
-        "@register('mine')\nclass Mine(SteeringMethod):\n    '''Fails.'''\n    grid = {'n': [1, 2]}\n"
+        "@register('mine')\nclass Mine(SteeringMethod):\n    '''Fails.'''\n    search_space = {'n': [1, 2]}\n"
         "    class Config(MethodConfig):\n        n: int = 0\n"
         "    def fit(self, ctx):\n        raise ValueError('no <idea>')\n"
     )

@@ -14,8 +14,7 @@ from test_methods import context, sentences
 from harness.core.errors import UserError
 from harness.engine.activations import mean_states
 from harness.engine.model import SteerableModel
-from harness.methods.language import LanguageSteering
-from harness.methods.quality import QualitySteering
+from harness.methods.difference import LanguageSteering, QualitySteering
 
 GOOD = ["ምግቡ በጣም ጥሩ ነበር", "האוכל היה טעים", "the food was very good today", "ሰላም"]
 BAD = ["ጥሩ ምግቡ ነበር ነበር", "היה היה האוכל", "food the was today very very", "שלום"]

@@ -16,8 +16,7 @@ from conftest import FAMILIES, LAYERS
 from test_activations import by_hand, token_ids
 
 from harness.core.errors import UserError
-from harness.engine.activations import mean_states
-from harness.engine.attention_sinks import FACTOR, AttentionSinkFilter
+from harness.engine.activations import FACTOR, AttentionSinkFilter, mean_states
 from harness.engine.model import SteerableModel
 
 SINK = "q"  # in none of the other texts
@@ -246,8 +245,7 @@ def test_the_report_lists_ten_tokens_at_most():
 def test_the_methods_pass_the_option_on_and_store_the_report(with_sink, corpus_of):
     from test_methods import context, sentences
 
-    from harness.methods.language import LanguageSteering
-    from harness.methods.quality import QualitySteering
+    from harness.methods.difference import LanguageSteering, QualitySteering
 
     parallel = {"am": [SINK + "ምግቡ በጣም"], "he": ["האוכל היה טעים"], "en": ["the food was good"]}
     corpus = corpus_of(

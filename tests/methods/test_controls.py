@@ -23,12 +23,11 @@ from harness.core.store import Run
 from harness.data.corpus import Contrast
 from harness.data.prompts import Prompt
 from harness.data.sources import Example, LocalData
-from harness.methods import permutations as shuffling
+from harness.methods import controls as shuffling
 from harness.methods.clas import Clas
 from harness.methods.contract import CellContext, MethodConfig, SteeringMethod, register
 from harness.methods.controls import Control
-from harness.methods.language import LanguageSteering
-from harness.methods.quality import QualitySteering
+from harness.methods.difference import LanguageSteering, QualitySteering
 from harness.methods.registry import load_registry
 from harness.ranking.results import collect
 
@@ -128,10 +127,10 @@ def test_a_control_runs_where_its_method_does_with_its_prompt(small_suite):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"of": "negated"}, "'negated' steers nothing of its own"),
-        ({"of": "random", "options": {"of": "language"}}, "'random' steers nothing of its own"),
-        ({"of": "zero-shot"}, "'zero-shot' steers nothing of its own"),
-        ({"of": "human"}, "'human' steers nothing of its own"),
+        ({"of": "negated"}, "'negated' is not a steering method"),
+        ({"of": "random", "options": {"of": "language"}}, "'random' is not a steering method"),
+        ({"of": "zero-shot"}, "'zero-shot' is not a steering method"),
+        ({"of": "human"}, "'human' is not a steering method"),
         ({"of": "langage"}, "unknown method 'langage'.*Did you mean 'language'"),
         ({"options": {"strength": [0.1, 0.2]}}, "give single options of 'language', not a sweep"),
         ({"options": {"strenght": 0.1}}, "option of method 'language': 'strenght'.*Did you mean 'strength'"),
@@ -324,7 +323,7 @@ def test_a_sentence_that_one_language_lacks_is_left_out_of_all():
 
 
 def test_languages_without_a_common_sentence_cannot_be_shuffled():
-    with pytest.raises(UserError, match="no sentence that all languages have"):
+    with pytest.raises(UserError, match="no sentence is there in all languages"):
         shuffling.permute_languages({"am": {"a": "ሰላም"}, "he": {"b": "שלום"}})
 
 
@@ -368,7 +367,7 @@ def test_a_shuffled_context_hands_out_shuffled_text_of_every_kind(fitter, corpus
     fit(fitter, made)
     (ctx,) = seen
     pools = {code: {f"s{i}": text for i, text in enumerate(texts)} for code, texts in PARALLEL.items()}
-    assert ctx.shuffled
+    assert isinstance(ctx, shuffling.ShuffledFitContext)
     assert {code: ctx.parallel(code) for code in ctx.languages} == shuffling.permute_languages(pools)
     everything = {text for texts in PARALLEL.values() for text in texts}
     assert {text for code in ctx.languages for text in ctx.parallel(code)} == everything
@@ -467,7 +466,7 @@ def test_every_control_of_a_run_has_cells_in_every_language(finished):
 
 def test_a_control_of_nothing_ends_the_command_with_one_line(tmp_path):
     outcome = run(tmp_path, [{"random": {"of": "few-shot"}}])
-    assert "control 'random': 'few-shot' steers nothing of its own" in outcome.one_line()
+    assert "control 'random': 'few-shot' is not a steering method" in outcome.one_line()
     assert not (tmp_path / "run").exists()
 
 

@@ -25,8 +25,8 @@ from harness.engine.activations import mean_states
 from harness.engine.chat import end_token, render
 from harness.engine.model import SteerableModel, load_model
 from harness.engine.train_vector import Alignment, Likelihood, TrainConfig, mean_loss, train_vector
-from harness.methods.contract import CellContext
-from harness.methods.fit_context import FitContext
+from harness.methods.contract import CellContext, FitContext
+from harness.methods.controls import ShuffledFitContext
 from harness.methods.learned import LearnedVector
 from harness.methods.registry import load_registry
 
@@ -503,7 +503,7 @@ def test_the_reference_language_is_not_aligned_with_itself(small_suite):
 
 
 def test_shuffled_labels_learn_too(fit_context):
-    ctx = fit_context().with_shuffled_labels()
+    ctx = ShuffledFitContext(**vars(fit_context()))
     for objective in ("likelihood", "align"):
         assert method(objective=objective).fit(ctx).interventions
 

@@ -20,11 +20,9 @@ from harness.core.errors import UserError
 from harness.data.prompts import Prompt
 from harness.data.sources import Example, LocalData, Sentence
 from harness.engine.activations import MeanStates, mean_states
-from harness.methods.contract import PromptContext, Reference, ReferenceContext, SteeringMethod, register
-from harness.methods.fit_context import FitContext
-from harness.methods.language import LanguageSteering
+from harness.methods.contract import FitContext, PromptContext, Reference, ReferenceContext, SteeringMethod, register
+from harness.methods.difference import LanguageSteering, QualitySteering
 from harness.methods.prompting import FewShot, ZeroShot
-from harness.methods.quality import QualitySteering
 from harness.methods.references import Constant, Human
 
 PARALLEL = {

@@ -119,7 +119,7 @@ def test_imported_methods_and_unregistered_subclasses_add_nothing(plugin):
     body = (
         METHOD
         + """
-    from harness.methods.language import LanguageSteering
+    from harness.methods.difference import LanguageSteering
 
     class Shared(LanguageSteering):
         '''A helper for subclasses; it inherits the name but was not registered.'''
@@ -302,7 +302,7 @@ def test_a_package_that_takes_a_built_in_name_is_reported_unread_and_the_built_i
     assert registry.problems == [
         "package their_package (their_package): the name 'quality' is taken by built in; choose another name."
     ]
-    assert registry.get("quality").__module__ == "harness.methods.quality"
+    assert registry.get("quality").__module__ == "harness.methods.difference"
     assert "their_package" not in sys.modules
 
 
@@ -510,7 +510,7 @@ def test_a_broken_plug_in_leaves_no_module_behind(plugin):
 
 def test_a_file_without_a_method_is_an_error(plugin):
     with pytest.raises(UserError, match=r"method.py: no class with @register"):
-        load_registry([plugin("from harness.methods.language import LanguageSteering\n")])
+        load_registry([plugin("from harness.methods.difference import LanguageSteering\n")])
 
 
 def test_a_file_that_does_not_exist_is_an_error(tmp_path):
@@ -711,3 +711,18 @@ def test_before_the_code_of_a_folder_runs_a_line_says_so(drop, plugin, capsys):
     )
     registry.get("zero-shot")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        ("grid = {'x': [1]}", "grid", "search_space"),
+        ("quick = {}", "quick", "test_config"),
+        ("limits = 'None known.'", "limits", "known_limitations"),
+        ("steers = property(lambda self: True)", "steers", "has_fit"),
+    ],
+)
+def test_an_attribute_by_its_old_name_is_one_line_with_the_new_name(plugin, line, old, new):
+    body = f"from harness import SteeringMethod, register\n@register('mine')\nclass M(SteeringMethod):\n    {line}\n"
+    with pytest.raises(UserError, match=rf"method 'mine': attribute '{old}' is now called '{new}'; rename it"):
+        load_registry([plugin(body)])

@@ -25,7 +25,7 @@ from harness.data.sources import Example
 from harness.data.suite import SamplingParams
 from harness.engine.generate import TokenUsage, generate_cell
 from harness.methods.contract import MethodConfig, SteeringMethod
-from harness.methods.language import LanguageSteering
+from harness.methods.difference import LanguageSteering
 from harness.methods.learned import LearnedVector
 from harness.methods.registry import load_registry
 from harness.ranking.cost import Cost, costs

@@ -75,7 +75,7 @@ def test_the_remaining_time_is_in_proportion(monkeypatch):
 
 
 def test_a_fit_says_method_task_language_and_how_many_sentences_it_has_read(small_suite, new_model, new_fitter):
-    from harness.methods.language import LanguageSteering
+    from harness.methods.difference import LanguageSteering
 
     texts = {code: [Sentence(str(i), f"{code} {i}") for i in range(5)] for code in ("am", "he", "en")}
     fitter = new_fitter(new_model(), Corpus(small_suite, MemoryData(texts)))

@@ -53,8 +53,8 @@ def test_controls_and_references_are_not_tuned(registry, tmp_path):
     registry = with_plugin(
         tmp_path,
         "from harness.methods.controls import NegatedVector\n"
-        "@register('flipped')\nclass Flipped(NegatedVector):\n    grid = {'of': ['language', 'quality']}\n"
-        "@register('drawn')\nclass Drawn(Reference):\n    grid = {'n': [1, 2]}\n"
+        "@register('flipped')\nclass Flipped(NegatedVector):\n    search_space = {'of': ['language', 'quality']}\n"
+        "@register('drawn')\nclass Drawn(Reference):\n    search_space = {'n': [1, 2]}\n"
         "    class Config(MethodConfig):\n        n: int = 1\n",
     )
     found = derived(registry, "language", "negated", "random", "flipped", "human", "drawn")
@@ -142,24 +142,24 @@ def with_plugin(folder: Path, body: str) -> Registry:
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
-        ("3", "grid = 3 gives no list of values"),
-        ("['strength']", r"gives no list of values for each field"),
-        ("{'strength': 0.1}", r"grid = {'strength': 0.1} gives no list"),
-        ("{'strength': []}", r"gives no list"),
-        ("{'strength': 'abc'}", r"gives no list"),
-        ("{'strenght': [1]}", r"unknown field in the grid of method 'mine': 'strenght'; valid: strength"),
-        ("{5: [1]}", r"unknown field in the grid of method 'mine': '5'"),
+        ("3", "search_space = 3 does not give a list of values"),
+        ("['strength']", r"does not give a list of values for each field"),
+        ("{'strength': 0.1}", r"search_space = {'strength': 0.1} does not give a list"),
+        ("{'strength': []}", r"does not give a list"),
+        ("{'strength': 'abc'}", r"does not give a list"),
+        ("{'strenght': [1]}", r"unknown field in the search_space of method 'mine': 'strenght'; valid: strength"),
+        ("{5: [1]}", r"unknown field in the search_space of method 'mine': '5'"),
     ],
 )
 def test_a_grid_that_is_none_is_one_clear_error(tmp_path, grid, words):
-    body = f"@register('mine')\nclass M(SteeringMethod):\n    grid = {grid}\n"
+    body = f"@register('mine')\nclass M(SteeringMethod):\n    search_space = {grid}\n"
     body += "    class Config(MethodConfig):\n        strength: float = 1\n"
     with pytest.raises(UserError, match=words):
         derived(with_plugin(tmp_path, body), names=["mine"])
 
 
 def test_a_tuple_in_a_grid_is_as_good_as_a_list(tmp_path):
-    body = "@register('mine')\nclass M(SteeringMethod):\n    grid = {'strength': (1, 2)}\n"
+    body = "@register('mine')\nclass M(SteeringMethod):\n    search_space = {'strength': (1, 2)}\n"
     body += "    class Config(MethodConfig):\n        strength: float = 1\n"
     assert derived(with_plugin(tmp_path, body), "mine") == [{"mine": {"strength": [1, 2]}}]
 
@@ -172,7 +172,7 @@ class Mine(SteeringMethod):
 
     name = "mine"
     version = "7"
-    grid: ClassVar = {"strength": [1, 2, 3]}
+    search_space: ClassVar = {"strength": [1, 2, 3]}
 
     class Config(MethodConfig):
         strength: int = 0

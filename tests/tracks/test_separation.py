@@ -21,7 +21,7 @@ from harness.core.records import MethodIdentity, ModelIdentity
 from harness.core.store import Run
 from harness.data.sources import Example, Sentence
 from harness.engine import pooling
-from harness.engine.pooling import pooled_states
+from harness.engine.activations import pooled_states
 from harness.methods.contract import MethodConfig, Skip, SteeringMethod, register
 from harness.runner.fit import Fitter
 from harness.runner.plan import plan_cells, select_cells

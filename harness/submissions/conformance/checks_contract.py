@@ -15,7 +15,7 @@ from harness.data.prompts import Prompt
 from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.plugins import in_words
-from harness.methods.sweep import grid_of
+from harness.methods.registry import search_space
 from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest
 
 _FIELD = re.compile(r"\{\w*\}")
@@ -60,7 +60,7 @@ def config(trial: MethodUnderTest) -> str:
     try:
         trial.method = trial.build()
     except UserError as error:
-        told = " (see also quick, whose options are used here)" if trial.cls.quick else ""
+        told = " (see also test_config, whose options are used here)" if trial.cls.test_config else ""
         raise Failed(f"{error}{told}") from None
     _check_json(cls, trial.method.config)
     shown = ", ".join(f"{k}={v!r}" for k, v in trial.method.config.model_dump(mode="json").items())
@@ -86,7 +86,7 @@ def _check_json(cls: Any, fields: Any) -> None:
 
 def _check_grid(cls: type[SteeringMethod]) -> None:
     try:
-        grid = grid_of(cls)
+        grid = search_space(cls)
     except UserError as error:
         raise Failed(str(error)) from None
     for name, values in grid.items():

@@ -39,7 +39,7 @@ _HEADER = {
 def fit(trial: MethodUnderTest) -> str:
     """Every supported language of a task, and one of another task, gives a steering that fits the model."""
     method, groups = trial.configured(), trial.groups()
-    if not method.steers:
+    if not method.has_fit:
         return "the method steers nothing: it has no fit of its own"
     fitter, problems = trial.bench.fitter(), []
     trial.fitter = fitter

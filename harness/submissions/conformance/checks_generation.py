@@ -34,7 +34,7 @@ def batches(trial: MethodUnderTest) -> str:
 
 def strength_zero(trial: MethodUnderTest) -> str:
     """Where a method has a strength, 0 gives the unsteered texts."""
-    if not trial.configured().steers:
+    if not trial.configured().has_fit:
         raise Skipped("the method steers nothing")
     name, zero = _at_zero(trial)
     count = 0

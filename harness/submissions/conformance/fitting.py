@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.core.cells import Cell
 from harness.core.files import canonical_json
 from harness.core.interventions import Steering
-from harness.methods.fit_context import FitContext
+from harness.methods.contract import FitContext
 from harness.runner.fit import Fitter
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ def run_checks(bench: TestBench, registry: Registry, name: str, options: dict[st
     ``options`` come before the ones of the method's ``quick``.
     """
     bench.begin()
-    trial = MethodUnderTest(bench, registry, name, {**registry.get(name).quick, **options})
+    trial = MethodUnderTest(bench, registry, name, {**registry.get(name).test_config, **options})
     for check in checks_of(trial.cls):
         bench.say(check.name)
         yield _result(check, trial)

@@ -75,7 +75,7 @@ class MethodUnderTest:
     def steering(self) -> list[Fit]:
         """Return the sound fits of the main task; ``Skipped`` where the method has none."""
         cells = self.cells()
-        if not self.configured().steers:
+        if not self.configured().has_fit:
             raise Skipped("the method steers nothing")
         good = [fit for fit in self.fits if fit.steering and fit.cell.key.task == cells[0].key.task]
         if not good:
@@ -91,7 +91,7 @@ class MethodUnderTest:
 
     def steered(self, cell: Cell) -> Steering:
         """Return the steering of a cell: none for a method without a fit."""
-        if not self.configured().steers:
+        if not self.configured().has_fit:
             return Steering()
         for fit in self.steering():
             if fit.steering and fit.cell.key.language == cell.key.language:

@@ -78,7 +78,7 @@ def _groups(prepared: RunPlan) -> list[list[Cell]]:
     """Return the cells of steering methods by method and task."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in prepared.cells:
-        if cell.key.model is not None and prepared.method(cell).steers:
+        if cell.key.model is not None and prepared.method(cell).has_fit:
             groups.setdefault((cell.key.method.model_dump_json(), cell.key.task), []).append(cell)
     return list(groups.values())
 
@@ -228,7 +228,7 @@ class SeparationInputs:
 
     def _states_of(self, code: str, steering: Steering) -> States:
         """Return the states of a language's sentences. Always the same batches: strength 0 changes no bit."""
-        from harness.engine.pooling import pooled_states
+        from harness.engine.activations import pooled_states
 
         if not steering.interventions and code in self._unsteered:
             return self._unsteered[code]

@@ -215,7 +215,7 @@ def run_grid(grid: EvalPlan, options: RunOptions, console: Console) -> dict[Stat
 def _separate(answerer: EvalStage, console: Console) -> None:
     """Measure the separation of languages under every method; what is there stays, and loads no model."""
     grid = answerer.grid
-    fits = [grid.fit_cell(cell) for cell, _ in grid.cells if grid.method(cell).steers]
+    fits = [grid.fit_cell(cell) for cell, _ in grid.cells if grid.method(cell).has_fit]
     cells = list({cell.id: cell for cell in fits if cell.key.task == fits[0].key.task}.values())
     prepared = replace(grid.base, cells=cells)
     if pending(prepared):

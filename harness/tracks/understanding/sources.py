@@ -77,7 +77,7 @@ def single(registry: Registry, suite: Suite, name: str, options: dict[str, Any])
             f"method {name!r} has lists of options in suite {suite.name!r}, {1 + len(more)} points in all. "
             "Give one value of each."
         )
-    if not method.steers:
+    if not method.has_fit:
         raise UserError(
             f"method {name!r} steers nothing: lm-eval writes the prompts. Leave steering= out, or name one "
             "that steers, such as language."

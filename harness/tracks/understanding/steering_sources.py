@@ -184,7 +184,7 @@ class MethodSource:
 
 def check_fit(item: Intervention, model: SteerableModel, where: str) -> None:
     """Refuse an intervention at a layer, or of a size, that the model does not have."""
-    from harness.engine.neurons import down_projection
+    from harness.engine.hooks import down_projection
 
     if item.layer >= len(model.layers):
         raise UserError(
