@@ -20,7 +20,7 @@ from harness.core.interventions import Intervention, Steering
 from harness.core.records import MethodIdentity, ModelIdentity
 from harness.core.store import Run
 from harness.data.sources import Example, Sentence
-from harness.engine import pooling
+from harness.engine import activations as pooling
 from harness.engine.activations import pooled_states
 from harness.methods.contract import MethodConfig, Skip, SteeringMethod, register
 from harness.runner.fit import Fitter
