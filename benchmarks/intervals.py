@@ -89,7 +89,7 @@ def _print_case(made: World, head: str, repeats: int) -> None:
 
 
 def _half(panel: CompleteValues) -> Floats:
-    return panel.moments(PairContrasts(np.arange(len(panel.values)))).half()
+    return panel.moments(PairContrasts(np.arange(len(panel.values)))).ci_half_width
 
 
 def print_tiers(repeats: int, entries: int) -> None:

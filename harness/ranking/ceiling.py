@@ -31,8 +31,8 @@ def above_human(cellset: ResultSet) -> dict[str, list[TooGood]]:
     found: dict[str, list[TooGood]] = {}
     for metric in metrics:
         evidence = collect_metric(cellset, metric, resample=False)
-        for task in dict.fromkeys(task for task, _ in evidence.strata):
-            part = evidence.only(tasks=[task])
+        for task in dict.fromkeys(task for task, _ in evidence.task_languages):
+            part = evidence.select(tasks=[task])
             means, over = entry_means(part), [gains(part, of) for of in bases]
             for name in names:
                 known = [differences[name].low for differences in over if name in differences]

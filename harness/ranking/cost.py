@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.records import Entry, TunedMethod, Usage, sum_or_none, total_usage
-from harness.ranking.load import CellIndex
-from harness.ranking.results import ResultSet
+from harness.ranking.results import CellIndex, ResultSet
 from harness.scoring.metrics import VALID_SHARE
 
 

@@ -57,11 +57,11 @@ class Eligibility:
             relative=len({model.model_dump_json() for model in models}) > 1,
         )
 
-    def field(self, evidence: MetricArray) -> list[str]:
+    def eligible(self, evidence: MetricArray) -> list[str]:
         """Return the entries that take part."""
-        return [name for name in evidence.entries if not self.excluded(evidence, name)]
+        return [name for name in evidence.entries if not self.exclusion_reason(evidence, name)]
 
-    def excluded(self, evidence: MetricArray, name: str) -> str:
+    def exclusion_reason(self, evidence: MetricArray, name: str) -> str:
         """Return why an entry stands outside of the ranking; empty where it takes part."""
         row = self.cellset.entries[name]
         if row.entry.setting == "none":
@@ -94,9 +94,9 @@ class Eligibility:
             return f"{_count(trainings, 'classifier seed')}, {TRAININGS} are needed"
         return "" if field else "no entry is complete and without flags"
 
-    def layers(self, evidence: MetricArray) -> list[Stratum]:
+    def strata(self, evidence: MetricArray) -> list[Stratum]:
         """Return the numbers that entries are ranked by: their own, or gains where models differ."""
-        return evidence.layers_over(self.zero_shot) if self.relative else evidence.layers
+        return evidence.strata_of_gains(self.zero_shot) if self.relative else evidence.strata
 
 
 @dataclass(frozen=True)

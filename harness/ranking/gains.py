@@ -71,7 +71,7 @@ def baselines(cellset: ResultSet, method: str) -> dict[str, str]:
 def entry_means(evidence: MetricArray) -> dict[str, Estimate]:
     """Return the mean of every complete entry."""
     rows = np.arange(len(evidence.entries))
-    found = moments(evidence.layers, evidence.examples, LinearContrasts([(rows, np.ones(len(rows)))]))
+    found = moments(evidence.strata, evidence.examples, LinearContrasts([(rows, np.ones(len(rows)))]))
     known = zip(evidence.entries, estimates(found), strict=True)
     return {name: estimate for name, estimate in known if name in evidence.complete}
 
@@ -85,7 +85,7 @@ def gains(evidence: MetricArray, bases: Mapping[str, str]) -> dict[str, Estimate
         np.array([evidence.position[name] for name in side], dtype=np.int64)
         for side in (names, [bases[name] for name in names])
     )
-    found = estimates(moments(evidence.layers, evidence.examples, difference_contrasts(rows, others)))
+    found = estimates(moments(evidence.strata, evidence.examples, difference_contrasts(rows, others)))
     return dict(zip(names, found, strict=True))
 
 
@@ -104,8 +104,8 @@ def gains_by_language(
     ``family``: the entries over whose gains Benjamini and Hochberg adjust, all languages together.
     """
     cells: dict[tuple[str, str], Estimate] = {}
-    for code in dict.fromkeys(code for _, code in evidence.strata):
-        own = gains(evidence.only(languages=[code]), bases)
+    for code in dict.fromkeys(code for _, code in evidence.task_languages):
+        own = gains(evidence.select(languages=[code]), bases)
         cells |= {(name, code): found for name, found in own.items()}
     members = set(family)
     tested = [place for place in cells if place[0] in members and cells[place].p is not None]

@@ -101,7 +101,7 @@ def rank_entries(
     cellset: ResultSet,
     metric: Metric,
     tasks: Sequence[str] | None = None,
-    evidence: MetricArray | None = None,
+    array: MetricArray | None = None,
     rules: Eligibility | None = None,
 ) -> Ranking:
     """Return all entries of a cellset by a metric, over all tasks or some.
@@ -112,7 +112,7 @@ def rank_entries(
     ``rules``: those of the cellset, if they are made.
     """
     chosen = list(tasks or cellset.manifest.selection.tasks)
-    known = collect_metric(cellset, metric, chosen) if evidence is None else evidence.only(tasks=chosen)
+    known = collect_metric(cellset, metric, chosen) if evidence is None else evidence.select(tasks=chosen)
     with limit_blas_threads():
         ranking = _Ranker(cellset, known, rules or Eligibility.of(cellset))
         rows = ranking.rows()
@@ -135,7 +135,7 @@ class _Ranker:
         self.cellset = cellset
         self.evidence = evidence
         self.rules = rules
-        self.field = self.rules.field(evidence)
+        self.field = self.rules.eligible(evidence)
         self.reason = self.rules.reason(evidence, self.field)
         self.zero_shot = self.rules.zero_shot
         self.means = entry_means(evidence)
@@ -171,7 +171,7 @@ class _Ranker:
             gap_closed=self.gaps.get(name),
             win_share=self.win_share(name),
             languages=languages,
-            reason="" if tier else (self.rules.excluded(self.evidence, name) or self.reason),
+            reason="" if tier else (self.rules.exclusion_reason(self.evidence, name) or self.reason),
             tier=tier,
             borda=borda,
             mean_rank=mean_rank,
@@ -191,7 +191,7 @@ class _Ranker:
         """Return tier, Borda count and mean rank of the entries that take part."""
         evidence, better = self.evidence, self.evidence.metric.direction
         rows = np.array([evidence.position[name] for name in self.field], dtype=np.int64)
-        found = ranked(self.rules.layers(evidence), evidence.examples, rows, better)
+        found = ranked(self.rules.strata(evidence), evidence.examples, rows, better)
         by_case = found.values.mean(axis=2)
         numbers = (
             found.tiers,
@@ -211,7 +211,7 @@ class _Ranker:
         three = [place for place in found if len(set(place)) == 3]
         places = [(evidence.position[a], evidence.position[b], evidence.position[c]) for a, b, c in three]
         better = evidence.metric.direction
-        closed = gaps_closed(evidence.layers, evidence.examples, places, better)
+        closed = gaps_closed(evidence.strata, evidence.examples, places, better)
         return dict(zip([name for name, _, _ in three], closed, strict=True))
 
     def only(self, method: str) -> str:
@@ -236,7 +236,7 @@ class _Ranker:
     def correlations(self) -> list[Correlation]:
         """Return how each primary metric of diversity goes with this one, where enough is known."""
         others = [m for m in self.cellset.metrics if m.group == "diversity" and m.primary]
-        tasks = list(dict.fromkeys(task for task, _ in self.evidence.strata))
+        tasks = list(dict.fromkeys(task for task, _ in self.evidence.task_languages))
         found = [
             correlation(collect_metric(self.cellset, other, tasks), self.evidence, self.zero_shot, self.field)
             for other in others

@@ -1,28 +1,46 @@
-"""Tables of entries: one row per entry, one column per language, from the files of runs."""
+"""Comparable results: the scores of runs as one table, and the entries that they are of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from harness.core.cells import entry_id
+from harness.core.cells import entry_id, entry_of
 from harness.core.files import canonical_json, digest
-from harness.core.records import Entry, Manifest, Track
-from harness.core.store import Run
-from harness.ranking.load import CellCost, CellIndex, read
-from harness.ranking.stats.sharing import sharing
+from harness.core.records import Entry, Manifest, Track, Usage, UsageByStep
+from harness.core.store import Run, StatusRow
+from harness.core.types import FloatArray, IntArray
+from harness.ranking.stats.sharing import LEVEL, sharing_p
 from harness.scoring.metrics import Metric, metric, sort_key
 
 BASELINE = "zero-shot"
-"""The method that differences are taken to."""
+"""The method that gains are relative to."""
+
+CellIndex = tuple[str, str, str, int]
+"""Entry, task, language, seed."""
+
+_CELL = ["entry", "task", "language", "seed"]
+
+
+class CellCost(NamedTuple):
+    """The cost of the texts of a cell, as in its status, and the id of the steering that they were written with."""
+
+    seconds: float
+    device: str
+    prompt_tokens: int | None
+    new_tokens: int | None
+    fit: UsageByStep | None
+    steering: str | None
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell that an entry lacks, and why."""
+    """A missing cell of an entry, and why it is missing."""
 
     task: str
     language: str
@@ -32,7 +50,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class EntryRow:
-    """A board row before any metric: what it is and which of its cells are there."""
+    """A row of the leaderboard before any metric: the entry and which of its cells are there."""
 
     id: str
     entry: Entry
@@ -43,19 +61,19 @@ class EntryRow:
 
     @property
     def complete(self) -> bool:
-        """Say whether no cell is missing; only then has the entry an aggregate."""
+        """Whether no cell is missing; only then does the entry have an aggregate."""
         return self.present == self.expected
 
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Comparable results: runs of one suite hash and one selection. Only these share a table.
+    """Comparable results: runs of one suite hash, one selection and the same data. Only these share a table.
 
-    ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``,
-    ``language``, ``seed``, ``metric``, ``value``, ``human``, ``signature`` and ``protocol`` (how it
-    was scored, on what data), ``trainings`` (number of classifier seeds), ``size`` (of texts
-    that count, where the score says so), ``texts`` (their digest). Names are categories, and numbers
-    that are not known NaN. ``cells``: where the scores of a place are; ``work``: what its texts took.
+    ``scores`` has one line per entry, task, language, seed and metric: ``entry``, ``task``, ``language``,
+    ``seed``, ``metric``, ``value``, ``human`` (human-written text of the same cell), ``signature`` and ``protocol``
+    (how it was scored, on what data), ``trainings`` (number of classifier seeds), ``size`` (number of texts, where
+    the score states it), ``texts`` (their digest). Names are categories, unknown numbers NaN; ``to_array`` makes
+    arrays of it. ``cells``: where the files of a cell are; ``work``: what its texts cost.
     """
 
     manifest: Manifest
@@ -68,13 +86,13 @@ class ResultSet:
 
     @property
     def title(self) -> str:
-        """The suite and the models: what a heading says."""
+        """The suite and the models, for a heading."""
         names = dict.fromkeys(m.model.name for m in self.manifests if m.model)
         return f"{self.manifest.suite['name']} on {', '.join(names) or 'no model'}"
 
     @property
     def track(self) -> Track:
-        """What was measured: texts as training data, understanding, or forcing."""
+        """What was measured: texts as training data, understanding, or language forcing."""
         return self.manifest.track
 
     @property
@@ -89,105 +107,175 @@ class ResultSet:
 
     @cached_property
     def by_seed(self) -> frozenset[str]:
-        """The entries whose strata are not independent over seeds, by all primary metrics together."""
-        if self.fixed:
+        """The entries whose strata are not independent over seeds, by all primary metrics (level ``LEVEL`` each).
+
+        The decision uses the entry's own values only, so it is the same in every table, task and language.
+        """
+        chosen, names = self.manifest.selection, [m.name for m in self.metrics if m.primary]
+        places, entries = chosen.places(), list(self.entries)
+        if self.fixed or len(chosen.seeds) < 2 or len(places) < 2 or not names:
             return frozenset()
-        chosen, primary = self.manifest.selection, [m.name for m in self.metrics if m.primary]
-        return sharing(self.scores, primary, list(self.entries), chosen.places(), list(chosen.seeds))
+        values = by_stratum(self.scores, entries, names, places, chosen.seeds)
+        tasks = [task for task, _ in places]
+        return frozenset(name for name, own in zip(entries, values, strict=True) if sharing_p(own, tasks) <= LEVEL)
 
     @property
     def headline(self) -> Metric | None:
-        """The metric that orders the board: of texts, macro-F1 of the suite's first classifier that ran."""
+        """The metric that orders the board: for texts, macro-F1 of the suite's first classifier that ran."""
         if self.track != "generation":
             return next((m for m in self.metrics if m.group == self.track), None)
         found = {m.name: m for m in self.metrics if m.name.startswith("macro_f1/")}
-        for spec in self.manifest.suite["classifiers"]:
-            if f"macro_f1/{spec}" in found:
-                return found[f"macro_f1/{spec}"]
-        return next(iter(found.values()), None)
+        names = [f"macro_f1/{spec}" for spec in self.manifest.suite["classifiers"]]
+        return next((found[name] for name in [*names, *found] if name in found), None)
 
 
-@dataclass(frozen=True)
-class Value:
-    """A mean over cells. ``spread``: standard deviation over the means of the generation seeds
-    (n - 1), None with fewer than two; ``gain``: mean paired difference to the baseline, None for the
-    baseline itself; ``human``: mean of human text of the same cells, by the same budget; ``n`` of
-    ``expected`` cells have a value."""
-
-    mean: float | None
-    spread: float | None = None
-    gain: float | None = None
-    human: float | None = None
-    n: int = 0
-    expected: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Say whether every cell has a value; only then is there a mean."""
-        return self.n == self.expected > 0
+def positions(column: pd.Series, axis: Sequence[Any]) -> IntArray:
+    """Return the index on an axis of every value of a column; -1 for values that are not on it."""
+    return np.asarray(pd.Index(list(axis)).get_indexer(pd.Index(column)), dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Table:
-    """One metric: a mean per entry and language, and over all languages where complete."""
+def to_array(scores: pd.DataFrame, axes: Mapping[str, Sequence[Any]], column: str = "value") -> FloatArray:
+    """Return a column of scores as an array over some columns, such as ``{"entry": ids, "seed": [1, 2, 3]}``.
 
-    metric: Metric
-    tasks: list[str]
-    languages: list[str]
-    rows: list[tuple[EntryRow, Value, dict[str, Value]]]
+    NaN where there is no score; scores that are not on an axis are left out.
+    """
+    places = [positions(scores[name], axis) for name, axis in axes.items()]
+    inside = np.logical_and.reduce([place >= 0 for place in places])
+    found = np.full([len(axis) for axis in axes.values()], np.nan)
+    found[tuple(place[inside] for place in places)] = scores[column].to_numpy(dtype=np.float64)[inside]
+    return found
+
+
+def by_stratum(
+    scores: pd.DataFrame,
+    entries: Sequence[str],
+    metrics: Sequence[str],
+    places: Sequence[tuple[str, str]],
+    seeds: Sequence[int],
+) -> FloatArray:
+    """Return values by entry, metric, stratum and seed; ``places``: task and language of every stratum."""
+    tasks, languages = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    axes = {"entry": entries, "metric": metrics, "task": tasks, "language": languages, "seed": seeds}
+    rows, columns = [tasks.index(task) for task, _ in places], [languages.index(code) for _, code in places]
+    return np.asarray(to_array(scores, axes)[:, :, rows, columns])
 
 
 def collect(runs: Iterable[Run]) -> list[ResultSet]:
-    """Read runs and group what is comparable: same suite hash, data and selection."""
+    """Read runs and group what is comparable: same suite hash, data and selection.
+
+    Raises ``UserError`` for a file that is broken or was not written by steerboard.
+    """
     groups: dict[str, list[tuple[Run, Manifest]]] = {}
     for run in runs:
         manifest = run.manifest()
         key = digest([manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes])
         groups.setdefault(key, []).append((run, manifest))
-    return [_cellset(group) for group in groups.values()]
+    return [_result_set([run for run, _ in group], [manifest for _, manifest in group]) for group in groups.values()]
 
 
-def _cellset(runs: Sequence[tuple[Run, Manifest]]) -> ResultSet:
-    manifests = [manifest for _, manifest in runs]
+def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
     manifest = manifests[0]  # suite, selection and data are the same in all of them
+    read = _Reader()
+    for run in runs:
+        for cell in run.folders():
+            read.cell(run, cell)
     entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
-    sheet = read([run for run, _ in runs])
-    names = _names(entries)
-    rows = {
-        name: _row(name, entry, names[name], manifest, sheet.cells, sheet.reasons) for name, entry in entries.items()
-    }
-    return ResultSet(manifest, rows, sheet.frame(), sheet.recipes(), sheet.cells, manifests, sheet.work)
-
-
-def _row(
-    name: str,
-    entry: Entry,
-    title: str,
-    manifest: Manifest,
-    cells: dict[CellIndex, tuple[Run, str]],
-    reasons: dict[CellIndex, str],
-) -> EntryRow:
-    chosen = manifest.selection
+    names, chosen = _names(entries), manifest.selection
     wanted = [(task, language, seed) for task, language in chosen.places() for seed in chosen.seeds]
-    missing = [
-        Missing(*place, reasons.get((name, *place), "not run")) for place in wanted if (name, *place) not in cells
-    ]
-    return EntryRow(name, entry, title, len(wanted), len(wanted) - len(missing), missing)
+    rows = {}
+    for name, entry in entries.items():
+        gone = [place for place in wanted if (name, *place) not in read.cells]
+        missing = [Missing(*place, read.reasons.get((name, *place), "not run")) for place in gone]
+        rows[name] = EntryRow(name, entry, names[name], len(wanted), len(wanted) - len(missing), missing)
+    scores = read.frame()
+    pairs = scores[["metric", "signature"]].drop_duplicates().groupby("metric", observed=True)["signature"]
+    signatures = {str(name): sorted(found) for name, found in pairs}
+    twice = scores.duplicated([*_CELL, "metric"])  # of a cell that several runs have each metric counts once
+    scores = scores[~twice].reset_index(drop=True) if twice.any() else scores
+    return ResultSet(manifest, rows, scores, signatures, read.cells, manifests, read.work)
+
+
+class _Reader:
+    """Cells read into columns: of a million scores no objects are kept."""
+
+    def __init__(self) -> None:
+        self.cells: dict[CellIndex, tuple[Run, str]] = {}
+        self.work: dict[CellIndex, CellCost] = {}
+        self.reasons: dict[CellIndex, str] = {}
+        self._heads: list[tuple[Any, ...]] = []  # of every scored cell: index, protocol, texts, number of scores
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in ("metric", "value", "human", "signature", "trainings", "size")
+        }
+        self._ids: dict[str, str] = {}
+
+    def cell(self, run: Run, cell: str) -> None:
+        """Read a cell; of one that several runs have the first is kept."""
+        status = run.ended(cell)
+        if status is None:
+            return
+        key = status["cell"]
+        place = (self._entry(run, cell, status), key["task"], key["language"], key["seed"])
+        scored = run.measured(cell) if status["state"] == "ok" else None
+        if scored is None:
+            self.reasons[place] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
+            return
+        if place not in self.cells:
+            self.cells[place], self.work[place] = (run, cell), _cost(status)
+        scores, columns = scored["scores"], self._columns
+        self._heads.append((*place, scored["protocol"], scored["generations_sha256"], len(scores)))
+        columns["metric"] += [score["metric"] for score in scores]
+        columns["value"] += [score["value"] for score in scores]
+        columns["human"] += [score.get("human") for score in scores]
+        columns["signature"] += [score["signature"] for score in scores]
+        columns["trainings"] += [len(score.get("by_seed", ())) for score in scores]
+        columns["size"] += [score.get("detail", {}).get("texts") for score in scores]
+
+    def _entry(self, run: Run, cell: str, status: StatusRow) -> str:
+        """Return the id of the entry of a cell, computed once for all of its cells."""
+        key = status["cell"]
+        body = repr((key["method"], key["model"], key["setting"]))
+        if body not in self._ids:
+            record = run.status(cell)
+            assert record is not None
+            self._ids[body] = entry_id(entry_of(record.cell))
+        return self._ids[body]
+
+    def frame(self) -> pd.DataFrame:
+        """Return all scores, see ``ResultSet.scores``."""
+        heads = pd.DataFrame(self._heads, columns=[*_CELL, "protocol", "texts", "count"])
+        names = ["entry", "task", "language", "protocol", "texts"]
+        heads = heads.astype(dict.fromkeys(names, "category") | {"seed": np.int64, "count": np.int64})
+        frame = heads.loc[heads.index.repeat(heads["count"])].drop(columns="count").reset_index(drop=True)
+        for name, values in self._columns.items():
+            text = name in {"metric", "signature"}
+            frame[name] = pd.Categorical(values) if text else np.array(values, dtype=np.float64)  # None is NaN
+        return frame.astype({"trainings": np.int64})
+
+
+def _cost(status: StatusRow) -> CellCost:
+    fit = status.get("fit")
+    return CellCost(
+        status.get("seconds", 0.0),
+        status.get("device", ""),
+        status.get("prompt_tokens"),
+        status.get("new_tokens"),
+        None if fit is None else {name: used and Usage(**used) for name, used in fit.items()},
+        status.get("steering"),
+    )
 
 
 def _names(entries: dict[str, Entry]) -> dict[str, str]:
-    """Return a short title per entry: the method, what of its config differs, its setting, and the
-    model where there are several."""
+    """Return a short title per entry: method, options that differ, setting, and the model if there are several."""
     several = len({entry.model.model_dump_json() for entry in entries.values() if entry.model}) > 1
     by_method: dict[str, list[Entry]] = {}
     for entry in entries.values():
         by_method.setdefault(entry.method.title, []).append(entry)
-    varying = {title: _varying(peers) for title, peers in by_method.items()}
+    varying = {title: _varying([peer.method.options for peer in peers]) for title, peers in by_method.items()}
     titles = {}
     for name, entry in entries.items():
         method = entry.method
-        fields = varying[method.title]
-        differing = [f"{field}={value}" for field, value in method.options.items() if field in fields]
+        options = [(option, value) for option, value in method.options.items() if option in varying[method.title]]
+        differing = [f"{option}={value}" for option, value in options]
         if any(peer.method.version != method.version for peer in by_method[method.title]):
             differing.append(f"v{method.version}")
         title = method.title + (f" [{', '.join(differing)}]" if differing else "")
@@ -196,90 +284,7 @@ def _names(entries: dict[str, Entry]) -> dict[str, str]:
     return titles
 
 
-def _varying(entries: Sequence[Entry]) -> set[str]:
-    """Return the fields of the config that are not the same in all entries."""
-    options = [entry.method.options for entry in entries]
-    fields = {field for each in options for field in each}
-    return {field for field in fields if len({canonical_json(each.get(field)) for each in options}) > 1}
-
-
-def table(cellset: ResultSet, name: Metric, tasks: Sequence[str] | None = None) -> Table:
-    """Return one metric as a table; entries with an aggregate first, best first.
-
-    The mean of an entry weighs every cell the same: languages and tasks have equal numbers of
-    seeds. An entry that lacks a cell or a value has no aggregate; places of no data are not expected.
-    """
-    selection = cellset.manifest.selection
-    chosen = list(tasks or selection.tasks)
-    lines = _lines(cellset, name, chosen)
-    whole, by_language = _values(lines, ["entry"]), _values(lines, ["entry", "language"])
-    seeds = len(selection.seeds)
-    full = {code: len(selection.places(chosen, [code])) * seeds for code in selection.languages}
-    rows = []
-    for row in cellset.entries.values():
-        cells = {code: _take(by_language, (row.id, code), n) for code, n in full.items()}
-        rows.append((row, _take(whole, (row.id,), sum(full.values())), cells))
-    sign = -1 if name.direction == "up" else 1
-    rows.sort(key=lambda r: (r[1].mean is None, sign * (r[1].mean or 0.0), r[0].name, r[0].id))
-    return Table(name, chosen, list(selection.languages), rows)
-
-
-def _lines(cellset: ResultSet, name: Metric, tasks: Sequence[str]) -> pd.DataFrame:
-    """Return the known values of a metric with ``gain``, the paired difference to the baseline (or NaN)."""
-    scores = cellset.scores
-    inside = scores["task"].isin(list(tasks)) & scores["language"].isin(cellset.manifest.selection.languages)
-    part = scores[(scores["metric"] == name.name) & inside].dropna(subset=["value"])
-    baselines = {row.id: _baseline(cellset, row) for row in cellset.entries.values()}
-    keys = ["baseline", "task", "language", "seed"]
-    own = part.assign(baseline=part["entry"].map(baselines).astype(object))
-    base = part.rename(columns={"entry": "baseline", "value": "base"})[[*keys, "base"]]
-    joined = own.merge(base.astype({"baseline": object}), on=keys, how="left")
-    return joined.assign(gain=joined["value"] - joined["base"])
-
-
-def _baseline(cellset: ResultSet, row: EntryRow) -> str | None:
-    """Return the zero-shot entry of the row's model; of the only model for rows without one.
-
-    None for the baseline itself, and where no single baseline fits.
-    """
-    if row.entry.method.name == BASELINE:
-        return None
-    found = [
-        other.id
-        for other in cellset.entries.values()
-        if other.entry.method.name == BASELINE and (row.entry.model is None or other.entry.model == row.entry.model)
-    ]
-    return found[0] if len(found) == 1 else None
-
-
-def _values(lines: pd.DataFrame, keys: list[str]) -> dict[tuple[str, ...], Value]:
-    """Return mean, spread and gain per group; a gain needs a baseline value beside every value."""
-    groups = lines.groupby(keys)
-    means = groups.agg(
-        n=("value", "size"),
-        mean=("value", "mean"),
-        gain=("gain", "mean"),
-        pairs=("gain", "count"),
-        human=("human", "mean"),
-        beside=("human", "count"),
-    )
-    seeds = lines.groupby([*keys, "seed"])["value"].mean().groupby(level=keys)
-    means["spread"], means["seeds"] = seeds.std(ddof=1), seeds.size()
-    found = {}
-    for line in means.reset_index().to_dict("records"):
-        found[tuple(line[key] for key in keys)] = Value(
-            mean=float(line["mean"]),
-            spread=float(line["spread"]) if line["seeds"] > 1 else None,
-            gain=float(line["gain"]) if line["pairs"] == line["n"] else None,
-            human=float(line["human"]) if line["beside"] == line["n"] else None,
-            n=int(line["n"]),
-        )
-    return found
-
-
-def _take(values: dict[tuple[str, ...], Value], key: tuple[str, ...], expected: int) -> Value:
-    """Return a group's value if it has all that is expected, else only how much of it is there."""
-    value = values.get(key, Value(None))
-    if value.n < expected:
-        return Value(None, n=value.n, expected=expected)
-    return replace(value, expected=expected)
+def _varying(options: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the options that are not the same in all configs."""
+    names = {name for each in options for name in each}
+    return {name for name in names if len({canonical_json(each.get(name)) for each in options}) > 1}

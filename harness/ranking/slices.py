@@ -51,7 +51,7 @@ class SliceRanking:
     entries: list[str]
     mean: FloatArray
     difference: FloatArray
-    half: FloatArray
+    ci_half_width: FloatArray
     pairs: Moments
     p: FloatArray
     tiers: dict[str, int]
@@ -79,12 +79,12 @@ class SliceRanking:
         i, j = self.position.get(entry), self.position.get(other or "")
         if i is None or j is None:
             return None
-        mean, half = float(self.difference[i, j]), float(self.half[i, j])
+        mean, half = float(self.difference[i, j]), float(self.ci_half_width[i, j])
         return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
 
 
 def rank_slices(
-    cellset: ResultSet, metric: Metric, evidence: MetricArray | None = None, rules: Eligibility | None = None
+    cellset: ResultSet, metric: Metric, array: MetricArray | None = None, rules: Eligibility | None = None
 ) -> list[SliceRanking]:
     """Return what is known of a metric: of all, of each task, each language, each task in each language.
 
@@ -95,25 +95,25 @@ def rank_slices(
     known = collect_metric(cellset, metric) if evidence is None else evidence
     rules = rules or Eligibility.of(cellset)
     with limit_blas_threads(), ThreadPoolExecutor(_THREADS) as pool:
-        _ = known.layers, rules.layers(known)  # made here, once, before threads ask for them
+        _ = known.strata, rules.strata(known)  # made here, once, before threads ask for them
         return list(pool.map(lambda scope: _field(rules, _part(known, scope), scope), slices_of(known)))
 
 
 def _part(evidence: MetricArray, scope: Slice) -> MetricArray:
     tasks = None if scope.task is None else [scope.task]
-    return evidence.only(tasks, None if scope.language is None else [scope.language])
+    return evidence.select(tasks, None if scope.language is None else [scope.language])
 
 
 def slices_of(evidence: MetricArray) -> list[Slice]:
     """Return the scopes of evidence, the widest first; none twice under another name."""
-    tasks, languages = (list(dict.fromkeys(axis)) for axis in zip(*evidence.strata, strict=True))
+    tasks, languages = (list(dict.fromkeys(axis)) for axis in zip(*evidence.task_languages, strict=True))
     some_tasks = tasks if len(tasks) > 1 else []
     some_languages = languages if len(languages) > 1 else []
     return [
         Slice(None, None),
         *(Slice(task, None) for task in some_tasks),
         *(Slice(None, code) for code in some_languages),
-        *(Slice(task, code) for task, code in evidence.strata if some_tasks and some_languages),
+        *(Slice(task, code) for task, code in evidence.task_languages if some_tasks and some_languages),
     ]
 
 
@@ -121,14 +121,14 @@ def _field(rules: Eligibility, evidence: MetricArray, scope: Slice) -> SliceRank
     """Return what is known of one scope; ``evidence``: of that scope alone."""
     names = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in names], dtype=np.int64)
-    found = moments(evidence.layers, evidence.examples, PairContrasts(rows))
+    found = moments(evidence.strata, evidence.examples, PairContrasts(rows))
     tiers, p, reason, comparisons = _ranking(rules, evidence, names)
     return SliceRanking(
         scope=scope,
         entries=names,
-        mean=means(evidence.layers, LinearContrasts([(rows, np.ones(len(rows)))])),
+        mean=means(evidence.strata, LinearContrasts([(rows, np.ones(len(rows)))])),
         difference=to_square(found.mean, len(rows), 0.0, sign=-1.0),
-        half=to_square(found.half(), len(rows), 0.0),
+        ci_half_width=to_square(found.ci_half_width, len(rows), 0.0),
         pairs=found,
         p=p,
         tiers=tiers,
@@ -143,12 +143,12 @@ def _ranking(
 ) -> tuple[dict[str, int], FloatArray, str, int]:
     """Return tiers of those that are ranked, p between them among ``names``, why nobody is; comparisons."""
     p = np.full((len(names), len(names)), np.nan)
-    field = rules.field(evidence)
+    field = rules.eligible(evidence)
     reason = rules.reason(evidence, field)
     if reason:
         return {}, p, reason, 0
     rows = np.array([evidence.position[name] for name in field], dtype=np.int64)
-    found = ranked(rules.layers(evidence), evidence.examples, rows, evidence.metric.direction)
+    found = ranked(rules.strata(evidence), evidence.examples, rows, evidence.metric.direction)
     inside = [names.index(name) for name in field]
     p[np.ix_(inside, inside)] = found.p
     return dict(zip(field, found.tiers, strict=True)), p, "", found.comparisons

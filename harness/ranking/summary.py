@@ -9,10 +9,11 @@ from rich.text import Text
 
 from harness.core.terminal import TerminalColumn, print_table
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
-from harness.ranking.results import BASELINE, EntryRow, ResultSet, Table, Value, table
+from harness.ranking.results import BASELINE, ResultSet
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
-from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
+from harness.ranking.values import collect_metric
+from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI, Metric
 
 _SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
@@ -65,27 +66,26 @@ def format_interval(estimate: Estimate | None, digits: int = 3) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def mark(cellset: ResultSet) -> str:
-    """Return what a narrowed run covers, in words; empty for a full run."""
-    narrowed = cellset.manifest.selection.narrowed
+def mark(results: ResultSet) -> str:
+    """Return what a partial run covers, in words; empty for a full run."""
+    narrowed = results.manifest.selection.narrowed
     return "narrowed run: " + "; ".join(narrowed) if narrowed else ""
 
 
-def print_summary(console: Console, cellset: ResultSet) -> None:
+def print_summary(console: Console, results: ResultSet) -> None:
     """Print a table (tier, headline per task and overall, gain, other metrics, n of N), remarks, conclusion.
 
     Where the console is too narrow for all, the columns that say least about who is best are left out.
     """
-    headline = cellset.headline
+    headline = results.headline
     if headline is None:
         console.print("nothing is scored yet")
         return
-    ranked = rank_entries(cellset, headline)
-    per_task = [table(cellset, headline, [task]) for task in ranked.tasks]
-    texts = cellset.track == "generation"
-    others = [m for m in cellset.metrics if m.group == cellset.track and m.primary and m != headline]
-    sides = [table(cellset, side) for side in (_SIDE if texts else others)]
-    titles = [part.metric.title.replace(" (tfidf)", "") for part in sides]
+    ranked = rank_entries(results, headline)
+    texts = results.track == "generation"
+    others = [m for m in results.metrics if m.group == results.track and m.primary and m != headline]
+    per_task = [_means(results, headline, [task]) for task in ranked.tasks]
+    sides = [(metric, _means(results, metric)) for metric in (_SIDE if texts else others)]
     columns = [
         TerminalColumn("tier"),
         TerminalColumn("entry", words=True),
@@ -93,31 +93,35 @@ def print_summary(console: Console, cellset: ResultSet) -> None:
         TerminalColumn("mean"),
         TerminalColumn("vs zero-shot [95 %]"),
         *([TerminalColumn("gap %", drop=4)] if texts else []),
-        *(TerminalColumn(title, drop=3) for title in titles),
+        *(TerminalColumn(metric.title.replace(" (tfidf)", ""), drop=3) for metric, _ in sides),
         TerminalColumn("cells", drop=2),
     ]
-    rows = []
-    for standing in ranked.rows:
-        row = standing.row
-        gap = standing.gap_closed
-        closed = [format_signed(gap.mean if gap else None, 0)] if texts else []
-        rows.append(
-            [
-                tier_of(standing),
-                strip_control(row.name),
-                *(format_number(_of(part, row).mean) for part in per_task),
-                format_number(standing.mean.mean if standing.mean else None),
-                format_interval(standing.over_zero_shot),
-                *closed,
-                *(format_number(_of(part, row).mean, digits_of(part.metric.name)) for part in sides),
-                f"{row.present}/{row.expected}",
-            ]
-        )
-    print_table(console, columns, rows, strip_control(f"{cellset.title}: {headline.title}"))
-    for line in [mark(cellset), *remarks(ranked), *gaps(ranked)]:
+    rows = [
+        [
+            tier_of(row),
+            strip_control(row.row.name),
+            *(format_number(means.get(row.row.id)) for means in per_task),
+            format_number(row.mean.mean if row.mean else None),
+            format_interval(row.over_zero_shot),
+            *([format_signed(row.gap_closed.mean if row.gap_closed else None, 0)] if texts else []),
+            *(format_number(means.get(row.row.id), digits_of(metric.name)) for metric, means in sides),
+            f"{row.row.present}/{row.row.expected}",
+        ]
+        for row in ranked.rows
+    ]
+    print_table(console, columns, rows, strip_control(f"{results.title}: {headline.title}"))
+    for line in [mark(results), *remarks(ranked), *gaps(ranked)]:
         if line:
             console.print(Text(strip_control(line)), style="dim")
     console.print(Text(strip_control(conclusion(ranked))))
+
+
+def _means(results: ResultSet, metric: Metric, tasks: list[str] | None = None) -> dict[str, float]:
+    """Return the means of the complete entries; empty where the tasks have no data."""
+    if not results.manifest.selection.places(tasks):
+        return {}
+    array = collect_metric(results, metric, tasks, resample=False)
+    return {name: float(array.values[array.position[name]].mean()) for name in array.complete}
 
 
 def conclusion(ranked: Ranking) -> str:
@@ -192,7 +196,3 @@ def gaps(ranked: Ranking) -> list[str]:
             reasons = [*row.lacking[:_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]
             lines.append(f"no mean: {row.row.name}: {row.present}/{row.expected} cells; {'; '.join(reasons)}")
     return lines
-
-
-def _of(part: Table, row: EntryRow) -> Value:
-    return next(value for other, value, _ in part.rows if other.id == row.id)

@@ -50,7 +50,7 @@ class PairRow:
 
 def of_field(field: SliceRanking, metric: Metric, title: str, names: Sequence[str]) -> PairRow:
     """Return the row of a scope of the headline."""
-    return _row(title, metric, names, field.entries, field.mean, field.half, field.pair_p)
+    return _row(title, metric, names, field.entries, field.mean, field.ci_half_width, field.pair_p)
 
 
 def of_metric(board: Board, metric: Metric, title: str, names: Sequence[str]) -> PairRow:
@@ -58,9 +58,9 @@ def of_metric(board: Board, metric: Metric, title: str, names: Sequence[str]) ->
     evidence = collect_metric(board.cellset, metric)
     entries = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in entries], dtype=np.int64)
-    found, count = moments(evidence.layers, evidence.examples, PairContrasts(rows)), len(rows)
-    mean = means(evidence.layers, LinearContrasts([(rows, np.ones(count))]))
-    half, p = to_square(found.half(), count, 0.0), to_square(found.p, count, 1.0)
+    found, count = moments(evidence.strata, evidence.examples, PairContrasts(rows)), len(rows)
+    mean = means(evidence.strata, LinearContrasts([(rows, np.ones(count))]))
+    half, p = to_square(found.ci_half_width, count, 0.0), to_square(found.p, count, 1.0)
     return _row(title, metric, names, entries, mean, half, p)
 
 

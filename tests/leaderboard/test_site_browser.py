@@ -226,7 +226,7 @@ def pair(found: Any, a: str, b: str) -> Estimate | None:
     if a not in found.entries or b not in found.entries:
         return None
     i, j = found.entries.index(a), found.entries.index(b)
-    mean, half = float(found.difference[i, j]), float(found.half[i, j])
+    mean, half = float(found.difference[i, j]), float(found.ci_half_width[i, j])
     return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
 
 

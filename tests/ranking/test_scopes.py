@@ -91,7 +91,7 @@ def test_means_differences_and_intervals_of_a_language_are_its_own(tmp_path):
             i, j = rows(cellset, field, "language", "zero-shot")
             assert field.mean[i] == pytest.approx(0.5 + step)
             assert field.difference[i, j] == pytest.approx(step)
-            assert field.half[i, j] == pytest.approx(halves)
+            assert field.ci_half_width[i, j] == pytest.approx(halves)
     field = found[Slice(None, None)]
     i, j = rows(cellset, field, "language", "zero-shot")
     assert field.difference[i, j] == pytest.approx(-0.1 / 3)
@@ -102,10 +102,10 @@ def test_differences_turn_their_sign_and_intervals_do_not(tmp_path):
     entries = [predicting(toy(f"m{i}"), 0.5 + i / 20, WHOLE, n=60) for i in range(4)]
     for field in rank_slices(written(tmp_path, *entries), F1):
         assert np.array_equal(field.difference, -field.difference.T)
-        assert np.array_equal(field.half, field.half.T)
-        assert (np.diag(field.half) == 0).all()
+        assert np.array_equal(field.ci_half_width, field.ci_half_width.T)
+        assert (np.diag(field.ci_half_width) == 0).all()
         assert np.array_equal(field.p, field.p.T)
-        assert field.difference.shape == field.half.shape == field.p.shape == (4, 4)
+        assert field.difference.shape == field.ci_half_width.shape == field.p.shape == (4, 4)
 
 
 def test_a_language_may_have_tiers_where_all_have_none(tmp_path):
@@ -152,7 +152,7 @@ def test_holm_counts_the_pairs_of_the_ranked_alone(tmp_path):
         assert np.array_equal(field.p[np.ix_(ranked, ranked)], without[scope].p[np.ix_(order, order)])
         assert np.isnan(field.p[outside]).all()
         assert np.isnan(field.p[:, outside]).all()
-        assert np.isfinite(field.half[outside]).all()
+        assert np.isfinite(field.ci_half_width[outside]).all()
         assert set(field.tiers) == {ids(cellset)[f"m{i}"] for i in range(3)}
 
 
@@ -192,7 +192,7 @@ def test_all_and_every_task_are_as_in_the_standings(tmp_path, shared):
                 i, j = (field.entries.index(name) for name in (gain.row.id, zero_shot[gain.row.id]))
                 estimate = gain.over_zero_shot
                 assert field.difference[i, j] == estimate.mean
-                assert estimate.mean - field.half[i, j] == estimate.low
+                assert estimate.mean - field.ci_half_width[i, j] == estimate.low
 
 
 def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
@@ -211,7 +211,7 @@ def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
             field = found[Slice(None, code)]
             i, j = (field.entries.index(name) for name in (row.row.id, zero_shot[row.row.id]))
             assert cell.gain.mean == field.difference[i, j]
-            assert cell.gain.high == cell.gain.mean + field.half[i, j]
+            assert cell.gain.high == cell.gain.mean + field.ci_half_width[i, j]
         assert len(row.languages) == (0 if row.row.name == "zero-shot" else 2)
 
 
@@ -231,7 +231,7 @@ def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):
     [one] = [f for f in rank_slices(written(tmp_path / "a", *alone, chosen=chosen), F1) if f.scope.task is None]
     other = by_scope(written(tmp_path / "b", *whole))[Slice(None, "he")]
     assert (one.entries, one.tiers, one.reason) == (other.entries, other.tiers, other.reason)
-    for name in ("mean", "difference", "half", "p"):
+    for name in ("mean", "difference", "ci_half_width", "p"):
         assert np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
 
 
@@ -263,7 +263,7 @@ def test_unpaired_test_examples_of_one_language_leave_the_others_their_draws(tmp
     entries[0].kept["topic", "he", 2] = {**entries[0].kept["topic", "he", 2], "examples": "others"}
     broken = by_scope(written(tmp_path / "b", *entries))
     for scope, field in broken.items():
-        same = np.array_equal(field.half, plain[scope].half)
+        same = np.array_equal(field.ci_half_width, plain[scope].ci_half_width)
         touched = scope.task in (None, "topic") and scope.language in (None, "he")
         assert same != touched
         assert np.array_equal(field.mean, plain[scope].mean)
@@ -276,7 +276,7 @@ def test_with_one_seed_there_are_differences_without_intervals_and_no_tiers(tmp_
         assert field.reason == "1 generation seed, 3 are needed"
         assert field.tiers == {}
         assert np.isfinite(field.difference).all()
-        assert np.isnan(field.half[np.triu_indices(3, 1)]).all()
+        assert np.isnan(field.ci_half_width[np.triu_indices(3, 1)]).all()
         assert np.isnan(field.p).all()
 
 

@@ -217,7 +217,7 @@ def test_a_part_of_the_suite_is_by_seed_as_well_and_so_are_tiers(tmp_path):
     whole, topic = by_scope[Slice(None, None)], by_scope[Slice("topic", None)]
     # by stratum the difference of 0.09 had 20 standard errors; by seed p is 0.07
     assert [whole.tiers[ids[name]] for name in ("translated", "language", "zero-shot")] == [1, 1, 1]
-    half = topic.half[topic.position[ids["translated"]], topic.position[ids["zero-shot"]]]
+    half = topic.ci_half_width[topic.position[ids["translated"]], topic.position[ids["zero-shot"]]]
     assert half == pytest.approx(T_975_2 * np.std(SHARED, ddof=1) / 3**0.5, rel=0.1)
 
 

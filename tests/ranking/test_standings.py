@@ -23,8 +23,7 @@ from support.toyruns import (
 
 from harness.ranking.flags import RULES
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
-from harness.ranking.stats.estimates import draw_weights
-from harness.ranking.stats.resampling import Predictions, bootstrap_scores
+from harness.ranking.stats.resampling import Predictions, bootstrap_scores, draw_weights
 from harness.ranking.values import collect_metric, coverage
 from harness.scoring.metrics import (
     ACCURACY,
@@ -761,8 +760,8 @@ def test_two_processes_give_the_same_standings_to_the_byte(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nfrom harness.core.store import Run\n"
         "from harness.ranking.results import collect\n"
-        "from harness.ranking.leaderboard_rows import standings\n"
-        "[found] = collect([Run(Path(sys.argv[1]))])\nprint(standings(found, found.headline))"
+        "from harness.ranking.leaderboard_rows import rank_entries\n"
+        "[found] = collect([Run(Path(sys.argv[1]))])\nprint(rank_entries(found, found.headline))"
     )
     one, other = (python(code, run.path, env=environment(PYTHONHASHSEED=seed)) for seed in ("1", "2"))
     assert one == other

@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 from support.helpers import python
 
-from harness.ranking.stats.estimates import (
-    CompleteValues,
-    differences,
-    draw_weights,
-    estimate,
-    gap_closed,
-    inflate_variance,
-    sums,
-)
+from harness.ranking.stats.estimates import CompleteValues, differences, estimate, gap_closed, sums
 from harness.ranking.stats.multiplicity import benjamini_hochberg, holm, of_pairs, range_p
 from harness.ranking.stats.ranks import average_ranks, borda, mean_rank, rank_correlation, tiers, win_rate
+from harness.ranking.stats.resampling import draw_weights, inflate_variance
 from harness.ranking.stats.variance import Moments
 
 T_975_2, T_80_2 = 4.302652729911275, 1.0606601717798212  # quantiles of Student's t, 2 degrees of freedom
@@ -264,7 +257,7 @@ def test_every_resample_holds_as_many_examples_and_each_as_often_on_average():
 
 def test_resamples_hang_on_the_examples_alone_and_are_the_same_in_another_process():
     code = (
-        "from harness.ranking.stats.estimates import draw_weights; from harness.core.files import digest\n"
+        "from harness.ranking.stats.resampling import draw_weights; from harness.core.files import digest\n"
         "print(digest(draw_weights('am', 30, 20).tolist()))"
     )
     from harness.core.files import digest

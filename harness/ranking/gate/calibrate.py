@@ -211,7 +211,7 @@ def _spread(cellsets: Sequence[ResultSet], measured: Metric) -> Spread | None:
     rows = whole[:, strata].all(axis=1)
     if not strata.any() or not rows.any():
         return None
-    tasks = [task for (task, _), kept in zip(runs[0].strata, strata, strict=True) if kept]
+    tasks = [task for (task, _), kept in zip(runs[0].task_languages, strata, strict=True) if kept]
     return spread([MetricValues(own[rows][:, strata], tasks) for own in values])
 
 

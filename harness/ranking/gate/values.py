@@ -77,26 +77,26 @@ class PairedValues:
 
     def kept(self, pair: EntryPair) -> NDArray[np.bool_]:
         """Return which strata are compared: all but those whose cells ran and gave no side any value."""
-        found = np.zeros(len(self.evidence[0].strata), dtype=bool)
+        found = np.zeros(len(self.evidence[0].task_languages), dtype=bool)
         for evidence, row in zip(self.evidence, (pair.a, pair.b), strict=True):
             found |= ~np.isnan(evidence.values[evidence.position[row.id]]).all(axis=1)
             gone = {(missing.task, missing.language) for missing in row.missing}
-            found |= [stratum in gone for stratum in evidence.strata]
+            found |= [stratum in gone for stratum in evidence.task_languages]
         return found
 
     def tasks(self, pair: EntryPair) -> list[str]:
         """Return the task of every stratum that is compared."""
         kept = self.kept(pair)
-        return [task for (task, _), here in zip(self.evidence[0].strata, kept, strict=True) if here]
+        return [task for (task, _), here in zip(self.evidence[0].task_languages, kept, strict=True) if here]
 
     def without(self, pair: EntryPair) -> str:
         """Return in words where no side has a value, and why; empty where there is no such stratum."""
-        strata, kept = self.evidence[1].strata, self.kept(pair)
+        strata, kept = self.evidence[1].task_languages, self.kept(pair)
         empty = [place for place, here in zip(strata, kept, strict=True) if not here]
         if not empty:
             return ""
         task, code = empty[0]
-        known = coverage(self.cellsets[1], self.evidence[1].only([task], [code]), pair.b.id)
+        known = coverage(self.cellsets[1], self.evidence[1].select([task], [code]), pair.b.id)
         where = f" in {format_list([f'{task}/{code}' for task, code in empty])}" if kept.any() else ""
         return f"no side has values{where} ({known.reasons[0].rpartition(' × ')[2]})"
 
@@ -183,7 +183,7 @@ def gaps(looked: PairedValues, pair: EntryPair) -> Iterator[tuple[str, str]]:
         evidence, kept = looked.evidence[i], looked.kept(pair)
         gone = np.isnan(evidence.values[evidence.position[row.id]]) & kept[:, None]
         missing = np.argwhere(gone).tolist()
-        strata = [evidence.strata[place] for place, _ in missing]
+        strata = [evidence.task_languages[place] for place, _ in missing]
         places = [f"{task}/{code}" for task, code in dict.fromkeys(strata)]
         reasons = Counter(
             found.reason

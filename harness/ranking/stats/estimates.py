@@ -26,7 +26,6 @@ from harness.ranking.stats.variance import (
     build_stratum,
     moments,
 )
-from harness.scoring.subsampling import generator
 
 POWER = 0.8
 """With which the minimum detectable effect is found."""
@@ -65,7 +64,7 @@ class CompleteValues:
             raise ValueError(f"draws need two test examples or more, not {self.examples}")
 
     @cached_property
-    def layers(self) -> list[Stratum]:
+    def strata(self) -> list[Stratum]:
         """The strata."""
         draws = self.draws
         return [
@@ -75,7 +74,7 @@ class CompleteValues:
 
     def moments(self, family: Contrasts) -> Moments:
         """Return the moments of contrasts."""
-        return moments(self.layers, self.examples, family)
+        return moments(self.strata, self.examples, family)
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def sums(weights: Sequence[Mapping[int, float]]) -> LinearContrasts:
 
 def estimates(found: Moments) -> list[Estimate]:
     """Return moments as estimates, one by one."""
-    half, wide = found.half(), found.quantile(POWER) * found.se
+    half, wide = found.ci_half_width, found.quantile(POWER) * found.se
     columns = (found.mean, found.se, found.df, found.p, half, wide)
     return [_estimate(*numbers) for numbers in zip(*(column.tolist() for column in columns), strict=True)]
 
@@ -168,7 +167,7 @@ def gap_closed(
     panel: CompleteValues, entry: int, baseline: int, ceiling: int, better: Direction = "up"
 ) -> Estimate | None:
     """Return by how many percent an entry closes the gap from baseline to ceiling; see ``gaps_closed``."""
-    return gaps_closed(panel.layers, panel.examples, [(entry, baseline, ceiling)], better)[0]
+    return gaps_closed(panel.strata, panel.examples, [(entry, baseline, ceiling)], better)[0]
 
 
 def gaps_closed(
@@ -190,7 +189,7 @@ def gaps_closed(
         moments(layers, examples, difference_contrasts(first, second))
         for first, second in ((ceiling, baseline), (entry, baseline), (entry, ceiling))
     )
-    clear = np.isfinite(gap.se) & ((-gap.mean if better == "down" else gap.mean) > gap.half())
+    clear = np.isfinite(gap.se) & ((-gap.mean if better == "down" else gap.mean) > gap.ci_half_width)
     ratio = gain.mean / np.where(clear, gap.mean, 1.0)
     terms = [(entry, np.ones(len(entry))), (baseline, ratio - 1.0), (ceiling, -ratio)]
     at_ratio = moments(layers, examples, LinearContrasts(terms))
@@ -229,25 +228,3 @@ def _fieller(
     if se == 0:
         return Estimate(100 * ratio, se, df)
     return Estimate(100 * ratio, se, df, 100 * (b - root) / a, 100 * (b + root) / a)
-
-
-def draw_weights(examples: str, n: int, count: int) -> NDArray[np.float32]:
-    """Return how often each of ``n`` test examples is in each of ``count`` resamples: (count, n).
-
-    ``examples``: the digest of the example set. The same resamples for all entries, classifiers and runs,
-    and for test sets that are translations of one another, so that differences stay paired.
-    """
-    draw = generator("test examples", examples, n, count)
-    return draw.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float32)
-
-
-def inflate_variance(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.float32]:
-    """Return bootstrap values (..., resamples) with their variance multiplied by n / (n - labels).
-
-    A bootstrap of ``n`` examples estimates the variance of a mean as (n - 1) / n of what it is. Macro-F1
-    over ``labels`` labels is a mean of as many ratios, each about its own centre, and loses as many degrees
-    of freedom: with 30 examples of 7 labels the plain bootstrap finds three quarters of the variance.
-    """
-    centre = draws.mean(axis=-1, keepdims=True, dtype=np.float64)
-    factor = (n / max(n - labels, 1)) ** 0.5
-    return np.asarray(centre + (draws - centre) * factor, dtype=np.float32)

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from harness.core.types import FloatArray
-from harness.ranking.load import cube
 from harness.ranking.stats.variance import ordered_sum
 from harness.scoring.subsampling import generator
 
@@ -75,22 +73,3 @@ def _orders(strata: int, seeds: int) -> NDArray[np.int64]:
     draw = generator("seeds within strata", strata, seeds)
     given = np.broadcast_to(np.arange(seeds), (_PERMUTATIONS, strata, seeds))
     return np.concatenate([given[:1], draw.permuted(given, axis=2)])
-
-
-def sharing(
-    scores: pd.DataFrame,
-    metrics: Sequence[str],
-    entries: Sequence[str],
-    strata: Sequence[tuple[str, str]],
-    seeds: Sequence[int],
-) -> frozenset[str]:
-    """Return the entries whose strata are not independent over seeds, by the level ``LEVEL`` each.
-
-    ``scores``: see ``Cellset``. The decision is of the entry's own values in all the metrics named, so it is
-    the same in every table, task and language, whoever else is in the field.
-    """
-    if len(seeds) < 2 or len(strata) < 2 or not metrics:
-        return frozenset()
-    values = np.stack([cube(scores[scores["metric"] == name], entries, strata, seeds) for name in metrics], axis=1)
-    own = [place[0] for place in strata]
-    return frozenset(name for name, each in zip(entries, values, strict=True) if sharing_p(each, own) <= LEVEL)

@@ -139,8 +139,9 @@ class Moments:
             mixed = total / (self.seeds / seeds_df + self.examples / self.examples_df)
         return np.asarray(np.where(total > 0, mixed, seeds_df))
 
-    def half(self) -> FloatArray:
-        """Return half the width of the 95 % interval."""
+    @property
+    def ci_half_width(self) -> FloatArray:
+        """Half the width of the 95 % interval."""
         return self.quantile(1 - ALPHA / 2) * self.se
 
     def quantile(self, probability: float) -> FloatArray:

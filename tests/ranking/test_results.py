@@ -1,14 +1,18 @@
-"""Tables of entries from invented scores: every number here can be checked with pencil and paper."""
+"""Result sets of invented scores: which runs share one, and numbers that can be checked with pencil and paper."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from support.helpers import MODEL, generations, key, method, toy_manifest
 
 from harness.core.cells import cell_id, entry_id, entry_of
 from harness.core.records import CellScores, CellStatus, Entry, MethodIdentity, ModelIdentity, Selection
 from harness.core.store import Run
-from harness.ranking.results import collect, table
+from harness.ranking.gains import entry_means
+from harness.ranking.leaderboard_rows import rank_entries
+from harness.ranking.results import collect, to_array
+from harness.ranking.values import collect_metric
 from harness.scoring.metrics import DISTINCT_2, LANGUAGE_FIDELITY, SELF_CHRF, macro_f1
 
 F1 = macro_f1("tfidf")
@@ -87,69 +91,69 @@ def run(tmp_path) -> Run:
 
 
 def rows(*runs: Run, metric=F1, tasks=None):
-    """Return the rows of the only table: by name the aggregate and the value per language."""
+    """Return the rows of the only table by name, the best first."""
     [cellset] = collect(runs)
-    return {row.name: (value, by) for row, value, by in table(cellset, metric, tasks).rows}
+    return {row.row.name: row for row in rank_entries(cellset, metric, tasks).rows}
+
+
+def means(*runs: Run, language: str | None = None, tasks=None):
+    """Return the means of complete entries, over all languages or one."""
+    [cellset] = collect(runs)
+    found = entry_means(collect_metric(cellset, F1, tasks).select(languages=language and [language]))
+    return {cellset.entries[name].name: mean.mean for name, mean in found.items()}
+
+
+def gains_of(row):
+    return {code: cell.gain.mean for code, cell in row.languages.items()}
 
 
 # Numbers
 
 
 def test_the_mean_of_an_entry_is_over_all_its_cells(run):
-    found = {name: value.mean for name, (value, _) in rows(run).items()}
-    assert found == pytest.approx({"human": 0.825, "language": 0.5, "zero-shot": 0.45})
+    assert means(run) == pytest.approx({"human": 0.825, "language": 0.5, "zero-shot": 0.45})
 
 
 def test_a_language_has_the_mean_of_its_own_cells(run):
-    _, by_language = rows(run)["zero-shot"]
-    assert by_language["am"].mean == pytest.approx(0.35)
-    assert by_language["he"].mean == pytest.approx(0.55)
-
-
-def test_the_spread_is_the_standard_deviation_of_the_means_of_the_seeds(run):
-    found = rows(run)
-    assert found["zero-shot"][0].spread == pytest.approx(0.1 / 2**0.5)  # of 0.40 and 0.50, n - 1
-    assert found["human"][0].spread == pytest.approx(0.05 / 2**0.5)  # of 0.80 and 0.85
-
-
-def test_one_seed_has_no_spread(tmp_path):
-    one_seed = SELECTION.model_copy(update={"seeds": [1]})
-    run = make(tmp_path / "run", selection=one_seed)
-    for name in TABLE:
-        for language in ("am", "he"):
-            drop(run, cell(name, language, 2))
-    value, _ = rows(run)["zero-shot"]
-    assert value.mean == pytest.approx(0.4)
-    assert value.spread is None
+    assert [means(run, language=code)["zero-shot"] for code in ("am", "he")] == pytest.approx([0.35, 0.55])
 
 
 def test_the_gain_is_the_mean_of_paired_differences_to_zero_shot(run):
     found = rows(run)
-    assert found["language"][0].gain == pytest.approx(0.05)
-    assert found["language"][1]["am"].gain == pytest.approx(0.1)
-    assert found["language"][1]["he"].gain == pytest.approx(0)
-    assert found["human"][0].gain == pytest.approx(0.375)
+    assert found["language"].over_zero_shot.mean == pytest.approx(0.05)
+    assert gains_of(found["language"]) == pytest.approx({"am": 0.1, "he": 0})
+    assert found["human"].over_zero_shot.mean == pytest.approx(0.375)
 
 
 def test_the_baseline_has_no_gain_over_itself(run):
-    value, by_language = rows(run)["zero-shot"]
-    assert value.gain is None
-    assert [by_language[code].gain for code in ("am", "he")] == [None, None]
+    baseline = rows(run)["zero-shot"]
+    assert (baseline.over_zero_shot, baseline.languages) == (None, {})
 
 
 def test_without_the_baseline_there_is_no_gain(run):
     for language in ("am", "he"):
         for seed in (1, 2):
             drop(run, cell("zero-shot", language, seed))
-    value, _ = rows(run)["language"]
-    assert (value.mean, value.gain) == (pytest.approx(0.5), None)
+    row = rows(run)["language"]
+    assert (row.mean.mean, row.over_zero_shot, row.languages) == (pytest.approx(0.5), None, {})
 
 
 def test_a_gap_in_the_baseline_takes_only_the_gains_that_need_it(run):
     drop(run, cell("zero-shot", "he", 2))
-    value, by_language = rows(run)["language"]
-    assert (value.gain, by_language["he"].gain) == (None, None)
-    assert by_language["am"].gain == pytest.approx(0.1)
+    row = rows(run)["language"]
+    assert row.over_zero_shot is None
+    assert gains_of(row) == pytest.approx({"am": 0.1})
+
+
+def test_scores_become_an_array_over_any_of_their_columns(run):
+    [cellset] = collect([run])
+    scores = cellset.scores[cellset.scores["metric"] == F1.name]
+    ids = {row.name: name for name, row in cellset.entries.items()}
+    axes = {"entry": [ids["human"], "unknown", ids["zero-shot"]], "language": ["he", "am"], "seed": [2]}
+    found = to_array(scores, axes)
+    assert found[[0, 2]].ravel().tolist() == [0.9, 0.8, 0.6, 0.4]
+    assert np.isnan(found[1]).all()
+    assert np.isnan(to_array(scores, axes, "human")).all()
 
 
 # Order
@@ -161,7 +165,7 @@ def test_higher_scores_stand_first_where_up_is_better(run):
 
 def test_lower_scores_stand_first_where_down_is_better(run):
     found = rows(run, metric=SELF_CHRF)
-    assert [(name, value.mean) for name, (value, _) in found.items()] == [
+    assert [(name, row.mean.mean) for name, row in found.items()] == [
         ("human", 30.0),
         ("language", 40.0),
         ("zero-shot", 50.0),
@@ -188,10 +192,10 @@ def test_a_complete_entry_has_all_its_cells(run):
 
 def test_an_entry_that_lacks_a_cell_has_no_aggregate(run):
     drop(run, cell("language", "am", 2))
-    value, by_language = rows(run)["language"]
-    assert (value.mean, value.spread, value.gain) == (None, None, None)
-    assert by_language["am"].mean is None
-    assert by_language["he"].mean == pytest.approx(0.55)
+    row = rows(run)["language"]
+    assert (row.mean, row.over_zero_shot) == (None, None)
+    assert "language" not in means(run, language="am")
+    assert means(run, language="he")["language"] == pytest.approx(0.55)
 
 
 def test_a_missing_cell_is_listed_with_its_reason(run):
@@ -218,9 +222,9 @@ def test_texts_without_scores_are_a_missing_cell(run):
 
 def test_a_score_without_a_value_leaves_no_aggregate_but_a_complete_entry(run):
     write(run, cell("language", "am", 1), F1.score(None, "tfidf", "no text"), SELF_CHRF.score(40.0, "chrf"))
-    value, by_language = rows(run)["language"]
-    assert (value.mean, value.n) == (None, 3)
-    assert by_language["he"].mean == pytest.approx(0.55)
+    row = rows(run)["language"]
+    assert (row.mean, row.present) == (None, 3)
+    assert means(run, language="he")["language"] == pytest.approx(0.55)
     assert incomplete(run, "language").complete
 
 
@@ -243,13 +247,14 @@ def test_two_models_share_a_table_and_each_has_its_own_baseline(tmp_path):
     [cellset] = collect([one, two])
     found = [(row.entry.model, row.name) for row in cellset.entries.values()]
     assert len(found) == len(set(map(str, found))) == 5  # two rows per model, and one for human text
-    gains = [v.gain for row, v, _ in table(cellset, F1).rows if row.entry.method.name == "language"]
+    ranked = rank_entries(cellset, F1).rows
+    gains = [row.over_zero_shot.mean for row in ranked if row.row.entry.method.name == "language"]
     assert gains == [pytest.approx(0.05), pytest.approx(0.05)]
 
 
 def test_a_reference_that_two_runs_hold_counts_once(tmp_path):
     one, two = make(tmp_path / "one"), make(tmp_path / "two", OTHER)
-    assert rows(one, two)["human"][0].n == 4
+    assert rows(one, two)["human"].present == 4
 
 
 def test_half_a_reference_in_each_of_two_runs_is_not_a_whole_one(tmp_path):
@@ -257,14 +262,14 @@ def test_half_a_reference_in_each_of_two_runs_is_not_a_whole_one(tmp_path):
     for run in (one, two):
         for seed in (1, 2):
             drop(run, cell("human", "am", seed))
-    value, _ = rows(one, two)["human"]
-    assert (value.mean, value.n) == (None, 2)
+    row = rows(one, two)["human"]
+    assert (row.mean, row.present) == (None, 2)
 
 
 def test_a_cell_missing_in_one_run_is_taken_from_the_other(tmp_path):
     one, two = make(tmp_path / "one"), make(tmp_path / "two", OTHER)
     drop(one, cell("human", "am", 1))
-    assert rows(one, two)["human"][0].mean == pytest.approx(0.825)
+    assert rows(one, two)["human"].mean.mean == pytest.approx(0.825)
 
 
 def test_the_same_run_given_twice_changes_nothing(run):
@@ -273,7 +278,7 @@ def test_the_same_run_given_twice_changes_nothing(run):
 
 def test_reference_rows_have_no_gain_where_two_baselines_compete(tmp_path):
     one, two = make(tmp_path / "one"), make(tmp_path / "two", OTHER)
-    assert rows(one, two)["human"][0].gain is None
+    assert rows(one, two)["human"].over_zero_shot is None
 
 
 @pytest.mark.parametrize(
@@ -340,6 +345,5 @@ def test_one_task_can_be_shown_alone(tmp_path):
     for language in ("am", "he"):
         for seed in (1, 2):
             write(run, cell("zero-shot", language, seed, task="topic"), F1.score(0.1, "tfidf"))
-    assert rows(run, tasks=["topic"])["zero-shot"][0].mean == pytest.approx(0.1)
-    assert rows(run, tasks=["sentiment"])["zero-shot"][0].mean == pytest.approx(0.45)
-    assert rows(run)["zero-shot"][0].mean == pytest.approx((0.45 + 0.1) / 2)
+    for tasks, mean in ((["topic"], 0.1), (["sentiment"], 0.45), (None, (0.45 + 0.1) / 2)):
+        assert rows(run, tasks=tasks)["zero-shot"].mean.mean == pytest.approx(mean)
