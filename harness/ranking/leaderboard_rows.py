@@ -101,7 +101,7 @@ def rank_entries(
     cellset: ResultSet,
     metric: Metric,
     tasks: Sequence[str] | None = None,
-    array: MetricArray | None = None,
+    evidence: MetricArray | None = None,
     rules: Eligibility | None = None,
 ) -> Ranking:
     """Return all entries of a cellset by a metric, over all tasks or some.

@@ -84,7 +84,7 @@ class SliceRanking:
 
 
 def rank_slices(
-    cellset: ResultSet, metric: Metric, array: MetricArray | None = None, rules: Eligibility | None = None
+    cellset: ResultSet, metric: Metric, evidence: MetricArray | None = None, rules: Eligibility | None = None
 ) -> list[SliceRanking]:
     """Return what is known of a metric: of all, of each task, each language, each task in each language.
 
