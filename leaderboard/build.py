@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from harness import __version__
 from harness.core.errors import UserError
-from harness.core.files import read_json, sweep, write_json, write_text
+from harness.core.files import sweep, write_json, write_text
+from harness.core.reading import read_json
 from harness.core.records import SCHEMA, GridPoint, Tuned
 from harness.core.store import Run
 from harness.submissions.lockfile import NO_LOCK, LockFile

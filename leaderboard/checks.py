@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ValidationError
 
 from harness.core.errors import UserError
-from harness.core.files import MAX_BYTES
+from harness.core.reading import MAX_BYTES
 from harness.core.records import Entry, Manifest, format_validation_error
 from harness.core.store import Run
 from harness.ranking.results import EntryRow, ResultSet
@@ -69,7 +69,7 @@ def check_folder(run: Run, claimed: bool) -> None:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}.") from None
         if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
-            raise UserError(f"{path} is no regular file. Remove it.")
+            raise UserError(f"{path} is not a regular file. Remove it.")
         if state.st_size > MAX_BYTES and stat.S_ISREG(state.st_mode):
             raise UserError(f"{path} is too large: more than {MAX_BYTES >> 20} MiB. Remove it from the folder.")
 

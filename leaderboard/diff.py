@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from harness.core.errors import UserError
-from harness.core.files import canonical_json, read_json
+from harness.core.files import canonical_json
+from harness.core.reading import read_json
 from harness.core.records import format_validation_error
 from leaderboard.downloads.records import (
     RESULTS_SCHEMA,

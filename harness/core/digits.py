@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.core.files import MAX_BYTES, MAX_DEPTH
+from harness.core.reading import MAX_BYTES, MAX_DEPTH
 
 _MARK = "\0"  # begins what stands for a list of digits; no string of a file that is read here has it
 _GZIP = 31  # how zlib calls the format

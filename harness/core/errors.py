@@ -34,6 +34,18 @@ class UserError(Exception):
     """
 
 
+class InvalidFileError(UserError):
+    """A file from outside cannot be accepted. Callers may build their own message from the attributes.
+
+    ``name``: what messages call the file; ``problem``: what is wrong, as a predicate ("is not UTF-8 text");
+    ``hint``: the next step, a sentence or empty.
+    """
+
+    def __init__(self, name: object, problem: str, hint: str = "") -> None:
+        super().__init__(f"{name} {problem}. {hint}".rstrip())
+        self.name, self.problem, self.hint = str(name), problem, hint
+
+
 class BrokenFileError(UserError):
     """A file of a run folder or of its text cannot be read: it needs a look, no method is at fault."""
 
@@ -47,6 +59,10 @@ class MachineError(UserError):
 
     It is never a result, and not a method's error.
     """
+
+
+class UnreadableFileError(InvalidFileError, MachineError):
+    """A file could not be read, for a reason that does not lie in the file."""
 
 
 class UnsupportedError(UserError):

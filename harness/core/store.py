@@ -17,21 +17,17 @@ from typing_extensions import TypedDict
 
 from harness.core.digits import load_digits, unpacked
 from harness.core.errors import DamagedFileError, MachineError, UserError
-from harness.core.files import (
-    LARGEST_TEXT,
+from harness.core.files import file_digest, run_lock, write_json, write_json_gz, write_jsonl
+from harness.core.interventions import Steering, load_steering, save_steering
+from harness.core.reading import (
     MAX_BYTES,
     MAX_DEPTH,
-    file_digest,
-    json_lines,
+    MAX_TEXT_BYTES,
+    parse_json_lines,
     read_bytes,
     read_json,
     read_json_gz,
-    run_lock,
-    write_json,
-    write_json_gz,
-    write_jsonl,
 )
-from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.records import (
     SCHEMA,
     CellScores,
@@ -217,7 +213,7 @@ class Run:
         path = self._generations_path(cell_id)
         data, ended = read_bytes(path), self.ended(cell_id)
         texts = []
-        for number, row in enumerate(json_lines(path, data), 1):
+        for number, row in enumerate(parse_json_lines(data, path), 1):
             try:
                 texts.append(Generation.model_validate(row))
             except ValidationError as error:
@@ -232,7 +228,7 @@ class Run:
 
     def n_texts(self, cell_id: str) -> int:
         """Return how many texts a cell holds, without reading them; 0 where there is no file."""
-        return _plain(f"{self._cells}/{cell_id}/generations.jsonl", LARGEST_TEXT).count(b"\n")
+        return _plain(f"{self._cells}/{cell_id}/generations.jsonl", MAX_TEXT_BYTES).count(b"\n")
 
     def generations_digest(self, cell_id: str) -> str:
         """Return the SHA-256 of the file of texts; a file that has not changed is read once."""

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.errors import DamagedFileError
-from harness.core.files import canonical_json, read_bytes, write_bytes
+from harness.core.files import canonical_json, write_bytes
+from harness.core.reading import read_bytes
 
 _HASH = "sha256"
 

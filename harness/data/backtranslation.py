@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.core.errors import UserError
-from harness.core.files import digest, read_jsonl, write_jsonl
+from harness.core.files import digest, write_jsonl
+from harness.core.reading import read_jsonl
 from harness.data.contrast import BuildRecipe, ContrastFolder, ContrastManifest, ContrastPair, Kind, ModelSource
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import Sentence

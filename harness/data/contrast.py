@@ -15,17 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from harness.core.errors import BrokenFileError, UserError
-from harness.core.files import (
-    digest,
-    file_digest,
-    half_character,
-    read_json,
-    read_jsonl,
-    read_text,
-    run_lock,
-    write_json,
-    write_jsonl,
-)
+from harness.core.files import digest, file_digest, run_lock, write_json, write_jsonl
+from harness.core.reading import has_lone_surrogate, read_json, read_jsonl, read_text
 from harness.core.records import SCHEMA, Record, Versioned
 from harness.data.sources import unique
 
@@ -261,7 +252,7 @@ def _texts(path: Path, body: dict[str, Any], key: str) -> list[str]:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"{path}: {key!r}, item {number} is {text!r:.60}, not a text. {_EXPECTED}")
-        if half_character(text):
+        if has_lone_surrogate(text):
             raise UserError(f"{path}: {key!r}, item {number} holds half a letter (a lone surrogate).")
     return texts
 

@@ -16,7 +16,8 @@ from typing import Any, Protocol, TypeVar
 from typing_extensions import override
 
 from harness.core.errors import BrokenFileError, MachineError, UserError
-from harness.core.files import digest, file_digest, half_character, read_jsonl
+from harness.core.files import digest, file_digest
+from harness.core.reading import has_lone_surrogate, read_jsonl
 from harness.data.suite import Split, Suite, Task
 
 
@@ -277,7 +278,7 @@ def _example(row: Mapping[str, Any], task: Task, place: str) -> Example:
     text, label = row.get("text"), row.get("label")
     if not isinstance(text, str) or not text.strip():
         raise BrokenFileError(f"{place}: needs a non-empty 'text'.")
-    if half_character(text):  # rows of the hub; those of files are looked at when they are read
+    if has_lone_surrogate(text):  # rows of the hub; those of files are looked at when they are read
         raise BrokenFileError(f"{place}: holds half a character (a lone surrogate).")
     if label not in task.labels:
         raise BrokenFileError(f"{place}: label {label!r} is none of {', '.join(task.labels)}.")

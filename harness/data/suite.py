@@ -6,7 +6,6 @@ import datetime
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -20,10 +19,10 @@ from pydantic import (
 )
 
 from harness.core.errors import UserError, unknown
-from harness.core.files import digest, read_text
+from harness.core.files import digest
 from harness.core.languages import unknown_language
+from harness.core.reading import read_yaml
 from harness.core.records import format_validation_error
-from harness.core.safeyaml import SafeLoader, safe_load
 from harness.core.strict import refuse_flags
 
 Split = Literal["train", "validation", "test"]
@@ -348,7 +347,7 @@ def load_suite(name_or_path: str) -> Suite:
         if name_or_path not in shipped:
             raise unknown("suite", name_or_path, shipped, "Or give the path of a suite's .yaml.")
         path = shipped[name_or_path]
-    body = _read_yaml(path)
+    body = read_yaml(path)
     try:
         suite = Suite.model_validate(body)
     except ValidationError as error:
@@ -373,28 +372,6 @@ def restore_suite(body: dict[str, Any]) -> Suite:
     return suite.model_copy(update={"definitions": definitions})
 
 
-class _TaskLoader(SafeLoader):
-    """Safe YAML; lm-eval's ``!function`` tags stay text, nothing is imported."""
-
-
-def _function_tag(loader: _TaskLoader, node: yaml.ScalarNode) -> str:
-    return str(loader.construct_scalar(node))
-
-
-_TaskLoader.add_constructor("!function", _function_tag)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        body = safe_load(read_text(path), _TaskLoader)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {problem:.200}") from None
-    if not isinstance(body, dict):
-        raise UserError(f"{path} holds no YAML mapping. See tasks/mini.yaml for an example.")
-    return body
-
-
 def _load_tasks(folder: Path, task: str, suite: Suite) -> dict[str, Task]:
     """Read a task in every language, and in the reference language where that is defined."""
     codes = [*suite.languages]
@@ -404,9 +381,9 @@ def _load_tasks(folder: Path, task: str, suite: Suite) -> dict[str, Task]:
 
 
 def _load_task(path: Path, task: str) -> Task:
-    body = _read_yaml(path)
+    body = read_yaml(path)
     if "include" in body:
-        base = _read_yaml(path.parent / str(body.pop("include")))
+        base = read_yaml(path.parent / str(body.pop("include")))
         body = {**base, **body, "metadata": {**_metadata(base), **_metadata(body)}}
     metadata = _metadata(body)
     if metadata.get("language", path.stem) != path.stem:

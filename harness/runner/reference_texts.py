@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.core.errors import BrokenFileError, MachineError, UserError
-from harness.core.files import digest, half_character
+from harness.core.files import digest
+from harness.core.reading import has_lone_surrogate
 from harness.core.records import CellKey
 from harness.data.corpus import Corpus
 from harness.data.prompts import suite_prompt
@@ -43,7 +44,7 @@ def _checked(reference: Reference, drawn: dict[str, list[str]], context: Referen
         raise UserError(f"reference {reference.name!r} gave {found}, not {context.texts_per_label} each.")
     for label, texts in drawn.items():
         for text in texts:
-            if not isinstance(text, str) or half_character(text):
+            if not isinstance(text, str) or has_lone_surrogate(text):
                 raise UserError(f"reference {reference.name!r} gave {text!r:.80} for {label!r}, which is not a text.")
     return {label: list(drawn[label]) for label in context.task.labels}
 

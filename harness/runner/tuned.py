@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.core.errors import UserError
-from harness.core.files import read_json, write_json
+from harness.core.files import write_json
+from harness.core.reading import read_json
 from harness.core.records import SCHEMA, ModelIdentity, Tuned, TunedMethod, format_validation_error
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.controls import Control

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.core.errors import BrokenFileError, UserError
-from harness.core.files import read_json, write_json
+from harness.core.files import write_json
+from harness.core.reading import read_json
 from harness.core.records import SCHEMA, FitCost, Usage, UsageByStep, format_validation_error
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.core.files import read_bytes
+from harness.core.reading import read_bytes
 from harness.methods.registry import SUBMISSIONS
 from harness.submissions.folder import listed, shown
 from harness.submissions.lockfile import Lockfile

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.core.errors import UserError, unknown
-from harness.core.files import digest, read_json, waiting, write_text
+from harness.core.files import digest, waiting, write_text
+from harness.core.reading import read_json
 from harness.core.records import Record, Versioned, format_validation_error
 from harness.methods.registry import checkout
 from harness.submissions.card import OLD_TYPES, Card, CardResult, Name, Sha256, read_hashes

@@ -362,8 +362,8 @@ def test_the_same_command_works_once_the_data_is_there(data, tmp_path):
             r"train\.jsonl, row 101: label 'neutral' is none of",
         ),
         ('{"id": "x", "text": " ", "label": "positive"}', r"train\.jsonl, row 101: needs a non-empty 'text'"),
-        ('{"id": "x", "te', r"train\.jsonl, line 101: not valid JSON"),
-        ("[]", r"train\.jsonl, line 101: a JSON list"),
+        ('{"id": "x", "te', r"train\.jsonl, line 101 is not valid JSON"),
+        ("[]", r"train\.jsonl, line 101 holds a JSON list"),
     ],
 )
 def test_a_broken_row_is_named(data, tmp_path, line, words):
@@ -409,9 +409,9 @@ def test_a_page_below_a_file_is_one_line(finished, tmp_path):
 # Run folders with files that are not ours
 
 SPOILS = {
-    "truncated": (lambda old: old[: len(old) // 2], r"truncated or not ours"),
-    "empty": (lambda old: b"", r"truncated or not ours"),
-    "foreign": (lambda old: b'{"name": "other"}', r"no integer 'schema'; it was not written by steerboard"),
+    "truncated": (lambda old: old[: len(old) // 2], r"truncated or was not written by steerboard"),
+    "empty": (lambda old: b"", r"truncated or was not written by steerboard"),
+    "foreign": (lambda old: b'{"name": "other"}', r"no integer 'schema'. It was not written by steerboard"),
     "newer": (lambda old: old.replace(b'"schema": 1', b'"schema": 9'), r"reads up to 1\. Upgrade"),
     "further keys": (lambda old: old.replace(b"{", b'{"x": 1, ', 1), r"x: Extra inputs are not permitted"),
     "binary": (lambda old: b"\x89PNG\xff", r"is not UTF-8"),

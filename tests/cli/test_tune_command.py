@@ -419,7 +419,10 @@ def test_another_choice_makes_rows_of_their_own(suite, copy, tmp_path):
 
 SPOILS = {
     "missing": (None, r"holds no tuned\.json\. Make it: steerboard tune, with the same --suite and --run"),
-    "half": (lambda old: old[: len(old) // 2], r"tuned\.json is not valid JSON .*truncated or not ours"),
+    "half": (
+        lambda old: old[: len(old) // 2],
+        r"tuned\.json is not valid JSON .*truncated or was not",
+    ),
     "newer": (lambda old: old.replace(b'"schema": 1', b'"schema": 9'), r"reads up to 1\. Upgrade"),
     "no schema": (lambda old: b"{}", r"no integer 'schema'"),
     "a list": (lambda old: b"[]", r"holds a JSON list"),

@@ -131,7 +131,10 @@ def test_scores_by_further_parts_outlive_the_rebuilding(mine):
 def test_a_flipped_bit_in_what_was_kept_is_one_line_where_it_is_read(mine):
     path = of_method(mine) / KEPT[0]
     flip(path, 40)
-    with pytest.raises(UserError, match=r"predictions\.json\.gz is not readable .*Delete it and run again"):
+    with pytest.raises(
+        UserError,
+        match=r"predictions\.json\.gz is damaged .*delete it and run the same command again",
+    ):
         Run(mine).predictions(path.parent.name)
 
 

@@ -105,5 +105,5 @@ def test_a_run_reads_predictions_either_way(tmp_path):
         file.write_bytes(gzip.compress(json.dumps(value).encode()))
         assert plain(run.predicted("c")) == run.predictions("c") == value
     file.write_bytes(b"not gzip")
-    with pytest.raises(UserError, match="is not readable"):
+    with pytest.raises(UserError, match="is not a gzip file or is damaged"):
         run.predicted("c")

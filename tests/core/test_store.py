@@ -97,7 +97,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run, name):
     assert run.scores(CELL) is None or name != "scores.json"
     assert run.measured(CELL) is None or name != "scores.json"
     if name == "predictions.json.gz":
-        with pytest.raises(UserError, match="no regular file"):
+        with pytest.raises(UserError, match="not a regular file"):
             run.predicted(CELL)
 
 
@@ -212,8 +212,8 @@ def test_the_status_is_written_after_the_texts(run, monkeypatch):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda old: old[: len(old) // 2], "truncated or not ours"),
-        (lambda old: "", "truncated or not ours"),
+        (lambda old: old[: len(old) // 2], "truncated or was not written by steerboard"),
+        (lambda old: "", "truncated or was not written by steerboard"),
         (lambda old: '{"name": "another program"}', "no integer 'schema'"),
         (lambda old: '{"schema": 1, "name": "another program"}', "Extra inputs|Field required"),
         (lambda old: old.replace('"schema": 1', '"schema": 2'), "Upgrade steerboard"),
@@ -233,7 +233,7 @@ def test_a_file_that_is_not_ours_is_one_line_that_names_it(run, name, read, spoi
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"index": 0, "label": "po', r"line 3: not valid JSON"),
+        ('{"index": 0, "label": "po', r"line 3 is not valid JSON"),
         ('{"text": "a"}', r"line 3: index: Field required"),
         ('{"index": 0, "label": "a", "text": "b", "finish_reason": "tired"}', r"line 3: finish_reason"),
     ],
@@ -248,7 +248,7 @@ def test_a_text_that_is_not_ours_is_named_by_its_line(run, line, words):
 
 def test_predictions_that_are_not_ours_are_one_clear_error(run):
     (run.cell(CELL) / "predictions.json.gz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match="is not readable"):
+    with pytest.raises(UserError, match="is not a gzip file or is damaged"):
         run.predictions(CELL)
 
 

@@ -15,7 +15,7 @@ from support.helpers import MODEL, contents, key, method, names_below, steerboar
 
 from harness.core.cells import cell_id, entry_of
 from harness.core.errors import UserError
-from harness.core.files import read_json
+from harness.core.reading import read_json
 from harness.core.records import SCHEMA, CellScores, CellStatus, Generation, Manifest, Selection
 from harness.core.store import Run
 from harness.data.suite import load_suite

@@ -19,7 +19,7 @@ from support.toyruns import F1, ToyEntry, flat, places, selection, toy, write_ru
 
 import harness
 from harness.core.errors import UserError
-from harness.core.files import read_json
+from harness.core.reading import read_json
 from harness.core.records import Entry, ModelIdentity
 from harness.core.store import Run
 from harness.scoring.metrics import LENGTH, REFUSALS, SELF_CHRF, VALID_SHARE, VENDI

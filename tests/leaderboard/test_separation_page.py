@@ -261,7 +261,7 @@ def test_a_link_out_of_a_submission_and_a_pipe_are_refused(tmp_path):
         check_folder(run, claimed=True)
     path_of(run, "b").unlink()
     os.mkfifo(path_of(run, "b"))
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         check_folder(run, claimed=False)
 
 

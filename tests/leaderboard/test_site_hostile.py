@@ -1067,4 +1067,4 @@ def test_broken_results_are_refused(tmp_path, body):
 def test_a_pipe_in_the_place_of_results_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "results.json")
     assert "results.json" in steerboard("board", "diff", tmp_path, tmp_path).one_line()
-    assert "no regular file" in steerboard("board", "diff", *[tmp_path / "results.json"] * 2).one_line()
+    assert "not a regular file" in steerboard("board", "diff", *[tmp_path / "results.json"] * 2).one_line()

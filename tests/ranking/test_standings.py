@@ -478,7 +478,7 @@ def test_an_unreadable_file_of_predictions_takes_the_draws_and_not_the_scores(tm
     path.write_bytes(b"not gzip")
     found = rank_entries(cellset_of(run), F1)
     assert found.rows[0].mean is not None
-    assert "is not readable" in found.notes[0]
+    assert "is not a gzip file or is damaged" in found.notes[0]
 
 
 def test_valid_text_has_predictions_of_its_own_only_where_they_differ(tmp_path):

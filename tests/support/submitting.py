@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from harness.core.safeyaml import safe_load
+from harness.core.reading import read_yaml
 from harness.submissions.lockfile import FILE, LockFile, coverage, hashes_of
 from harness.submissions.submission import find
 from support.helpers import ROOT, steerboard
@@ -76,7 +76,7 @@ def edit_json(path: Path, change: Callable[[Any], None]) -> None:
 
 def edit_card(folder: Path, change: Callable[[Any], None]) -> None:
     path = folder / "submission.yaml"
-    body = safe_load(path.read_text(encoding="utf-8"))
+    body = read_yaml(path)
     change(body)
     path.write_text(yaml.dump(body, Dumper=DUMPER, allow_unicode=True), encoding="utf-8")
 

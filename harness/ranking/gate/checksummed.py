@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.core.errors import UserError
-from harness.core.files import JsonValue, canonical_json, check_schema, digest, write_bytes
+from harness.core.files import JsonValue, canonical_json, digest, write_bytes
+from harness.core.reading import check_schema
 
 _LIMIT = 2**28  # bytes of a file once unpacked: a thousand times what the mini suite takes
 _HEAD = b"\x1f\x8b\x08\x10\x00\x00\x00\x00\x02\xff"  # gzip with a comment, no time stamp, no system

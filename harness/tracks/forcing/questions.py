@@ -8,12 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from harness.core.errors import UserError
-from harness.core.files import digest, read_text
+from harness.core.files import digest
 from harness.core.languages import unknown_language
-from harness.core.safeyaml import safe_load
+from harness.core.reading import read_yaml
 from harness.data.suite import tasks_root
 
 Half = Literal["test", "validation"]
@@ -67,11 +65,9 @@ def load_questions(path: Path | None = None) -> Questions:
     """
     path = path or tasks_root() / "forcing" / "questions.yaml"
     try:
-        body = safe_load(read_text(path))
+        body = read_yaml(path)
         questions = Questions(body["questions"], frozenset(body["validation"]))
         problem = _problem(questions)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split()):.200}") from None
     except (KeyError, TypeError, AttributeError, StopIteration):
         raise UserError(
             f"{path} needs 'questions' (id -> language -> question) and 'validation' (a list of ids)."

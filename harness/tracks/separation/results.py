@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import Field, ValidationError, model_validator
 
 from harness.core.errors import BrokenFileError, UserError
-from harness.core.files import read_json, write_json
+from harness.core.files import write_json
+from harness.core.reading import read_json
 from harness.core.records import SCHEMA, MethodIdentity, ModelIdentity, SafeInt, Versioned, format_validation_error
 from harness.core.store import Run
 
