@@ -5,54 +5,61 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two sets of packages: what a user needs to run the demo and build boards, and on top what tests and linters need.
+USER_STAMP := $(VENV)/.user-stamp
 STAMP := $(VENV)/.stamp
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-PYTHON ?= python3.11 python3# the first of these that is new enough makes .venv
-# Independent programs that tests and benchmarks compare with; they ask for other versions of what we use, and for
-# more than what is compared, hence --no-deps.
+PYTHON ?= python3.11 python3# the first of these that is new enough creates .venv
+# Independent implementations that tests and benchmarks compare with. They pin other versions of our dependencies,
+# and we use a small part of each, hence --no-deps.
 ORACLES := steering-vectors repeng vendi-score 'diversity; python_version < "3.13"'
-# Tests run on all cores, those of a file together; SPREAD= runs them one by one, as a debugger needs it.
+# Tests run on all cores, one file per process at a time; SPREAD= runs them one by one, for a debugger.
 SPREAD ?= --numprocesses auto --dist loadfile --no-loadscope-reorder
-ARGS ?=# more words for pytest, such as ARGS="-k store -x"
-RUNS ?= runs/demo# the run folders that 'make board' shows
-OUT ?= site# where it puts the page
+ARGS ?=# more arguments for pytest, such as ARGS="-k store -x"
+RUNS ?= runs/demo# the runs that 'make board' shows
+OUT ?= site# where it writes the site
 
-.PHONY: help demo test test-all fast lint types check board clean
+.PHONY: help demo test test-all fast lint types check board docs clean
 
-help: ## say what there is (this text)
-	@echo "make TARGET; .venv is set up first where that is needed"
+help: ## list the targets (this text)
+	@echo "make TARGET; sets up .venv first if needed"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## run the mini suite, build the board, say where it lies
+demo: $(USER_STAMP) ## run the mini suite, build the board and print its path
 	@$(BIN)/steerboard demo
 
 test: $(STAMP) ## run all tests
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
-test-all: $(STAMP) ## run all tests and the full samples of simulations, as every night
+test-all: $(STAMP) ## run all tests, simulations with their full samples (as in the nightly workflow)
 	$(BIN)/python -m pytest -m "" $(SPREAD) $(ARGS)
 
-fast: $(STAMP) ## run the tests that take no more than a few seconds each
+fast: $(STAMP) ## run the tests that take at most a few seconds each
 	$(BIN)/python -m pytest -m "not slow and not nightly" $(SPREAD) $(ARGS)
 
-lint: $(STAMP) ## check style and formatting
+lint: $(STAMP) ## check style, formatting and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
-check: lint types test ## lint, types and test
+check: lint types test ## run lint, types and test
 
-board: $(STAMP) ## build the board again: RUNS="runs/demo ..." OUT=site
+board: $(USER_STAMP) ## rebuild the board: RUNS="runs/demo ..." OUT=site
 	@$(BIN)/steerboard board build $(RUNS) --out $(OUT)
 
+docs: $(STAMP) ## build the documentation site in site-docs/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site-docs
+
 clean: ## remove caches, built packages and site/; keeps runs/ and .venv
-	rm -rf site build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf site site-docs build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# Set-up, skipped while the stamp is newer than both files. A .venv that does not work is made anew.
-$(STAMP): pyproject.toml constraints.txt
+# Set-up, skipped while the stamp is newer than both files. A .venv that does not work is created again.
+$(USER_STAMP): pyproject.toml constraints.txt
 	@set -e; \
 	if ! $(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		found=; \
@@ -63,17 +70,22 @@ $(STAMP): pyproject.toml constraints.txt
 		done; \
 		if [ -z "$$found" ]; then \
 			echo "make: no Python 3.11 or newer (tried: $(PYTHON))." \
-				"Install one, or say: make PYTHON=/path/to/python3.11" >&2; \
+				"Install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
 			exit 1; \
 		fi; \
-		echo "making $(VENV) with $$found"; \
+		echo "creating $(VENV) with $$found"; \
 		"$$found" -m venv --clear $(VENV) || { \
-			echo "make: $$found cannot make $(VENV), see above" \
+			echo "make: $$found cannot create $(VENV), see above" \
 				"(Debian and Ubuntu: install the package python3-venv)." >&2; \
 			exit 1; \
 		}; \
 	fi; \
-	echo "installing what is needed into $(VENV): some minutes the first time"; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(ORACLES); \
+	echo "installing steerboard into $(VENV): a minute or two the first time"; \
+	$(PIP) -e '.[run]'; \
 	touch $@
+
+$(STAMP): $(USER_STAMP)
+	@echo "installing what tests need into $(VENV): another minute the first time"
+	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps $(ORACLES)
+	@touch $@

@@ -10,21 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.architecture import FLOORS, draw, imports_of, package_of
 from support.helpers import ROOT, command, environment, python
 
 import steerboard
 
-# From the bottom up. A package may import from lower floors, and on its own floor from those before it.
-FLOORS = [
-    ["core"],
-    ["data"],
-    ["engine", "scoring"],
-    ["methods", "ranking"],
-    ["runner"],
-    ["tracks", "submissions"],
-    ["leaderboard"],
-    ["cli"],
-]
 RANK = {unit: (floor, i) for floor, units in enumerate(FLOORS) for i, unit in enumerate(units)}
 LIGHT = [
     "harness",
