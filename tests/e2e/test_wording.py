@@ -17,7 +17,7 @@ WORDS = {
     r"\bheld against\b": "compared with",
     r"\banew\b": "again",
     r"\bhanded in\b|\bhand(s|ing)? (it )?in\b": "submitted",
-    r"(?<![Tt]here )\b(is|are) no (?!longer|more|less|fewer|better|worse|reason|need|way|different)[a-z]": "is not a ...",
+    r"(?<![Tt]here )\b(is|are) no (?!longer|more|less|fewer|better|worse|different)[a-z]": "is not a ...",
     r"\black(s|ing)?\b": "is missing, has no, without",
     r"\bcannot tell\b|\bcannot be told\b": "inconclusive, cannot be distinguished",
     r"\bre-?scored anew\b|\bre-scored\b": "rescored",
@@ -39,8 +39,16 @@ ALLOWED = {("harness/submissions/card.py", "road"), ("docs/upgrading.md", "road"
 
 def texts() -> Iterator[tuple[str, int, str]]:
     """Yield (file, line, text) of every document, template, and every comment and string of the code."""
-    documents = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("leaderboard/templates/*"), *ROOT.glob("leaderboard/assets/*.js")]
-    for path in [*documents, *(p for p in ROOT.glob("*.md") if p.name != "CHANGELOG.md"), ROOT / "submissions/README.md"]:
+    documents = [
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("leaderboard/templates/*"),
+        *ROOT.glob("leaderboard/assets/*.js"),
+    ]
+    for path in [
+        *documents,
+        *(p for p in ROOT.glob("*.md") if p.name != "CHANGELOG.md"),
+        ROOT / "submissions/README.md",
+    ]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             yield str(path.relative_to(ROOT)), number, line
     for path in [ROOT / "steerboard.py", *ROOT.glob("harness/**/*.py"), *ROOT.glob("leaderboard/**/*.py")]:

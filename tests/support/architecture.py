@@ -46,28 +46,39 @@ WIDTH, HEIGHT, GAP = 230, 46, 30
 def package_of(module: str) -> str:
     """Return the package of a module; empty for the public API."""
     first, _, rest = module.partition(".")
-    return "leaderboard" if first == "leaderboard" else rest.split(".")[0] if first == "harness" else ""
+    second = rest.split(".")[0]
+    return first if first == "leaderboard" else second if first == "harness" and second != "__version__" else ""
 
 
-def imports_of(path: Path) -> set[str]:
-    """Return the absolute names of all modules that a file imports, inside of functions, too."""
+def imports_of(tree: ast.AST) -> set[str]:
+    """Return the absolute names of all imported modules, those inside of functions included."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}, line {node.lineno}: a relative import"
-            found.add(str(node.module))
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of every module but ``harness/__init__.py``, which re-exports the API."""
+    found = {}
+    for path in sorted([*ROOT.glob("harness/*/**/*.py"), *ROOT.glob("leaderboard/**/*.py")]):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if "_tasks" not in parts:
+            name = ".".join(part for part in parts if part != "__init__")
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
     return found
 
 
 def package_imports() -> dict[str, set[str]]:
     """Return for every package which others it imports."""
     edges: dict[str, set[str]] = {name: set() for floor in FLOORS for name in floor}
-    for path in [*ROOT.glob("harness/*/**/*.py"), *ROOT.glob("leaderboard/**/*.py")]:
-        own = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        if own in edges:
-            edges[own] |= {package_of(name) for name in imports_of(path)} - {own, ""}
+    for name, tree in modules().items():
+        own = package_of(name)
+        edges[own] |= {package_of(other) for other in imports_of(tree)} - {own, ""}
     return edges
 
 
@@ -88,9 +99,11 @@ def draw() -> str:
             at[name] = (20 + 135 + (i * 2 - len(names) + 1) * (WIDTH + GAP) // 2, 20 + floor * (HEIGHT + GAP))
     for a, b in reduced(package_imports()):
         (x1, y1), (x2, y2) = at[a], at[b]
-        level = y1 == y2
-        start = (x1 if level and x1 > x2 else x1 + WIDTH if level else x1 + WIDTH // 2, y1 + (HEIGHT // 2 if level else HEIGHT))
-        end = (x2 + WIDTH if level and x1 > x2 else x2 if level else x2 + WIDTH // 2, y2 + (HEIGHT // 2 if level else 0))
+        start, end = (x1 + WIDTH // 2, y1 + HEIGHT), (x2 + WIDTH // 2, y2)
+        if y1 == y2:  # neighbours on one floor: from side to side
+            right = x1 < x2
+            start = (x1 + WIDTH * right, y1 + HEIGHT // 2)
+            end = (x2 + WIDTH * (not right), y2 + HEIGHT // 2)
         parts.append(f'<path class="a" d="M{start[0]} {start[1]} L{end[0]} {end[1]}" marker-end="url(#h)"/>')
     for name, (x, y) in at.items():
         parts.append(f'<rect class="p" x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>')
@@ -109,9 +122,9 @@ def draw() -> str:
         parts.append(f'<text class="f" x="{left + 115}" y="{y + 118 + 14}">{target}</text>')
     height = 20 + len(STAGES) * step + 30
     style = (
-        "text{font:12px system-ui,sans-serif;text-anchor:middle;fill:#222}.n{font-weight:600;font-size:14px}.c{fill:#555}"
-        ".f{font-family:monospace}.p{fill:#eef3fb;stroke:#4a6fa5}.s{fill:#f3f7ee;stroke:#6a8f3c}.a{stroke:#777;fill:none}"
-        "@media (prefers-color-scheme:dark){svg{background:#fff}}"
+        "text{font:12px system-ui,sans-serif;text-anchor:middle;fill:#222}.n{font-weight:600;font-size:14px}"
+        ".c{fill:#555}.f{font-family:monospace}.p{fill:#eef3fb;stroke:#4a6fa5}.s{fill:#f3f7ee;stroke:#6a8f3c}"
+        ".a{stroke:#777;fill:none}@media (prefers-color-scheme:dark){svg{background:#fff}}"
     )
     head = (
         '<marker id="h" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
