@@ -52,7 +52,8 @@ def test_an_import_that_goes_up_would_be_noticed():
 
 
 def test_the_picture_of_the_architecture_is_up_to_date():
-    assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == draw()
+    drawn = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert drawn == draw(), "draw it again: python tests/support/architecture.py > docs/architecture.svg"
 
 
 def test_a_light_module_loads_neither_torch_nor_transformers():

@@ -159,9 +159,9 @@ def test_pages_come_from_main_alone():
     assert body["jobs"]["build"]["if"] == "github.ref == 'refs/heads/main'"
     assert body["jobs"]["deploy"]["needs"] == "build"
     inputs = {"submissions/**", "baselines/submissions.lock.json", "baselines/measured/**"}
-    code = {"leaderboard/**", "harness/**", "tasks/**", "pyproject.toml", "constraints.txt"}
-    own = {".github/workflows/pages.yml"}
-    assert set(triggers(body)["push"]["paths"]) == inputs | code | own  # all that the page is made of
+    code = {"steerboard.py", "leaderboard/**", "harness/**", "tasks/**", "pyproject.toml", "constraints.txt"}
+    own = {".github/workflows/pages.yml", "docs/**", "mkdocs.yml"}
+    assert set(triggers(body)["push"]["paths"]) == inputs | code | own  # everything that the pages are made from
 
 
 def test_a_release_comes_from_a_tag_of_its_own_version(tmp_path):
