@@ -126,7 +126,7 @@ def _specs() -> list[Spec]:
     for part, table in _TABLES.items():
         for line in table.strip().split("\n"):
             name, level, slope, human, half, detail = line.split()
-            for own in (name, metric(name).valid.name) if part in {"lexical", "embedding/tfidf"} else (name,):
+            for own in (name, metric(name).on_valid_texts.name) if part in {"lexical", "embedding/tfidf"} else (name,):
                 recipe = _RECIPES[part].format(name.partition("/")[0].replace("_", "-"))
                 names = () if detail == "-" else tuple(detail.split(","))
                 people = None if human == "-" else float(human)

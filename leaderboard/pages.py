@@ -217,5 +217,5 @@ def index_page(views: Sequence[BoardPages], facts: Facts, refused: Sequence[Refu
         several=tracks > 1,
         refused=refused,
         question=QUESTION,
-        diversity=VENDI.of("tfidf"),
+        diversity=VENDI.for_provider("tfidf"),
     )

@@ -116,10 +116,10 @@ LONGER = 3.0
 """How many times longer than human text texts may be."""
 
 COPIES = [
-    Rule(COPIED.of("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
-    Rule(COPIED.of("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
+    Rule(COPIED.for_provider("test"), True, _fixed(COPIED_BOUND), "copies of test text"),
+    Rule(COPIED.for_provider("validation"), True, _fixed(COPIED_BOUND), "copies of validation text"),
     *(
-        Rule(COPIED.of(corpus), True, _baseline_relative, f"copies of {words}", references=False)
+        Rule(COPIED.for_provider(corpus), True, _baseline_relative, f"copies of {words}", references=False)
         for corpus, words in (
             ("train", "train text"),
             ("demonstrations", "few-shot demonstrations"),
@@ -132,14 +132,14 @@ COPIES = [
 RULES = [
     *COPIES,
     *(
-        Rule(MEMBERSHIP.of(split), True, _nearer, f"made of {split} text: too near to it", single=True)
+        Rule(MEMBERSHIP.for_provider(split), True, _nearer, f"made of {split} text: too near to it", single=True)
         for split in ("test", "validation")
     ),
     *(
-        Rule(OVERLAP.of(split), True, _of_human(plus=OVERLAP_BOUND), f"pieces of {split} text", single=True)
+        Rule(OVERLAP.for_provider(split), True, _of_human(plus=OVERLAP_BOUND), f"pieces of {split} text", single=True)
         for split in ("test", "validation")
     ),
-    Rule(OVERLAP.of("train"), True, _recited, "pieces of train text", references=False, single=True),
+    Rule(OVERLAP.for_provider("train"), True, _recited, "pieces of train text", references=False, single=True),
     Rule(HIDDEN, True, _of_human(plus=HIDDEN_BOUND), "hidden characters", single=True),
     Rule(LENGTH, True, _too_long, "much longer than human text", single=True),
     Rule(NEAR_DUPLICATES, True, _of_human(plus=0.2), "texts repeat one another"),

@@ -15,7 +15,7 @@ from harness.ranking.stats.multiplicity import CORRECTION
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI, Metric
 
-_SIDE = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
+_SIDE = (VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
 _REASONS = 3  # of an entry, shown at most
 _TIED = 5  # entries named that share a tier with the best

@@ -136,7 +136,7 @@ class ScoringStage:
             scores = [s for s in scores if s.metric not in stale] + self._beside(cell, part, found, place)
             parts[part.name] = PartRecord(signature=part.signature, metrics=[score.metric for score in found.scores])
             kept.pop(part.name, None)
-            kept |= {part.name: found.kept} if found.kept else {}
+            kept |= {part.name: found.artifacts} if found.artifacts else {}
         order = {score.metric: i for i, score in enumerate(old.scores if old else [])}
         scores.sort(key=lambda score: order.get(score.metric, len(order)))  # what is rebuilt keeps its index
         record = CellScores(

@@ -54,16 +54,16 @@ class ClassifierScorer:
         with the fewest has.
         """
         gold = [place.labels.index(label) for _, label in place.test]
-        rows, valid = training_rows(sample), training_rows(sample.only(sample.valid))
+        rows, valid = training_rows(sample), training_rows(sample.subset(sample.valid))
         every = self._test(rows, place, gold)
         sound = every if valid == rows else self._test(valid, place, gold)
         scores = [
             *(self._score(m, m, every, place) for m in (MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER)),
-            *(self._score(m, m.valid, sound, place) for m in (MACRO_F1, ACCURACY)),
+            *(self._score(m, m.on_valid_texts, sound, place) for m in (MACRO_F1, ACCURACY)),
         ]
-        found = {MACRO_F1: every} if sound is every else {MACRO_F1: every, MACRO_F1.valid: sound}
+        found = {MACRO_F1: every} if sound is every else {MACRO_F1: every, MACRO_F1.on_valid_texts: sound}
         predictions = {
-            m.of(self._classifier.name).name: tested.predictions for m, tested in found.items() if tested.rows
+            m.for_provider(self._classifier.name).name: tested.predictions for m, tested in found.items() if tested.rows
         }
         kept = {"examples": place.examples, "labels": list(place.labels), "gold": gold}
         return ScorerOutput(scores, {**kept, "predictions": predictions})
@@ -88,7 +88,7 @@ class ClassifierScorer:
 
     def _score(self, base: Metric, metric: Metric, tested: _Tested, place: ScoringContext) -> Score:
         """Return the score of ``metric``, whose values are those of ``base``."""
-        named = metric.of(self._classifier.name)
+        named = metric.for_provider(self._classifier.name)
         if not tested.rows:
             kind = "text" if metric is base else "valid text"
             return named.score(None, self.signature, f"no {kind} to train on")

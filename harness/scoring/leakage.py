@@ -111,7 +111,7 @@ class LeakageScorer:
         return self._indexes
 
     def _copied(self, corpus: str, copied: NDArray[np.bool_], note: str) -> Score:
-        metric, n = COPIED.of(corpus), copied.size
+        metric, n = COPIED.for_provider(corpus), copied.size
         if note or not n:
             return metric.score(None, self._signature_of_copies, note or "no texts")
         count = int(copied.sum())
@@ -119,7 +119,7 @@ class LeakageScorer:
         return metric.score(count / n, self._signature_of_copies, interval=share_interval(count, n), detail=detail)
 
     def _overlap(self, corpus: str, overlap: NDArray[np.float64], note: str) -> Score:
-        metric = OVERLAP.of(corpus)
+        metric = OVERLAP.for_provider(corpus)
         if note or not overlap.size:
             return metric.score(None, self._signature_of_overlap, note or "no texts")
         interval = mean_interval(overlap.tolist())

@@ -54,8 +54,8 @@ class LexicalScorer:
         everything = lexical_scores(sample.texts, self.budgets)
         valid = everything
         if not sample.valid.all():
-            valid = lexical_scores(sample.only(sample.valid).texts, self.budgets)
-        renamed = [score.model_copy(update={"metric": METRICS[score.metric].valid.name}) for score in valid]
+            valid = lexical_scores(sample.subset(sample.valid).texts, self.budgets)
+        renamed = [score.model_copy(update={"metric": METRICS[score.metric].on_valid_texts.name}) for score in valid]
         return ScorerOutput([*everything, *renamed])
 
 

@@ -174,14 +174,14 @@ class MembershipScorer:
         texts = [text for text in sample.texts if normalise_for_matching(text)]
         if not texts or not place.validation or not place.test:
             note = "no texts" if not texts else "no held-out text"
-            return ScorerOutput([MEMBERSHIP.of(split).score(None, self.signature, note) for split in BESIDE])
+            return ScorerOutput([MEMBERSHIP.for_provider(split).score(None, self.signature, note) for split in BESIDE])
         if place is not self._place or self._index is None:
             self._place, self._index = place, _Index(place)
         found = self._index.nearness(texts)
         return ScorerOutput([self._score(split, found.get(split), self._index.usual) for split in BESIDE])
 
     def _score(self, split: str, found: _Nearness | None, usual: Mapping[str, float]) -> Score:
-        metric = MEMBERSHIP.of(split)
+        metric = MEMBERSHIP.for_provider(split)
         if found is None:
             return metric.score(None, self.signature, f"no {BESIDE[split]} text")
         values = found.difference - usual[split]

@@ -34,12 +34,12 @@ class Metric:
         body = {"value": value, "signature": signature, "note": note, **fields}
         return Score.model_validate({"metric": self.name, "direction": self.direction, "unit": self.unit, **body})
 
-    def of(self, provider: str) -> Metric:
+    def for_provider(self, provider: str) -> Metric:
         """Return this metric as measured with a classifier, an embedding or a corpus."""
         return replace(self, name=f"{self.name}/{provider}", title=f"{self.title} ({provider})")
 
     @property
-    def valid(self) -> Metric:
+    def on_valid_texts(self) -> Metric:
         """This metric on valid text alone."""
         base, slash, provider = self.name.partition("/")
         return replace(
@@ -392,7 +392,7 @@ METRICS: dict[str, Metric] = {
 
 def macro_f1(classifier: str) -> Metric:
     """Return the downstream metric of one classifier, such as ``tfidf`` or ``hf:devenc``."""
-    return MACRO_F1.of(classifier)
+    return MACRO_F1.for_provider(classifier)
 
 
 def metric(name: str) -> Metric:
@@ -402,8 +402,8 @@ def metric(name: str) -> Metric:
     found = METRICS.get(base)
     if found is None or (dot and variant != "valid"):
         return Metric(name, name, "none", "", "")
-    found = found.of(provider) if slash else found
-    return found.valid if dot else found
+    found = found.for_provider(provider) if slash else found
+    return found.on_valid_texts if dot else found
 
 
 def sort_key(name: str) -> tuple[int, str]:

@@ -45,7 +45,7 @@ class TextSample:
     labels: Sequence[str]
     valid: NDArray[np.bool_]
 
-    def only(self, mask: NDArray[np.bool_]) -> TextSample:
+    def subset(self, mask: NDArray[np.bool_]) -> TextSample:
         """Return the texts where ``mask`` is true."""
         chosen = [int(i) for i in np.flatnonzero(mask)]
         return TextSample([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.valid[chosen])
@@ -56,7 +56,7 @@ class ScorerOutput:
     """What a part found: scores, and JSON that is kept beside them per text or per test example."""
 
     scores: list[Score]
-    kept: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Any] = field(default_factory=dict)
 
 
 class Scorer(Protocol):

@@ -232,7 +232,7 @@ def language_scores(pieces: list[list[Piece]], code: str, signature: str, of: st
     }
     sentences = [sum(found == code for found, _ in row) / max(len(row), 1) for row in pieces]
     metrics = [LANGUAGE_FIDELITY, LANGUAGE_SENTENCES]
-    first, second = (metric.of(of) for metric in metrics) if of else metrics
+    first, second = (metric.for_provider(of) for metric in metrics) if of else metrics
     return [
         mean_score(first, characters[code], signature, characters),
         mean_score(second, sentences, signature, {}),

@@ -120,15 +120,15 @@ class EmbeddingScorer:
         )
         self._embedding = embedding
         self._budgets = budgets
-        self._orders = {known.of(embedding.name): q for known, q in ORDERS.items()}
-        self._pairwise = PAIRWISE.of(embedding.name)
+        self._orders = {known.for_provider(embedding.name): q for known, q in ORDERS.items()}
+        self._pairwise = PAIRWISE.for_provider(embedding.name)
         self._centre: tuple[ScoringContext, FloatArray | None] | None = None
 
     def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
         """Return the scores of the texts of one cell, and again of those that are valid."""
         whole = self._scores(sample.texts, place)
-        valid = whole if sample.valid.all() else self._scores(sample.only(sample.valid).texts, place)
-        renamed = [score.model_copy(update={"metric": metric(score.metric).valid.name}) for score in valid]
+        valid = whole if sample.valid.all() else self._scores(sample.subset(sample.valid).texts, place)
+        renamed = [score.model_copy(update={"metric": metric(score.metric).on_valid_texts.name}) for score in valid]
         return ScorerOutput(whole + renamed)
 
     def _scores(self, texts: Sequence[str], place: ScoringContext) -> list[Score]:

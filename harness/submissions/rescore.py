@@ -158,7 +158,7 @@ def _report_flag(checked: CheckOutcome, name: str, flag: Flag, based: bool) -> b
     from harness.scoring.metrics import COPIED, MEMBERSHIP, OVERLAP
 
     signs = (COPIED, MEMBERSHIP, OVERLAP)
-    if flag.metric.name in {sign.of(split).name for sign in signs for split in ("test", "validation")}:
+    if flag.metric.name in {sign.for_provider(split).name for sign in signs for split in ("test", "validation")}:
         checked.report.problem(name, flag.words, "Submit texts that the model wrote.")
     elif flag.metric.name.startswith(f"{COPIED.name}/") and not based:
         checked.report.note(name, flag.words, "No zero-shot of the same cells is at hand to compare with.")

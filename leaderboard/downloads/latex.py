@@ -9,7 +9,7 @@ from harness.scoring.metrics import LANGUAGE_FIDELITY, VALID_SHARE, VENDI
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts
 from leaderboard.downloads.tex import tex
 
-_SIDES = (VENDI.of("tfidf"), VALID_SHARE, LANGUAGE_FIDELITY)
+_SIDES = (VENDI.for_provider("tfidf"), VALID_SHARE, LANGUAGE_FIDELITY)
 _LONGEST = 600  # characters of a remark
 
 

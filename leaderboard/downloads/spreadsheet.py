@@ -13,7 +13,7 @@ from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts,
 Cell = str | int | float | None
 
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # what a spreadsheet takes for the beginning of a formula
-_SIDES = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
+_SIDES = (VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
 _COSTS = ("texts_per_second", "seconds_per_1000_valid", "tokens_per_1000_valid")
 
 

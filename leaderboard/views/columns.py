@@ -18,7 +18,7 @@ from leaderboard.boards import Board
 from leaderboard.rendering import BETTER
 from leaderboard.text import name_of
 
-_OF_TEXTS = (VENDI.of("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
+_OF_TEXTS = (VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
 
 _ON_REQUEST = {SELF_CHRF.name}
 

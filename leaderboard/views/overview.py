@@ -187,7 +187,7 @@ def _together(board: Board, means: Matrix, entry: str) -> float | None:
     if board.track != "forcing":
         return None
     share = means.level(TARGET_SHARE, entry)
-    relevance = means.level(RELEVANCE.of(board.headline.name.partition("/")[2]), entry)
+    relevance = means.level(RELEVANCE.for_provider(board.headline.name.partition("/")[2]), entry)
     return None if share is None or relevance is None else harmonic(share, relevance)
 
 

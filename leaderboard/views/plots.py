@@ -31,7 +31,7 @@ class Sweep:
 
 def diversity(board: Board, means: Matrix, pages: dict[str, str]) -> Scatter | None:
     """Return diversity (Vendi) against the gain over zero-shot, with the front of what none beats."""
-    side = VENDI.of("tfidf")
+    side = VENDI.for_provider("tfidf")
     levels = {row.row.id: means.level(side, row.row.id) for row in board.standings.rows}
     shown = {name: f"{side.title} {format_number(x, digits_of(side.name))}" for name, x in levels.items()}
     return _against_gain(board, levels, shown, pages, _axis(side), "up")

@@ -418,7 +418,7 @@ def test_the_ranking_as_a_latex_table(tmp_path):
     entries.append(entry("quality", 0.4))
     for made in entries:
         made.scores[VALID_SHARE] = flat(0.8, CHOSEN)
-        made.scores[VENDI.of("tfidf")] = flat(12.0, CHOSEN)
+        made.scores[VENDI.for_provider("tfidf")] = flat(12.0, CHOSEN)
     text = ranking_tex(file_of(tmp_path, entries).boards[0], "0.1")
     assert balanced(text)
     assert "1 & language & 0.750 & +0.250 & 12.0 & 0.800 & -- \\\\" in text

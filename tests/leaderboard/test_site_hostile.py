@@ -126,7 +126,7 @@ def entries(chosen: Selection) -> list[ToyEntry]:
         ("human", 0.9, {}),
     ):
         own = predicting(toy(name, **config), right, chosen, n=30)
-        for metric, value in ((VENDI.of("tfidf"), 40 * right), (VALID_SHARE, 0.9), (ODD, 1.0)):
+        for metric, value in ((VENDI.for_provider("tfidf"), 40 * right), (VALID_SHARE, 0.9), (ODD, 1.0)):
             own.scores[metric] = flat(value, chosen)
             own.human[metric] = value
         made.append(own)

@@ -24,7 +24,7 @@ def square(ab: float, ac: float, bc: float) -> np.ndarray:
 
 
 def row(title: str, mean: list[float], p: np.ndarray) -> PairRow:
-    return PairRow(title, VENDI.of("tfidf"), np.array(mean), np.where(np.isnan(p), NAN, 0.5), p)
+    return PairRow(title, VENDI.for_provider("tfidf"), np.array(mean), np.where(np.isnan(p), NAN, 0.5), p)
 
 
 def test_p_is_corrected_over_all_pairs_and_rows_of_a_table():

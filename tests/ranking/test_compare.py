@@ -264,7 +264,7 @@ def test_what_differs_between_the_environments_is_listed(tmp_path):
 
 def test_by_default_headline_and_primary_metrics_are_compared_and_all_on_demand(tmp_path):
     entry = scored("m", 0.5)
-    for metric in (SELF_CHRF, NEAR_DUPLICATES, VALID_SHARE, VALID_SHARE.valid, LENGTH, F1.valid):
+    for metric in (SELF_CHRF, NEAR_DUPLICATES, VALID_SHARE, VALID_SHARE.on_valid_texts, LENGTH, F1.on_valid_texts):
         entry.scores[metric] = flat(0.5, CHOSEN)
     a, b = (write_run(tmp_path / name, [entry], CHOSEN) for name in "ab")
     assert [m.name for m in compare(a, b).metrics] == ["macro_f1/tfidf", "self_chrf", "valid_share"]

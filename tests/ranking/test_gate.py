@@ -324,7 +324,7 @@ def test_a_run_is_a_baseline_too(tmp_path):
 
 
 def test_a_new_flag_is_worse_and_an_old_one_is_not(tmp_path):
-    copied = COPIED.of("test")
+    copied = COPIED.for_provider("test")
 
     def folder(name: str, share: float) -> Path:
         entry = scored("m", 0.6)
@@ -350,7 +350,7 @@ def test_predictions_travel_in_the_file(tmp_path):
 
 def test_metrics_are_headline_diversity_and_validity_unless_named(tmp_path):
     entry = toy("m")
-    for metric in (F1, SELF_CHRF, VENDI.of("tfidf"), VALID_SHARE, LENGTH):
+    for metric in (F1, SELF_CHRF, VENDI.for_provider("tfidf"), VALID_SHARE, LENGTH):
         entry.scores[metric] = flat(0.5, CHOSEN)
     against = baseline(tmp_path, write_run(tmp_path / "old", [entry], CHOSEN).path)
     found = gate(tmp_path / "old", against)[1]
@@ -365,7 +365,7 @@ def test_metrics_are_headline_diversity_and_validity_unless_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("metric", "value", "relative"),
-    [(F1, 0.05, False), (VALID_SHARE, 0.10, False), (VENDI.of("tfidf"), 0.15, True), (SELF_CHRF, 0.15, True)],
+    [(F1, 0.05, False), (VALID_SHARE, 0.10, False), (VENDI.for_provider("tfidf"), 0.15, True), (SELF_CHRF, 0.15, True)],
 )
 def test_usual_tolerances(metric, value, relative):
     assert default_tolerance(metric) == Tolerance(value=value, relative=relative)

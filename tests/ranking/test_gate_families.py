@@ -25,7 +25,7 @@ F1_NOISE = {"sentiment": 0.110, "topic": 0.064}
 """Standard deviation of a cell between generation seeds: nine of the mini suite, mean over five methods."""
 
 METHODS = ("zero-shot", "language", "quality", "clas", "learned")
-FURTHER = {SELF_CHRF: (37.0, 3.3), VENDI.of("tfidf"): (5.9, 0.3), VALID_SHARE: (0.97, 0.012)}
+FURTHER = {SELF_CHRF: (37.0, 3.3), VENDI.for_provider("tfidf"): (5.9, 0.3), VALID_SHARE: (0.97, 0.012)}
 """Metric -> mean of a cell, and its standard deviation."""
 
 

@@ -33,7 +33,7 @@ from harness.ranking.stats.resampling import Predictions, bootstrap_scores
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VENDI, macro_f1
 
 F1 = macro_f1("tfidf")
-SIDE = {VENDI.of("tfidf").name: (6.0, 0.3), SELF_CHRF.name: (37.0, 3.0), LABEL_FIDELITY.name: (0.8, 0.06)}
+SIDE = {VENDI.for_provider("tfidf").name: (6.0, 0.3), SELF_CHRF.name: (37.0, 3.0), LABEL_FIDELITY.name: (0.8, 0.06)}
 """Metric -> mean, and standard deviation of a cell between seeds."""
 
 DRAWS = 200

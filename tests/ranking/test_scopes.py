@@ -163,7 +163,7 @@ def suite(folder) -> list[ResultSet]:
     """Return boards of one model and of two, with references, a flag and gaps."""
     names = ["zero-shot", "few-shot", "constant", *(f"m{i}" for i in range(5)), "human"]
     entries = [predicting(toy(name), 0.45 + i / 30, WHOLE, n=80) for i, name in enumerate(names)]
-    entries[-1].scores[COPIED.of("test")] = flat(0.3, WHOLE)
+    entries[-1].scores[COPIED.for_provider("test")] = flat(0.3, WHOLE)
     more = [
         predicting(toy(name, OTHER), 0.5 + i / 15, WHOLE, n=80) for i, name in enumerate(["zero-shot", "m0", "m1", "x"])
     ]

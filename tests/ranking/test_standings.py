@@ -46,7 +46,7 @@ from harness.scoring.metrics import (
 
 AM = selection(["am"])
 BOTH = selection(["am", "he"])
-VENDI_TFIDF = VENDI.of("tfidf")
+VENDI_TFIDF = VENDI.for_provider("tfidf")
 
 
 def by_seed(chosen, **languages):
@@ -483,12 +483,12 @@ def test_an_unreadable_file_of_predictions_takes_the_draws_and_not_the_scores(tm
 
 def test_valid_text_has_predictions_of_its_own_only_where_they_differ(tmp_path):
     entry = predicting(toy("zero-shot"), 0.6, AM)
-    entry.scores[F1.valid] = dict(entry.scores[F1])
+    entry.scores[F1.on_valid_texts] = dict(entry.scores[F1])
     cell = entry.kept["sentiment", "am", 1]
-    cell["predictions"][F1.valid.name] = {"0": cell["gold"]}  # after training on valid text all were right
-    entry.scores[F1.valid]["sentiment", "am", 1] = 1.0
+    cell["predictions"][F1.on_valid_texts.name] = {"0": cell["gold"]}  # after training on valid text all were right
+    entry.scores[F1.on_valid_texts]["sentiment", "am", 1] = 1.0
     cellset = cellset_of(write_run(tmp_path / "run", [entry], AM))
-    evidence = collect_metric(cellset, F1.valid)
+    evidence = collect_metric(cellset, F1.on_valid_texts)
     assert evidence.note == ""
     assert np.all(evidence.draws[0, 0, 0] == 1.0)
     assert np.array_equal(evidence.draws[0, 0, 1], collect_metric(cellset, F1).draws[0, 0, 1])
@@ -527,17 +527,17 @@ BAD = [
     (VALID_SHARE, 0.4, None, "most texts are not valid: valid 0.4 in sentiment, below 0.5"),
     (LANGUAGE_FIDELITY, 0.4, 0.9, "written in another language: language 0.4 in sentiment, below 0.45"),
     (WORD_ORDER, 0.55, None, "words in random order: word order 0.55 in sentiment, below 0.65"),
-    (COPIED.of("test"), 0.11, None, "copies of test text: copied (test) 0.11 in sentiment, above 0.1"),
-    (COPIED.of("validation"), 0.11, None, "copies of validation text"),
-    (OVERLAP.of("test"), 0.51, 0.3, "pieces of test text: overlap (test) 0.51 in sentiment, above 0.5"),
-    (OVERLAP.of("validation"), 0.51, 0.3, "pieces of validation text"),
+    (COPIED.for_provider("test"), 0.11, None, "copies of test text: copied (test) 0.11 in sentiment, above 0.1"),
+    (COPIED.for_provider("validation"), 0.11, None, "copies of validation text"),
+    (OVERLAP.for_provider("test"), 0.51, 0.3, "pieces of test text: overlap (test) 0.51 in sentiment, above 0.5"),
+    (OVERLAP.for_provider("validation"), 0.51, 0.3, "pieces of validation text"),
     (HIDDEN, 0.13, 0.02, "hidden characters: hidden characters 0.13 in sentiment, above 0.12"),
     (LENGTH, 301.0, 100.0, "much longer than human text: length 301 in sentiment, above 300"),
-    (MEMBERSHIP.of("test"), 0.035, 0.0, "made of test text: too near to it: membership (test) 0.035 in sen"),
-    (MEMBERSHIP.of("validation"), 0.035, 0.0, "made of validation text: too near to it"),
-    (COPIED.of("train"), 0.11, None, "copies of train text"),
-    (COPIED.of("vectors"), 0.11, None, "copies of vector text"),
-    (COPIED.of("demonstrations"), 0.11, None, "copies of few-shot demonstrations"),
+    (MEMBERSHIP.for_provider("test"), 0.035, 0.0, "made of test text: too near to it: membership (test) 0.035 in sen"),
+    (MEMBERSHIP.for_provider("validation"), 0.035, 0.0, "made of validation text: too near to it"),
+    (COPIED.for_provider("train"), 0.11, None, "copies of train text"),
+    (COPIED.for_provider("vectors"), 0.11, None, "copies of vector text"),
+    (COPIED.for_provider("demonstrations"), 0.11, None, "copies of few-shot demonstrations"),
 ]
 
 
@@ -555,7 +555,7 @@ GOOD = [
     (NEAR_DUPLICATES, 0.29, 0.1),
     (NEAR_DUPLICATES, 0.9, None),  # no human text beside it: not known whether the task itself repeats
     (VENDI_TFIDF, 4.1, 8.0),
-    (VENDI_TFIDF.valid, 1.0, 8.0),
+    (VENDI_TFIDF.on_valid_texts, 1.0, 8.0),
     (DISTINCT_1, 0.4, 0.7),
     (DEGENERATE, 0.2, None),
     (VALID_SHARE, 0.5, None),
@@ -565,10 +565,10 @@ GOOD = [
     (LENGTH, 1.0, 100.0),
     (LENGTH, 300.0, 100.0),
     (LENGTH, 900.0, None),
-    (OVERLAP.of("test"), 0.5, 0.3),
-    (OVERLAP.of("train"), 1.0, 0.3),  # the model's own texts are not known to hold less
+    (OVERLAP.for_provider("test"), 0.5, 0.3),
+    (OVERLAP.for_provider("train"), 1.0, 0.3),  # the model's own texts are not known to hold less
     (HIDDEN, 0.12, 0.02),
-    (MEMBERSHIP.of("test"), 0.03, 0.0),  # 600 texts: 0.02 + 0.25 / 24.5 = 0.0302
+    (MEMBERSHIP.for_provider("test"), 0.03, 0.0),  # 600 texts: 0.02 + 0.25 / 24.5 = 0.0302
 ]
 
 
@@ -619,7 +619,7 @@ def copying(name: str, corpus: str, **shares: float) -> ToyEntry:
     """Return an entry that copies a share of its texts in some of eleven languages."""
     entry = scored(name, flat(0.5, ELEVEN))
     copied = {place: shares.get(place[1], 0.0) for place in places(ELEVEN)}
-    entry.scores[COPIED.of(corpus)] = copied
+    entry.scores[COPIED.for_provider(corpus)] = copied
     return entry
 
 
@@ -653,7 +653,7 @@ def test_collapsed_references_are_flagged_too(tmp_path):
 def test_a_reference_that_is_test_text_is_called_flagged_and_the_floor_is_not(tmp_path):
     """Texts of no model have no tier: a table without their flags would show a cheat at its top."""
     floor = flagged(tmp_path / "floor", VENDI_TFIDF, 1.0, 8.0, name="constant")
-    cheat = flagged(tmp_path / "cheat", COPIED.of("test"), 0.9, name="human")
+    cheat = flagged(tmp_path / "cheat", COPIED.for_provider("test"), 0.9, name="human")
     assert floor.reference and cheat.reference
     assert floor.flags and not floor.flagged
     assert cheat.flagged
@@ -668,8 +668,8 @@ def test_what_a_model_copies_without_the_method_is_not_held_against_the_method(t
         ("more", 0.41, 0.0),
         ("human", 1.0, 0.0),
     ):
-        entries[name].scores[COPIED.of("train")] = flat(train, BOTH, (0,))
-        entries[name].scores[COPIED.of("test")] = flat(test, BOTH, (0,))
+        entries[name].scores[COPIED.for_provider("train")] = flat(train, BOTH, (0,))
+        entries[name].scores[COPIED.for_provider("test")] = flat(test, BOTH, (0,))
     found = rows(field_of(tmp_path, BOTH, *entries.values()))
     assert {name: [flag.metric.name for flag in row.flags] for name, row in found.items()} == {
         "zero-shot": [],
@@ -686,7 +686,7 @@ def test_another_model_excuses_no_copies(tmp_path):
     for model, copied in ((MODEL, 0.9), (other, 0.0)):
         entries = [toy("zero-shot", model), toy("a", model)]
         for entry, value in zip(entries, (copied, 0.5), strict=True):
-            entry.scores = {F1: flat(0.5, AM), COPIED.of("train"): flat(value, AM, (0,))}
+            entry.scores = {F1: flat(0.5, AM), COPIED.for_provider("train"): flat(value, AM, (0,))}
         sides.append(write_run(tmp_path / model.name, entries, AM, model=model))
     found = rows(rank_entries(cellset_of(*sides), F1))
     assert (found["a, toy"].flags, len(found["a, other"].flags)) == ([], 1)
@@ -708,7 +708,7 @@ def test_a_model_that_writes_long_texts_anyway_is_not_flagged_for_it(tmp_path):
 
 
 def test_pieces_of_train_text_are_flagged_beyond_what_the_model_recites(tmp_path):
-    pieces = OVERLAP.of("train")
+    pieces = OVERLAP.for_provider("train")
     assert beside_zero_shot(tmp_path / "a", pieces, 0.69, 0.4, 1.0) == [[], []]
     assert beside_zero_shot(tmp_path / "b", pieces, 0.71, 0.4, 1.0) == [[pieces], []]
 
@@ -716,7 +716,7 @@ def test_pieces_of_train_text_are_flagged_beyond_what_the_model_recites(tmp_path
 def test_signs_of_test_text_in_a_single_language_do_not_hide_in_the_mean(tmp_path):
     entry = scored("a", flat(0.5, ELEVEN))
     near = {place: 0.06 if place[1] == "he" else 0.0 for place in places(ELEVEN)}
-    entry.scores[MEMBERSHIP.of("test")] = near
+    entry.scores[MEMBERSHIP.for_provider("test")] = near
     [flag] = rows(field_of(tmp_path, ELEVEN, entry, scored("zero-shot", flat(0.5, ELEVEN))))["a"].flags
     # 300 texts: 0.02 + 0.25 / 17.3
     assert flag.words.endswith("membership (test) 0.06 in sentiment/he, above 0.0344")

@@ -108,7 +108,7 @@ def test_the_terminal_shows_tiers_gains_and_gap(tmp_path):
 
 def test_a_flagged_entry_says_so_and_why_instead_of_a_tier(tmp_path):
     cheat = entry("cheat", 0.95)
-    cheat.scores[COPIED.of("test")] = dict.fromkeys(places(CHOSEN), 1.0)
+    cheat.scores[COPIED.for_provider("test")] = dict.fromkeys(places(CHOSEN), 1.0)
     text = printed(tmp_path, field(cheat))
     assert line_of(text, "cheat")[0] == "flag"
     assert "flag: cheat: copies of test text" in text
@@ -133,11 +133,11 @@ def test_the_page_says_who_leads_and_who_does_not_differ_from_it(tmp_path):
 
 def test_a_flagged_entry_leads_no_headline(tmp_path):
     entries = [entry("zero-shot", 0.5), entry("cheat", 0.95)]
-    entries[1].scores[COPIED.of("test")] = dict.fromkeys(places(CHOSEN), 1.0)
+    entries[1].scores[COPIED.for_provider("test")] = dict.fromkeys(places(CHOSEN), 1.0)
     page = page_of(tmp_path, entries)
     assert "no steering with all its cells is there to compare" in page
     assert "Highest mean macro-F1 (tfidf): zero-shot, 0.500." in page
-    entries[0].scores[COPIED.of("test")] = dict.fromkeys(places(CHOSEN), 1.0)
+    entries[0].scores[COPIED.for_provider("test")] = dict.fromkeys(places(CHOSEN), 1.0)
     page = page_of(tmp_path / "all", entries)
     assert "Every entry that has all its cells is flagged, so none is the best." in page
 

@@ -71,7 +71,7 @@ def scores(texts: list[str], there: ScoringContext, labels: list[str] | None = N
 
 
 def copied(texts: list[str], corpus: list[str]) -> list[bool]:
-    return LeakageScorer().score(sample(texts), place(test=corpus)).kept["copied/test"]
+    return LeakageScorer().score(sample(texts), place(test=corpus)).artifacts["copied/test"]
 
 
 def overlap(text: str, corpus: list[str]) -> float:
@@ -297,7 +297,7 @@ def test_the_metrics_stand_by_corpus_and_what_is_a_copy_is_kept_per_text():
     found = LeakageScorer().score(sample([ENGLISH, HEBREW, OTHER]), there)
     names = [f"{metric}/{corpus}" for corpus in CORPORA for metric in ("copied", "overlap")]
     assert [score.metric for score in found.scores] == names
-    assert found.kept == {
+    assert found.artifacts == {
         "copied/demonstrations": [False, False, True],
         "copied/train": [True, False, False],
         "copied/validation": [False, False, False],
@@ -359,7 +359,7 @@ def test_hostile_text_is_scored_as_any_other():
     assert time.process_time() - begin < 5
     for score in found.values():
         assert score.value is None or 0 <= score.value <= 1
-    kept = LeakageScorer().score(sample(hostile), place(test=[HEBREW])).kept["copied/test"]
+    kept = LeakageScorer().score(sample(hostile), place(test=[HEBREW])).artifacts["copied/test"]
     assert kept == [text.endswith(HEBREW) for text in hostile]
 
 
@@ -396,7 +396,7 @@ def test_what_people_write_stays_below_the_bound_in_all_languages(shared: Path, 
         human[language] = max(values["copied/test"], values["copied/validation"])
         draw = random.Random(1)
         mixed = [" ".join(draw.sample(words := text.split(), len(words))) for text in texts[:300]]
-        shuffled[language] = part.score(sample(mixed), there).kept["copied/train"]
+        shuffled[language] = part.score(sample(mixed), there).artifacts["copied/train"]
     assert max(human.values()) < COPIED_BOUND
     assert np.mean(list(human.values())) < 0.02
     assert min(np.mean(found) for found in shuffled.values()) > 0.5  # the others have too few words

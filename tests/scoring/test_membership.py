@@ -116,7 +116,7 @@ def test_the_share_of_hiding_texts_stands_beside_its_interval():
     [score] = found.scores
     assert (score.metric, score.value, score.detail) == ("hidden_characters", 0.25, {"texts": 4})
     assert score.interval == pytest.approx((0.0456, 0.6994), abs=1e-4)
-    assert found.kept == {"hides": [True, False, False, False]}
+    assert found.artifacts == {"hides": [True, False, False, False]}
 
 
 @each_script

@@ -45,7 +45,7 @@ class Fixed:
 def score(texts, human, classifier):
     """Return the scores by name, and what is kept."""
     found = ClassifierScorer(classifier).score(texts, human)
-    return {score.metric.removesuffix(f"/{classifier.name}"): score for score in found.scores}, found.kept
+    return {score.metric.removesuffix(f"/{classifier.name}"): score for score in found.scores}, found.artifacts
 
 
 # Macro-F1

@@ -474,12 +474,12 @@ def test_no_texts_have_no_scores_and_say_why(part, amharic):
     notes = {score.metric: score.note for score in found.scores if score.value is None}
     assert notes.pop("word_order") == "no text of 4 words or more"
     assert (set(notes.values()), len(notes)) == ({"no texts"}, len(found.scores) - 1)
-    assert found.kept == {"valid": [], "reasons": [], "language": [], "label": []}
+    assert found.artifacts == {"valid": [], "reasons": [], "language": [], "label": []}
 
 
 def test_what_was_found_is_kept_per_text_as_json(part, amharic):
     found = part.score(sample(FOUR), amharic)
-    kept = json.loads(json.dumps(found.kept))
+    kept = json.loads(json.dumps(found.artifacts))
     judged = kept.pop("label")
     assert kept == {
         "valid": [True, True, False, False],
@@ -494,7 +494,7 @@ def test_what_was_found_is_kept_per_text_as_json(part, amharic):
 
 def test_without_enough_train_text_no_label_is_kept(part, amharic):
     few = replace(amharic, train=amharic.train[:3])
-    assert "label" not in part.score(sample(FOUR), few).kept
+    assert "label" not in part.score(sample(FOUR), few).artifacts
 
 
 def test_the_order_of_the_texts_makes_no_difference(part, amharic):
@@ -605,7 +605,7 @@ def test_another_identifier_scores_under_its_own_name(amharic):
         "language_sentences/scripted": 0.5,
     }
     assert scores["language_fidelity/scripted"].detail == {"am": 0.5, "da": 0.25}
-    assert part.score(sample(FOUR), amharic).kept == {"language": ["am", "am", "da", ""]}
+    assert part.score(sample(FOUR), amharic).artifacts == {"language": ["am", "am", "da", ""]}
     assert part.score(sample([]), amharic).scores[0].note == "no texts"
 
 

@@ -214,7 +214,7 @@ def test_texts_that_are_all_alike_or_all_apart_tell_no_interval():
 
 def test_every_metric_comes_on_all_texts_and_on_valid_ones():
     found = scores(Zipf(1).texts(9, 8), place(*Zipf(2).texts(9, 8)), [True] * 6 + [False] * 3)
-    assert [*found] == NAMES + [metric(name).valid.name for name in NAMES]
+    assert [*found] == NAMES + [metric(name).on_valid_texts.name for name in NAMES]
     assert all(score.value is not None and score.interval for score in found.values())
     assert {score.detail["texts"] for name, score in found.items() if ".valid" not in name} == {9}
     assert {score.detail["texts"] for name, score in found.items() if ".valid" in name} == {6}
@@ -245,8 +245,8 @@ def test_valid_texts_are_scored_as_if_the_others_were_not_there():
     mixed = scores(texts, human, [True] * 6 + [False] * 3)
     alone = scores(texts[:6], human)
     for name in NAMES:
-        assert mixed[metric(name).valid.name].value == alone[name].value != mixed[name].value
-        assert alone[metric(name).valid.name].value == alone[name].value
+        assert mixed[metric(name).on_valid_texts.name].value == alone[name].value != mixed[name].value
+        assert alone[metric(name).on_valid_texts.name].value == alone[name].value
 
 
 @pytest.mark.parametrize("text", ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "the same text"])

@@ -64,7 +64,7 @@ def entry(name: str, right: float, model: ModelIdentity, chosen: Selection = CHO
     """Return an entry with predictions, diversity and validity."""
     made = predicting(toy(name, model, **config), right, chosen, n=60)
     for metric, value, human in (
-        (VENDI.of("tfidf"), 40 * right, 38.5),
+        (VENDI.for_provider("tfidf"), 40 * right, 38.5),
         (SELF_CHRF, 30 - 10 * right, 17.3),
         (VALID_SHARE, 0.8 + right / 10, 0.99),
         (LANGUAGE_FIDELITY, 0.97, 1.0),
@@ -78,7 +78,7 @@ def entry(name: str, right: float, model: ModelIdentity, chosen: Selection = CHO
 def of_model(model: ModelIdentity, shift: float, chosen: Selection = CHOSEN) -> list[ToyEntry]:
     """Return what both models have: unsteered, steered, a control and a flagged cheat."""
     cheat = entry("copier", 0.95 + shift, model, chosen)
-    cheat.scores[COPIED.of("test")] = dict.fromkeys(places(chosen), 1.0)
+    cheat.scores[COPIED.for_provider("test")] = dict.fromkeys(places(chosen), 1.0)
     return [
         entry("zero-shot", 0.60 + shift, model, chosen),
         entry("few-shot", 0.66 + shift, model, chosen),

@@ -163,8 +163,8 @@ def made_run(folder: Path, values: dict[tuple[str, str], tuple[float, float | No
         )
         scores = [
             TARGET_SHARE.score(share, "s"),
-            RELEVANCE.of("tfidf").score(relevance, "r"),
-            FORCING.of("tfidf").score(None if relevance is None else harmonic(share, relevance), "r"),
+            RELEVANCE.for_provider("tfidf").score(relevance, "r"),
+            FORCING.for_provider("tfidf").score(None if relevance is None else harmonic(share, relevance), "r"),
         ]
         digest = run.generations_digest(name)
         run.write_scores(CellScores(cell_id=name, generations_sha256=digest, protocol="p", scores=scores), {})
@@ -242,7 +242,7 @@ def test_the_share_in_the_target_language_counts_answers_not_characters():
     [score] = found.scores
     assert (score.metric, score.value) == ("target_share", 0.5)
     assert score.detail == {"en": 0.25, "he": 0.5}
-    assert found.kept == {"language": ["he", "en", "", "he"], "in_target": [True, False, False, True]}
+    assert found.artifacts == {"language": ["he", "en", "", "he"], "in_target": [True, False, False, True]}
 
 
 @pytest.fixture(scope="module")

@@ -54,11 +54,13 @@ def relevance_scores(rated: JudgedAnswer, share: float | None, name: str, signat
     detail = {**rated.detail, "texts": float(len(known))}
     if not known or share is None:
         note = "no answer was rated" if rated.values else "no answers"
-        return [metric.of(name).score(None, signature, note, detail=detail) for metric in (RELEVANCE, FORCING)]
+        return [
+            metric.for_provider(name).score(None, signature, note, detail=detail) for metric in (RELEVANCE, FORCING)
+        ]
     mean = float(np.mean(known))
     return [
-        RELEVANCE.of(name).score(mean, signature, detail=detail),
-        FORCING.of(name).score(harmonic(share, mean), signature),
+        RELEVANCE.for_provider(name).score(mean, signature, detail=detail),
+        FORCING.for_provider(name).score(harmonic(share, mean), signature),
     ]
 
 
@@ -129,7 +131,7 @@ class ForcingScorer:
                 *(score for _, scored in found.values() for score in scored.scores),
             ],
         )
-        run.write_scores(record, {**kept, **{name: scored.kept for name, (_, scored) in found.items()}})
+        run.write_scores(record, {**kept, **{name: scored.artifacts for name, (_, scored) in found.items()}})
 
     def _answers(self, cell: Cell) -> tuple[list[Answer], list[list[Piece]]]:
         """Return the answers of a cell, and their sentences as languages and sizes."""

@@ -64,7 +64,7 @@ def aggregate(
     """
     wanted = list(pairs(cellset) if places is None else places)
     seeds = cellset.manifest.selection.seeds
-    names = [TARGET_SHARE.name, RELEVANCE.of(provider).name]
+    names = [TARGET_SHARE.name, RELEVANCE.for_provider(provider).name]
     scores = cellset.scores
     known = scores[scores["metric"].isin(names) & scores["seed"].isin(seeds)].dropna(subset=["value"])
     here = pd.MultiIndex.from_frame(known[["task", "language"]].astype(str)).isin(wanted) if wanted else []

@@ -122,7 +122,7 @@ def _number(value: Any) -> float | None:
 
 def _as_reported(name: str, value: float, stderr: float | None, signature: str) -> Score:
     detail = {} if stderr is None else {"stderr": stderr}
-    return REPORTED.of(name).score(value, signature, detail=detail)
+    return REPORTED.for_provider(name).score(value, signature, detail=detail)
 
 
 def _signature(task: Any, name: str) -> str:
