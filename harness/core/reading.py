@@ -151,7 +151,7 @@ def parse_json(
 
     Unless ``strict``, a lone surrogate becomes a question mark and NaN stays.
     """
-    _check_depth(data, name, depth)
+    check_depth(data, name, depth)
     text = _utf8(data if strict else data.removeprefix(codecs.BOM_UTF8), name)
     value = _load(text, name, strict)
     if _ESCAPED_SURROGATE.search(text):
@@ -172,7 +172,7 @@ def parse_json_lines(
         if not line.strip():
             continue
         try:
-            _check_depth(line.encode(), name, depth)
+            check_depth(line.encode(), name, depth)
             row = _load(line, name, strict)
             if _ESCAPED_SURROGATE.search(line) and has_lone_surrogate(json.dumps(row, ensure_ascii=False)):
                 raise InvalidFileError(name, "holds half a character (a lone surrogate)")
@@ -265,7 +265,7 @@ _STRICT: dict[str, Any] = {
 }
 
 
-def _check_depth(data: bytes, name: object, depth: int) -> None:
+def check_depth(data: bytes, name: object, depth: int = MAX_DEPTH) -> None:
     """Refuse brackets nested deeper than ``depth`` before they are parsed."""
     if data.count(b"[") + data.count(b"{") <= depth:
         return

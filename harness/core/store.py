@@ -1,31 +1,32 @@
-"""The run folder: where every file of a run lies, written atomically, read with checks."""
+"""The run directory: where every file of a run lies, written atomically, read with checks."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypeVar
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from harness.core.digits import load_digits, unpacked
-from harness.core.errors import DamagedFileError, MachineError, UserError
+from harness.core.errors import DamagedFileError, InvalidFileError, UnreadableFileError, UserError
 from harness.core.files import file_digest, run_lock, write_json, write_json_gz, write_jsonl
 from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.reading import (
     MAX_BYTES,
     MAX_DEPTH,
-    MAX_TEXT_BYTES,
+    check_depth,
+    gunzip,
+    parse_json,
     parse_json_lines,
     read_bytes,
-    read_json,
     read_json_gz,
 )
 from harness.core.records import (
@@ -36,62 +37,64 @@ from harness.core.records import (
     Manifest,
     Setting,
     State,
-    Versioned,
     format_validation_error,
 )
 
-File = TypeVar("File", bound=Versioned)
+Kind = TypeVar("Kind")
 
-_OURS = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
+_CURRENT = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
+_MARK = "\0"  # begins the string that replaces a list of digits; no string of a file that is read here has it
 
 CLASSIFIER = "classifier/"
-"""How the names of those parts of the scoring begin that train a classifier."""
+"""Prefix of the scorers that train a classifier."""
 
 ANSWERS = "answers"
-"""The part of the scoring that a model gives which answers tasks itself."""
-
+"""The scorer of a model that answers tasks itself."""
 
 KEPT = ("predictions.json.gz", "audit.json.gz")
-"""Files beside the scores: of the parts that train or answer, by far the largest, and of all others."""
+"""Artifacts next to the scores: those of scorers that train or answer, by far the largest, and those of all others."""
 
 
 def kept_in(part: str) -> str:
-    """Return the file that holds what a part of the scoring keeps."""
+    """Return the file that holds the artifacts of a scorer."""
     return KEPT[0] if part.startswith((CLASSIFIER, ANSWERS)) else KEPT[1]
 
 
+# Rows hold what tables need of tens of thousands of files. Pydantic reads them from the bytes in a third of the time
+# that the full records take; fields that tables do not need are not checked.
+
 SafeInt = Annotated[int, Field(gt=-(2**62), lt=2**62, strict=True)]
 SafeFloat = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62, strict=True)]
-Figure = Annotated[float, Field(strict=True)]
-"""As in records; what lies beyond is left to these, which say so in words."""
+AnyFloat = Annotated[float, Field(strict=True)]
+"""May be NaN or beyond any bound, as in the records; the ranking drops such values."""
 
 
 class TextCounts(TypedDict):
-    """How many texts a score is of, where it says so."""
+    """The number of texts that a score is of, if stated."""
 
-    texts: NotRequired[Figure]
+    texts: NotRequired[AnyFloat]
 
 
 class ScoreRow(TypedDict):
     """What tables need of a ``Score``."""
 
     metric: str
-    value: Figure | None
+    value: AnyFloat | None
     signature: str
-    human: NotRequired[Figure | None]
-    by_seed: NotRequired[dict[str, Figure]]
+    human: NotRequired[AnyFloat | None]
+    by_seed: NotRequired[dict[str, AnyFloat]]
     detail: NotRequired[TextCounts]
 
 
 class UsageRow(TypedDict):
-    """What a part of a fit took, as ``Spent``."""
+    """A step of a fit, as ``Usage``."""
 
     seconds: SafeFloat
     tokens: SafeInt
 
 
 class CellKeyRow(TypedDict):
-    """What tables need of ``CellKey``; what is plain JSON here is checked where an entry is new."""
+    """What tables need of a ``CellKey``; the plain JSON is checked when an entry is seen first."""
 
     method: dict[str, Any]
     model: dict[str, Any] | None
@@ -102,7 +105,7 @@ class CellKeyRow(TypedDict):
 
 
 class StatusRow(TypedDict):
-    """What tables need of ``CellStatus``."""
+    """What tables need of a ``CellStatus``."""
 
     schema: int
     cell: CellKeyRow
@@ -128,56 +131,74 @@ class ScoresRow(TypedDict):
 
 
 class Run:
-    """One run folder. Nothing in it is ever edited but the manifest, which grows."""
+    """A run directory. Nothing in it is ever edited but the manifest, which grows.
+
+    A subclass that stores its cells in another way overrides ``cell``, ``cell_dirs``, ``load`` and what reads texts
+    and artifacts.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.manifest_path = path / "manifest.json"
         self._cells = str(path / "cells")
         self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
 
-    @property
-    def manifest_path(self) -> Path:
-        """Where the manifest lies."""
-        return self.path / "manifest.json"
-
     def exists(self) -> bool:
-        """Say whether the folder already holds a run."""
+        """Say whether the directory already holds a run."""
         return self.manifest_path.is_file()
 
     def manifest(self) -> Manifest:
-        """Return the manifest; ``UserError`` where the folder holds no readable run."""
+        """Return the manifest; ``UserError`` if the directory holds no readable run."""
         if not self.exists():
             raise UserError(
                 f"{self.path} holds no run (no manifest.json). Give the folder that 'steerboard run --run DIR' made."
             )
-        return _read(self.manifest_path, Manifest)
+        return parse_record(read_bytes(self.manifest_path, MAX_BYTES), self.manifest_path, Manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest."""
         write_json(self.manifest_path, manifest.to_json())
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder for one writing process; freed by the system when the process dies."""
+        """Lock the directory for one writing process; the system frees it when the process dies."""
         return run_lock(self.path, "--run")
 
     def cell(self, cell_id: str) -> Path:
-        """Return the folder of a cell."""
+        """Return the directory of a cell."""
         return self.path / "cells" / cell_id
 
     def cell_ids(self) -> list[str]:
         """Return the ids of all cells that have a status, sorted."""
-        return [name for name in self.folders() if (self.cell(name) / "status.json").is_file()]
+        return [name for name in self.cell_dirs() if (self.cell(name) / "status.json").is_file()]
 
-    def folders(self) -> list[str]:
-        """Return the names of what lies where cells lie, sorted; without a look into it."""
+    def cell_dirs(self) -> list[str]:
+        """Return the names in the directory of cells, sorted, without looking into them."""
         try:
             return sorted(os.listdir(self._cells))  # noqa: PTH208 (names, by the thousand)
         except OSError:
             return []
 
+    def load(self, cell_id: str, name: str, kind: type[Kind]) -> Kind | None:
+        """Return a record of a cell, None if there is no such file."""
+        path = f"{self._cells}/{cell_id}/{name}"
+        # Text and os.path: a path object for each of tens of thousands of files takes longer than reading them.
+        return parse_record(read_bytes(path, MAX_BYTES), path, kind) if os.path.isfile(path) else None  # noqa: PTH113
+
     def status(self, cell_id: str) -> CellStatus | None:
-        """Return how a cell ended, None where it never did."""
-        return self._record(cell_id, "status.json", CellStatus)
+        """Return how a cell ended, None if it never did."""
+        return self.load(cell_id, "status.json", CellStatus)
+
+    def read_status_fast(self, cell_id: str) -> StatusRow | None:
+        """Return what tables need of a cell's status, None if it never ended."""
+        return self.load(cell_id, "status.json", StatusRow)
+
+    def scores(self, cell_id: str) -> CellScores | None:
+        """Return the scores of a cell, None if it was never scored."""
+        return self.load(cell_id, "scores.json", CellScores)
+
+    def read_scores_fast(self, cell_id: str) -> ScoresRow | None:
+        """Return what tables need of a cell's scores, None if it was never scored."""
+        return self.load(cell_id, "scores.json", ScoresRow)
 
     def finished(self, cell_id: str) -> bool:
         """Say whether a cell needs no more generation: it has texts, and they are those that were written."""
@@ -185,40 +206,42 @@ class Run:
         return status is not None and status.state == "ok" and not self._damage(status, cell_id)
 
     def damage(self, cell_id: str) -> str:
-        """Return in words what happened to the texts of a cell that ended ``ok``; empty for nothing."""
+        """Return what happened to the texts of a cell that ended ``ok``, as a sentence; empty for nothing."""
         status = self.status(cell_id)
         return self._damage(status, cell_id) if status is not None and status.state == "ok" else ""
 
     def _damage(self, status: CellStatus, cell_id: str) -> str:
-        path, written = self._generations_path(cell_id), status.generations_sha256
+        path, written = self.texts_path(cell_id), status.generations_sha256
         if not path.is_file():
             return f"{path} is missing"
-        if written and self.generations_digest(cell_id) != written:
-            return f"{path} was edited or damaged"
-        return ""
+        return f"{path} was edited or damaged" if written and self.generations_digest(cell_id) != written else ""
+
+    def texts_path(self, cell_id: str) -> Path:
+        """Return where the texts of a cell are."""
+        return self.cell(cell_id) / "generations.jsonl"
 
     def write_cell(self, cell_id: str, status: CellStatus, texts: list[Generation]) -> None:
-        """Write a cell's texts, then its status: a cell with a status is whole."""
+        """Write a cell's texts, then its status: a cell with a status is complete."""
         if texts:
-            rows = (text.model_dump(mode="json") for text in texts)
-            sha256 = write_jsonl(self._generations_path(cell_id), rows)
+            sha256 = write_jsonl(self.texts_path(cell_id), (text.model_dump(mode="json") for text in texts))
             status = status.model_copy(update={"generations_sha256": sha256})
         write_json(self.cell(cell_id) / "status.json", status.to_json())
 
     def generations(self, cell_id: str) -> list[Generation]:
         """Return the texts of a cell; ``UserError`` names a foreign or broken line.
 
-        Raises ``DamagedFileError`` where they are not those that the status was written with.
+        Raises ``DamagedFileError`` if they are not those that the status was written with.
         """
-        path = self._generations_path(cell_id)
-        data, ended = read_bytes(path), self.ended(cell_id)
+        path = self.texts_path(cell_id)
+        data, status = read_bytes(path), self.read_status_fast(cell_id)
         texts = []
         for number, row in enumerate(parse_json_lines(data, path), 1):
             try:
                 texts.append(Generation.model_validate(row))
             except ValidationError as error:
-                raise UserError(f"{path}, line {number}: {format_validation_error(error)}. Not ours?") from None
-        written = ended.get("generations_sha256") if ended else None
+                problem = f"is not a text of steerboard ({format_validation_error(error)})"
+                raise InvalidFileError(f"{path}, line {number}", problem) from None
+        written = status.get("generations_sha256") if status else None
         if written and hashlib.sha256(data).hexdigest() != written:
             raise DamagedFileError(
                 f"{path} was edited or damaged since it was written. Repeat the 'steerboard run' command: "
@@ -227,12 +250,15 @@ class Run:
         return texts
 
     def n_texts(self, cell_id: str) -> int:
-        """Return how many texts a cell holds, without reading them; 0 where there is no file."""
-        return _plain(f"{self._cells}/{cell_id}/generations.jsonl", MAX_TEXT_BYTES).count(b"\n")
+        """Return how many texts a cell holds, without parsing them; 0 if there is no file."""
+        try:
+            return read_bytes(self.texts_path(cell_id)).count(b"\n")
+        except InvalidFileError:
+            return 0
 
     def generations_digest(self, cell_id: str) -> str:
         """Return the SHA-256 of the file of texts; a file that has not changed is read once."""
-        path = self._generations_path(cell_id)
+        path = self.texts_path(cell_id)
         try:
             state = path.stat()
             version = (state.st_mtime_ns, state.st_size, state.st_ino)
@@ -240,37 +266,11 @@ class Run:
             if known is None or known[0] != version:
                 known = self._digests[cell_id] = (version, file_digest(path))
         except OSError as error:
-            raise MachineError(f"cannot read {path}: {error.strerror or error}.") from None
+            raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from None
         return known[1]
 
-    def scores(self, cell_id: str) -> CellScores | None:
-        """Return the scores of a cell, None where it was never scored."""
-        return self._record(cell_id, "scores.json", CellScores)
-
-    def ended(self, cell_id: str) -> StatusRow | None:
-        """Return of a cell's status what tables need, in half the time; None where it never ended.
-
-        Fields that tables do not need are not looked at.
-        """
-        data = self._ours(cell_id, "status.json")
-        if _shallow(data):
-            with suppress(ValidationError):
-                return _ended().validate_json(data)
-        status = self.status(cell_id)  # is not there, or says what is wrong
-        return None if status is None else _ended().validate_python(status.model_dump(by_alias=True))
-
-    def measured(self, cell_id: str) -> ScoresRow | None:
-        """Return of a cell's scores what tables need, in half the time; None where it was never scored.
-
-        Fields that tables do not need are not looked at.
-        """
-        with suppress(ValidationError):
-            return _measured().validate_json(self._ours(cell_id, "scores.json"))
-        scores = self.scores(cell_id)  # is not there, or says what is wrong
-        return None if scores is None else _measured().validate_python(scores.model_dump(by_alias=True))
-
     def write_scores(self, scores: CellScores, kept: Mapping[str, Any]) -> None:
-        """Write what the parts keep (compressed; classifiers apart, by far the largest), then the scores."""
+        """Write the artifacts of the scorers (compressed; classifiers apart, by far the largest), then the scores."""
         folder = self.cell(scores.cell_id)
         files: dict[str, dict[str, Any]] = {name: {} for name in KEPT}
         for part, found in kept.items():
@@ -279,19 +279,27 @@ class Run:
         write_json(folder / "scores.json", scores.model_copy(update={"kept": sizes}).to_json())
 
     def lost(self, scores: CellScores) -> set[str]:
-        """Return the names of the kept files of a cell that are missing or not as long as they were written.
+        """Return the names of the artifacts of a cell that are missing or do not have the size that was written.
 
-        They are not read: a bit that flipped in them shows where they are, for gzip has a checksum.
+        They are not read: a flipped bit shows when they are, since gzip has a checksum.
         """
-        sizes = {name: _size(f"{self._cells}/{scores.cell_id}/{name}") for name in KEPT}
-        return {name for name, size in sizes.items() if size is None or scores.kept.get(name, size) != size}
+        paths = {name: self.cell(scores.cell_id) / name for name in KEPT}
+        sizes = {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
+        return {name for name, size in sizes.items() if not size or scores.kept.get(name, size) != size}
 
     def predictions(self, cell_id: str) -> dict[str, Any]:
-        """Return part ``classifier/NAME`` -> gold labels and predictions per classifier seed."""
+        """Return scorer ``classifier/NAME`` -> gold labels and predictions per classifier seed."""
         return self._kept(cell_id, KEPT[0])
 
-    def audit(self, cell_id: str) -> dict[str, Any]:
-        """Return part of the scoring -> what it found out about every text, such as which are valid."""
+    def read_predictions_fast(self, cell_id: str) -> dict[str, Any]:
+        """Return ``predictions`` with lists of digits as arrays of uint8, in a fraction of the time."""
+        path = f"{self._cells}/{cell_id}/{KEPT[0]}"
+        with suppress(ValueError, InvalidFileError):
+            return parse_digit_lists(gunzip(read_bytes(path, MAX_BYTES), path))
+        return self.predictions(cell_id)  # says what is wrong
+
+    def text_checks(self, cell_id: str) -> dict[str, Any]:
+        """Return scorer -> its findings for every text, such as which ones are valid."""
         return self._kept(cell_id, KEPT[1])
 
     def _kept(self, cell_id: str, name: str) -> dict[str, Any]:
@@ -301,104 +309,81 @@ class Run:
         return read_json_gz(path)
 
     def steering_path(self, steering_id: str) -> Path:
-        """Where a fitted steering lies."""
+        """Return where a fitted steering is stored."""
         return self.path / "steering" / f"{steering_id}.safetensors"
 
     def steering(self, steering_id: str) -> Steering | None:
-        """Return a fitted steering, None where it was never fitted."""
+        """Return a fitted steering, None if it was never fitted."""
         path = self.steering_path(steering_id)
         return load_steering(path) if path.is_file() else None
-
-    def applied(self, cell_ids: Iterable[str]) -> dict[str, set[str]]:
-        """Return name of a fit -> SHA-256 of its file as finished cells were written with it."""
-        found: dict[str, set[str]] = {}
-        for cell_id in cell_ids:
-            ended = self.ended(cell_id)
-            name, sha256 = (ended.get("steering"), ended.get("steering_sha256")) if ended else (None, None)
-            if name and sha256:
-                found.setdefault(name, set()).add(sha256)
-        return found
 
     def write_steering(self, steering_id: str, steering: Steering) -> None:
         """Write a fitted steering."""
         save_steering(self.steering_path(steering_id), steering)
 
-    def predicted(self, cell_id: str) -> dict[str, Any]:
-        """Return what ``predictions`` does, several times as fast: lists of digits are arrays of bytes."""
-        with suppress(ValueError):
-            return load_digits(unpacked(_plain(f"{self._cells}/{cell_id}/predictions.json.gz")))
-        return self.predictions(cell_id)  # says what is wrong
-
-    def _record(self, cell_id: str, name: str, kind: type[File]) -> File | None:
-        """Return a file of a cell, None where there is none."""
-        data = self._ours(cell_id, name)
-        if kind is not CellStatus or _shallow(data):
-            with suppress(ValidationError):
-                return kind.model_validate_json(data)
-        path = self.cell(cell_id) / name
-        return _read(path, kind) if path.is_file() else None
-
-    def _ours(self, cell_id: str, name: str) -> bytes:
-        """Return a file of a cell that begins as this program writes them; empty for any other and none."""
-        data = _plain(f"{self._cells}/{cell_id}/{name}")
-        begin = _OURS.match(data)
-        return data if begin and 1 <= int(begin[1]) <= SCHEMA else b""
-
-    def _generations_path(self, cell_id: str) -> Path:
-        return self.cell(cell_id) / "generations.jsonl"
+    def applied(self, cell_ids: Iterable[str]) -> dict[str, set[str]]:
+        """Return steering id -> SHA-256 of its file when finished cells were written with it."""
+        found: dict[str, set[str]] = {}
+        for status in filter(None, map(self.read_status_fast, cell_ids)):
+            name, sha256 = status.get("steering"), status.get("steering_sha256")
+            if name and sha256:
+                found.setdefault(name, set()).add(sha256)
+        return found
 
 
-@cache
-def _ended() -> TypeAdapter[StatusRow]:
-    return TypeAdapter(StatusRow)
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""The pydantic reader of a record or row class; making one takes milliseconds."""
 
 
-@cache
-def _measured() -> TypeAdapter[ScoresRow]:
-    return TypeAdapter(ScoresRow)
-
-
-def _plain(path: str, largest: int = MAX_BYTES) -> bytes:
-    """Return the content of a regular file; empty for anything else, and for what cannot be read.
-
-    Tens of thousands are read. To open them as Python's files, by paths, takes longer than all the rest.
-    """
+def parse_record(data: bytes, path: str | Path, kind: type[Kind]) -> Kind:
+    """Return a record of a JSON file; ``UserError`` says what is wrong with it."""
+    if kind not in {CellScores, ScoresRow}:  # these are large and hold no free JSON, such as a method's config
+        check_depth(data, path)
+    current = _CURRENT.match(data)
+    if current and 1 <= int(current[1]) <= SCHEMA:
+        with suppress(ValidationError):
+            record: Kind = adapter(kind).validate_json(data)
+            return record
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe is not waited for
-    except OSError:
-        return b""
-    try:
-        state = os.fstat(file)
-        if not stat.S_ISREG(state.st_mode) or state.st_size > largest:
-            return b""
-        data = os.read(file, state.st_size + 1)
-        return data if len(data) == state.st_size else b""
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
-
-
-def _size(path: str) -> int | None:
-    """Return the size of a regular file, None where there is none."""
-    try:
-        state = os.stat(path)  # noqa: PTH116 (as in _plain)
-    except OSError:
-        return None
-    return state.st_size if stat.S_ISREG(state.st_mode) and state.st_size else None
-
-
-def _shallow(data: bytes) -> bool:
-    """Say whether nothing can be nested too deeply: a method's config may hold anything."""
-    return data.count(b"{") + data.count(b"[") <= MAX_DEPTH
-
-
-def _read(path: Path, kind: type[File]) -> File:
-    body = read_json(path, SCHEMA)
-    try:
-        return kind.model_validate(body)
+        record = adapter(kind).validate_python(parse_json(data, path, schema=SCHEMA))
     except ValidationError as error:
         raise UserError(
-            f"{path} is not a {kind.__name__.lower()} of steerboard: {format_validation_error(error)}. "
+            f"{path} is not a valid {Path(path).stem} file of steerboard: {format_validation_error(error)}. "
             "Remove it and run the same command again."
         ) from None
+    return record
+
+
+def parse_digit_lists(data: bytes) -> dict[str, Any]:
+    """Return the object of a JSON text with every list of digits as an array of uint8.
+
+    Predictions are little else, and Python's reader makes an object of every digit. Raises ValueError for anything
+    that needs the careful reader: escapes, deep nesting, broken JSON.
+    """
+    if b"\\u" in data or b"\0" in data:
+        raise ValueError("escapes")
+    first, *rest = data.split(b"[")
+    marked = first + b"".join(map(_mark_digits, rest))
+    if marked.count(b"[") + marked.count(b"{") > MAX_DEPTH:
+        raise ValueError("perhaps nested too deeply")
+    value = json.loads(marked.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return {name: _restore_digits(item) for name, item in value.items()}
+
+
+def _mark_digits(part: bytes) -> bytes:
+    """Return what follows a bracket, with a list of digits as a marked string; inside a string this breaks the JSON."""
+    body, closed, after = part.partition(b"]")
+    digits, commas = body[::2], body[1::2]
+    if closed and digits.isdigit() and len(body) % 2 and commas.count(b",") == len(commas):
+        return b'"\\u0000' + digits + b'"' + after
+    return b"[" + part
+
+
+def _restore_digits(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(_MARK):
+        return np.frombuffer(value[1:].encode("ascii"), dtype=np.uint8) - 48
+    if isinstance(value, dict):
+        return {name: _restore_digits(item) for name, item in value.items()}
+    return [_restore_digits(item) for item in value] if isinstance(value, list) else value

@@ -177,7 +177,7 @@ def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
     manifest = manifests[0]  # suite, selection and data are the same in all of them
     read = _Reader()
     for run in runs:
-        for cell in run.folders():
+        for cell in run.cell_dirs():
             read.cell(run, cell)
     entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
     names, chosen = _names(entries), manifest.selection
@@ -210,12 +210,12 @@ class _Reader:
 
     def cell(self, run: Run, cell: str) -> None:
         """Read a cell; of one that several runs have the first is kept."""
-        status = run.ended(cell)
+        status = run.read_status_fast(cell)
         if status is None:
             return
         key = status["cell"]
         place = (self._entry(run, cell, status), key["task"], key["language"], key["seed"])
-        scored = run.measured(cell) if status["state"] == "ok" else None
+        scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
         if scored is None:
             self.reasons[place] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
             return

@@ -306,7 +306,7 @@ def _weights(examples: str, n: int) -> NDArray[np.float32]:
 
 def _predictions(results: ResultSet, metric: Metric, place: CellIndex) -> Predictions:
     run, cell = results.cells[place]
-    found = load_predictions(metric, run.predicted(cell))
+    found = load_predictions(metric, run.read_predictions_fast(cell))
     if found is None:
         name, task, code, seed = place
         raise UserError(f"no predictions are kept of {results.entries[name].name} in {task}/{code}, seed {seed}")

@@ -127,7 +127,7 @@ class ScoringStage:
         lost = run.lost(old) if old else set(KEPT)
         kept = {
             **({} if KEPT[0] in lost else run.predictions(cell.id)),
-            **({} if KEPT[1] in lost else run.audit(cell.id)),
+            **({} if KEPT[1] in lost else run.text_checks(cell.id)),
         }
         sample = self._sample(cell, place, kept.get(VALIDITY, {}).get("valid"))
         for part in missing:

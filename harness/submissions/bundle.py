@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 from contextlib import AbstractContextManager
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from typing_extensions import override
 
 from harness.core.errors import UserError
@@ -19,15 +18,14 @@ from harness.core.records import (
     CellStatus,
     Generation,
     Manifest,
-    Versioned,
     format_validation_error,
 )
-from harness.core.store import CLASSIFIER, Run, ScoresRow
+from harness.core.store import CLASSIFIER, Run, adapter
 from harness.submissions import limits
 from harness.submissions.checksums import sha256
 from harness.submissions.strict_io import InvalidSubmissionError, json_object, read_bytes, unpack
 
-File = TypeVar("File", bound=Versioned)
+Kind = TypeVar("Kind")
 
 _CELL = re.compile(r"[0-9a-f]{16}")
 _NEXT_STEP = "See 'steerboard submission check'."
@@ -69,14 +67,21 @@ class SubmittedRun(Run):
             return []
         return [name for name in names if (self.path / name / "status.json").is_file()]
 
-    def folders(self) -> list[str]:
-        """Return the ids of all cells, as ``cell_ids``."""
+    @override
+    def cell_dirs(self) -> list[str]:
         return self.cell_ids()
 
     @override
-    def status(self, cell_id: str) -> CellStatus | None:
-        name = f"{cell_id}/status.json"
-        return self._parsed(name, CellStatus) if (self.path / name).is_file() else None
+    def load(self, cell_id: str, name: str, kind: type[Kind]) -> Kind | None:
+        if name == "scores.json":
+            body = self._scored(cell_id, "scores.json.gz")
+            return None if body is None else _valid(body, kind, self._named(f"{cell_id}/scores.json.gz"))
+        if not (self.path / cell_id / name).is_file():
+            return None
+        status = self._parsed(f"{cell_id}/{name}", CellStatus)  # all of it is checked, also for a row
+        fields = status if kind is CellStatus else status.model_dump(by_alias=True)
+        record: Kind = adapter(kind).validate_python(fields)
+        return record
 
     @override
     def write_cell(self, cell_id: str, status: CellStatus, texts: list[Generation]) -> NoReturn:
@@ -110,23 +115,6 @@ class SubmittedRun(Run):
         return sha256(self.unpacked(f"{cell_id}/generations.jsonl.gz"))
 
     @override
-    def scores(self, cell_id: str) -> CellScores | None:
-        body = self._scores(cell_id)
-        return None if body is None else _valid(body, CellScores, self._named(f"{cell_id}/scores.json.gz"))
-
-    @override
-    def measured(self, cell_id: str) -> ScoresRow | None:
-        body = self._scores(cell_id)
-        if body is None:
-            return None
-        try:
-            return _measured().validate_python(body)
-        except ValidationError as error:
-            raise InvalidSubmissionError(
-                self._named(f"{cell_id}/scores.json.gz"), format_validation_error(error), _NEXT_STEP
-            ) from None
-
-    @override
     def write_scores(self, scores: CellScores, kept: Any) -> NoReturn:
         self._refuse()
 
@@ -135,11 +123,11 @@ class SubmittedRun(Run):
         return {name: found for name, found in self.kept(cell_id).items() if name.startswith(CLASSIFIER)}
 
     @override
-    def predicted(self, cell_id: str) -> dict[str, Any]:
+    def read_predictions_fast(self, cell_id: str) -> dict[str, Any]:
         return self.predictions(cell_id)
 
     @override
-    def audit(self, cell_id: str) -> dict[str, Any]:
+    def text_checks(self, cell_id: str) -> dict[str, Any]:
         return {name: found for name, found in self.kept(cell_id).items() if not name.startswith(CLASSIFIER)}
 
     @override
@@ -160,16 +148,8 @@ class SubmittedRun(Run):
         return _unpack(self.root / file, file)
 
     @override
-    def _generations_path(self, cell_id: str) -> Path:
+    def texts_path(self, cell_id: str) -> Path:
         return self.cell(cell_id) / "generations.jsonl.gz"
-
-    @override
-    def _ours(self, cell_id: str, name: str) -> bytes:
-        """Return nothing: the quick way of reading looks at less than what others hand in needs."""
-        return b""
-
-    def _scores(self, cell_id: str) -> dict[str, Any] | None:
-        return self._scored(cell_id, "scores.json.gz")
 
     def _scored(self, cell_id: str, name: str) -> dict[str, Any] | None:
         """Return what a file of the scoring holds; None where there is none."""
@@ -184,7 +164,7 @@ class SubmittedRun(Run):
     def _named(self, name: str) -> str:
         return f"results/{self.folder}/{name}"
 
-    def _parsed(self, name: str, kind: type[File]) -> File:
+    def _parsed(self, name: str, kind: type[Kind]) -> Kind:
         file, cap = self._named(name), limits.FILES[name.rpartition("/")[2]]
         return _valid(json_object(read_bytes(self.path / name, file, cap), file), kind, file)
 
@@ -215,18 +195,14 @@ def _unpack(path: Path, file: str) -> bytes:
     return unpack(read_bytes(path, file, limits.FILES[name]), file, limits.UNPACKED[name])
 
 
-@cache
-def _measured() -> TypeAdapter[ScoresRow]:
-    return TypeAdapter(ScoresRow)
-
-
-def _valid(body: dict[str, Any], kind: type[File], file: str) -> File:
+def _valid(body: dict[str, Any], kind: type[Kind], file: str) -> Kind:
     schema = body.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
         raise InvalidSubmissionError(
             file, f"has schema {schema!r:.20}, not 1 to {SCHEMA}", "Upgrade steerboard, or pack again."
         )
     try:
-        return kind.model_validate(body)
+        record: Kind = adapter(kind).validate_python(body)
     except ValidationError as error:
         raise InvalidSubmissionError(file, format_validation_error(error), _NEXT_STEP) from None
+    return record

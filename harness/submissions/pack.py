@@ -210,7 +210,7 @@ def _write_result(
             texts[cell] = sha256(data)
             put(f"{cell}/generations.jsonl.gz", gzip.compress(data, mtime=0))
             put(f"{cell}/scores.json.gz", compact(scores.model_copy(update={"kept": {}}).to_json()))
-            put(f"{cell}/predictions.json.gz", compact({**run.audit(cell), **run.predictions(cell)}))
+            put(f"{cell}/predictions.json.gz", compact({**run.text_checks(cell), **run.predictions(cell)}))
     own = anonymous(_narrowed(manifest, entries)).to_json()
     put("manifest.json", (json.dumps(own, ensure_ascii=False, sort_keys=True) + "\n").encode())
     listing = Hashes(files=dict(sorted(files.items())), texts=texts).to_json()

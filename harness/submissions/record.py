@@ -100,7 +100,7 @@ def _differing(claimed: SubmittedRun, run: Run) -> dict[str, dict[str, bytes]]:
         if scores is None:
             continue
         scores = scores.model_copy(update={"kept": {}})  # sizes of files that a submission does not have
-        kept = {**run.audit(cell), **run.predictions(cell)}
+        kept = {**run.text_checks(cell), **run.predictions(cell)}
         handed_in = claimed.scores(cell)
         known = handed_in and handed_in.to_json()
         if not alike(known, scores.to_json()) or not alike(claimed.kept(cell), kept):
@@ -123,7 +123,7 @@ def _locked(submission: Submission, result: CardResult, claimed: SubmittedRun, r
     headline = f"macro_f1/{run.manifest().suite['classifiers'][0]}"
     values: dict[str, list[float | None]] = {}
     for cell in run.cell_ids():
-        status, measured = run.status(cell), run.measured(cell)
+        status, measured = run.status(cell), run.read_scores_fast(cell)
         if status is not None and measured is not None:
             value = next((s["value"] for s in measured["scores"] if s["metric"] == headline), None)
             values.setdefault(status.cell.setting, []).append(value)

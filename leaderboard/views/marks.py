@@ -44,7 +44,7 @@ def marks(run: Run, cell: str, labels: Sequence[str], code: str, reference: bool
     from strangers: a list that is not as long as the texts is left out, and so is what is of another type.
     """
     try:
-        kept = run.audit(cell)
+        kept = run.text_checks(cell)
     except (UserError, OSError, ValueError):
         return [[] for _ in labels]
     validity = _columns(kept.get("validity"), len(labels))

@@ -133,7 +133,7 @@ def test_a_flipped_bit_in_what_was_kept_is_one_line_where_it_is_read(mine):
     flip(path, 40)
     with pytest.raises(
         UserError,
-        match=r"predictions\.json\.gz is damaged .*delete it and run the same command again",
+        match=r"predictions\.json\.gz .*is damaged .*delete it and run the same command again",
     ):
         Run(mine).predictions(path.parent.name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.helpers import generations, jsonl, python
 
-from harness.core import files, reading
+from harness.core import files
 from harness.core.errors import UserError
 
 
@@ -91,19 +90,6 @@ def test_gzipped_json_has_equal_bytes_for_equal_values_at_any_time(tmp_path, mon
     assert (tmp_path / "a.gz").read_bytes()[4:8] == b"\0\0\0\0"  # the header's time stamp
 
 
-def test_gzipped_json_comes_back(tmp_path):
-    files.write_json_gz(tmp_path / "a.gz", {"a": "אבג"})
-    assert reading.read_json_gz(tmp_path / "a.gz") == {"a": "אבג"}
-
-
-def test_truncated_gzip_is_one_clear_error(tmp_path):
-    path = tmp_path / "a.gz"
-    files.write_json_gz(path, {"a": 1})
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"a\.gz is a truncated gzip file"):
-        reading.read_json_gz(path)
-
-
 def test_canonical_json_is_one_text_per_value():
     assert files.canonical_json({"b": 1, "a": ["ä", None]}) == '{"a":["ä",null],"b":1}'
 
@@ -114,119 +100,12 @@ def test_a_digest_is_the_sha256_of_the_canonical_json():
     assert files.digest({"b": 1, "a": "ä"}, 16) == by_hand[:16]
 
 
-def test_json_lines_come_back_with_separators_of_unicode_inside(tmp_path):
-    rows = [{"text": "one\u2028two\x85three"}, {"text": "שלום"}]
-    files.write_jsonl(tmp_path / "a.jsonl", rows)
-    assert reading.read_jsonl(tmp_path / "a.jsonl") == rows
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        (b'{"schema": 1, "a": [1,', r"not valid JSON.*truncated or was not written by steerboard"),
-        (b"", r"not valid JSON"),
-        (b"[1]", r"a JSON list, not an object"),
-        (b'{"a": 1}', r"no integer 'schema'"),
-        (b'{"schema": true}', r"no integer 'schema'"),
-        (b'{"schema": "1"}', r"no integer 'schema'"),
-        (b'{"schema": 2}', r"has schema 2, this steerboard reads up to 1.*Upgrade"),
-        (b"\xff\xfe", r"is not UTF-8"),
-        (b"[" * 100_000, r"nested too deeply"),
-    ],
-)
-def test_json_that_is_not_ours_is_one_clear_error(tmp_path, body, words):
-    path = tmp_path / "a.json"
-    path.write_bytes(body)
-    with pytest.raises(UserError, match=words) as caught:
-        reading.read_json(path, schema=1)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [('{"a": 1}\n{"b": ', "line 2 is not valid JSON"), ('{"a": 1}\n\n7\n', "line 3 holds a JSON int")],
-)
-def test_a_broken_line_is_named_by_its_number(tmp_path, body, words):
-    path = tmp_path / "a.jsonl"
-    path.write_text(body)
-    with pytest.raises(UserError, match=words):
-        reading.read_jsonl(path)
-
-
-def test_a_missing_file_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        reading.read_json(tmp_path / "none.json")
-
-
 def test_written_json_is_read_by_any_json_reader(tmp_path):
     files.write_json(tmp_path / "a.json", {"schema": 1, "text": "ሰላም"})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"schema": 1, "text": "ሰላም"}
 
 
 # What no program of ours wrote
-
-
-def refused(read, path):
-    with pytest.raises(UserError) as error:
-        read(path)
-    assert len(str(error.value).splitlines()) == 1
-    assert str(path) in str(error.value)
-    return str(error.value)
-
-
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "x")
-    for read in (reading.read_json, reading.read_jsonl, reading.read_json_gz, reading.read_text):
-        assert "not a regular file" in refused(read, tmp_path / "x")
-    (tmp_path / "zero").symlink_to("/dev/zero")
-    assert "not a regular file" in refused(reading.read_text, tmp_path / "zero")
-
-
-def test_a_folder_in_the_place_of_a_file_is_one_clear_error(tmp_path):
-    for read in (reading.read_json, reading.read_json_gz):
-        assert "directory" in refused(read, tmp_path)
-
-
-def test_a_file_beyond_every_size_is_not_read(tmp_path):
-    with (tmp_path / "x").open("wb") as stream:
-        stream.truncate(reading.MAX_BYTES + 1)  # takes no room on the disk
-    for read in (reading.read_json, reading.read_json_gz):
-        assert "more than 128 MiB" in refused(read, tmp_path / "x")
-
-
-def test_a_gzip_bomb_is_not_unpacked(tmp_path):
-    (tmp_path / "x").write_bytes(gzip.compress(bytes(reading.MAX_BYTES + 1), 9))
-    assert (tmp_path / "x").stat().st_size < 2**18
-    assert "unpacks to more than 128 MiB" in refused(reading.read_json_gz, tmp_path / "x")
-
-
-def nested(depth):
-    return '{"a":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
-
-
-def test_lists_may_be_nested_but_not_without_end(tmp_path):
-    path = tmp_path / "x"
-    for read, pack in ((reading.read_json, bytes), (reading.read_json_gz, gzip.compress)):
-        for body in (nested(reading.MAX_DEPTH), json.dumps({"a": "[{" * 1000 + '\\"['})):
-            path.write_bytes(pack(body.encode()))
-            assert read(path) == json.loads(body)
-        for body in (nested(reading.MAX_DEPTH + 1), nested(100_000), '{"a":' * 100_000, "[" * 100_000):
-            path.write_bytes(pack(body.encode()))
-            assert "nested too deeply" in refused(read, path)
-    hidden = '{"a":' + '["]",' * 100 + "1" + ',"["]' * 100 + "}"  # brackets in strings that would cancel the others
-    path.write_text(hidden)
-    assert "nested too deeply" in refused(reading.read_json, path)
-
-
-def test_half_a_sign_becomes_a_question_mark(tmp_path):
-    (tmp_path / "x").write_text(r'{"a\ud800": "\udfff \ud83d\ude00 \\ud800"}')
-    assert reading.read_json(tmp_path / "x") == {"a?": "? 😀 \\ud800"}
-
-
-def test_a_number_of_thousands_of_digits_is_one_clear_error(tmp_path):
-    (tmp_path / "x").write_text('{"a": ' + "1" * 5000 + "}")
-    assert "too long" in refused(reading.read_json, tmp_path / "x")
 
 
 # What killed writers leave behind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from harness.core.cells import cell_id
 from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering
 from harness.core.records import CellScores, CellStatus, Score, Usage
-from harness.core.store import Run
+from harness.core.store import Run, parse_digit_lists
 
 CELL = cell_id(key())
 TEXTS = generations({"positive": ["ሰላም", "שלום"], "negative": ["a", "b\u2028c"]})
@@ -44,24 +45,24 @@ def test_a_cell_comes_back_as_it_was_written(run):
     assert run.scores(CELL).model_copy(update={"kept": {}}) == SCORES
     assert {*run.scores(CELL).kept} == {"predictions.json.gz", "audit.json.gz"}
     assert run.predictions(CELL) == {"classifier/tfidf": {"gold": [0, 1]}}
-    assert run.audit(CELL) == {"validity": {"valid": [True]}}
+    assert run.text_checks(CELL) == {"validity": {"valid": [True]}}
 
 
 def test_tables_read_of_scores_what_they_need(run):
-    found = run.measured(CELL)
+    found = run.read_scores_fast(CELL)
     assert (found["protocol"], found["generations_sha256"]) == ("p", "00")
     [score] = found["scores"]
     assert (score["metric"], score["value"], score["signature"]) == ("macro_f1/tfidf", 0.5, "s")
     assert score["by_seed"] == {"0": 0.5}
     full = DOWNSTREAM.model_copy(update={"human": 0.75, "detail": {"texts": 40.0, "p05": 1.0}, "value": None})
     run.write_scores(SCORES.model_copy(update={"scores": [full]}), {})
-    [score] = run.measured(CELL)["scores"]
+    [score] = run.read_scores_fast(CELL)["scores"]
     assert (score["human"], score["detail"], score["value"]) == (0.75, {"texts": 40.0}, None)
-    assert run.measured("no such cell") is None
+    assert run.read_scores_fast("no such cell") is None
 
 
 def test_tables_read_of_a_status_what_they_need(run):
-    found = run.ended(CELL)
+    found = run.read_status_fast(CELL)
     whole = key().model_dump(mode="json")
     assert found["cell"] == {name: whole[name] for name in found["cell"]}
     assert set(found["cell"]) == {"method", "model", "setting", "task", "language", "seed"}
@@ -69,22 +70,22 @@ def test_tables_read_of_a_status_what_they_need(run):
     fit = {"steering/a": Usage(seconds=1.5, tokens=7), "activations/b": None}
     status = CellStatus(cell=key(), state="skipped", reason="no text", device="cpu", new_tokens=3, fit=fit)
     run.write_cell(CELL, status, [])
-    found = run.ended(CELL)
+    found = run.read_status_fast(CELL)
     assert (found["reason"], found["device"], found["new_tokens"]) == ("no text", "cpu", 3)
     assert found["fit"] == {"steering/a": {"seconds": 1.5, "tokens": 7}, "activations/b": None}
     assert found["prompt_tokens"] is None
-    assert run.ended("no such cell") is None
+    assert run.read_status_fast("no such cell") is None
 
 
 @pytest.mark.parametrize("spaces", [None, 0, 4], ids=["one line", "lines", "wide"])
 def test_a_file_may_be_laid_out_otherwise(run, spaces):
-    for name, read in (("status", run.status), ("scores", run.scores), ("scores", run.measured)):
+    for name, read in (("status", run.status), ("scores", run.scores), ("scores", run.read_scores_fast)):
         path, before = run.cell(CELL) / f"{name}.json", read(CELL)
         body = json.loads(path.read_text(encoding="utf-8"))
         for shown in (body, dict(sorted(body.items(), reverse=True))):  # the schema first, and not
             path.write_text(json.dumps(shown, indent=spaces), encoding="utf-8")
             found = read(CELL)
-            same = ("protocol", "generations_sha256") if read == run.measured else ()
+            same = ("protocol", "generations_sha256") if read == run.read_scores_fast else ()
             assert all(found[field] == before[field] for field in same) if same else found == before
 
 
@@ -95,10 +96,10 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run, name):
     os.mkfifo(path)
     assert run.status(CELL) is None or name != "status.json"
     assert run.scores(CELL) is None or name != "scores.json"
-    assert run.measured(CELL) is None or name != "scores.json"
+    assert run.read_scores_fast(CELL) is None or name != "scores.json"
     if name == "predictions.json.gz":
         with pytest.raises(UserError, match="not a regular file"):
-            run.predicted(CELL)
+            run.read_predictions_fast(CELL)
 
 
 def test_the_manifest_comes_back_as_it_was_written(run):
@@ -204,10 +205,10 @@ def test_the_status_is_written_after_the_texts(run, monkeypatch):
         ("manifest.json", lambda run: run.manifest()),
         (f"cells/{CELL}/status.json", lambda run: run.status(CELL)),
         (f"cells/{CELL}/scores.json", lambda run: run.scores(CELL)),
-        (f"cells/{CELL}/status.json", lambda run: run.ended(CELL)),
-        (f"cells/{CELL}/scores.json", lambda run: run.measured(CELL)),
+        (f"cells/{CELL}/status.json", lambda run: run.read_status_fast(CELL)),
+        (f"cells/{CELL}/scores.json", lambda run: run.read_scores_fast(CELL)),
     ],
-    ids=["manifest", "status", "scores", "ended", "measured"],
+    ids=["manifest", "status", "scores", "status row", "scores row"],
 )
 @pytest.mark.parametrize(
     ("spoil", "words"),
@@ -234,8 +235,8 @@ def test_a_file_that_is_not_ours_is_one_line_that_names_it(run, name, read, spoi
     ("line", "words"),
     [
         ('{"index": 0, "label": "po', r"line 3 is not valid JSON"),
-        ('{"text": "a"}', r"line 3: index: Field required"),
-        ('{"index": 0, "label": "a", "text": "b", "finish_reason": "tired"}', r"line 3: finish_reason"),
+        ('{"text": "a"}', r"line 3 is not a text of steerboard \(index: Field required"),
+        ('{"index": 0, "label": "a", "text": "b", "finish_reason": "tired"}', r"line 3 .*finish_reason"),
     ],
 )
 def test_a_text_that_is_not_ours_is_named_by_its_line(run, line, words):
@@ -255,6 +256,87 @@ def test_predictions_that_are_not_ours_are_one_clear_error(run):
 def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match=r"holds no run \(no manifest\.json\)"):
         Run(tmp_path).manifest()
+
+
+# Predictions
+
+
+def plain(value):
+    """Return a value with arrays as lists again."""
+    if isinstance(value, np.ndarray):
+        assert value.dtype == np.uint8
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+PREDICTIONS = {
+    "classifier/tfidf": {
+        "examples": "f00d",
+        "gold": [0, 1, 6, 0],
+        "labels": ["negative", "ድንቅ"],
+        "predictions": {"macro_f1/tfidf": {"0": [0, 1, 6, 9], "1": [3]}, "macro_f1.valid/tfidf": {}},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PREDICTIONS,
+        {"a": [], "b": [[1, 2], [3]], "c": [[[0]]], "d": [0]},
+        {"a": [1, 22, 3], "b": [-1], "c": [1.5], "d": [True, None], "e": [10**30], "f": [1, "2"]},
+        {"a": ["1", "2"], "b": "1,2", "c": "[", "d": "]", "e": "x] y", "f": 7},
+        {},
+    ],
+)
+def test_what_is_read_is_what_json_says(value):
+    for data in (json.dumps(value, ensure_ascii=False), json.dumps(value, separators=(",", ":"))):
+        if "\\u" not in data:
+            assert plain(parse_digit_lists(data.encode())) == value
+
+
+def test_lists_of_digits_are_arrays():
+    found = parse_digit_lists(b'{"a":[0,9,5],"b":[10,1],"c":["0"]}')
+    assert isinstance(found["a"], np.ndarray)
+    assert (found["b"], found["c"]) == ([10, 1], ["0"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a": "x[1]y"}',  # a list of digits within a string
+        b'{"a": "x[1"}',
+        b'{"a": "\\u00000,1"}',  # what stands for a list
+        b'{"a": "\x00"}',
+        b'{"a":' * 65 + b"1" + b"}" * 65,
+        b'{"a":[1,2}',
+        b"[1,2]",
+        b"{",
+        b"\xff",
+    ],
+)
+def test_what_takes_a_closer_look_is_refused_or_right(data):
+    try:
+        found = parse_digit_lists(data)
+    except ValueError:
+        return
+    assert plain(found) == json.loads(data)
+
+
+def test_a_run_reads_predictions_either_way(tmp_path):
+    run = Run(tmp_path)
+    folder = run.cell("c")
+    folder.mkdir(parents=True)
+    file = folder / "predictions.json.gz"
+    hostile = {"classifier/x[1]": {"gold": [0, 1], "labels": ["a[0]", "\u0000"]}}
+    for value in (PREDICTIONS, hostile):
+        file.write_bytes(gzip.compress(json.dumps(value).encode()))
+        assert plain(run.read_predictions_fast("c")) == run.predictions("c") == value
+    file.write_bytes(b"not gzip")
+    with pytest.raises(UserError, match="is not a gzip file or is damaged"):
+        run.read_predictions_fast("c")
 
 
 # The lock

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from support.helpers import MINI, jsonl, steerboard
 
 from harness.core.errors import UserError
-from harness.core.reading import parse_yaml, read_json, read_jsonl
+from harness.core.reading import read_json, read_jsonl
 from harness.core.store import Run
 from harness.data.contrast import ContrastFolder, read_published
 from harness.data.corpus import Corpus
@@ -102,32 +101,6 @@ def test_a_baseline_that_is_broken_is_one_line(tmp_path, content):
 
 
 # YAML: cards, suites, questions
-
-
-def parsed(text: str) -> object:
-    return parse_yaml(text.encode(), "file")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [BASE_60, "n: 1:" + "59:" * 4000 + "59.5", "n: 2026-99-99", "n: " + "9" * 5000, "n: -0x" + "f" * 17],
-)
-def test_a_value_that_python_does_not_hold_is_yaml_that_is_refused(text):
-    with pytest.raises(UserError, match="is not valid YAML"):
-        parsed(text)
-
-
-def test_numbers_dates_and_merges_stay_what_they_were():
-    text = "{a: 42, b: 1:30, c: 0x1F, d: -7, e: 2026-11-29, f: 18446744073709551615, 1: x, '1': y}"
-    assert parsed(text) == yaml.safe_load(text)
-    merged = "base: &b {a: 1, b: 2}\nmore: &m {<<: *b, a: 3}\nlast: {<<: *m, b: 4}\nagain: *m"
-    assert parsed(merged) == yaml.safe_load(merged)
-    assert parsed(merged)["last"] == {"a": 3, "b": 4}
-
-
-def test_a_key_that_stands_twice_is_refused_where_it_stands():
-    with pytest.raises(UserError, match=r"line 2: the key 'q1' appears twice"):
-        parsed("q1: {am: ሀ}\nq1: {am: ለ}")
 
 
 def test_a_card_of_base_60_is_one_line_in_check_list_and_board(tmp_path):

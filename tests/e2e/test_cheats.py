@@ -57,7 +57,7 @@ def hand_in(run: Run, names: Iterable[str]) -> None:
             forged = Cell(status.cell.model_copy(update={"model": manifest.model, "setting": "zero-shot"}))
             shutil.copytree(run.cell(cell_id), run.cell(forged.id))
             run.write_cell(forged.id, status.model_copy(update={"cell": forged.key}), run.generations(cell_id))
-            kept = {**run.audit(cell_id), **run.predictions(cell_id)}
+            kept = {**run.text_checks(cell_id), **run.predictions(cell_id)}
             run.write_scores(scores.model_copy(update={"cell_id": forged.id}), kept)
             shutil.rmtree(run.cell(cell_id))
     entries = {}
@@ -133,7 +133,7 @@ def test_the_copies_that_are_counted_can_be_looked_at(tmp_path):
     )
     assert done.code == 0, done.err
     (cell_id,) = Run(folder).cell_ids()
-    kept = Run(folder).audit(cell_id)["leakage"]
+    kept = Run(folder).text_checks(cell_id)["leakage"]
     scores = {score.metric: score for score in Run(folder).scores(cell_id).scores}
     for corpus in CORPORA:
         assert sum(kept[f"copied/{corpus}"]) == scores[f"copied/{corpus}"].detail["copies"]

@@ -68,16 +68,16 @@ class HeldRun(Run):
     def manifest(self) -> Manifest:
         return self._manifest
 
-    def folders(self) -> list[str]:
+    def cell_dirs(self) -> list[str]:
         return sorted(self._held)
 
     def status(self, cell_id: str) -> CellStatus:
         return CellStatus(cell=self._held[cell_id].key, state="ok")
 
-    def ended(self, cell_id: str) -> StatusRow:
+    def read_status_fast(self, cell_id: str) -> StatusRow:
         return {"schema": 1, "cell": self._held[cell_id].plain, "state": "ok"}
 
-    def measured(self, cell_id: str) -> ScoresRow:
+    def read_scores_fast(self, cell_id: str) -> ScoresRow:
         held = self._held[cell_id]
         return {"schema": 1, "generations_sha256": held.texts, "protocol": "p", "scores": held.scores}
 

@@ -292,7 +292,7 @@ def test_the_scores_of_every_part_stand_in_the_file_with_its_recipe(go, tmp_path
         assert sorted(listed) == sorted(score.metric for score in scores.scores)
         assert len(set(listed)) == len(listed)
         n_texts = len(run.generations(cell))
-        audit = run.audit(cell)
+        audit = run.text_checks(cell)
         kept = ("valid", "reasons", "language", "label")
         assert {len(audit["validity"][name]) for name in kept} == {n_texts}
         assert len(audit["leakage"]["copied/test"]) == n_texts
@@ -340,7 +340,7 @@ def test_a_part_with_another_recipe_is_scored_again_and_the_rest_is_kept(go, tmp
         assert new.parts["lexical"].signature.endswith("|another")
         assert sorted(s.metric for s in new.scores) == sorted(s.metric for s in old.scores)
         assert {s.metric: s.value for s in new.scores} == {s.metric: s.value for s in old.scores}
-        assert run.audit(cell)["validity"]
+        assert run.text_checks(cell)["validity"]
     assert steerboard("score", run.path).out.startswith("0 cells scored\n")
 
 

@@ -88,7 +88,7 @@ def test_a_submission_is_a_run_that_tables_read(packed, small_run):
     run = find(packed).runs[0]
     for cell in run.cell_ids():
         assert run.generations(cell) == Run(small_run).generations(cell)
-        assert run.audit(cell) == Run(small_run).audit(cell)
+        assert run.text_checks(cell) == Run(small_run).text_checks(cell)
         assert run.predictions(cell) == Run(small_run).predictions(cell)
         assert run.n_texts(cell) == len(run.generations(cell))
         assert run.generations_digest(cell) == Run(small_run).generations_digest(cell)
@@ -220,11 +220,11 @@ def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(m
     assert not found.check.agrees
     assert {path.name for path in (lock.parent / "measured" / "my-method" / "pocketlm").iterdir()} == {cell.name}
     assert len(found.check.measured) == 2, "only the cell that differs has files of its own"
-    claimed = {s["metric"]: s["value"] for s in found.runs[0].measured(cell.name)["scores"]}
-    measured = {s["metric"]: s["value"] for s in found.measured_runs[0].measured(cell.name)["scores"]}
+    claimed = {s["metric"]: s["value"] for s in found.runs[0].read_scores_fast(cell.name)["scores"]}
+    measured = {s["metric"]: s["value"] for s in found.measured_runs[0].read_scores_fast(cell.name)["scores"]}
     assert claimed["length"] == pytest.approx(measured["length"] + 7)
-    assert found.best_runs[0].measured(cell.name) == found.measured_runs[0].measured(cell.name)
-    means = [s["value"] for c in cells(mine) for s in found.measured_runs[0].measured(c.name)["scores"]
+    assert found.best_runs[0].read_scores_fast(cell.name) == found.measured_runs[0].read_scores_fast(cell.name)
+    means = [s["value"] for c in cells(mine) for s in found.measured_runs[0].read_scores_fast(c.name)["scores"]
              if s["metric"] == "macro_f1/tfidf"]  # fmt: skip
     locked = found.check.results["pocketlm"]
     assert sum(locked.means.values()) / 2 == pytest.approx(sum(means) / len(means), abs=1e-6)

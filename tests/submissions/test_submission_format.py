@@ -312,5 +312,6 @@ def test_packing_what_is_no_run_is_one_line(tmp_path):
 def test_whatever_reads_or_writes_a_run_is_thought_of_for_submissions():
     own = {name for name in vars(Run) if not name.startswith("_")} - set(vars(SubmittedRun))
     # These ask others, which are: a method that opens files by itself has to be written for submissions, too.
-    asking = {"manifest_path", "exists", "finished", "steering", "ended", "applied", "damage"}
+    asking = {"exists", "finished", "steering", "applied", "damage"}
+    asking |= {"status", "read_status_fast", "scores", "read_scores_fast"}
     assert own <= {*asking, "lost"}  # the last is asked of runs that are written, before they are written

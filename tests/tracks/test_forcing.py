@@ -529,7 +529,7 @@ def test_scores_and_what_was_found_per_answer_are_kept(go, tmp_path):
         assert list(scores.parts) == ["target", "relevance/tfidf"]
         value = {s.metric: s.value for s in scores.scores}
         assert value["forcing/tfidf"] == harmonic(value["target_share"], value["relevance/tfidf"])
-        audit = run.audit(cell)
+        audit = run.text_checks(cell)
         assert {len(audit["target"][name]) for name in ("language", "in_target")} == {8}
         assert {len(audit["relevance/tfidf"][name]) for name in ("rating", "nearest")} == {8}
     [cellset] = collect([run])
@@ -574,7 +574,7 @@ def test_another_scorer_of_relevance_adds_its_scores_and_leaves_the_answers(go, 
         assert run.generations_digest(cell) == texts
         assert {s.metric: s for s in scores}.items() <= {s.metric: s for s in now.scores}.items()
         assert list(now.parts) == ["target", "relevance/tfidf", "relevance/judge:toy"]
-        assert set(run.audit(cell)) == {"target", "relevance/tfidf", "relevance/judge:toy"}
+        assert set(run.text_checks(cell)) == {"target", "relevance/tfidf", "relevance/judge:toy"}
 
 
 def test_a_run_grows_by_targets_and_methods(go, tmp_path):

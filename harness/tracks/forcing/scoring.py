@@ -120,7 +120,7 @@ class ForcingScorer:
                 scores = relevance_scores(rated, share, one.name, one.signature)
                 found[_part(one)] = (one.signature, ScorerOutput(scores, {"rating": rated.values, **rated.kept}))
         stale = {metric for name in found if old and name in old.parts for metric in old.parts[name].metrics}
-        kept = run.audit(cell.id) if old else {}
+        kept = run.text_checks(cell.id) if old else {}
         record = CellScores(
             cell_id=cell.id,
             generations_sha256=run.generations_digest(cell.id),
