@@ -21,7 +21,7 @@ from harness.core.reading import MAX_BYTES
 from harness.core.records import Entry, Manifest, format_validation_error
 from harness.core.store import Run
 from harness.ranking.results import EntryRow, ResultSet
-from harness.tracks.separation.results import FOLDER as SEPARATIONS
+from harness.tracks.separation import FOLDER as SEPARATIONS
 from leaderboard.text import clean, name_of
 
 LONGEST = 200

@@ -11,7 +11,7 @@ from harness.core.languages import Language, language
 from harness.core.records import GridPoint
 from harness.data.suite import data_note
 from harness.scoring.metrics import VENDI
-from harness.tracks.separation.results import Separation
+from harness.tracks.separation import Separation
 from leaderboard.boards import Board
 from leaderboard.inputs import Refused
 from leaderboard.rendering import render

@@ -290,12 +290,12 @@ def fit(fitter: Fitter, method: SteeringMethod, language: str = "am") -> Steerin
     from harness.core.cells import Cell
     from harness.core.records import CellKey
 
-    data = fitter.prepared.corpus.fingerprint("sentiment", language)
+    data = fitter.plan.corpus.fingerprint("sentiment", language)
     key = CellKey(
         suite="small",
         text_protocol="p",
         data=data,
-        model=fitter.prepared.model,
+        model=fitter.plan.model,
         method=method.identity,
         task="sentiment",
         language=language,

@@ -1,9 +1,16 @@
-"""Options and small helpers that several commands share."""
+"""The options that several commands share, and small helpers of theirs.
+
+``run_options`` gives a command any of them: it takes one ``RunOptions`` where typer needs a parameter per option.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from copy import copy
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -17,48 +24,18 @@ if TYPE_CHECKING:
     from harness.core.cells import Cell
     from harness.core.records import State
     from harness.core.store import Run
-    from harness.runner.prepare import RunPlan
 
 SuiteName = Annotated[
-    str,
-    typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml."),
+    str, typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml.")
+]
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL.")
 ]
 ModelName = Annotated[
     str | None,
     typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own."),
 ]
 Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit or branch of a hub model.")]
-Languages = Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")]
-Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")]
-Methods = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")]
-Settings = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")]
-Seeds = Annotated[
-    str | None,
-    typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3."),
-]
-Limit = Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")]
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")]
-Dtype = Annotated[
-    str | None,
-    typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU."),
-]
-DeviceMap = Annotated[
-    str | None,
-    typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate)."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]
-RunFolder = Annotated[
-    Path | None,
-    typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL."),
-]
-Lock = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
-        "Default: that of the checkout that runs.",
-    ),
-]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -73,6 +50,12 @@ ContrastText = Annotated[
         help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first.",
     ),
 ]
+Languages = Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")]
+Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")]
+Methods = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")]
+Settings = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")]
+Seeds = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3.")]
+Limit = Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")]
 Classifiers = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,7 +69,7 @@ Embeddings = Annotated[
     typer.Option(
         "--embedding",
         metavar="ENCODER",
-        help="What Vendi score and pairwise distance read: tfidf, or hf:PATH_OR_ID. Repeat for several.",
+        help="Encoder for Vendi score and pairwise distance: tfidf, or hf:PATH_OR_ID. Repeat for several.",
     ),
 ]
 Identifiers = Annotated[
@@ -94,17 +77,94 @@ Identifiers = Annotated[
     typer.Option(
         "--language-id",
         metavar="fasttext:FILE",
-        help="A further language identifier beside the suite's, such as GlotLID's model.",
+        help="A language identifier in addition to the suite's, such as GlotLID's model.",
     ),
 ]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several."),
 ]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")]
+Dtype = Annotated[
+    str | None, typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU.")
+]
+DeviceMap = Annotated[
+    str | None, typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate).")
+]
+BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]
+Lock = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
+        "Default: that of the checkout that runs.",
+    ),
+]
+_Tuned = Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")]
 
+_RUN: dict[str, tuple[Any, Any]] = {
+    "suite": (SuiteName, inspect.Parameter.empty),
+    "run": (RunFolder, None),
+    "model": (ModelName, None),
+    "revision": (Revision, None),
+    "data": (Data, None),
+    "contrast": (ContrastText, None),
+    "languages": (Languages, None),
+    "tasks": (Tasks, None),
+    "methods": (Methods, None),
+    "settings": (Settings, None),
+    "seeds": (Seeds, None),
+    "limit": (Limit, None),
+    "classifiers": (Classifiers, None),
+    "embeddings": (Embeddings, None),
+    "identifiers": (Identifiers, None),
+    "plugins": (Plugins, None),
+    "device": (Device, None),
+    "dtype": (Dtype, None),
+    "device_map": (DeviceMap, None),
+    "batch_size": (BatchSize, 64),
+    "tuned": (_Tuned, False),
+}
+"""Field of RunOptions -> the option that it is read from, and its default."""
 
 _DIGITS = 18  # of a number
 _LONGEST_RANGE = 10_000  # numbers
+
+
+def run_options(names: str, **changed: str | dict[str, Any]) -> Callable[..., Any]:
+    """Let a command take the named shared options as its first parameter, ``options: RunOptions``.
+
+    ``names``: fields of RunOptions and parameters of the command, in the order of its help. ``changed``: field ->
+    another help text, or a dict of other attributes of the option.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, localns={"RunOptions": Any}, include_extras=True)
+        own = inspect.signature(command).parameters
+        parameters = []
+        for name in names.split():
+            kind, default = (hints[name], own[name].default) if name in own else _RUN[name]
+            if name in changed:
+                base, info = get_args(kind)
+                info, change = copy(info), changed[name]
+                attributes = dict(change) if isinstance(change, dict) else {"help": change}
+                default = attributes.pop("default", default)
+                vars(info).update(attributes)
+                kind = Annotated[base, info]
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+
+        @wraps(command)
+        def wrapper(**given: Any) -> None:
+            from harness.runner.prepare import RunOptions
+
+            read = {name: _READ.get(name, lambda value: value)(given.pop(name)) for name in [*given] if name not in own}
+            command(RunOptions(**read), **given)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
+        return wrapper
+
+    return decorate
 
 
 def console() -> Console:
@@ -137,13 +197,21 @@ def numbers(text: str | None, option: str) -> list[int] | None:
     return found
 
 
-def report(prepared: RunPlan, states: Mapping[State, int]) -> None:
-    """Say on stderr how many cells of a run are in which state, and why the first failed."""
-    report_cells(prepared.run, prepared.cells, states)
+_READ: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("languages", "tasks", "methods", "settings"), split),
+    "seeds": partial(numbers, option="--seeds"),
+    "plugins": lambda paths: paths or [],
+}
+"""Field of RunOptions -> how the words of its option are read; others are taken as they are."""
 
 
-def report_cells(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -> None:
-    """Say on stderr how many cells are in which state, and why the first failed."""
+def failed(states: Mapping[State, int]) -> bool:
+    """Say whether any cell ended in an error."""
+    return any(state.endswith("error") for state in states)
+
+
+def report(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -> None:
+    """Print on stderr how many cells are in which state, and why the first failed."""
     counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     typer.echo(f"run {run.path}: {len(cells)} cells, {counts}", err=True)
     for cell in cells:
@@ -153,34 +221,28 @@ def report_cells(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -
             break
 
 
-def failed(states: Mapping[State, int]) -> bool:
-    """Say whether any cell ended in an error."""
-    return any(state.endswith("error") for state in states)
-
-
 def say_next(folder: Path, states: Mapping[State, int]) -> None:
-    """Print what to do after a run: see it on a board, or mend it first where no cell has texts."""
+    """Print what to do after a run: build a board, or fix it first where no cell has texts."""
     if states.get("ok"):
         typer.echo(f"next: {pasted('board', 'build', folder, '--out', 'site')}")
-    elif states.get("method_error"):
-        typer.echo(
-            "next: no cell has texts. Mend the method (the first failure is above; 'steerboard method test' "
-            "finds more), then run the same command again."
+        return
+    if states.get("method_error"):
+        what = (
+            "Fix the method (the first failure is above; 'steerboard method test' finds more), then run the same "
+            "command again."
         )
     elif states.get("infra_error"):
-        typer.echo(
-            "next: no cell has texts. Mend what failed on this machine (the first failure is above; with too "
-            "little memory, a smaller --batch-size), then run the same command again."
+        what = (
+            "Fix what failed on this machine (the first failure is above; with too little memory, a smaller "
+            "--batch-size), then run the same command again."
         )
     else:
-        typer.echo(
-            "next: no cell has texts: all were skipped, for the reasons above. Choose other --methods, "
-            "--languages or another --model."
-        )
+        what = "All were skipped, for the reasons above. Choose other --methods, --languages or another --model."
+    typer.echo(f"next: no cell has texts. {what}")
 
 
 def summarise(folder: Path) -> None:
-    """Print what came of a run on stdout: a table, remarks, and in a sentence which entry is best."""
+    """Print the results of a run on stdout: a table, remarks, and in a sentence which entry is best."""
     from harness.core.store import Run
     from harness.core.terminal import output
     from harness.ranking.results import collect

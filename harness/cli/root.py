@@ -1,4 +1,4 @@
-"""The command ``steerboard`` and its groups; imports of weight are inside the commands, so help is quick."""
+"""The command ``steerboard`` and its groups; heavy imports are inside the commands, so that help is quick."""
 
 from __future__ import annotations
 
@@ -24,32 +24,17 @@ from harness.cli import (
 )
 from harness.cli.helptext import SETTINGS, Group, wrapped
 from harness.cli.options import (
-    BatchSize,
     Classifiers,
     ContrastText,
     Data,
-    Device,
-    DeviceMap,
-    Dtype,
     Embeddings,
     Identifiers,
-    Languages,
-    Limit,
-    Methods,
-    ModelName,
     Plugins,
-    Revision,
-    RunFolder,
-    Seeds,
-    Settings,
-    SuiteName,
-    Tasks,
     console,
     failed,
-    numbers,
     report,
+    run_options,
     say_next,
-    split,
     summarise,
 )
 from harness.core.errors import unknown
@@ -101,31 +86,11 @@ def _root(
 
 
 @app.command()
-def run(
-    suite: SuiteName,
-    run_folder: RunFolder = None,
-    model: ModelName = None,
-    revision: Revision = None,
-    data: Data = None,
-    contrast: ContrastText = None,
-    languages: Languages = None,
-    tasks: Tasks = None,
-    methods: Methods = None,
-    settings: Settings = None,
-    seeds: Seeds = None,
-    limit: Limit = None,
-    classifier: Classifiers = None,
-    embedding: Embeddings = None,
-    language_id: Identifiers = None,
-    plugin: Plugins = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    device_map: DeviceMap = None,
-    batch_size: BatchSize = 64,
-    tuned: Annotated[
-        bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")
-    ] = False,
-) -> None:
+@run_options(
+    "suite run model revision data contrast languages tasks methods settings seeds limit classifiers embeddings "
+    "identifiers plugins device dtype device_map batch_size tuned"
+)
+def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.
 
     Run the same command again to go on: finished cells are never touched, so a killed run goes on where it
@@ -134,35 +99,10 @@ def run(
         steerboard run --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
     """
-    from harness.runner.prepare import RunOptions
-
-    options = RunOptions(
-        suite=suite,
-        run=run_folder,
-        model=model,
-        revision=revision,
-        data=data,
-        contrast=contrast,
-        languages=split(languages),
-        tasks=split(tasks),
-        methods=split(methods),
-        settings=split(settings),
-        seeds=numbers(seeds, "--seeds"),
-        limit=limit,
-        classifiers=classifier,
-        embeddings=embedding,
-        identifiers=language_id,
-        plugins=plugin or [],
-        device=device,
-        dtype=dtype,
-        device_map=device_map,
-        batch_size=batch_size,
-        tuned=tuned,
-    )
     folder, states = _run(options)
     summarise(folder)
     say_next(folder, states)
-    raise typer.Exit(1 if failed(states) else 0)
+    raise typer.Exit(int(failed(states)))
 
 
 @app.command()
@@ -176,16 +116,17 @@ def score(
 ) -> None:
     """Score the texts of a run that have no score yet.
 
-    Also by further classifiers, embeddings and language identifiers; what is scored stays. Example:
+    Also by further classifiers, embeddings and language identifiers; what is scored stays. Without --classifier,
+    the classifiers are those of the commands that made the run. Example:
 
         steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
     """
     from harness.runner.prepare import open_run
     from harness.runner.score import ScoringStage
 
-    prepared = open_run(run_folder, classifier, data, contrast, embedding, language_id)
-    with prepared.run.lock():
-        scored = ScoringStage(prepared, console()).run()
+    plan = open_run(run_folder, classifier, data, contrast, embedding, language_id)
+    with plan.run.lock():
+        scored = ScoringStage(plan, console()).run()
     typer.echo(f"{scored} cells scored")
     summarise(run_folder)
 
@@ -209,7 +150,7 @@ def demo(
         raise typer.Exit(1)
     typer.echo("These numbers show that the machinery works; they say nothing about large models.")
     typer.echo(f"board: {board.built([folder], out)}")
-    raise typer.Exit(1 if failed(states) else 0)
+    raise typer.Exit(int(failed(states)))
 
 
 @app.command("list")
@@ -241,7 +182,7 @@ def _run(options: RunOptions) -> tuple[Path, Mapping[State, int]]:
     from harness.runner.pipeline import run_stages
     from harness.runner.prepare import plan_run
 
-    prepared = plan_run(options)
-    states = run_stages(prepared, options, console())
-    report(prepared, states)
-    return prepared.run.path, states
+    plan = plan_run(options)
+    states = run_stages(plan, options, console())
+    report(plan.run, plan.cells, states)
+    return plan.run.path, states

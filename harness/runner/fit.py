@@ -1,41 +1,121 @@
-"""The fit stage: from text and a model to a steering file, each fit done once per run."""
+"""The fit stage: from text and a model to a steering file. Each fit and each reading of text is done once per run.
+
+What they cost (seconds, and tokens that the model reads) is kept next to their files. Readings are shared by
+methods, and fits by settings, seeds and controls: each is measured when it is done, and counts in full in every fit
+that uses it, as if that fit were alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from harness.core.cells import Cell, steering_id
-from harness.core.errors import DamagedFileError, warn
-from harness.core.files import digest, file_digest
+from harness.core.errors import BrokenFileError, DamagedFileError, UserError, warn
+from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import Steering, check_model
-from harness.core.records import UsageByStep
+from harness.core.reading import read_json
+from harness.core.records import SCHEMA, FitCost, Usage, UsageByStep, format_validation_error
 from harness.core.tensors import load_tensors, save_tensors
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions
-from harness.runner.usage import UsageMeter, cost_key, read_cost, write_cost
 
 if TYPE_CHECKING:
     from harness.engine.activations import MeanStates, MlpActivationMeans
     from harness.engine.model import SteerableModel
 
 _HEADER_DETAILS = ("token_rule", "bos_rule", "counts", "residual_norm")
-"""What a method's fit says that belongs to the header of every steering file."""
+"""Details of a fit that every steering file has in its header."""
+
+
+def cost_key(path: Path) -> str:
+    """Return the name of the step that wrote a file, such as ``steering/ID``."""
+    return f"{path.parent.name}/{path.stem}"
+
+
+def write_cost(path: Path, parts: UsageByStep) -> None:
+    """Write the cost of making the file ``path`` next to it."""
+    write_json(path.with_suffix(".cost.json"), FitCost(parts=parts).to_json())
+
+
+def read_cost(path: Path) -> UsageByStep:
+    """Return the cost of making the file ``path``: one step of unknown cost where it was not recorded."""
+    file = path.with_suffix(".cost.json")
+    if not file.is_file():
+        return {cost_key(path): None}
+    try:
+        return FitCost.model_validate(read_json(file, SCHEMA)).parts
+    except ValidationError as error:
+        reason = format_validation_error(error)
+        raise BrokenFileError(f"{file} does not hold a cost: {reason}. Delete it and run again.") from None
+    except UserError as error:  # the method is not at fault
+        raise BrokenFileError(str(error)) from None
+
+
+@dataclass
+class FitUsage:
+    """A step under way: tokens read so far, and the seconds and steps that belong to steps inside it."""
+
+    tokens: int = 0
+    inner_seconds: float = 0.0
+    parts: UsageByStep = field(default_factory=dict)
+
+
+class UsageMeter:
+    """Measures steps, nested ones too: what an inner step takes does not count for the outer one."""
+
+    def __init__(self) -> None:
+        self._open: list[FitUsage] = []
+
+    @contextmanager
+    def part(self, name: str, model: SteerableModel) -> Iterator[FitUsage]:
+        """Measure the block; afterwards its ``parts`` hold it and all steps that it used."""
+        measured, started = FitUsage(), time.monotonic()
+        try:
+            with ExitStack() as stack:
+                if not self._open:
+                    hook = model.decoder.register_forward_pre_hook(self._count, with_kwargs=True)
+                    stack.callback(hook.remove)
+                self._open.append(measured)
+                stack.callback(self._open.pop)
+                yield measured
+        finally:
+            seconds = time.monotonic() - started
+            if self._open:
+                self._open[-1].inner_seconds += seconds
+        measured.parts[name] = Usage(seconds=round(seconds - measured.inner_seconds, 3), tokens=measured.tokens)
+
+    def use(self, parts: Mapping[str, Usage | None]) -> None:
+        """Record steps, measured now or earlier, as used by the step under way, if there is one."""
+        if self._open:
+            self._open[-1].parts.update(parts)
+
+    def _count(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Add the tokens that a pass through the decoder reads: neither padding nor what a cache holds."""
+        read = kwargs.get("input_ids", args[0] if args else None)
+        read = kwargs.get("inputs_embeds") if read is None else read
+        if read is not None:
+            rows, positions = read.shape[:2]
+            mask = kwargs.get("attention_mask")
+            if mask is None or mask.ndim != 2:
+                self._open[-1].tokens += int(rows * positions)
+            else:
+                self._open[-1].tokens += int(mask[:, -positions:].sum())
 
 
 @dataclass
 class Fitter:
-    """Fits methods on one model; keeps steering and activations in memory and in the run folder.
+    """The ``Engine`` of fit contexts: fits methods on one model, keeps results in memory and in the run folder."""
 
-    It is the ``Engine`` of the fit contexts.
-    """
-
-    prepared: RunPlan
+    plan: RunPlan
     model: SteerableModel
     batch_size: int = 64
     say: Callable[[str], None] = lambda words: None
@@ -47,19 +127,52 @@ class Fitter:
     _meter: UsageMeter = field(default_factory=UsageMeter)
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
-        """Return the steering of a cell and the name of its file, None where it steers nothing."""
-        if not method.has_fit:
-            return None, Steering()
+        """Return the steering of a cell and the name of its file, None where nothing is steered."""
+        return self._steering_of(self.plan.fit_cell(cell), method) if method.has_fit else (None, Steering())
+
+    def file_hash(self, name: str | None) -> str | None:
+        """Return the SHA-256 of a steering file, None for no steering."""
+        return file_digest(self.plan.run.steering_path(name)) if name else None
+
+    def cost(self, cell: Cell, method: SteeringMethod) -> UsageByStep:
+        """Return the cost of a cell's fit by step; empty where nothing is fitted."""
+        return self._cost_of(self._path(self.plan.fit_cell(cell))) if method.has_fit else {}
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers of the model."""
+        return len(self.model.layers)
+
+    @property
+    def sandwich_norm(self) -> bool:
+        """Whether the layers have a norm after their MLP."""
+        from harness.engine.hooks import has_sandwich_norm
+
+        return has_sandwich_norm(self.model.layers[0])
+
+    def progress(self, words: str) -> None:
+        """Show the state of the current fit."""
+        self.say(f"{self._fitting}: {words}" if self._fitting else words)
+
+    def _path(self, cell: Cell) -> Path:
+        return self.plan.run.steering_path(steering_id(cell.key))
+
+    def _cost_of(self, path: Path) -> UsageByStep:
+        if path not in self._costs:
+            self._costs[path] = read_cost(path)
+        return self._costs[path]
+
+    def _steering_of(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         name = steering_id(cell.key)
         if name not in self._steering:
             self._steering[name] = self._stored(name) or self._fit(name, cell, method)
-        self._meter.use(self._cost_of(self.prepared.run.steering_path(name)))
+        self._meter.use(self._cost_of(self._path(cell)))
         steering = self._steering[name]
         return (name if steering.interventions else None), steering
 
     def _stored(self, name: str) -> Steering | None:
-        """Return a fit of the run folder; None, after one line, where it is not what was written."""
-        run, path = self.prepared.run, self.prepared.run.steering_path(name)
+        """Return a fit from the run folder; None, with a warning, where the file has changed since."""
+        run, path = self.plan.run, self.plan.run.steering_path(name)
         try:
             stored = run.steering(name)
         except DamagedFileError:
@@ -68,71 +181,37 @@ class Fitter:
         if stored is None:
             return None
         if self._applied is None:
-            self._applied = run.applied(cell.id for cell in self.prepared.cells)
-        if file_digest(path) not in self._applied.get(name, {file_digest(path)}):
+            self._applied = run.applied(cell.id for cell in self.plan.cells)
+        if name in self._applied and file_digest(path) not in self._applied[name]:
             warn(f"{path} is not the file that finished cells were written with; it is fitted again")
             return None
-        self._check(name, stored)
+        if self.plan.model is not None:
+            check_model(stored, self.plan.model.model_dump(mode="json"), self.model.tokenizer_hash, str(path))
         return stored
 
-    def file_hash(self, name: str | None) -> str | None:
-        """Return the SHA-256 of a fit's file, None for no fit."""
-        return file_digest(self.prepared.run.steering_path(name)) if name else None
-
-    def cost(self, cell: Cell, method: SteeringMethod) -> UsageByStep:
-        """Return what the fit of a cell's steering took, part by part; nothing where none is fitted."""
-        return self._cost_of(self.prepared.run.steering_path(steering_id(cell.key))) if method.has_fit else {}
-
-    @property
-    def n_layers(self) -> int:
-        """How many decoder layers the model has."""
-        return len(self.model.layers)
-
-    @property
-    def sandwich_norm(self) -> bool:
-        """Whether a norm follows the MLP inside its layers."""
-        from harness.engine.hooks import has_sandwich_norm
-
-        return has_sandwich_norm(self.model.layers[0])
-
-    def progress(self, words: str) -> None:
-        """Show what the fit at hand is doing."""
-        self.say(f"{self._fitting}: {words}" if self._fitting else words)
-
-    def _check(self, name: str, stored: Steering) -> None:
-        model = self.prepared.model
-        if model is not None:
-            where = str(self.prepared.run.steering_path(name))
-            check_model(stored, model.model_dump(mode="json"), self.model.tokenizer_hash, where)
-
-    def _cost_of(self, path: Path) -> UsageByStep:
-        if path not in self._costs:
-            self._costs[path] = read_cost(path)
-        return self._costs[path]
-
     def _fit(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
-        path = self.prepared.run.steering_path(name)
+        path = self._path(cell)
         outer, self._fitting = self._fitting, f"fitting {method.name}, {cell.key.task}, {cell.key.language}"
-        self.say(self._fitting)
         try:
+            self.say(self._fitting)
             with self._meter.part(cost_key(path), self.model) as measured:
                 steering = self._fitted(name, cell, method)
         finally:
             self._fitting = outer
         self._costs[path] = measured.parts
-        write_cost(path, measured.parts)  # first, so that no steering is without
-        self.prepared.run.write_steering(name, steering)
+        write_cost(path, measured.parts)  # before the steering, so that none is without its cost after a crash
+        self.plan.run.write_steering(name, steering)
         return steering
 
     def _fitted(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
-        key, suite = cell.key, self.prepared.suite
+        key, base = cell.key, self.plan.base or self.plan
         seed = int(digest(["fit", name], 16), 16)
         context = FitContext(
-            suite=suite,
-            task=suite.task(key.task, key.language),
+            suite=base.suite,
+            task=base.suite.task(key.task, key.language),
             engine=self,
             rng=np.random.default_rng(seed),
-            _corpus=self.prepared.corpus,
+            _corpus=base.corpus,
             _stored_fit=lambda other, code: self._fit_of(cell, other, code),
         )
         fitted = method.fit(context)
@@ -140,16 +219,18 @@ class Fitter:
         return Steering(fitted.interventions, header)
 
     def _fit_of(self, cell: Cell, method: SteeringMethod, code: str) -> Steering:
-        """Return a method's fit for another cell than the one at hand, with its details as it gave them."""
-        data = self.prepared.corpus.fingerprint(cell.key.task, code)
+        """Return the fit of another method or language for the cell's task, with the details as it gave them."""
+        data = (self.plan.base or self.plan).corpus.fingerprint(cell.key.task, code)
         changes = {"method": method.identity, "language": code, "data": data}
-        _, steering = self.steering(Cell(cell.key.model_copy(update=changes)), method)
+        steering = Steering()
+        if method.has_fit:
+            _, steering = self._steering_of(Cell(cell.key.model_copy(update=changes)), method)
         header = steering.provenance
         lifted = {name: header[name] for name in _HEADER_DETAILS if name in header}
         return Steering(steering.interventions, {**lifted, **header.get("fit", {})})
 
     def _header(self, cell: Cell, ctx: FitContext, fitted: Steering, seed: int) -> dict[str, Any]:
-        """Return what a steering file says of how it came about, as JSON."""
+        """Return the provenance in the header of a steering file, as JSON."""
         key, details = cell.key, dict(fitted.provenance)
         lifted = {name: details.pop(name) for name in _HEADER_DETAILS if name in details}
         if "residual_norm" not in lifted:
@@ -175,28 +256,21 @@ class Fitter:
         }
 
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
-        """Return the mean hidden states of the model over ``texts``, run at most once per run."""
+        """Return the mean hidden states of the model over ``texts``, computed at most once per run."""
         from harness.engine.activations import MeanStates, mean_states
 
-        def run() -> dict[str, Any]:
-            return vars(
-                mean_states(
-                    self.model,
-                    texts,
-                    self.batch_size,
-                    exclude_sinks=exclude_sinks,
-                    progress=self._counting(texts),
-                )
-            )
+        def run() -> MeanStates:
+            counting = self._counting(texts)
+            return mean_states(self.model, texts, self.batch_size, exclude_sinks=exclude_sinks, progress=counting)
 
         return MeanStates(**self._once(["mean states", exclude_sinks, texts], run))
 
     def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
-        """Return the mean neurons of the model over ``texts``, run at most once per run."""
+        """Return the mean MLP activations of the model over ``texts``, computed at most once per run."""
         from harness.engine.activations import MlpActivationMeans, mean_mlp_activations
 
-        def run() -> dict[str, Any]:
-            return vars(mean_mlp_activations(self.model, texts, self.batch_size, self._counting(texts)))
+        def run() -> MlpActivationMeans:
+            return mean_mlp_activations(self.model, texts, self.batch_size, self._counting(texts))
 
         return MlpActivationMeans(**self._once(["neuron means", texts], run))
 
@@ -207,7 +281,7 @@ class Fitter:
         return relative_residual_shift(self.model, steering, texts, progress=self._counting(texts))
 
     def _counting(self, texts: list[str]) -> Callable[[int], None]:
-        """Return what counts the sentences that a reading is through with, and shows it."""
+        """Return a callback that shows how many sentences have been read."""
         done = 0
 
         def count(more: int) -> None:
@@ -217,19 +291,19 @@ class Fitter:
 
         return count
 
-    def _once(self, what: list[Any], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what ``run`` measures, from memory or the run folder where it was measured before."""
-        model = self.prepared.model
-        assert model is not None
-        name = digest([model.model_dump(mode="json"), *what], 16)
-        path = self.prepared.run.path / "activations" / f"{name}.safetensors"
+    def _once(self, what: list[Any], run: Callable[[], Any]) -> dict[str, Any]:
+        """Return the fields of what ``run`` measures, from memory or the run folder where they are known."""
+        assert self.plan.model is not None
+        name = digest([self.plan.model.model_dump(mode="json"), *what], 16)
+        path = self.plan.run.path / "activations" / f"{name}.safetensors"
         if name not in self._read:
             stored = _load(path) if path.is_file() else None
             if stored is None:
                 with self._meter.part(cost_key(path), self.model) as measured:
-                    stored = run()
+                    fields = vars(run())
                 write_cost(path, measured.parts)
-                _save(path, stored)
+                arrays = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
+                save_tensors(path, arrays, "fields", {k: v for k, v in fields.items() if k not in arrays})
                 stored = _load(path)  # exactly what a later start reads
             assert stored is not None
             self._read[name] = stored
@@ -237,13 +311,8 @@ class Fitter:
         return self._read[name]
 
 
-def _save(path: Path, fields: dict[str, Any]) -> None:
-    arrays = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
-    save_tensors(path, arrays, "fields", {k: v for k, v in fields.items() if k not in arrays})
-
-
 def _load(path: Path) -> dict[str, Any] | None:
-    """Return what was measured; None, after one line, where the file is not what was written."""
+    """Return stored activations; None, with a warning, where the file has changed since."""
     from safetensors import SafetensorError
 
     try:

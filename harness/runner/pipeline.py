@@ -1,4 +1,4 @@
-"""All stages of a run in their order: what ``run``, ``demo`` and ``tune`` do with a prepared run."""
+"""All stages of a run in their order: what ``run``, ``demo``, ``tune`` and ``forcing`` do with a plan."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from rich.console import Console
 
 from harness.core.records import State
 from harness.runner.generate import GenerationStage
-from harness.runner.prepare import RunOptions, RunPlan, manifest_of
+from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.score import ScoringStage
 
 
-def run_stages(prepared: RunPlan, options: RunOptions, console: Console) -> dict[State, int]:
-    """Fit, generate and score every open cell; return how many cells are in which state."""
-    with prepared.run.lock():
-        manifest = manifest_of(prepared, options)
-        generator = GenerationStage(prepared, console, options.device, options.device_map, options.batch_size)
-        generator.check()
-        prepared.run.write_manifest(generator.recorded(manifest))
-        states = generator.run()
-        ScoringStage(prepared, console).run()
+def run_stages(
+    plan: RunPlan, options: RunOptions, console: Console, scoring: type[ScoringStage] = ScoringStage
+) -> dict[State, int]:
+    """Fit, generate and score every open cell; return the number of cells by state."""
+    with plan.run.lock():
+        states = GenerationStage.start(plan, options, console).states  # frees the model before scoring loads others
+        scoring(plan, console).run()
     return states

@@ -1,9 +1,9 @@
-"""Which cells a run has: the part of a suite that was asked for, crossed with methods, settings and seeds."""
+"""Plan the cells of a run: the selected part of a suite, crossed with methods, settings and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from harness.core.cells import Cell
 from harness.core.errors import UserError, unknown
@@ -12,9 +12,11 @@ from harness.core.records import CellKey, MethodIdentity, ModelIdentity, Selecti
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 
+Name = TypeVar("Name", int, str)
+
 
 class HasIdentity(Protocol):
-    """What the plan needs to know of a configured method."""
+    """The part of a configured method that a plan depends on."""
 
     @property
     def identity(self) -> MethodIdentity:
@@ -43,32 +45,25 @@ def select_cells(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit} is too small; give at least 1 text per label.")
-    sizes = {task: min(size.texts_per_label, limit or size.texts_per_label) for task, size in suite.tasks.items()}
+    names = _choose("task", tasks, list(suite.tasks))
+    sizes = {task: min(suite.tasks[task].texts_per_label, limit or suite.tasks[task].texts_per_label) for task in names}
     chosen = Selection(
         languages=_choose("language", languages, suite.languages),
-        tasks=_choose("task", tasks, list(suite.tasks)),
+        tasks=names,
         settings=_choose("setting", settings, list(suite.settings)),
-        seeds=[int(s) for s in _choose("seed", _strings(seeds), [str(s) for s in suite.seeds])],
-        texts_per_label={},
+        seeds=_choose("seed", seeds, suite.seeds),
+        texts_per_label=sizes,
     )
-    sizes = {task: sizes[task] for task in chosen.tasks}
-    sized = chosen.model_copy(update={"texts_per_label": sizes})
-    return sized.model_copy(update={"narrowed": describe_subset(suite, sized)})
+    return chosen.model_copy(update={"narrowed": describe_subset(suite, chosen)})
 
 
 def describe_subset(suite: Suite, selection: Selection) -> list[str]:
     """Return in words what of the suite a selection leaves out; empty for a full run."""
     words = [] if suite.scored_split == "test" else [f"scored on {suite.scored_split} text"]
-    for field, full in (
-        ("languages", suite.languages),
-        ("tasks", list(suite.tasks)),
-        ("settings", list(suite.settings)),
-        ("seeds", suite.seeds),
-    ):
-        part = getattr(selection, field)
+    for field in ("languages", "tasks", "settings", "seeds"):
+        part, full = getattr(selection, field), list(getattr(suite, field))
         if len(part) < len(full):
-            listed = ", ".join(str(value) for value in part)
-            words.append(f"{len(part)} of {len(full)} {field} ({listed})")
+            words.append(f"{len(part)} of {len(full)} {field} ({', '.join(map(str, part))})")
     for task, size in selection.texts_per_label.items():
         if size < suite.tasks[task].texts_per_label:
             words.append(f"{size} of {suite.tasks[task].texts_per_label} texts per {task} label")
@@ -113,15 +108,10 @@ def plan_cells(
     ]
 
 
-def _strings(values: list[int] | None) -> list[str] | None:
-    return None if values is None else [str(value) for value in values]
-
-
-def _choose(kind: str, wanted: list[str] | None, valid: list[str]) -> list[str]:
+def _choose(kind: str, wanted: list[Name] | None, valid: list[Name]) -> list[Name]:
     """Return the wanted values in the suite's order, each once."""
-    if wanted is None:
-        return list(valid)
-    for value in wanted:
+    for value in wanted or ():
         if value not in valid:
-            raise unknown_language(value, valid) if kind == "language" else unknown(kind, value, valid)
-    return [value for value in valid if value in wanted]
+            names = [str(name) for name in valid]
+            raise unknown_language(str(value), names) if kind == "language" else unknown(kind, str(value), names)
+    return [value for value in valid if wanted is None or value in wanted]

@@ -1,4 +1,4 @@
-"""Progress of long work: two lines that stay on a terminal, a line a minute in a log."""
+"""Progress of long work: two fixed lines on a terminal, one line a minute in a log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -28,7 +29,7 @@ _AVERAGED = 3600.0  # seconds that the remaining time is estimated from: a cell 
 
 @dataclass
 class Tracker:
-    """Counts finished cells and, for a rate, the texts written in them. ``title``: what is being done."""
+    """Counts finished cells and, for a rate, the texts written in them. ``title``: the current work."""
 
     console: Console
     stage: str
@@ -47,7 +48,7 @@ class Tracker:
         self._show()
 
     def advance(self, count: int = 1) -> None:
-        """Count so many as finished. Raises ``KeyboardInterrupt`` where a signal came whose own got lost."""
+        """Count so many as finished; raises ``KeyboardInterrupt`` where a library swallowed that of a signal."""
         self.done += count
         self._show()
         if self.stopped():
@@ -58,8 +59,8 @@ class Tracker:
         self.title = title
         self.advance()
 
-    def say(self, words: str) -> None:
-        """Show what is going on inside of a cell."""
+    def status(self, words: str) -> None:
+        """Show the current work inside a cell."""
         self.title = words
         self._show()
 
@@ -69,12 +70,11 @@ class Tracker:
         return self.texts / max(time.monotonic() - self.started, 1e-9)
 
     def line(self) -> str:
-        """Return where the work stands, for a log: counts, rate, elapsed and remaining time, what is done."""
+        """Return the state as a line for a log: counts, rate, elapsed and remaining time, current work."""
         elapsed = time.monotonic() - self.started
         left = f"{_clock(elapsed / self.done * (self.total - self.done))} left" if self.done else "left unknown"
-        counts = f"{self.stage}: {self.done}/{self.total} {self.unit}"
         speed = [f"{self.rate:.1f} texts/s"] if self.texts else []
-        parts = [counts, *speed, f"{_clock(elapsed)} elapsed", left]
+        parts = [f"{self.stage}: {self.done}/{self.total} {self.unit}", *speed, f"{_clock(elapsed)} elapsed", left]
         return f"  {', '.join(parts)}" + (f"; {self.title}" if self.title else "")
 
     def _show(self) -> None:
@@ -84,52 +84,49 @@ class Tracker:
 
 
 class _TwoLines(Progress):
-    """Numbers and times on one line, which never gives way to the words on the other."""
+    """Numbers and times on one line, cut never; the current work on the other, cut where it is too long."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            words = Text(f"  {task.fields['title']}", style="dim", no_wrap=True, overflow="ellipsis")
-            yield words
+            yield Text(f"  {task.fields['title']}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 @contextmanager
 def progress_bar(
     console: Console, stage: str, total: int, unit: str = "cells", announced: bool = True
 ) -> Iterator[Tracker]:
-    """Show progress of ``total`` cells of a stage while the block runs; in a log ``announced`` at once."""
-    with noting_stops() as stops, _shown(console, stage, total, unit, announced) as tracker:
+    """Show the progress of ``total`` cells of a stage while the block runs; a log begins with a line if announced."""
+    tracker = Tracker(console, stage, total, unit)
+    with noting_stops() as stops, _bar(tracker) if console.is_terminal else _log(tracker, announced):
         tracker.stopped = lambda: bool(stops)
         yield tracker
 
 
 @contextmanager
-def _shown(console: Console, stage: str, total: int, unit: str, announced: bool) -> Iterator[Tracker]:
-    if not console.is_terminal:
-        if announced:
-            console.print(f"{stage}: {total} {unit}", soft_wrap=True)
-        tracker = Tracker(console, stage, total, unit)
-        with _logged(tracker):
-            yield tracker
-        return
-    columns = (
-        TextColumn(stage, table_column=Column(no_wrap=True)),
+def _bar(tracker: Tracker) -> Iterator[None]:
+    whole = Column(no_wrap=True)
+    columns: list[ProgressColumn] = [
+        TextColumn(tracker.stage, table_column=whole),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
-        MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[speed]}", table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        TextColumn("elapsed,", table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("left", table_column=Column(no_wrap=True)),
-    )
-    with _TwoLines(*columns, console=console, expand=True, speed_estimate_period=_AVERAGED) as bar:
-        bar.add_task(stage, total=total, speed="", title="")
-        yield Tracker(console, stage, total, unit, bar)
+        MofNCompleteColumn(table_column=whole),
+        TextColumn("{task.fields[speed]}", table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        TextColumn("elapsed,", table_column=whole),
+        TimeRemainingColumn(table_column=whole),
+        TextColumn("left", table_column=whole),
+    ]
+    with _TwoLines(*columns, console=tracker.console, expand=True, speed_estimate_period=_AVERAGED) as bar:
+        bar.add_task(tracker.stage, total=tracker.total, speed="", title="")
+        tracker.bar = bar
+        yield
 
 
 @contextmanager
-def _logged(tracker: Tracker) -> Iterator[None]:
+def _log(tracker: Tracker, announced: bool) -> Iterator[None]:
     """Print the tracker's line once a minute, also while one cell or one fit takes longer."""
+    if announced:
+        tracker.console.print(f"{tracker.stage}: {tracker.total} {tracker.unit}", soft_wrap=True)
     over = threading.Event()
 
     def log() -> None:

@@ -1,78 +1,166 @@
-"""The score stage: scores what is not yet scored, by the suite's protocol, from files alone."""
+"""The score stage: score what has no score yet, by the suite's protocol, from files alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 
 from harness.core.cells import Cell
-from harness.core.errors import DamagedFileError, UserError, machine_failures
+from harness.core.errors import BrokenFileError, DamagedFileError, MachineError, UserError, machine_failures
 from harness.core.files import digest
-from harness.core.records import CellScores, PartRecord, Score
+from harness.core.reading import has_lone_surrogate
+from harness.core.records import CellKey, CellScores, PartRecord, Score
 from harness.core.store import KEPT, kept_in
+from harness.core.threads import limit_blas_threads
+from harness.data.corpus import Corpus
+from harness.data.prompts import suite_prompt
+from harness.data.sources import Example
+from harness.data.suite import Suite
+from harness.methods.contract import Reference, ReferenceContext
+from harness.methods.references import Human
 from harness.runner.prepare import RunPlan
 from harness.runner.progress import progress_bar
-from harness.runner.reference_texts import ReferenceTexts
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
 from harness.scoring.validity import ValidityScorer
 
 VERSION = 2
-"""Raised whenever what a part is given changes; all scores are then computed again."""
-
+"""Raised whenever the input of a scorer changes; all scores are then computed again."""
 
 VALIDITY = "validity"
-"""The part that decides which texts are valid; the others depend on it."""
+"""The scorer that decides which texts are valid; the others depend on it."""
 
 
-def _one_blas_thread() -> AbstractContextManager[Any]:
-    from threadpoolctl import threadpool_limits
+def reference_texts(reference: Reference, key: CellKey, suite: Suite, corpus: Corpus) -> dict[str, list[str]]:
+    """Return what a reference draws for a cell: label -> texts, in the task's order of labels.
 
-    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
-    return limits
+    Equal keys give equal draws. Raises ``UserError`` where labels, numbers or texts are not as asked for.
+    """
+    axes = ["reference", reference.name, key.task, key.language, key.seed]
+    labels, number = suite.task(key.task, key.language).labels, key.texts_per_label
+    context = ReferenceContext(
+        suite=suite,
+        task=suite.task(key.task, key.language),
+        setting=key.setting,
+        seed=key.seed,
+        texts_per_label=number,
+        _corpus=corpus,
+        rng=np.random.default_rng(int(digest(axes), 16)),
+    )
+    drawn = reference.texts(context)
+    found = {label: len(texts) for label, texts in drawn.items()}
+    if found != dict.fromkeys(labels, number):
+        raise UserError(f"reference {reference.name!r} gave {found}, not {number} each.")
+    for label, texts in drawn.items():
+        for text in texts:
+            if not isinstance(text, str) or has_lone_surrogate(text):
+                raise UserError(f"reference {reference.name!r} gave {text!r:.80} for {label!r}, which is not a text.")
+    return {label: list(drawn[label]) for label in labels}  # a plug-in's dict may have another order
+
+
+@dataclass
+class ReferenceTexts:
+    """The human text that scores need; that of one task and language is kept."""
+
+    suite: Suite
+    corpus: Corpus
+    _last: ScoringContext | None = None
+
+    def context(self, task: str, language: str) -> ScoringContext:
+        """Return the human text of a task and language."""
+        if self._last is None or (self._last.task, self._last.language) != (task, language):
+            self._last = self._read(task, language)
+        return self._last
+
+    def human(self, key: CellKey) -> TextSample | None:
+        """Return the texts that the row ``human`` has for a cell's task, language, seed and number.
+
+        None where the train split is too small.
+        """
+        drawn = _unless_too_small(lambda: reference_texts(Human(), key, self.suite, self.corpus))
+        if drawn is None:
+            return None
+        rows = [(text, label) for label, group in drawn.items() for text in group]
+        return TextSample([t for t, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
+
+    def demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
+        """Return label -> the texts that few-shot prompts show; none where the train split is too small for that."""
+        return _unless_too_small(lambda: self.corpus.demonstrations(task, language)) or {}
+
+    def _read(self, task: str, language: str) -> ScoringContext:
+        definition, corpus = self.suite.task(task, language), self.corpus
+        test = corpus.split(task, language, self.suite.scored_split)
+        contrast = corpus.contrast(language)
+        vectors = [row.text for row in corpus.parallel(language)]
+        return ScoringContext(
+            task=task,
+            language=language,
+            labels=definition.labels,
+            train=_rows(corpus.split(task, language, "train")),
+            validation=_rows(corpus.split(task, language, "validation")),
+            test=_rows(test),
+            examples=digest([row.id for row in test], 16),
+            vectors=list(dict.fromkeys([*vectors, *contrast.good, *contrast.bad])),
+            prompts={label: suite_prompt(definition, "zero-shot", label).user for label in definition.labels},
+            demonstrations=self.demonstrations(task, language),
+        )
+
+
+Drawn = TypeVar("Drawn")
+
+
+def _unless_too_small(draw: Callable[[], Drawn]) -> Drawn | None:
+    """Return what ``draw`` does, None where there is too little text for it; broken files still raise."""
+    try:
+        return draw()
+    except (BrokenFileError, MachineError):
+        raise
+    except UserError:
+        return None
+
+
+def _rows(examples: list[Example]) -> list[tuple[str, str]]:
+    return [(row.text, row.label) for row in examples]
 
 
 @dataclass
 class ScoringStage:
-    """Scores the cells of a run part by part; keeps what one task and language need at hand."""
+    """Scores the cells of a plan by its scorers, reusing every stored score made by the same recipe.
 
-    prepared: RunPlan
+    Tracks override ``protocol``, ``context`` and ``sample``.
+    """
+
+    plan: RunPlan
     console: Console
-    _places: ReferenceTexts = field(init=False)
     _human: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
     _protocols: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._places = ReferenceTexts(self.prepared.suite, self.prepared.corpus)
+        self._reference = ReferenceTexts(self.plan.suite, self.plan.corpus)
 
     def run(self) -> int:
-        """Score every generated cell that lacks a score; return how many were scored.
+        """Score every generated cell that has scores missing; return the number of cells scored.
 
-        Raises ``DamagedFileError`` at the end for cells whose texts are not what was written.
+        Raises ``DamagedFileError`` at the end for cells whose texts have changed since they were written.
         """
         jobs, damaged = [], []
-        for cell in self.prepared.cells:
-            if self.prepared.run.finished(cell.id):
-                old = self._valid(cell)
-                missing = self._missing(old)
-                if any(part.name == VALIDITY for part in missing):
-                    old = None
-                missing += self._to_rebuild(old, missing)
+        for cell in self.plan.cells:
+            if self.plan.run.finished(cell.id):
+                old, missing = self._missing(cell)
                 if missing:
                     jobs.append((cell, old, missing))
-            elif words := self.prepared.run.damage(cell.id):
+            elif words := self.plan.run.damage(cell.id):
                 damaged.append(words)
         jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language, job[0].key.seed))
         if jobs:
             # The matrices are small: more threads of BLAS only wait for one another.
-            with _one_blas_thread(), progress_bar(self.console, "score", len(jobs)) as tracker:
+            with limit_blas_threads(), progress_bar(self.console, "score", len(jobs)) as tracker:
                 for cell, old, missing in jobs:
                     with machine_failures(f"scoring {cell.title}"):
-                        self._one(cell, old, missing)
+                        self._score(cell, old, missing)
                     tracker.finish_cell(cell.title)
         if damaged:
             more = f" (and {len(damaged) - 1} more cells)" if len(damaged) > 1 else ""
@@ -81,47 +169,57 @@ class ScoringStage:
             )
         return len(jobs)
 
-    def _to_rebuild(self, old: CellScores | None, missing: Sequence[Scorer]) -> list[Scorer]:
-        """Return the parts beside ``missing`` whose scores are there, but not what they kept."""
-        lost = self.prepared.run.lost(old) if old else set()
-        return [
-            part
-            for part in self.prepared.parts
-            if old and kept_in(part.name) in lost and part.name in old.parts and part not in missing
-        ]
-
-    def _protocol(self, cell: Cell) -> str:
-        """Hash of what decides a cell's scores, the recipes of the parts aside."""
+    def protocol(self, cell: Cell) -> str:
+        """Return the hash of what decides a cell's scores, except for the scorers' recipes."""
         task, language = cell.key.task, cell.key.language
         if (task, language) not in self._protocols:
-            data = self.prepared.corpus.scoring_fingerprint(task, language)
-            suite = self.prepared.suite
+            data = self.plan.corpus.scoring_fingerprint(task, language)
+            suite = self.plan.suite
             shown = [suite.scored_split, suite.few_shot.model_dump(), suite.task(task, language).prompts]
             settings = suite.metrics.model_dump(exclude={"embeddings"})
             self._protocols[task, language] = digest([VERSION, settings, shown, data], 16)
         return self._protocols[task, language]
 
-    def _valid(self, cell: Cell) -> CellScores | None:
-        """Return the stored scores if they are of these texts, by this protocol, on this data."""
-        scores = self.prepared.run.scores(cell.id)
-        if scores is None or scores.protocol != self._protocol(cell):
-            return None
-        texts = self.prepared.run.generations_digest(cell.id)
-        return scores if scores.generations_sha256 == texts else None
+    def context(self, cell: Cell) -> ScoringContext:
+        """Return the human text that a cell's scores need."""
+        return self._reference.context(cell.key.task, cell.key.language)
 
-    def _missing(self, old: CellScores | None) -> list[Scorer]:
-        """Return the parts that the stored scores lack, by name and recipe.
+    def sample(self, cell: Cell, context: ScoringContext, valid: list[bool] | None) -> TextSample:
+        """Return the texts of a cell; ``valid``: the result of an earlier check of the same texts."""
+        run, key = self.plan.run, cell.key
+        generations = run.generations(cell.id)
+        if len(generations) != key.texts_per_label * len(context.labels):
+            raise UserError(
+                f"{run.cell(cell.id)} holds {len(generations)} texts, not {key.texts_per_label} for each "
+                f"of {len(context.labels)} labels. Delete this folder and run the same command again."
+            )
+        texts, labels = [g.text for g in generations], [g.label for g in generations]
+        if valid is None:
+            return self._checked(texts, labels, context)
+        return TextSample(texts, labels, np.array(valid, dtype=bool))
 
-        All of them where validity is among these: it decides which texts the others call valid.
+    def _missing(self, cell: Cell) -> tuple[CellScores | None, list[Scorer]]:
+        """Return the stored scores that still count, and the scorers that have to run.
+
+        Scores count if they are of these texts, by this protocol, on this data. Scorers run whose scores or kept
+        results are missing or of another recipe; all of them where validity is, which decides which texts the others
+        call valid.
         """
+        run, parts = self.plan.run, self.plan.parts
+        old = run.scores(cell.id)
+        if old and (old.protocol, old.generations_sha256) != (self.protocol(cell), run.generations_digest(cell.id)):
+            old = None
         have = {name: part.signature for name, part in old.parts.items()} if old else {}
-        parts = self.prepared.parts
         missing = [part for part in parts if have.get(part.name) != part.signature]
-        return list(parts) if any(part.name == VALIDITY for part in missing) else missing
+        if any(part.name == VALIDITY for part in missing):
+            return None, list(parts)
+        lost = run.lost(old) if old else set()
+        missing += [p for p in parts if p not in missing and p.name in have and kept_in(p.name) in lost]
+        return old, missing
 
-    def _one(self, cell: Cell, old: CellScores | None, missing: Sequence[Scorer]) -> None:
-        run, key = self.prepared.run, cell.key
-        place = self._places.place(key.task, key.language)
+    def _score(self, cell: Cell, old: CellScores | None, missing: Sequence[Scorer]) -> None:
+        run = self.plan.run
+        context = self.context(cell)
         scores = list(old.scores) if old else []
         parts = dict(old.parts) if old else {}
         lost = run.lost(old) if old else set(KEPT)
@@ -129,58 +227,39 @@ class ScoringStage:
             **({} if KEPT[0] in lost else run.predictions(cell.id)),
             **({} if KEPT[1] in lost else run.text_checks(cell.id)),
         }
-        sample = self._sample(cell, place, kept.get(VALIDITY, {}).get("valid"))
+        sample = self.sample(cell, context, kept.get(VALIDITY, {}).get("valid"))
         for part in missing:
-            found = part.score(sample, place)
+            found = part.score(sample, context)
             stale = {*(parts[part.name].metrics if part.name in parts else ())}
-            scores = [s for s in scores if s.metric not in stale] + self._beside(cell, part, found, place)
+            scores = [s for s in scores if s.metric not in stale] + self._with_human(cell, part, found, context)
             parts[part.name] = PartRecord(signature=part.signature, metrics=[score.metric for score in found.scores])
             kept.pop(part.name, None)
             kept |= {part.name: found.artifacts} if found.artifacts else {}
         order = {score.metric: i for i, score in enumerate(old.scores if old else [])}
-        scores.sort(key=lambda score: order.get(score.metric, len(order)))  # what is rebuilt keeps its index
+        scores.sort(key=lambda score: order.get(score.metric, len(order)))  # a score made again keeps its index
         record = CellScores(
             cell_id=cell.id,
             generations_sha256=run.generations_digest(cell.id),
-            protocol=self._protocol(cell),
+            protocol=self.protocol(cell),
             parts=parts,
             scores=scores,
         )
         run.write_scores(record, kept)
 
-    def _sample(self, cell: Cell, place: ScoringContext, valid: list[bool] | None) -> TextSample:
-        """Return the texts of a cell; ``valid``: what an earlier check of the same texts found."""
-        run, key = self.prepared.run, cell.key
-        generations = run.generations(cell.id)
-        if len(generations) != key.texts_per_label * len(place.labels):
-            raise UserError(
-                f"{run.cell(cell.id)} holds {len(generations)} texts, not {key.texts_per_label} for each "
-                f"of {len(place.labels)} labels. Delete this folder and run the same command again."
-            )
-        texts, labels = [g.text for g in generations], [g.label for g in generations]
-        if valid is None:
-            return self._checked(texts, labels, place)
-        return TextSample(texts, labels, np.array(valid, dtype=bool))
-
-    def _checked(self, texts: Sequence[str], labels: Sequence[str], place: ScoringContext) -> TextSample:
+    def _checked(self, texts: Sequence[str], labels: Sequence[str], context: ScoringContext) -> TextSample:
         """Return texts with the mask of those that pass the checks of validity."""
-        validity = next(part for part in self.prepared.parts if isinstance(part, ValidityScorer))
-        return TextSample(texts, labels, validity.check(texts, labels, place)[0])
+        validity = next(part for part in self.plan.parts if isinstance(part, ValidityScorer))
+        return TextSample(texts, labels, validity.check(texts, labels, context)[0])
 
-    def _beside(self, cell: Cell, part: Scorer, found: ScorerOutput, place: ScoringContext) -> list[Score]:
-        """Return scores with the value of human text beside each, where the part is compared with that."""
+    def _with_human(self, cell: Cell, part: Scorer, found: ScorerOutput, context: ScoringContext) -> list[Score]:
+        """Return scores next to those of human text of equal task, language, seed and number, for scorers with that."""
         if not part.human:
             return found.scores
-        human = self._of_human(cell, part, place)
-        return [score.model_copy(update={"human": human.get(score.metric)}) for score in found.scores]
-
-    def _of_human(self, cell: Cell, part: Scorer, place: ScoringContext) -> dict[str, float]:
-        """Return a part's values of human text of the same task, language, seed and number."""
         key = cell.key
         name = (part.name, key.task, key.language, key.seed, key.texts_per_label)
         if name not in self._human:
             self._human = {known: v for known, v in self._human.items() if known[1:] == name[1:]}
-            drawn = self._places.human(key)
-            scores = part.score(self._checked(drawn.texts, drawn.labels, place), place).scores if drawn else []
+            drawn = self._reference.human(key)
+            scores = part.score(self._checked(drawn.texts, drawn.labels, context), context).scores if drawn else []
             self._human[name] = {s.metric: s.value for s in scores if s.value is not None}
-        return self._human[name]
+        return [score.model_copy(update={"human": self._human[name].get(score.metric)}) for score in found.scores]

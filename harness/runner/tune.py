@@ -1,27 +1,32 @@
-"""Choosing the config of a method on validation text: the sweep, the rule, and the file of the choice.
+"""Choose the config of methods on validation text: the sweep, the rule, the file of the choice, and its use by runs.
 
 A sweep is a run of its own, of a suite derived from the one to be run: scored on the validation split, with
-a generation seed that no score uses. Everything that runs can do (resume, skip, record) it can do, too.
+a generation seed that no score uses. It resumes, skips and records as any run does.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.core.cells import Cell, cell_id
+from pydantic import ValidationError
+
+from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
-from harness.core.files import canonical_json
+from harness.core.files import canonical_json, write_json
+from harness.core.reading import read_json
 from harness.core.records import (
+    SCHEMA,
     CellStatus,
     GridPoint,
-    Selection,
+    ModelIdentity,
     Tuned,
     TunedMethod,
-    Usage,
     fit_of,
+    format_validation_error,
     sum_or_none,
 )
 from harness.data.suite import MethodSpec, Suite
@@ -29,9 +34,12 @@ from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.registry import Registry, pick_methods, search_space
 from harness.runner.plan import select_cells
-from harness.runner.prepare import RunPlan
 from harness.scoring.metrics import VALID_SHARE, macro_f1
 
+if TYPE_CHECKING:
+    from harness.runner.prepare import RunPlan
+
+FILE = "tuned.json"
 CLASSIFIER = "tfidf"
 GATE = 0.9
 RULE = (
@@ -39,7 +47,7 @@ RULE = (
     f"is at least {GATE} x that of the unsteered texts; one configuration per method, over all its cells"
 )
 _UNSTEERED = ("zero-shot", "few-shot")  # methods, each named as the setting that it runs in
-_ROUNDING = 1e-9  # 0.9 x 0.1 is a little more than 0.09
+_ROUNDING = 1e-9  # 0.9 x 0.1 is a little more than 0.09 in floating point
 
 
 def tuning_suite(
@@ -56,7 +64,8 @@ def tuning_suite(
     used: set[str] = set()
     for spec in specs:
         for name, given in ({spec: {}} if isinstance(spec, str) else spec).items():
-            grid = _grid(registry.get(name))
+            cls = registry.get(name)
+            grid = {} if issubclass(cls, Reference | Control) else search_space(cls)  # controls follow their method
             sweep = _sweep(grid, given or {}, overrides)
             if sweep:
                 sweeps.append({name: sweep})
@@ -68,7 +77,7 @@ def tuning_suite(
     if not sweeps:
         raise UserError("none of the suite's methods names a grid, so there is nothing to tune. Give --methods.")
     for field in overrides.keys() - used:
-        raise UserError(f"no method to be tuned has {field!r} in its grid. Leave out --{field}s.")
+        raise UserError(f"none of the methods to tune has {field!r} in its grid. Leave out --{field}s.")
     seed = next(s for s in range(len(suite.seeds) + 1) if s not in suite.seeds)
     changes = {
         "name": f"{suite.name}-tuning",
@@ -80,11 +89,6 @@ def tuning_suite(
     return suite.model_copy(update=changes)
 
 
-def _grid(cls: type[SteeringMethod]) -> dict[str, list[Any]]:
-    """Return the values that a method names; none for references, and for controls, which follow a method."""
-    return {} if issubclass(cls, Reference | Control) else search_space(cls)
-
-
 def _sweep(
     grid: Mapping[str, list[Any]], given: Mapping[str, Any], overrides: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
@@ -92,32 +96,35 @@ def _sweep(
     if not any(field in overrides or isinstance(given.get(field, []), list) for field in grid):
         return {}
     fixed = {field: value for field, value in given.items() if field not in grid}
-    values = {f: _once(overrides[f]) if f in overrides else given.get(f, grid[f]) for f in grid}
-    return {**fixed, **values}
+    unique = {field: list({repr(v): v for v in values}.values()) for field, values in overrides.items()}  # 0 is not 0.0
+    return {**fixed, **{field: unique.get(field, given.get(field, grid[field])) for field in grid}}
 
 
-def _once(values: Iterable[Any]) -> list[Any]:
-    """Return each value once; layer 0 and depth 0.0 are two."""
-    return list({repr(value): value for value in values}.values())
-
-
-def evaluate_grid(prepared: RunPlan, base: Suite) -> Tuned:
-    """Return the surface and the choice from the finished cells of a sweep; ``base`` is the run's suite.
+def evaluate_grid(plan: RunPlan, base: Suite) -> Tuned:
+    """Return the grid of results and the choice from the finished cells of a sweep; ``base`` is the run's suite.
 
     Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and
     where no method has a cell; ``MachineError`` where the machine failed in a cell: a choice among what is
     left would be an accident.
     """
-    _check_machine(prepared)
-    cells = _Cells(prepared)
+    statuses = [plan.run.status(cell.id) for cell in plan.cells]
+    failed = [status.reason for status in statuses if status is not None and status.state == "infra_error"]
+    if failed:
+        raise MachineError(
+            f"the machine failed in {len(failed)} cells of the sweep ({failed[0]:.200}), so nothing "
+            "is chosen. Run the same command again, finished cells are kept; or leave out what does not fit, "
+            "with --methods, --layers or --strengths."
+        )
+    cells = _SweepCells(plan)
+    swept = dict.fromkeys(name for spec in plan.suite.methods if not isinstance(spec, str) for name in spec)
     methods: dict[str, TunedMethod] = {}
     surface: list[GridPoint] = []
-    for name in _swept(prepared.suite):
-        configs = cells.configs(name)
+    for name in swept:
+        configs = cells.by_config.get(name)
         if not configs:  # it runs in other settings
             continue
-        method = next(m for m in prepared.methods.values() if m.name == name)
-        fields = _fields(method, configs)
+        method = next(m for m in plan.methods.values() if m.name == name)
+        fields = _fields(method, list(configs))
         points = [cells.point(name, config, fields) for config in configs]
         best = select_best(points)
         points = [p.model_copy(update={"chosen": p is best}) for p in points]
@@ -129,43 +136,27 @@ def evaluate_grid(prepared: RunPlan, base: Suite) -> Tuned:
             texts=sum(p.texts for p in points),
             tokens=sum_or_none(p.tokens for p in points),
             seconds=round(sum(p.seconds for p in points), 3),
-            fit=cells.fits(name),
+            fit=fit_of(s for group in configs.values() for cell in group if (s := cells.finished(cell))),
         )
     if not surface:
-        raise UserError("nothing was tried: no method to be tuned has one of the settings.")
-    assert prepared.model is not None
+        raise UserError("nothing was tried: none of the methods to tune has one of the settings.")
+    assert plan.model is not None
+    keys = [cell.key for cell in plan.cells]
     return Tuned(
         suite=base.name,
         suite_hash=base.hash,
-        model=prepared.model,
-        data_hashes={f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in prepared.cells},
-        selection=_covered(prepared),
+        model=plan.model,
+        data_hashes={f"{key.task}/{key.language}": key.data for key in keys},
+        selection=select_cells(  # of these cells: the sweep's folder may hold more, of earlier commands
+            plan.suite,
+            [key.language for key in keys],
+            [key.task for key in keys],
+            [key.setting for key in keys],
+            limit=max(key.texts_per_label for key in keys),
+        ),
         rule=RULE,
         methods=methods,
         surface=surface,
-    )
-
-
-def _check_machine(prepared: RunPlan) -> None:
-    statuses = [prepared.run.status(cell.id) for cell in prepared.cells]
-    failed = [status for status in statuses if status is not None and status.state == "infra_error"]
-    if failed:
-        raise MachineError(
-            f"the machine failed in {len(failed)} cells of the sweep ({failed[0].reason:.200}), so nothing "
-            "is chosen. Run the same command again, finished cells are kept; or leave out what does not fit, "
-            "with --methods, --layers or --strengths."
-        )
-
-
-def _covered(prepared: RunPlan) -> Selection:
-    """Return what these cells cover; the sweep's folder may hold more, of earlier commands."""
-    keys = [cell.key for cell in prepared.cells]
-    return select_cells(
-        prepared.suite,
-        [key.language for key in keys],
-        [key.task for key in keys],
-        [key.setting for key in keys],
-        limit=max(key.texts_per_label for key in keys),
     )
 
 
@@ -175,38 +166,33 @@ def select_best(points: Iterable[GridPoint]) -> GridPoint | None:
     return max(eligible, key=lambda point: point.macro_f1 or 0.0, default=None)
 
 
-class _Cells:
-    """The scored cells of a sweep, by method and config."""
+class _SweepCells:
+    """The scored cells of a sweep. ``by_config``: method -> config as JSON -> its cells."""
 
-    def __init__(self, prepared: RunPlan) -> None:
-        self._run = prepared.run
-        self._cells: dict[str, dict[str, dict[str, Cell]]] = {}  # by method, config and id
-        for cell in prepared.cells:
-            method = cell.key.method
-            by_config = self._cells.setdefault(method.name, {})
-            by_config.setdefault(canonical_json(method.config), {})[cell.id] = cell
-        self._baselines = {
-            (cell.key.setting, cell.key.task, cell.key.language): cell.id
-            for cell in prepared.cells
-            if cell.key.method.name in _UNSTEERED
-        }
-        self._values: dict[str, tuple[float | None, float]] = {}
-
-    def configs(self, method: str) -> list[str]:
-        """Return the configs of a method, as JSON, in the order of the sweep."""
-        return list(self._cells.get(method, {}))
+    def __init__(self, plan: RunPlan) -> None:
+        self._run = plan.run
+        self.by_config: dict[str, dict[str, list[Cell]]] = {}
+        self._unsteered: dict[tuple[str, str, str], Cell] = {}
+        for cell in plan.cells:
+            method, key = cell.key.method, cell.key
+            configs = self.by_config.setdefault(method.name, {})
+            configs.setdefault(canonical_json(method.config), []).append(cell)
+            if method.name in _UNSTEERED:
+                self._unsteered[key.setting, key.task, key.language] = cell
 
     def point(self, method: str, config: str, fields: Sequence[str]) -> GridPoint:
         """Return the means of one configuration; not eligible where a cell is missing."""
-        cells = self._cells[method][config]
-        done = [status for name in cells if (status := self._finished(name))]
-        mine = [self._value(status) for status in done]
-        unsteered = [self._unsteered(status) for status in done]
-        whole = len(done) == len(cells) and all(f1 is not None for f1, _ in mine)
+        cells = self.by_config[method][config]
+        done = {cell.id: (cell, status) for cell in cells if (status := self.finished(cell))}
+        expected = len({cell.id for cell in cells})
+        mine = [self._value(cell, status) for cell, status in done.values()]
+        base = [self._unsteered_value(cell) for cell, _ in done.values()]
+        whole = len(done) == expected and all(f1 is not None for f1, _ in mine)
         f1 = _mean([f1 for f1, _ in mine]) if whole else None
-        base_f1 = _mean([f1 for f1, _ in unsteered])
-        valid, base_valid = (_mean([share for _, share in pairs]) for pairs in (mine, unsteered))
+        base_f1 = _mean([f1 for f1, _ in base])
+        valid, base_valid = (_mean([share for _, share in pairs]) for pairs in (mine, base))
         options = json.loads(config)
+        statuses = [status for _, status in done.values()]
         return GridPoint(
             method=method,
             options={field: options[field] for field in fields},
@@ -215,41 +201,32 @@ class _Cells:
             valid=valid,
             eligible=whole and (valid or 0.0) >= GATE * (base_valid or 0.0) - _ROUNDING,
             cells=len(done),
-            cells_expected=len(cells),
-            texts=sum(len(self._run.generations(cell_id(status.cell))) for status in done),
-            tokens=sum_or_none(n for status in done for n in (status.prompt_tokens, status.new_tokens)),
-            seconds=round(sum(status.seconds for status in done), 3),
+            cells_expected=expected,
+            texts=sum(len(self._run.generations(name)) for name in done),
+            tokens=sum_or_none(n for status in statuses for n in (status.prompt_tokens, status.new_tokens)),
+            seconds=round(sum(status.seconds for status in statuses), 3),
         )
 
-    def fits(self, method: str) -> Usage | None:
-        """Return what all fits of a method took, parts that they share counted once."""
-        cells = [name for by_id in self._cells[method].values() for name in by_id]
-        return fit_of(status for name in cells if (status := self._finished(name)))
-
-    def _finished(self, cell: str) -> CellStatus | None:
-        status = self._run.status(cell)
+    def finished(self, cell: Cell) -> CellStatus | None:
+        """Return the status of a cell with texts, None for any other."""
+        status = self._run.status(cell.id)
         return status if status is not None and status.state == "ok" else None
 
-    def _unsteered(self, steered: CellStatus) -> tuple[float | None, float]:
-        """Return the values of the unsteered cell that has the setting, task and language of another."""
-        key = steered.cell
-        place = (key.setting, key.task, key.language)
-        found = self._finished(self._baselines[place]) if place in self._baselines else None
-        if found is None:
-            raise UserError(f"the unsteered cell of {'/'.join(place)} is missing. Run the same command again.")
-        return self._value(found)
+    def _unsteered_value(self, steered: Cell) -> tuple[float | None, float]:
+        """Return the values of the unsteered cell with the setting, task and language of another."""
+        axes = (steered.key.setting, steered.key.task, steered.key.language)
+        cell = self._unsteered.get(axes)
+        status = self.finished(cell) if cell else None
+        if cell is None or status is None:
+            raise UserError(f"the unsteered cell of {'/'.join(axes)} is missing. Run the same command again.")
+        return self._value(cell, status)
 
-    def _value(self, status: CellStatus) -> tuple[float | None, float]:
+    def _value(self, cell: Cell, status: CellStatus) -> tuple[float | None, float]:
         """Return macro-F1 and valid share of a cell."""
-        cell = cell_id(status.cell)
-        if cell not in self._values:
-            scores = self._run.scores(cell)
-            found = {s.metric: s.value for s in scores.scores} if scores else {}
-            valid = found.get(VALID_SHARE.name) or 0.0
-            n_texts = len(self._run.generations(cell))
-            once = 1 - status.duplicates / max(n_texts, 1)
-            self._values[cell] = (found.get(macro_f1(CLASSIFIER).name), valid * once)
-        return self._values[cell]
+        scores = self._run.scores(cell.id)
+        found = {s.metric: s.value for s in scores.scores} if scores else {}
+        once = 1 - status.duplicates / max(len(self._run.generations(cell.id)), 1)
+        return found.get(macro_f1(CLASSIFIER).name), (found.get(VALID_SHARE.name) or 0.0) * once
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -258,13 +235,81 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known and len(known) == len(values) else None
 
 
-def _swept(suite: Suite) -> list[str]:
-    """Return the methods that a sweep's suite gives options to: all but the unsteered ones."""
-    return list(dict.fromkeys(name for spec in suite.methods if not isinstance(spec, str) for name in spec))
-
-
 def _fields(method: SteeringMethod, configs: Sequence[str]) -> list[str]:
-    """Return what tells configurations apart: fields in which they differ, and those of the grid, last."""
+    """Return the fields that tell configurations apart: those that differ, and those of the grid, last."""
     loaded = [json.loads(config) for config in configs]
     differ = [field for field in loaded[0] if any(c.get(field) != loaded[0][field] for c in loaded)]
     return [*(field for field in differ if field not in method.search_space), *method.search_space]
+
+
+def write_tuned(run: Path, tuned: Tuned) -> Path:
+    """Write the choice into the folder of the run that is to use it."""
+    write_json(run / FILE, tuned.to_json())
+    return run / FILE
+
+
+def read_tuned(run: Path) -> Tuned:
+    """Read the choice of a run folder; ``UserError`` where it is missing or broken."""
+    path = run / FILE
+    if not path.is_file():
+        raise UserError(f"{run} holds no {FILE}. Make it: steerboard tune, with the same --suite and --run.")
+    try:
+        return Tuned.model_validate(read_json(path, SCHEMA))
+    except ValidationError as error:
+        raise UserError(f"{path} is broken: {format_validation_error(error)}. Tune again.") from None
+
+
+def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]) -> None:
+    """Raise ``UserError`` for a choice that was made for another suite, model or data (hash by task and language)."""
+    if tuned.suite_hash != suite.hash:
+        raise UserError(f"{run / FILE} was made for another suite ({tuned.suite}). Tune again.")
+    if model is not None and tuned.model != model:
+        raise UserError(
+            f"{run / FILE} was made on {tuned.model.name} ({tuned.model.fingerprint}, {tuned.model.dtype}), "
+            f"this model is {model.name} ({model.fingerprint}, {model.dtype}). Tune again."
+        )
+    other = [name for name, known in tuned.data_hashes.items() if data.get(name, known) != known]
+    if other:
+        raise UserError(f"{run / FILE} was made on other data or contrast text of {other[0]}. Tune again.")
+
+
+def apply_tuning(specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], registry: Registry) -> list[MethodSpec]:
+    """Return a suite's list of methods with the chosen options put in; controls follow their method.
+
+    A control is listed once per method that it controls. Raises ``UserError`` where a method is of another
+    version than the one that was tuned.
+    """
+    tuned: list[MethodSpec] = []
+    for spec in specs:
+        for name, given in ({spec: {}} if isinstance(spec, str) else spec).items():
+            options, cls = dict(given or {}), registry.get(name)
+            if issubclass(cls, Control):
+                of = options.get("of", cls.Config.model_fields["of"].default)
+                controlled = of if isinstance(of, list) else [of]
+                new = [{name: _control_options(options, one, chosen, registry)} for one in controlled]
+            else:
+                new = [{name: {**options, **_choice(name, chosen, registry)}}]
+            tuned += [item for item in new if item not in tuned]  # a sweep written as several items is one row now
+    return tuned
+
+
+def _choice(name: object, chosen: dict[str, TunedMethod], registry: Registry) -> dict[str, Any]:
+    """Return the chosen options of a method; none where it was not tuned or nothing passed the gate."""
+    found = chosen.get(name) if isinstance(name, str) else None
+    if found is None:
+        return {}
+    version = registry.get(str(name)).version
+    if found.version != version:
+        raise UserError(
+            f"method {name!r} was tuned as version {found.version} and is now version {version}. Tune again."
+        )
+    return found.options or {}
+
+
+def _control_options(
+    options: dict[str, Any], of: Any, chosen: dict[str, TunedMethod], registry: Registry
+) -> dict[str, Any]:
+    shared, found = options.get("options") or {}, _choice(of, chosen, registry)
+    if found and isinstance(shared, dict):  # else the control's config says what is wrong with it
+        shared = {**shared, **found}
+    return {**options, "of": of, **({"options": shared} if shared else {})}

@@ -10,7 +10,7 @@ from harness.core.languages import language
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
-from harness.tracks.separation.results import Separation
+from harness.tracks.separation import Separation
 from leaderboard.boards import Board
 from leaderboard.families import row_kind
 from leaderboard.text import LONGEST, clean, name_of, slug

@@ -12,8 +12,7 @@ from harness.core.records import MethodIdentity, ModelIdentity
 from harness.ranking.gains import LEVEL
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import format_number, format_signed, p_equals
-from harness.tracks.separation.correlation import separation_with_gain
-from harness.tracks.separation.results import FOLDER, Separation, read_separation
+from harness.tracks.separation import FOLDER, Separation, read_separation, separation_with_gain
 from leaderboard.boards import Board
 from leaderboard.charts.lines import Lines, lines
 from leaderboard.text import counted, name_of

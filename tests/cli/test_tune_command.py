@@ -487,7 +487,7 @@ BAD = [
     (["--methods", "human"], r"method 'human': it names no grid of values, so there is nothing to tune"),
     (["--methods", "negated"], r"method 'negated': it names no grid"),
     (["--methods", ""], r"nothing to tune\. Give --methods"),
-    (["--methods", "clas"], r"no method to be tuned has '(layer|strength)' in its grid"),
+    (["--methods", "clas"], r"none of the methods to tune has '(layer|strength)' in its grid"),
     (["--languages", "xx"], r"unknown language 'xx'; valid: am, he"),
     (["--limit", "0"], r"--limit 0 is too small"),
     (["--data", "none"], r"the data folder none does not exist"),

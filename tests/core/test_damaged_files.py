@@ -143,7 +143,7 @@ def test_answers_are_given_again_where_what_was_kept_of_them_is_lost(tmp_path):
     run.write_cell(cell, CellStatus(cell=key(), state="ok"), generations({"a": ["ሀ"]}))
     scores = CellScores(cell_id=cell, generations_sha256="00", protocol="p", scores=[])
     run.write_scores(scores, {"answers": {"gold": [0]}})
-    answerer = EvalStage(SimpleNamespace(base=SimpleNamespace(run=run)), console=None)
+    answerer = EvalStage(SimpleNamespace(run=run), console=None)
     assert not answerer.is_open(SimpleNamespace(id=cell))
     (run.cell(cell) / KEPT[0]).unlink()
     assert answerer.is_open(SimpleNamespace(id=cell))

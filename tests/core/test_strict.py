@@ -53,7 +53,7 @@ def below(kind: type[Record]) -> list[type[Record]]:
 
 def test_no_number_of_any_record_is_true():
     for module in (
-        *("harness.tracks.separation.results", "harness.data.contrast", "harness.ranking.gate.baseline"),
+        *("harness.tracks.separation", "harness.data.contrast", "harness.ranking.gate.baseline"),
         *("harness.submissions.lockfile", "leaderboard.downloads.records"),
     ):
         importlib.import_module(module)  # their records are found by being there

@@ -24,7 +24,7 @@ from harness.data.sources import LocalData
 from harness.data.suite import load_suite
 from harness.ranking.flags import flags
 from harness.ranking.results import EntryRow, ResultSet
-from harness.runner.reference_texts import ReferenceTexts
+from harness.runner.score import ReferenceTexts
 from harness.scoring.hidden import HiddenPart
 from harness.scoring.leakage import LeakageScorer
 from harness.scoring.lexical import length
@@ -55,7 +55,7 @@ class Bench:
         translated = [row.text for row in corpus.source.degraded(system, code)]
         groups = dict.fromkeys(stash.train, translated)
         honest = {"translated text": stash.some(groups)} | {name: make(stash) for name, make in HONEST.items()}
-        return cls(ReferenceTexts(suite, corpus).place(task, code), stash, honest)
+        return cls(ReferenceTexts(suite, corpus).context(task, code), stash, honest)
 
     def flagged(self, texts: Mapping[str, Texts], setting: str) -> dict[str, set[str]]:
         """Return name -> the metrics that are flagged. Beside them stands validation text as zero-shot."""

@@ -16,7 +16,7 @@ from test_separation import HOSTILE, body
 from harness.core.errors import UserError
 from harness.core.records import Generation, ModelIdentity, Selection
 from harness.core.store import Run
-from harness.tracks.separation.results import Separation, path_of, write_separation
+from harness.tracks.separation import Separation, path_of, write_separation
 from leaderboard.boards import Board, boards
 from leaderboard.build import build_site
 from leaderboard.charts.lines import HEIGHT, WIDTH, lines

@@ -231,7 +231,7 @@ def test_a_method_by_chance_is_controlled_in_the_very_fit_that_its_own_cells_use
     order = [negated, method] if control_first else [method, negated]
     found = {m.name: fit(fitter, m).interventions[0].vector for m in order}
     assert np.array_equal(found["negated"], -found["by-chance"])
-    files = (fitter.prepared.run.path / "steering").glob("*.safetensors")
+    files = (fitter.plan.run.path / "steering").glob("*.safetensors")
     one, other = (load_file(path)["intervention.0"] for path in files)
     assert np.array_equal(one, -other)
 

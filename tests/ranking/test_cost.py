@@ -30,8 +30,7 @@ from harness.methods.learned import LearnedVector
 from harness.methods.registry import load_registry
 from harness.ranking.cost import Cost, costs
 from harness.ranking.results import collect
-from harness.runner.fit import Fitter
-from harness.runner.usage import UsageMeter, read_cost
+from harness.runner.fit import Fitter, UsageMeter, read_cost
 from harness.scoring.metrics import LANGUAGE_FIDELITY, VALID_SHARE
 
 # Sums over the cells of an entry
@@ -272,8 +271,8 @@ def fitter(new_fitter, tiny_models, corpus) -> Fitter:
 def parts_of(fitter: Fitter, method: SteeringMethod, language: str = "am") -> dict[str, Usage | None]:
     """Fit a method; return what that took, the method's own part named ``own``."""
     fit(fitter, method, language)
-    data = fitter.prepared.corpus.fingerprint("sentiment", language)
-    changes = {"method": method.identity, "language": language, "data": data, "model": fitter.prepared.model}
+    data = fitter.plan.corpus.fingerprint("sentiment", language)
+    changes = {"method": method.identity, "language": language, "data": data, "model": fitter.plan.model}
     cell = Cell(key(**changes))
     name = fitter.steering(cell, method)[0]
     return {"own" if k == f"steering/{name}" else k: v for k, v in fitter.cost(cell, method).items()}
@@ -405,7 +404,7 @@ def test_what_an_inner_part_takes_is_not_the_outer_ones_own(monkeypatch, tiny_mo
 
 def test_files_of_before_costs_were_recorded_have_none_that_is_known(fitter, new_fitter, corpus):
     parts_of(fitter, LanguageSteering())
-    for path in fitter.prepared.run.path.glob("*/*.cost.json"):
+    for path in fitter.plan.run.path.glob("*/*.cost.json"):
         path.unlink()
     again = new_fitter(fitter.model, corpus)
     assert parts_of(again, LanguageSteering()) == {"own": None}

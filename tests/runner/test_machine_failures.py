@@ -17,7 +17,7 @@ from harness.core.files import write_bytes
 from harness.core.records import CellStatus
 from harness.core.store import Run
 from harness.data.sources import LocalData
-from harness.runner.reference_texts import ReferenceTexts
+from harness.runner.score import ReferenceTexts
 from harness.runner.tune import evaluate_grid
 from harness.submissions.conformance.kit import _result
 from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed
@@ -175,14 +175,14 @@ def test_human_text_that_cannot_be_read_is_not_taken_for_too_little(corpus_of, m
     places = ReferenceTexts(corpus.suite, corpus)
     wanted = key(task="sentiment", language="he", setting="none")
     assert places.human(wanted) is None  # there is none
-    assert places._demonstrations("sentiment", "he") == {}
+    assert places.demonstrations("sentiment", "he") == {}
 
     def broken(*arguments: object) -> None:
         raise MachineError("cannot read train.jsonl: Input/output error.")
 
     monkeypatch.setattr(corpus.source, "rows", broken)
     corpus._splits.clear()
-    for look in (lambda: places.human(wanted), lambda: places._demonstrations("sentiment", "he")):
+    for look in (lambda: places.human(wanted), lambda: places.demonstrations("sentiment", "he")):
         with pytest.raises(MachineError):
             look()
 

@@ -26,7 +26,7 @@ def frames(width: int, titles: list[str], total: int = 792) -> list[str]:
         tracker.started -= 120
         tracker.add_texts(12_345)
         for title in titles:
-            tracker.say(title)
+            tracker.status(title)
             assert tracker.bar is not None
             tracker.bar.refresh()
             tracker.finish_cell(title)
@@ -51,7 +51,7 @@ def test_a_log_gets_lines_while_nothing_happens_and_few_while_much_does(monkeypa
     out = io.StringIO()
     with progress_bar(Console(file=out, width=80), "generate", 4) as tracker:
         tracker.finish_cell("first")
-        tracker.say("fitting language, topic, he: 64 of 100 sentences read, a line that is longer than 80")
+        tracker.status("fitting language, topic, he: 64 of 100 sentences read, a line that is longer than 80")
         for _ in range(1000):
             tracker.add_texts(1)  # a flood of news is no flood of lines
         time.sleep(0.7)  # within one cell, in which nothing is reported

@@ -18,8 +18,7 @@ from harness.methods.contract import MethodConfig, SteeringMethod
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.methods.registry import Registry, load_registry, parse_methods
 from harness.runner.prepare import RunPlan
-from harness.runner.tune import evaluate_grid, select_best, tuning_suite
-from harness.runner.tuned import apply_tuning
+from harness.runner.tune import apply_tuning, evaluate_grid, select_best, tuning_suite
 from harness.scoring.metrics import VALID_SHARE, macro_f1
 
 # What is tried
@@ -86,7 +85,7 @@ def test_overrides_replace_the_values_of_a_grids_field_and_of_no_other(registry)
 
 
 def test_an_override_that_would_change_nothing_is_refused(registry):
-    with pytest.raises(UserError, match=r"no method to be tuned has 'strength' in its grid.*--strengths"):
+    with pytest.raises(UserError, match=r"none of the methods to tune has 'strength' in its grid.*--strengths"):
         derived(registry, "language", names=["clas"], strength=[0.3])
 
 

@@ -12,7 +12,7 @@ import pytest
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
-from harness.runner.reference_texts import ReferenceTexts
+from harness.runner.score import ReferenceTexts
 from harness.scoring.bounds import COPIED_BOUND, flagged, share_interval
 from harness.scoring.copies import CopyDetector, QueryNgrams
 from harness.scoring.folding import normalise_for_matching
@@ -382,7 +382,7 @@ def test_what_people_write_stays_below_the_bound_in_all_languages(shared: Path, 
     places, part = ReferenceTexts(suite, Corpus(suite, LocalData(shared / "data"))), LeakageScorer()
     human, shuffled = {}, {}
     for language in suite.languages:
-        there = places.place(task, language)
+        there = places.context(task, language)
         texts = [text for text, _ in there.train]
         shown = {text for group in there.demonstrations.values() for text in group}
         fresh = [row for row in there.train if row[0] not in shown]

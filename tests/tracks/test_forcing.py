@@ -40,10 +40,9 @@ from harness.scoring.checks import script_of, script_share
 from harness.scoring.harmonic import harmonic
 from harness.scoring.identification import LanguageIdentifier, detect_language
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE, metric
-from harness.tracks.forcing.judge import Judge, grade, prompt
 from harness.tracks.forcing.planning import base_suite, forcing_suite
 from harness.tracks.forcing.questions import Questions, load_questions
-from harness.tracks.forcing.relevance import Answer, JudgedAnswer, is_empty_answer, open_relevance
+from harness.tracks.forcing.relevance import Answer, Judge, JudgedAnswer, grade, is_empty_answer, open_relevance, prompt
 from harness.tracks.forcing.scoring import in_target, relevance_scores, target_share
 from harness.tracks.forcing.tables import Aggregate, aggregate, pairs, pairs_for, providers
 
@@ -103,10 +102,10 @@ def test_the_file_says_whose_the_questions_are():
             "validation: []\nquestions: {q1: {am: ሀ, en: a}, q2: {en: b}}",
             "question q2 is not in the languages am",
         ),
-        ("validation: []\nquestions: {q1: {en: a}, q2: {en: a}}", "stands there twice in en"),
+        ("validation: []\nquestions: {q1: {en: a}, q2: {en: a}}", "occurs twice in en"),
         ("validation: [q2]\nquestions: {q1: {en: a}}", "validation names q2"),
         ("validation: [q1]\nquestions: {q1: {en: a}}", "no question is left for testing"),
-        ("validation: []\nquestions: {q1: {en: '{label}?'}}", "q1 is empty, no text, or holds a brace"),
+        ("validation: []\nquestions: {q1: {en: '{label}?'}}", "q1 is empty, not text, or contains a brace"),
         ("validation: [", "not valid YAML"),
     ],
 )

@@ -26,11 +26,18 @@ from harness.methods.contract import MethodConfig, Skip, SteeringMethod, registe
 from harness.runner.fit import Fitter
 from harness.runner.plan import plan_cells, select_cells
 from harness.runner.prepare import RunOptions, RunPlan, plan_run
-from harness.tracks.separation import separation
-from harness.tracks.separation.correlation import separation_with_gain
-from harness.tracks.separation.results import LAYERS as MOST_LAYERS
-from harness.tracks.separation.results import Separation, path_of, read_separation, write_separation
-from harness.tracks.separation.separation import analyse, parallel_sentences, silhouettes
+from harness.tracks.separation import LAYERS as MOST_LAYERS
+from harness.tracks.separation import (
+    Separation,
+    analyse,
+    parallel_sentences,
+    path_of,
+    read_separation,
+    separation_with_gain,
+    silhouette_by_layer,
+    silhouettes,
+    write_separation,
+)
 
 TEXTS = [
     *SENTENCES,
@@ -76,7 +83,7 @@ def test_the_nearest_other_language_counts():
 
 
 def test_figures_are_means_over_all_sentences_and_over_those_of_a_language():
-    found = separation.silhouette_by_layer({"am": states_of(0, 2), "he": states_of(10, 14)})
+    found = silhouette_by_layer({"am": states_of(0, 2), "he": states_of(10, 14)})
     am, he = (10 / 12 + 8 / 10) / 2, (5 / 9 + 9 / 13) / 2
     assert found.by_language == {"am": [round(am, 6)], "he": [round(he, 6)]}
     assert found.all == [round((am + he) / 2, 6)]

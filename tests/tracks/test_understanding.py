@@ -61,7 +61,7 @@ def custom(folder: Path, name: str, tag: str = "", kind: str = "multiple_choice"
     (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
-def catalogue(*folders: Path) -> TaskIndex:
+def index(*folders: Path) -> TaskIndex:
     return TaskIndex(load_suite("mini"), MINI / "data", folders)
 
 
@@ -80,7 +80,7 @@ def test_the_family_of_a_task_is_its_name_without_the_language(name, family):
 
 
 def test_tasks_of_the_suite_are_found_in_every_language_that_has_them():
-    found = catalogue().places(["topic", "sentiment"], ["am", "he", "en"])
+    found = index().find(["topic", "sentiment"], ["am", "he", "en"])
     assert TaskLanguage("topic", "am", "steerboard_topic_am") in found
     assert [place.language for place in found if place.family == "topic"] == ["am", "he", "en"]
     assert [place.language for place in found if place.family == "sentiment"] == [
@@ -93,42 +93,42 @@ def test_a_tag_a_task_a_prefix_and_a_task_with_its_language_said(tmp_path):
     for name in ("colours_am", "colours_he", "colours_fr"):
         custom(tmp_path, name, tag="all_colours")
     custom(tmp_path, "plain")
-    tasks = catalogue(tmp_path)
+    tasks = index(tmp_path)
     codes = ["am", "he"]
-    assert tasks.places(["all_colours"], codes) == [
+    assert tasks.find(["all_colours"], codes) == [
         TaskLanguage("all_colours", "am", "colours_am"),
         TaskLanguage("all_colours", "he", "colours_he"),
     ]
-    assert tasks.places(["colours_am"], codes) == [TaskLanguage("colours", "am", "colours_am")]
-    assert tasks.places(["colours"], codes) == [
+    assert tasks.find(["colours_am"], codes) == [TaskLanguage("colours", "am", "colours_am")]
+    assert tasks.find(["colours"], codes) == [
         TaskLanguage("colours", "am", "colours_am"),
         TaskLanguage("colours", "he", "colours_he"),
     ]
-    assert tasks.places(["plain:he"], codes) == [TaskLanguage("plain", "he", "plain")]
+    assert tasks.find(["plain:he"], codes) == [TaskLanguage("plain", "he", "plain")]
 
 
 def test_a_task_without_a_language_and_one_in_none_of_them_are_refused(tmp_path):
     custom(tmp_path, "plain")
     custom(tmp_path, "colours_am")
-    tasks = catalogue(tmp_path)
+    tasks = index(tmp_path)
     with pytest.raises(UserError, match=r"task 'plain' names no language. Say which it is in, such as plain:am"):
-        tasks.places(["plain"], ["am"])
+        tasks.find(["plain"], ["am"])
     with pytest.raises(UserError, match="unknown language 'am'; valid: he"):
-        tasks.places(["colours_am"], ["he"])
+        tasks.find(["colours_am"], ["he"])
     with pytest.raises(UserError, match=r"task 'sentiment' is in none of the languages en"):
-        tasks.places(["sentiment"], ["en"])
+        tasks.find(["sentiment"], ["en"])
 
 
 def test_two_tasks_of_one_name_and_language_are_refused(tmp_path):
     custom(tmp_path, "easy_am", tag="colours")
     custom(tmp_path, "hard_am", tag="colours")
     with pytest.raises(UserError, match=r"'colours' has two tasks in 'am', easy_am and hard_am. Name one"):
-        catalogue(tmp_path).places(["colours"], ["am"])
+        index(tmp_path).find(["colours"], ["am"])
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"--include-path .*gone is no folder"):
-        catalogue(tmp_path / "gone").places(["x:am"], ["am"])
+        index(tmp_path / "gone").find(["x:am"], ["am"])
 
 
 def a_task(kind: str = "multiple_choice", choices: tuple[str, ...] = ("red", "blue")) -> Any:

@@ -35,11 +35,9 @@ from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering, load_steering, save_steering
 from harness.engine.export import hookpoints, layer_vectors, model_config, write_lm_eval
 from harness.tracks.understanding.__main__ import main
-from harness.tracks.understanding.lm import SteeredLM
-from harness.tracks.understanding.rows import incompatible
-from harness.tracks.understanding.sources import Arguments
-from harness.tracks.understanding.steering_sources import open_source
-from harness.tracks.understanding.tasks_by_language import language_of
+from harness.tracks.understanding.lm import SteeredLM, incompatible
+from harness.tracks.understanding.sources import Arguments, open_source
+from harness.tracks.understanding.tasks import language_of
 
 POCKET = MINI / "pocketlm"
 TEXTS = ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "Write a review in Amharic language.", "a b"]
@@ -408,7 +406,7 @@ def test_the_fit_is_for_the_task_that_the_requests_are_of(monkeypatch):
         "steerboard_other_he",
         "xnli_de",
     ):
-        source.of(name)
+        source.steering_for(name)
     assert fitted == [("topic", "am"), ("sentiment", "am"), ("sentiment", "de"), ("sentiment", "he")]
 
 

@@ -181,7 +181,7 @@ class TestBench:
             return Fit(cell, error=f"it needs the network ({error})")
         except (Exception, SystemExit) as error:
             return Fit(cell, error=in_words(error))
-        return Fit(cell, steering, path=fitter.prepared.run.steering_path(name) if name else None)
+        return Fit(cell, steering, path=fitter.plan.run.steering_path(name) if name else None)
 
     @contextmanager
     def _guarded(self, method: SteeringMethod) -> Iterator[None]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from typing_extensions import override
 
 from harness.core.cells import Cell
 from harness.core.errors import UserError
-from harness.core.records import Track
+from harness.core.records import Manifest, Selection, Track
 from harness.data.corpus import Corpus
 from harness.data.sources import Example
 from harness.data.suite import MethodSpec, Split, Suite, Task, TaskSize, load_suite
@@ -23,15 +24,9 @@ from harness.runner.plan import plan_cells, select_cells
 from harness.runner.prepare import RunOptions, RunPlan, default_run, plan_run, shipped_model
 from harness.tracks.forcing.questions import Half, Questions, load_questions
 
-TRACK: Track = "forcing"
 PREFIX = "from-"
 LONGEST = 64
 """Tokens of an answer at most, where neither the suite nor the user asks for fewer or more."""
-
-
-def task_of(source: str) -> str:
-    """Return the name of the task that asks in a source language."""
-    return f"{PREFIX}{source}"
 
 
 def source_of(task: str) -> str:
@@ -43,41 +38,80 @@ def source_of(task: str) -> str:
 class ForcingCorpus(Corpus):
     """The text of the suite that the forcing suite is derived from.
 
-    A forcing task has no text of its own: what is fitted for it is fitted on that of the task ``fitted``.
+    A forcing task has no text: what is fitted for it is fitted on that of the task ``fitted``.
     """
 
     fitted: str = ""
 
     @override
     def fingerprint(self, task: str, language: str) -> str:
-        return super().fingerprint(self._own(task), language)
+        return super().fingerprint(self._base_task(task), language)
 
     @override
     def split(self, task: str, language: str, split: Split) -> list[Example]:
-        return super().split(self._own(task), language, split)
+        return super().split(self._base_task(task), language, split)
 
-    def _own(self, task: str) -> str:
+    def _base_task(self, task: str) -> str:
         return self.fitted if task.startswith(PREFIX) else task
 
 
-@dataclass(frozen=True)
-class ForcingPlan:
-    """A forcing run that is ready to go: ``base`` fits the methods, ``prepared`` is run.
-
-    ``fitted``: the task of the base suite that methods are fitted for, in a cell's target language.
-    """
+@dataclass(frozen=True, kw_only=True)
+class ForcingPlan(RunPlan):
+    """A forcing run that is ready to start. ``fitted``: the task of ``base`` that methods are fitted for."""
 
     base: RunPlan
-    prepared: RunPlan
     questions: Questions
     fitted: str
 
-    def fit_cell(self, cell: Cell) -> Cell:
-        """Return the cell of the base suite whose fit steers a cell: same method, the target language.
+    track: ClassVar[Track] = "forcing"
 
-        Equal to what a run of that suite fits, so that one fit serves all sources.
+    @override
+    def fit_cell(self, cell: Cell) -> Cell:
+        """Return the cell of the base suite with the same method and target language.
+
+        Its fit is that of a run of that suite, so that one fit serves all sources.
         """
         return Cell(cell.key.model_copy(update={"task": self.fitted}))
+
+    @override
+    def check_old(self, old: Manifest) -> None:
+        if old.suite_hash != self.suite.hash:
+            raise UserError(
+                f"{self.run.path} holds a run with other --sources, --split or --max-new-tokens, of another suite "
+                "or with other questions. Choose another --run folder."
+            )
+        super().check_old(old)
+
+    @override
+    def merge_selections(self, old: Selection, new: Selection) -> Selection:
+        return _without_own(super().merge_selections(old, new))
+
+
+def plan_forcing(
+    options: RunOptions, sources: Sequence[str], half: Half = "test", max_new_tokens: int | None = None
+) -> ForcingPlan:
+    """Return the plan of questions in ``sources``, checked as far as it goes without loading a model.
+
+    ``options.languages`` are the targets. It has no scorers yet. Raises ``UserError`` for any bad option.
+    """
+    questions, named = load_questions(), load_suite(options.suite)
+    if not sources:
+        raise UserError("no source language is named. Give --sources, such as en,de.")
+    for code in sources:
+        questions.check("source language", code)
+    for code in options.languages or named.languages:
+        if code in named.languages:  # else the plan says so
+            questions.check("target language with questions:", code)
+    folder = default_run(named.model_copy(update={"name": _name(named)}), options.model or shipped_model(named))
+    wanted = replace(options, run=options.run or folder)
+    base = plan_run(wanted, lambda suite, registry: base_suite(suite, registry, options.methods or []), scored=False)
+    fitted = next(iter(base.suite.tasks))
+    suite = forcing_suite(base.suite, questions, sources, half, max_new_tokens)
+    corpus = ForcingCorpus(base.suite, base.corpus.source, base.corpus.contrast_folder, fitted=fitted)
+    selection = select_cells(suite, options.languages, seeds=options.seeds)
+    cells = plan_cells(suite, selection, list(base.methods.values()), base.model, corpus)
+    fields = {**vars(base), "suite": suite, "corpus": corpus, "cells": cells, "selection": _without_own(selection)}
+    return ForcingPlan(**{**fields, "base": base}, questions=questions, fitted=fitted)
 
 
 def applies(registry: Registry, name: str) -> bool:
@@ -86,36 +120,8 @@ def applies(registry: Registry, name: str) -> bool:
     return not issubclass(cls, Reference) and "zero-shot" in cls.settings
 
 
-def plan_forcing(
-    options: RunOptions, sources: Sequence[str], half: Half = "test", max_new_tokens: int | None = None
-) -> ForcingPlan:
-    """Return the run of questions in ``sources``, checked as far as it goes without loading a model.
-
-    ``options.languages`` are the targets; ``tasks``, ``settings`` and ``limit`` play no part. Raises
-    ``UserError`` for any bad option.
-    """
-    questions, named = load_questions(), load_suite(options.suite)
-    _check_languages(questions, sources, named, options.languages)
-    chosen = options.methods or []
-    base = plan_run(_of_base(options, named), lambda suite, registry: base_suite(suite, registry, chosen))
-    fitted = next(iter(base.suite.tasks))
-    suite = forcing_suite(base.suite, questions, sources, half, max_new_tokens)
-    corpus = ForcingCorpus(base.suite, base.corpus.source, base.corpus.contrast_folder, fitted=fitted)
-    selection = select_cells(suite, options.languages, seeds=options.seeds)
-    cells = plan_cells(suite, selection, list(base.methods.values()), base.model, corpus)
-    prepared = replace(base, suite=suite, corpus=corpus, cells=cells, parts=[])
-    return ForcingPlan(base, prepared, questions, fitted)
-
-
-def _of_base(options: RunOptions, named: Suite) -> RunOptions:
-    """Return the options for the base suite, in a folder that no run of that suite has by default."""
-    model = options.model or shipped_model(named)
-    run = options.run or default_run(named.model_copy(update={"name": _name(named)}), model)
-    return replace(options, run=run, tasks=None, settings=None, limit=None)
-
-
 def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> Suite:
-    """Return the suite with the methods that make sense here, and without what only other scores need.
+    """Return the suite with the methods that make sense here.
 
     Raises ``UserError`` for a method that was asked for by name and makes no sense.
     """
@@ -134,20 +140,11 @@ def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> S
     changes = {
         "methods": specs,
         "settings": ["zero-shot"],
+        # Scorers of texts are not used here; fixed names keep the suite's hash independent of them.
         "classifiers": ["tfidf"],
         "metrics": suite.metrics.model_copy(update={"embeddings": ["tfidf"]}),
     }
     return suite.model_copy(update=changes)
-
-
-def _check_languages(questions: Questions, sources: Sequence[str], suite: Suite, targets: Sequence[str] | None) -> None:
-    if not sources:
-        raise UserError("no source language is named. Give --sources, such as en,de.")
-    for code in sources:
-        questions.check("source language", code)
-    for code in targets or suite.languages:
-        if code in suite.languages:  # else the plan says so
-            questions.check("target language with questions:", code)
 
 
 def forcing_suite(
@@ -159,14 +156,13 @@ def forcing_suite(
 ) -> Suite:
     """Return the suite of a forcing run; its hash holds every question in every language.
 
-    Every question is answered once per seed: nothing is drawn again for being empty or like another answer.
+    Every question is answered once per seed: no answer is redrawn for being empty or a duplicate.
     """
     longest = min(LONGEST, base.sampling.max_new_tokens) if max_new_tokens is None else max_new_tokens
-    ordered = [code for code in questions.languages if code in sources]
     definitions = {
-        task_of(source): {
+        f"{PREFIX}{source}": {
             target: Task(
-                name=task_of(source),
+                name=f"{PREFIX}{source}",
                 language=target,
                 labels=questions.asked(source, half),
                 prompts={"zero-shot": "{label}"},
@@ -177,7 +173,8 @@ def forcing_suite(
             )
             for target in base.languages
         }
-        for source in ordered
+        for source in questions.languages
+        if source in sources
     }
     changes = {
         "name": _name(base),
@@ -192,3 +189,10 @@ def forcing_suite(
 
 def _name(base: Suite) -> str:
     return f"{base.name}-forcing"
+
+
+def _without_own(chosen: Selection) -> Selection:
+    """Leave the pairs whose target is the source out of all means, unless there are no others."""
+    pairs = chosen.places()
+    own = [f"{task}/{code}" for task, code in pairs if source_of(task) == code]
+    return chosen.model_copy(update={"absent": own if len(own) < len(pairs) else []})

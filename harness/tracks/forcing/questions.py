@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from harness.core.errors import UserError
 from harness.core.files import digest
@@ -27,7 +27,7 @@ class Questions:
 
     @property
     def languages(self) -> list[str]:
-        """The languages in which every question stands."""
+        """The languages that every question is in."""
         return list(next(iter(self.texts.values())))
 
     def ids(self, half: Half | None = None) -> list[str]:
@@ -44,7 +44,7 @@ class Questions:
         return [by_language[language] for by_language in self.texts.values()]
 
     def id_of(self, text: str, language: str) -> str:
-        """Return the id of a question as it stands in a language."""
+        """Return the id of a question from its text in a language."""
         return next(name for name, by_language in self.texts.items() if by_language[language] == text)
 
     def check(self, kind: str, language: str) -> None:
@@ -61,34 +61,34 @@ class Questions:
 def load_questions(path: Path | None = None) -> Questions:
     """Read the shipped questions, or those of another file.
 
-    Raises ``UserError`` for a file that is none: broken YAML, an id that lacks a language, a question twice.
+    Raises ``UserError`` for broken YAML, a question that is empty, repeated or not in all languages, and unknown ids.
     """
     path = path or tasks_root() / "forcing" / "questions.yaml"
     try:
         body = read_yaml(path)
         questions = Questions(body["questions"], frozenset(body["validation"]))
-        problem = _problem(questions)
+        _check(questions)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
     except (KeyError, TypeError, AttributeError, StopIteration):
         raise UserError(
             f"{path} needs 'questions' (id -> language -> question) and 'validation' (a list of ids)."
         ) from None
-    if problem:
-        raise UserError(f"{path}: {problem}.")
     return questions
 
 
-def _problem(questions: Questions) -> str:
-    """Return what is wrong with questions, empty for nothing."""
+def _check(questions: Questions) -> None:
+    """Raise ``ValueError`` with what is wrong."""
     languages = questions.languages
     for name, by_language in questions.texts.items():
         if list(by_language) != languages:
-            return f"question {name} is not in the languages {', '.join(languages)}, in this order"
+            raise ValueError(f"question {name} is not in the languages {', '.join(languages)}, in this order")
         if not all(isinstance(text, str) and text.strip() and "{" not in text for text in by_language.values()):
-            return f"question {name} is empty, no text, or holds a brace"
+            raise ValueError(f"question {name} is empty, not text, or contains a brace")
     for language in languages:
         if len(set(questions.all_in(language))) < len(questions.texts):
-            return f"a question stands there twice in {language}"
-    missing: Any = questions.validation - set(questions.texts)
-    if missing:
-        return f"validation names {', '.join(sorted(missing))}, which is no question"
-    return "" if questions.ids("test") else "no question is left for testing"
+            raise ValueError(f"a question occurs twice in {language}")
+    if missing := questions.validation - set(questions.texts):
+        raise ValueError(f"validation names {', '.join(sorted(missing))}, which is not a question")
+    if not questions.ids("test"):
+        raise ValueError("no question is left for testing")

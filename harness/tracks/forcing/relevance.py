@@ -1,30 +1,55 @@
-"""Whether an answer is about its question, whatever language it is in: scorers by name."""
+"""Whether an answer is about its question, in whatever language it is: scorers by name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from harness.core.checkpoints import resolve_checkpoint
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import unknown
+from harness.core.interventions import Steering
 from harness.data.corpus import normalise
+from harness.data.prompts import Prompt
+from harness.data.suite import SamplingParams
 from harness.scoring.checks import empty
 from harness.scoring.embeddings import Embedding, TfidfEmbedding, open_embedding
 from harness.scoring.scorer import ScoringContext
 from harness.tracks.forcing.questions import Questions
 
+if TYPE_CHECKING:
+    from harness.engine.model import SteerableModel
+
 SPECS = ["tfidf", "hf:PATH_OR_ID", "judge:PATH_OR_ID"]
 _TIE = 1e-12  # of cosines
+
+PROMPT = """Below are a question and a reply to it. Rate how well the reply answers the question.
+The reply may be in any language, including one that differs from the question's: ignore the language.
+2: the reply answers the question and makes sense.
+1: the reply is related to the question, but answers only part of it or makes only partial sense.
+0: the reply is unrelated to the question or makes no sense.
+
+Question: {question}
+Reply: {answer}
+
+Respond with a single digit (0, 1 or 2) and nothing else."""
+_PROMPT_VERSION = 2  # part of the judge's signature: raise it with every change of PROMPT
+
+_BATCH = 16
+_LONGEST = 2000  # characters of an answer that are shown
+_GREEDY = SamplingParams(temperature=1.0, top_p=1e-9, max_new_tokens=8, max_attempts=1)  # the likeliest token alone
+_DIGIT = re.compile(r"(?<![\w.,-])[012](?![\w%]|[.,]\d)")
 
 
 @dataclass(frozen=True)
 class Answer:
     """An answer to the question ``question`` (an id) that was asked in ``source``.
 
-    ``language``: in which language most of it is, empty for one without letters.
+    ``language``: the language that most of it is in, empty for an answer without letters.
     """
 
     text: str
@@ -50,18 +75,18 @@ class Relevance(Protocol):
     signature: str
 
     def rate(self, answers: Sequence[Answer]) -> JudgedAnswer:
-        """Return a rating per answer: 0 for one that has nothing to do with its question, 1 at best."""
+        """Return a rating per answer: 0 for one that is unrelated to its question, 1 at best."""
         ...
 
 
 class NearestQuestion:
     """An answer is relevant if of all questions its own is the nearest, by cosine of embeddings.
 
-    It is compared with the questions in the language that it is in (where they are known in it, else in the
-    target language): what language it should have is the other metric's business. A hit is 1, a tie of k
+    It is compared with the questions in the language that it is in (if they are known in it, else in the
+    target language): whether that is the right language is measured by the other metric. A hit is 1, a tie of k
     nearest 1/k. Hits are then corrected for guessing, (hit - 1/n) / (1 - 1/n) with n questions: an answer
-    that could be to any of them is worth 0, as is one that is empty or only repeats its question; one that is
-    nearer to another question -1/(n - 1). So the expectation is 0 for text that has nothing to do with
+    that fits all of them equally is worth 0, as is one that is empty or only repeats its question; one that is
+    nearer to another question -1/(n - 1). So the expectation is 0 for text that is unrelated to
     the questions, however many there are, and means over cells stay means over answers.
     """
 
@@ -78,15 +103,14 @@ class NearestQuestion:
     def rate(self, answers: Sequence[Answer]) -> JudgedAnswer:
         """See ``Relevance.rate``; kept are the nearest questions of every answer."""
         ids = self._questions.ids()
-        nearest = [ids] * len(answers)  # of an answer that says nothing: no question is nearer than another
+        nearest = [ids] * len(answers)  # of an answer without content: no question is nearer than another
         by_language: dict[str, list[int]] = {}
         for i, answer in enumerate(answers):
-            code = self._read_in(answer)
+            code = answer.language if answer.language in self._questions.languages else answer.target
             if not is_empty_answer(answer.text, self._questions.texts[answer.question][code]):
                 by_language.setdefault(code, []).append(i)
-        for code, places in by_language.items():
-            found = self._nearest([answers[i].text for i in places], code)
-            for i, names in zip(places, found, strict=True):
+        for code, members in by_language.items():
+            for i, names in zip(members, self._nearest([answers[i].text for i in members], code), strict=True):
                 nearest[i] = names
         chance = 1 / len(ids)
         hits = [
@@ -96,32 +120,90 @@ class NearestQuestion:
         detail = {"top1": float(np.mean(hits)) if hits else 0.0, "chance": chance}
         return JudgedAnswer(values, detail, {"nearest": nearest})
 
-    def _read_in(self, answer: Answer) -> str:
-        """Return the language of the questions that an answer is compared with."""
-        return answer.language if answer.language in self._questions.languages else answer.target
-
     def _nearest(self, texts: Sequence[str], code: str) -> list[list[str]]:
         """Return the ids of the nearest questions per text; several where they are equally near."""
         if code not in self._asked:
-            embedding, place = self._open(), _place(code, self._human(code))
-            self._asked[code] = (embedding, place, embedding.embed(self._questions.all_in(code), place))
-        embedding, place, asked = self._asked[code]
-        likeness = embedding.embed(texts, place) @ asked.T
+            embedding, context = self._open(), scoring_context(code, self._human(code))
+            self._asked[code] = (embedding, context, embedding.embed(self._questions.all_in(code), context))
+        embedding, context, asked = self._asked[code]
+        likeness = embedding.embed(texts, context) @ asked.T
         table = likeness.toarray() if hasattr(likeness, "toarray") else likeness
         ids = self._questions.ids()
         return [[name for name, value in zip(ids, row, strict=True) if value >= row.max() - _TIE] for row in table]
 
 
 def is_empty_answer(text: str, question: str) -> bool:
-    """Return whether a text holds no letters, or none beside the question itself."""
+    """Return whether a text holds no letters, or none except for the question itself."""
     plain = normalise(question).rstrip(" ?")
     return empty(normalise(text).replace(plain, " "))
 
 
-def _place(code: str, texts: Sequence[str]) -> ScoringContext:
-    """Return what an embedding reads of a language: its human text."""
+def scoring_context(code: str, texts: Sequence[str]) -> ScoringContext:
+    """Return a context that holds a language and human text of it."""
     rows = [(text, "") for text in texts]
     return ScoringContext("", code, [], rows, [], [], examples="", vectors=[], prompts={}, demonstrations={})
+
+
+def prompt(question: str, answer: str) -> str:
+    """Return the user turn of the judge."""
+    return PROMPT.format(question=question, answer=answer[:_LONGEST])
+
+
+def grade(reply: str) -> int | None:
+    """Return the first 0, 1 or 2 that stands alone in a reply, None where there is none."""
+    found = _DIGIT.search(reply)
+    return int(found[0]) if found else None
+
+
+class Judge:
+    """See ``Relevance``: half the grade 0, 1 or 2 that a local chat model gives, reading greedily.
+
+    After the judge of CLaS-Bench (arXiv 2601.08331), with our own wording. It is shown the question that
+    was asked, in the source language. A reply without a grade is left out and counted as ``unparsed``; an
+    answer without letters gets 0 and is not shown.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, questions: Questions, device: str | None = None) -> None:
+        self.name = f"judge:{checkpoint.name}"
+        self.signature = f"{self.name}@{checkpoint.fingerprint}|grades:0-2|greedy|prompt:{_PROMPT_VERSION}|version:1"
+        self._checkpoint, self._questions, self._device = checkpoint, questions, device
+
+    @cached_property
+    def _model(self) -> SteerableModel:
+        from harness.core.devices import choose_device, choose_dtype
+        from harness.engine.model import load_model
+
+        device = choose_device(self._device)
+        return load_model(self._checkpoint, choose_dtype(device, self._checkpoint), device)
+
+    def rate(self, answers: Sequence[Answer]) -> JudgedAnswer:
+        """See ``Relevance.rate``; kept are the judge's replies."""
+        shown = [i for i, answer in enumerate(answers) if not empty(answer.text)]
+        replies = dict(zip(shown, self._ask([answers[i] for i in shown]), strict=True))
+        grades = [grade(replies[i]) if i in replies else 0 for i in range(len(answers))]
+        values = [None if found is None else found / 2 for found in grades]
+        kept = [replies.get(i, "") for i in range(len(answers))]
+        return JudgedAnswer(values, {"unparsed": float(grades.count(None))}, {"reply": kept})
+
+    def _ask(self, answers: Sequence[Answer]) -> list[str]:
+        """Return the judge's reply to every answer."""
+        from harness.engine.chat import render
+        from harness.engine.decoding import decode
+
+        replies: list[str] = []
+        for start in range(0, len(answers), _BATCH):
+            batch = [
+                render(
+                    self._model.tokenizer,
+                    Prompt(prompt(self._questions.texts[answer.question][answer.source], answer.text)),
+                    enable_thinking=False,
+                )
+                for answer in answers[start : start + _BATCH]
+            ]
+            keys = [0] * len(batch)  # the noise keys do not matter: top-p leaves one token
+            rows = decode(self._model, batch, Steering(), _GREEDY, keys, _GREEDY.max_new_tokens)
+            replies += [self._model.tokenizer.decode(row.tokens, skip_special_tokens=True) for row in rows]
+        return replies
 
 
 def open_relevance(
@@ -138,7 +220,5 @@ def open_relevance(
         shared = open_embedding(spec)
         return NearestQuestion(lambda: shared, questions, human)
     if kind == "judge" and path:
-        from harness.tracks.forcing.judge import Judge
-
         return Judge(resolve_checkpoint(path), questions, device)
     raise unknown("relevance scorer", spec, SPECS)

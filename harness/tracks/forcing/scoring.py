@@ -1,45 +1,52 @@
-"""Scores the answers of a forcing run: in the target language, about the question, and both."""
+"""Score the answers of a forcing run: in the target language, about the question, and both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from rich.console import Console
+from typing_extensions import override
 
 from harness.core.cells import Cell
-from harness.core.errors import UserError, machine_failures
+from harness.core.errors import UserError
 from harness.core.files import digest
-from harness.core.records import CellScores, PartRecord, Score
-from harness.core.threads import limit_blas_threads
-from harness.runner.progress import progress_bar
+from harness.core.records import Score, State
+from harness.runner.prepare import RunOptions
+from harness.runner.score import ScoringStage
 from harness.scoring.harmonic import harmonic
-from harness.scoring.identification import Identifier, Piece, detect_language, suite_identifier
+from harness.scoring.identification import Piece, detect_language, suite_identifier
 from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
-from harness.scoring.scorer import ScorerOutput
+from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
 from harness.scoring.validity import MOST_OF_IT, main_language, mean_score
 from harness.tracks.forcing.planning import ForcingPlan, source_of
-from harness.tracks.forcing.relevance import Answer, JudgedAnswer, Relevance
+from harness.tracks.forcing.relevance import Answer, JudgedAnswer, Relevance, scoring_context
 
 VERSION = 1
-"""Raised whenever what the parts are given changes; all scores are then computed again."""
+"""Raised whenever the input of a scorer changes; all scores are then computed again."""
 
-TARGET = "target"
-_LANGUAGE = "language:suite+neighbours|majority-of-characters|version:2"
+
+@dataclass(frozen=True)
+class AnswerSample(TextSample):
+    """The answers of a cell; ``target``: the score of their languages."""
+
+    answers: Sequence[Answer]
+    target: ScorerOutput
 
 
 def in_target(pieces: list[Piece], target: str) -> bool:
-    """Return whether more than half of a text's characters stand in sentences of the target language."""
+    """Return whether more than half of a text's characters are in sentences of the target language."""
     total = sum(size for _, size in pieces)
     own = sum(size for code, size in pieces if code == target)
     return own > MOST_OF_IT * total
 
 
 def target_share(pieces: Sequence[list[Piece]], target: str, signature: str) -> ScorerOutput:
-    """Return the share of answers in the target language; its detail is what the languages' shares are.
+    """Return the share of answers in the target language, with the shares of all languages as its detail.
 
-    An answer without letters is in no language. Kept are the main language and the verdict per answer.
+    An answer without letters is in no language. Kept: the main language of every answer, and whether it counts.
     """
     languages = [main_language(row) for row in pieces]
     hits = [in_target(row, target) for row in pieces]
@@ -65,102 +72,89 @@ def relevance_scores(rated: JudgedAnswer, share: float | None, name: str, signat
 
 
 @dataclass
-class ForcingScorer:
-    """Scores the cells of a forcing run part by part; what is scored by the same recipe stays."""
+class AnswerScorer:
+    """A scorer of answers."""
 
-    forcing: ForcingPlan
-    relevance: Sequence[Relevance]
-    console: Console
-    _identifier: Identifier | None = None
-    _protocol: str = field(init=False)
+    name: str
+    signature: str
+    measure: Callable[[AnswerSample], ScorerOutput]
+    human: bool = False
 
-    def __post_init__(self) -> None:
-        suite, corpus = self.forcing.base.suite, self.forcing.base.corpus
+    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
+        """Return the scores of the answers of one cell."""
+        assert isinstance(sample, AnswerSample)
+        return self.measure(sample)
+
+
+def answer_scorers(relevance: Sequence[Relevance]) -> list[Scorer]:
+    """Return the scorers of a forcing run: of the target language, and one per scorer of relevance."""
+
+    def rating(one: Relevance) -> Callable[[AnswerSample], ScorerOutput]:
+        def measure(sample: AnswerSample) -> ScorerOutput:
+            rated = one.rate(sample.answers)
+            scores = relevance_scores(rated, sample.target.scores[0].value, one.name, one.signature)
+            return ScorerOutput(scores, {"rating": rated.values, **rated.kept})
+
+        return measure
+
+    signature = "language:suite+neighbours|majority-of-characters|version:2"
+    return [
+        AnswerScorer("target", signature, lambda sample: sample.target),
+        *(AnswerScorer(f"{RELEVANCE.name}/{one.name}", one.signature, rating(one)) for one in relevance),
+    ]
+
+
+@dataclass
+class ForcingScorer(ScoringStage):
+    """Scores the answers of a forcing run."""
+
+    plan: ForcingPlan
+
+    @override
+    def protocol(self, cell: Cell) -> str:
+        return self._protocol
+
+    @cached_property
+    def _protocol(self) -> str:
+        suite, corpus = self.plan.base.suite, self.plan.base.corpus
         read = corpus.source.vector_fingerprint(corpus.vector_languages, suite.vectors.systems)
         size = suite.metrics.language_fidelity.texts_per_language
-        self._protocol = digest([VERSION, size, read, self.forcing.questions.digest], 16)
+        return digest([VERSION, size, read, self.plan.questions.digest], 16)
 
-    def run(self) -> int:
-        """Score every generated cell that lacks a score; return how many were scored."""
-        prepared = self.forcing.prepared
-        done = [cell for cell in prepared.cells if prepared.run.finished(cell.id)]
-        jobs = [(cell, old, missing) for cell in done for old, missing in [self._missing(cell)] if missing]
-        if jobs:
-            with limit_blas_threads(), progress_bar(self.console, "score", len(jobs)) as tracker:
-                for cell, old, missing in jobs:
-                    with machine_failures(f"scoring {cell.title}"):
-                        self._one(cell, old, missing)
-                    tracker.finish_cell(cell.title)
-        return len(jobs)
+    @override
+    def context(self, cell: Cell) -> ScoringContext:
+        return scoring_context(cell.key.language, [])
 
-    def _missing(self, cell: Cell) -> tuple[CellScores | None, list[str]]:
-        """Return the stored scores where they are of these texts and this protocol, and what they lack."""
-        run = self.forcing.prepared.run
-        old = run.scores(cell.id)
-        if old and (old.protocol, old.generations_sha256) != (
-            self._protocol,
-            run.generations_digest(cell.id),
-        ):
-            old = None
-        if old and run.lost(old):
-            old = None
-        have = {name: part.signature for name, part in old.parts.items()} if old else {}
-        wanted = {TARGET: _LANGUAGE, **{_part(one): one.signature for one in self.relevance}}
-        return old, [name for name, signature in wanted.items() if have.get(name) != signature]
-
-    def _one(self, cell: Cell, old: CellScores | None, missing: Sequence[str]) -> None:
-        run = self.forcing.prepared.run
-        answers, pieces = self._answers(cell)
-        language = target_share(pieces, cell.key.language, self._known_by().signature)
-        share = language.scores[0].value
-        found = {TARGET: (_LANGUAGE, language)}
-        for one in self.relevance:
-            if _part(one) in missing:
-                rated = one.rate(answers)
-                scores = relevance_scores(rated, share, one.name, one.signature)
-                found[_part(one)] = (one.signature, ScorerOutput(scores, {"rating": rated.values, **rated.kept}))
-        stale = {metric for name in found if old and name in old.parts for metric in old.parts[name].metrics}
-        kept = run.text_checks(cell.id) if old else {}
-        record = CellScores(
-            cell_id=cell.id,
-            generations_sha256=run.generations_digest(cell.id),
-            protocol=self._protocol,
-            parts={**(old.parts if old else {}), **{name: _record(*part) for name, part in found.items()}},
-            scores=[
-                *(score for score in (old.scores if old else []) if score.metric not in stale),
-                *(score for _, scored in found.values() for score in scored.scores),
-            ],
-        )
-        run.write_scores(record, {**kept, **{name: scored.artifacts for name, (_, scored) in found.items()}})
-
-    def _answers(self, cell: Cell) -> tuple[list[Answer], list[list[Piece]]]:
-        """Return the answers of a cell, and their sentences as languages and sizes."""
-        key, prepared = cell.key, self.forcing.prepared
-        generations = prepared.run.generations(cell.id)
-        asked = prepared.suite.task(key.task, key.language).labels
-        if [row.label for row in generations] != asked:
+    @override
+    def sample(self, cell: Cell, context: ScoringContext, valid: list[bool] | None) -> AnswerSample:
+        """Return the answers of a cell, with the language that each is in."""
+        key, run, base = cell.key, self.plan.run, self.plan.base
+        generations = run.generations(cell.id)
+        asked = self.plan.suite.task(key.task, key.language).labels
+        labels = [row.label for row in generations]
+        if labels != asked:
             raise UserError(
-                f"{prepared.run.cell(cell.id)} does not hold an answer to each of {len(asked)} questions. "
+                f"{run.cell(cell.id)} does not hold an answer to each of {len(asked)} questions. "
                 "Delete this folder and run the same command again."
             )
-        source, questions = source_of(key.task), self.forcing.questions
-        pieces = detect_language(self._known_by(), [row.text for row in generations], key.language)
+        source, texts = source_of(key.task), [row.text for row in generations]
+        identifier = suite_identifier(base.suite, base.corpus)
+        pieces = detect_language(identifier, texts, key.language)
         answers = [
-            Answer(row.text, questions.id_of(row.label, source), source, key.language, main_language(found))
+            Answer(row.text, self.plan.questions.id_of(row.label, source), source, key.language, main_language(found))
             for row, found in zip(generations, pieces, strict=True)
         ]
-        return answers, pieces
-
-    def _known_by(self) -> Identifier:
-        """Return what tells languages apart: trained on the suite's own text, when it is first needed."""
-        if self._identifier is None:
-            self._identifier = suite_identifier(self.forcing.base.suite, self.forcing.base.corpus)
-        return self._identifier
+        found = target_share(pieces, key.language, identifier.signature)
+        return AnswerSample(texts, labels, np.ones(len(texts), dtype=bool), answers, found)
 
 
-def _part(one: Relevance) -> str:
-    return f"{RELEVANCE.name}/{one.name}"
+def run_forcing(
+    plan: ForcingPlan, relevance: Sequence[Relevance], options: RunOptions, console: Console
+) -> dict[State, int]:
+    """Fit, generate and score every open cell; return the number of cells by state.
 
+    Raises ``UserError`` where the folder holds another run.
+    """
+    from harness.runner.pipeline import run_stages  # loads the engine
 
-def _record(signature: str, scored: ScorerOutput) -> PartRecord:
-    return PartRecord(signature=signature, metrics=[score.metric for score in scored.scores])
+    return run_stages(replace(plan, parts=answer_scorers(relevance)), options, console, ForcingScorer)

@@ -1,7 +1,7 @@
 """lm-eval's model type ``steerboard``: a Hugging Face model whose requests are steered, each in its own way.
 
 It is lm-eval's ``hf`` model with hooks. lm-eval batches as it always does; every row of a batch finds the
-steering of its request again by what the model reads: its tokens, or its text where text is generated.
+steering of its request by the model's input: its tokens, or its text where text is generated.
 Importing this module registers the model type.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,16 +28,15 @@ from harness.data.suite import DATE
 from harness.engine.chat import apply, chat_use
 from harness.engine.hooks import SteeringHooks
 from harness.engine.model import SteerableModel, find_decoder, find_layers
-from harness.tracks.understanding.rows import SteeredRow, incompatible, nonzero, split_batch, without_padding
-from harness.tracks.understanding.sources import Arguments
-from harness.tracks.understanding.steering_sources import SteeringSource, open_source
+from harness.tracks.understanding.sources import Arguments, SteeringSource, open_source
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
+
 Requests = list["Instance"]
 SteeringOf = Callable[["Instance"], Steering | None]
-"""What says how a request is steered; None for not at all."""
+"""The steering of a request; None for not steered."""
 
 _OWN = [item.name for item in fields(Arguments) if item.name != "more"]
 _HF = list(inspect.signature(HFLM.__init__).parameters)
@@ -50,7 +49,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
     ``steering``: a ``.safetensors`` file, the name of a method, or a function from a request to its steering.
     Other arguments: those of ``hf``, those of ``Arguments`` and the options of the method's Config.
-    Raises ``UserError`` for a steering that there is not, or that does not fit the model.
+    Raises ``UserError`` for a steering that does not exist or does not fit the model.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         if asked:
             source, checkpoint = asked
             steerable = self._bound(source, checkpoint, trusted)
-            self._steering_of = lambda request: source.of(request.task_name)
+            self._steering_of = lambda request: source.steering_for(request.task_name)
         if self._steering_of is not None:
             self._check_alone()
             self._hooks = steerable.hooks if steerable else _new_hooks(self.model)
@@ -111,7 +110,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         return cls(model, steering, tokenizer, batch_size=batch_size, **options)
 
     def _bound(self, source: SteeringSource, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
-        """Bind a source to the loaded model; what lm-eval's own results hang on stays as it was."""
+        """Bind a source to the loaded model; keep the settings that lm-eval's results depend on."""
         from transformers import AutoTokenizer
 
         generation = self.model.generation_config
@@ -250,7 +249,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
     @contextmanager
     def _given(self, of_position: Callable[[int], Steering], all_: Sequence[Steering]) -> Iterator[None]:
-        """Say what steers the requests that are passed on, by their position among these."""
+        """Set the steering of the requests that are passed on, by their position."""
         self._of_position = of_position
         self._heaviest = max(all_, key=lambda steering: len(steering.interventions))
         try:
@@ -260,7 +259,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
     @contextmanager
     def _reading(self, rows: dict[Any, SteeredRow]) -> Iterator[None]:
-        """Say what the rows of the next batches are."""
+        """Set the rows of the next batches."""
         self._rows = rows
         try:
             yield
@@ -268,7 +267,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             self._rows = None
 
     def _row(self, steering: Steering, context: list[int], rest: list[int]) -> tuple[tuple[int, ...], SteeredRow]:
-        """Return what the model reads for a request, without zeros at its end, and how it is steered."""
+        """Return the model's input for a request, without zeros at its end, and how it is steered."""
         tokens = (context + rest)[-(self.max_length + 1) :]
         length = len(tokens) - 1  # the last token is only predicted
         end = len(tokens) - len(rest)
@@ -286,10 +285,10 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
 
 def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[SteeringSource, Checkpoint] | None:
-    """Return what steers, and the checkpoint that it is for; None without a file or a method.
+    """Return the source of the steering and the model's checkpoint; None without a file or a method.
 
-    Takes from ``more``, the arguments, what is not lm-eval's. Raises ``UserError`` for what can be seen to
-    be wrong before the weights are loaded.
+    Removes from ``more``, the arguments, those that are not lm-eval's. Raises ``UserError`` for every error that
+    can be seen before the weights are loaded.
     """
     own = {name: more.pop(name) for name in _OWN if name in more}
     if not isinstance(steering, str) or steering == "zero-shot":
@@ -314,3 +313,54 @@ def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Steeri
 def _new_hooks(model: Any) -> SteeringHooks:
     decoder = find_decoder(model)
     return SteeringHooks(decoder, find_layers(decoder))
+
+
+UNSTEERED = Steering()
+
+
+@dataclass(frozen=True)
+class SteeredRow:
+    """How one input of the model is steered: [length] tokens, the first ``end`` of them the context."""
+
+    steering: Steering
+    length: int
+    end: int
+
+    @property
+    def kind(self) -> Hashable:
+        """The key that rows of equal tokens must share to be computed as one."""
+        return id(self.steering), self.length, self.end
+
+
+def incompatible(items: Sequence[tuple[Hashable, Hashable]]) -> list[list[int]]:
+    """Return the positions of (key, kind) in as few parts as it takes for a key to have one kind in each."""
+    parts: list[tuple[list[int], dict[Hashable, Hashable]]] = []
+    for position, (key, kind) in enumerate(items):
+        for members, kinds in parts:
+            if kinds.setdefault(key, kind) == kind:
+                members.append(position)
+                break
+        else:
+            parts.append(([position], {key: kind}))
+    return [members for members, _ in parts]
+
+
+def split_batch(parts: list[list[int]], run: Callable[[list[int]], list[Any]]) -> list[Any]:
+    """Return the results of ``run`` for all parts, in the order of the positions."""
+    found = {i: value for members in parts for i, value in zip(members, run(members), strict=True)}
+    return [found[i] for i in range(len(found))]
+
+
+def without_padding(tokens: list[int]) -> tuple[int, ...]:
+    """Return tokens without the zeros at their end: these may be padding."""
+    end = len(tokens)
+    while end and tokens[end - 1] == 0:
+        end -= 1
+    return tuple(tokens[:end])
+
+
+def nonzero(steering: Steering | None) -> Steering:
+    """Return the steering, or the one empty steering where it changes nothing."""
+    items = steering.interventions if steering else ()
+    changes = any(item.raw_strength != 0 and item.vector.any() for item in items)
+    return steering if steering and changes else UNSTEERED

@@ -5,106 +5,128 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from harness.core.cells import Cell, entry_id, entry_of
+from typing_extensions import override
+
+from harness.core.cells import Cell
 from harness.core.errors import UserError
 from harness.core.files import digest
 from harness.core.languages import unknown_language
-from harness.core.records import CellKey, Manifest, MethodIdentity, ModelIdentity, Selection
+from harness.core.records import CellKey, Manifest, Selection, Track
 from harness.data.sources import LocalData
 from harness.data.suite import MethodSpec, Suite, TaskSize, load_suite
-from harness.methods.contract import Reference, SteeringMethod
+from harness.methods.contract import CellContext, Reference
 from harness.methods.registry import Registry
-from harness.runner.prepare import RunOptions, RunPlan, merge_manifests, new_manifest, plan_run
+from harness.runner.prepare import RunOptions, RunPlan, default_run, plan_run, shipped_model
 from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage
 
-TRACK = "understanding"
-_PROMPTING = "few-shot"  # a method that only prompts: here the task prompts
+_PROMPTING = "few-shot"  # a method that only prompts: here the task does that
 _NOT_ASKED = {"metadata", "dataset_kwargs", "custom_dataset", "process_docs", "process_results"}
 
 
-@dataclass(frozen=True)
-class EvalPlan:
-    """What an understanding run is made of.
+@dataclass(frozen=True, kw_only=True)
+class EvalPlan(RunPlan):
+    """An understanding run that is ready to start.
 
-    ``base`` fits the methods, by the suite's own text; ``places`` are the tasks in their languages, the
-    reference language among them as a check; ``tasks`` the loaded tasks by lm-eval's name; ``cells`` all
-    cells with the place that each is of; ``limit``: examples of a task at most; ``chat``: whether the model's
-    chat template is applied.
+    ``base`` fits the methods, by the suite's text; ``tasks``: the loaded tasks by lm-eval's name; ``task_of``: cell
+    id -> its task and language, the reference language among them as a control; ``limit``: examples of a task at
+    most; ``chat``: whether the model's chat template is applied.
     """
 
     base: RunPlan
-    places: list[TaskLanguage]
     tasks: Mapping[str, Any]
-    cells: list[tuple[Cell, TaskLanguage]]
-    limit: int | None = None
-    chat: bool = False
+    task_of: Mapping[str, TaskLanguage]
+    limit: int | None
+    chat: bool
 
-    def method(self, cell: Cell) -> SteeringMethod:
-        """Return the configured method of a cell."""
-        return self.base.method(cell)
+    track: ClassVar[Track] = "understanding"
 
+    @property
+    @override
+    def suite_hash(self) -> str:
+        return digest([self.base.suite.hash, self.track, sorted(self.suite.tasks), self.limit, self.chat], 16)
+
+    @override
     def fit_cell(self, cell: Cell) -> Cell:
-        """Return the cell of the suite whose fit steers a cell here: of the same language."""
+        """Return the cell of the base suite whose fit steers a cell here: of the same language."""
         task = fit_task(self.base.suite, cell.key.task, cell.key.language)
         data = self.base.corpus.fingerprint(task, cell.key.language)
         return Cell(cell.key.model_copy(update={"task": task, "data": data}))
 
+    @override
+    def context(self, cell: Cell) -> CellContext:
+        key, suite = self.fit_cell(cell).key, self.base.suite
+        return CellContext(suite, suite.task(key.task, key.language), "zero-shot", key.seed, 1)
 
-def plan_grid(
-    options: RunOptions,
-    names: Sequence[str],
-    folders: Sequence[Path] = (),
-    chat: bool = False,
-) -> EvalPlan:
-    """Return the grid of the named tasks, checked as far as it goes without loading a model.
+    @override
+    def check_old(self, old: Manifest) -> None:
+        """Accept any: the data of every cell holds the contrast text's fingerprint."""
 
-    ``options.tasks`` and ``settings`` play no part. Raises ``UserError`` for any bad option.
+    @override
+    def merge_selections(self, old: Selection, new: Selection) -> Selection:
+        """Return what two starts cover together: languages may grow, tasks stay the same."""
+        codes = {*old.languages, *old.checked, *new.languages, *new.checked}
+        absent = list(dict.fromkeys([*old.absent, *new.absent]))
+        return _selection(self.suite, self.limit, codes, sorted({*old.seeds, *new.seeds}), absent)
+
+
+def plan_grid(options: RunOptions, names: Sequence[str], folders: Sequence[Path] = (), chat: bool = False) -> EvalPlan:
+    """Return the plan of the named tasks, checked as far as it goes without loading a model.
+
+    ``options.tasks`` and ``settings`` do not matter. Raises ``UserError`` for any bad option.
     """
-    wanted = options.languages
-    base = plan_run(_of_suite(options), understanding_methods)
-    reference = base.suite.reference_language
+    named, wanted = load_suite(options.suite), options.languages
+    reference = named.reference_language
+    for code in wanted or ():
+        if code not in {*named.languages, reference}:
+            raise unknown_language(code, [*named.languages, reference])
+    for name in options.methods or ():
+        if name == _PROMPTING:
+            raise UserError(f"method {name!r} only prompts; under lm-eval the task does. Leave it out.")
+    plain = default_run(named, options.model or shipped_model(named))
+    run = options.run or plain.with_name(f"{plain.name}-understanding")
+    own = [code for code in wanted or () if code != reference] or None
+    fitted = replace(options, run=run, languages=own, tasks=None, settings=["zero-shot"], limit=None, seeds=None)
+    base = plan_run(fitted, understanding_methods, scored=False)
     languages = [code for code in base.suite.languages if wanted is None or code in wanted]
     if wanted is None or reference in wanted:
         languages.append(reference)
     source = base.corpus.source
-    catalogue = TaskIndex(base.suite, source.root if isinstance(source, LocalData) else None, folders)
-    places = catalogue.places(names, languages)
-    if all(place.language == reference for place in places) and languages != [reference]:
+    index = TaskIndex(base.suite, source.root if isinstance(source, LocalData) else None, folders)
+    found = index.find(names, languages)
+    if all(item.language == reference for item in found) and languages != [reference]:
         raise UserError(f"{', '.join(names)}: there is data in {reference} alone. Give other tasks.")
-    tasks = {place.name: catalogue.load(place) for place in places}
-    grid = EvalPlan(base, places, tasks, [], options.limit, chat)
-    return replace(grid, cells=_cells(grid, options.seeds))
-
-
-def _of_suite(options: RunOptions) -> RunOptions:
-    """Return the options for the suite itself: nothing of tasks, and its own languages alone."""
-    suite = load_suite(options.suite)
-    languages, reference = options.languages, suite.reference_language
-    valid = [*suite.languages, reference]
-    for code in languages or ():
-        if code not in valid:
-            raise unknown_language(code, valid)
-    own = [code for code in languages or () if code != reference] or None
-    for name in options.methods or ():
-        if name == _PROMPTING:
-            raise UserError(f"method {name!r} only prompts; under lm-eval the task does. Leave it out.")
-    return replace(
-        options,
-        languages=own,
-        tasks=None,
-        settings=["zero-shot"],
-        limit=None,
-        seeds=None,
-        classifiers=["tfidf"],  # none is trained, and none is to be downloaded
+    tasks = {item.name: index.load(item) for item in found}
+    seeds = options.seeds or base.suite.seeds[:1]  # one, as a task rarely draws anything
+    cells = _cells(base, found, tasks, seeds, options.limit, chat)
+    there = {(item.family, item.language) for item in found}
+    families, codes = list(dict.fromkeys(item.family for item in found)), {code for _, code in there}
+    suite = base.suite.model_copy(
+        update={
+            "name": f"{base.suite.name} understanding",
+            "description": "The steered model answers tasks itself, under lm-eval.",
+            "tasks": {family: TaskSize(texts_per_label=options.limit or 1) for family in families},
+            "settings": ["zero-shot"],
+            "classifiers": ["lm-eval"],
+        }
     )
+    absent = [f"{t}/{c}" for t in families for c in [*suite.languages, reference] if c in codes and (t, c) not in there]
+    fields = {
+        **vars(base),
+        "suite": suite,
+        "cells": [cell for cell, _ in cells],
+        "selection": _selection(suite, options.limit, codes, list(dict.fromkeys(seeds)), absent),
+        "base": base,
+    }
+    task_of = {cell.id: item for cell, item in cells}
+    return EvalPlan(**fields, tasks=tasks, task_of=task_of, limit=options.limit, chat=chat)
 
 
 def understanding_methods(suite: Suite, registry: Registry) -> Suite:
     """Return the suite with the methods that make sense here: those that steer, and the unsteered row.
 
-    ``learned`` aligns by default: that objective is for understanding (its docstring).
+    ``learned`` aligns by default: that objective is for understanding (see its docstring).
     """
     kept: list[MethodSpec] = []
     for spec in suite.methods:
@@ -117,7 +139,7 @@ def understanding_methods(suite: Suite, registry: Registry) -> Suite:
 
 
 def fit_task(suite: Suite, family: str, language: str) -> str:
-    """Return the suite's task that a method is fitted for: its own name's, else the first in the language."""
+    """Return the suite's task that a method is fitted for: of the same name, else the first in the language."""
     defined = [task for task, by_language in suite.definitions.items() if language in by_language]
     if not defined:
         raise UserError(f"suite {suite.name!r} has no task in {language!r} to fit a method for.")
@@ -125,153 +147,68 @@ def fit_task(suite: Suite, family: str, language: str) -> str:
 
 
 def examples(task: Any, limit: int | None) -> list[int] | None:
-    """Return the positions of the examples that are asked, spread evenly over the file; None for all.
+    """Return the positions of the examples that are used, spread evenly over the file; None for all.
 
-    lm-eval's own limit takes the first ones: of a file that is sorted by label these are all of one.
+    lm-eval's own limit takes the first ones: of a file that is sorted by label these all have one label.
     """
     n = len(task.eval_docs)
     return None if limit is None or limit >= n else [i * n // limit for i in range(limit)]
 
 
-def protocol(grid: EvalPlan, place: TaskLanguage) -> str:
-    """Return the hash of how a task asks: its file, version, shots and the chat template."""
-    task = grid.tasks[place.name]
-    config = {key: str(value) for key, value in sorted(task.dump_config().items()) if key not in _NOT_ASKED}
-    return digest([config, str(task.VERSION), grid.chat], 16)
-
-
-def _cells(grid: EvalPlan, seeds: Sequence[int] | None) -> list[tuple[Cell, TaskLanguage]]:
-    """Return the cells, neighbours sharing task and data; one seed, as nothing is drawn, unless named."""
-    base, cells = grid.base, []
-    for place in grid.places:
-        asked, data = protocol(grid, place), _data_of(grid, place)
+def _cells(
+    base: RunPlan,
+    found: Sequence[TaskLanguage],
+    tasks: Mapping[str, Any],
+    seeds: Sequence[int],
+    limit: int | None,
+    chat: bool,
+) -> list[tuple[Cell, TaskLanguage]]:
+    """Return the cells, neighbours sharing task and data."""
+    cells = []
+    for item in found:
+        task = tasks[item.name]
+        # How the task asks: its file, version, shots and the chat template.
+        config = {key: str(value) for key, value in sorted(task.dump_config().items()) if key not in _NOT_ASKED}
+        protocol = digest([config, str(task.VERSION), chat], 16)
+        # The examples, and the text that methods are fitted on.
+        rows, asked = [repr(sorted(dict(row).items())) for row in task.eval_docs], examples(task, limit)
+        fitted = base.corpus.fingerprint(fit_task(base.suite, item.family, item.language), item.language)
+        data = digest([fitted, rows if asked is None else [rows[i] for i in asked]], 16)
         for method in base.methods.values():
             if isinstance(method, Reference):
-                raise UserError(f"method {method.name!r} answers no task: no model is in it. Leave it out.")
-            cells += [
-                (_cell(base, place, method.identity, asked, data, seed, grid.limit), place)
-                for seed in seeds or base.suite.seeds[:1]
-            ]
+                raise UserError(f"method {method.name!r} answers no tasks: it has no model. Leave it out.")
+            if base.model is None:
+                raise UserError("tasks are answered by a model. Give --model.")
+            for seed in seeds:
+                key = CellKey(
+                    suite=f"{base.suite.name} understanding",
+                    text_protocol=protocol,
+                    data=data,
+                    model=base.model,
+                    method=method.identity,
+                    task=item.family,
+                    language=item.language,
+                    setting="zero-shot",
+                    seed=seed,
+                    texts_per_label=limit or 0,
+                )
+                cells.append((Cell(key), item))
     return cells
 
 
-def _cell(
-    base: RunPlan,
-    place: TaskLanguage,
-    method: MethodIdentity,
-    asked: str,
-    data: str,
-    seed: int,
-    limit: int | None,
-) -> Cell:
-    return Cell(
-        CellKey(
-            suite=f"{base.suite.name} {TRACK}",
-            text_protocol=asked,
-            data=data,
-            model=_model(base),
-            method=method,
-            task=place.family,
-            language=place.language,
-            setting="zero-shot",
-            seed=seed,
-            texts_per_label=limit or 0,
-        )
-    )
-
-
-def _model(base: RunPlan) -> ModelIdentity:
-    if base.model is None:
-        raise UserError("tasks are answered by a model. Give --model.")
-    return base.model
-
-
-def _data_of(grid: EvalPlan, place: TaskLanguage) -> str:
-    """Return the hash of the examples of a place and of the text that methods are fitted on."""
-    task = grid.tasks[place.name]
-    rows = [repr(sorted(dict(row).items())) for row in task.eval_docs]
-    asked = examples(task, grid.limit)
-    fitted = fit_task(grid.base.suite, place.family, place.language)
-    found = rows if asked is None else [rows[i] for i in asked]
-    return digest([grid.base.corpus.fingerprint(fitted, place.language), found], 16)
-
-
-def manifest_of_grid(grid: EvalPlan, options: RunOptions) -> Manifest:
-    """Return the manifest to write, grown from the one that is there; call it with the run folder locked.
-
-    Raises ``UserError`` where the folder holds a run of another kind, model, data or size.
-    """
-    base = grid.base
-    run = base.run
-    families = {place.family: protocol(grid, place) for place in reversed(grid.places)}
-    sizes = {family: TaskSize(texts_per_label=grid.limit or 1) for family in families}
-    suite = base.suite.model_copy(
-        update={
-            "name": f"{base.suite.name} {TRACK}",
-            "description": "The steered model answers tasks itself, under lm-eval.",
-            "tasks": sizes,
-            "settings": ["zero-shot"],
-            "classifiers": ["lm-eval"],
-        }
-    )
-    cells = [cell for cell, _ in grid.cells]
-    entries = {entry_id(entry_of(cell.key)): entry_of(cell.key) for cell in cells}
-    selection = _selection(grid)
-    new = new_manifest(base, _of_suite(options)).model_copy(
-        update={
-            "track": TRACK,
-            "suite": suite.dump(),
-            "suite_hash": digest([base.suite.hash, TRACK, sorted(families), grid.limit, grid.chat], 16),
-            "entries": list(entries.values()),
-            "data_hashes": {f"{cell.key.task}/{cell.key.language}": cell.key.data for cell in cells},
-            "selection": selection,
-        }
-    )
-    if not run.exists():
-        return new
-    old = run.manifest()
-    if old.track != TRACK:
-        raise UserError(f"{run.path} holds a run of the {old.track} track. Choose another --run folder.")
-    grown = merge_manifests(old, new, run)
-    return grown.model_copy(update={"selection": _both(suite, old.selection, selection)})
-
-
-def _selection(grid: EvalPlan) -> Selection:
-    suite = grid.base.suite
-    reference = suite.reference_language
-    there = {(place.family, place.language) for place in grid.places}
-    codes = [code for code in suite.languages if any(code == known for _, known in there)]
-    checked = [reference] if codes and any(code == reference for _, code in there) else []
-    families = list(dict.fromkeys(place.family for place in grid.places))
-    selection = Selection(
-        languages=codes or [reference],
+def _selection(suite: Suite, limit: int | None, languages: set[str], seeds: list[int], absent: list[str]) -> Selection:
+    """Return what runs in some languages cover; the reference language is a control next to others."""
+    reference, families = suite.reference_language, list(suite.tasks)
+    own = [code for code in suite.languages if code in languages]
+    codes, full = own or [reference], len(suite.languages)
+    words = [f"{len(codes)} of {full} languages ({', '.join(codes)})"] if len(codes) < full else []
+    return Selection(
+        languages=codes,
         tasks=families,
         settings=["zero-shot"],
-        seeds=list(dict.fromkeys(cell.key.seed for cell, _ in grid.cells)),
-        texts_per_label=dict.fromkeys(families, grid.limit or 0),
-        absent=[f"{t}/{c}" for t in families for c in [*codes, *checked] if (t, c) not in there],
-        checked=checked,
+        seeds=seeds,
+        texts_per_label=dict.fromkeys(families, limit or 0),
+        narrowed=[*words, f"{limit} examples of every task"] if limit else words,
+        absent=absent,
+        checked=[reference] if own and reference in languages else [],
     )
-    return selection.model_copy(update={"narrowed": _narrowed(suite, selection, grid.limit)})
-
-
-def _narrowed(suite: Suite, selection: Selection, limit: int | None) -> list[str]:
-    """Return in words what is left out of what there is: languages and examples."""
-    words = []
-    if len(selection.languages) < len(suite.languages):
-        listed = ", ".join(selection.languages)
-        words.append(f"{len(selection.languages)} of {len(suite.languages)} languages ({listed})")
-    return [*words, f"{limit} examples of every task"] if limit else words
-
-
-def _both(suite: Suite, old: Selection, new: Selection) -> Selection:
-    """Return what two starts of a run cover together: its languages may grow, its tasks stay the same."""
-    known, reference = {*old.languages, *new.languages}, suite.reference_language
-    codes = [code for code in suite.languages if code in known]
-    checked = [reference] if reference in {*known, *old.checked, *new.checked} and codes else []
-    absent = list(dict.fromkeys([*old.absent, *new.absent]))
-    seeds = sorted({*old.seeds, *new.seeds})
-    changes = {"languages": codes or [reference], "checked": checked, "absent": absent, "seeds": seeds}
-    both = new.model_copy(update=changes)
-    limit = max(new.texts_per_label.values(), default=0)
-    return both.model_copy(update={"narrowed": _narrowed(suite, both, limit)})

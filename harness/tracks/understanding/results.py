@@ -1,9 +1,10 @@
-"""From what lm-eval says of one cell to our records: scores, and what is kept per example."""
+"""From lm-eval's results of one cell to our records: answers, scores, and what is kept per example."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from numbers import Real
 from typing import Any
 
@@ -16,13 +17,13 @@ from harness.scoring.calibration import macro_f1_of
 from harness.scoring.metrics import REPORTED, TASK_MACRO_F1, TASK_SCORE
 
 SIGNATURE = "lm-eval"
-_FIRST = ("acc", "f1")  # what is looked at first; after them the task's own order
+_FIRST = ("acc", "f1")  # preferred as the headline; after them the task's order
 _LONGEST = 2000  # characters of an answer that are kept
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What came of one task: an answer per example, scores, and what is kept for resampling examples."""
+    """The result of one task: an answer per example, scores, and what is kept for resampling examples."""
 
     texts: list[Generation]
     scores: list[Score]
@@ -30,7 +31,7 @@ class EvalResult:
 
     @property
     def part(self) -> PartRecord:
-        """How the scores were made."""
+        """The recipe of the scores."""
         return PartRecord(signature=self.scores[0].signature, metrics=[score.metric for score in self.scores])
 
 
@@ -39,63 +40,57 @@ def answers(task: Any, results: Mapping[str, Any], samples: Sequence[Mapping[str
 
     Raises ``UnsupportedError`` for a task without a metric that is a mean over examples of 0 to 1.
     """
-    rows = _of_one_filter(samples)
-    name = _headline(results, rows)
+    first = samples[0]["filter"]
+    rows = sorted((row for row in samples if row["filter"] == first), key=lambda row: int(row["doc_id"]))
+    name = _headline(rows)
     outcomes = [float(row[name]) for row in rows]
     chosen = _chosen(task, rows)
     reported = _reported(results)
-    signature = _signature(task, name)
-    kept: dict[str, Any] = {"examples": _examples(task, rows), "outcomes": _plain(outcomes), "measure": name}
-    stderr = reported.get(name, (0.0, None))[1]
-    scores = [
-        TASK_SCORE.score(
-            float(np.mean(outcomes)),
-            signature,
-            detail={"texts": len(rows), **({} if stderr is None else {"stderr": stderr})},
-        )
-    ]
+    shots = task.get_config("num_fewshot") or 0
+    signature = f"{SIGNATURE} {version('lm_eval')}|{name}|version:{task.VERSION}|shots:{shots}"
+    # Equal for test sets that are translations of one another.
+    ids = digest([str(row["doc"].get("id", row["doc_id"])) for row in rows], 16)
+    # Whole numbers as such: lists of digits are read several times as fast.
+    plain = [int(value) if value == int(value) else value for value in outcomes]
+    kept: dict[str, Any] = {"examples": ids, "outcomes": plain, "measure": name}
+    size = {"texts": float(len(rows))}
+    detail = size | _stderr(reported.get(name, (0.0, None))[1])
+    scores = [TASK_SCORE.score(float(np.mean(outcomes)), signature, detail=detail)]
     if chosen is not None:
         labels, gold, predicted = chosen
         kept |= {"labels": labels, "gold": gold, "predictions": predicted}
         value = macro_f1_of(gold, np.array(predicted), len(labels))
-        scores.append(TASK_MACRO_F1.score(value, signature, detail={"texts": len(rows)}))
-    scores += [_as_reported(key, *numbers, signature) for key, numbers in reported.items()]
-    texts = [_text(i, row, chosen) for i, row in enumerate(rows)]
-    return EvalResult(texts, scores, kept)
+        scores.append(TASK_MACRO_F1.score(value, signature, detail=size))
+    for key, (value, stderr) in reported.items():
+        scores.append(REPORTED.for_provider(key).score(value, signature, detail=_stderr(stderr)))
+    return EvalResult([_text(i, row, chosen) for i, row in enumerate(rows)], scores, kept)
 
 
-def _of_one_filter(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the samples of the first filter, in the order of the examples."""
-    first = samples[0]["filter"]
-    return sorted((row for row in samples if row["filter"] == first), key=lambda row: int(row["doc_id"]))
-
-
-def _headline(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def _headline(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the metric that is a number from 0 to 1 for every example: accuracy, else F1, else the first."""
     measured = list(rows[0]["metrics"])
-    ordered = [*(name for name in _FIRST if name in measured), *(n for n in measured if n not in _FIRST)]
-    for name in ordered:
+    for name in [*(name for name in _FIRST if name in measured), *(n for n in measured if n not in _FIRST)]:
         values = [row.get(name) for row in rows]
         if all(isinstance(v, Real) and 0 <= float(v) <= 1 for v in values):
             return str(name)
     raise UnsupportedError(
-        f"of the task's metrics ({', '.join(measured)}) none is a mean over examples of numbers from 0 to 1."
+        f"none of the task's metrics ({', '.join(measured)}) is a mean over examples of numbers from 0 to 1."
     )
 
 
 def _chosen(task: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int], list[int]] | None:
-    """Return labels, right and chosen label of every example; None where they differ between examples."""
+    """Return labels, right and chosen label of every example; None where the labels differ between examples."""
     if task.OUTPUT_TYPE != "multiple_choice" or getattr(task, "multiple_input", 0):
         return None
-    listed = [list(task.doc_to_choice(row["doc"])) for row in rows]
-    labels = [str(label) for label in listed[0]]
-    if len(labels) > len(rows) or any([str(label) for label in each] != labels for each in listed):
+    listed = [[str(label) for label in task.doc_to_choice(row["doc"])] for row in rows]
+    labels = listed[0]
+    if len(labels) > len(rows) or any(each != labels for each in listed):
         return None
     gold = [_index(row["target"], labels) for row in rows]
-    if any(place is None for place in gold):
+    if any(index is None for index in gold):
         return None
     predicted = [int(np.argmax([float(answer[0]) for answer in row["filtered_resps"]])) for row in rows]
-    return labels, [place for place in gold if place is not None], predicted
+    return labels, [index for index in gold if index is not None], predicted
 
 
 def _index(target: Any, labels: Sequence[str]) -> int | None:
@@ -105,46 +100,26 @@ def _index(target: Any, labels: Sequence[str]) -> int | None:
 
 
 def _reported(results: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
-    """Return what lm-eval itself says: metric -> value and standard error, of the first filter of each."""
+    """Return lm-eval's own numbers: metric -> value and standard error, of the first filter of each."""
+
+    def number(value: Any) -> float | None:
+        return float(value) if isinstance(value, Real) and np.isfinite(float(value)) else None
+
     found: dict[str, tuple[float, float | None]] = {}
     for key, value in results.items():
         name, comma, filter_ = key.partition(",")
-        number = _number(value)
-        if not comma or name.endswith("_stderr") or name in found or number is None:
-            continue
-        found[name] = (number, _number(results.get(f"{name}_stderr,{filter_}")))
+        known = number(value)
+        if comma and not name.endswith("_stderr") and name not in found and known is not None:
+            found[name] = (known, number(results.get(f"{name}_stderr,{filter_}")))
     return found
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, Real) and np.isfinite(float(value)) else None
-
-
-def _as_reported(name: str, value: float, stderr: float | None, signature: str) -> Score:
-    detail = {} if stderr is None else {"stderr": stderr}
-    return REPORTED.for_provider(name).score(value, signature, detail=detail)
-
-
-def _signature(task: Any, name: str) -> str:
-    from importlib.metadata import version
-
-    shots = task.get_config("num_fewshot") or 0
-    return f"{SIGNATURE} {version('lm_eval')}|{name}|version:{task.VERSION}|shots:{shots}"
-
-
-def _examples(task: Any, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the digest of the examples' names: equal for test sets that are translations of one another."""
-    names = [str(row["doc"].get("id", row["doc_id"])) for row in rows]
-    return digest(names, 16)
-
-
-def _plain(outcomes: Sequence[float]) -> list[float]:
-    """Return outcomes with whole numbers as such: lists of digits are read several times as fast."""
-    return [int(value) if value == int(value) else value for value in outcomes]
+def _stderr(value: float | None) -> dict[str, float]:
+    return {} if value is None else {"stderr": value}
 
 
 def _text(i: int, row: Mapping[str, Any], chosen: tuple[list[str], list[int], list[int]] | None) -> Generation:
-    """Return an answer as a text: the label it was to have, and what the model answered."""
+    """Return an answer as a text: the right label, and the model's answer."""
     if chosen is not None:
         labels, gold, predicted = chosen
         return Generation(index=i, label=labels[gold[i]], text=labels[predicted[i]], finish_reason="stop")

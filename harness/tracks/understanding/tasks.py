@@ -1,4 +1,4 @@
-"""Which lm-eval tasks are meant, in which languages: from names on the command line to loaded tasks."""
+"""The lm-eval tasks that names on the command line stand for, and the language of each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UserError, unknown
-from harness.core.languages import unknown_language
+from harness.core.languages import FLORES, LANGUAGES, unknown_language
 from harness.data.suite import Suite, tasks_root
-from harness.tracks.understanding.tasks_by_language import OURS, language_of
+
+OURS = re.compile(r"steerboard_(?P<task>.+)_(?P<language>[a-z]{2,3})")
+"""The names of the tasks that steerboard ships."""
 
 _TASKS = {"TASK", "PY_TASK"}  # kinds of lm-eval's entries; others are groups and tags
-_FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+_FLORES = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")  # the FLORES code of some language
+_NAMES = {language.name.lower(): code for code, language in LANGUAGES.items()}
+_LONG = {FLORES[code].split("_")[0]: code for code in LANGUAGES} | _NAMES
+_PROMPT = re.compile(r"few_shot_en|en_cot")  # the language of the prompt, not of the text
+_MARK = "scriptmark"  # stands for the script of a FLORES code; no name has it
+_ISO_639_1 = """
+aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
+dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
+ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv
+mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm
+rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts
+tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+_CODES = frozenset(_ISO_639_1.split())
 
 
 @dataclass(frozen=True)
 class TaskLanguage:
-    """One task in one language: ``family`` is what the board calls it, ``name`` what lm-eval calls it."""
+    """One task in one language: ``family`` is its name on the board, ``name`` that in lm-eval."""
 
     family: str
     language: str
@@ -31,7 +46,7 @@ class TaskLanguage:
 class TaskIndex:
     """The tasks of lm-eval, ours and those of further folders, by name; read when they are first needed.
 
-    ``data``: folder of local data for our own tasks; else they come from the hub. To read all of lm-eval's
+    ``data``: folder of local data for our tasks; without it they come from the hub. To read all of lm-eval's
     tasks takes half a minute, so only folders whose files mention a name are read.
     """
 
@@ -42,75 +57,71 @@ class TaskIndex:
     _read: set[Path] = field(default_factory=set)
     _texts: list[tuple[Path, bytes]] | None = None
 
-    def places(self, names: Iterable[str], languages: Sequence[str]) -> list[TaskLanguage]:
-        """Return the places of the named tasks in some languages: a task of the suite, a task, group or tag
-        of lm-eval, or ``TASK:LANGUAGE`` for one whose name says no language.
+    def find(self, names: Iterable[str], languages: Sequence[str]) -> list[TaskLanguage]:
+        """Return the named tasks in some languages: a task of the suite, a task, group or tag
+        of lm-eval, or ``TASK:LANGUAGE`` for one whose name does not say the language.
 
         Raises ``UserError`` for an unknown name, and for one that has no task in any of the languages.
         """
         found: dict[tuple[str, str], TaskLanguage] = {}
         for name in dict.fromkeys(names):
-            own = list(self._places(name, languages))
+            own = list(self._find(name, languages))
             if not own:
                 raise UserError(
                     f"task {name!r} is in none of the languages {', '.join(languages)}. Give others with "
                     "--languages, or another task."
                 )
-            for place in own:
-                twin = found.setdefault((place.family, place.language), place)
-                if twin.name != place.name:
+            for item in own:
+                twin = found.setdefault((item.family, item.language), item)
+                if twin.name != item.name:
                     raise UserError(
-                        f"{name!r} has two tasks in {place.language!r}, {twin.name} and {place.name}. Name one of them."
+                        f"{name!r} has two tasks in {item.language!r}, {twin.name} and {item.name}. Name one of them."
                     )
         return list(found.values())
 
-    def load(self, place: TaskLanguage) -> Any:
-        """Return the task object of a place, its data read. Raises ``UserError`` where that fails."""
-        manager = self._manager_of(place.name)
+    def load(self, item: TaskLanguage) -> Any:
+        """Return the task object, with its data. Raises ``UserError`` where that fails."""
+        manager = next(manager for manager in self._readers(item.name) if item.name in manager.task_index)
         try:
-            task = manager.load([place.name])["tasks"][place.name]
+            task = manager.load([item.name])["tasks"][item.name]
         except UserError:
             raise
         except Exception as error:  # a task is a file and code of other people
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
-                f"task {place.name} cannot be loaded: {reason:.200}. Go online once for its data, or give "
+                f"task {item.name} cannot be loaded: {reason:.200}. Go online once for its data, or give "
                 "--data a folder for the suite's own tasks."
             ) from None
         if task.get_config("num_fewshot") is None:
             task.set_config(key="num_fewshot", value=0)
         return task
 
-    def _places(self, name: str, languages: Sequence[str]) -> Iterator[TaskLanguage]:
+    def _find(self, name: str, languages: Sequence[str]) -> list[TaskLanguage]:
         task, _, said = name.partition(":")
         if not said and task in self.suite.tasks:
-            yield from self._of_names(task, {f"steerboard_{task}_{code}": code for code in languages}, languages)
-            return
-        members = self._members(task)
-        if members is None:
-            raise unknown("task", task, [*self.suite.tasks, *self._listed(task)], "Or any task of lm-eval.")
-        if members == [task]:
-            code = said or language_of(task)
-            if code is None:
-                raise UserError(f"task {task!r} names no language. Say which it is in, such as {task}:am.")
-            if code not in languages:
-                raise unknown_language(code, list(languages), f"It is that of task {task!r}.")
-            family = task if said else task_group(task)
-            yield TaskLanguage(family, code, task)
-            return
-        codes = {member: language_of(member) for member in members}
-        known = {member: code for member, code in codes.items() if code is not None}
-        if not known:
-            raise UserError(f"no task of {task!r} names a language. Name one as TASK:LANGUAGE.")
-        yield from self._of_names(task, known, languages)
-
-    def _of_names(self, family: str, names: dict[str, str], languages: Sequence[str]) -> Iterator[TaskLanguage]:
-        for name, code in names.items():
-            if code in languages and self._entry(name) is not None:
-                yield TaskLanguage(family, code, name)
+            codes: dict[str, str | None] = {f"steerboard_{task}_{code}": code for code in languages}
+        else:
+            members = self._members(task)
+            if members is None:
+                raise unknown("task", task, [*self.suite.tasks, *self._listed(task)], "Or any task of lm-eval.")
+            if members == [task]:
+                code = said or language_of(task)
+                if code is None:
+                    raise UserError(f"task {task!r} does not name a language. Say which it is in, such as {task}:am.")
+                if code not in languages:
+                    raise unknown_language(code, list(languages), f"It is that of task {task!r}.")
+                return [TaskLanguage(task if said else task_group(task), code, task)]
+            codes = {member: language_of(member) for member in members}
+            if not any(codes.values()):
+                raise UserError(f"no task of {task!r} names a language. Name one as TASK:LANGUAGE.")
+        return [
+            TaskLanguage(task, code, member)
+            for member, code in codes.items()
+            if code in languages and code is not None and self._entry(member) is not None
+        ]
 
     def _members(self, name: str) -> list[str] | None:
-        """Return the tasks that a name stands for, itself where it is one; None where nothing has it.
+        """Return the tasks that a name stands for, itself if it is one; None for an unknown name.
 
         A name without an entry stands for the tasks that are called NAME_LANGUAGE.
         """
@@ -120,10 +131,8 @@ class TaskIndex:
         if entry.kind.name in _TASKS:
             return [name]
         children = entry.tags if entry.kind.name == "TAG" else (entry.cfg or {}).get("task") or ()
-        found: list[str] = []
-        for child in sorted(child for child in children if isinstance(child, str)):
-            found += self._members(child) or []
-        return found
+        names = sorted(child for child in children if isinstance(child, str))
+        return [member for child in names for member in self._members(child) or []]
 
     def _listed(self, name: str) -> list[str]:
         return sorted(
@@ -134,14 +143,8 @@ class TaskIndex:
         )
 
     def _entry(self, name: str) -> Any:
-        for manager in self._readers(name):
-            entry = manager.task_index.get(name)
-            if entry is not None:
-                return entry
-        return None
-
-    def _manager_of(self, name: str) -> Any:
-        return next(manager for manager in self._readers(name) if name in manager.task_index)
+        found = (manager.task_index.get(name) for manager in self._readers(name))
+        return next((entry for entry in found if entry is not None), None)
 
     def _readers(self, name: str) -> Iterator[Any]:
         """Yield readers of folders of tasks: what is read already, then what else mentions the name."""
@@ -155,31 +158,29 @@ class TaskIndex:
                 yield self._managers[-1]
 
     def _mentioning(self, name: str) -> list[Path]:
-        """Return the folders of lm-eval's own tasks in which a file mentions a name."""
+        """Return the folders of lm-eval's tasks in which a file mentions a name."""
         if self._texts is None:
             import lm_eval.tasks
 
             root = Path(lm_eval.tasks.__file__).parent
-            files = sorted(path for path in root.glob("*/**/*") if path.suffix in {"", ".yaml"})
-            self._texts = [
-                (root / path.relative_to(root).parts[0], path.read_bytes()) for path in files if path.is_file()
-            ]
+            files = [path for path in sorted(root.glob("*/**/*")) if path.suffix in {"", ".yaml"} and path.is_file()]
+            self._texts = [(root / path.relative_to(root).parts[0], path.read_bytes()) for path in files]
         return list(dict.fromkeys(folder for folder, text in self._texts if name.encode() in text))
 
     def _reader(self, folders: list[Path]) -> Any:
         from lm_eval.tasks import TaskManager
 
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its remarks are about the tasks' own files
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its remarks are about the tasks' files
         for folder in folders:
             if not folder.is_dir():
-                raise UserError(f"--include-path {folder} is no folder. Give one with lm-eval task files.")
+                raise UserError(f"--include-path {folder} is not a folder. Give one with lm-eval task files.")
         metadata: dict[str, Any] = {"data": str(self.data.resolve())} if self.data else {}
         self._read.update(folders)
         return TaskManager(include_path=folders, include_defaults=False, metadata=metadata)
 
 
 def task_group(name: str) -> str:
-    """Return the name of a task without the part that names its language: ``xnli`` for ``xnli_de``."""
+    """Return the name of a task without its language: ``xnli`` for ``xnli_de``."""
     code, parts = language_of(name), name.split("_")
     for start in range(len(parts) - 1, 0, -1):
         for end in (start + 2, start + 1):
@@ -188,3 +189,41 @@ def task_group(name: str) -> str:
             if single and code and language_of(f"x_{cut}") == code and language_of(rest) is None:
                 return rest
     return name
+
+
+def language_of(task_name: str | None) -> str | None:
+    """Return the language that a task's name says, None for none or one that steerboard does not know.
+
+    Ours end with it (``steerboard_topic_am``). Elsewhere it is a part of the name: an English name or an
+    ISO 639-3 code (``include_base_44_hebrew_stem``, ``belebele_amh_Ethi``), else an ISO 639-1 code
+    (``xnli_de``, ``global_mmlu_full_id_law``). Of several the last counts: of a translation the
+    language it goes to.
+    """
+    if not task_name:
+        return None
+    if own := OURS.fullmatch(task_name):
+        code = own["language"]
+        return code if code in LANGUAGES else None
+    name = _PROMPT.sub("", task_name)
+    found = _long_forms(name) or _short_forms(name)
+    return found[-1] if found else None
+
+
+def _long_forms(name: str) -> list[str | None]:
+    """Return the languages that are named by a word or by three letters, in order; None for an unknown one."""
+    parts = _parts(_FLORES.sub(lambda code: f"_{code[0][:3]}_{_MARK}_", name))
+    pairs = zip(parts, [*parts[1:], ""], strict=True)
+    return [_LONG.get(part) for part, after in pairs if part in _LONG or after == _MARK]
+
+
+def _short_forms(name: str) -> list[str | None]:
+    """Return the languages that are named by two letters, in order; None for an unknown one."""
+    parts = _parts(name)
+    found = [part for part in parts if part in _CODES]
+    if len(found) > 1 or parts[-1] != "mt":  # mt mostly stands for machine translation, not for Maltese
+        found = [part for part in found if part != "mt"]
+    return [part if part in LANGUAGES else None for part in found]
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"[^a-z0-9]+", name.lower())
