@@ -111,7 +111,7 @@ def test_a_task_without_a_language_and_one_in_none_of_them_are_refused(tmp_path)
     custom(tmp_path, "plain")
     custom(tmp_path, "colours_am")
     tasks = index(tmp_path)
-    with pytest.raises(UserError, match=r"task 'plain' names no language. Say which it is in, such as plain:am"):
+    with pytest.raises(UserError, match=r"task 'plain' does not name a language. Say which it is in, such as plain:am"):
         tasks.find(["plain"], ["am"])
     with pytest.raises(UserError, match="unknown language 'am'; valid: he"):
         tasks.find(["colours_am"], ["he"])
@@ -127,7 +127,7 @@ def test_two_tasks_of_one_name_and_language_are_refused(tmp_path):
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"--include-path .*gone is no folder"):
+    with pytest.raises(UserError, match=r"--include-path .*gone is not a folder"):
         index(tmp_path / "gone").find(["x:am"], ["am"])
 
 
@@ -188,7 +188,7 @@ def test_a_written_answer_is_scored_by_f1_before_exact_match():
 
 def test_a_task_without_a_score_per_example_is_skipped_in_words():
     rows = [{**sample(0, "x", []), "metrics": ["word_perplexity"], "word_perplexity": (-12.0, 3)}]
-    with pytest.raises(UnsupportedError, match=r"\(word_perplexity\) none is a mean over examples"):
+    with pytest.raises(UnsupportedError, match=r"\(word_perplexity\) is a mean over examples"):
         answers(a_task("loglikelihood_rolling"), {}, rows)
 
 
@@ -223,7 +223,7 @@ def test_a_method_is_fitted_for_the_suites_own_task_else_for_the_first_in_the_la
     ("changes", "words"),
     [
         (("--tasks", "nonsense"), "unknown task 'nonsense'"),
-        (("--tasks", ","), "names no task"),
+        (("--tasks", ","), "does not name a task"),
         (("--languages", "xx"), "unknown language 'xx'"),
         (("--methods", "nope"), "unknown method 'nope'"),
         (("--methods", "few-shot"), "method 'few-shot' only prompts"),

@@ -420,12 +420,12 @@ def good_file(stored: Any) -> str:
 
 FILES = {
     "no such file": (lambda s: "none/here.safetensors", {}, r"none/here\.safetensors does not exist"),
-    "another layer": (good_file, {"layer": 0}, r"steers no layer 0; its layers: 1, 2\."),
-    "a depth": (good_file, {"layer": 0.2}, r"steers no layer 0\.2; its layers: 1, 2\."),
+    "another layer": (good_file, {"layer": 0}, r"does not steer layer 0; its layers: 1, 2\."),
+    "a depth": (good_file, {"layer": 0.2}, r"does not steer layer 0\.2; its layers: 1, 2\."),
     "another language": (good_file, {"language": "he"}, r"was fitted for language 'am', not 'he'"),
-    "NaN": (good_file, {"strength": math.nan}, r"strength=nan is no finite number"),
-    "infinite": (good_file, {"strength": math.inf}, r"strength=inf is no finite number"),
-    "a word": (good_file, {"strength": "strong"}, r"strength=strong is no finite number"),
+    "NaN": (good_file, {"strength": math.nan}, r"strength=nan is not a finite number"),
+    "infinite": (good_file, {"strength": math.inf}, r"strength=inf is not a finite number"),
+    "a word": (good_file, {"strength": "strong"}, r"strength=strong is not a finite number"),
     "beyond the model": (
         lambda s: s(direction(1, layer=LAYERS)),
         {},
@@ -494,7 +494,7 @@ METHODS = {
         r"unknown option of method 'clas': 'layer'; valid: alpha",
     ),
     "bad value": ("language", {**MINI_SUITE, "layer": -2}, r"method 'language': layer.*Its options: layer"),
-    "NaN": ("language", {**MINI_SUITE, "strength": math.nan}, r"strength=nan is no finite number"),
+    "NaN": ("language", {**MINI_SUITE, "strength": math.nan}, r"strength=nan is not a finite number"),
     "no data": ("language", {**MINI_SUITE, "data": "none"}, r"the data folder none does not exist"),
     "no contrast": ("quality", {**MINI_SUITE, "contrast": "none"}, r"none holds no contrast text"),
     "unknown language": (
@@ -539,7 +539,7 @@ def test_a_wrong_argument_is_refused_in_one_line(name):
 
 
 REQUESTS = {
-    "no language": ("hellaswag", {}, r"task 'hellaswag' names no language; give language=am"),
+    "no language": ("hellaswag", {}, r"task 'hellaswag' does not name a language; give language=am"),
     "none of the suite": ("xnli_en", {}, r"unknown language 'en'; valid: am.*It is that of task 'xnli_en'"),
     "missing text": (
         "xnli_de",
