@@ -160,7 +160,7 @@ def import_(
 def _open(name: str, revision: str | None, device: str | None, dtype: str | None, batch_size: int) -> Translator:
     """Return the translator; word noise alone loads no library of models."""
     if name == "noise":
-        from harness.data.backtranslation import NoTranslator
+        from harness.data.backtranslation import Translator as NoTranslator
 
         return NoTranslator()
     from harness.data.translators import open_translator

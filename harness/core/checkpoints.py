@@ -40,11 +40,16 @@ def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkp
     if path.is_dir():
         _check_folder(path)
         return Checkpoint(path, path.resolve().name, None, _fingerprint(path))
-    if path.exists() or name_or_path.startswith(("/", ".", "~")) or name_or_path.count("/") > 1:
+    if path.exists() or is_path(name_or_path):
         raise UserError(f"the model folder {name_or_path} does not exist. Give a folder or a hub id (owner/name).")
     folder = _snapshot(name_or_path, revision)
     _check_folder(folder)
     return Checkpoint(folder, name_or_path, folder.name, folder.name)
+
+
+def is_path(name: str) -> bool:
+    """Say whether a name can only be a path: a hub id is OWNER/NAME or NAME."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def why_not_loaded(error: Exception) -> str:

@@ -3,58 +3,89 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import CoreSchema
 
 from harness.core.errors import UserError
-from harness.core.strict import strict_numbers
+from harness.core.reading import MAX_BYTES, MAX_DEPTH, check_depth, parse_json, read_bytes
 
 SCHEMA = 1
 """Version of every JSON file written by this program."""
 
+Kind = TypeVar("Kind")
 Number = TypeVar("Number", int, float)
 
-_BEYOND = 2**62
+_CURRENT = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
+
+# Sums of such numbers fit 64 bits; NaN and infinities are outside, too.
+SafeInt = Annotated[int, Field(gt=-(2**62), lt=2**62, strict=True)]
+SafeFloat = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62, strict=True)]
 
 
-def _bounded(value: Number) -> Number:
-    """Refuse what is no number of a run: NaN, infinities, and beyond what sums of 64 bits can hold."""
-    if not -_BEYOND < value < _BEYOND:
-        raise ValueError("is no number that can be counted with")
-    return value
-
-
-SafeInt = Annotated[int, AfterValidator(_bounded)]
-SafeFloat = Annotated[float, AfterValidator(_bounded)]
-
-
-def _plain(value: Any) -> Any:
-    """Return a JSON value with null for NaN and infinities, which have no JSON: as its hash takes them."""
+def _without_nan(value: Any) -> Any:
+    """Return a JSON value with null for NaN and infinities, which have no JSON form, as in its hash."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {name: _without_nan(item) for name, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, list) else value
 
 
-Options = Annotated[dict[str, Any], AfterValidator(_plain)]
+Options = Annotated[dict[str, Any], AfterValidator(_without_nan)]
 """The fields of a method's config by name."""
 
 Setting = Literal["zero-shot", "few-shot", "none"]
 """How the model is prompted; ``none`` for references, which prompt no model."""
 
 Track = Literal["generation", "understanding", "forcing"]
-"""What a run measures: texts as training data; tasks that the steered model answers itself; answers in a
-language that nobody asked for. Numbers of two tracks never share a table."""
+"""What a run measures: texts as training data; tasks that the steered model answers itself; answers in a language
+that the prompt does not ask for. Values of two tracks never share a table."""
 
 State = Literal["ok", "skipped", "method_error", "infra_error"]
 Direction = Literal["up", "down", "none"]
 """Whether a higher or a lower value is better; ``none`` for what only describes, such as length."""
 
 FinishReason = Literal["stop", "length", "reference"]
+
+
+def strict_numbers(schema: Any) -> Any:
+    """Make all numbers of a pydantic core schema strict, in place: no true, no text; an int may be a float's value."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float"):  # noqa: PLR6201 (a field may be named "type")
+            schema["strict"] = True
+        for name, part in schema.items():
+            if name not in {"metadata", "serialization"}:
+                strict_numbers(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            strict_numbers(part)
+    return schema
+
+
+def refuse_flags(cls: Any, value: Any, info: ValidationInfo) -> Any:
+    """Refuse true and false, also in a list, for a field of numbers; text that YAML gives for a number may stay."""
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, bool) for item in items):
+        words = str(cls.model_fields[info.field_name or ""].annotation)
+        if "bool" not in words and "Any" not in words:
+            raise ValueError("true and false are not numbers")
+    return value
 
 
 class Record(BaseModel):
@@ -151,22 +182,21 @@ class CellKey(Record):
 
 
 class Usage(Record):
-    """What a piece of work took: seconds, and the tokens that the model read and wrote."""
+    """The cost of a piece of work: seconds, and the tokens that the model read and wrote."""
 
     seconds: SafeFloat
     tokens: SafeInt
 
 
 UsageByStep = dict[str, Usage | None]
-"""What the parts of a work took, by name; None for a part made before costs were recorded."""
+"""Step -> its cost; None for a step that ran before costs were recorded."""
 
 
 class FitCost(Versioned):
-    """What a fit took if it were alone: its own work, every reading and every other fit that it used.
+    """The cost of a fit on its own: its own work, and all activations and other fits that it used.
 
-    A part is named by the file that it left, such as ``steering/ID`` or ``activations/HASH``, so that parts
-    which two fits share are known as the same. Tokens are those that the model read and wrote on the way
-    forward; learning runs backward too, which only the seconds show.
+    A step is named by the file that it left, such as ``steering/ID`` or ``activations/HASH``, so that fits share
+    it by name. Tokens are those of forward passes; backward passes show in the seconds only.
     """
 
     parts: UsageByStep
@@ -175,11 +205,10 @@ class FitCost(Versioned):
 class CellStatus(Versioned):
     """How a cell ended. ``reason`` is for people; ``seconds`` is generation alone, on ``device``.
 
-    ``prompt_tokens``: tokens of the prompt, once per draw of a text; ``new_tokens``: tokens written, the end
-    token not counted; both with all redraws. ``fit``: parts of the fit of the steering (see ``FitCost``),
-    empty where nothing was fitted. All three are None where they were not recorded. ``generations_sha256``
-    and ``steering_sha256``: of the files as they were written and applied; None for a cell without such a
-    file, and where it was not recorded.
+    ``prompt_tokens``: tokens of the prompt, once per draw of a text; ``new_tokens``: tokens written without the
+    end token; both include redraws. ``fit``: steps of the fit (see ``FitCost``), empty if nothing was fitted.
+    ``generations_sha256``, ``steering_sha256``: of the files as they were written and applied. All of these are
+    None if not recorded.
     """
 
     cell: CellKey
@@ -201,12 +230,12 @@ class CellStatus(Versioned):
 
 
 def fit_of(statuses: Iterable[CellStatus]) -> Usage | None:
-    """Return what the fits of cells took, parts that they share counted once; None where one is not known."""
+    """Return the total cost of the fits of cells, shared steps counted once; None if one is not known."""
     return total_usage(status.fit for status in statuses)
 
 
 def total_usage(fits: Iterable[UsageByStep | None]) -> Usage | None:
-    """Return what fits took, parts that they share counted once; None where one is not known."""
+    """Return the total cost of fits, shared steps counted once; None if one is not known."""
     parts: UsageByStep = {}
     for fit in fits:
         parts |= {"not recorded": None} if fit is None else fit
@@ -218,7 +247,7 @@ def total_usage(fits: Iterable[UsageByStep | None]) -> Usage | None:
 
 
 def sum_or_none(values: Iterable[Number | None]) -> Number | None:
-    """Return the sum; None where one of the values is."""
+    """Return the sum; None if one of the values is None."""
     found = list(values)
     known = [value for value in found if value is not None]
     return sum(known) if len(known) == len(found) else None
@@ -245,16 +274,16 @@ class Score(Record):
 
 
 class PartRecord(Record):
-    """Which metrics a part of the scoring gave, and by which recipe; another recipe is scored anew."""
+    """The metrics of a scorer and the signature of its recipe; after a change of recipe it is scored again."""
 
     signature: str
     metrics: list[str]
 
 
 class CellScores(Versioned):
-    """All scores of a cell by the parts of the scoring, and the hashes that say of which texts and data.
+    """All scores of a cell by scorer, and the hashes of the texts and data that they are of.
 
-    ``kept``: name of a file beside it -> its size in bytes; empty where it was not recorded.
+    ``kept``: name of an artifact -> its size in bytes; empty if not recorded.
     """
 
     cell_id: str
@@ -265,7 +294,7 @@ class CellScores(Versioned):
     kept: dict[str, int] = {}
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; of the scores only what says something, for there are many."""
+        """Return plain JSON values; of the many scores without defaults."""
         body = super().to_json()
         body = body if self.kept else {name: value for name, value in body.items() if name != "kept"}
         body["scores"] = [score.model_dump(mode="json", exclude_defaults=True) for score in self.scores]
@@ -275,8 +304,8 @@ class CellScores(Versioned):
 class Selection(Record):
     """What a run covers of its suite. Empty ``narrowed`` means: all of it.
 
-    ``absent``: places as TASK/LANGUAGE of which there is no data, so that nobody is expected to have them.
-    ``checked``: languages that are measured beside the others and are in no mean, such as English.
+    ``absent``: TASK/LANGUAGE without data, which no entry is expected to cover. ``checked``: control languages
+    such as English, which are measured and excluded from averages.
     """
 
     languages: list[str]
@@ -289,14 +318,14 @@ class Selection(Record):
     checked: list[str] = []
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides which runs share a table, as JSON."""
+        """Return the JSON that two runs of one table have in common."""
         body = self.model_dump(mode="json")
         return {name: value for name, value in body.items() if value or name not in {"absent", "checked"}}
 
     def places(
         self, tasks: Iterable[str] | None = None, languages: Iterable[str] | None = None
     ) -> list[tuple[str, str]]:
-        """Return the tasks and languages, all or some, that cells are expected of, task by task."""
+        """Return the pairs of task and language, all or some, with expected cells, task by task."""
         codes, absent = list(self.languages if languages is None else languages), set(self.absent)
         return [
             (task, code)
@@ -307,11 +336,11 @@ class Selection(Record):
 
 
 class GridPoint(Record):
-    """One configuration that was tried: its means over cells of validation text.
+    """A configuration of the search grid: its means over cells of validation text.
 
-    ``options``: the values of the swept config fields. ``gain``: macro-F1 minus the unsteered one of the
-    same cells. ``valid``: share of texts that pass all checks, times the share that is no duplicate.
-    ``tokens`` (None where not recorded) and ``seconds`` are those of generation.
+    ``options``: the values of the searched fields. ``gain``: macro-F1 minus the unsteered one of the same cells.
+    ``valid``: share of texts that pass all checks, times the share of unique ones. ``tokens`` (None if not
+    recorded) and ``seconds`` are those of generation.
     """
 
     method: str
@@ -329,10 +358,9 @@ class GridPoint(Record):
 
 
 class TunedMethod(Record):
-    """What was chosen for a method (None: no configuration passed the gate), and what the search cost.
+    """The chosen options of a method (None: no configuration was eligible), and the cost of the search.
 
-    ``tokens`` and ``seconds`` are those of generation; ``fit`` is what all fits took, each reading that
-    they share counted once. None where not recorded.
+    ``tokens`` and ``seconds`` are those of generation; ``fit`` that of all fits, shared steps counted once.
     """
 
     version: str
@@ -345,7 +373,7 @@ class TunedMethod(Record):
 
 
 class Tuned(Versioned):
-    """The outcome of ``steerboard tune``: on what, by which rule, the choices, the whole surface."""
+    """The outcome of ``steerboard tune``: the data, the rule, the choices and the whole grid."""
 
     suite: str
     suite_hash: str
@@ -358,7 +386,7 @@ class Tuned(Versioned):
 
 
 class Manifest(Versioned):
-    """What a run is: suite, model, data, versions; enough to render it without anything else."""
+    """What a run is: suite, model, data, versions; enough to render it without any other file."""
 
     track: Track = "generation"
     suite: dict[str, Any]
@@ -383,13 +411,45 @@ class Manifest(Versioned):
     created: str = ""
     commands: list[list[str]] = []
 
-    def of_texts(self, where: object) -> Manifest:
+    def require_generation_track(self, where: object) -> Manifest:
         """Return itself; ``UserError`` for a run whose cells hold no texts to train on."""
         if self.track != "generation":
             raise UserError(
                 f"{where} holds a run of the {self.track} track. Give one of 'steerboard run'; a board shows both."
             )
         return self
+
+
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+"""The pydantic reader of a record or row class; making one takes milliseconds."""
+
+
+def parse_record(data: bytes, path: object, kind: type[Kind], depth: int | None = MAX_DEPTH) -> Kind:
+    """Return a record of a JSON file; ``UserError`` says what is wrong with it.
+
+    ``depth``: how deep it may be nested; None for a kind without free JSON, which pydantic bounds by itself.
+    """
+    if depth is not None:
+        check_depth(data, path, depth)
+    current = _CURRENT.match(data)
+    if current and 1 <= int(current[1]) <= SCHEMA:
+        with suppress(ValidationError):  # from the bytes: half the time of json.loads and a check of its objects
+            record: Kind = adapter(kind).validate_json(data)
+            return record
+    try:
+        record = adapter(kind).validate_python(parse_json(data, path, schema=SCHEMA))
+    except ValidationError as error:
+        stem = Path(str(path)).stem
+        raise UserError(
+            f"{path} is not a valid {stem} file of steerboard: {format_validation_error(error)}. "
+            "Remove it and run the same command again."
+        ) from None
+    return record
+
+
+def read_record(path: Path, kind: type[Kind]) -> Kind:
+    """Return the record of a JSON file, see ``parse_record``."""
+    return parse_record(read_bytes(path, MAX_BYTES), path, kind)
 
 
 def format_validation_error(error: Exception) -> str:

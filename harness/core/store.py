@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypeVar
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
 from harness.core.errors import DamagedFileError, InvalidFileError, UnreadableFileError, UserError
@@ -22,27 +20,26 @@ from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.reading import (
     MAX_BYTES,
     MAX_DEPTH,
-    check_depth,
     gunzip,
-    parse_json,
     parse_json_lines,
     read_bytes,
     read_json_gz,
 )
 from harness.core.records import (
-    SCHEMA,
     CellScores,
     CellStatus,
     Generation,
+    Kind,
     Manifest,
+    SafeFloat,
+    SafeInt,
     Setting,
     State,
     format_validation_error,
+    parse_record,
+    read_record,
 )
 
-Kind = TypeVar("Kind")
-
-_CURRENT = re.compile(rb'\s*\{\s*"schema": ?(\d{1,9})\s*,')
 _MARK = "\0"  # begins the string that replaces a list of digits; no string of a file that is read here has it
 
 CLASSIFIER = "classifier/"
@@ -63,8 +60,6 @@ def kept_in(part: str) -> str:
 # Rows hold what tables need of tens of thousands of files. Pydantic reads them from the bytes in a third of the time
 # that the full records take; fields that tables do not need are not checked.
 
-SafeInt = Annotated[int, Field(gt=-(2**62), lt=2**62, strict=True)]
-SafeFloat = Annotated[float, Field(gt=-(2.0**62), lt=2.0**62, strict=True)]
 AnyFloat = Annotated[float, Field(strict=True)]
 """May be NaN or beyond any bound, as in the records; the ranking drops such values."""
 
@@ -153,7 +148,7 @@ class Run:
             raise UserError(
                 f"{self.path} holds no run (no manifest.json). Give the folder that 'steerboard run --run DIR' made."
             )
-        return parse_record(read_bytes(self.manifest_path, MAX_BYTES), self.manifest_path, Manifest)
+        return read_record(self.manifest_path, Manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest."""
@@ -182,7 +177,10 @@ class Run:
         """Return a record of a cell, None if there is no such file."""
         path = f"{self._cells}/{cell_id}/{name}"
         # Text and os.path: a path object for each of tens of thousands of files takes longer than reading them.
-        return parse_record(read_bytes(path, MAX_BYTES), path, kind) if os.path.isfile(path) else None  # noqa: PTH113
+        if not os.path.isfile(path):  # noqa: PTH113
+            return None
+        # Scores are large and hold no free JSON, such as a method's config, that could be nested without end.
+        return parse_record(read_bytes(path, MAX_BYTES), path, kind, None if name == "scores.json" else MAX_DEPTH)
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None if it never did."""
@@ -329,29 +327,6 @@ class Run:
             if name and sha256:
                 found.setdefault(name, set()).add(sha256)
         return found
-
-
-adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-"""The pydantic reader of a record or row class; making one takes milliseconds."""
-
-
-def parse_record(data: bytes, path: str | Path, kind: type[Kind]) -> Kind:
-    """Return a record of a JSON file; ``UserError`` says what is wrong with it."""
-    if kind not in {CellScores, ScoresRow}:  # these are large and hold no free JSON, such as a method's config
-        check_depth(data, path)
-    current = _CURRENT.match(data)
-    if current and 1 <= int(current[1]) <= SCHEMA:
-        with suppress(ValidationError):
-            record: Kind = adapter(kind).validate_json(data)
-            return record
-    try:
-        record = adapter(kind).validate_python(parse_json(data, path, schema=SCHEMA))
-    except ValidationError as error:
-        raise UserError(
-            f"{path} is not a valid {Path(path).stem} file of steerboard: {format_validation_error(error)}. "
-            "Remove it and run the same command again."
-        ) from None
-    return record
 
 
 def parse_digit_lists(data: bytes) -> dict[str, Any]:

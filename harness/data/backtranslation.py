@@ -1,7 +1,4 @@
-"""Building contrast text: the way of the sentences through the pivots, word noise, chunks to resume at.
-
-The models themselves are behind ``Translator``; nothing here needs torch.
-"""
+"""Build contrast text: hops of the sentences through the pivots, word noise, chunks to resume from. No torch here."""
 
 from __future__ import annotations
 
@@ -11,76 +8,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 from harness.core.errors import UserError
 from harness.core.files import digest, write_jsonl
 from harness.core.reading import read_jsonl
-from harness.data.contrast import BuildRecipe, ContrastFolder, ContrastManifest, ContrastPair, Kind, ModelSource
+from harness.data.contrast import BuildRecipe, ContrastFolder, ContrastKind, ContrastManifest, ContrastPair, ModelSource
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import Sentence
 
 CHUNK = 256
-"""Sentences that go through all hops together: what a killed process has to do again at most."""
+"""Sentences that go through all hops together: at most these are lost when a process is killed."""
 
 PUBLISHED_PIVOTS = ["de", "zh", "de"]  # arXiv 2606.18389: deu_Latn, zho_Hans, deu_Latn
 PUBLISHED_NOISE = 0.01
-NOISE_ALONE = 0.3  # where word noise is all the degradation there is
+NOISE_ALONE = 0.3  # without a translation model
 
 
-class Translator(Protocol):
-    """Translation models, with the codes that they know languages by."""
-
-    @property
-    def name(self) -> str:
-        """What the user called it."""
-
-    @property
-    def kind(self) -> Kind:
-        """How it is told the languages."""
-
-    @property
-    def dtype(self) -> str | None:
-        """The precision it runs in, None where it runs no model."""
-
-    @property
-    def max_length(self) -> int | None:
-        """Tokens that a text is cut at, and that a translation ends at."""
-
-    def code(self, language: str) -> str:
-        """Return the translator's own code of a language; ``UserError`` where it has none."""
-
-    def sources(self, path: Sequence[str]) -> list[ModelSource]:
-        """Return the models that the hops of a path take, each once."""
-
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return the translations of ``texts``, in order."""
-
-
-class NoTranslator:
-    """Word noise alone: no model, no pivots, no hops."""
+class Translator:
+    """Translation models, with their own codes of languages. This one has no model: word noise is all there is."""
 
     name = "noise"
-    kind: Kind = "noise"
-    dtype = None
-    max_length = None
+    kind: ContrastKind = "noise"
+    dtype: str | None = None
+    """The precision of the models."""
+    max_length: int | None = None
+    """Tokens of a text and of a translation at most."""
 
     def code(self, language: str) -> str:
-        """Return the code as it is."""
+        """Return the translator's own code of a language; ``UserError`` if it has none."""
         return language
 
     def sources(self, path: Sequence[str]) -> list[ModelSource]:
-        """Return no models."""
+        """Return the models of the hops of a path, each once."""
         return []
 
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return the texts as they are."""
+        """Return the translations of ``texts``, in order."""
         return texts
 
 
 @dataclass(frozen=True)
 class Job:
-    """One language to be made: its sentences and its recipe."""
+    """A language to build: its sentences and its recipe."""
 
     language: str
     sentences: list[Sentence]
@@ -106,42 +75,39 @@ def plan(
     noise: float,
     limit: int | None = None,
 ) -> list[Job]:
-    """Return the languages to be made, of the first ``limit`` parallel sentences of each.
+    """Return the languages to build, of the first ``limit`` parallel sentences of each.
 
-    Raises ``UserError`` for languages that the translator lacks and for a probability out of range.
+    Raises ``UserError`` for languages that the translator does not know and for a probability out of range.
     """
     if not 0 <= noise < 1 or (translator.kind == "noise" and noise == 0):
-        raise UserError(f"--noise {noise:g} is no probability of word noise; give 0.01 or 0.3, say.")
+        raise UserError(f"--noise {noise:g} is not a probability of word noise; give 0.01 or 0.3, say.")
     if translator.kind == "noise" and pivots:
         raise UserError("--pivots need a translation model; --translator noise takes none.")
-    return [_job(corpus, language, translator, list(pivots), noise, limit) for language in languages]
-
-
-def _job(
-    corpus: Corpus, language: str, translator: Translator, pivots: list[str], noise: float, limit: int | None
-) -> Job:
-    sentences = corpus.parallel(language)[:limit]
-    path = path_of(language, pivots, translator)
-    recipe = BuildRecipe(
-        kind=translator.kind,
-        translator=translator.name,
-        models=translator.sources(path),
-        pivots=pivots,
-        path=path,
-        noise=noise,
-        dtype=translator.dtype,
-        max_length=translator.max_length,
-        chunk=CHUNK,
-        text=digest([[s.id, s.text] for s in sentences], 16),
-    )
-    return Job(language, sentences, recipe)
+    jobs = []
+    for language in languages:
+        sentences = corpus.parallel(language)[:limit]
+        path = path_of(language, pivots, translator)
+        recipe = BuildRecipe(
+            kind=translator.kind,
+            translator=translator.name,
+            models=translator.sources(path),
+            pivots=list(pivots),
+            path=path,
+            noise=noise,
+            dtype=translator.dtype,
+            max_length=translator.max_length,
+            chunk=CHUNK,
+            text=digest([[s.id, s.text] for s in sentences], 16),
+        )
+        jobs.append(Job(language, sentences, recipe))
+    return jobs
 
 
 def path_of(language: str, pivots: Sequence[str], translator: Translator) -> list[str]:
-    """Return the translator's codes from the language over the pivots and back.
+    """Return the translator's codes from the language through the pivots and back.
 
-    A hop from a language to itself is left out: with the pivots de, zh, de, German goes by Chinese
-    alone. Raises ``UserError`` where no hop is left.
+    A hop from a language to itself is left out: with the pivots de, zh, de, German goes through Chinese alone.
+    Raises ``UserError`` if no hop is left.
     """
     if translator.kind == "noise":
         return [language]
@@ -155,10 +121,10 @@ def path_of(language: str, pivots: Sequence[str], translator: Translator) -> lis
 def degrade(
     sentences: Sequence[Sentence], job: Job, translator: Translator, advance: Callable[[int], None]
 ) -> list[ContrastPair]:
-    """Return the sentences beside what all hops make of them, with word noise after every hop.
+    """Return the sentences with their translations through all hops, with word noise after every hop.
 
-    The noise depends on language, sentence id, number of the hop and text alone, so it is the same
-    in every order and batch. ``advance`` is told after every hop how many texts went through it.
+    The noise depends on language, sentence id, hop number and text alone, so it is the same in every order and
+    batch. ``advance`` is called after every hop with the number of texts.
     """
     texts = [sentence.text for sentence in sentences]
     for number, (source, target) in enumerate(job.hops, 1):
@@ -171,16 +137,12 @@ def degrade(
 
 
 def make(
-    folder: ContrastFolder,
-    job: Job,
-    translator: Translator,
-    versions: dict[str, str],
-    advance: Callable[[int], None],
+    folder: ContrastFolder, job: Job, translator: Translator, versions: dict[str, str], advance: Callable[[int], None]
 ) -> ContrastManifest:
-    """Make one language that the folder lacks; call it with the folder locked.
+    """Build a language that is missing in the directory, which the caller has locked.
 
-    Chunks that an earlier start finished are kept, so the result is the same as that of one start.
-    ``advance`` is told how many more of all sentences times all hops are done.
+    Chunks that an earlier start finished are kept, so the result is that of a single start. ``advance`` is called
+    with the number of further translations.
     """
     parts = folder.path / ".parts" / f"{job.language}-{job.recipe.hash}"
     pairs: list[ContrastPair] = []
@@ -189,11 +151,15 @@ def make(
         done = _read_part(path, sentences)
         if done is None:
             done = degrade(sentences, job, translator, advance)
-            write_jsonl(path, ({"id": p.id, "good": p.good, "bad": p.bad} for p in done))
+            write_jsonl(path, (pair.to_json() for pair in done))
         else:
             advance(len(done) * len(job.hops))
         pairs += done
-    made = folder.add(job.language, job.recipe, pairs, _in_words(job.recipe), versions)
+    recipe = job.recipe
+    source = f"word noise {recipe.noise:g}" if recipe.noise else "no word noise"
+    if recipe.kind != "noise":
+        source = f"{recipe.translator}, {' > '.join(recipe.path)}, {source} after every hop"
+    made = folder.add(job.language, recipe, pairs, source, versions)
     shutil.rmtree(parts, ignore_errors=True)
     with contextlib.suppress(OSError):  # another language may have parts
         parts.parent.rmdir()
@@ -201,20 +167,11 @@ def make(
 
 
 def _read_part(path: Path, sentences: Sequence[Sentence]) -> list[ContrastPair] | None:
-    """Return the pairs of a finished chunk, None where it is missing or not of these sentences."""
-    if not path.is_file():
-        return None
+    """Return the pairs of a finished chunk, None if it is missing or not of these sentences."""
     try:
         rows = read_jsonl(path)
     except UserError:
         return None
     pairs = [ContrastPair(str(row.get("id")), str(row.get("good")), str(row.get("bad"))) for row in rows]
-    same = [(p.id, p.good) for p in pairs] == [(s.id, s.text) for s in sentences]
+    same = [(p.id, p.original) for p in pairs] == [(s.id, s.text) for s in sentences]
     return pairs if same else None
-
-
-def _in_words(recipe: BuildRecipe) -> str:
-    noise = f"word noise {recipe.noise:g}" if recipe.noise else "no word noise"
-    if recipe.kind == "noise":
-        return noise
-    return f"{recipe.translator}, {' > '.join(recipe.path)}, {noise} after every hop"

@@ -1,10 +1,8 @@
-"""Folders of contrast text: ``<language>.jsonl`` (id, good, bad) and ``contrast.json``, which says how
-each language was made. Pure format: nothing here runs a model.
-"""
+"""Directories of contrast text: ``<language>.jsonl`` (id, good, bad) and ``contrast.json`` with the recipe of each."""
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -14,29 +12,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.core.errors import BrokenFileError, UserError
+from harness.core.errors import BrokenFileError, InvalidFileError, UserError
 from harness.core.files import digest, file_digest, run_lock, write_json, write_jsonl
-from harness.core.reading import has_lone_surrogate, read_json, read_jsonl, read_text
-from harness.core.records import SCHEMA, Record, Versioned
+from harness.core.reading import parse_json, read_bytes, read_jsonl
+from harness.core.records import Record, Versioned, format_validation_error, read_record
 from harness.data.sources import unique
 
-_LARGEST_IMPORT = 200 * 10**6  # bytes; the published files have 0.8 million
+_MAX_IMPORT = 200 * 2**20  # bytes; the published files have 0.8 million
 _CODE = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{2,8})*", re.ASCII)
+_EXPECTED = 'Expected: {"good": [...], "bad": [...]}, two lists of texts of equal length.'
 
-Kind = Literal["noise", "language-tokens", "prefix-tokens", "pair-models", "import"]
+ContrastKind = Literal["noise", "language-tokens", "prefix-tokens", "pair-models", "import"]
 
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """Human text and its degraded version."""
+    """A human-written text and its degraded version."""
 
     id: str
-    good: str
-    bad: str
+    original: str
+    degraded: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the row of a file; its field names are those of the published format."""
+        return {"id": self.id, "good": self.original, "bad": self.degraded}
 
 
 class ModelSource(Record):
-    """A translation model: hub id or folder name, commit, content hash, how its output is searched."""
+    """A translation model: hub id or directory name, commit, content hash, search parameters."""
 
     name: str
     revision: str | None = None
@@ -45,14 +48,13 @@ class ModelSource(Record):
 
 
 class BuildRecipe(Record):
-    """All that decides the pairs of a language, and nothing else.
+    """Everything that decides the pairs of a language, and nothing else.
 
-    ``path``: the codes that the text goes through, the first and the last being the language itself;
-    each step is a hop, after which word noise of probability ``noise`` is put. ``text``: hash of ids
-    and texts that went in, or of the imported file.
+    ``path``: the codes that the text is translated through, the first and the last being the language itself; word
+    noise of probability ``noise`` follows each hop. ``text``: hash of the input sentences or of the imported file.
     """
 
-    kind: Kind
+    kind: ContrastKind
     translator: str = ""
     models: list[ModelSource] = Field(default_factory=list)
     pivots: list[str] = Field(default_factory=list)
@@ -70,7 +72,7 @@ class BuildRecipe(Record):
 
 
 class ContrastManifest(Record):
-    """How the file of a language came about. Equal and empty pairs were left out of ``pairs``."""
+    """How the file of a language was made. ``pairs`` counts those that are left without equal and empty ones."""
 
     recipe: BuildRecipe
     recipe_hash: str
@@ -89,54 +91,38 @@ class ContrastFile(Versioned):
 
 
 class ContrastFolder:
-    """A folder of contrast text; it grows by languages, and no language in it is ever overwritten."""
+    """A directory of contrast text; languages are added to it and never overwritten."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.index_path = path / "contrast.json"
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """The name of the directory."""
         return self.path.resolve().name
 
-    @property
-    def index_path(self) -> Path:
-        """Where ``contrast.json`` lies."""
-        return self.path / "contrast.json"
-
     def pairs_path(self, language: str) -> Path:
-        """Where the pairs of a language lie."""
+        """Return where the pairs of a language are."""
         return self.path / f"{language}.jsonl"
 
     def index(self) -> ContrastFile:
-        """Return what the folder holds, nothing if it is new; ``UserError`` for a foreign file."""
-        if not self.index_path.is_file():
-            return ContrastFile()
-        body = read_json(self.index_path, SCHEMA)
-        try:
-            return ContrastFile.model_validate(body)
-        except ValidationError as error:
-            place = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise UserError(
-                f"{self.index_path} was not written by steerboard ({place}: "
-                f"{error.errors()[0]['msg']}). Make the folder anew."
-            ) from None
+        """Return the index, empty for a new directory; ``UserError`` for a foreign file."""
+        return read_record(self.index_path, ContrastFile) if self.index_path.is_file() else ContrastFile()
 
     def made(self, language: str) -> ContrastManifest | None:
-        """Return how a language was made, None where the folder lacks it.
+        """Return how a language was made, None if it is not there.
 
-        Raises ``UserError`` where its file is missing or is not the one that was written.
+        Raises ``BrokenFileError`` if its file is missing or is not the one that was written.
         """
         made, path = self.index().languages.get(language), self.pairs_path(language)
-        if made is None:
-            return None
-        if not path.is_file() or file_digest(path) != made.sha256:
+        if made is not None and (not path.is_file() or file_digest(path) != made.sha256):
             state = "has been changed since it was made" if path.is_file() else "is missing"
             raise BrokenFileError(f"{path} {state}. Make the contrast text again in another folder.")
         return made
 
     def pairs(self, language: str) -> list[ContrastPair]:
-        """Return the pairs of a language that the folder holds."""
+        """Return the pairs of a language."""
         path, pairs = self.pairs_path(language), []
         for number, row in enumerate(read_jsonl(path), 1):
             fields = [row.get("id"), row.get("good"), row.get("bad")]
@@ -147,37 +133,34 @@ class ContrastFolder:
 
     def fingerprint(self, languages: Iterable[str]) -> str:
         """Return a hash of the content of the files of ``languages``."""
-        known = self.index().languages
-        return digest([known[code].sha256 if code in known and self.made(code) else None for code in languages])
+        made = [self.made(code) for code in languages]
+        return digest([item.sha256 if item else None for item in made])
 
     def holds(self, language: str, recipe: BuildRecipe) -> bool:
-        """Say whether a language is finished; ``UserError`` where it was made by another recipe."""
+        """Say whether a language is finished; ``UserError`` if it was made by another recipe."""
         made = self.made(language)
-        if made is None:
-            return False
-        if made.recipe_hash != recipe.hash:
+        if made is not None and made.recipe_hash != recipe.hash:
             raise UserError(
                 f"{self.path} holds contrast text of {language!r} by another recipe "
                 f"({_differences(made.recipe, recipe)}). Give another --out folder."
             )
-        return True
+        return made is not None
 
     def add(
         self, language: str, recipe: BuildRecipe, pairs: Iterable[ContrastPair], source: str, versions: dict[str, str]
     ) -> ContrastManifest:
-        """Write the pairs of a language, then its entry: a language with an entry is whole.
+        """Write the pairs of a language, then its entry in the index: a language with an entry is complete.
 
-        Empty pairs and pairs of equal texts are left out. Raises ``UserError`` where none is left.
+        Empty pairs and pairs of equal texts are left out. Raises ``UserError`` if none is left.
         """
         pairs = list(pairs)
-        full = [pair for pair in pairs if pair.good.strip() and pair.bad.strip()]
-        kept = [pair for pair in full if pair.good != pair.bad]
+        full = [pair for pair in pairs if pair.original.strip() and pair.degraded.strip()]
+        kept = [pair for pair in full if pair.original != pair.degraded]
         if not kept:
             raise UserError(
                 f"no contrast pair of {language!r} is left: {len(pairs) - len(full)} are empty and "
                 f"in {len(full)} both texts are equal."
             )
-        write_jsonl(self.pairs_path(language), ({"id": p.id, "good": p.good, "bad": p.bad} for p in kept))
         made = ContrastManifest(
             recipe=recipe,
             recipe_hash=recipe.hash,
@@ -185,7 +168,7 @@ class ContrastFolder:
             pairs=len(kept),
             dropped_equal=len(full) - len(kept),
             dropped_empty=len(pairs) - len(full),
-            sha256=file_digest(self.pairs_path(language)),
+            sha256=write_jsonl(self.pairs_path(language), (pair.to_json() for pair in kept)),
             versions=versions,
         )
         languages = {**self.index().languages, language: made}
@@ -193,12 +176,12 @@ class ContrastFolder:
         return made
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder for one writing process; freed by the system when the process dies."""
+        """Lock the directory for one writing process; the system frees it when the process dies."""
         return run_lock(self.path, "--out")
 
 
 def open_contrast(path: Path | None) -> ContrastFolder | None:
-    """Return the folder to read contrast text from; ``UserError`` where it is none."""
+    """Return the directory to read contrast text from; ``UserError`` if it holds none."""
     if path is None:
         return None
     folder = ContrastFolder(path)
@@ -214,55 +197,36 @@ def open_contrast(path: Path | None) -> ContrastFolder | None:
 def check_code(code: str, option: str) -> str:
     """Return a language code that can name a file; ``UserError`` for anything else."""
     if not _CODE.fullmatch(code):
-        raise UserError(f"{option} {code!r} is no language code. Give one such as sk or amh_Ethi.")
+        raise UserError(f"{option} {code!r} is not a language code. Give one such as sk or amh_Ethi.")
     return code
 
 
+class _PublishedFile(Record):
+    good: Annotated[list[str], Field(min_length=1)]
+    bad: Annotated[list[str], Field(min_length=1)]
+
+
 def read_published(path: Path) -> list[ContrastPair]:
-    """Return the pairs of a file in the published format (arXiv 2606.18389).
+    """Return the pairs of a file in the published format (arXiv 2606.18389), with ids from ``pair-0000``.
 
-    That is a JSON object of two lists of strings of equal length, ``good`` and ``bad``. The ids are
-    ``pair-0000`` and so on. Raises ``UserError`` for anything else.
+    That is a JSON object of two lists of strings of equal length, ``good`` and ``bad``; ``UserError`` otherwise.
     """
-    if path.is_file() and path.stat().st_size > _LARGEST_IMPORT:
-        raise UserError(
-            f"{path} has {path.stat().st_size / 1e6:.0f} MB; at most {_LARGEST_IMPORT / 1e6:.0f} are "
-            "read. Split it by language."
-        )
+    data = read_bytes(path, _MAX_IMPORT).removeprefix(codecs.BOM_UTF8)
     try:
-        body = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}). {_EXPECTED}") from None
-    if not isinstance(body, dict) or set(body) != {"good", "bad"}:
-        found = f"the keys {', '.join(map(repr, body))}" if isinstance(body, dict) else type(body).__name__
-        raise UserError(f"{path} holds {found:.120}. {_EXPECTED}")
-    good, bad = (_texts(path, body, key) for key in ("good", "bad"))
-    if len(good) != len(bad):
-        raise UserError(f"{path}: {len(good)} good texts and {len(bad)} bad ones. {_EXPECTED}")
-    return [ContrastPair(f"pair-{i:04}", *texts) for i, texts in enumerate(zip(good, bad, strict=True))]
-
-
-_EXPECTED = 'Expected: {"good": [...], "bad": [...]}, two lists of texts of equal length.'
-
-
-def _texts(path: Path, body: dict[str, Any], key: str) -> list[str]:
-    texts = body[key]
-    if not isinstance(texts, list) or not texts:
-        raise UserError(f"{path}: {key!r} is not a list of texts, or empty. {_EXPECTED}")
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"{path}: {key!r}, item {number} is {text!r:.60}, not a text. {_EXPECTED}")
-        if has_lone_surrogate(text):
-            raise UserError(f"{path}: {key!r}, item {number} holds half a letter (a lone surrogate).")
-    return texts
+        found = _PublishedFile.model_validate(parse_json(data, path, strict=True))
+    except InvalidFileError as error:
+        raise UserError(f"{path} {error.problem}. {_EXPECTED}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: {format_validation_error(error)}. {_EXPECTED}") from None
+    if len(found.good) != len(found.bad):
+        raise UserError(f"{path}: {len(found.good)} good texts and {len(found.bad)} bad ones. {_EXPECTED}")
+    return [ContrastPair(f"pair-{i:04}", *texts) for i, texts in enumerate(zip(found.good, found.bad, strict=True))]
 
 
 def _differences(old: BuildRecipe, new: BuildRecipe) -> str:
-    """Return in words which fields differ, with their values where these are short."""
-    words = []
-    for field, before in old.model_dump(mode="json").items():
-        now = getattr(new, field) if field != "models" else [m.model_dump() for m in new.models]
-        if before != now:
-            shown = f"{field}: {before} there, {now} now"
-            words.append(shown if len(shown) < 80 else field)
-    return "; ".join(words)
+    """Return the fields that differ, with their values if these are short."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    shown = {
+        name: f"{name}: {value} there, {after[name]} now" for name, value in before.items() if value != after[name]
+    }
+    return "; ".join(words if len(words) < 80 else name for name, words in shown.items())

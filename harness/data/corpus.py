@@ -143,12 +143,12 @@ class Corpus:
             return None
         ids, texts = self._held_out(language)
         pairs = folder.pairs(language)
-        kept = [p for p in pairs if p.id not in ids and not {normalise(p.good), normalise(p.bad)} & texts]
+        kept = [p for p in pairs if p.id not in ids and not {normalise(p.original), normalise(p.degraded)} & texts]
         if not kept:
             raise UserError(f"no contrast text of {language!r} in {folder.path} is left outside of test data.")
         dropped = f" ({len(pairs) - len(kept)} held out)" if len(kept) < len(pairs) else ""
         source = f"contrast:{folder.name}:{made.recipe_hash}{dropped}"
-        return Contrast([p.good for p in kept], [p.bad for p in kept], source)
+        return Contrast([p.original for p in kept], [p.degraded for p in kept], source)
 
     def _held_out(self, language: str) -> tuple[set[str], set[str]]:
         ids, texts = set(), set()

@@ -1,8 +1,7 @@
-"""Translation models of transformers, by the way they are told the languages.
+"""Translation models of transformers. Weights come from safetensors alone and no code of a checkpoint runs.
 
-Models with language tokens (NLLB, M2M100, mBART-50), models with a prefix token such as ``<2de>``
-(MADLAD-400), and one model per pair of languages (Marian). Weights come from safetensors alone and
-no code of a checkpoint runs.
+Three kinds: with language tokens (NLLB, M2M100, mBART-50), with a prefix token such as ``<2de>`` (MADLAD-400), and
+one model per pair of languages (Marian).
 """
 
 from __future__ import annotations
@@ -11,20 +10,21 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from typing_extensions import override
 
-from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
+from harness.core.checkpoints import Checkpoint, is_path, resolve_checkpoint, why_not_loaded
 from harness.core.devices import DTYPES, choose_device, choose_dtype
 from harness.core.errors import UserError, unknown
 from harness.core.languages import code_forms
-from harness.data.backtranslation import NoTranslator, Translator
-from harness.data.contrast import Kind, ModelSource, check_code
+from harness.data.backtranslation import Translator
+from harness.data.contrast import ModelSource, check_code
 
 MAX_LENGTH = 512
 """Tokens of a text and of a translation at most (arXiv 2606.18389)."""
@@ -46,7 +46,7 @@ class Seq2Seq:
             self.config = transformers.AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         if not getattr(self.config, "is_encoder_decoder", False):
             raise UserError(
-                f"{checkpoint.name} is no translation model: {self.config.model_type!r} has no encoder "
+                f"{checkpoint.name} is not a translation model: {self.config.model_type!r} has no encoder "
                 "and decoder. Give a seq2seq model such as facebook/nllb-200-distilled-600M."
             )
         with warnings.catch_warnings(), self._in_words():
@@ -56,7 +56,7 @@ class Seq2Seq:
 
     @property
     def source(self) -> ModelSource:
-        """What identifies the model, and how it searches."""
+        """The identity of the model and its search parameters."""
         found = self.checkpoint
         stored = {k: v for k, v in self.search.to_diff_dict().items() if k not in _NOT_SEARCH}
         search = {k: v for k, v in stored.items() if not k.startswith(("_", "output_"))}
@@ -99,14 +99,10 @@ class Seq2Seq:
         missing = sorted(report["missing_keys"])
         if missing:  # they would be random numbers
             raise UserError(
-                f"{self.checkpoint.folder} lacks {len(missing)} weights, such as {missing[0]}. Get it again."
+                f"{self.checkpoint.folder} is missing {len(missing)} weights, such as {missing[0]}. Get it again."
             )
         network.generation_config = self.search
         return network.to(self.device).eval()
-
-    def release(self) -> None:
-        """Let go of the weights; the next translation loads them again."""
-        self.__dict__.pop("network", None)
 
     def translate(self, texts: list[str], forced_bos: int | None = None) -> list[str]:
         """Return the model's output for ``texts``, in order; batches hold texts of like length.
@@ -138,10 +134,6 @@ class Seq2Seq:
         decoded: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
-    def knows_prefix(self, token: str) -> bool:
-        """Say whether the tokenizer keeps ``token`` in one piece at the head of a text."""
-        return self.vocabulary[token] in self.tokenizer(f"{token} a")["input_ids"]
-
     @contextmanager
     def _in_words(self) -> Iterator[None]:
         """Turn what transformers says of a checkpoint into one line."""
@@ -154,17 +146,15 @@ class Seq2Seq:
             raise UserError(f"{self.checkpoint.name} cannot be loaded as a translation model: {words}") from None
 
 
-class _OneModel:
-    """What the translators of a single model share."""
-
-    kind: Kind
+class _OneModel(Translator):
+    """A translator with a single model."""
 
     def __init__(self, model: Seq2Seq, name: str, codes: dict[str, str]) -> None:
         self.model, self.name, self.codes = model, name, codes
         self.dtype, self.max_length = model.dtype, model.max_length
 
+    @override
     def code(self, language: str) -> str:
-        """Return the model's own code of a language; ``UserError`` where it has none."""
         forms = code_forms(language)
         regional = [c for form in forms for c in sorted(self.codes) if re.fullmatch(rf"{form}_[A-Z]{{2}}", c)]
         for form in [*forms, *regional]:  # mBART-50 knows de as de_DE
@@ -172,18 +162,18 @@ class _OneModel:
                 return form
         raise unknown("language", language, self.codes, f"These are the codes of {self.name}.")
 
+    @override
     def sources(self, path: Sequence[str]) -> list[ModelSource]:
-        """Return the one model."""
         return [self.model.source]
 
 
 class TokenTranslator(_OneModel):
     """A model whose tokenizer has a token per language: the source's goes in, the target's comes out."""
 
-    kind: Kind = "language-tokens"
+    kind = "language-tokens"
 
+    @override
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return the translations of ``texts``, in order."""
         self.model.tokenizer.src_lang = source
         return self.model.translate(texts, self.model.tokenizer.convert_tokens_to_ids(self.codes[target]))
 
@@ -191,48 +181,49 @@ class TokenTranslator(_OneModel):
 class PrefixTranslator(_OneModel):
     """A model that finds the target language in front of the text, such as ``<2de>``."""
 
-    kind: Kind = "prefix-tokens"
+    kind = "prefix-tokens"
 
+    @override
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return the translations of ``texts``, in order."""
         return self.model.translate([f"{self.codes[target]} {text}" for text in texts])
 
 
-class PairTranslator:
+class PairTranslator(Translator):
     """One model per hop, named by a template with ``{src}`` and ``{tgt}``; one is loaded at a time."""
 
-    kind: Kind = "pair-models"
+    kind = "pair-models"
     max_length = MAX_LENGTH
 
     def __init__(self, template: str, revision: str | None, device: str, dtype: str, batch_size: int) -> None:
-        self.name = Path(template).name if _is_path(template) else template
-        self.dtype = dtype
-        self._resolve = partial(_resolve, revision=revision)
+        self.name = Path(template).name if is_path(template) else template
+        self.dtype = self._dtype = dtype
+        self._revision = revision
         self._template, self._device, self._batch_size = template, device, batch_size
         self._models: dict[tuple[str, str], Seq2Seq] = {}
 
-    def code(self, language: str) -> str:
-        """Return the code as it is: it becomes a part of the model's name."""
+    @override
+    def code(self, language: str) -> str:  # it becomes a part of the model's name
         return check_code(language, "--languages or --pivots:")
 
+    @override
     def sources(self, path: Sequence[str]) -> list[ModelSource]:
-        """Return the models of the hops, each once; this may download them."""
         return [self._model(*hop).source for hop in dict.fromkeys(pairwise(path))]
 
+    @override
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        """Return the translations of ``texts``, in order."""
         model = self._model(source, target)
         for other in self._models.values():
             if other is not model:
-                other.release()
+                vars(other).pop("network", None)  # frees the weights; its next translation loads them again
         prefix = self._target_token(model, target)
         return model.translate([f"{prefix} {text}" for text in texts] if prefix else texts)
 
     def _model(self, source: str, target: str) -> Seq2Seq:
         hop = (source, target)
         if hop not in self._models:
-            checkpoint = self._resolve(self._template.replace("{src}", source).replace("{tgt}", target))
-            model = Seq2Seq(checkpoint, self._device, self.dtype, self._batch_size)
+            name = self._template.replace("{src}", source).replace("{tgt}", target)
+            checkpoint = _resolve(name, self._revision)
+            model = Seq2Seq(checkpoint, self._device, self._dtype, self._batch_size)
             self._target_token(model, target)
             self._models[hop] = model
         return self._models[hop]
@@ -257,10 +248,10 @@ def open_translator(
 ) -> Translator:
     """Return the translator of a folder, a hub id, a template with {src} and {tgt}, or ``noise``.
 
-    Raises ``UserError`` for a model that is none of the three kinds.
+    Raises ``UserError`` for a model of another kind.
     """
     if name == "noise":
-        return NoTranslator()
+        return Translator()
     place = choose_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
@@ -273,10 +264,6 @@ def open_translator(
         return PairTranslator(name, revision, place, precision, batch_size)
     checkpoint = _resolve(name, revision)
     model = Seq2Seq(checkpoint, place, dtype or choose_dtype(place, checkpoint), batch_size)
-    return _by_kind(model, name)
-
-
-def _by_kind(model: Seq2Seq, name: str) -> Translator:
     takes_source = isinstance(getattr(type(model.tokenizer), "src_lang", None), property)
     own = getattr(model.tokenizer, "lang_code_to_token", None)  # M2M100: am -> __am__
     tokens = dict(own) if own else _codes(model, _LANGUAGE_TOKEN)
@@ -285,8 +272,9 @@ def _by_kind(model: Seq2Seq, name: str) -> Translator:
         return TokenTranslator(model, short, tokens)
     prefixes = _codes(model, _PREFIX_TOKEN)
     if prefixes:
-        if not model.knows_prefix(next(iter(prefixes.values()))):
-            raise UserError(f"the tokenizer of {short} takes its language tokens apart. Get it again.")
+        token = next(iter(prefixes.values()))
+        if model.vocabulary[token] not in model.tokenizer(f"{token} a")["input_ids"]:
+            raise UserError(f"the tokenizer of {short} splits its language tokens. Get it again.")
         return PrefixTranslator(model, short, prefixes)
     raise UserError(
         f"--translator {name}: a {model.config.model_type!r} model that has neither language tokens "
@@ -297,16 +285,8 @@ def _by_kind(model: Seq2Seq, name: str) -> Translator:
 
 def _codes(model: Seq2Seq, pattern: re.Pattern[str]) -> dict[str, str]:
     """Return code -> token for all tokens of the vocabulary that a pattern matches as a whole."""
-    found = {}
-    for token in sorted(model.vocabulary):
-        match = pattern.fullmatch(token)
-        if match:
-            found[match[1] if pattern.groups else token] = token
-    return found
-
-
-def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1
+    matches = filter(None, map(pattern.fullmatch, sorted(model.vocabulary)))
+    return {match[pattern.groups]: match[0] for match in matches}
 
 
 def _resolve(name: str, revision: str | None) -> Checkpoint:

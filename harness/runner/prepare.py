@@ -218,7 +218,7 @@ def open_run(
     """
     require("run")
     run = Run(path)
-    manifest = run.manifest().of_texts(path)
+    manifest = run.manifest().require_generation_track(path)
     suite = restore_suite(manifest.suite)
     if manifest.contrast is None and contrast is not None:
         raise UserError("the run was made without contrast text; leave out --contrast.")

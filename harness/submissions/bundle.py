@@ -6,7 +6,7 @@ import os
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 from typing_extensions import override
@@ -17,15 +17,15 @@ from harness.core.records import (
     CellScores,
     CellStatus,
     Generation,
+    Kind,
     Manifest,
+    adapter,
     format_validation_error,
 )
-from harness.core.store import CLASSIFIER, Run, adapter
+from harness.core.store import CLASSIFIER, Run
 from harness.submissions import limits
 from harness.submissions.checksums import sha256
 from harness.submissions.strict_io import InvalidSubmissionError, json_object, read_bytes, unpack
-
-Kind = TypeVar("Kind")
 
 _CELL = re.compile(r"[0-9a-f]{16}")
 _NEXT_STEP = "See 'steerboard submission check'."

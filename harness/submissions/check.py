@@ -117,7 +117,7 @@ def _check_result(
     report, run = done.report, SubmittedRun(done.folder, result.folder)
     file = f"results/{result.folder}/manifest.json"
     try:
-        manifest = run.manifest().of_texts(file)
+        manifest = run.manifest().require_generation_track(file)
         ground = resolve_protocol(card, manifest, places, file, online)
         problems = list(manifest_problems(card, result, manifest, ground, file))
     except UserError as error:

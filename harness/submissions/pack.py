@@ -68,7 +68,7 @@ def pack(run: Run, out: Path, wishes: PackOptions) -> PackResult:
 
     Raises ``UserError`` for an incomplete run (unless ``partial``), unscored cells and missing facts.
     """
-    manifest = run.manifest().of_texts(run.path)
+    manifest = run.manifest().require_generation_track(run.path)
     before = find(out) if (out / CARD).is_file() else None
     identity = choose(manifest, wishes.method or (before.card.method.name if before else None), wishes.config)
     entries = [entry for entry in manifest.entries if entry.method == identity]

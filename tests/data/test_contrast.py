@@ -48,7 +48,7 @@ def test_imported_pairs_are_the_pairs_of_the_file(tmp_path):
         expected = [{"id": f"pair-000{i}", "good": g, "bad": b} for i, (g, b) in enumerate(pairs)]
         assert rows(folder, code) == expected
         again = ContrastFolder(folder).pairs(code)
-        assert [(p.good, p.bad) for p in again] == pairs
+        assert [(p.original, p.degraded) for p in again] == pairs
     entries = json.loads((folder / "contrast.json").read_text())["languages"]
     assert {code: (e["pairs"], e["source"]) for code, e in entries.items()} == {
         "am": (2, "am.json"),
@@ -67,19 +67,22 @@ EXPECTED = 'Expected: {"good": [...], "bad": [...]}, two lists of texts of equal
 BAD_FILES = {
     "not JSON": (b"good: bad", "is not valid JSON"),
     "half a file": ('{"good": ["ሀ"], "bad": ['.encode(), "is not valid JSON"),
-    "a list": (b'["a"]', "holds list. " + EXPECTED),
-    "no bad": (b'{"good": ["a"]}', "holds the keys 'good'. " + EXPECTED),
-    "another key": (b'{"good": ["a"], "bad": ["b"], "ugly": []}', "'ugly'. " + EXPECTED),
-    "a text for a list": (b'{"good": "ab", "bad": "cd"}', "'good' is not a list of texts"),
+    "a list": (b'["a"]', "holds a JSON list, not an object. " + EXPECTED),
+    "no bad": (b'{"good": ["a"]}', "bad: Field required"),
+    "another key": (b'{"good": ["a"], "bad": ["b"], "ugly": []}', "ugly: Extra inputs are not permitted"),
+    "a text for a list": (
+        b'{"good": "ab", "bad": "cd"}',
+        "good: Input should be a valid list, got 'ab' (and 1 more). " + EXPECTED,
+    ),
     "other lengths": (b'{"good": ["a", "b"], "bad": ["c"]}', "2 good texts and 1 bad ones."),
-    "a number": (b'{"good": ["a", "b"], "bad": ["c", 7]}', "'bad', item 1 is 7, not a text"),
-    "null": (b'{"good": [null], "bad": ["c"]}', "'good', item 0 is None, not a text"),
-    "empty lists": (b'{"good": [], "bad": []}', "'good' is not a list of texts, or empty"),
+    "a number": (b'{"good": ["a", "b"], "bad": ["c", 7]}', "bad.1: Input should be a valid string, got 7"),
+    "null": (b'{"good": [null], "bad": ["c"]}', "good.0: Input should be a valid string, got None"),
+    "empty lists": (b'{"good": [], "bad": []}', "good: List should have at least 1 item"),
     "only equal pairs": (b'{"good": ["a"], "bad": ["a"]}', "no contrast pair of 'am' is left"),
     "Latin-1": ('{"good": ["é"], "bad": ["e"]}'.encode("latin-1"), "is not UTF-8 text"),
     "UTF-16": ('{"good": ["a"], "bad": ["b"]}'.encode("utf-16"), "is not UTF-8 text"),
-    "half a letter": (b'{"good": ["\\ud800"], "bad": ["b"]}', "'good', item 0 holds half a letter"),
-    "very deep": (b"[" * 200_000, "is not valid JSON"),
+    "half a letter": (b'{"good": ["\\ud800"], "bad": ["b"]}', "holds half a character"),
+    "very deep": (b"[" * 200_000, "is nested too deeply"),
 }
 
 
@@ -93,9 +96,9 @@ def test_any_other_file_is_refused_in_one_line_and_nothing_is_written(tmp_path, 
 
 def test_a_huge_file_is_refused_unread(tmp_path):
     with (tmp_path / "x.json").open("wb") as stream:
-        stream.truncate(200 * 10**6 + 1)  # a hole: it takes no room on the disk
+        stream.truncate(200 * 2**20 + 1)  # a hole: it takes no room on the disk
     done = steerboard("contrast", "import", tmp_path / "x.json", "--language", "am", "--out", tmp_path / "c")
-    assert "has 200 MB; at most 200 are read" in done.one_line()
+    assert "has more than 200 MiB" in done.one_line()
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -107,7 +110,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_language_that_cannot_name_a_file_is_refused(tmp_path, code):
     file = published(tmp_path / "x.json", AMHARIC)
     done = steerboard("contrast", "import", file, "--language", code, "--out", tmp_path / "c")
-    assert "is no language code" in done.one_line()
+    assert "is not a language code" in done.one_line()
 
 
 def test_the_same_file_again_changes_nothing_and_another_one_is_refused(tmp_path):
@@ -146,9 +149,9 @@ def test_word_noise_alone_is_keyed_by_language_sentence_and_hop(tmp_path):
 
 BUILDS = {
     "a language of no suite": (["--languages", "xx"], "unknown language 'xx'"),
-    "a probability of 1": (["--noise", "1"], "--noise 1 is no probability"),
-    "not a number": (["--noise", "nan"], "--noise nan is no probability"),
-    "no noise at all": (["--noise", "0"], "--noise 0 is no probability"),
+    "a probability of 1": (["--noise", "1"], "--noise 1 is not a probability"),
+    "not a number": (["--noise", "nan"], "--noise nan is not a probability"),
+    "no noise at all": (["--noise", "0"], "--noise 0 is not a probability"),
     "pivots without a model": (["--pivots", "de"], "--pivots need a translation model"),
     "no text": (["--limit", "0"], "--limit"),
     "a missing data folder": (["--data", "/no/such"], "/no/such does not exist"),
@@ -256,7 +259,7 @@ def spoiled(folder: Path, how: str) -> None:
         ("a changed text", "am.jsonl has been changed since it was made"),
         ("a missing text", "am.jsonl is missing"),
         ("no index", "holds no contrast text"),
-        ("another index", "was not written by steerboard"),
+        ("another index", "is not a valid contrast file of steerboard"),
         ("a newer index", "has schema 9, this steerboard reads up to 1"),
         ("half an index", "is not valid JSON"),
     ],

@@ -81,7 +81,7 @@ def test_a_byte_order_mark_and_line_breaks_of_windows_change_nothing(tmp_path, e
 def test_published_files_and_json_are_read_with_a_byte_order_mark(tmp_path):
     path = tmp_path / "am.json"
     path.write_text('\ufeff{"good": ["ሀ"], "bad": ["ለ"]}', encoding="utf-8")
-    assert [(pair.good, pair.bad) for pair in read_published(path)] == [("ሀ", "ለ")]
+    assert [(pair.original, pair.degraded) for pair in read_published(path)] == [("ሀ", "ለ")]
     assert read_json(path) == {"good": ["ሀ"], "bad": ["ለ"]}
 
 

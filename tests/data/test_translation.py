@@ -325,7 +325,7 @@ def test_a_spoiled_part_is_made_again(nllb, tmp_path, monkeypatch):
     monkeypatch.setattr(backtranslation, "CHUNK", 3)
     options = ["--languages", "am", "--limit", "6", "--translator", nllb]
     build(tmp_path / "whole", *options)
-    monkeypatch.setattr(backtranslation, "_in_words", lambda recipe: 1 / 0)  # stops before the last step
+    monkeypatch.setattr(backtranslation.ContrastFolder, "add", lambda *made: 1 / 0)  # stops before the last step
     with pytest.raises(ZeroDivisionError):
         build(tmp_path / "cut", *options)
     monkeypatch.undo()
@@ -419,12 +419,12 @@ def test_a_language_that_the_model_lacks_is_refused(nllb, madlad, mbart, pairs, 
     assert "unknown language 'da'; valid: am, de, iw, zh" in refused(tmp_path, "--translator", madlad, "--pivots", "da")
     template = f"{pairs}/opus-mt-{{src}}-{{tgt}}"
     assert "opus-mt-am-da does not exist" in refused(tmp_path, "--translator", template, "--pivots", "da")
-    assert "'../x' is no language code" in refused(tmp_path, "--translator", template, "--pivots", "../x")
+    assert "'../x' is not a language code" in refused(tmp_path, "--translator", template, "--pivots", "../x")
 
 
 def test_a_model_of_no_kind_is_refused_with_the_kinds_there_are(pairs, tmp_path):
     llm = toy_llm(tmp_path / "llm")
-    assert "llm is no translation model: 'llama' has no encoder" in refused(tmp_path, "--translator", llm)
+    assert "llm is not a translation model: 'llama' has no encoder" in refused(tmp_path, "--translator", llm)
     line = refused(tmp_path, "--translator", pairs / "opus-mt-am-de")
     assert "a 'marian' model that has neither language tokens" in line
     assert "Helsinki-NLP/opus-mt-{src}-{tgt}" in line
@@ -472,7 +472,7 @@ def test_missing_weights_and_a_missing_tokenizer_are_refused(nllb, tmp_path):
     del weights["model.encoder.layers.0.fc1.weight"]
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     done = build(tmp_path / "a", "--languages", "am", "--translator", folder, code=2).one_line()
-    assert "lacks 1 weights, such as model.encoder.layers.0.fc1.weight" in done
+    assert "is missing 1 weights, such as model.encoder.layers.0.fc1.weight" in done
     bare = copy_without(nllb, tmp_path / "bare", "tokenizer.json", "tokenizer_config.json")
     assert refused(tmp_path, "--translator", bare)
 
@@ -506,7 +506,7 @@ def test_progress_counts_every_hop_of_every_sentence_also_of_those_done_before(n
     assert steps == [2, 2, 1, 1]
     done = backtranslation.degrade(job.chunks[0], job, translator, lambda _: None)
     part = tmp_path / "b" / ".parts" / f"am-{job.recipe.hash}" / "0000.jsonl"
-    jsonl(part, [{"id": p.id, "good": p.good, "bad": p.bad} for p in done])
+    jsonl(part, [pair.to_json() for pair in done])
     steps.clear()
     backtranslation.make(ContrastFolder(tmp_path / "b"), job, translator, {}, steps.append)
     assert steps == [4, 1, 1]

@@ -31,7 +31,7 @@ def read_runs(paths: Sequence[Path]) -> list[ResultSet]:
     """Return every run as a set of its own; ``UserError`` for a folder that holds none, or no texts."""
     runs = [Run(path) for path in paths]
     for run in runs:
-        run.manifest().of_texts(run.path)
+        run.manifest().require_generation_track(run.path)
     return [collect([run])[0] for run in runs]
 
 
