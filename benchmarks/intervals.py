@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.simulated import Group, World, experiment, others, world
 
 from harness.ranking.gains import LEVEL
-from harness.ranking.gate.estimating import critical
+from harness.ranking.gate.difference import critical
 from harness.ranking.stats.estimates import POWER, CompleteValues, differences, to_square
 from harness.ranking.stats.multiplicity import holm, of_pairs, range_p
 from harness.ranking.stats.ranks import tiers

@@ -19,7 +19,7 @@ _FORMATS = (_TABLE, "md", "junit", "json", "github")
 
 
 class _Checking(Group):
-    """``gate RUN`` is ``gate check RUN``: what is no command is the argument of that one."""
+    """``gate RUN`` is short for ``gate check RUN``."""
 
     def parse_args(self, ctx, args: list[str]) -> list[str]:  # type: ignore[no-untyped-def] # noqa: ANN001
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
@@ -29,9 +29,9 @@ class _Checking(Group):
 
 app = typer.Typer(
     cls=_Checking,
-    help="Say whether a run is worse than a baseline. Or better, or the same, or that nothing can be said. "
+    help="Say whether a run is worse than a baseline, better or the same, or whether that is inconclusive. "
     "'steerboard gate RUN --against FILE' is short for 'gate check'.",
-    epilog="Exit codes of check: 0 same or better, 1 worse, 2 cannot tell, or bad input.",
+    epilog="Exit codes of check: 0 same or better, 1 worse, 2 inconclusive, or bad input.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -53,17 +53,13 @@ def _group() -> None:
 
 @app.command("check")
 def check(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to judge.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run to judge.")],
     against: Against,
     metric: Metrics = None,
-    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Look at these alone, such as am,he.")] = None,
-    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as topic.")] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Look at these alone, such as language,clas.")
-    ] = None,
-    settings: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Look at these alone: zero-shot, few-shot.")
-    ] = None,
+    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")] = None,
+    methods: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as language,clas.")] = None,
+    settings: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")] = None,
     format_: Annotated[
         str,
         typer.Option("--format", metavar="FORMAT", help="table, md, junit, json, or github for annotations."),
@@ -73,25 +69,28 @@ def check(
         typer.Option(metavar="FILE", help="Write that format here, and print the table as well."),
     ] = None,
 ) -> None:
-    r"""Judge a run: worse, better, same, or cannot tell.
+    r"""Judge a run: worse, better, same, or inconclusive.
 
-    For every entry and metric, and in all. Worse is a significant loss that is larger than differences of
-    equal runs are. A gate that could not have seen a loss of the tolerated size in the headline metric says
-    so instead of 'same', and what more seeds would change. Examples:
+    For every entry and metric, and for the run. Worse is a significant loss that is larger than the differences of
+    equal runs. If a loss of the tolerated size in the headline metric could not have been detected, the verdict is
+    inconclusive instead of same, and the report says what more seeds would change. Examples:
 
         steerboard gate runs/mine --against baselines/mini.json.gz
 
         steerboard gate runs/mine --against runs/before --languages am,he \
             --format md --output comment.md
 
-    Exit code 0: same or better; 1: worse; 2: cannot tell, or bad input.
+    Exit code 0: same or better; 1: worse; 2: inconclusive, or bad input.
     """
     if format_ not in _FORMATS:
         raise unknown("format", format_, _FORMATS)
-    from harness.ranking.gate.scope import Filter
+    from harness.ranking.gate.calibrate import open_baseline, read_runs
+    from harness.ranking.gate.verdicts import Filter, judge
 
-    narrowing = Filter(split(languages), split(tasks), split(methods), split(settings))
-    report = _judged(run, against, metric or [], narrowing)
+    [new] = read_runs([run])
+    base, thresholds = open_baseline(against, new, metric or [])
+    only = Filter(split(languages), split(tasks), split(methods), split(settings))
+    report = judge(base, new, thresholds, (str(run), str(against)), only)
     _show(report, format_, output)
     raise typer.Exit(report.exit)
 
@@ -108,84 +107,68 @@ def calibrate(
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="METRIC", help="Look at this one as well; repeatable."),
+        typer.Option("--metric", metavar="METRIC", help="Judge this one as well; repeatable."),
     ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
             metavar="METRIC=LOSS",
-            help="Largest loss that may stay unseen: macro_f1/tfidf=0.05, vendi/tfidf=15%.",
+            help="Largest loss that may go undetected: macro_f1/tfidf=0.05, vendi/tfidf=15%.",
         ),
     ] = None,
 ) -> None:
     """Measure how far equal runs differ, and write a baseline file.
 
-    Several runs with seeds of their own show what else differs from run to run; of one run, the spread is
-    that of its seeds. An existing file is not overwritten: that is what 'gate accept' is for. Example:
+    Several runs with different seeds show what else differs from run to run; the spread of one run is that of its
+    seeds. An existing file is not overwritten; use 'gate accept' for that. Example:
 
         steerboard gate calibrate runs/mini --out baselines/mini.json.gz
     """
     from harness.ranking.gate.baseline import write_baseline
-    from harness.ranking.gate.calibrate import calibrated, read_runs, without_values
-    from harness.ranking.gate.tolerances import parsed
+    from harness.ranking.gate.calibrate import calibrate as calibrate_runs
+    from harness.ranking.gate.calibrate import left_out, parse_tolerances, read_runs
 
     if out.exists():
         raise UserError(
-            f"{out} exists. Replace it by a run: {pasted('gate', 'accept', runs[0], '--into', out)} "
+            f"{out} exists. Replace it with a run: {pasted('gate', 'accept', runs[0], '--baseline', out)} "
             "--reason 'why the numbers may change'."
         )
-    cellsets = read_runs(runs)
-    baseline = calibrated(cellsets, metric or [], parsed(tolerance or []))
-    seal = write_baseline(out, baseline)
+    results = read_runs(runs)
+    baseline = calibrate_runs(results, metric or [], parse_tolerances(tolerance or []))
+    sha256 = write_baseline(out, baseline)
     typer.echo(f"spread: {baseline.source}")
     for name in baseline.metrics:
         spread, allowed = baseline.spread[name], baseline.tolerance[name]
         limit = f"{100 * allowed.value:g} %" if allowed.relative else f"{allowed.value:g}"
         typer.echo(f"{name:<28} bound {spread.bound:.4g} ({spread.df:g} degrees of freedom), tolerance {limit}")
-    for left in without_values(baseline, cellsets[0]):
+    for left in left_out(baseline, results[0]):
         typer.echo(f"left out, no entry has all values: {left.name}")
-    typer.echo(f"wrote {out}: {len(baseline.packed.entry)} cells, sha256 {seal}")
+    typer.echo(f"wrote {out}: {len(baseline.packed.entry)} cells, sha256 {sha256}")
 
 
 @app.command("accept")
 def accept(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run that is the new baseline.")],
-    into: Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to replace.")],
-    reason: Annotated[str, typer.Option(metavar="WORDS", help="Why the numbers may change; kept in the file.")] = "",
-    without: Annotated[
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run that becomes the baseline.")],
+    baseline: Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to replace.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why the numbers may change; kept in the file.")] = "",
+    drop_method: Annotated[
         list[str] | None,
-        typer.Option(metavar="METHOD", help="Method that the baseline loses on purpose; repeatable."),
+        typer.Option(metavar="METHOD", help="Method to drop from the baseline on purpose; repeatable."),
     ] = None,
 ) -> None:
     r"""Make a run the new baseline, with a reason.
 
-    The file keeps all reasons and hashes of before. Refused without a reason, for a run that lacks cells, for
-    one with fewer generation seeds, and for one that lacks an entry, a language or a task of the old
-    baseline. Example:
+    The file keeps the reasons and hashes of all earlier baselines. Refused without a reason, and for a run with
+    missing cells, with fewer generation seeds, or without an entry, a language or a task of the old baseline. Example:
 
-        steerboard gate accept runs/mini --into baselines/mini.json.gz \
+        steerboard gate accept runs/mini --baseline baselines/mini.json.gz \
             --reason "longer texts, see #12"
     """
-    from harness.ranking.gate.calibrate import accept as replaced
+    from harness.ranking.gate.calibrate import accept as replace_baseline
 
-    baseline, seal = replaced(run, into, reason, without or [])
-    past = baseline.history[-1]
-    typer.echo(f"replaced {into}: {past.sha256[:12]} ({past.reason}) by {seal[:12]} ({baseline.reason})")
-
-
-def _judged(run: Path, against: Path, metrics: list[str], narrowing) -> GateReport:  # type: ignore[no-untyped-def] # noqa: ANN001
-    from harness.ranking.gate.baseline import read_baseline
-    from harness.ranking.gate.calibrate import opened, read_runs, rulers_of, with_new
-    from harness.ranking.gate.verdicts import chosen, judge
-
-    [new] = read_runs([run])
-    names = (str(run), str(against))
-    if against.is_dir():
-        [base] = read_runs([against])
-        rulers = with_new(rulers_of(base, metrics), new)
-        return judge(base, new, chosen(rulers, metrics), names, narrowing)
-    with opened(read_baseline(against)[0]) as (base, rulers):
-        return judge(base, new, chosen(with_new(rulers, new), metrics), names, narrowing)
+    new, sha256 = replace_baseline(run, baseline, reason, drop_method or [])
+    past = new.history[-1]
+    typer.echo(f"replaced {baseline}: {past.sha256[:12]} ({past.reason}) with {sha256[:12]} ({new.reason})")
 
 
 def _show(report: GateReport, format_: str, output: Path | None) -> None:
@@ -193,24 +176,23 @@ def _show(report: GateReport, format_: str, output: Path | None) -> None:
 
     from harness.core import terminal
     from harness.core.files import write_text
-    from harness.ranking.gate import report_ci as machines
-    from harness.ranking.gate import report_text as rendering
+    from harness.ranking.gate import report as reports
 
     if format_ == _TABLE or output is not None:
-        console = terminal.output()
         if format_ == _TABLE and output is not None:
             with output.open("w", encoding="utf-8") as handle:
-                rendering.print_report(Console(file=handle, width=160), report)
-        rendering.print_report(console, report)
+                reports.print_report(Console(file=handle, width=160), report)
+        reports.print_report(terminal.output(), report)
+    if format_ == _TABLE:
+        return
     makers = {
-        "md": rendering.as_markdown,
-        "junit": machines.as_junit,
-        "json": machines.as_json,
-        "github": machines.as_annotations,
+        "md": reports.as_markdown,
+        "junit": reports.as_junit,
+        "json": reports.as_json,
+        "github": reports.as_annotations,
     }
-    if format_ in makers:
-        text = makers[format_](report)
-        if output is None:
-            typer.echo(text, nl=False)
-        else:
-            write_text(output, text)
+    text = makers[format_](report)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(output, text)

@@ -29,7 +29,7 @@ _TABLE = (
     TerminalColumn("p (Holm)", drop=1),
     TerminalColumn("verdict", words=True),
 )
-_STYLES = {"better": "green", "worse": "red", "cannot tell": "yellow"}
+_STYLES = {"better": "green", "worse": "red", "inconclusive": "yellow"}
 _ESCAPED = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"}
 _ESCAPED |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _ESCAPED |= {"@": "@&#8203;", "#": "#&#8203;"}  # a sign of no width: else GitHub links people and issues
@@ -62,7 +62,7 @@ def _words(line: ComparisonRow) -> str:
     if line.reason:
         return f"{line.verdict}: {strip_control(line.reason)}"
     if line.verdict == "no clear difference" and line.difference and line.difference.mde is not None:
-        return f"{line.verdict} (detectable: {format_number(line.difference.mde, digits_of(line.metric.name))})"
+        return f"{line.verdict} (MDE: {format_number(line.difference.mde, digits_of(line.metric.name))})"
     return line.verdict
 
 
@@ -101,7 +101,8 @@ def _tally(comparison: Comparison, metric: Metric) -> str:
 
 _EXPLAINED = (
     "B − A is paired by task, language and seed. A verdict needs p of at most 0.05, by Holm's method over "
-    "the entries of a metric; 'detectable' is the difference that would be found in 80 of 100 comparisons."
+    "the entries of a metric; MDE, the minimum detectable effect, is the difference that would be found in 80 of 100 "
+    "comparisons."
 )
 
 
@@ -145,7 +146,7 @@ def conclusion(comparison: Comparison) -> str:
         return f"By {first.title}, B is {'; '.join(parts)}; {len(lines)} entries were compared."
     if all(line.verdict == "identical" for line in lines):
         return f"By {first.title}, A and B are identical in {_counted(lines)}."
-    if all(line.verdict == "cannot tell" for line in lines):
+    if all(line.verdict == "inconclusive" for line in lines):
         return f"Nothing can be said yet: {lines[0].reason or 'no entry can be compared'}."
     return f"By {first.title}, no significant difference was found in {_counted(lines)}."
 

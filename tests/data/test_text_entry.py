@@ -16,7 +16,7 @@ from harness.data.contrast import ContrastFolder, read_published
 from harness.data.corpus import Corpus
 from harness.data.sources import Example, HubData, LocalData, Sentence
 from harness.data.suite import load_suite
-from harness.ranking.gate.checksummed import read_checksummed
+from harness.ranking.gate.baseline import read_checksummed
 from harness.tracks.forcing.questions import load_questions
 
 SURROGATE = '{"id": "2", "text": "ጥሩ ቀን \\ud83d", "label": "positive"}\n'
@@ -97,7 +97,7 @@ def test_a_baseline_that_is_broken_is_one_line(tmp_path, content):
     path = tmp_path / "base.json"
     path.write_text('{"kind": "baseline", "schema": 1, "sha256": "0", "content": ' + content + "}\n")
     with pytest.raises(UserError, match=r"base\.json was edited by hand or damaged"):
-        read_checksummed(path, "baseline", 1)
+        read_checksummed(path)
 
 
 # YAML: cards, suites, questions

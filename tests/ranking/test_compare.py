@@ -67,13 +67,13 @@ def test_the_verdict_honours_the_direction_of_the_metric(tmp_path, metric, chang
     assert only(both(tmp_path, [one], [other], [metric.name])).verdict == verdict
 
 
-def test_without_a_clear_difference_the_detectable_one_is_told(tmp_path):
+def test_without_a_clear_difference_the_mde_is_shown(tmp_path):
     one, other = scored("m", 0.5), scored("m", 0.501, wobble=(-0.01, 0.01, 0))
     found = both(tmp_path, [one], [other])
     line = only(found)
     assert line.verdict == "no clear difference"
     assert line.difference.mde > abs(line.difference.mean)
-    assert f"no clear difference (detectable: {line.difference.mde:.3f})" in as_markdown(found)
+    assert f"no clear difference (MDE: {line.difference.mde:.3f})" in as_markdown(found)
 
 
 def test_equal_values_are_identical(tmp_path):
@@ -94,22 +94,22 @@ def test_p_values_are_adjusted_over_the_entries_of_a_metric(tmp_path):
 
 def test_a_missing_cell_cannot_be_told_and_says_where_and_why(tmp_path):
     line = only(both(tmp_path, [scored("m", 0.5)], [scored("m", 0.9)], drop=[("m", "sentiment", "he", 2)]))
-    assert line.verdict == "cannot tell"
-    assert line.reason == "B lacks 1 of 6 cells (method_error: ValueError: no)"
+    assert line.verdict == "inconclusive"
+    assert line.reason == "1 of 6 cells missing from B (sentiment/he: method_error: ValueError: no)"
     assert (line.a, line.b, line.difference, line.p) == (pytest.approx(0.5), None, None, None)
 
 
 def test_one_seed_cannot_be_told(tmp_path):
     chosen = selection(["am", "he"], seeds=[2])
     line = only(both(tmp_path, [scored("m", 0.5)], [scored("m", 0.9, chosen=chosen)], chosen=chosen))
-    assert (line.verdict, line.reason) == ("cannot tell", "only one generation seed in common")
+    assert (line.verdict, line.reason) == ("inconclusive", "only one generation seed in common")
     assert line.difference.mean == pytest.approx(0.39)  # of seed 2 alone
     assert line.difference.low is None
 
 
 def test_another_way_of_scoring_cannot_be_told(tmp_path):
     line = only(both(tmp_path, [scored("m", 0.5)], [scored("m", 0.9)], signature="recipe 2"))
-    assert (line.verdict, line.p) == ("cannot tell", None)
+    assert (line.verdict, line.p) == ("inconclusive", None)
     assert line.reason == "scored in different ways: sentiment/am: recipe 1 | recipe 2"
 
 
@@ -117,7 +117,7 @@ def test_the_same_texts_with_other_scores_cannot_be_told(tmp_path):
     one, other, rest = scored("m", 0.5), scored("m", 0.9), scored("x", 0.9)
     one.texts = other.texts = "the same"
     same, changed = both(tmp_path, [one, scored("x", 0.5)], [other, rest]).lines
-    assert (same.verdict, same.p) == ("cannot tell", None)
+    assert (same.verdict, same.p) == ("inconclusive", None)
     assert same.reason == "the same texts have different scores: the runs were not scored alike"
     assert changed.verdict == "better"
 
@@ -125,8 +125,8 @@ def test_the_same_texts_with_other_scores_cannot_be_told(tmp_path):
 def test_a_metric_that_only_one_run_has_cannot_be_told(tmp_path):
     line = only(both(tmp_path, [scored("m", 0.5)], [scored("m", 9.0, SELF_CHRF)], [SELF_CHRF.name]))
     assert (line.verdict, line.reason) == (
-        "cannot tell",
-        "A lacks 6 of 6 cells (6 × not scored by self-chrF)",
+        "inconclusive",
+        "6 of 6 cells missing from A (sentiment/am, sentiment/he: 6 × not scored by self-chrF)",
     )
 
 
@@ -202,7 +202,7 @@ def test_the_setting_belongs_to_the_partner(tmp_path):
             r"and toy \(0ther\), which differ in classifiers\. ",
         ),
         ({"data_hashes": {"sentiment/am": "1", "sentiment/he": "3"}}, "different data in sentiment/he"),
-        ({"chosen": selection(["am", "he"], texts=5)}, "texts per label of sentiment: 2 against 5"),
+        ({"chosen": selection(["am", "he"], texts=5)}, r"texts per label: sentiment \(2 and 5\)"),
         ({"chosen": selection(["su"])}, "no languages in common: am, he against su"),
         ({"chosen": selection(["am"], seeds=[7])}, "no seeds in common: 1, 2, 3 against 7"),
         ({"chosen": selection(["am"], ["topic"])}, "no tasks in common: sentiment against topic"),
@@ -357,10 +357,10 @@ def test_csv_has_one_line_per_entry_and_metric(runs):
 def test_a_comparison_that_cannot_be_told_renders_in_every_format(tmp_path):
     gone = [("m", "sentiment", "am", 1)]
     found = both(tmp_path, [scored("m", 0.5)], [scored("m", 0.9)], drop=gone)
-    assert "| m | 0.500 | – | – | – | – | cannot tell: B lacks 1 of 6 cells" in as_markdown(found)
+    assert "| m | 0.500 | – | – | – | – | inconclusive: 1 of 6 cells missing from B" in as_markdown(found)
     [line] = json.loads(as_json(found))["results"]
     assert (line["mean_b"], line["difference"], line["mde"]) == (None, None, None)
-    assert "cannot tell,B lacks 1 of 6 cells" in as_csv(found)
+    assert "inconclusive,1 of 6 cells missing from B" in as_csv(found)
 
 
 def test_two_processes_print_the_same_bytes(runs):
@@ -435,4 +435,7 @@ def test_a_metric_that_one_run_has_is_not_left_out(tmp_path):
     one.scores[SELF_CHRF] = flat(30.0, CHOSEN)
     other.scores[SELF_CHRF] = dict.fromkeys(places(CHOSEN), None)
     line = next(line for line in both(tmp_path, [one], [other]).lines if line.metric == SELF_CHRF)
-    assert (line.verdict, line.reason) == ("cannot tell", "B lacks 6 of 6 cells (6 × too few texts)")
+    assert (line.verdict, line.reason) == (
+        "inconclusive",
+        "6 of 6 cells missing from B (sentiment/am, sentiment/he: 6 × too few texts)",
+    )

@@ -16,10 +16,9 @@ from support.toyruns import F1, ToyEntry, flat, predicting, selection, toy, writ
 from harness.core.errors import UserError
 from harness.core.files import canonical_json, digest
 from harness.ranking.gate.baseline import Spread, Tolerance, read_baseline
-from harness.ranking.gate.estimating import SideValues, critical, independent, min_detectable_loss, paired
-from harness.ranking.gate.scope import Filter
-from harness.ranking.gate.spread import MetricValues, bound, spread
-from harness.ranking.gate.tolerances import default_tolerance, parsed
+from harness.ranking.gate.calibrate import bound, default_tolerance, measure_spread, parse_tolerances
+from harness.ranking.gate.difference import SideValues, critical, independent, min_detectable_loss, paired
+from harness.ranking.gate.verdicts import Filter
 from harness.ranking.stats.estimates import CompleteValues, estimate
 from harness.scoring.metrics import COPIED, LENGTH, SELF_CHRF, VALID_SHARE, VENDI, Metric
 
@@ -70,7 +69,7 @@ def test_with_common_seeds_the_difference_is_that_of_compare():
 
 def test_with_other_seeds_the_difference_is_welchs():
     base, new = np.array([[0.1, 0.2, 0.3]]), np.array([[0.5, 0.7, 0.9, 0.7]])
-    found = independent(SideValues(base), SideValues(new))
+    found = independent(SideValues(base), SideValues(new)).moments
     assert found.mean[0] == pytest.approx(0.5)
     assert found.se[0] == pytest.approx((0.01 / 3 + (0.08 / 3) / 4) ** 0.5)
     oracle = stats.ttest_ind(new[0], base[0], equal_var=False)
@@ -80,7 +79,7 @@ def test_with_other_seeds_the_difference_is_welchs():
 
 def test_with_other_seeds_the_strata_are_averaged():
     base, new = np.array([[0.1, 0.3], [0.5, 0.5]]), np.array([[0.2, 0.2], [0.6, 1.0]])
-    found = independent(SideValues(base), SideValues(new))
+    found = independent(SideValues(base), SideValues(new)).moments
     assert found.mean[0] == pytest.approx((0.0 + 0.3) / 2)
     assert found.se[0] == pytest.approx(((0.02 / 2 + 0.08 / 2) / 4) ** 0.5)
 
@@ -89,10 +88,10 @@ def test_the_same_examples_stay_paired_under_other_seeds():
     draw = np.random.default_rng(2)
     shared = draw.normal(size=200).astype(np.float32) / 10  # what the test set does to everybody
     side = SideValues(np.full((2, 3), 0.5), np.broadcast_to(shared, (2, 3, 200)) + np.float32(0.5), 100)
-    alike = independent(side, SideValues(side.values + 0.1, side.draws + np.float32(0.1), 100))
+    alike = independent(side, SideValues(side.values + 0.1, side.draws + np.float32(0.1), 100)).moments
     assert alike.examples[0] == pytest.approx(0.0, abs=1e-9)
     other = SideValues(side.values, (0.5 - np.broadcast_to(shared, (2, 3, 200))).astype(np.float32), 100)
-    assert independent(side, other).examples[0] == pytest.approx(4 * shared.var(ddof=1), rel=1e-3)
+    assert independent(side, other).moments.examples[0] == pytest.approx(4 * shared.var(ddof=1), rel=1e-3)
 
 
 @pytest.mark.parametrize("level", [0.05, 0.01, 0.001])
@@ -103,14 +102,14 @@ def test_a_difference_of_the_critical_size_has_that_p(level):
         draw.normal(size=(2, 1, 1, 500)) / 10 + draw.normal(size=(2, 3, 4, 500)) / 30,
     )
     base, new = (SideValues(values, (0.5 + part).astype(np.float32), 50) for part in noise)
-    found = independent(base, SideValues(new.values + draw.random((3, 4)) / 9, new.draws, 50))
+    found = independent(base, SideValues(new.values + draw.random((3, 4)) / 9, new.draws, 50)).moments
     assert found.examples[0] > 0
     at = replace(found, mean=critical(found, level) * found.se)
     assert at.p[0] == pytest.approx(level, rel=1e-6)
 
 
 def test_what_could_have_been_found_needs_significance_and_the_bound():
-    found = independent(SideValues(np.array([[0.1, 0.2, 0.3]])), SideValues(np.array([[0.1, 0.2, 0.3]])))
+    found = independent(SideValues(np.array([[0.1, 0.2, 0.3]])), SideValues(np.array([[0.1, 0.2, 0.3]]))).moments
     rest = stats.t.ppf(0.8, found.df[0]) * found.se[0]
     assert min_detectable_loss(found, 0.05, 0.0) == pytest.approx(critical(found, 0.05) * found.se[0] + rest)
     assert min_detectable_loss(found, 0.05, 9.0) == pytest.approx(9 + rest)
@@ -118,16 +117,16 @@ def test_what_could_have_been_found_needs_significance_and_the_bound():
 
 def test_nothing_is_found_where_the_cells_are_too_few_for_any_p():
     flat_side = SideValues(np.full((1, 3), 0.5))
-    assert min_detectable_loss(independent(flat_side, flat_side), 0.05, 0.0) == float("inf")
+    assert min_detectable_loss(independent(flat_side, flat_side).moments, 0.05, 0.0) == float("inf")
     many = SideValues(np.full((4, 3), 0.5))
-    assert min_detectable_loss(independent(many, many), 0.05, 0.01) == 0.01
+    assert min_detectable_loss(independent(many, many).moments, 0.05, 0.01) == 0.01
 
 
 # The bound
 
 
 def test_the_bound_of_one_run_is_the_spread_of_its_seeds():
-    found = spread([MetricValues(np.array([[[0.1, 0.2, 0.3]]]), ["topic"])])
+    found = measure_spread([np.array([[[0.1, 0.2, 0.3]]])], ["topic"])
     assert found.variance == {"topic": pytest.approx(0.01)}
     assert (found.df, found.factor) == (2, 1)
     assert found.bound == pytest.approx(stats.t.ppf(0.975, 2) * (0.01 * 2 / 3) ** 0.5)
@@ -135,14 +134,14 @@ def test_the_bound_of_one_run_is_the_spread_of_its_seeds():
 
 def test_entries_that_never_vary_do_not_shrink_the_bound():
     varying, constant = [[0.1, 0.2, 0.3]], [[0.5, 0.5, 0.5]]
-    found = spread([MetricValues(np.array([varying, constant]), ["topic"])])
+    found = measure_spread([np.array([varying, constant])], ["topic"])
     assert found.variance["topic"] == pytest.approx(0.01)
 
 
 def test_runs_that_differ_more_than_their_seeds_raise_the_bound():
     tasks, base = ["topic"] * 2, np.array([[[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]]])
-    alike = spread([MetricValues(base, tasks), MetricValues(base, tasks)])
-    apart = spread([MetricValues(base, tasks), MetricValues(base + 0.3, tasks)])
+    alike = measure_spread([base, base], tasks)
+    apart = measure_spread([base, base + 0.3], tasks)
     assert (alike.factor, alike.df) == (1, 8)
     assert apart.factor == pytest.approx((0.3**2 / 2) / (0.01 / 3 / 2))
     assert apart.df == 1
@@ -214,7 +213,7 @@ def test_a_gate_without_power_never_says_same(tmp_path):
     old = run_at(tmp_path / "old", 0.5, few, wild)
     found = gate(run_at(tmp_path / "new", 0.5, few, (0.3, -0.3, 0)), baseline(tmp_path, old))
     assert found[0] == 2
-    assert only(found[1])["reason"].startswith("too few seeds to see a loss of 0.05; the smallest that would")
+    assert only(found[1])["reason"].startswith("too few seeds to detect a loss of 0.05; the minimum detectable loss is")
 
 
 def test_two_seeds_cannot_tell(tmp_path):
@@ -229,7 +228,7 @@ def test_a_missing_language_cannot_be_told_but_where_it_is_left_out_on_purpose(t
     against = baseline(tmp_path)
     code, found = gate(new, against)
     assert code == 2
-    assert only(found)["reason"] == "the run lacks 3 of 24 cells (sentiment/am)"
+    assert only(found)["reason"] == "3 of 24 cells missing from the run (sentiment/am: 3 × not run)"
     code, found = gate(new, against, "--languages", ",".join(LANGUAGES[1:]))
     assert (code, found["notes"][0]) == (0, "only languages: " + ", ".join(LANGUAGES[1:]))
 
@@ -238,7 +237,7 @@ def test_a_failed_cell_cannot_be_told_and_says_why(tmp_path):
     new = run_at(tmp_path / "new", 0.6, drop=[("m", "sentiment", "he", 2)])
     code, found = gate(new, baseline(tmp_path))
     assert code == 2
-    words = "the run lacks 1 of 24 cells (sentiment/he: method_error: ValueError: no)"
+    words = "1 of 24 cells missing from the run (sentiment/he: method_error: ValueError: no)"
     assert only(found)["reason"] == words
 
 
@@ -246,16 +245,19 @@ def test_a_missing_entry_cannot_be_told_and_a_new_one_is_not_judged(tmp_path):
     against = baseline(tmp_path, write_run(tmp_path / "old", [scored("m", 0.6), scored("n", 0.6)], CHOSEN).path)
     new = write_run(tmp_path / "new", [scored("m", 0.6), scored("fresh", 0.1)], CHOSEN).path
     code, found = gate(new, against)
-    assert (code, found["absent"], found["fresh"]) == (2, ["n"], ["fresh"])
+    assert (code, found["missing_entries"], found["new_entries"]) == (2, ["n"], ["fresh"])
     assert gate(new, against, "--methods", "m,fresh")[0] == 0
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"suite": {"name": "other", "classifiers": ["tfidf"]}, "suite_hash": "0"}, "another suite"),
-        ({"suite_hash": "0"}, "another suite"),
-        ({"data_hashes": {"sentiment/am": "2"}}, "other data in sentiment/am"),
+        (
+            {"suite": {"name": "other", "classifiers": ["tfidf"]}, "suite_hash": "0"},
+            "of different suites: toy (5u17e) and ",
+        ),
+        ({"suite_hash": "0"}, "of different suites: toy (5u17e) and "),
+        ({"data_hashes": {"sentiment/am": "2"}}, "of different data in sentiment/am"),
     ],
 )
 def test_other_suites_and_data_cannot_be_told(tmp_path, change, words):
@@ -278,7 +280,8 @@ def test_other_sizes_cannot_be_told(tmp_path):
     code, found = gate(new, baseline(tmp_path))
     assert (code, found["reason"]) == (
         2,
-        "the run has other numbers of texts per label: sentiment (9 against 2)",
+        "the runs differ in texts per label: sentiment (2 and 9). Only cells of one size can be compared: run both with "
+        "the same --limit",
     )
 
 
@@ -314,7 +317,7 @@ def test_one_definite_loss_outweighs_what_cannot_be_told(tmp_path):
     broken = [scored("m", 0.2), scored("n", 0.6)]
     new = write_run(tmp_path / "new", broken, CHOSEN, drop=[("n", "sentiment", "am", 1)]).path
     code, found = gate(new, old)
-    assert (code, {line["verdict"] for line in found["results"]}) == (1, {"worse", "cannot tell"})
+    assert (code, {line["verdict"] for line in found["results"]}) == (1, {"worse", "inconclusive"})
 
 
 def test_a_run_is_a_baseline_too(tmp_path):
@@ -372,12 +375,12 @@ def test_usual_tolerances(metric, value, relative):
 
 
 def test_tolerances_are_given_in_units_or_percent():
-    found = parsed(["macro_f1/tfidf=0.1", "vendi/tfidf=20%"])
+    found = parse_tolerances(["macro_f1/tfidf=0.1", "vendi/tfidf=20%"])
     assert found["macro_f1/tfidf"].of(0.6) == 0.1
     assert found["vendi/tfidf"].of(5.0) == pytest.approx(1.0)
     for wrong in ("macro_f1", "macro_f1=", "=1", "a=-1", "a=nan", "a=inf", "a=x%"):
         with pytest.raises(UserError, match="give METRIC=VALUE"):
-            parsed([wrong])
+            parse_tolerances([wrong])
 
 
 def test_narrowing_words():
@@ -407,7 +410,7 @@ def test_calibrate_overwrites_nothing(tmp_path):
 def test_calibrate_refuses_runs_that_are_not_whole(tmp_path):
     gap = run_at(tmp_path / "gap", drop=[("m", "sentiment", "he", 2)])
     refused = steerboard("gate", "calibrate", gap, "--out", tmp_path / "x.json")
-    assert "m lacks 1 of 24 cells (sentiment/he, seed 2: method_error" in refused.one_line()
+    assert "1 of 24 cells of m are missing (sentiment/he, seed 2: method_error" in refused.one_line()
 
 
 def test_several_runs_give_one_baseline_with_all_seeds(tmp_path):
@@ -492,7 +495,7 @@ def test_nan_is_refused_in_one_line(tmp_path):
 )
 def test_a_file_that_fits_its_hash_but_is_no_baseline_is_refused_in_one_line(tmp_path, change):
     path = forged(tmp_path, change)
-    assert "is no baseline" in steerboard("gate", tmp_path / "old", "--against", path).one_line()
+    assert "is not a baseline" in steerboard("gate", tmp_path / "old", "--against", path).one_line()
 
 
 def test_what_is_no_baseline_at_all_is_refused_in_one_line(tmp_path):
@@ -515,7 +518,7 @@ def test_accept_keeps_reasons_and_hashes(tmp_path):
     seals = [read_baseline(against)[1]]
     assert gate(new, against)[0] == 1
     for reason in ("shorter texts,\n see #12", "again"):
-        done = steerboard("gate", "accept", new, "--into", against, "--reason", reason)
+        done = steerboard("gate", "accept", new, "--baseline", against, "--reason", reason)
         assert done.code == 0, done.err
         seals.append(read_baseline(against)[1])
     found, _ = read_baseline(against)
@@ -535,14 +538,14 @@ def test_accept_refuses_no_reason_and_gaps(tmp_path):
     for run, reason, words in (
         (tmp_path / "old", "", "without a reason"),
         (tmp_path / "old", " \n", "without a reason"),
-        (gap, "r", "m lacks 1 of 24 cells"),
-        (less, "r", "lacks languages of the baseline: am"),
-        (other, "r", "lacks entries of the baseline: m (zero-shot)"),
+        (gap, "r", "1 of 24 cells of m are missing"),
+        (less, "r", "languages of the baseline are missing from the run: am"),
+        (other, "r", "entries of the baseline are missing from the run: m (zero-shot)"),
     ):
-        refused = steerboard("gate", "accept", run, "--into", against, "--reason", reason)
+        refused = steerboard("gate", "accept", run, "--baseline", against, "--reason", reason)
         assert words in refused.one_line()
     assert against.read_bytes() == before
-    done = steerboard("gate", "accept", other, "--into", against, "--reason", "m is gone", "--without", "m")
+    done = steerboard("gate", "accept", other, "--baseline", against, "--reason", "m is gone", "--drop-method", "m")
     assert done.code == 0
 
 

@@ -13,8 +13,8 @@ from support.helpers import steerboard
 from support.toyruns import F1, ToyEntry, flat, places, selection, toy, write_run
 
 from harness.core.records import Selection
-from harness.ranking.gate.estimating import SideValues, chance, difference, independent, min_detectable_loss
-from harness.ranking.gate.scope import seeds
+from harness.ranking.gate.difference import SideValues, difference, independent, min_detectable_loss, power
+from harness.ranking.gate.verdicts import pair_seeds
 from harness.scoring.metrics import SELF_CHRF, VALID_SHARE, VENDI, Metric
 
 LANGUAGES = ["am", "cs", "da", "de", "he", "id", "jv", "mt", "sk", "sl", "su"]
@@ -104,11 +104,11 @@ def test_a_further_metric_without_power_cannot_tell_and_does_not_decide(tmp_path
     old, new = shares(tmp_path, "old", 30.0), shares(tmp_path, "new", 30.1, (8, -8, 0))
     code, found = gate(new, old)
     line = lines(found, SELF_CHRF)
-    assert (line["verdict"], line["decides"]) == ("cannot tell", False)
-    assert line["reason"].startswith("too few seeds to see a loss of 4.5")
+    assert (line["verdict"], line["decides"]) == ("inconclusive", False)
+    assert line["reason"].startswith("too few seeds to detect a loss of 4.5")
     assert (code, found["verdict"]) == (0, "same")
     table = steerboard("gate", new, "--against", old).out
-    assert table.splitlines()[-1] == "gate: same: 1 cannot tell (does not decide), 2 same"
+    assert table.splitlines()[-1] == "gate: same: 1 inconclusive (does not decide), 2 same"
     for kind, word in (("junit", "<error"), ("github", "::warning")):
         assert word not in steerboard("gate", new, "--against", old, "--format", kind).out
 
@@ -122,7 +122,7 @@ def test_a_further_metric_can_be_worse(tmp_path):
 def test_metrics_that_are_named_without_the_headline_decide(tmp_path):
     old, new = shares(tmp_path, "old", 30.0), shares(tmp_path, "new", 30.1, (8, -8, 0))
     code, found = gate(new, old, "--metric", "self_chrf")
-    assert (code, found["verdict"], lines(found, SELF_CHRF)["decides"]) == (2, "cannot tell", True)
+    assert (code, found["verdict"], lines(found, SELF_CHRF)["decides"]) == (2, "inconclusive", True)
 
 
 def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
@@ -137,7 +137,7 @@ def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
     found = gate(tmp_path / "new", tmp_path / "old")[1]
     line, sides = lines(found, F1), [list(values.values()) for values in (new, base)]
     assert line["difference"] == pytest.approx(np.mean(sides[0]) - 0.5)
-    moments = independent(*(SideValues(np.array([own])) for own in reversed(sides)))
+    moments = independent(*(SideValues(np.array([own])) for own in reversed(sides))).moments
     t = moments.mean[0] / moments.se[0]
     assert line["p_holm"] == pytest.approx(stats.t.sf(abs(t), moments.df[0]) / 0.6)
     alone = lines(gate(tmp_path / "new", tmp_path / "old", "--metric", F1.name)[1], F1)
@@ -149,11 +149,11 @@ def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
 
 def test_of_the_seeds_all_of_the_larger_side_count_and_the_common_ones_pair():
     nine = list(range(1, 10))
-    assert seeds(nine, [3, 1, 2], 3) == (nine, [1, 2, 3], [1, 2, 3])
-    assert seeds([1, 2, 3], nine, 3) == ([1, 2, 3], nine, [1, 2, 3])
-    assert seeds([1, 2, 3], [3, 2, 1], 3) == ([1, 2, 3], [1, 2, 3], [1, 2, 3])
-    assert seeds([1, 2, 3], [2, 3, 4], 3) == ([1, 2, 3], [2, 3, 4], [])
-    assert seeds([1, 2, 3, 4], [2, 3, 4, 5, 6], 3) == ([2, 3, 4], [2, 3, 4, 5, 6], [2, 3, 4])
+    assert pair_seeds(nine, [3, 1, 2], 3) == (nine, [1, 2, 3], [1, 2, 3])
+    assert pair_seeds([1, 2, 3], nine, 3) == ([1, 2, 3], nine, [1, 2, 3])
+    assert pair_seeds([1, 2, 3], [3, 2, 1], 3) == ([1, 2, 3], [1, 2, 3], [1, 2, 3])
+    assert pair_seeds([1, 2, 3], [2, 3, 4], 3) == ([1, 2, 3], [2, 3, 4], [])
+    assert pair_seeds([1, 2, 3, 4], [2, 3, 4, 5, 6], 3) == ([2, 3, 4], [2, 3, 4, 5, 6], [2, 3, 4])
 
 
 def pairs(count: int) -> list[tuple[int, int]]:
@@ -172,7 +172,7 @@ def test_common_seeds_that_have_nothing_in_common_count_as_other_seeds():
     new = np.array([[0.3, 0.1, 0.2]])  # falls where the baseline rises: the slope is 0
     found, welch = (
         difference(SideValues(base), SideValues(new), pairs(3)).moments,
-        independent(SideValues(base), SideValues(new)),
+        independent(SideValues(base), SideValues(new)).moments,
     )
     assert found.mean[0] == welch.mean[0] == pytest.approx(-0.1)
     variances = [np.var(base, ddof=1) / 4, np.var(new, ddof=1) / 3]
@@ -213,9 +213,9 @@ def test_more_seeds_of_both_sides_shrink_the_variance_in_proportion():
 
 def test_a_loss_of_the_visible_size_is_found_in_80_of_100_runs():
     draw = np.random.default_rng(5)
-    found = independent(*(SideValues(draw.normal(size=(5, 3))) for _ in range(2)))
+    found = independent(*(SideValues(draw.normal(size=(5, 3))) for _ in range(2))).moments
     for bound in (0.0, 2.0):
-        assert chance(found, 0.02, bound, min_detectable_loss(found, 0.02, bound)) == pytest.approx(0.8)
+        assert power(found, 0.02, bound, min_detectable_loss(found, 0.02, bound)) == pytest.approx(0.8)
 
 
 def test_the_report_says_what_more_seeds_would_find(tmp_path):
@@ -262,14 +262,14 @@ def test_what_neither_side_has_is_left_out_and_named(tmp_path):
         "left out, no entry has all values: self_chrf"
         in steerboard("gate", "calibrate", old, "--out", tmp_path / "again.json").out.splitlines()
     )
-    done = steerboard("gate", "accept", old, "--into", tmp_path / "old.json.gz", "--reason", "again")
+    done = steerboard("gate", "accept", old, "--baseline", tmp_path / "old.json.gz", "--reason", "again")
     assert done.code == 0, done.err
 
 
 def test_a_gate_that_has_nothing_to_look_at_cannot_tell(tmp_path):
     old = few(tmp_path, "old", None)
     code, found = gate(old, old, "--metric", "self_chrf")
-    assert (code, found["reason"]) == (2, "neither side has values of what is looked at")
+    assert (code, found["reason"]) == (2, "neither side has values of these metrics")
 
 
 def test_a_stratum_that_neither_side_has_is_left_out_and_named(tmp_path):
@@ -285,8 +285,8 @@ def test_a_stratum_that_neither_side_has_is_left_out_and_named(tmp_path):
 def test_what_only_the_baseline_has_cannot_be_told_and_decides(tmp_path):
     code, found = gate(few(tmp_path, "new", None), few(tmp_path, "old", 30.0))
     line = lines(found, SELF_CHRF)
-    assert (line["verdict"], line["decides"], code) == ("cannot tell", True, 2)
-    assert line["reason"] == "the run lacks 6 of 6 cells (sentiment/am, sentiment/he)"
+    assert (line["verdict"], line["decides"], code) == ("inconclusive", True, 2)
+    assert line["reason"] == "6 of 6 cells missing from the run (sentiment/am, sentiment/he: 6 × too few texts)"
 
 
 def test_what_only_the_run_has_cannot_be_told_and_is_no_loss(tmp_path):
@@ -297,7 +297,7 @@ def test_what_only_the_run_has_cannot_be_told_and_is_no_loss(tmp_path):
     for against in (old, calibrated(tmp_path, old), unmeasured):
         code, found = gate(new, against)
         line = lines(found, SELF_CHRF)
-        assert (line["verdict"], line["decides"], code) == ("cannot tell", False, 0)
+        assert (line["verdict"], line["decides"], code) == ("inconclusive", False, 0)
         assert line["reason"] == "the baseline has no values of it"
 
 
@@ -317,7 +317,7 @@ def test_a_cell_that_did_not_run_on_either_side_is_never_the_same(tmp_path):
     entry.scores = {F1: flat(0.6, SMALL)}
     gone = write_run(tmp_path / "gone", [entry], SMALL, drop=[("m", "sentiment", "am", s) for s in (1, 2, 3)])
     code, found = gate(gone.path, gone.path)
-    assert (code, lines(found, F1)["verdict"]) == (2, "cannot tell")
+    assert (code, lines(found, F1)["verdict"]) == (2, "inconclusive")
 
 
 def test_the_headline_and_what_is_named_need_values(tmp_path):
@@ -334,7 +334,7 @@ def test_the_headline_and_what_is_named_need_values(tmp_path):
 
 def test_accept_loses_no_metric(tmp_path):
     against = calibrated(tmp_path, few(tmp_path, "old", 30.0))
-    refused = steerboard("gate", "accept", few(tmp_path, "new", None), "--into", against, "--reason", "r")
+    refused = steerboard("gate", "accept", few(tmp_path, "new", None), "--baseline", against, "--reason", "r")
     assert "no entry has all values of self_chrf" in refused.one_line()
 
 
@@ -346,7 +346,7 @@ def test_accept_loses_no_seeds(tmp_path):
         runs[count] = write_run(tmp_path / str(count), [entry], chosen).path
     against = calibrated(tmp_path, runs[4])
     before = against.read_bytes()
-    refused = steerboard("gate", "accept", runs[3], "--into", against, "--reason", "r")
+    refused = steerboard("gate", "accept", runs[3], "--baseline", against, "--reason", "r")
     assert "the run has 3 generation seeds, the baseline 4" in refused.one_line()
     assert against.read_bytes() == before
 

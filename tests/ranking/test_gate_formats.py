@@ -13,9 +13,15 @@ from rich.console import Console
 from support.helpers import steerboard
 from support.toyruns import F1, flat, selection, toy, write_run
 
-from harness.ranking.gate.report import GateReport, GateRow
-from harness.ranking.gate.report_ci import as_annotations, as_json, as_junit
-from harness.ranking.gate.report_text import as_markdown, print_report
+from harness.ranking.gate.report import (
+    GateReport,
+    GateRow,
+    as_annotations,
+    as_json,
+    as_junit,
+    as_markdown,
+    print_report,
+)
 from harness.ranking.stats.estimates import Estimate
 
 HOSTILE = [
@@ -43,12 +49,12 @@ WORSE = GateRow(
 def report(name: str = "m", **changes) -> GateReport:
     lines = [
         replace(WORSE, entry=name),
-        replace(WORSE, entry=name, verdict="cannot tell", reason=name),
-        replace(WORSE, entry=name, verdict="same", findable=float("inf")),
+        replace(WORSE, entry=name, verdict="inconclusive", reason=name),
+        replace(WORSE, entry=name, verdict="same", min_detectable_loss=float("inf")),
         replace(WORSE, entry=name, verdict="same", reason="identical"),
         replace(WORSE, entry=name, verdict="better"),
     ]
-    more = {"lines": lines, "flags": [(name, name)], "absent": [name], "fresh": [name], "notes": [name]}
+    more = {"lines": lines, "flags": [(name, name)], "missing_entries": [name], "new_entries": [name], "notes": [name]}
     return GateReport(name, name, name, **{**more, **changes})
 
 
@@ -83,17 +89,17 @@ def test_annotations_are_one_command_a_line_and_no_name_starts_another(name):
     kinds = [line.split(" ")[0] for line in lines]
     assert kinds == ["::error", "::error", "::warning", "::warning", "::notice"]
     for line in lines:
-        assert re.fullmatch(r"::\w+ title=gate(%3A (worse|cannot tell))?::.+", line)
+        assert re.fullmatch(r"::\w+ title=gate(%3A (worse|inconclusive))?::.+", line)
         assert not re.search(r"%(?!25|0A|0D|3A)", line)
 
 
 def test_percent_and_line_ends_are_escaped_as_github_wants():
     [line] = as_annotations(GateReport("r", "b", "s", reason="50 % :: of, it")).splitlines()[:1]
-    assert line == "::warning title=gate%3A cannot tell::50 %25 :: of, it"
+    assert line == "::warning title=gate%3A inconclusive::50 %25 :: of, it"
 
 
 def test_annotations_are_few():
-    lines = as_annotations(report(lines=[WORSE] * 50, flags=[], absent=[])).splitlines()
+    lines = as_annotations(report(lines=[WORSE] * 50, flags=[], missing_entries=[])).splitlines()
     assert len(lines) == 11
     assert lines[9].endswith("and 41 more, see the table")
 
@@ -108,7 +114,7 @@ def test_json_and_table_take_every_name(name):
 
 
 def test_json_has_no_infinity():
-    assert json.loads(as_json(report()))["results"][2]["findable"] is None
+    assert json.loads(as_json(report()))["results"][2]["min_detectable_loss"] is None
 
 
 def test_a_comment_stays_below_what_github_takes():
@@ -126,7 +132,7 @@ def test_what_cannot_be_compared_is_said_in_every_format(tmp_path):
     for kind in ("table", "md", "junit", "json", "github"):
         done = steerboard("gate", new, "--against", old, "--format", kind)
         assert (done.code, done.err) == (2, "")
-        assert "another suite" in done.out
+        assert "the runs are of different suites" in " ".join(done.out.split())
 
 
 @pytest.mark.parametrize("kind", ["table", "md", "junit", "json", "github"])

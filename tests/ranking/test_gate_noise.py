@@ -1,4 +1,4 @@
-"""How often the gate is wrong, and how often it cannot tell, with the noise of the mini suite.
+"""How often the gate is wrong, and how often it inconclusive, with the noise of the mini suite.
 
     python tests/ranking/test_gate_noise.py [--repeats 300]
 
@@ -16,11 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ranking.gate.deciding import DraftLine, decided
-from harness.ranking.gate.estimating import SideValues, difference
+from harness.ranking.gate.calibrate import bound, default_tolerance, measure_spread
+from harness.ranking.gate.difference import SideValues, difference
 from harness.ranking.gate.report import GateReport, GateRow
-from harness.ranking.gate.spread import MetricValues, bound, spread
-from harness.ranking.gate.tolerances import default_tolerance
+from harness.ranking.gate.verdicts import DraftLine, decide
 from harness.scoring.metrics import Metric, metric
 
 F1 = "macro_f1/tfidf"
@@ -71,7 +70,7 @@ def judged(base: Values, new: Values, common: bool, names: Sequence[str] = tuple
     """Return the report of two runs; common seeds come first."""
     first, rest = [], []
     for name in names:
-        known, of = spread([MetricValues(base[name], TASKS)]), metric(name)
+        known, of = measure_spread([base[name]], TASKS), metric(name)
         for i, (old, own) in enumerate(zip(base[name], new[name], strict=True)):
             sides = SideValues(old), SideValues(own)
             count = sides[1].seeds
@@ -83,12 +82,12 @@ def judged(base: Values, new: Values, common: bool, names: Sequence[str] = tuple
             line = GateRow(
                 str(i),
                 of,
-                "cannot tell",
+                "inconclusive",
                 bound=size(sides[0].seeds, count),
                 tolerance=default_tolerance(of).of(float(old.mean())),
             )
             (first if name == F1 else rest).append(DraftLine(line, found, size))
-    return GateReport("run", "baseline", "mini", decided(first, rest))
+    return GateReport("run", "baseline", "mini", decide(first, rest))
 
 
 def rates(seeds: Seeds, repeats: int, loss: float = 0.05, seed: int = 0) -> dict[str, float]:
@@ -102,7 +101,7 @@ def rates(seeds: Seeds, repeats: int, loss: float = 0.05, seed: int = 0) -> dict
         line = _line(judged(base, new, common, (F1, "valid_share")), metric(F1), "0")  # others change nothing
         found.append(line.verdict == "worse")
         promised.append(line.chances[0][1])
-    said = {verdict: 100 * verdicts.count(verdict) / repeats for verdict in ("worse", "cannot tell", "better")}
+    said = {verdict: 100 * verdicts.count(verdict) / repeats for verdict in ("worse", "inconclusive", "better")}
     return {**said, "found": 100 * float(np.mean(found)), "promised": 100 * float(np.mean(promised))}
 
 
@@ -126,7 +125,7 @@ CASES = [
 def test_equal_runs_can_be_told_against_nine_seeds_and_losses_are_found():
     # Of 60 repeats: a rate of 3 % is known to 2, one of 98 % too. Measured with 300 repeats: docs/gate.md.
     found = rates(Seeds(9, 3, 0.4), 60)
-    assert found["cannot tell"] <= 6, found
+    assert found["inconclusive"] <= 6, found
     assert found["worse"] <= 10, found
     assert found["found"] >= 90, found
 

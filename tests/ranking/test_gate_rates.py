@@ -25,7 +25,7 @@ from harness.core.records import CellKey, CellStatus, Entry, Manifest, Selection
 from harness.core.store import CellKeyRow, Run, ScoreRow, ScoresRow, StatusRow
 from harness.ranking import values as evidence
 from harness.ranking.gate.baseline import Tolerance
-from harness.ranking.gate.calibrate import rulers_of
+from harness.ranking.gate.calibrate import thresholds_of
 from harness.ranking.gate.report import EXIT, GateReport
 from harness.ranking.gate.verdicts import judge
 from harness.ranking.results import ResultSet, collect
@@ -195,8 +195,11 @@ def _report(found: Case, draw: np.random.Generator) -> GateReport:
 def _judged(found: Case, base: ResultSet, new: ResultSet) -> GateReport:
     allowed = Tolerance(value=found.tolerance)
     with patch.object(evidence, "DRAWS", DRAWS):
-        rulers = [replace(ruler, tolerance=allowed) if ruler.metric == F1 else ruler for ruler in rulers_of(base)]
-        return judge(base, new, rulers, ("run", "baseline"))
+        thresholds = [
+            replace(threshold, tolerance=allowed) if threshold.metric == F1 else threshold
+            for threshold in thresholds_of(base)
+        ]
+        return judge(base, new, thresholds, ("run", "baseline"))
 
 
 def line_of(report: GateReport, metric: str, entry: str = "m0"):
@@ -204,9 +207,9 @@ def line_of(report: GateReport, metric: str, entry: str = "m0"):
     return line
 
 
-def findable_loss(found: Sequence[GateReport], metric: str) -> float:
+def detectable_loss(found: Sequence[GateReport], metric: str) -> float:
     """Return the loss that the gate says it can find, as a typical run has it."""
-    return float(np.median([line_of(report, metric).findable for report in found]))
+    return float(np.median([line_of(report, metric).min_detectable_loss for report in found]))
 
 
 def skill_for(world: World, loss: float) -> float:
@@ -222,12 +225,12 @@ def skill_for(world: World, loss: float) -> float:
 
 
 def rates(found: Case, repeats: int, sizing: int | None = None) -> dict[str, float]:
-    """Return percent of repeats: same for equal methods, found for losses of the size that is findable.
+    """Return percent of repeats: same for equal methods, found for losses of the size that is detectable.
 
     ``sizing``: repeats with equal methods, which that size is taken from too; by default as many.
     """
     null = reports(found, sizing or repeats)
-    sizes = {name: findable_loss(null, name) for name in (F1.name, SELF_CHRF.name)}
+    sizes = {name: detectable_loss(null, name) for name in (F1.name, SELF_CHRF.name)}
     skill = skill_for(found.world, sizes[F1.name])
     worse = reports(replace(found, skill=skill, chrf=sizes[SELF_CHRF.name]), repeats, seed=1)
     hits = {name: np.mean([line_of(r, name).verdict == "worse" for r in worse]) for name in sizes}
@@ -260,8 +263,8 @@ def test_the_same_method_under_other_seeds_is_the_same_in_95_of_100_repeats():
 
 
 @pytest.mark.nightly
-def test_a_loss_of_the_findable_size_is_found_in_about_80_of_100_repeats():
-    # The findable size differs by 8 % between repeats: the median of 40 is known to 2 %, or 1 repeat.
+def test_a_loss_of_the_detectable_size_is_found_in_about_80_of_100_repeats():
+    # The detectable size differs by 8 % between repeats: the median of 40 is known to 2 %, or 1 repeat.
     found = rates(case(SMALL), 100, sizing=40)
     assert 68 <= found["F1 found"] <= 92, found
     assert 68 <= found["chrF found"] <= 92, found

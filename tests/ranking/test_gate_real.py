@@ -11,7 +11,7 @@ from support.helpers import ROOT, TASKS, steerboard
 
 from harness.data.suite import load_suite
 from harness.ranking.gate.baseline import read_baseline
-from harness.ranking.gate.scope import LISTS
+from harness.ranking.pairing import RUN_FIELDS
 
 
 def suite(folder: Path, strength: float) -> Path:
@@ -61,8 +61,8 @@ def test_the_shipped_baseline_is_whole_of_the_shipped_suite_and_small():
     assert path.stat().st_size < 500_000
     baseline, _ = read_baseline(path)
     suite_, manifest = load_suite("mini"), baseline.manifest
-    now = {key: value for key, value in suite_.dump().items() if key not in LISTS}
-    assert {key: value for key, value in manifest.suite.items() if key not in LISTS} == now
+    now = {key: value for key, value in suite_.dump().items() if key not in RUN_FIELDS}
+    assert {key: value for key, value in manifest.suite.items() if key not in RUN_FIELDS} == now
     seeds = manifest.selection.seeds
     assert (seeds[:3], len(seeds)) == (suite_.seeds, 9)
     assert manifest.selection.languages == suite_.languages

@@ -1,20 +1,43 @@
-"""What a baseline file holds: cells, predictions, the spread between runs of the same code, tolerances."""
+"""Baseline files: scored cells, predictions, the spread between equal runs and tolerances, protected by a checksum.
+
+A file holds only what the gate reads: no texts, no names of directories. The checksum is not a signature: it stops
+edits by hand, bad merges and damage, not forgery.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from harness.core.errors import UserError
-from harness.core.records import Manifest, Record, format_validation_error
-from harness.ranking.gate.checksummed import read_checksummed, write_checksummed
+from harness.core.cells import entry_id
+from harness.core.errors import InvalidFileError, UserError
+from harness.core.files import canonical_json, digest, write_bytes
+from harness.core.reading import check_schema, gunzip, parse_json, read_bytes
+from harness.core.records import (
+    CellKey,
+    CellScores,
+    CellStatus,
+    Manifest,
+    Record,
+    Selection,
+    format_validation_error,
+)
+from harness.core.store import CellKeyRow, Run, ScoreRow, ScoresRow, StatusRow
+from harness.core.types import JsonValue
+from harness.ranking.results import CellIndex, ResultSet, collect
+from harness.scoring.metrics import metric
 
 SCHEMA = 1
-"""Of baseline files."""
+"""The version of the format of baseline files."""
 
-KIND = "baseline"
+_KIND = "baseline"
+_LIMIT = 2**28  # bytes of a file once unpacked: a thousand times what the mini suite takes
+_GZIP_HEAD = b"\x1f\x8b\x08\x10\x00\x00\x00\x00\x02\xff"  # gzip with a comment, no time stamp, no system
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -26,7 +49,7 @@ class Strict(Record):
 
 
 class Tolerance(Strict):
-    """The largest loss that may stay unseen: in units of the metric, or as a share of the baseline's mean."""
+    """The largest loss that may go undetected: in units of the metric, or as a share of the baseline's mean."""
 
     value: Annotated[float, Field(gt=0)]
     relative: bool = False
@@ -37,11 +60,11 @@ class Tolerance(Strict):
 
 
 class Spread(Strict):
-    """How far runs of the same code lie apart in a metric.
+    """How far runs of the same code differ in a metric.
 
-    ``variance``: task -> of one cell between generation seeds, mean over languages and entries. ``factor``:
-    by how much the means of whole runs vary more than that; 1 where one run was measured. ``df``: degrees
-    of freedom. ``bound``: between two runs of the baseline's size, for readers.
+    ``variance``: task -> variance of one cell between generation seeds, mean over languages and entries. ``factor``: by
+    how much the means of whole runs vary more than that; 1 where one run was measured. ``df``: degrees of freedom.
+    ``bound``: between two runs of the baseline's size, for readers.
     """
 
     variance: dict[str, NonNegative]
@@ -51,7 +74,7 @@ class Spread(Strict):
 
 
 class MetricColumn(Strict):
-    """A metric, a value per cell. ``signature``: place in ``signatures``. None: not known."""
+    """One metric, a value per cell; ``signature``: an index of ``signatures``; None: not scored, no value, unknown."""
 
     signatures: list[str]
     signature: list[int | None]
@@ -62,7 +85,7 @@ class MetricColumn(Strict):
 
 
 class ExampleSet(Strict):
-    """Test examples of a task and language: their digest, labels, and the right label of each."""
+    """The test examples of a task and language: their digest, the labels, and the right label of each."""
 
     examples: str
     labels: list[str]
@@ -70,7 +93,7 @@ class ExampleSet(Strict):
 
 
 class Prediction(Strict):
-    """What one cell's classifier said: ``test`` is a place in ``tests``; metric -> seed -> labels."""
+    """Predicted labels of one cell: ``test``: an index of ``tests``; ``found``: metric -> seed -> labels."""
 
     cell: int
     part: str
@@ -79,7 +102,7 @@ class Prediction(Strict):
 
 
 class BaselineData(Strict):
-    """Scored cells as columns: ``entry`` is a place in the manifest's entries."""
+    """Scored cells as columns; ``entry``: an index of the manifest's entries."""
 
     entry: list[int]
     task: list[str]
@@ -93,7 +116,7 @@ class BaselineData(Strict):
 
 
 class PreviousBaseline(Strict):
-    """A baseline that was replaced: its hash and why it had been accepted."""
+    """A baseline that was replaced: its hash, and why it had been accepted."""
 
     sha256: str
     reason: str
@@ -103,7 +126,7 @@ class PreviousBaseline(Strict):
 
 
 class Baseline(Strict):
-    """A baseline. ``source``: in words, where the spread is from. ``history``: oldest first."""
+    """A baseline. ``source``: origin of the spread, in words. ``history``: oldest first."""
 
     manifest: Manifest
     packed: BaselineData
@@ -116,42 +139,236 @@ class Baseline(Strict):
     history: list[PreviousBaseline] = Field(default_factory=list)
 
 
+# From runs
+
+
+def strip_private_fields(manifest: Manifest, selection: Selection) -> Manifest:
+    """Return a manifest without names of directories and command lines."""
+    empty: dict[str, Any] = {"model_path": None, "contrast": None, "commands": [], "plugins": []}
+    empty |= {"suite_source": "", "data_source": "", "tuning": {}, "selection": selection}
+    empty["suite"] = {key: value for key, value in manifest.suite.items() if key not in {"data", "model"}}
+    return manifest.model_copy(update=empty)
+
+
+def pack(runs: Sequence[ResultSet], metrics: Iterable[str]) -> BaselineData:
+    """Return the cells of runs that have the same entries, with these metrics and all stored predictions."""
+    entries = [entry_id(entry) for entry in runs[0].manifest.entries]
+    heads: dict[CellIndex, tuple[str, str]] = {}
+    values: dict[str, dict[CellIndex, Any]] = {name: {} for name in metrics}
+    for each in runs:
+        for line in each.scores[each.scores["metric"].isin(list(values))].itertuples():
+            place = (str(line.entry), str(line.task), str(line.language), int(line.seed))
+            heads[place] = (str(line.texts), str(line.protocol))
+            values[str(line.metric)][place] = line
+    where = {place: found for each in runs for place, found in each.cells.items() if place in heads}
+    places = sorted(place for place in where if place[0] in entries)
+    tests: dict[str, ExampleSet] = {}
+    predictions = []
+    for i, place in enumerate(places):
+        run, cell = where[place]
+        for part, body in run.predictions(cell).items():
+            try:
+                test = ExampleSet(examples=body["examples"], labels=body["labels"], gold=body["gold"])
+                name = test.model_dump_json()
+                index = list(tests).index(name) if name in tests else len(tests)
+                predictions.append(Prediction(cell=i, part=part, test=index, found=body["predictions"]))
+            except (KeyError, TypeError, ValueError):
+                continue  # nothing that statistics could use: test examples are then not resampled
+            tests.setdefault(name, test)
+    return BaselineData(
+        entry=[entries.index(entry) for entry, _, _, _ in places],
+        task=[task for _, task, _, _ in places],
+        language=[code for _, _, code, _ in places],
+        seed=[seed for _, _, _, seed in places],
+        texts=[heads[place][0] for place in places],
+        protocol=[heads[place][1] for place in places],
+        columns={name: _column([found.get(place) for place in places]) for name, found in values.items()},
+        tests=list(tests.values()),
+        predictions=predictions,
+    )
+
+
+def _column(lines: Sequence[Any]) -> MetricColumn:
+    signatures = sorted({str(line.signature) for line in lines if line is not None})
+
+    def numbers(name: str) -> list[float | None]:
+        found = [None if line is None else getattr(line, name) for line in lines]
+        return [None if value is None or value != value else float(value) for value in found]  # NaN has no JSON
+
+    return MetricColumn(
+        signatures=signatures,
+        signature=[None if line is None else signatures.index(str(line.signature)) for line in lines],
+        value=numbers("value"),
+        human=numbers("human"),
+        size=numbers("size"),
+        trainings=[0 if line is None else int(line.trainings) for line in lines],
+    )
+
+
+# To a score table
+
+
+class _BaselineRun(Run):
+    """The cells of a baseline as the reader of runs takes them, in memory."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        super().__init__(Path("baseline"))
+        self._baseline, self._packed = baseline, baseline.packed
+        self._predictions: dict[int, dict[str, Any]] = {}
+        for found in baseline.packed.predictions:
+            body = {**baseline.packed.tests[found.test].model_dump(), "predictions": found.found}
+            self._predictions.setdefault(found.cell, {})[found.part] = body
+
+    def manifest(self) -> Manifest:
+        return self._baseline.manifest
+
+    def folders(self) -> list[str]:
+        return list(map(str, range(len(self._packed.entry))))
+
+    def status(self, cell_id: str) -> CellStatus:
+        i, packed, manifest = int(cell_id), self._packed, self._baseline.manifest
+        entry, task = manifest.entries[packed.entry[i]], packed.task[i]
+        key = CellKey(
+            suite="",
+            text_protocol="",
+            data="",
+            model=entry.model,
+            method=entry.method,
+            task=task,
+            language=packed.language[i],
+            setting=entry.setting,
+            seed=packed.seed[i],
+            texts_per_label=manifest.selection.texts_per_label.get(task, 0),
+        )
+        return CellStatus(cell=key, state="ok")
+
+    def ended(self, cell_id: str) -> StatusRow:
+        status = self.status(cell_id)
+        cell: CellKeyRow = status.cell.model_dump()  # type: ignore[assignment]
+        return {"schema": SCHEMA, "cell": cell, "state": status.state}
+
+    def measured(self, cell_id: str) -> ScoresRow:
+        i, rows = int(cell_id), list[ScoreRow]()
+        for name, column in self._packed.columns.items():
+            signature, value, size = column.signature[i], column.value[i], column.size[i]
+            if signature is not None:
+                row: ScoreRow = {"metric": name, "value": value, "signature": column.signatures[signature]}
+                row["human"] = column.human[i]
+                row["by_seed"] = dict.fromkeys(map(str, range(column.trainings[i])), value or 0.0)
+                row["detail"] = {} if size is None else {"texts": size}
+                rows.append(row)
+        packed = self._packed
+        return {
+            "schema": SCHEMA,
+            "generations_sha256": packed.texts[i],
+            "protocol": packed.protocol[i],
+            "scores": rows,
+        }
+
+    def scores(self, cell_id: str) -> CellScores:
+        found = self.measured(cell_id)
+        scores = [metric(row["metric"]).score(row["value"], row["signature"]) for row in found["scores"]]
+        return CellScores(
+            cell_id=cell_id,
+            generations_sha256=found["generations_sha256"],
+            protocol=found["protocol"],
+            scores=scores,
+        )
+
+    def predicted(self, cell_id: str) -> dict[str, Any]:
+        return self._predictions.get(int(cell_id), {})
+
+
+def load_results(baseline: Baseline) -> ResultSet:
+    """Return the cells of a baseline as a score table."""
+    [found] = collect([_BaselineRun(baseline)])
+    return found
+
+
+# Files
+
+
 def write_baseline(path: Path, baseline: Baseline) -> str:
-    """Write a baseline file; return the hash of its content."""
-    return write_checksummed(path, KIND, SCHEMA, baseline.model_dump(mode="json", by_alias=True))
+    """Write a baseline with its hash, compressed if the name ends in ``.gz``; return the hash."""
+    content = baseline.model_dump(mode="json", by_alias=True)
+    sha256 = digest(content)
+    body = {"kind": _KIND, "schema": SCHEMA, "sha256": sha256, "content": content}
+    data = canonical_json(body).encode() + b"\n"
+    write_bytes(path, _compress(data) if path.suffix == ".gz" else data)
+    return sha256
 
 
 def read_baseline(path: Path) -> tuple[Baseline, str]:
-    """Return a baseline and its hash; ``UserError`` for a file that is edited, broken or not ours."""
-    content, seal = read_checksummed(path, KIND, SCHEMA)
+    """Return a baseline and its hash.
+
+    Raises ``UserError`` for a file that is missing, broken, edited, of another kind or of a newer schema.
+    """
+    content, sha256 = read_checksummed(path)
     try:
         baseline = Baseline.model_validate(content)
         _check(baseline)
     except ValidationError as error:
-        raise UserError(f"{path} is no baseline of steerboard: {format_validation_error(error)}.") from None
+        raise UserError(f"{path} is not a baseline of steerboard: {format_validation_error(error)}.") from None
     except ValueError as error:
-        raise UserError(f"{path} is no baseline of steerboard: {error}.") from None
-    return baseline, seal
+        raise UserError(f"{path} is not a baseline of steerboard: {error}.") from None
+    return baseline, sha256
 
 
 def _check(baseline: Baseline) -> None:
-    """Refuse columns of other lengths and places that do not exist."""
+    """Refuse columns of different lengths and indices out of range."""
     packed, count = baseline.packed, len(baseline.packed.entry)
-    rows: list[list[int] | list[str]] = [packed.task, packed.language, packed.seed]
-    rows += [packed.texts, packed.protocol]
-    if any(len(row) != count for row in rows):
-        raise ValueError("columns of different lengths")
-    if not all(0 <= place < len(baseline.manifest.entries) for place in packed.entry):
-        raise ValueError("a cell of no entry")
+    columns: list[Sequence[object]] = [packed.task, packed.language, packed.seed, packed.texts, packed.protocol]
+    for column in packed.columns.values():
+        columns += [column.signature, column.value, column.human, column.size, column.trainings]
+    if any(len(column) != count for column in columns):
+        raise ValueError("its columns have different lengths")
+    if not all(0 <= i < len(baseline.manifest.entries) for i in packed.entry):
+        raise ValueError("a cell belongs to no entry")
     for name in baseline.metrics:
         if not (name in baseline.spread and name in baseline.tolerance and name in packed.columns):
-            raise ValueError(f"nothing known of {name}")
+            raise ValueError(f"spread, tolerance or values of {name} are missing")
     for column in packed.columns.values():
-        parts = (column.signature, column.value, column.human, column.size, column.trainings)
-        if any(len(part) != count for part in parts):
-            raise ValueError("columns of different lengths")
-        if not all(place is None or 0 <= place < len(column.signatures) for place in column.signature):
-            raise ValueError("a value without its signature")
-    for found in packed.predictions:
-        if not (0 <= found.cell < count and 0 <= found.test < len(packed.tests)):
-            raise ValueError("predictions of no cell")
+        if not all(i is None or 0 <= i < len(column.signatures) for i in column.signature):
+            raise ValueError("a value has no signature")
+    if not all(0 <= each.cell < count and 0 <= each.test < len(packed.tests) for each in packed.predictions):
+        raise ValueError("predictions belong to no cell")
+
+
+def read_checksummed(path: Path) -> tuple[JsonValue, str]:
+    """Return the content of a baseline file and its hash, both as they were written; raises as ``read_baseline``."""
+    data = read_bytes(path, _LIMIT)
+    if data.startswith(_GZIP_HEAD[:2]):
+        start = len(_GZIP_HEAD) + len(_comment(b""))
+        if data[:start] != _GZIP_HEAD + _comment(data[start:]):
+            _edited(path)
+        data = gunzip(data, path, _LIMIT)
+    try:
+        body = parse_json(data, path, strict=True)
+    except InvalidFileError:
+        _edited(path)
+    if body.get("kind") != _KIND:
+        raise UserError(f"{path} is not a baseline of steerboard. Make one with 'steerboard gate calibrate'.")
+    check_schema(path, body, SCHEMA)
+    whole = set(body) == {"kind", "schema", "sha256", "content"}
+    if not whole or digest(body["content"]) != body["sha256"] or canonical_json(body).encode() + b"\n" != data:
+        _edited(path)
+    return body["content"], str(body["sha256"])
+
+
+def _edited(path: Path) -> NoReturn:
+    raise UserError(
+        f"{path} was edited by hand or damaged: its content does not match its hash. Restore it, or make it "
+        "again with 'steerboard gate calibrate' or 'steerboard gate accept'."
+    )
+
+
+def _compress(data: bytes) -> bytes:
+    """Return gzip whose comment holds the hash of the rest: that covers idle bits, too."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    rest = deflate.compress(data) + deflate.flush()
+    rest += zlib.crc32(data).to_bytes(4, "little") + (len(data) & 0xFFFFFFFF).to_bytes(4, "little")
+    return _GZIP_HEAD + _comment(rest) + rest
+
+
+def _comment(rest: bytes) -> bytes:
+    return b"sha256:" + hashlib.sha256(rest).hexdigest().encode() + b"\x00"

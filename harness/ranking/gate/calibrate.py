@@ -1,222 +1,335 @@
-"""Making baselines from runs of the same code, and replacing one with a reason."""
+"""Make baselines from runs of the same code, measure how far such runs differ, and replace a baseline with a reason."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.core.errors import UserError, unknown
-from harness.core.records import Selection
 from harness.core.store import Run
+from harness.core.types import FloatArray
+from harness.ranking.compare import default_metrics
 from harness.ranking.flags import RULES
-from harness.ranking.gate.baseline import Baseline, PreviousBaseline, Spread, Tolerance, read_baseline, write_baseline
-from harness.ranking.gate.packing import pack, strip_private_fields, unpack
-from harness.ranking.gate.scope import incompatibility
-from harness.ranking.gate.spread import MetricValues, spread
-from harness.ranking.gate.tolerances import default_tolerance
-from harness.ranking.gate.verdicts import SEEDS, MetricThreshold, judged, usual
-from harness.ranking.pairing import format_list
+from harness.ranking.gate.baseline import (
+    Baseline,
+    PreviousBaseline,
+    Spread,
+    Tolerance,
+    load_results,
+    pack,
+    read_baseline,
+    strip_private_fields,
+    write_baseline,
+)
+from harness.ranking.pairing import check_comparable, format_list
 from harness.ranking.results import ResultSet, collect
 from harness.ranking.values import collect_metric
-from harness.scoring.metrics import Metric, metric
+from harness.scoring.metrics import MACRO_F1, SHARE, Metric, metric
+
+SEEDS = 3
+"""Generation seeds that a verdict needs, on both sides."""
+
+_WITHIN = 0.975  # of differences between equal runs, half of the rest on either side
+
+
+@dataclass(frozen=True)
+class MetricThreshold:
+    """Decision thresholds for one metric: run-to-run spread and the tolerated undetected loss.
+
+    ``spread`` is None for a metric of which the baseline has no values.
+    """
+
+    metric: Metric
+    spread: Spread | None
+    tolerance: Tolerance
 
 
 def read_runs(paths: Sequence[Path]) -> list[ResultSet]:
-    """Return every run as a set of its own; ``UserError`` for a folder that holds none, or no texts."""
+    """Read every run as its own set; ``UserError`` for a directory without a run of generated texts."""
     runs = [Run(path) for path in paths]
     for run in runs:
         run.manifest().require_generation_track(run.path)
     return [collect([run])[0] for run in runs]
 
 
-def calibrated(
-    cellsets: Sequence[ResultSet],
+def open_baseline(path: Path, new: ResultSet, names: Sequence[str] = ()) -> tuple[ResultSet, list[MetricThreshold]]:
+    """Read a baseline file, or a run to compare with, and return its cells and the thresholds of the metrics.
+
+    ``names``: metrics to look at; by default those of the baseline and the default ones that only the new run has.
+    """
+    if path.is_dir():
+        [base] = read_runs([path])
+        found = thresholds_of(base, names)
+    else:
+        baseline, _ = read_baseline(path)
+        base, spreads, tolerances = load_results(baseline), baseline.spread, baseline.tolerance
+        found = [MetricThreshold(metric(name), spreads[name], tolerances[name]) for name in baseline.metrics]
+    thresholds = {each.metric.name: each for each in found}
+    for more in default_metrics(new):
+        thresholds.setdefault(more.name, MetricThreshold(more, None, default_tolerance(more)))
+    for name in names:
+        if name not in thresholds:
+            hint = "These are in the baseline; 'gate calibrate --metric' adds others."
+            raise unknown("metric", name, thresholds, hint)
+    return base, [thresholds[name] for name in dict.fromkeys(names or thresholds)]
+
+
+def thresholds_of(run: ResultSet, names: Sequence[str] = ()) -> list[MetricThreshold]:
+    """Return the thresholds of a run that is not a baseline file: the spread of its seeds, default tolerances."""
+    judged = judged_metrics(run, names)
+    return [MetricThreshold(each, _measured_spread([run], each), default_tolerance(each)) for each in judged]
+
+
+def calibrate(
+    runs: Sequence[ResultSet],
     metrics: Sequence[str] = (),
     tolerances: Mapping[str, Tolerance] | None = None,
-    reason: str = "",
+    reason: str = "first baseline",
 ) -> Baseline:
-    """Return the baseline of one run, or of several of the same code with other generation seeds.
+    """Return the baseline of one run, or of several of the same code with different generation seeds.
 
-    What is usually looked at and has no values is left out; ``without_values`` names it. Raises
-    ``UserError`` for runs that lack cells or seeds, that share seeds or that do not belong together.
+    Default metrics without values are left out; ``left_out`` names them. Raises ``UserError`` for runs that have
+    missing cells or too few seeds, that share seeds or that do not belong together.
     """
-    first = cellsets[0]
-    for other in cellsets[1:]:
+    first, tolerances = runs[0], tolerances or {}
+    for other in runs[1:]:
         _check_alike(first, other)
-    _check_whole(cellsets)
-    wanted = judged(first, metrics)
-    for name in tolerances or {}:
+    _check_complete(runs)
+    wanted = judged_metrics(first, metrics)
+    for name in tolerances:
         if name not in {found.name for found in wanted}:
             raise unknown("metric", name, [found.name for found in wanted])
-    known = {found: size for found in wanted if (size := _spread(cellsets, found))}
+    known = {found: size for found in wanted if (size := _measured_spread(runs, found))}
     for found in wanted:
-        if found not in known and (found == first.headline or found.name in {*metrics, *(tolerances or {})}):
+        if found not in known and (found == first.headline or found.name in {*metrics, *tolerances}):
             raise UserError(f"no entry has all values of {found.name}: leave it out or score it first.")
-    chosen = list(known)
-    selection = _union(cellsets)
+    seeds = [list(run.manifest.selection.seeds) for run in runs]
+    lists = "; ".join(", ".join(map(str, own)) for own in seeds)
+    source = f"{len(runs)} runs of the same code with the generation seeds {lists}"
+    if len(runs) == 1:
+        source = f"the variance between the generation seeds of one run ({lists}); no second run was measured"
+    selection = first.manifest.selection.model_copy(update={"seeds": [seed for own in seeds for seed in own]})
+    bases = {rule.base.name for rule in RULES}  # flags need their values
+    flagged = [m.name for m in first.metrics if m.name in bases or m.name.partition("/")[0] in bases]
     return Baseline(
         manifest=strip_private_fields(first.manifest, selection),
-        packed=pack(cellsets, _packed_metrics(first, chosen)),
-        metrics=[found.name for found in chosen],
+        packed=pack(runs, dict.fromkeys([*(found.name for found in known), *flagged])),
+        metrics=[found.name for found in known],
         spread={found.name: size for found, size in known.items()},
-        source=_source(cellsets),
-        tolerance={found.name: (tolerances or {}).get(found.name, default_tolerance(found)) for found in chosen},
-        reason=reason or "first baseline",
+        source=source,
+        tolerance={found.name: tolerances.get(found.name, default_tolerance(found)) for found in known},
+        reason=reason,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 
 
-def accept(run: Path, into: Path, reason: str, without: Sequence[str] = ()) -> tuple[Baseline, str]:
-    """Replace a baseline file by a run; return the new baseline and its hash.
+def accept(run: Path, path: Path, reason: str, dropped: Sequence[str] = ()) -> tuple[Baseline, str]:
+    """Replace a baseline file with a run; return the new baseline and its hash.
 
-    Tolerances and the metrics that are looked at stay, the old baseline's hash and reason are kept. Raises
-    ``UserError`` without a reason, for a run that lacks cells, for one with fewer generation seeds, and for
-    one that lacks an entry, a language or a task of the old baseline, but for methods in ``without``.
+    Tolerances and metrics stay; the old baseline's hash and reason are added to the history. Raises ``UserError``
+    without a reason, for a run with missing cells or fewer generation seeds, and for one without an entry, a
+    language or a task of the old baseline, except the ``dropped`` methods.
     """
     words = " ".join(reason.split())
     if not words:
-        raise UserError("a baseline is not replaced without a reason. Say why: --reason '...'.")
-    old, seal = read_baseline(into)
-    [cellset] = read_runs([run])
-    _check_nothing_lost(old, cellset, without)
+        raise UserError("a baseline is not replaced without a reason. Give one: --reason '...'.")
+    old, sha256 = read_baseline(path)
+    [results] = read_runs([run])
+    _check_nothing_lost(old, results, dropped)
     for name in old.metrics:
-        if name not in {found.name for found in cellset.metrics}:
-            raise UserError(f"the run has no {name}, which the baseline looks at. Score it first.")
-    new = calibrated([cellset], old.metrics, old.tolerance, words)
+        if name not in {found.name for found in results.metrics}:
+            raise UserError(f"the run has no {name}, which is a metric of the baseline. Score it first.")
+    new = calibrate([results], old.metrics, old.tolerance, words)
     past = PreviousBaseline(
-        sha256=seal,
+        sha256=sha256,
         reason=old.reason,
         date=old.date,
         suite_hash=old.manifest.suite_hash,
         git_commit=old.manifest.git_commit,
     )
     new = new.model_copy(update={"history": [*old.history, past]})
-    return new, write_baseline(into, new)
+    return new, write_baseline(path, new)
 
 
-@contextmanager
-def opened(baseline: Baseline) -> Iterator[tuple[ResultSet, list[MetricThreshold]]]:
-    """Give a baseline's cells and what its metrics are held against, for as long as the block lasts."""
-    with TemporaryDirectory(prefix="steerboard-") as folder:
-        [cellset] = collect([unpack(baseline, Path(folder))])
-        rulers = [
-            MetricThreshold(metric(name), baseline.spread[name], baseline.tolerance[name]) for name in baseline.metrics
-        ]
-        yield cellset, rulers
+def left_out(baseline: Baseline, results: ResultSet) -> list[Metric]:
+    """Return the default metrics that a baseline leaves out because its run has no values of them."""
+    return [found for found in default_metrics(results) if found.name not in baseline.metrics]
 
 
-def without_values(baseline: Baseline, cellset: ResultSet) -> list[Metric]:
-    """Return what is usually looked at and is left out of a baseline, as its run has no values of it."""
-    return [found for found in usual(cellset) if found.name not in baseline.metrics]
+def judged_metrics(results: ResultSet, more: Sequence[str] = ()) -> list[Metric]:
+    """Return the metrics that the gate looks at: the default ones, and ``more``; ``UserError`` for unknown ones."""
+    if results.headline is None:
+        raise UserError("the run is not scored yet. Run 'steerboard score' on it.")
+    measured = {found.name: found for found in results.metrics}
+    for name in more:
+        if name not in measured:
+            raise unknown("metric", name, measured)
+        if metric(name).direction == "none":
+            raise UserError(f"{name} has no better side: nothing can be worse in it. Leave it out.")
+    return list(dict.fromkeys([*default_metrics(results), *(measured[name] for name in more)]))
 
 
-def rulers_of(cellset: ResultSet, metrics: Sequence[str] = ()) -> list[MetricThreshold]:
-    """Return what a run that is not a baseline file gives by itself: its seeds' spread, usual tolerances."""
-    return [MetricThreshold(m, _spread([cellset], m), default_tolerance(m)) for m in judged(cellset, metrics)]
+# Tolerances
 
 
-def with_new(rulers: Sequence[MetricThreshold], new: ResultSet) -> list[MetricThreshold]:
-    """Return the rulers, and one for each usual metric of a run that the baseline does not have."""
-    known = {ruler.metric.name for ruler in rulers}
-    more = [MetricThreshold(found, None, default_tolerance(found)) for found in usual(new) if found.name not in known]
-    return [*rulers, *more]
+def default_tolerance(metric: Metric) -> Tolerance:
+    """Return 0.05 for F1, 0.10 for shares, 15 % of the baseline's mean for all else."""
+    if metric.unit == MACRO_F1.unit:
+        return Tolerance(value=0.05)
+    return Tolerance(value=0.10) if metric.unit == SHARE else Tolerance(value=0.15, relative=True)
 
 
-def _check_alike(one: ResultSet, other: ResultSet) -> None:
-    why = incompatibility(one.manifest, other.manifest, one.manifest.selection)
-    a, b = one.manifest.selection, other.manifest.selection
-    if not why and (a.languages, a.tasks) != (b.languages, b.tasks):
-        why = "the runs cover other languages or tasks"
-    if not why and set(one.entries) != set(other.entries):
-        names = {row.name for row in one.entries.values()} ^ {row.name for row in other.entries.values()}
-        why = f"the runs have other entries: {format_list(sorted(names)) if names else 'other versions'}"
-    shared = [seed for seed in a.seeds if seed in b.seeds]
-    if not why and shared:
-        why = (
-            f"the runs share generation seeds ({format_list(shared)}), so they say nothing about each other's "
-            "spread: give each seeds of its own"
-        )
-    if why:
-        raise UserError(f"{why}. Calibrate with runs of the same code, suite and data.")
+def parse_tolerances(options: Sequence[str]) -> dict[str, Tolerance]:
+    """Parse ``METRIC=VALUE`` and ``METRIC=PERCENT%``; ``UserError`` for anything else."""
+    found = {}
+    for option in options:
+        name, _, text = option.rpartition("=")
+        relative = text.endswith("%")
+        try:
+            value = float(text.removesuffix("%")) / (100 if relative else 1)
+        except ValueError:
+            value = 0.0
+        if not name or not 0 < value < float("inf"):
+            raise UserError(f"--tolerance {option!r:.60}: give METRIC=VALUE, such as macro_f1/tfidf=0.05, vendi=15%.")
+        found[name] = Tolerance(value=value, relative=relative)
+    return found
 
 
-def _check_whole(cellsets: Sequence[ResultSet]) -> None:
-    for cellset in cellsets:
-        seeds = cellset.manifest.selection.seeds
-        if len(seeds) < 2:
-            raise UserError(f"a run with {len(seeds)} seed has no spread: run {SEEDS} seeds or more.")
-        for row in cellset.entries.values():
-            if row.missing:
-                found = row.missing[0]
-                raise UserError(
-                    f"{row.name} lacks {len(row.missing)} of {row.expected} cells ({found.task}/"
-                    f"{found.language}, seed {found.seed}: {found.reason}). A baseline must be whole: run "
-                    "the same command again."
-                )
+# Spread
 
 
-def _check_nothing_lost(old: Baseline, cellset: ResultSet, without: Sequence[str]) -> None:
-    known, now = old.manifest.selection, cellset.manifest.selection
-    for axis in ("languages", "tasks"):
-        lost = [name for name in getattr(known, axis) if name not in getattr(now, axis)]
-        if lost:
-            raise UserError(f"the run lacks {axis} of the baseline: {format_list(lost)}. Run them, too.")
-    if len(now.seeds) < len(known.seeds):
-        raise UserError(
-            f"the run has {len(now.seeds)} generation seeds, the baseline {len(known.seeds)}: with fewer, "
-            "larger losses stay unseen. Run as many."
-        )
-    names = {entry.method.name for entry in old.manifest.entries}
-    for name in without:
-        if name not in names:
-            raise unknown("method", name, names)
-    have = {(row.entry.method.title, row.entry.setting) for row in cellset.entries.values()}
-    lost = [
-        f"{entry.method.title} ({entry.setting})"
-        for entry in old.manifest.entries
-        if (entry.method.title, entry.setting) not in have and entry.method.name not in without
-    ]
-    if lost:
-        raise UserError(
-            f"the run lacks entries of the baseline: {format_list(lost)}. Run them, or drop a method on purpose: "
-            "--without NAME."
-        )
+def bound(found: Spread, tasks: Sequence[str], seeds: int, others: int) -> float:
+    """Return the size that 19 of 20 differences between two runs of the same code do not exceed.
+
+    ``tasks``: of every stratum that is averaged; ``seeds``, ``others``: numbers of generation seeds of both runs.
+    """
+    from scipy.special import stdtrit
+
+    total = sum(found.variance.get(task, 0.0) for task in tasks) / len(tasks) ** 2
+    variance = found.factor * total * (1 / seeds + 1 / others)
+    return float(stdtrit(found.df, _WITHIN) * np.sqrt(variance))
 
 
-def _union(cellsets: Sequence[ResultSet]) -> Selection:
-    seeds = [seed for cellset in cellsets for seed in cellset.manifest.selection.seeds]
-    return cellsets[0].manifest.selection.model_copy(update={"seeds": seeds})
+def measure_spread(runs: Sequence[FloatArray], tasks: Sequence[str]) -> Spread:
+    """Estimate the spread of a metric from one run or several of the same code.
+
+    ``runs``: values (entry, stratum, seed) of complete entries; ``tasks``: of the strata. Between seeds: the variance
+    of a cell, mean over languages and over the entries that vary at all. From several runs, the variance of their
+    means as well; the larger of both counts.
+    """
+    strata, seeds = len(tasks), [values.shape[2] for values in runs]
+    free = sum(seeds) - len(runs)
+    cells = np.asarray(sum(_squares(values) for values in runs)) / max(free, 1)
+    varying = cells.sum(axis=1) > 0
+    pooled = cells[varying].mean(axis=0) if varying.any() else np.zeros(strata)
+    variance = {
+        task: float(np.mean([v for v, own in zip(pooled, tasks, strict=True) if own == task]))
+        for task in dict.fromkeys(tasks)
+    }
+    within = Spread(variance=variance, df=max(free * strata, 1))
+    found = _between(runs, tasks, within, varying, float(np.mean([1 / g for g in seeds]))) or within
+    return found.model_copy(update={"bound": bound(found, tasks, seeds[0], seeds[0])})
 
 
-def _packed_metrics(cellset: ResultSet, chosen: Sequence[Metric]) -> list[str]:
-    """Return the metrics to keep: those that are looked at, and those that flags hang on."""
-    bases = {rule.base.name for rule in RULES}
-    flagged = [m.name for m in cellset.metrics if m.name in bases or m.name.partition("/")[0] in bases]
-    return list(dict.fromkeys([*(found.name for found in chosen), *flagged]))
+def _squares(values: FloatArray) -> FloatArray:
+    centred: FloatArray = values - values.mean(axis=2, keepdims=True)
+    squares: FloatArray = np.square(centred).sum(axis=2)
+    return np.where(squares < 1e-24, 0.0, squares)
 
 
-def _spread(cellsets: Sequence[ResultSet], measured: Metric) -> Spread | None:
+def _between(
+    runs: Sequence[FloatArray], tasks: Sequence[str], within: Spread, varying: NDArray[np.bool_], inverse: float
+) -> Spread | None:
+    """Return the spread by the means of runs where they vary more than seeds alone would make them."""
+    expected = sum(within.variance[task] for task in tasks) / len(tasks) ** 2 * inverse
+    if len(runs) < 2 or expected == 0:
+        return None
+    means = np.array([values[varying].mean(axis=(1, 2)) for values in runs])
+    factor = float(means.var(axis=0, ddof=1).mean()) / expected
+    if factor <= 1:
+        return None
+    return Spread(variance=within.variance, df=(len(runs) - 1) * means.shape[1], factor=factor)
+
+
+def _measured_spread(runs: Sequence[ResultSet], measured: Metric) -> Spread | None:
     """Return the spread of a metric over strata in which some entry has all values; None without any."""
-    runs = [collect_metric(replace(cellset), measured, resample=False) for cellset in cellsets]
-    names = runs[0].entries
-    values = [run.values[[run.position[name] for name in names]] for run in runs]
+    arrays = [collect_metric(run, measured, resample=False) for run in runs]
+    names = arrays[0].entries
+    values = [array.values[[array.position[name] for name in names]] for array in arrays]
     whole = np.logical_and.reduce([~np.isnan(own).any(axis=2) for own in values])
     strata = whole.any(axis=0)
     rows = whole[:, strata].all(axis=1)
     if not strata.any() or not rows.any():
         return None
-    tasks = [task for (task, _), kept in zip(runs[0].task_languages, strata, strict=True) if kept]
-    return spread([MetricValues(own[rows][:, strata], tasks) for own in values])
+    tasks = [task for (task, _), kept in zip(arrays[0].task_languages, strata, strict=True) if kept]
+    return measure_spread([own[rows][:, strata] for own in values], tasks)
 
 
-def _source(cellsets: Sequence[ResultSet]) -> str:
-    lists = [", ".join(map(str, c.manifest.selection.seeds)) for c in cellsets]
-    if len(cellsets) == 1:
-        return f"the variance between the generation seeds of one run ({lists[0]}); no second run was measured"
-    return f"{len(cellsets)} runs of the same code with the generation seeds {'; '.join(lists)}"
+# Checks
+
+
+def _check_alike(one: ResultSet, other: ResultSet) -> None:
+    a, b = one.manifest.selection, other.manifest.selection
+    check_comparable(one.manifest, other.manifest, a.tasks, a.languages)
+    shared = [seed for seed in a.seeds if seed in b.seeds]
+    why = ""
+    if (a.languages, a.tasks) != (b.languages, b.tasks):
+        why = "the runs cover different languages or tasks"
+    elif set(one.entries) != set(other.entries):
+        names = {row.name for row in one.entries.values()} ^ {row.name for row in other.entries.values()}
+        why = f"the runs have different entries: {format_list(sorted(names)) if names else 'other versions'}"
+    elif shared:
+        why = (
+            f"the runs share generation seeds ({format_list(shared)}), so they do not show how far equal runs differ: "
+            "give each its own seeds"
+        )
+    if why:
+        raise UserError(f"{why}. Calibrate with runs of the same code, suite and data.")
+
+
+def _check_complete(runs: Sequence[ResultSet]) -> None:
+    for results in runs:
+        seeds = results.manifest.selection.seeds
+        if len(seeds) < 2:
+            raise UserError(f"a run with {len(seeds)} seed has no spread: run {SEEDS} seeds or more.")
+        for row in results.entries.values():
+            if row.missing:
+                found = row.missing[0]
+                raise UserError(
+                    f"{len(row.missing)} of {row.expected} cells of {row.name} are missing ({found.task}/"
+                    f"{found.language}, seed {found.seed}: {found.reason}). A baseline must be complete: run the same "
+                    "command again."
+                )
+
+
+def _check_nothing_lost(old: Baseline, results: ResultSet, dropped: Sequence[str]) -> None:
+    known, now = old.manifest.selection, results.manifest.selection
+    for axis in ("languages", "tasks"):
+        lost = [name for name in getattr(known, axis) if name not in getattr(now, axis)]
+        if lost:
+            raise UserError(f"{axis} of the baseline are missing from the run: {format_list(lost)}. Run them, too.")
+    if len(now.seeds) < len(known.seeds):
+        raise UserError(
+            f"the run has {len(now.seeds)} generation seeds, the baseline {len(known.seeds)}: with fewer, "
+            "larger losses go undetected. Run as many."
+        )
+    names = {entry.method.name for entry in old.manifest.entries}
+    for name in dropped:
+        if name not in names:
+            raise unknown("method", name, names)
+    have = {(row.entry.method.title, row.entry.setting) for row in results.entries.values()}
+    lost = [
+        f"{entry.method.title} ({entry.setting})"
+        for entry in old.manifest.entries
+        if (entry.method.title, entry.setting) not in have and entry.method.name not in dropped
+    ]
+    if lost:
+        raise UserError(
+            f"entries of the baseline are missing from the run: {format_list(lost)}. Run them, or drop a method on "
+            "purpose: --drop-method NAME."
+        )

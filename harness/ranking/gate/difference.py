@@ -1,11 +1,8 @@
-"""The difference of two runs in one metric of one entry, and the smallest loss that would have been seen.
+"""Estimate the difference of two runs in one metric of one entry, and the smallest loss that would be detected.
 
-Seeds that both runs have share the noise of sampling. With the same seeds the runs are paired by task,
-language and seed, as everywhere (``harness.ranking.stats.estimates``). Where one run has further seeds, those
-count by double sampling.
-
-Without common seeds both sides are independent within every task and language. The test
-examples stay paired in every case.
+Common seeds share the noise of sampling. With the same seeds the runs are paired by task, language and seed, as in
+``harness.ranking.stats.estimates``; seeds that only one of them has count by double sampling. Without common seeds both
+sides are independent within every task and language. The test examples stay paired in every case.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from harness.ranking.stats.estimates import POWER, CompleteValues, sums
 from harness.ranking.stats.variance import ALPHA, Moments
 
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
-_DIFFERENT = 0.01  # p of variances that are not taken together
+_DIFFERENT = 0.01  # p of variances that are not pooled
 
 
 @dataclass(frozen=True)
@@ -52,25 +49,25 @@ class SideValues:
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """What the ``seeds`` of one side add to the variance of a difference, and its degrees of freedom."""
+    """The share of one side's ``seeds`` in the variance of a difference, and its degrees of freedom."""
 
     variance: float
     df: float
     seeds: int
 
     def at(self, seeds: int) -> SeedVariance:
-        """Return what another number of seeds would add."""
+        """Return the share of another number of seeds."""
         df = self.df * (seeds - 1) / (self.seeds - 1)
         return SeedVariance(self.variance * self.seeds / seeds, df, seeds)
 
 
 @dataclass(frozen=True)
 class GateDifference:
-    """Run minus baseline: its moments, and what the seeds of each side are expected to add to its variance.
+    """Run minus baseline: its moments, and the share of each side's seeds in the variance to expect.
 
-    Moments are of each side's own seeds, as equal spread is not for a test to assume. What is expected, and
-    so what a loss must be to be found, takes the seeds of both sides together where these do not differ: a
-    variance from three seeds alone is wrong by a quarter.
+    The moments use each side's own seeds, as a test must not assume equal spread. The variance to expect, and so the
+    minimum detectable loss, pools the seeds of both sides unless they differ: a variance from three seeds alone is
+    wrong by a quarter.
     """
 
     moments: Moments
@@ -78,28 +75,28 @@ class GateDifference:
     new: SeedVariance
 
     def at(self, seeds: int) -> Moments:
-        """Return the moments to expect of a run with this many seeds and a baseline with at least as many."""
+        """Return the moments to expect from a run with this many seeds and a baseline with at least as many."""
         sides = (self.base.at(max(seeds, self.base.seeds)), self.new.at(seeds))
-        variance, df = _added(sides)
+        variance, df = _sum_variances(sides)
         shape = (self.moments.shape[0], min(side.seeds for side in sides))
         return replace(self.moments, shape=shape, seeds=np.array([variance]), seeds_df=np.array([df]))
 
 
 def difference(base: SideValues, new: SideValues, common: Sequence[tuple[int, int]]) -> GateDifference:
-    """Return run minus baseline; ``common``: index in the baseline and in the run of seeds that both have.
+    """Return run minus baseline; ``common``: index in the baseline and in the run of every common seed.
 
-    One side's seeds must be common in full, or none.
+    All seeds of one side must be common, or none.
     """
     if not common:
-        return _independent(base, new)
+        return independent(base, new)
     mine, yours = ([pair[side] for pair in common] for side in (0, 1))
     if base.seeds == new.seeds:
         found = paired(base.of(mine), new.of(yours))
         own = SeedVariance(float(found.seeds[0]), float(found.seeds_df[0]), new.seeds)
         return GateDifference(found, SeedVariance(0.0, 1.0, base.seeds), own)
     if base.seeds > new.seeds:
-        return _doubled(base, new.of(yours), mine)
-    turned = _doubled(new, base.of(mine), yours)
+        return _double_sampling(base, new.of(yours), mine)
+    turned = _double_sampling(new, base.of(mine), yours)
     moments = replace(turned.moments, mean=-turned.moments.mean)
     return GateDifference(moments, turned.new, turned.base)
 
@@ -114,35 +111,26 @@ def paired(base: SideValues, new: SideValues) -> Moments:
     return panel.moments(sums([{1: 1.0, 0: -1.0}]))
 
 
-def independent(base: SideValues, new: SideValues) -> Moments:
-    """Return new minus base of runs with other seeds (Welch 1947, over seeds within strata).
-
-    The variance of both sides adds up; that of the test examples is of the difference, without what both
-    have from the interplay of seeds and examples, which is in the variance between seeds already.
-    """
-    return _independent(base, new).moments
-
-
-def _doubled(more: SideValues, fewer: SideValues, columns: Sequence[int]) -> GateDifference:
+def _double_sampling(more: SideValues, fewer: SideValues, columns: Sequence[int]) -> GateDifference:
     """Return ``fewer`` minus ``more``, whose seeds at ``columns`` are those of ``fewer``: double sampling.
 
     Cochran (1977, chapter 12): with b the slope of ``fewer`` on ``more`` over common seeds, the difference is
     the mean of (fewer - b common) minus the mean of (1 - b) more over all its seeds, and both are
-    uncorrelated. b = 1 is pairing, b = 0 are independent runs; it is the same for all strata. What
-    estimating it costs is added to the variance.
+    uncorrelated. b = 1 is pairing, b = 0 independent runs; it is the same for all strata. The cost of
+    estimating b is added to the variance.
     """
     common = more.of(columns)
     slope, freedom = _slope(common.values, fewer.values)
     less, residual = more.minus(more, slope), fewer.minus(common, slope)
-    found = _independent(less, residual)
+    found = independent(less, residual)
     share = 1 - len(columns) / more.seeds
     size = float(np.abs(more.values).max() + np.abs(fewer.values).max())
     rest, own = (_seed_variance(side, size) for side in (less, residual))
     dearer = (1 + share / freedom) * freedom / max(freedom - 1, 1)
     own = replace(own, variance=own.variance * dearer)
-    variance, df = _added((rest, own))
+    variance, df = _sum_variances((rest, own))
     moments = replace(found.moments, seeds=np.array([variance]), seeds_df=np.array([df]))
-    both = _together(_seed_variance(more, size), _seed_variance(fewer, size))
+    both = _pooled_variance(_seed_variance(more, size), _seed_variance(fewer, size))
     if both is None:
         return GateDifference(moments, rest, own)
     return GateDifference(
@@ -160,14 +148,19 @@ def _slope(common: FloatArray, other: FloatArray) -> tuple[float, int]:
     return (float(np.clip((x * y).sum() / square, 0.0, 1.0)) if square > 0 else 0.0), freedom
 
 
-def _independent(base: SideValues, new: SideValues) -> GateDifference:
+def independent(base: SideValues, new: SideValues) -> GateDifference:
+    """Return new minus base of runs with different seeds (Welch 1947, over seeds within strata).
+
+    The variances of both sides add up. That of the test examples is of the difference, without the interaction of
+    seeds and examples, which the variance between seeds contains already.
+    """
     sides, strata = (base, new), len(base.values)
     size = float(np.abs(base.values).max() + np.abs(new.values).max())
     mean = float(new.values.mean() - base.values.mean())
     mean = 0.0 if abs(mean) <= _ROUNDING * size else mean
     one, other = (_seed_variance(side, size) for side in sides)
-    seeds, df = _added((one, other))
-    examples, examples_df = _examples(base, new)
+    seeds, df = _sum_variances((one, other))
+    examples, examples_df = _example_variance(base, new)
     moments = Moments(
         (strata, min(base.seeds, new.seeds)),
         np.array([mean]),
@@ -176,15 +169,15 @@ def _independent(base: SideValues, new: SideValues) -> GateDifference:
         np.array([examples]),
         examples_df,
     )
-    both = _together(one, other)
+    both = _pooled_variance(one, other)
     if both is None:
         return GateDifference(moments, one, other)
     expected = (replace(side, variance=both / side.seeds) for side in (one, other))
     return GateDifference(moments, *expected)
 
 
-def _together(one: SeedVariance, other: SeedVariance) -> float | None:
-    """Return the variance of one seed, from both sides; None where an F test says that they differ."""
+def _pooled_variance(one: SeedVariance, other: SeedVariance) -> float | None:
+    """Return the variance of one seed, pooled over both sides; None where an F test says that they differ."""
     from scipy.special import fdtrc
 
     single = [side.variance * side.seeds for side in (one, other)]
@@ -205,14 +198,14 @@ def _seed_variance(side: SideValues, size: float) -> SeedVariance:
     return SeedVariance(total, df, side.seeds)
 
 
-def _added(sides: Sequence[SeedVariance]) -> tuple[float, float]:
+def _sum_variances(sides: Sequence[SeedVariance]) -> tuple[float, float]:
     """Return the sum of variances and its degrees of freedom (Satterthwaite 1946)."""
     total = sum(side.variance for side in sides)
     fourth = sum(side.variance**2 / side.df for side in sides)
     return total, total**2 / fourth if fourth > 0 else sum(side.df for side in sides)
 
 
-def _examples(base: SideValues, new: SideValues) -> tuple[float, float]:
+def _example_variance(base: SideValues, new: SideValues) -> tuple[float, float]:
     """Return the variance from test examples alone and its degrees of freedom."""
     if base.draws is None or new.draws is None or base.examples is None or base.examples != new.examples:
         return 0.0, 1.0
@@ -244,10 +237,10 @@ def critical(found: Moments, level: float) -> float:
 
 
 def min_detectable_loss(found: Moments, level: float, bound: float) -> float:
-    """Return the smallest loss that would have been called one in 80 of 100 such comparisons.
+    """Return the smallest loss that 80 of 100 such comparisons would detect (the MDE, for losses).
 
-    It must be significant at ``level`` (two-sided) and exceed ``bound``, and chance must not hide it.
-    Infinite where nothing varies and the cells are too few for any verdict.
+    To be detected it must be significant at ``level`` (two-sided) and exceed ``bound``. Infinite where nothing varies
+    and the cells are too few for any verdict.
     """
     se = float(found.se[0])
     if se == 0:
@@ -255,8 +248,8 @@ def min_detectable_loss(found: Moments, level: float, bound: float) -> float:
     return max(critical(found, level) * se, bound) + float(found.quantile(POWER)[0]) * se
 
 
-def chance(found: Moments, level: float, bound: float, loss: float) -> float:
-    """Return how often, from 0 to 1, a loss of this size would be called one in such comparisons."""
+def power(found: Moments, level: float, bound: float, loss: float) -> float:
+    """Return the power, from 0 to 1: how often such comparisons would detect a loss of this size."""
     from scipy.special import stdtr
 
     se = float(found.se[0])
