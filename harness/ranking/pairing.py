@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from harness.core.errors import UserError
@@ -248,7 +249,8 @@ class PairedValues:
     def values(self, pair: EntryPair) -> list[FloatArray]:
         """Return the values (stratum, seed) of A and B; NaN where there is none."""
         rows = [self.array.position[name] for name in pair.ids]
-        return [self.array.values[row][:, own] for row, own in zip(rows, self.columns, strict=True)]
+        sides = zip(rows, self.columns, strict=True)
+        return [np.ascontiguousarray(self.array.values[row][:, own]) for row, own in sides]  # sums depend on the layout
 
     def coverage(self, pair: EntryPair, strata: Sequence[TaskLanguage] | None = None) -> list[Coverage]:
         """Return how many cells of A and B have a value, in some strata or all, and why the others have none."""

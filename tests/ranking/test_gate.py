@@ -280,8 +280,8 @@ def test_other_sizes_cannot_be_told(tmp_path):
     code, found = gate(new, baseline(tmp_path))
     assert (code, found["reason"]) == (
         2,
-        "the runs differ in texts per label: sentiment (2 and 9). Only cells of one size can be compared: run both with "
-        "the same --limit",
+        "the runs differ in texts per label: sentiment (2 and 9). Only cells of one size can be compared: run both "
+        "with the same --limit",
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from harness.core.cells import entry_id
 from harness.core.errors import InvalidFileError, UserError
-from harness.core.files import canonical_json, digest, write_bytes
+from harness.core.files import JsonValue, canonical_json, digest, write_bytes
 from harness.core.reading import check_schema, gunzip, parse_json, read_bytes
 from harness.core.records import (
     CellKey,
@@ -28,7 +28,6 @@ from harness.core.records import (
     format_validation_error,
 )
 from harness.core.store import CellKeyRow, Run, ScoreRow, ScoresRow, StatusRow
-from harness.core.types import JsonValue
 from harness.ranking.results import CellIndex, ResultSet, collect
 from harness.scoring.metrics import metric
 

@@ -196,10 +196,8 @@ class GateValues(PairedValues):
         found = set()
         for name, values, seeds in zip(pair.ids, self.values(pair), self.runs.seeds, strict=True):
             known = np.flatnonzero(~np.isnan(values).all(axis=1))
-            missing = self.runs.joined.entries[name].missing
-            found |= {self.array.task_languages[i] for i in known} | {
-                (m.task, m.language) for m in missing if m.seed in seeds
-            }
+            gone = [m for m in self.runs.joined.entries[name].missing if m.seed in seeds]
+            found |= {self.array.task_languages[i] for i in known} | {(m.task, m.language) for m in gone}
         return [place for place in self.array.task_languages if place in found]
 
     def sides(self, pair: EntryPair) -> list[SideValues]:
