@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.helptext import Group
-from harness.cli.options import Data, Device, console, split
+from harness.cli.options import console, run_options, split
 from harness.core.errors import pasted
 from harness.core.languages import unknown_language
 
 if TYPE_CHECKING:
     from harness.data.backtranslation import Job, Translator
     from harness.data.contrast import ContrastManifest
+    from harness.runner.prepare import RunOptions
 
 app = typer.Typer(
     cls=Group,
-    help="Make or import contrast text for the method 'quality'. Contrast text is human sentences beside "
+    help="Make or import contrast text for the method 'quality'. Contrast text is human sentences next to "
     "degraded versions of them; the method steers from the degraded to the human text.",
     epilog="""
 Example, without a translation model:
@@ -42,11 +43,18 @@ def _group() -> None:
 
 
 @app.command("build")
+@run_options(
+    "out languages translator revision pivots noise suite data limit batch_size device dtype",
+    languages="Only these, such as am,da. Default: all.",
+    revision="Commit, branch or pull request (refs/pr/N) of a hub model.",
+    suite={"default": "steer11", "help": "Suite whose languages and text are taken."},
+    limit={"min": 1, "help": "At most this many sentences."},
+    batch_size="Sentences per batch.",
+    dtype="float32, bfloat16, float16. Default: float32 on the CPU, else as stored.",
+)
 def build(
+    options: RunOptions,
     out: Out,
-    languages: Annotated[
-        str | None, typer.Option(metavar="CODES", help="Only these, such as am,da. Default: all.")
-    ] = None,
     translator: Annotated[
         str,
         typer.Option(
@@ -54,10 +62,6 @@ def build(
             help="Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise.",
         ),
     ] = "facebook/nllb-200-distilled-600M",
-    revision: Annotated[
-        str | None,
-        typer.Option(metavar="COMMIT", help="Commit, branch or pull request (refs/pr/N) of a hub model."),
-    ] = None,
     pivots: Annotated[
         str | None, typer.Option(metavar="CODES", help="Languages on the way, in order. Default: de,zh,de.")
     ] = None,
@@ -68,22 +72,8 @@ def build(
             help="Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise.",
         ),
     ] = None,
-    suite: Annotated[
-        str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose languages and text are taken.")
-    ] = "steer11",
-    data: Data = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="At most this many sentences.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Sentences per batch.")] = 64,
-    device: Device = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PRECISION",
-            help="float32, bfloat16, float16. Default: float32 on the CPU, else as stored.",
-        ),
-    ] = None,
 ) -> None:
-    r"""Degrade human sentences by translating them to and fro.
+    r"""Degrade human sentences by translating them back and forth.
 
     Word noise is added after every hop. The sentences are the suite's parallel text, without any validation
     or test text. Run the same command again to go on after a stop. As published (arXiv 2606.18389):
@@ -107,20 +97,20 @@ def build(
     from harness.data.sources import open_data
     from harness.data.suite import load_suite
 
-    definition = load_suite(suite)
-    corpus = Corpus(definition, open_data(definition, data))
-    chosen = split(languages) or definition.languages
+    definition = load_suite(options.suite)
+    corpus = Corpus(definition, open_data(definition, options.data))
+    chosen = options.languages or definition.languages
     for code in chosen:
         if code not in corpus.vector_languages:
             raise unknown_language(code, corpus.vector_languages)
-    opened = _open(translator, revision, device, dtype, batch_size)
+    opened = _open(translator, options)
     alone = opened.kind == "noise"
     way = split(pivots) if pivots is not None else ([] if alone else PUBLISHED_PIVOTS)
     probability = noise if noise is not None else (NOISE_ALONE if alone else PUBLISHED_NOISE)
-    jobs = plan(corpus, list(dict.fromkeys(chosen)), opened, way or [], probability, limit)
+    jobs = plan(corpus, list(dict.fromkeys(chosen)), opened, way or [], probability, options.limit)
     _make_all(out, jobs, opened)
     model = () if definition.folder("model") else ("--model", "MODEL")
-    typer.echo(f"next: {pasted('run', '--suite', suite, '--contrast', out, *model)}")
+    typer.echo(f"next: {pasted('run', '--suite', options.suite, '--contrast', out, *model)}")
 
 
 @app.command("import")
@@ -157,7 +147,7 @@ def import_(
     typer.echo(f"next: {pasted('run', '--suite', 'SUITE', '--model', 'MODEL', '--contrast', out)}")
 
 
-def _open(name: str, revision: str | None, device: str | None, dtype: str | None, batch_size: int) -> Translator:
+def _open(name: str, options: RunOptions) -> Translator:
     """Return the translator; word noise alone loads no library of models."""
     if name == "noise":
         from harness.data.backtranslation import Translator as NoTranslator
@@ -165,7 +155,7 @@ def _open(name: str, revision: str | None, device: str | None, dtype: str | None
         return NoTranslator()
     from harness.data.translators import open_translator
 
-    return open_translator(name, revision, device, dtype, batch_size)
+    return open_translator(name, options.revision, options.device, options.dtype, options.batch_size)
 
 
 def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:

@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from harness.core.records import State
     from harness.core.store import Run
 
-SuiteName = Annotated[
-    str, typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml.")
-]
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL.")
-]
 ModelName = Annotated[
     str | None,
     typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own."),
@@ -50,12 +44,6 @@ ContrastText = Annotated[
         help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first.",
     ),
 ]
-Languages = Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")]
-Tasks = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")]
-Methods = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")]
-Settings = Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")]
-Seeds = Annotated[str | None, typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3.")]
-Limit = Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")]
 Classifiers = Annotated[
     list[str] | None,
     typer.Option(
@@ -85,12 +73,6 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several."),
 ]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")]
-Dtype = Annotated[
-    str | None, typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU.")
-]
-DeviceMap = Annotated[
-    str | None, typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate).")
-]
 BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]
 Lock = Annotated[
     Path | None,
@@ -100,32 +82,45 @@ Lock = Annotated[
         "Default: that of the checkout that runs.",
     ),
 ]
-_Tuned = Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")]
 
-_RUN: dict[str, tuple[Any, Any]] = {
-    "suite": (SuiteName, inspect.Parameter.empty),
-    "run": (RunFolder, None),
-    "model": (ModelName, None),
-    "revision": (Revision, None),
-    "data": (Data, None),
-    "contrast": (ContrastText, None),
-    "languages": (Languages, None),
-    "tasks": (Tasks, None),
-    "methods": (Methods, None),
-    "settings": (Settings, None),
-    "seeds": (Seeds, None),
-    "limit": (Limit, None),
-    "classifiers": (Classifiers, None),
-    "embeddings": (Embeddings, None),
-    "identifiers": (Identifiers, None),
-    "plugins": (Plugins, None),
-    "device": (Device, None),
-    "dtype": (Dtype, None),
-    "device_map": (DeviceMap, None),
-    "batch_size": (BatchSize, 64),
-    "tuned": (_Tuned, False),
-}
-"""Field of RunOptions -> the option that it is read from, and its default."""
+
+class _RunOptions:
+    """The options behind the fields of ``harness.runner.prepare.RunOptions``."""
+
+    suite: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml.")
+    ]
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL.")
+    ] = None
+    model: ModelName = None
+    revision: Revision = None
+    data: Data = None
+    contrast: ContrastText = None
+    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")] = None
+    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")] = None
+    methods: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")] = None
+    settings: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")] = None
+    seeds: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")] = None
+    classifiers: Classifiers = None
+    embeddings: Embeddings = None
+    identifiers: Identifiers = None
+    plugins: Plugins = None
+    device: Device = None
+    dtype: Annotated[
+        str | None, typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU.")
+    ] = None
+    device_map: Annotated[
+        str | None, typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate).")
+    ] = None
+    batch_size: BatchSize = 64
+    tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
+        False
+    )
+
 
 _DIGITS = 18  # of a number
 _LONGEST_RANGE = 10_000  # numbers
@@ -139,11 +134,13 @@ def run_options(names: str, **changed: str | dict[str, Any]) -> Callable[..., An
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        shared = get_type_hints(_RunOptions, include_extras=True)
         hints = get_type_hints(command, localns={"RunOptions": Any}, include_extras=True)
         own = inspect.signature(command).parameters
         parameters = []
         for name in names.split():
-            kind, default = (hints[name], own[name].default) if name in own else _RUN[name]
+            kind = hints[name] if name in own else shared[name]
+            default = own[name].default if name in own else getattr(_RunOptions, name, inspect.Parameter.empty)
             if name in changed:
                 base, info = get_args(kind)
                 info, change = copy(info), changed[name]

@@ -1,4 +1,4 @@
-"""The command ``steerboard vectors``: look at steering files, and hand them to other programs."""
+"""The command ``steerboard vectors``: look at steering files, and export them to other programs."""
 
 from __future__ import annotations
 
@@ -41,15 +41,14 @@ def show(
     Layers count from 0. 'raw' is the factor of the vector in units of the hidden state: the strength
     itself, or strength x residual norm where the unit is 'residual'.
     """
-    steerings = [(file, _load(file)) for file in files]
+    steerings = {str(file): _load(file) for file in files}
     from harness.engine.inspect_vectors import as_json, as_text
 
-    terminal = sys.stdout.isatty()
-    shown = [
-        as_json(str(file), steering) if json else as_text(str(file), steering, colour=terminal)
-        for file, steering in steerings
-    ]
-    typer.echo(("\n" if json else "\n\n").join(shown))
+    if json:
+        typer.echo("\n".join(as_json(name, steering) for name, steering in steerings.items()))
+    else:
+        colour = sys.stdout.isatty()
+        typer.echo("\n\n".join(as_text(name, steering, colour=colour) for name, steering in steerings.items()))
 
 
 @app.command()
@@ -79,24 +78,36 @@ def export(
     formats.check_target(out, format_)
     steering = _load(file)
     vectors = formats.layer_vectors(steering, format_)
-    fitted = _fitted_on(steering)
+    given = steering.provenance.get("model")
+    fitted: dict[str, Any] = given if isinstance(given, dict) else {}
+    layers = list(vectors)
+    noun = "vector at layer" if len(layers) == 1 else "vectors at layers"
+    written = f"{out}: {len(layers)} {noun} {', '.join(map(str, layers))}; coefficient 1 is the strength of the file"
     if format_ == "repeng":
         config = formats.model_config(model) if model else None
         if config is not None:
             formats.check_fit(vectors, config)
         hint = config.model_type if config is not None else str(fitted.get("name") or "unknown")
         formats.write_gguf(out, vectors, hint, steering.provenance)
-        _say_repeng(out, list(vectors))
-    else:
-        source, revision = _model_of(model, fitted, file)
-        config = formats.model_config(source, revision)
-        formats.check_fit(vectors, config)
-        formats.write_lm_eval(out, vectors, formats.hookpoints(config))
-        _say_lm_eval(out, list(vectors), source + (f",revision={revision}" if revision else ""))
+        typer.echo(written)
+        typer.echo(f"next, repeng: ControlModel(model, {layers}).set_control(ControlVector.import_gguf({str(out)!r}))")
+        if 0 in layers:
+            typer.echo("llama.cpp does not read this file: it cannot steer layer 0", err=True)
+        else:
+            typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {shlex.quote(str(out))}")
+        return
+    source, revision = _model_of(model, fitted, file)
+    config = formats.model_config(source, revision)
+    formats.check_fit(vectors, config)
+    formats.write_lm_eval(out, vectors, formats.hookpoints(config))
+    typer.echo(written)
+    pretrained = source + (f",revision={revision}" if revision else "")
+    arguments = shlex.quote(f"pretrained={pretrained},steer_path={out}")
+    typer.echo(f"next: lm_eval --model steered --model_args {arguments} --tasks TASKS")
 
 
 def _load(file: Path) -> Steering:
-    """Return a steering file's content; ``UserError`` for a path that holds none."""
+    """Return the content of a steering file; ``UserError`` for any other path."""
     from harness.core.interventions import load_steering
 
     if not file.is_file():
@@ -105,17 +116,12 @@ def _load(file: Path) -> Steering:
     try:
         steering = load_steering(file)
         canonical_json(steering.provenance).encode()
-    except BrokenFileError as error:  # the file need not be ours: nothing is to be deleted here
+    except BrokenFileError as error:  # the file may not be ours: nothing is to be deleted here
         reason = str(error).removesuffix(" Delete it and run again.")
         raise UserError(f"{reason} Give a steering file: RUN/steering/*.safetensors.") from None
     except (ValueError, RecursionError) as error:  # NaN, half a character, endless nesting
         raise UserError(f"{file} is not a steering file ({error} in its header).") from None
     return steering
-
-
-def _fitted_on(steering: Steering) -> dict[str, Any]:
-    model = steering.provenance.get("model")
-    return model if isinstance(model, dict) else {}
 
 
 def _model_of(model: str | None, fitted: dict[str, Any], file: Path) -> tuple[str, str | None]:
@@ -127,23 +133,3 @@ def _model_of(model: str | None, fitted: dict[str, Any], file: Path) -> tuple[st
         return name, revision
     known = f"was fitted on the local folder {name!r}" if name else "names no model"
     raise UserError(f"{file} {known}: give --model FOLDER_OR_ID, whose config names the layers for lm-eval.")
-
-
-def _say_repeng(out: Path, layers: list[int]) -> None:
-    typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
-    typer.echo(f"next, repeng: ControlModel(model, {layers}).set_control(ControlVector.import_gguf({str(out)!r}))")
-    if 0 in layers:
-        typer.echo("llama.cpp does not read this file: it cannot steer layer 0", err=True)
-    else:
-        typer.echo(f"next, llama.cpp: llama-cli -m MODEL.gguf --control-vector {shlex.quote(str(out))}")
-
-
-def _say_lm_eval(out: Path, layers: list[int], model: str) -> None:
-    typer.echo(f"{out}: {_count(layers)}; coefficient 1 is the strength of the file")
-    given = shlex.quote(f"pretrained={model},steer_path={out}")
-    typer.echo(f"next: lm_eval --model steered --model_args {given} --tasks TASKS")
-
-
-def _count(layers: list[int]) -> str:
-    noun = "vector at layer" if len(layers) == 1 else "vectors at layers"
-    return f"{len(layers)} {noun} {', '.join(map(str, layers))}"
