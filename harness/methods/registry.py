@@ -249,22 +249,23 @@ def _nested(value: Any, depth: int) -> bool:
     return isinstance(value, list) and (depth == 0 or any(_nested(item, depth - 1) for item in value))
 
 
-def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
-    """Return configured methods for a suite's list: a name, or a name with its options."""
-    methods: list[SteeringMethod] = []
+def named_options(specs: Iterable[MethodSpec]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and options for each item of a suite's list: a name, or a name with its options."""
     for spec in specs:
-        items = {spec: {}} if isinstance(spec, str) else spec
-        for name, options in items.items():
-            methods += registry.configure(name, options or {})
-    return methods
+        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
+            yield name, options or {}
+
+
+def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
+    """Return configured methods for a suite's list."""
+    return [method for name, options in named_options(specs) for method in registry.configure(name, options)]
 
 
 def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[MethodSpec]:
     """Return the named methods with the options that a suite's list gives them, else without any."""
     given: dict[str, list[MethodSpec]] = {}
-    for spec in specs:
-        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
-            given.setdefault(name, []).append({name: options})
+    for name, options in named_options(specs):
+        given.setdefault(name, []).append({name: options})
     return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
 
 

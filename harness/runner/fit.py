@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, DamagedFileError, UserError, warn
 from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import Steering, check_model
-from harness.core.reading import read_json
-from harness.core.records import SCHEMA, FitCost, Usage, UsageByStep, format_validation_error
+from harness.core.reading import read_bytes
+from harness.core.records import FitCost, Usage, UsageByStep
+from harness.core.store import parse_record
 from harness.core.tensors import load_tensors, save_tensors
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions
@@ -52,10 +52,7 @@ def read_cost(path: Path) -> UsageByStep:
     if not file.is_file():
         return {cost_key(path): None}
     try:
-        return FitCost.model_validate(read_json(file, SCHEMA)).parts
-    except ValidationError as error:
-        reason = format_validation_error(error)
-        raise BrokenFileError(f"{file} does not hold a cost: {reason}. Delete it and run again.") from None
+        return parse_record(read_bytes(file), file, FitCost).parts
     except UserError as error:  # the method is not at fault
         raise BrokenFileError(str(error)) from None
 

@@ -117,15 +117,9 @@ class RunPlan:
 
     def merge_selections(self, old: Selection, new: Selection) -> Selection:
         """Return what two starts of the run cover together."""
-        orders: dict[str, Sequence[str] | Sequence[int]] = {
-            "languages": self.suite.languages,
-            "tasks": list(self.suite.tasks),
-            "settings": list(self.suite.settings),
-            "seeds": self.suite.seeds,
-        }
         fields = {
-            name: [v for v in order if v in getattr(old, name) or v in getattr(new, name)]
-            for name, order in orders.items()
+            name: [v for v in getattr(self.suite, name) if v in getattr(old, name) or v in getattr(new, name)]
+            for name in ("languages", "tasks", "settings", "seeds")
         }
         sizes = {**old.texts_per_label, **new.texts_per_label}
         both = Selection.model_validate({**fields, "texts_per_label": sizes})

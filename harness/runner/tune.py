@@ -12,27 +12,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
 from harness.core.files import canonical_json, write_json
-from harness.core.reading import read_json
+from harness.core.reading import read_bytes
 from harness.core.records import (
-    SCHEMA,
     CellStatus,
     GridPoint,
     ModelIdentity,
     Tuned,
     TunedMethod,
     fit_of,
-    format_validation_error,
     sum_or_none,
 )
+from harness.core.store import parse_record
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control
-from harness.methods.registry import Registry, pick_methods, search_space
+from harness.methods.registry import Registry, named_options, pick_methods, search_space
 from harness.runner.plan import select_cells
 from harness.scoring.metrics import VALID_SHARE, macro_f1
 
@@ -62,18 +59,17 @@ def tuning_suite(
     specs = suite.methods if names is None else pick_methods(suite.methods, names)
     sweeps: list[MethodSpec] = []
     used: set[str] = set()
-    for spec in specs:
-        for name, given in ({spec: {}} if isinstance(spec, str) else spec).items():
-            cls = registry.get(name)
-            grid = {} if issubclass(cls, Reference | Control) else search_space(cls)  # controls follow their method
-            sweep = _sweep(grid, given or {}, overrides)
-            if sweep:
-                sweeps.append({name: sweep})
-                used |= grid.keys()
-            elif names is not None:
-                why = "the suite fixes every field of its grid" if grid else "it names no grid of values"
-                hint = "" if grid else ' A method names it in its class: search_space = {"strength": [0.1, 0.2]}.'
-                raise UserError(f"method {name!r}: {why}, so there is nothing to tune.{hint}")
+    for name, given in named_options(specs):
+        cls = registry.get(name)
+        grid = {} if issubclass(cls, Reference | Control) else search_space(cls)  # controls follow their method
+        sweep = _sweep(grid, given, overrides)
+        if sweep:
+            sweeps.append({name: sweep})
+            used |= grid.keys()
+        elif names is not None:
+            why = "the suite fixes every field of its grid" if grid else "it names no grid of values"
+            hint = "" if grid else ' A method names it in its class: search_space = {"strength": [0.1, 0.2]}.'
+            raise UserError(f"method {name!r}: {why}, so there is nothing to tune.{hint}")
     if not sweeps:
         raise UserError("none of the suite's methods names a grid, so there is nothing to tune. Give --methods.")
     for field in overrides.keys() - used:
@@ -253,10 +249,7 @@ def read_tuned(run: Path) -> Tuned:
     path = run / FILE
     if not path.is_file():
         raise UserError(f"{run} holds no {FILE}. Make it: steerboard tune, with the same --suite and --run.")
-    try:
-        return Tuned.model_validate(read_json(path, SCHEMA))
-    except ValidationError as error:
-        raise UserError(f"{path} is broken: {format_validation_error(error)}. Tune again.") from None
+    return parse_record(read_bytes(path), path, Tuned)
 
 
 def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]) -> None:
@@ -280,16 +273,15 @@ def apply_tuning(specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], re
     version than the one that was tuned.
     """
     tuned: list[MethodSpec] = []
-    for spec in specs:
-        for name, given in ({spec: {}} if isinstance(spec, str) else spec).items():
-            options, cls = dict(given or {}), registry.get(name)
-            if issubclass(cls, Control):
-                of = options.get("of", cls.Config.model_fields["of"].default)
-                controlled = of if isinstance(of, list) else [of]
-                new = [{name: _control_options(options, one, chosen, registry)} for one in controlled]
-            else:
-                new = [{name: {**options, **_choice(name, chosen, registry)}}]
-            tuned += [item for item in new if item not in tuned]  # a sweep written as several items is one row now
+    for name, options in named_options(specs):
+        cls = registry.get(name)
+        if issubclass(cls, Control):
+            of = options.get("of", cls.Config.model_fields["of"].default)
+            controlled = of if isinstance(of, list) else [of]
+            new = [{name: _control_options(options, one, chosen, registry)} for one in controlled]
+        else:
+            new = [{name: {**options, **_choice(name, chosen, registry)}}]
+        tuned += [item for item in new if item not in tuned]  # a sweep written as several items is one row now
     return tuned
 
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, UnsupportedError, UserError, is_infrastructure
 from harness.core.files import digest, write_json
 from harness.core.interventions import Steering
-from harness.core.reading import read_json
-from harness.core.records import SCHEMA, MethodIdentity, ModelIdentity, SafeInt, Versioned, format_validation_error
-from harness.core.store import Run
+from harness.core.reading import read_bytes
+from harness.core.records import MethodIdentity, ModelIdentity, SafeInt, Versioned
+from harness.core.store import Run, parse_record
 from harness.data.corpus import Corpus
 from harness.ranking.stats.ranks import RankCorrelation, rank_correlation
 
@@ -121,10 +121,7 @@ def write_separation(run: Run, name: str, separation: Separation) -> None:
 def read_separation(path: Path) -> Separation:
     """Read a separation; ``BrokenFileError`` where it is broken, foreign or of a newer schema."""
     try:
-        return Separation.model_validate(read_json(path, SCHEMA))
-    except ValidationError as error:
-        reason = format_validation_error(error)
-        raise BrokenFileError(f"{path} is not a separation: {reason}. Delete it and run again.") from None
+        return parse_record(read_bytes(path), path, Separation)
     except UserError as error:
         raise BrokenFileError(str(error)) from None
 

@@ -428,7 +428,7 @@ SPOILS = {
     "a list": (lambda old: b"[]", r"holds a JSON list"),
     "further keys": (
         lambda old: old.replace(b"{", b'{"x": 1, ', 1),
-        r"tuned\.json is broken: x: Extra.*Tune again",
+        r"tuned\.json is not a valid tuned file.*x: Extra.*Remove it",
     ),
     "binary": (lambda old: b"\x89PNG\xff", r"is not UTF-8"),
     "deep": (lambda old: b"[" * 100_000, r"nested too deeply|not valid JSON"),

@@ -44,7 +44,7 @@ from harness.tracks.forcing.planning import base_suite, forcing_suite
 from harness.tracks.forcing.questions import Questions, load_questions
 from harness.tracks.forcing.relevance import Answer, Judge, JudgedAnswer, grade, is_empty_answer, open_relevance, prompt
 from harness.tracks.forcing.scoring import in_target, relevance_scores, target_share
-from harness.tracks.forcing.tables import Aggregate, aggregate, pairs, pairs_for, providers
+from harness.tracks.forcing.tables import Aggregate, aggregate, pairs, pairs_for
 
 slow = pytest.mark.slow
 
@@ -220,7 +220,6 @@ def test_a_table_of_a_forcing_run_has_its_metrics_and_headline(tmp_path):
     [cellset] = collect([made_run(tmp_path, {("en", "am"): (1.0, 0.5)})])
     assert [m.name for m in cellset.metrics] == ["forcing/tfidf", "target_share", "relevance/tfidf"]
     assert {m.group for m in cellset.metrics} == {"forcing"}
-    assert providers(cellset) == ["tfidf"]
     assert metric("forcing/judge:x").direction == "up"
 
 

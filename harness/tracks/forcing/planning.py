@@ -19,7 +19,7 @@ from harness.data.corpus import Corpus
 from harness.data.sources import Example
 from harness.data.suite import MethodSpec, Split, Suite, Task, TaskSize, load_suite
 from harness.methods.contract import Reference
-from harness.methods.registry import Registry
+from harness.methods.registry import Registry, named_options
 from harness.runner.plan import plan_cells, select_cells
 from harness.runner.prepare import RunOptions, RunPlan, default_run, plan_run, shipped_model
 from harness.tracks.forcing.questions import Half, Questions, load_questions
@@ -133,8 +133,7 @@ def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> S
             )
     specs: list[MethodSpec] = [
         {name: options} if options else name
-        for spec in suite.methods
-        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items()
+        for name, options in named_options(suite.methods)
         if applies(registry, name)
     ]
     changes = {

@@ -14,7 +14,7 @@ from harness.core.terminal import TerminalColumn, print_table
 from harness.ranking.results import EntryRow, ResultSet
 from harness.ranking.summary import format_number, mark, strip_control
 from harness.scoring.harmonic import harmonic
-from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
+from harness.scoring.metrics import RELEVANCE, TARGET_SHARE
 from harness.tracks.forcing.planning import source_of
 
 _REASONS = 3  # of an entry, shown at most
@@ -75,11 +75,6 @@ def aggregate(cellset: ResultSet, provider: str, among: Pairs | None = None) -> 
             share, relevance = (float(own[name].mean()) for name in names)
             found[row] = Aggregate(share, relevance, harmonic(share, relevance), len(own), expected)
     return found
-
-
-def providers(cellset: ResultSet) -> list[str]:
-    """Return the scorers of relevance that the answers were rated by."""
-    return [m.name.partition("/")[2] for m in cellset.metrics if m.name.startswith(f"{FORCING.name}/")]
 
 
 def print_forcing(console: Console, cellset: ResultSet, provider: str) -> None:

@@ -17,7 +17,7 @@ from harness.core.records import CellKey, Manifest, Selection, Track
 from harness.data.sources import LocalData
 from harness.data.suite import MethodSpec, Suite, TaskSize, load_suite
 from harness.methods.contract import CellContext, Reference
-from harness.methods.registry import Registry
+from harness.methods.registry import Registry, named_options
 from harness.runner.prepare import RunOptions, RunPlan, default_run, plan_run, shipped_model
 from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage
 
@@ -129,11 +129,9 @@ def understanding_methods(suite: Suite, registry: Registry) -> Suite:
     ``learned`` aligns by default: that objective is for understanding (see its docstring).
     """
     kept: list[MethodSpec] = []
-    for spec in suite.methods:
-        for name, options in ({spec: {}} if isinstance(spec, str) else spec).items():
-            if name == _PROMPTING or issubclass(registry.get(name), Reference):
-                continue
-            given = {"objective": "align", **(options or {})} if name == "learned" else (options or {})
+    for name, options in named_options(suite.methods):
+        if name != _PROMPTING and not issubclass(registry.get(name), Reference):
+            given = {"objective": "align", **options} if name == "learned" else options
             kept.append({name: given} if given else name)
     return suite.model_copy(update={"methods": kept})
 
