@@ -562,7 +562,7 @@ def test_lm_evals_cache_of_answers_is_refused(hf, steered, tmp_path):
 
     CachingLM(steered(), str(tmp_path / "plain.db"))
     lm = steered(of_language)
-    assert_refused(lambda: CachingLM(lm, str(tmp_path / "answers.db")), r"--use_cache knows no steering")
+    assert_refused(lambda: CachingLM(lm, str(tmp_path / "answers.db")), r"--use_cache does not know about steering")
 
 
 def test_beams_are_refused_in_one_line(steered):

@@ -86,9 +86,14 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             source, checkpoint = asked
             steerable = self._bound(source, checkpoint, trusted)
             self._steering_of = lambda request: source.steering_for(request.task_name)
-        if self._steering_of is not None:
-            self._check_alone()
-            self._hooks = steerable.hooks if steerable else _new_hooks(self.model)
+        if self._steering_of is None:
+            return
+        if self.backend != "causal":
+            raise UserError(f"steering needs a decoder-only model; this one is {self.config.model_type!r}.")
+        if self.world_size > 1:
+            raise UserError("steering runs in one process: start it without 'accelerate launch'.")
+        decoder = find_decoder(self.model)
+        self._hooks = steerable.hooks if steerable else SteeringHooks(decoder, find_layers(decoder))
 
     @classmethod
     def around(
@@ -120,17 +125,11 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         source.bind(model, checkpoint, str(self.model.dtype).removeprefix("torch."))
         return model
 
-    def _check_alone(self) -> None:
-        if self.backend != "causal":
-            raise UserError(f"steering needs a decoder-only model; this one is {self.config.model_type!r}.")
-        if self.world_size > 1:
-            raise UserError("steering runs in one process: start it without 'accelerate launch'.")
-
     @override
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Refuse lm-eval's cache of answers, which knows requests by their text alone."""
         if self._steering_of is not None and cache_hook.dbdict is not None:
-            raise UserError("--use_cache knows no steering: answers would be mixed up. Leave it out.")
+            raise UserError("--use_cache does not know about steering: answers would be mixed up. Leave it out.")
         super().set_cache_hook(cache_hook)
 
     @override
@@ -139,7 +138,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         steerings = self._steerings(requests)
         if steerings is None:
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        with self._given(steerings.__getitem__, steerings):
+        with self._given(steerings):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     @override
@@ -152,7 +151,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         def run(members: list[int]) -> Any:
             steering = steerings[members[0]]
             some = [requests[i] for i in members]
-            with self._given(lambda _: steering, [steering]):
+            with self._given([steering], lambda _: steering):
                 return super(SteeredLM, self).loglikelihood_rolling(some, disable_tqdm=disable_tqdm)
 
         return split_batch(incompatible([("", id(steering)) for steering in steerings]), run)
@@ -168,7 +167,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         def run(members: list[int]) -> Any:
             some = [requests[i] for i in members]
             rows = {texts[i]: SteeredRow(steerings[i], 0, 0) for i in members}
-            with self._given(steerings.__getitem__, steerings), self._reading(rows):
+            with self._given(steerings), self._during(_rows=rows):
                 return super(SteeredLM, self).generate_until(some, disable_tqdm=disable_tqdm)
 
         return split_batch(incompatible(list(zip(texts, map(id, steerings), strict=True))), run)
@@ -186,7 +185,7 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         def run(members: list[int]) -> Any:
             some = [requests[i] for i in members]
             size = len(some) if override_bs else None
-            with self._reading(dict(found[i] for i in members)):
+            with self._during(_rows=dict(found[i] for i in members)):
                 return super(SteeredLM, self)._loglikelihood_tokens(some, disable_tqdm, size)
 
         return split_batch(incompatible([(tokens, row.kind) for tokens, row in found]), run)
@@ -227,18 +226,15 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             return super()._model_generate(context, max_length, stop, **options)
         for name in ("num_beams", "num_return_sequences"):
             if options.get(name, 1) != 1:
-                raise UserError(f"{name}={options[name]}: steered texts are written one for one; leave it out.")
+                raise UserError(f"{name}={options[name]}: steered texts are written one per prompt; leave it out.")
         with self._hooks.steer(steerings, options["attention_mask"]):
             return super()._model_generate(context, max_length, stop, **options)
 
     @override
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> Any:
         """As ``hf``; where requests are steered, so are the rows that are tried."""
-        self._detecting, before = self._heaviest, self._detecting
-        try:
+        with self._during(_detecting=self._heaviest):
             return super()._detect_batch_size(requests, pos)
-        finally:
-            self._detecting = before
 
     def _steerings(self, requests: Requests) -> list[Steering] | None:
         """Return the steering of every request, None where none is steered."""
@@ -248,23 +244,19 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         return found if any(steering.interventions for steering in found) else None
 
     @contextmanager
-    def _given(self, of_position: Callable[[int], Steering], all_: Sequence[Steering]) -> Iterator[None]:
-        """Set the steering of the requests that are passed on, by their position."""
-        self._of_position = of_position
-        self._heaviest = max(all_, key=lambda steering: len(steering.interventions))
+    def _during(self, **state: Any) -> Iterator[None]:
+        """Set attributes while requests are passed on to ``hf``."""
+        before = {name: getattr(self, name) for name in state}
+        self.__dict__.update(state)
         try:
             yield
         finally:
-            self._of_position = self._heaviest = None
+            self.__dict__.update(before)
 
-    @contextmanager
-    def _reading(self, rows: dict[Any, SteeredRow]) -> Iterator[None]:
-        """Set the rows of the next batches."""
-        self._rows = rows
-        try:
-            yield
-        finally:
-            self._rows = None
+    def _given(self, steerings: Sequence[Steering], of: Callable[[int], Steering] | None = None) -> Any:
+        """Set the steering of the requests that are passed on, by their position."""
+        heaviest = max(steerings, key=lambda steering: len(steering.interventions))
+        return self._during(_of_position=of or steerings.__getitem__, _heaviest=heaviest)
 
     def _row(self, steering: Steering, context: list[int], rest: list[int]) -> tuple[tuple[int, ...], SteeredRow]:
         """Return the model's input for a request, without zeros at its end, and how it is steered."""
@@ -308,11 +300,6 @@ def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Steeri
     network = pretrained.model if isinstance(pretrained, SteerableModel) else pretrained
     place = network if isinstance(network, str) else network.name_or_path
     return source, resolve_checkpoint(place, more.get("revision"))
-
-
-def _new_hooks(model: Any) -> SteeringHooks:
-    decoder = find_decoder(model)
-    return SteeringHooks(decoder, find_layers(decoder))
 
 
 UNSTEERED = Steering()
