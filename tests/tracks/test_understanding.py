@@ -19,7 +19,7 @@ from harness.ranking.results import collect
 from harness.scoring.metrics import TASK_MACRO_F1, TASK_SCORE
 from harness.tracks.understanding.planning import examples, fit_task, understanding_methods
 from harness.tracks.understanding.results import answers
-from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage, task_group
+from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage, language_of, task_group
 
 pytest.importorskip("lm_eval")
 
@@ -352,3 +352,41 @@ def test_tasks_of_others_are_chosen_and_written(tmp_path):
     assert all(row.complete and row.expected == 2 for row in cellset.entries.values())
     values = cellset.scores[cellset.scores["metric"] == TASK_SCORE.name]["value"]
     assert np.isfinite(values).all()
+
+
+# The language of a task
+
+NAMES = {
+    "steerboard_topic_am": "am",
+    "steerboard_sentiment_mt": "mt",
+    "steerboard_topic_xx": None,
+    "xnli_de": "de",
+    "xnli_mt": "mt",
+    "xquad_de": "de",
+    "belebele_amh_Ethi": "am",
+    "belebele_mlt_Latn": "mt",
+    "belebele_fra_Latn": None,
+    "global_mmlu_id": "id",
+    "global_mmlu_full_id_us_foreign_policy": "id",
+    "global_piqa_parallel_cloze_slv_latn_cerk": "sl",
+    "include_base_44_hebrew_few_shot_en_stem": "he",
+    "include_base_44_hindi_few_shot_en_stem": None,
+    "afrixnli_amh_prompt_1": "am",
+    "mgsm_en_cot_de": "de",
+    "mgsm_en_cot_es": None,
+    "lambada_openai_mt_de": "de",  # mt: machine-translated
+    "arc_challenge_mt_fi": None,
+    "arabic_mt_race": None,
+    "flores_eng_Latn-sun_Latn_prompt_2": "su",
+    "flores_amh_Ethi-fra_Latn_prompt_1": None,
+    "spanish_bench_flores_es-de": "de",
+    "copal_id_standard": "id",
+    "hellaswag": None,
+    "": None,
+    None: None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_language_of_a_task_is_read_from_its_name(name):
+    assert language_of(name) == NAMES[name]

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import gc
 import math
-import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,54 +18,32 @@ import numpy as np
 import pytest
 import torch
 from conftest import HIDDEN, LAYERS
-from support.helpers import MINI, TASKS, environment, jsonl
+from support.helpers import TASKS
 
 pytest.importorskip("lm_eval", reason="NOT CHECKED: lm-eval is not installed")
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.hf_steered import SteeredModel
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
+from support.lm_requests import (
+    AUTO,
+    CODES,
+    ENGINE,
+    PAIRS,
+    PLAIN,
+    SHORT,
+    TEXTS,
+    answers,
+    asked,
+    assert_refused,
+    pocket,
+    same,
+)
 
-from harness.core.errors import UserError
-from harness.core.interventions import Intervention, Steering, load_steering, save_steering
+from harness.core.interventions import Intervention, Steering, save_steering
 from harness.engine.export import hookpoints, layer_vectors, model_config, write_lm_eval
-from harness.tracks.understanding.__main__ import main
 from harness.tracks.understanding.lm import SteeredLM, incompatible
-from harness.tracks.understanding.sources import Arguments, open_source
 from harness.tracks.understanding.tasks import language_of
-
-POCKET = MINI / "pocketlm"
-TEXTS = ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "Write a review in Amharic language.", "a b"]
-PAIRS = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in TEXTS]
-CODES = ["am", "he", "de", "am"]
-TASK = {code: f"steerboard_topic_{code}" for code in CODES}
-AUTO = {"max_batch_size": 4, "max_length": 96}  # what batch_size=auto tries is soon done
-SHORT = {"max_gen_toks": 6, "until": ["\n\n"]}
-PLAIN = {"device": "cpu", "dtype": "float32"}
-ENGINE = {"loglikelihood": PAIRS, "loglikelihood_rolling": [(t,) for t in TEXTS], "generate_until": TEXTS}
-
-
-def asked(kind: str, arguments: Iterable[Any], codes: Iterable[str | None] = CODES) -> list[Instance]:
-    """Return requests as lm-eval makes them, for tasks in some languages."""
-    tasks = [f"steerboard_topic_{code}" if code else "hellaswag" for code in codes]
-    wrapped = [(text, dict(SHORT)) for text in arguments] if kind == "generate_until" else list(arguments)
-    return [
-        Instance(kind, {}, argument, i, (task, i, 1))
-        for i, (argument, task) in enumerate(zip(wrapped, tasks, strict=True))
-    ]
-
-
-def answers(lm: Any, kind: str, codes: Iterable[str | None] = CODES) -> list[Any]:
-    return getattr(lm, kind)(asked(kind, ENGINE[kind], codes), disable_tqdm=True)
-
-
-def same(one: list[Any], other: list[Any], tolerance: float = 1e-4) -> bool:
-    """Say whether two lists of answers agree: numbers within a tolerance, texts exactly."""
-    if isinstance(one[0], str):
-        return one == other
-    numbers = [[float(v[0] if isinstance(v, tuple) else v) for v in values] for values in (one, other)]
-    return bool(np.allclose(*numbers, atol=tolerance, rtol=0))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -342,74 +316,6 @@ def test_generation_is_steered_from_the_last_prompt_token_on(new_model, position
         assert written == lm.tok_decode(tokens[start:])
 
 
-# A method, fitted on the model that lm-eval loaded
-
-
-@pytest.fixture(scope="module")
-def fits(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("fits")
-
-
-def pocket(steering: Any = None, pretrained: str = str(POCKET), **more: Any) -> SteeredLM:
-    return SteeredLM(pretrained, steering, **{**PLAIN, "batch_size": 4, **more})
-
-
-def files_of(run: Path, method: str) -> dict[str, Path]:
-    """Return the steering files of a method in a run by language."""
-    files = {path: load_steering(path).provenance for path in run.glob("steering/*.safetensors")}
-    return {head["language"]: path for path, head in files.items() if head["method"]["name"] == method}
-
-
-def test_a_method_is_fitted_for_every_language_that_comes_and_kept(fits):
-    options = {"suite": "mini", "layer": 2, "strength": 0.5, "run": str(fits)}
-    codes = ["am", "he", "am", "he"]
-    found = answers(pocket("language", **options), "loglikelihood", codes)
-    by_language = files_of(fits, "language")
-    assert sorted(by_language) == ["am", "he"]
-    (item,) = load_steering(by_language["he"]).interventions
-    assert (item.layer, item.strength) == (2, 0.5)
-    alone = {code: pocket(str(path)) for code, path in by_language.items()}  # the model that it was fitted on
-    for i, code in enumerate(codes):
-        requests = asked("loglikelihood", [PAIRS[i]], [code])
-        assert same(alone[code].loglikelihood(requests, disable_tqdm=True), [found[i]])
-    times = {path: path.stat().st_mtime_ns for path in by_language.values()}
-    assert answers(pocket("language", **options), "loglikelihood", codes) == found
-    assert {path: path.stat().st_mtime_ns for path in by_language.values()} == times
-
-
-def test_strength_is_what_the_method_calls_it(fits):
-    lm = pocket("clas", suite="mini", strength=-3, beta=0.9, language="am", run=str(fits))
-    assert not same(answers(lm, "loglikelihood", [None] * 4), answers(pocket(), "loglikelihood"))
-    made = load_steering(files_of(fits, "clas")["am"])
-    config = made.provenance["method"]["config"]
-    assert (config["alpha"], config["beta"], config["gamma"]) == (-3.0, 0.9, 0.2)
-    assert all(item.strength == -3 for item in made.interventions)
-
-
-def test_a_control_takes_the_options_of_what_it_controls(fits):
-    lm = pocket("negated", of="language", layer=2, strength=0.5, suite="mini", run=str(fits))
-    lm.loglikelihood(asked("loglikelihood", PAIRS[:1], ["am"]), disable_tqdm=True)
-    (minus,), (plus,) = (
-        load_steering(files_of(fits, method)["am"]).interventions for method in ("negated", "language")
-    )
-    assert np.array_equal(minus.vector, -plus.vector)
-    assert (minus.layer, minus.strength) == (2, 0.5)
-
-
-def test_the_fit_is_for_the_task_that_the_requests_are_of(monkeypatch):
-    source, fitted = open_source(Arguments("language", suite="mini")), []
-    monkeypatch.setattr(source, "_fit", lambda task, code: fitted.append((task, code)) or Steering())
-    for name in (
-        "steerboard_topic_am",
-        "steerboard_sentiment_am",
-        "xnli_de",
-        "steerboard_other_he",
-        "xnli_de",
-    ):
-        source.steering_for(name)
-    assert fitted == [("topic", "am"), ("sentiment", "am"), ("sentiment", "de"), ("sentiment", "he")]
-
-
 # What is wrong is said in one line
 
 
@@ -460,13 +366,6 @@ FILES = {
 def test_a_file_that_does_not_fit_is_refused_in_one_line(steered, stored, name):
     make, options, words = FILES[name]
     assert_refused(lambda: steered(make(stored), **options), words)
-
-
-def assert_refused(run: Callable[[], Any], words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        run()
-    assert re.search(words, str(caught.value)), caught.value
-    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_holds_no_steering_is_refused_in_one_line(steered, tmp_path):
@@ -569,165 +468,3 @@ def test_beams_are_refused_in_one_line(steered):
     requests = [Instance("generate_until", {}, ("a", {**SHORT, "num_beams": 2}), 0, ("xnli_am", 0, 1))]
     lm = steered(of_language)
     assert_refused(lambda: lm.generate_until(requests, disable_tqdm=True), r"num_beams=2: steered texts")
-
-
-# The language of a task
-
-NAMES = {
-    "steerboard_topic_am": "am",
-    "steerboard_sentiment_mt": "mt",
-    "steerboard_topic_xx": None,
-    "xnli_de": "de",
-    "xnli_mt": "mt",
-    "xquad_de": "de",
-    "belebele_amh_Ethi": "am",
-    "belebele_mlt_Latn": "mt",
-    "belebele_fra_Latn": None,
-    "global_mmlu_id": "id",
-    "global_mmlu_full_id_us_foreign_policy": "id",
-    "global_piqa_parallel_cloze_slv_latn_cerk": "sl",
-    "include_base_44_hebrew_few_shot_en_stem": "he",
-    "include_base_44_hindi_few_shot_en_stem": None,
-    "afrixnli_amh_prompt_1": "am",
-    "mgsm_en_cot_de": "de",
-    "mgsm_en_cot_es": None,
-    "lambada_openai_mt_de": "de",  # mt: machine-translated
-    "arc_challenge_mt_fi": None,
-    "arabic_mt_race": None,
-    "flores_eng_Latn-sun_Latn_prompt_2": "su",
-    "flores_amh_Ethi-fra_Latn_prompt_1": None,
-    "spanish_bench_flores_es-de": "de",
-    "copal_id_standard": "id",
-    "hellaswag": None,
-    "": None,
-    None: None,
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_language_of_a_task_is_read_from_its_name(name):
-    assert language_of(name) == NAMES[name]
-
-
-# Our tasks in lm-eval, on local data
-
-
-@pytest.fixture(scope="module")
-def load() -> Callable[..., Any]:
-    from lm_eval.tasks import TaskManager
-
-    def build(name: str, **metadata: Any) -> Any:
-        manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
-        return manager.load(name)["tasks"][name]
-
-    return build
-
-
-def rows_of(data: Path, task: str, code: str, split: str) -> list[tuple[str, str]]:
-    import json
-
-    lines = (data / task / code / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")
-    return [(row["text"], row["label"]) for row in map(json.loads, filter(None, lines))]
-
-
-@pytest.mark.parametrize(("task", "code"), [("topic", "am"), ("topic", "en"), ("sentiment", "he"), ("sentiment", "cs")])
-def test_with_data_in_the_metadata_a_task_has_the_rows_of_the_folder(load, task, code):
-    built = load(f"steerboard_{task}_{code}", data=str(MINI / "data"), language="de")
-    word = {"topic": "Topic", "sentiment": "Sentiment"}[task]
-    for docs, split in (
-        (built.test_docs(), "test"),
-        (built.validation_docs(), "validation"),
-        (built.training_docs(), "train"),
-    ):
-        expected = rows_of(MINI / "data", task, code, split)
-        assert [(built.doc_to_text(d), built.doc_to_target(d)) for d in docs] == [
-            (f"{text}\n{word}:", label) for text, label in expected
-        ]
-    assert built.doc_to_choice(built.test_docs()[0]) == built.config.doc_to_choice
-
-
-def test_accuracy_and_macro_f1_are_those_of_the_fixed_labels(load):
-    from sklearn.metrics import f1_score
-
-    task = load("steerboard_topic_am", data=str(MINI / "data"))
-    labels = task.config.doc_to_choice
-    drawn = np.random.default_rng(0).integers(len(labels), size=len(task.test_docs()))
-    docs = [doc for doc in task.test_docs() if doc["label"] != "travel"]  # never seen: counts as 0
-    items = [
-        task.process_results(doc, [(float(i == guess), False) for i in range(len(labels))])
-        for doc, guess in zip(docs, drawn, strict=False)
-    ]
-    gold, found = [labels.index(doc["label"]) for doc in docs], [int(g) for g in drawn[: len(docs)]]
-    assert [item["acc"] for item in items] == [float(g == f) for g, f in zip(gold, found, strict=True)]
-    expected = f1_score(gold, found, labels=range(7), average="macro", zero_division=0)
-    assert task.aggregation()["f1"]([item["f1"] for item in items]) == pytest.approx(expected)
-    assert task.higher_is_better() == {"acc": True, "f1": True}
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        (None, r"missing data: .*topic/am/train\.jsonl does not exist"),
-        ([], r"missing data: .*train\.jsonl is empty"),
-        ([{"text": "a", "label": "odd"}], r"train\.jsonl, line 1: label 'odd' is none of science/technology"),
-        ([{"label": "travel"}], r"train\.jsonl, line 1: no JSON with text and label"),
-    ],
-    ids=["missing", "empty", "label", "text"],
-)
-def test_local_data_that_is_no_data_is_refused_in_one_line(load, tmp_path, rows, words):
-    if rows is not None:
-        jsonl(tmp_path / "topic" / "am" / "train.jsonl", rows)
-    assert_refused(lambda: load("steerboard_topic_am", data=str(tmp_path)), words)
-
-
-def test_simple_evaluate_runs_our_tasks_by_name(fits):
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    names, data = ["steerboard_topic_am", "steerboard_sentiment_he"], str(MINI / "data")
-    results = {}
-    for steering in ("zero-shot", "language"):
-        results[steering] = lm_eval.simple_evaluate(
-            model="steerboard",
-            model_args={"pretrained": str(POCKET), "dtype": "float32", "suite": "mini", "run": str(fits)}
-            | {"steering": steering},
-            tasks=names,
-            task_manager=TaskManager(include_path=str(TASKS), include_defaults=False, metadata={"data": data}),
-            batch_size=8,
-            limit=4,
-            bootstrap_iters=10,
-        )
-    for found in results.values():
-        assert set(found["results"]) == set(names)
-        assert all(0 <= found["results"][n][f"{m},none"] <= 1 for n in names for m in ("acc", "f1"))
-    plain, moved = ([sample["resps"] for n in names for sample in found["samples"][n]] for found in results.values())
-    assert len(plain) == 8
-    assert plain != moved
-
-
-COMMAND = ("--include_path", str(TASKS), "--tasks", "steerboard_topic_am,steerboard_sentiment_he")
-COMMAND += ("--model", "steerboard", "--limit", "4", "--batch_size", "8", "--model_args")
-ARGUMENTS = f"pretrained={POCKET},suite=mini,dtype=float32,data={MINI / 'data'}"
-
-
-@pytest.mark.slow
-def test_the_command_of_lm_eval_knows_the_model_type():
-    """In a process of its own: our tasks on local data."""
-    words = [sys.executable, "-m", "harness.tracks.understanding", *COMMAND]
-    words.append(f"{ARGUMENTS},steering=language,strength=0.5")
-    good = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=600)
-    assert good.returncode == 0, good.stderr
-    for text in ("steerboard_topic_am", "steerboard_sentiment_he", "|acc ", "|f1 "):
-        assert text in good.stdout
-
-
-def test_the_command_of_lm_eval_says_errors_in_one_line(monkeypatch, capsys):
-    """With our tasks alone: to read all of lm-eval's takes longer than the rest."""
-    monkeypatch.setattr(TaskManager, "__init__", partialmethod(TaskManager.__init__, include_defaults=False))
-    monkeypatch.setattr(sys, "argv", ["lm_eval", *COMMAND, f"{ARGUMENTS},steering=langage"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    err = capsys.readouterr().err
-    assert end.value.code == 2
-    assert "Traceback" not in err
-    assert err.splitlines()[-1].startswith("steerboard: unknown method 'langage'; valid:")
