@@ -22,8 +22,7 @@ from harness.core.errors import BrokenFileError, DamagedFileError, UserError, wa
 from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import Steering, check_model
 from harness.core.reading import read_bytes
-from harness.core.records import FitCost, Usage, UsageByStep
-from harness.core.store import parse_record
+from harness.core.records import FitCost, Usage, UsageByStep, parse_record
 from harness.core.tensors import load_tensors, save_tensors
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions

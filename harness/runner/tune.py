@@ -23,9 +23,9 @@ from harness.core.records import (
     Tuned,
     TunedMethod,
     fit_of,
+    parse_record,
     sum_or_none,
 )
-from harness.core.store import parse_record
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control

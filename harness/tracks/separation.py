@@ -22,8 +22,8 @@ from harness.core.errors import BrokenFileError, UnsupportedError, UserError, is
 from harness.core.files import digest, write_json
 from harness.core.interventions import Steering
 from harness.core.reading import read_bytes
-from harness.core.records import MethodIdentity, ModelIdentity, SafeInt, Versioned
-from harness.core.store import Run, parse_record
+from harness.core.records import MethodIdentity, ModelIdentity, SafeInt, Versioned, parse_record
+from harness.core.store import Run
 from harness.data.corpus import Corpus
 from harness.ranking.stats.ranks import RankCorrelation, rank_correlation
 
