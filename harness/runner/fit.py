@@ -21,8 +21,7 @@ from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, DamagedFileError, UserError, warn
 from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import Steering, check_model
-from harness.core.reading import read_bytes
-from harness.core.records import FitCost, Usage, UsageByStep, parse_record
+from harness.core.records import FitCost, Usage, UsageByStep, read_record
 from harness.core.tensors import load_tensors, save_tensors
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions
@@ -51,7 +50,7 @@ def read_cost(path: Path) -> UsageByStep:
     if not file.is_file():
         return {cost_key(path): None}
     try:
-        return parse_record(read_bytes(file), file, FitCost).parts
+        return read_record(file, FitCost).parts
     except UserError as error:  # the method is not at fault
         raise BrokenFileError(str(error)) from None
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
 from harness.core.files import canonical_json, write_json
-from harness.core.reading import read_bytes
 from harness.core.records import (
     CellStatus,
     GridPoint,
@@ -23,7 +22,7 @@ from harness.core.records import (
     Tuned,
     TunedMethod,
     fit_of,
-    parse_record,
+    read_record,
     sum_or_none,
 )
 from harness.data.suite import MethodSpec, Suite
@@ -249,7 +248,7 @@ def read_tuned(run: Path) -> Tuned:
     path = run / FILE
     if not path.is_file():
         raise UserError(f"{run} holds no {FILE}. Make it: steerboard tune, with the same --suite and --run.")
-    return parse_record(read_bytes(path), path, Tuned)
+    return read_record(path, Tuned)
 
 
 def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]) -> None:

@@ -21,8 +21,7 @@ from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, UnsupportedError, UserError, is_infrastructure
 from harness.core.files import digest, write_json
 from harness.core.interventions import Steering
-from harness.core.reading import read_bytes
-from harness.core.records import MethodIdentity, ModelIdentity, SafeInt, Versioned, parse_record
+from harness.core.records import MethodIdentity, ModelIdentity, SafeInt, Versioned, read_record
 from harness.core.store import Run
 from harness.data.corpus import Corpus
 from harness.ranking.stats.ranks import RankCorrelation, rank_correlation
@@ -121,7 +120,7 @@ def write_separation(run: Run, name: str, separation: Separation) -> None:
 def read_separation(path: Path) -> Separation:
     """Read a separation; ``BrokenFileError`` where it is broken, foreign or of a newer schema."""
     try:
-        return parse_record(read_bytes(path), path, Separation)
+        return read_record(path, Separation)
     except UserError as error:
         raise BrokenFileError(str(error)) from None
 
