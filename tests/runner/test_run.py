@@ -255,6 +255,23 @@ def test_a_lost_cell_is_written_again_with_the_same_texts(go, tmp_path):
     assert {name: data for name, data in contents(cells).items() if "status" not in name} == before
 
 
+@pytest.mark.parametrize("words", [["--classifier", "tfidf"], ["--classifier=tfidf"]], ids=["two words", "one word"])
+def test_score_takes_the_classifiers_of_the_commands_that_made_the_run(suite, tmp_path, words):
+    text = suite.read_text(encoding="utf-8")
+    assert "classifiers: [tfidf]" in text
+    other = tmp_path / "hub.yaml"  # its own classifier would have to come from the hub
+    other.write_text(text.replace("classifiers: [tfidf]", "classifiers: [hf:owner/none]"), encoding="utf-8")
+    run = Run(tmp_path / "run")
+    limited = ["--methods", "constant", "--languages", "am", "--seeds", "1", "--limit", "2"]
+    assert steerboard("run", "--suite", other, "--run", run.path, *limited, *words).code == 0
+    scores = {path: path.read_bytes() for path in run.path.glob("cells/*/scores.json")}
+    for path in scores:
+        path.unlink()
+    outcome = steerboard("score", run.path)
+    assert outcome.code == 0, outcome.err
+    assert scores == {path: path.read_bytes() for path in run.path.glob("cells/*/scores.json")}
+
+
 def test_a_further_classifier_adds_its_score_and_leaves_the_rest(go, tmp_path):
     encoder = toy_encoder(tmp_path / "toyenc")
     go(methods="human")

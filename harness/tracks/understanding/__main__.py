@@ -1,12 +1,11 @@
 """``python -m harness.tracks.understanding``: the command ``lm_eval`` with the model type ``steerboard``.
 
-What the user got wrong of ours is one line on stderr and exit code 2, as with ``steerboard`` itself.
+A ``UserError`` is one line on stderr and exit code 2, as in ``steerboard`` itself.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
 
 from harness.core.errors import UserError, not_installed
 
@@ -19,18 +18,12 @@ def main() -> None:
         import harness.tracks.understanding.lm  # noqa: F401 (registers the model type)
 
         cli_evaluate()
-    except UserError as error:
-        _fail(error)
-    except ModuleNotFoundError as error:
-        missing = not_installed(error)
-        if missing is None:
+    except (UserError, ModuleNotFoundError) as error:
+        known = error if isinstance(error, UserError) else not_installed(error)
+        if known is None:
             raise
-        _fail(missing)
-
-
-def _fail(error: UserError) -> NoReturn:
-    print(f"steerboard: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(2)
+        print(f"steerboard: {' '.join(str(known).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":
