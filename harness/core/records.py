@@ -67,7 +67,7 @@ FinishReason = Literal["stop", "length", "reference"]
 def strict_numbers(schema: Any) -> Any:
     """Make all numbers of a pydantic core schema strict, in place: no true, no text; an int may be a float's value."""
     if isinstance(schema, dict):
-        if schema.get("type") in ("int", "float"):
+        if schema.get("type") in ("int", "float"):  # a field of this name has a dict here
             schema["strict"] = True
         for name, part in schema.items():
             if name not in {"metadata", "serialization"}:

@@ -16,7 +16,7 @@ from harness.core.errors import BrokenFileError, InvalidFileError, UserError
 from harness.core.files import digest, file_digest, run_lock, write_json, write_jsonl
 from harness.core.reading import parse_json, read_bytes, read_jsonl
 from harness.core.records import Record, Versioned, format_validation_error, read_record
-from harness.data.sources import unique
+from harness.data.sources import check_unique
 
 _MAX_IMPORT = 200 * 2**20  # bytes; the published files have 0.8 million
 _CODE = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{2,8})*", re.ASCII)
@@ -129,7 +129,8 @@ class ContrastFolder:
             if not all(isinstance(field, str) and field.strip() for field in fields):
                 raise BrokenFileError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
             pairs.append(ContrastPair(*map(str, fields)))
-        return unique(pairs, str(path))
+        check_unique((pair.id for pair in pairs), path)
+        return pairs
 
     def fingerprint(self, languages: Iterable[str]) -> str:
         """Return a hash of the content of the files of ``languages``."""

@@ -15,9 +15,9 @@ from harness.data.suite import Split, Suite
 
 @dataclass(frozen=True)
 class Contrast:
-    """Pairs for the quality vector: ``good[i]`` is human text, ``bad[i]`` the same, degraded.
+    """Pairs for the quality vector: ``good[i]`` is human-written, ``bad[i]`` its degraded version.
 
-    ``source`` says how it was degraded, and how many pairs were left out as validation or test text.
+    ``source``: how it was degraded, and how many pairs were held out as validation or test text.
     """
 
     good: list[str]
@@ -29,9 +29,8 @@ class Contrast:
 class Corpus:
     """All text of a run, read once, with the roles of the splits enforced.
 
-    Vector text never holds a validation or test sentence of its language, by id or by text; what
-    had to be dropped for that is counted in ``dropped``. ``contrast_folder`` comes before the data's own
-    contrast text.
+    Vector text never holds a validation or test sentence of its language, by id or by text; ``dropped`` counts the
+    sentences left out for that. ``contrast_folder`` takes precedence over the contrast text of the data.
     """
 
     suite: Suite
@@ -43,7 +42,7 @@ class Corpus:
     _contrast_fingerprint: str | None = None
 
     def split(self, task: str, language: str, split: Split) -> list[Example]:
-        """Return the human texts of one split."""
+        """Return the human-written texts of a split."""
         key = (task, language, split)
         if key not in self._splits:
             self._splits[key] = self.source.rows(self.suite.task(task, language), split)
@@ -63,10 +62,8 @@ class Corpus:
             self.source.vector_fingerprint(self.vector_languages, self.suite.vectors.systems),
         ]
         if self.contrast_folder:
-            # All languages: a method may fit for another one than the cell's.
-            self._contrast_fingerprint = self._contrast_fingerprint or self.contrast_folder.fingerprint(
-                self.vector_languages
-            )
+            if self._contrast_fingerprint is None:  # of all languages: a method may fit for another than the cell's
+                self._contrast_fingerprint = self.contrast_folder.fingerprint(self.vector_languages)
             parts.append(self._contrast_fingerprint)
         return digest(parts, 16)
 
@@ -85,7 +82,7 @@ class Corpus:
         """Return few-shot demonstrations per label: train texts of the label, drawn as the suite says.
 
         The draw is the same for every method and seed (arXiv 2606.18389: five of the 50 shortest).
-        Raises ``UserError`` where a label has too few texts.
+        Raises ``UserError`` if a label has too few texts.
         """
         rule = self.suite.few_shot
         chosen = {}
@@ -109,45 +106,37 @@ class Corpus:
             kept = [r for r in rows if r.id not in ids and normalise(r.text) not in texts]
             if not kept:
                 raise UserError(f"no parallel text of {language!r} is left outside of test data.")
-            self.dropped[language] = len(rows) - len(kept)
-            self._parallel[language] = kept
+            self.dropped[language], self._parallel[language] = len(rows) - len(kept), kept
         return self._parallel[language]
 
     def contrast(self, language: str) -> Contrast:
-        """Return human sentences and their degraded versions.
+        """Return human-written sentences and their degraded versions.
 
-        They come from the contrast folder, else from the suite's translation systems, else from word
-        noise. Raises ``UserError`` where all pairs of the folder are validation or test text.
+        They come from the contrast folder, else from the suite's translation systems, else from word noise. Raises
+        ``UserError`` if all pairs of the folder are validation or test text.
         """
-        given = self._given_contrast(language)
-        if given:
-            return given
+        folder = self.contrast_folder
+        made = folder.made(language) if folder else None
+        if folder and made:
+            return self._from_folder(folder, language, made.recipe_hash)
         human = self.parallel(language)
         for system in self.suite.vectors.systems:
-            rows = self.source.degraded(system, language)
-            if rows is not None:
-                translated = {row.id: row.text for row in rows}
-                pairs = [(s.text, translated[s.id]) for s in human if s.id in translated]
-                if pairs:
-                    good, bad = zip(*pairs, strict=True)
-                    return Contrast(list(good), list(bad), f"translations:{system}")
+            translated = {row.id: row.text for row in self.source.degraded(system, language) or []}
+            pairs = [(s.text, translated[s.id]) for s in human if s.id in translated]
+            if pairs:
+                return Contrast([good for good, _ in pairs], [bad for _, bad in pairs], f"translations:{system}")
         p = self.suite.vectors.word_noise
         noisy = [word_noise(s.text, p, f"{language}/{s.id}") for s in human]
         return Contrast([s.text for s in human], noisy, f"word-noise:{p}")
 
-    def _given_contrast(self, language: str) -> Contrast | None:
-        """Return the contrast folder's pairs, None where it lacks the language."""
-        folder = self.contrast_folder
-        made = folder.made(language) if folder else None
-        if folder is None or made is None:
-            return None
+    def _from_folder(self, folder: ContrastFolder, language: str, recipe: str) -> Contrast:
         ids, texts = self._held_out(language)
         pairs = folder.pairs(language)
         kept = [p for p in pairs if p.id not in ids and not {normalise(p.original), normalise(p.degraded)} & texts]
         if not kept:
             raise UserError(f"no contrast text of {language!r} in {folder.path} is left outside of test data.")
         dropped = f" ({len(pairs) - len(kept)} held out)" if len(kept) < len(pairs) else ""
-        source = f"contrast:{folder.name}:{made.recipe_hash}{dropped}"
+        source = f"contrast:{folder.name}:{recipe}{dropped}"
         return Contrast([p.original for p in kept], [p.degraded for p in kept], source)
 
     def _held_out(self, language: str) -> tuple[set[str], set[str]]:
@@ -168,11 +157,11 @@ def normalise(text: str) -> str:
 
 
 def word_noise(text: str, probability: float, key: str) -> str:
-    """Return ``text`` with each word dropped, swapped with the next or repeated by chance.
+    """Return ``text`` with words dropped, swapped with the next one or repeated at random.
 
-    A word is hit with ``probability``, the three kinds are equally likely (arXiv 2606.18389,
-    ``backtranslate_nib.py``). The noise depends on ``key`` and the text alone. A text never
-    becomes empty: if every word was dropped, the text is returned as it was.
+    Each word is changed with ``probability``, in one of the three ways with equal chance (arXiv 2606.18389,
+    ``backtranslate_nib.py``). The noise depends on ``key``, ``text`` and ``probability`` alone. A text never becomes
+    empty: if every word is dropped, it is returned as it was.
     """
     draw = random.Random(digest([key, text, probability]))
     words, noisy, i = text.split(), [], 0

@@ -1,17 +1,17 @@
-"""Human text: labelled splits and parallel sentences, from local folders or from the hub.
+"""Human-written text: labelled splits and parallel sentences, from a local directory or from the hub.
 
-A local folder is laid out as ``<task>/<language>/<split>.jsonl`` (id, text, label),
-``parallel/<language>.jsonl`` and ``parallel_mt/<system>/<language>.jsonl`` (id, text).
+A local directory has ``<task>/<language>/<split>.jsonl`` (id, text, label), ``parallel/<language>.jsonl`` and
+``parallel_mt/<system>/<language>.jsonl`` (id, text).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from typing_extensions import override
 
@@ -36,51 +36,38 @@ class Example(Sentence):
     label: str
 
 
-class Named(Protocol):
-    """A row of a file that has an id."""
-
-    @property
-    def id(self) -> str:
-        """What other files call the same row."""
-
-
-Row = TypeVar("Row", bound=Named)
-
-
-def unique(rows: Sequence[Row], place: str) -> list[Row]:
-    """Return the rows of a file; ``BrokenFileError`` for an id that stands twice: ids join translations."""
+def check_unique(ids: Iterable[str], path: object) -> None:
+    """Raise ``BrokenFileError`` for an id that appears twice in a file: ids join translations."""
     first: dict[str, int] = {}
-    for number, row in enumerate(rows, 1):
-        before = first.setdefault(row.id, number)
-        if before < number:
+    for number, name in enumerate(ids, 1):
+        if first.setdefault(name, number) < number:
             raise BrokenFileError(
-                f"{place}, row {number}: the id {row.id!r:.80} is that of row {before} already. Ids join "
-                "translations, so each must be there once."
+                f"{path}, row {number}: the id {name!r:.80} is that of row {first[name]} already. Ids join "
+                "translations, so each must appear once."
             )
-    return list(rows)
 
 
 class DataSource(ABC):
-    """Where human text comes from."""
+    """A source of human-written text."""
 
     description: str
     revisions: dict[str, str]
 
     @abstractmethod
     def rows(self, task: Task, split: Split) -> list[Example]:
-        """Return the labelled texts of a split; ``UserError`` where they are missing or broken."""
+        """Return the labelled texts of a split; ``UserError`` if they are missing or broken."""
 
     @abstractmethod
     def parallel(self, language: str) -> list[Sentence]:
-        """Return human parallel sentences of a language."""
+        """Return the human-written parallel sentences of a language."""
 
     @abstractmethod
     def degraded(self, system: str, language: str) -> list[Sentence] | None:
-        """Return a system's translations of the parallel sentences, None where it has none."""
+        """Return a system's translations of the parallel sentences, None if it has none."""
 
     @abstractmethod
     def fingerprint(self, task: Task, splits: Sequence[Split]) -> str:
-        """Return a hash of splits of ``task``, without reading more than their bytes."""
+        """Return a hash of splits of ``task``, from their bytes."""
 
     @abstractmethod
     def vector_fingerprint(self, languages: Sequence[str], systems: Sequence[str]) -> str:
@@ -88,7 +75,7 @@ class DataSource(ABC):
 
 
 class LocalData(DataSource):
-    """A folder in the layout that the module names."""
+    """A directory with the layout in the docstring of this module."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
@@ -103,9 +90,7 @@ class LocalData(DataSource):
     @override
     def rows(self, task: Task, split: Split) -> list[Example]:
         path = self._split_path(task, split)
-        rows = self._read(path)
-        found = [_example(row, task, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
-        return unique(found, str(path))
+        return _examples(self._read(path), task, path)
 
     @override
     def parallel(self, language: str) -> list[Sentence]:
@@ -151,7 +136,8 @@ class LocalData(DataSource):
             if not isinstance(text, str) or not text.strip() or "id" not in row:
                 raise BrokenFileError(f"{path}, row {number}: needs an 'id' and a non-empty 'text'.")
             sentences.append(Sentence(str(row["id"]), text))
-        return unique(sentences, str(path))
+        check_unique((sentence.id for sentence in sentences), path)
+        return sentences
 
 
 @cache
@@ -162,9 +148,9 @@ def _digest_if_there(path: Path) -> str | None:
 class HubData(DataSource):
     """Data sets of the Hugging Face hub, named by the task files, from the local cache if offline.
 
-    Parallel sentences are the train rows of the suite's parallel task (SIB-200: one sentence, one
-    id, in all languages), so nothing of validation or test enters a vector. No machine translations
-    are known there; contrast text then falls back to word noise.
+    Parallel sentences are the train rows of the suite's parallel task (SIB-200: one id per sentence in all languages),
+    so no validation or test text enters a vector. There are no machine translations; contrast text falls back to
+    word noise.
     """
 
     description = "hub"
@@ -243,20 +229,17 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
     for split, name in task.splits.items():
         if name is not None and name in table:
             place = f"{task.dataset_path}, {name}"
-            lacking = sorted(set(task.fields.values()) - set(table[name].column_names))
-            if lacking:
-                raise UserError(f"{place}: has no column {', '.join(lacking)}.")
+            missing = sorted(set(task.fields.values()) - set(table[name].column_names))
+            if missing:
+                raise UserError(f"{place}: has no column {', '.join(missing)}.")
             mapped = (_map_row(row, task, i) for i, row in enumerate(table[name]))
-            loaded[split] = unique([_example(row, task, place) for row in mapped if row], place)
+            loaded[split] = _examples([row for row in mapped if row], task, place)
     for needed in ("train", "test"):
         if needed not in loaded:
             raise UserError(f"missing data: {task.dataset_path} has no split {needed!r}.")
     if "validation" not in loaded:  # some hub sets have none: every tenth train row, by hash of id
         rows = sorted(loaded["train"], key=lambda row: digest(row.id))
-        loaded["validation"], loaded["train"] = (
-            rows[::10],
-            [row for i, row in enumerate(rows) if i % 10],
-        )
+        loaded["validation"], loaded["train"] = rows[::10], [row for i, row in enumerate(rows) if i % 10]
     return loaded
 
 
@@ -274,18 +257,22 @@ def _map_row(row: Mapping[str, Any], task: Task, index: int) -> dict[str, Any] |
     return {"id": str(identity), "text": str(text), "label": label}
 
 
-def _example(row: Mapping[str, Any], task: Task, place: str) -> Example:
-    text, label = row.get("text"), row.get("label")
-    if not isinstance(text, str) or not text.strip():
-        raise BrokenFileError(f"{place}: needs a non-empty 'text'.")
-    if has_lone_surrogate(text):  # rows of the hub; those of files are looked at when they are read
-        raise BrokenFileError(f"{place}: holds half a character (a lone surrogate).")
-    if label not in task.labels:
-        raise BrokenFileError(f"{place}: label {label!r} is none of {', '.join(task.labels)}.")
-    return Example(str(row.get("id", place)), text, str(label))
+def _examples(rows: Sequence[Mapping[str, Any]], task: Task, path: object) -> list[Example]:
+    examples = []
+    for number, row in enumerate(rows, 1):
+        place, text, label = f"{path}, row {number}", row.get("text"), row.get("label")
+        if not isinstance(text, str) or not text.strip():
+            raise BrokenFileError(f"{place}: needs a non-empty 'text'.")
+        if has_lone_surrogate(text):  # only in rows of the hub: the reader of files refuses them
+            raise BrokenFileError(f"{place}: holds half a character (a lone surrogate).")
+        if label not in task.labels:
+            raise BrokenFileError(f"{place}: the label {label!r} is not one of {', '.join(task.labels)}.")
+        examples.append(Example(str(row.get("id", place)), text, str(label)))
+    check_unique((example.id for example in examples), path)
+    return examples
 
 
 def open_data(suite: Suite, folder: Path | None) -> DataSource:
-    """Return the data of a run: the folder given, else the suite's own, else the hub."""
+    """Return the data of a run: the given directory, else that of the suite, else the hub."""
     chosen = folder or suite.folder("data")
     return LocalData(chosen) if chosen else HubData(suite)

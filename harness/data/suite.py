@@ -1,4 +1,4 @@
-"""Suites and their tasks: what is generated, how it is prompted, sampled and scored."""
+"""Suites and their tasks: what is generated, and how it is prompted, sampled and scored."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from harness.core.records import format_validation_error, refuse_flags
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
 MethodSpec = str | dict[str, dict[str, Any]]
-"""A method of a suite: its name, or its name with options; a list as an option is a sweep."""
-
+"""A method of a suite: its name, or its name with options; a list as an option is a grid."""
 
 DATE = "2026-01-01"
-"""The day that a chat template gets as today's where a suite says no other: no text depends on a clock."""
+"""The default date for chat templates that print today's: no text depends on a clock."""
 
 
 def _iso_date(value: Any) -> str:
@@ -39,25 +38,24 @@ def _iso_date(value: Any) -> str:
 
 
 class SuiteModel(BaseModel):
-    """A part of a suite file; unknown keys are errors, so that a typing mistake is noticed."""
+    """A part of a suite file; unknown keys are errors, so that a typo is noticed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _no_flags = field_validator("*", mode="before")(refuse_flags)
 
 
 class TaskSize(SuiteModel):
-    """How many texts a cell of the task holds, per label."""
+    """Number of texts per label in a cell of the task."""
 
     texts_per_label: int = Field(gt=0)
 
 
 class SamplingParams(SuiteModel):
-    """How texts are drawn. ``max_attempts`` bounds the draws of one text, the first included.
+    """How texts are drawn. ``max_attempts`` bounds the draws of one text, including the first.
 
-    ``template``: the tokenizer's chat template where it has one, or always the plain instruction
-    form. ``keep``: the whole answer, or its first line that is not blank. ``strip_quotes``: whether
-    all ``"`` and ``'`` are deleted from the answer. ``date``: what a chat template gets that asks for
-    today's, as YEAR-MONTH-DAY; the usual one is left out of hashes.
+    ``template``: the tokenizer's chat template if it has one, or always the plain instruction form. ``keep``: the
+    whole answer, or its first line that is not blank. ``strip_quotes``: whether all ``"`` and ``'`` are deleted from
+    the answer. ``date``: today's date for chat templates, as YEAR-MONTH-DAY; the default is left out of hashes.
     """
 
     temperature: float = Field(gt=0)
@@ -70,16 +68,13 @@ class SamplingParams(SuiteModel):
     date: Annotated[str, BeforeValidator(_iso_date)] = DATE
 
     @model_serializer(mode="wrap")
-    def _without_the_usual_date(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_default_date(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         body: dict[str, Any] = handler(self)
         return body if self.date != DATE else {name: value for name, value in body.items() if name != "date"}
 
 
 class FewShotParams(SuiteModel):
-    """Demonstrations: ``shots`` human train texts of a label, drawn with ``seed``.
-
-    ``selection``: from the ``pool`` shortest texts of the label, or at random from all of them.
-    """
+    """Demonstrations: ``shots`` train texts of a label, drawn with ``seed`` from the ``pool`` shortest or from all."""
 
     shots: int = Field(gt=0)
     pool: int = Field(gt=0)
@@ -88,7 +83,7 @@ class FewShotParams(SuiteModel):
 
 
 class Vectors(SuiteModel):
-    """Text for vectors: translation ``systems`` in order of preference, else word noise."""
+    """Contrast text for vectors: translation ``systems`` in order of preference, else word noise."""
 
     systems: list[str]
     word_noise: float = Field(gt=0, lt=1)
@@ -107,12 +102,11 @@ class ClassifierProtocol(SuiteModel):
 
 
 class Budgets(SuiteModel):
-    """Fixed budgets of the diversity metrics, so that neither number nor length of texts decides.
+    """Fixed budgets of the diversity metrics, so that neither the number nor the length of texts decides.
 
-    ``texts``: texts of one subsample; ``subsamples``: how many are averaged; ``window``: characters that
-    count of every text (shorter texts do not count at all); ``ngrams``: n-grams of distinct-n;
-    ``references``: other texts that a text is compared with; ``panel``: texts that are compared at most;
-    ``characters``: text that is compressed.
+    ``texts``: texts of a subsample; ``subsamples``: number of subsamples to average; ``window``: characters of a text
+    (shorter texts do not count at all); ``ngrams``: n-grams of distinct-n; ``references``: other texts that a text is
+    compared with; ``panel``: maximal number of compared texts; ``characters``: length of compressed text.
     """
 
     texts: int = Field(gt=1)
@@ -125,13 +119,13 @@ class Budgets(SuiteModel):
 
 
 class FidelitySettings(SuiteModel):
-    """Parallel sentences per language that train the language identifier, at most."""
+    """Maximal number of parallel sentences per language to train the language identifier."""
 
     texts_per_language: int = Field(gt=0)
 
 
 class Metrics(SuiteModel):
-    """Settings of the metrics. ``embeddings``: what Vendi score and pairwise distance read."""
+    """Settings of the metrics. ``embeddings``: encoders for Vendi score and pairwise distance."""
 
     budgets: Budgets
     language_fidelity: FidelitySettings
@@ -141,8 +135,8 @@ class Metrics(SuiteModel):
 class Task(SuiteModel):
     """One task in one language, read from a YAML that lm-eval loads too.
 
-    ``prompts`` maps a setting to a template with the fields ``{label}``, ``{language}`` and, for
-    few-shot, ``{examples}``. ``fields`` and ``label_map`` say how the hub's rows are read.
+    ``prompts`` maps a setting to a template with the fields ``{label}``, ``{language}`` and, for few-shot,
+    ``{examples}``. ``fields`` and ``label_map`` map the columns and labels of the hub's rows.
     """
 
     name: str
@@ -159,11 +153,10 @@ class Task(SuiteModel):
 
 
 class ModelFamily(SuiteModel):
-    """What a family of models has of its own; ``Suite.for_model`` puts it in place.
+    """The deviations of a model family from the suite, applied by ``Suite.for_model``.
 
-    ``model_types`` are the values of ``model_type`` in the config.json of its models. ``prompts``
-    (task -> setting -> template) and ``sampling`` replace single values of the suite, ``methods``
-    come after the suite's.
+    ``model_types``: values of ``model_type`` in the config.json of its models. ``prompts`` (task -> setting ->
+    template) and ``sampling`` replace single values of the suite; ``methods`` are appended.
     """
 
     model_types: list[str] = Field(min_length=1)
@@ -173,11 +166,11 @@ class ModelFamily(SuiteModel):
 
 
 class Suite(SuiteModel):
-    """A versioned definition of what is measured. ``root`` is the folder of the suite file.
+    """A versioned definition of what is measured. ``root`` is the directory of the suite file.
 
-    ``data_note``: what readers of results must know of the data that the suite ships, such as that no people
-    wrote it. It decides no number, hence it is neither in the dump nor in the hash.
-    A suite with ``families`` is not complete before ``for_model`` has chosen one of them.
+    ``data_note``: what readers of results must know about the shipped data, such as that it is synthetic. It decides no
+    number, hence it is neither in the dump nor in the hash. A suite with ``families`` is complete only after
+    ``for_model`` has chosen one of them.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -233,24 +226,21 @@ class Suite(SuiteModel):
         return SamplingParams.model_validate({**self.sampling.model_dump(), **family.sampling})
 
     def for_model(self, model_type: str) -> Suite:
-        """Return the suite with prompts, sampling and methods of the model's family.
+        """Return the suite with prompts, sampling and methods of the model's family; itself if it has no families.
 
-        Of ``families`` the chosen one is left, without what is now in place, so that the hash says
-        what was used: two families never share a table. A suite without families returns itself.
-        Raises ``UserError`` for a model of no family.
+        Of ``families`` only the chosen one's name and model types are left, so that the hash differs between families:
+        two of them never share a table. Raises ``UserError`` for a model of no family.
         """
         if not self.families:
             return self
-        for name, family in self.families.items():
-            if model_type in family.model_types:
-                return self._in_family(name, family)
-        known = "; ".join(f"{name} ({', '.join(f.model_types)})" for name, f in self.families.items())
-        raise UserError(
-            f"the suite {self.name!r} has no prompts for models of type {model_type!r}; its families: "
-            f"{known}. Take --suite steer11, which serves every model."
-        )
-
-    def _in_family(self, name: str, family: ModelFamily) -> Suite:
+        name = next((name for name, family in self.families.items() if model_type in family.model_types), None)
+        if name is None:
+            known = "; ".join(f"{name} ({', '.join(f.model_types)})" for name, f in self.families.items())
+            raise UserError(
+                f"the suite {self.name!r} has no prompts for models of type {model_type!r}; its families: "
+                f"{known}. Use --suite steer11, which serves every model."
+            )
+        family = self.families[name]
         definitions = {
             task: {
                 code: item.model_copy(update={"prompts": {**item.prompts, **family.prompts.get(task, {})}})
@@ -276,12 +266,12 @@ class Suite(SuiteModel):
         return self.definitions[task][language]
 
     def folder(self, field: Literal["data", "model"]) -> Path | None:
-        """Return the folder that the suite ships for ``field``, or None where it ships none."""
+        """Return the directory that the suite ships for ``field``, None if it ships none."""
         relative = getattr(self, field)
         return self.root / relative if relative else None
 
     def dump(self) -> dict[str, Any]:
-        """Return the suite with its tasks as plain JSON: what a manifest keeps."""
+        """Return the suite with its tasks as plain JSON, for the manifest."""
         body = self.model_dump(mode="json", by_alias=True)
         body["definitions"] = {
             task: {code: item.model_dump(mode="json") for code, item in by_language.items()}
@@ -291,11 +281,11 @@ class Suite(SuiteModel):
 
     @property
     def hash(self) -> str:
-        """Hash of the whole definition: rows of different hashes never share a table."""
+        """Hash of the whole definition: entries of different hashes never share a table."""
         return digest(self.dump(), 16)
 
     def text_protocol(self, task: str, language: str) -> str:
-        """Hash of what the suite contributes to the texts of a cell: prompts, sampling, shots."""
+        """Return the hash of everything in the suite that decides the texts of a cell: prompts, sampling, shots."""
         definition = self.task(task, language)
         return digest(
             {
@@ -311,7 +301,7 @@ class Suite(SuiteModel):
 
 
 def tasks_root() -> Path:
-    """Return the folder of the shipped suites: inside the wheel, else beside the package."""
+    """Return the directory of the shipped suites: inside the wheel, else next to the package."""
     package = Path(__file__).parents[1]
     installed = package / "_tasks"
     return installed if installed.is_dir() else package.parent / "tasks"
@@ -323,9 +313,9 @@ def suite_files() -> dict[str, Path]:
 
 
 def data_note(suite: object, suite_hash: str, data_source: str) -> str:
-    """Return the ``data_note`` of the shipped suite of this name and hash, for results on the data it ships.
+    """Return the ``data_note`` of the shipped suite of this name and hash, empty for other suites and other data.
 
-    Empty for every other suite and for other data. ``data_source``: the folder that was read.
+    ``data_source``: the directory that was read.
     """
     if not isinstance(suite, str) or suite not in suite_files():
         return ""
@@ -353,12 +343,19 @@ def load_suite(name_or_path: str) -> Suite:
         raise UserError(f"{path}: {format_validation_error(error)}") from None
     root = path.parent
     folders = root if (root / next(iter(suite.tasks))).is_dir() else tasks_root()
-    definitions = {task: _load_tasks(folders / task, task, suite) for task in suite.tasks}
+    definitions: dict[str, dict[str, Task]] = {}
+    for task in suite.tasks:
+        files = {code: folders / task / f"{code}.yaml" for code in [*suite.languages, suite.reference_language]}
+        definitions[task] = {
+            code: _load_task(file, task)
+            for code, file in files.items()
+            if code in suite.languages or file.is_file()  # the reference language may have no data
+        }
     return suite.model_copy(update={"root": root, "definitions": definitions})
 
 
 def restore_suite(body: dict[str, Any]) -> Suite:
-    """Rebuild a suite from a manifest's dump; ``UserError`` where the dump is not one."""
+    """Rebuild a suite from a manifest's dump; ``UserError`` if it is not one."""
     fields = {key: value for key, value in body.items() if key != "definitions"}
     try:
         suite = Suite.model_validate(fields)
@@ -369,14 +366,6 @@ def restore_suite(body: dict[str, Any]) -> Suite:
     except (ValidationError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"the manifest's suite is not readable: {format_validation_error(error)}") from None
     return suite.model_copy(update={"definitions": definitions})
-
-
-def _load_tasks(folder: Path, task: str, suite: Suite) -> dict[str, Task]:
-    """Read a task in every language, and in the reference language where that is defined."""
-    codes = [*suite.languages]
-    if (folder / f"{suite.reference_language}.yaml").is_file():
-        codes.append(suite.reference_language)
-    return {code: _load_task(folder / f"{code}.yaml", task) for code in dict.fromkeys(codes)}
 
 
 def _load_task(path: Path, task: str) -> Task:
