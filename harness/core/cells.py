@@ -1,4 +1,4 @@
-"""Identity: what a cell is, what its id is, which cells a run has. Every other module asks here."""
+"""Cell identity: cells and the ids of cells, entries and steering. No other module computes one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """What a progress line or an error calls the cell."""
+        """The name of the cell in progress lines and errors."""
         key = self.key
         return f"{key.method.name}/{key.setting}/{key.task}/{key.language}/seed {key.seed}"
 
 
 def cell_id(key: CellKey) -> str:
-    """Return the short hash of the canonical JSON of everything that decides the texts."""
+    """Return the short hash of everything that decides the texts."""
     return digest(key.model_dump(mode="json"), 16)
 
 
@@ -43,10 +43,7 @@ def entry_id(entry: Entry) -> str:
 
 
 def steering_id(key: CellKey) -> str:
-    """Return the hash of what decides a fit: method, model, task, language and data.
-
-    Setting and seed are not among them: one fit serves all.
-    """
+    """Return the hash of everything that decides a fit; one fit serves all settings and seeds."""
     return digest(
         {
             "model": key.model.model_dump(mode="json") if key.model else None,
@@ -60,10 +57,10 @@ def steering_id(key: CellKey) -> str:
 
 
 def sampling_key(key: CellKey, label: str, index: int, attempt: int) -> int:
-    """Return the 64-bit key of the sampling noise of one draw of one text.
+    """Return the 64-bit key of the sampling noise of one draw of a text.
 
-    It depends on seed, task, language, label, index and attempt only: every method and model gets
-    the same noise, so that comparisons are paired and strength 0 gives the unsteered texts.
+    It does not depend on method and model: all get the same noise, so that comparisons are paired and strength 0 gives
+    the unsteered texts.
     """
     name = f"{key.seed}/{key.task}/{key.language}/{label}/{index}/{attempt}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

@@ -1,14 +1,14 @@
-"""Resolving a hub id or a folder to a local checkpoint with an identity, without importing torch."""
+"""Resolve a hub id or a directory to a local checkpoint with an identity, without importing torch."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import UserError
+from harness.core.errors import InvalidFileError, UserError
 from harness.core.files import digest
+from harness.core.reading import read_json
 
 _WHOLE = 64 * 2**20  # files up to this size are hashed whole, larger ones by three samples
 _SAMPLE = 2**20
@@ -26,15 +26,14 @@ class Checkpoint:
 
     @property
     def model_type(self) -> str:
-        """What its config.json calls the architecture, such as ``gemma2``."""
-        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        return str(config["model_type"])
+        """The architecture in its config.json, such as ``gemma2``."""
+        return str(read_json(self.folder / "config.json")["model_type"])
 
 
 def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
-    """Return the checkpoint of a folder or a hub id (from the local cache when offline).
+    """Return the checkpoint of a directory or a hub id (from the local cache when offline).
 
-    Raises ``UserError`` for a folder that holds no model and for an id that cannot be had.
+    Raises ``UserError`` for a directory without a model and for an id that cannot be downloaded.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -53,14 +52,14 @@ def is_path(name: str) -> bool:
 
 
 def why_not_loaded(error: Exception) -> str:
-    """Return in one line why transformers could not load a folder.
+    """Return in one line why transformers could not load a directory.
 
-    Code that comes with a model (``auto_map``) is never run; what transformers says then is advice to run it.
+    Code of a checkpoint (``auto_map``) is never run; the message of transformers would advise to run it.
     """
     if "trust_remote_code" in str(error):
         return (
-            "it needs code of its own (auto_map in its config), which is never run. Give a model of an "
-            "architecture that transformers has itself."
+            "it needs its own code (auto_map in its config), which is never run. Give a model of an "
+            "architecture that transformers includes."
         )
     words = " ".join(str(error).splitlines()[:1]) or type(error).__name__
     return f"{words:.200}"
@@ -75,7 +74,7 @@ def _snapshot(repository: str, revision: str | None) -> Path:
     except (OSError, HFValidationError) as error:  # every hub error is an OSError
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"the model {repository!r} is no folder and cannot be had from the hub ({first:.120}). "
+            f"the model {repository!r} is not a folder and cannot be downloaded from the hub ({first:.120}). "
             "Check the name, or download it once while online."
         ) from None
 
@@ -84,10 +83,10 @@ def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"the folder {folder} holds no model: config.json is missing.")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"the folder {folder} holds no model: config.json: {error}") from None
-    if not isinstance(config, dict) or "model_type" not in config:
+        config = read_json(folder / "config.json")
+    except InvalidFileError as error:
+        raise UserError(f"the folder {folder} holds no model: config.json {error.problem}.") from None
+    if "model_type" not in config:
         raise UserError(f"the folder {folder} holds no model: config.json names no model_type.")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -95,35 +94,24 @@ def _check_folder(folder: Path) -> None:
             f"the folder {folder} holds no model: no *.safetensors file. Other weight formats are "
             "not loaded, since they may run code; convert them first."
         )
-    for path in weights:
-        _check_weights(path)
-
-
-def _check_weights(path: Path) -> None:
-    """Refuse a file whose header does not fit its length, such as half a download."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is truncated or not safetensors ({error}). Get it again.") from None
+    for path in weights:
+        try:
+            with safe_open(path, framework="numpy"):  # checks that the header fits the length: no half download
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is truncated or not safetensors ({error}). Get it again.") from None
 
 
 def _fingerprint(folder: Path) -> str:
-    """Hash of the names, sizes and contents of a checkpoint's files, large ones by samples."""
-    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
-    return digest([[path.name, path.stat().st_size, _content(path)] for path in files], 16)
-
-
-def _content(path: Path) -> str:
-    size = path.stat().st_size
-    hasher = hashlib.sha256()
-    with path.open("rb") as handle:
-        if size <= _WHOLE:
-            hasher.update(handle.read())
-        else:
-            for start in (0, size // 2, size - _SAMPLE):
+    """Return a hash of the names, sizes and contents of a checkpoint's files, large ones by samples."""
+    found = []
+    for path in sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)}):
+        size, hasher = path.stat().st_size, hashlib.sha256()
+        with path.open("rb") as handle:
+            for start in [0] if size <= _WHOLE else [0, size // 2, size - _SAMPLE]:
                 handle.seek(start)
-                hasher.update(handle.read(_SAMPLE))
-    return hasher.hexdigest()
+                hasher.update(handle.read(_SAMPLE if size > _WHOLE else -1))
+        found.append([path.name, size, hasher.hexdigest()])
+    return digest(found, 16)

@@ -1,4 +1,4 @@
-"""Interventions as data: what a fitted method leaves, and the file it is kept in. No torch here."""
+"""Interventions as data, the result of a fit, and their file. No torch here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Intervention:
     (unit ``residual``, for vectors added to the residual stream). ``positions``: ``all``, ``prompt``
     (before the first new token is predicted) or ``generated`` (from the position that predicts it);
     padding is never steered.
-    Raises ``UserError`` for a word that is none of these and for numbers that are not finite.
+    Raises ``UserError`` for any other word and for numbers that are not finite.
     """
 
     site: Site
@@ -54,7 +54,7 @@ class Intervention:
         if self.vector.ndim != 1:
             raise UserError(f"the vector has shape {list(self.vector.shape)}, not [hidden size].")
         if not isinstance(self.layer, int) or self.layer < 0:
-            raise UserError(f"layer {self.layer!r} is no index; layers count from 0.")
+            raise UserError(f"layer {self.layer!r} is not an index; layers count from 0.")
         if not np.isfinite([*self.vector, self.strength, self.residual_norm, self.raw_strength]).all():
             raise UserError("the vector or its strength is not finite. Fit it again.")
 
@@ -66,7 +66,7 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Steering:
-    """The interventions of a fitted method, none for unsteered, and how they came about."""
+    """The interventions of a fitted method (none for unsteered) and the provenance of the fit."""
 
     interventions: tuple[Intervention, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -74,20 +74,19 @@ class Steering:
 
 def save_steering(path: Path, steering: Steering) -> None:
     """Write a steering file: safetensors, everything but the tensors as JSON in its header."""
+    named = {f"intervention.{i}": item for i, item in enumerate(steering.interventions)}
+    tensors = {name: np.asarray(item.vector, dtype=np.float32) for name, item in named.items()}
     items = []
-    tensors = {}
-    for i, item in enumerate(steering.interventions):
-        tensors[f"intervention.{i}"] = np.asarray(item.vector, dtype=np.float32)
-        fields = {k: v for k, v in vars(item).items() if k != "vector"}
-        items.append({**fields, "tensor": f"intervention.{i}"})
+    for name, item in named.items():
+        items.append({**{k: v for k, v in vars(item).items() if k != "vector"}, "tensor": name})
     header = {"schema": SCHEMA, "interventions": items, "provenance": steering.provenance}
     save_tensors(path, tensors, _HEADER, header)
 
 
 def load_steering(path: Path) -> Steering:
-    """Read a steering file; ``BrokenFileError`` where it is foreign, broken or of a newer schema.
+    """Read a steering file; ``BrokenFileError`` if it is foreign, broken or of a newer schema.
 
-    ``DamagedFileError``, which is one of these, where it is not what was written.
+    ``DamagedFileError``, a subclass, if it is not as it was written.
     """
     from safetensors import SafetensorError
 
@@ -95,25 +94,16 @@ def load_steering(path: Path) -> Steering:
         tensors, header = load_tensors(path, _HEADER)
         if header.get("schema", 0) > SCHEMA:
             raise UserError(f"a newer schema ({header['schema']}). Upgrade steerboard.")
-        items = [{**item, "vector": tensors[item["tensor"]]} for item in header["interventions"]]
-        fields = [{name: value for name, value in item.items() if name != "tensor"} for item in items]
         provenance = header["provenance"]
         if not isinstance(provenance, dict):
-            raise TypeError("the provenance is no object")
-        return Steering(tuple(Intervention(**item) for item in fields), provenance)
+            raise TypeError("the provenance is not an object")
+        items = [dict(item) for item in header["interventions"]]
+        return Steering(tuple(Intervention(vector=tensors[item.pop("tensor")], **item) for item in items), provenance)
     except (DamagedFileError, MachineError):
         raise
     except UserError as error:
         raise BrokenFileError(f"{path}: {error}") from None
-    except (
-        SafetensorError,
-        OSError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        RecursionError,
-    ) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path} is not a steering file ({error}). Delete it and run again.") from None
 
 
@@ -124,11 +114,10 @@ def check_model(
     where: str,
     remedy: str = "Delete the file, and it is fitted again.",
 ) -> None:
-    """Refuse a steering that was fitted on another model than ``model`` (an identity as JSON).
+    """Raise ``BrokenFileError`` for a steering that was fitted on another model than ``model`` (an identity as JSON).
 
-    Weights are compared by fingerprint, the tokenizer by hash. A header without either passes: it
-    is then the author's word that it fits. Raises ``BrokenFileError`` naming both models and the
-    ``remedy``: no method is at fault.
+    Weights are compared by fingerprint, the tokenizer by hash. A header without either passes: then the author is
+    trusted. ``remedy``: the next step for the message.
     """
     given = steering.provenance.get("model")
     fitted = given if isinstance(given, dict) else {}

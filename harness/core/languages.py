@@ -1,4 +1,4 @@
-"""The languages that the suites name: what to call them in a prompt, how to set them on a page."""
+"""The languages of the suites: their names in prompts and their script and direction on pages."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ FLORES = {
 }
 """FLORES-200 codes of the languages above and of pivots for translation, by ISO 639-1 code."""
 
-_LIKE = 0.7  # of 1; how like a name must be to be suggested
+_MIN_SIMILARITY = 0.7  # of a name to be suggested, of 1
 _FORMER = {"he": "iw", "id": "in", "jv": "jw"}  # withdrawn codes that some models still use
 _MANDARIN = {"zh": ["cmn_Hans", "cmn"]}
 
 
 def language(code: str) -> Language:
-    """Return what is known of ``code``; a language not listed is named by its code."""
+    """Return the language of ``code``; one that is not listed is named by its code."""
     return LANGUAGES.get(code) or Language(code, code, code, "Zyyy")
 
 
 def unknown_language(value: str, valid: Iterable[str], hint: str = "", kind: str = "language") -> UserError:
-    """Return the error for a language that is none of ``valid``; its code is suggested where it can be meant.
+    """Return the error for a language that is not one of ``valid``, with the likely code.
 
-    Known are the names in English and in the language, ISO 639-3, FLORES-200 and withdrawn codes.
+    It is found by English and native names, ISO 639-3, FLORES-200 and withdrawn codes.
     """
     codes = [code for code in valid if code in LANGUAGES]
     forms: dict[str, str] = {}
@@ -79,15 +79,15 @@ def unknown_language(value: str, valid: Iterable[str], hint: str = "", kind: str
         own = LANGUAGES[code]
         for form in (code, own.name, own.native_name, *code_forms(code)):
             forms.setdefault(form.casefold(), code)
-    near = difflib.get_close_matches(value.strip().casefold(), forms, n=1, cutoff=_LIKE)
+    near = difflib.get_close_matches(value.strip().casefold(), forms, n=1, cutoff=_MIN_SIMILARITY)
     return unknown(kind, value, valid, hint, [forms[near[0]]] if near else None)
 
 
 def code_forms(code: str) -> list[str]:
-    """Return the codes by which translation models may know a language, ``code`` itself first.
+    """Return the codes of a language in translation models, ``code`` itself first.
 
-    For an ISO 639-1 or FLORES-200 code of a known language: ISO 639-1, FLORES-200, ISO 639-3, a
-    withdrawn ISO code, and for Chinese the code of Mandarin. Any other code stands alone.
+    For an ISO 639-1 or FLORES-200 code of a known language: ISO 639-1, FLORES-200, ISO 639-3, a withdrawn ISO code,
+    and for Chinese the code of Mandarin.
     """
     iso = next((short for short, flores in FLORES.items() if code in {short, flores}), None)
     if iso is None:

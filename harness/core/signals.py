@@ -1,4 +1,4 @@
-"""Stopping: Ctrl-C, SIGTERM and a closed terminal end a command in one line, from its first moment."""
+"""Signals: Ctrl-C, SIGTERM and a closed terminal end a command in one line, from its first moment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STOPS = tuple(map(int, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
 
 @contextmanager
 def noting_stops() -> Iterator[list[int]]:
-    """Raise ``KeyboardInterrupt`` where a signal stops the block; yield the numbers of those that came.
+    """Raise ``KeyboardInterrupt`` when a signal stops the block; yield the list of signal numbers received.
 
-    The list matters where the exception gets lost: it hits a finaliser or a callback from foreign code, and
-    Python or that code drops it. A signal that is ignored, as by nohup and in the background of a script,
-    stays ignored. What handled a signal before the block is called as well, and put back at its end.
+    The list is needed when the exception gets lost: raised in a finaliser or in a callback from foreign code, Python
+    or that code drops it. An ignored signal, as under nohup, stays ignored. The previous handler is called as well, and
+    restored at the end.
     """
     came: list[int] = []
     before: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""Tensor files of a run: safetensors with a JSON header that holds the hash of everything in the file."""
+"""Tensor files of a run: safetensors with a JSON header that has the hash of everything in the file."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def save_tensors(path: Path, tensors: Tensors, key: str, header: Mapping[str, An
 def load_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and the header of a file; one without a hash is of an earlier version and passes.
 
-    Raises ``DamagedFileError`` where the content does not fit its hash, ``UserError`` for a file that is not
-    there, and what safetensors and JSON raise for one that is foreign.
+    Raises ``DamagedFileError`` if the content does not match its hash, ``InvalidFileError`` for a missing file, and the
+    errors of safetensors and JSON for a foreign one.
     """
     from safetensors.numpy import load
 

@@ -1,4 +1,4 @@
-"""Tables for a terminal of any width: a number is never cut, and what does not fit is named."""
+"""Tables for a terminal of any width: numbers are never cut, and columns left out are named."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 PIPED = 140
-"""Columns where the output is not a terminal and nobody says COLUMNS."""
+"""Width if the output is not a terminal and COLUMNS is not set."""
 
-_NARROWEST = 16  # columns that words are wrapped into, where they have as many
+_NARROWEST = 16  # width that words are wrapped to at least
 
 
 @dataclass(frozen=True)
 class TerminalColumn:
-    """A column of a table. ``words`` are wrapped, numbers stay whole.
+    """A column of a table. ``words`` are wrapped, numbers are not.
 
-    ``drop``: 0 for what always stays; of the others the highest is left out first.
+    ``drop``: 0 for a column that always stays; of the others the highest is left out first.
     """
 
     head: str
@@ -32,7 +32,7 @@ class TerminalColumn:
 
 
 def output() -> Console:
-    """Return the console of results: as wide as the terminal, as COLUMNS says, or ``PIPED``."""
+    """Return the console for results, as wide as the terminal, COLUMNS or ``PIPED``."""
     known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     return Console(width=None if known else PIPED)
 
@@ -44,7 +44,7 @@ def print_table(
     title: str = "",
     gap: int = 2,
 ) -> None:
-    """Print a table as wide as fits: without the columns that may be dropped, else stacked row by row.
+    """Print a table that fits: without columns that may be dropped if need be, else row by row.
 
     ``gap``: blanks between two columns.
     """
@@ -70,7 +70,7 @@ def print_table(
 
 
 def _needed(columns: Sequence[TerminalColumn], widths: Sequence[int], shown: Sequence[int], gap: int) -> int:
-    """Return how many columns of the terminal a table takes at least, its words wrapped."""
+    """Return the minimal width of a table, with its words wrapped."""
     least = [min(widths[i], _NARROWEST) if columns[i].words else widths[i] for i in shown]
     return sum(least) + gap * (len(least) - 1)
 
@@ -94,7 +94,7 @@ def _grid(
 
 
 def _stacked(console: Console, columns: Sequence[TerminalColumn], rows: Sequence[Sequence[Text]]) -> None:
-    """Print every row as lines of head and value, its name first, for very narrow terminals."""
+    """Print every row as lines of head and value, name first, for very narrow terminals."""
     name = next((i for i, column in enumerate(columns) if column.words), 0)
     for row in rows:
         console.print(row[name], overflow="fold")

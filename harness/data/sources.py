@@ -212,7 +212,7 @@ def _snapshot(dataset: str, revision: str | None, config: str | None) -> str:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MachineError(
-            f"missing data: the hub's data set {dataset!r} cannot be had ({first:.120}). "
+            f"missing data: the hub's data set {dataset!r} cannot be downloaded ({first:.120}). "
             "Go online once, or give --data a local folder."
         ) from None
 

@@ -165,11 +165,11 @@ OPTIONS = [
     ({"batch_size": 0}, r"Invalid value for '--batch-size'"),
     ({"classifier": "svm"}, r"unknown classifier 'svm'; valid: frozen:PATH_OR_ID, hf:PATH_OR_ID, tfidf"),
     ({"classifier": "hf:none/of/these"}, r"the model folder none/of/these does not exist"),
-    ({"classifier": "hf:owner/none"}, r"'owner/none' is no folder and cannot be had from the hub"),
+    ({"classifier": "hf:owner/none"}, r"'owner/none' is not a folder and cannot be downloaded from the hub"),
     ({"data": "none"}, r"the data folder none does not exist\. Give --data a folder with"),
     ({"plugin": "none.py"}, r"plug-in none\.py does not exist"),
     ({"methods": "zero-shot", "model": "none/of/these"}, r"the model folder none/of/these does not exist"),
-    ({"methods": "zero-shot", "model": "owner/none"}, r"'owner/none' is no folder and cannot be had"),
+    ({"methods": "zero-shot", "model": "owner/none"}, r"'owner/none' is not a folder and cannot be downloaded"),
     ({"methods": "zero-shot", "device": "abacus"}, r"unknown device 'abacus'; valid: cpu"),
     ({"methods": "zero-shot", "dtype": "float8"}, r"unknown dtype 'float8'; valid: bfloat16, float16"),
     ({"colour": "red"}, r"No such option: '?--colour"),
@@ -264,8 +264,8 @@ def spoil_config(folder: Path, text: str) -> None:
 
 MODELS = {
     "empty": (lambda f: [p.unlink() for p in f.iterdir()], r"holds no model: config\.json is missing"),
-    "broken config": (lambda f: spoil_config(f, "{"), r"holds no model: config\.json: "),
-    "a list": (lambda f: spoil_config(f, "[]"), r"config\.json names no model_type"),
+    "broken config": (lambda f: spoil_config(f, "{"), r"holds no model: config\.json is not valid JSON"),
+    "a list": (lambda f: spoil_config(f, "[]"), r"config\.json holds a JSON list, not an object"),
     "pickled weights": (
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
         r"no \*\.safetensors file\. Other weight formats are not loaded, since they may run code",

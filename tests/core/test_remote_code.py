@@ -145,7 +145,7 @@ def load_lm_eval(checkpoint: Checkpoint) -> None:
     "load", [load_llm, load_sentence_encoder, load_classifier, load_translator, load_config, load_lm_eval]
 )
 def test_a_model_with_code_of_its_own_is_one_line_and_nothing_is_asked(trap, agreeing, tmp_path, load):
-    with pytest.raises(UserError, match=r"needs code of its own \(auto_map in its config\)"):
+    with pytest.raises(UserError, match=r"needs its own code \(auto_map in its config\)"):
         load(resolve_checkpoint(str(trap())))
     assert agreeing == []
     assert not (tmp_path / "ran").exists()
@@ -153,7 +153,7 @@ def test_a_model_with_code_of_its_own_is_one_line_and_nothing_is_asked(trap, agr
 
 @pytest.mark.parametrize("load", [load_llm, load_sentence_encoder, load_classifier])
 def test_a_known_model_whose_tokenizer_has_code_of_its_own_is_refused_too(trap, agreeing, tmp_path, load):
-    with pytest.raises(UserError, match="needs code of its own"):
+    with pytest.raises(UserError, match="needs its own code"):
         load(resolve_checkpoint(str(trap(model_type="llama"))))
     assert agreeing == []
     assert not (tmp_path / "ran").exists()
@@ -164,7 +164,7 @@ def test_the_command_ends_with_one_line_and_code_2(trap, agreeing, tmp_path):
     suite = small_suite(tmp_path, folder)
     done = steerboard("run", "--suite", suite, "--run", tmp_path / "run", "--methods", "zero-shot")
     assert done.code == 2
-    assert "needs code of its own" in done.err.splitlines()[-1]
+    assert "needs its own code" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
     assert agreeing == []
     assert not (tmp_path / "ran").exists()

@@ -209,7 +209,7 @@ def test_a_folder_is_known_by_its_content_and_not_by_its_place(tmp_path):
     [("owner/none", None), ("none", None), ("owner/pocket", "c3" * 20), ("not a name", None)],
 )
 def test_a_model_that_cannot_be_had_is_one_clear_line(offline, name, revision):
-    with pytest.raises(UserError, match=r"cannot be had from the hub.*Check the name, or download") as caught:
+    with pytest.raises(UserError, match=r"cannot be downloaded from the hub.*Check the name, or download") as caught:
         resolve_checkpoint(name, revision)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -297,7 +297,7 @@ def test_without_a_validation_split_every_tenth_train_row_is_held_out(own_hub):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (None, r"the hub's data set 'DGurgurov/hebrew_sa' cannot be had .*give --data"),
+        (None, r"the hub's data set 'DGurgurov/hebrew_sa' cannot be downloaded .*give --data"),
         ({}, r"missing data: DGurgurov/hebrew_sa is not readable"),
         ({"train.csv": "text,label\na,1\n"}, r"DGurgurov/hebrew_sa has no split 'test'"),
         ({"train.csv": "review,label\na,1\n"}, r"DGurgurov/hebrew_sa, train: has no column text"),
