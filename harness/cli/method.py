@@ -68,7 +68,7 @@ def test(
     """
     import json
 
-    from harness.core.errors import UserError, unknown
+    from harness.core.errors import UserError, require, unknown
 
     if output not in {"text", "json"}:
         raise unknown("format", output, ["text", "json"])
@@ -78,7 +78,9 @@ def test(
         config = None
     if not isinstance(config, dict):
         raise UserError(f"--options {options!r:.80}: give a JSON object, such as '{{\"layer\": 1}}'.")
-    from harness.submissions.conformance import report
+    require("run")
+    require("test")
+    from harness.submissions.conformance.kit import check_method
 
-    passed = report.test(method, config, plugin or [], as_json=output == "json")
+    passed = check_method(method, config, plugin or [], as_json=output == "json")
     raise typer.Exit(0 if passed else 1)

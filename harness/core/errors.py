@@ -22,6 +22,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "sacrebleu": "sacrebleu",
         "sklearn": "scikit-learn",
     },
+    "test": {"pytest": "pytest"},
     "lm-eval": {"lm_eval": "lm-eval"},
 }
 """Extra of the package -> module that it brings -> the package that the module comes with."""

@@ -1,7 +1,7 @@
 """Applying interventions: always-on hooks at two sites of every decoder layer, driven by buffers.
 
 A hook computes ``h x F[row] + V[row]`` out of place. Rows of one batch can carry different steering; a
-row without steering, and every position outside of a row's span, stays as it is, bit for bit. Hooks are
+row without steering, and every position outside of a row's range, stays as it is, bit for bit. Hooks are
 attached once, before anything else, so that captures and compiled graphs see the steered state.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,9 +28,9 @@ _NEUTRAL: dict[_Effect, float] = {"add": -0.0, "factor": 1.0}
 
 @dataclass
 class _HookSlot:
-    """What one site of one layer does to each row: tables [rows, size] and a span of positions.
+    """What one site of one layer does to each row: tables [rows, size] and a range of positions.
 
-    ``used`` says which rows are steered at all; ``start`` and ``stop`` bound their positions, and the
+    ``used``: which rows are steered at all; ``start`` and ``stop`` bound their positions, and the
     positions from ``pad`` up to ``width`` are padding on the right.
     """
 
@@ -40,25 +41,31 @@ class _HookSlot:
     width: int
     tables: dict[_Effect, Tensor] = field(default_factory=dict)
 
-    def to(self, state: Tensor) -> None:
-        """Move the buffers to the state's device and the tables to its precision, once."""
-        for effect, table in self.tables.items():
-            if table.device != state.device or table.dtype != state.dtype:
-                self.tables[effect] = table.to(state.device, state.dtype)
-        if self.start.device != state.device:
-            for buffer in ("used", "start", "stop", "pad"):
-                setattr(self, buffer, getattr(self, buffer).to(state.device))
-
     @property
     def size(self) -> int:
-        """How many numbers a vector of this slot has."""
         return next(iter(self.tables.values())).shape[1]
 
-    def inside(self, position: Tensor) -> Tensor:
-        """Return which [rows, positions] are steered."""
+    def apply(self, state: Tensor, past: int, measure: str) -> Tensor:
+        """Return ``state`` [rows, positions, size] with the tables applied inside the ranges."""
+        if state.ndim != 3 or state.shape[0] != len(self.used):
+            raise ValueError(f"steering {len(self.used)} rows, got a state of {tuple(state.shape)}")
+        if state.shape[2] != self.size:
+            raise UserError(
+                f"the vector has {self.size} numbers, the model's {measure} is {state.shape[2]}. Fit it on this model."
+            )
+        for effect, table in self.tables.items():  # moved once, in the first pass
+            self.tables[effect] = table.to(state.device, state.dtype)
+        for name in ("used", "start", "stop", "pad"):
+            setattr(self, name, getattr(self, name).to(state.device))
+        position = past + torch.arange(state.shape[1], device=state.device)[None, :]
         within = (position >= self.start[:, None]) & (position < self.stop[:, None])
         padding = (position >= self.pad[:, None]) & (position < self.width)
-        return self.used[:, None] & within & ~padding
+        steered = state
+        if "factor" in self.tables:
+            steered = steered * self.tables["factor"][:, None, :]
+        if "add" in self.tables:
+            steered = steered + self.tables["add"][:, None, :]
+        return torch.where((self.used[:, None] & within & ~padding)[:, :, None], steered, state)
 
 
 class SteeringHooks:
@@ -70,10 +77,12 @@ class SteeringHooks:
         self._past = 0
         decoder.register_forward_pre_hook(self._note_past, prepend=True, with_kwargs=True)
         for index, layer in enumerate(layers):
-            layer.register_forward_hook(self._after_layer(index), prepend=True)
+            after = partial(self._hook, ("layer_output", index), "hidden size")
+            layer.register_forward_hook(lambda module, args, output, steer=after: steer(output), prepend=True)
             projection = down_projection(layer)
             if projection is not None:
-                projection.register_forward_pre_hook(self._before_projection(index), prepend=True)
+                before = partial(self._hook, ("mlp_neurons", index), "number of MLP neurons")
+                projection.register_forward_pre_hook(lambda module, args, steer=before: steer(args), prepend=True)
 
     @contextmanager
     def steer(
@@ -98,23 +107,26 @@ class SteeringHooks:
 
     @property
     def active(self) -> bool:
-        """Say whether any layer is steered now."""
+        """Whether any layer is steered now."""
         return bool(self._slots)
 
     def _set(self, rows: Sequence[Steering], mask: Tensor, prompt_ends: Sequence[int] | None) -> None:
         if len(rows) != len(mask):
             raise ValueError(f"{len(rows)} steerings for {len(mask)} rows")
         real = mask.to("cpu", torch.int64)
-        first = real.argmax(dim=1)  # index of the first token that is no padding
+        first = real.argmax(dim=1).tolist()  # index of the first token that is not padding
         end = (real * torch.arange(1, mask.shape[1] + 1)).amax(dim=1)  # after the last one; 0 for none
-        prompts = _prompts(prompt_ends, first.tolist(), end.tolist())
+        stops = end.tolist() if prompt_ends is None else list(prompt_ends)
+        if len(stops) != len(rows):
+            raise ValueError(f"{len(stops)} ends of prompts for {len(rows)} rows")
         for i, steering in enumerate(rows):
+            if prompt_ends is not None and not first[i] < stops[i] <= end[i]:
+                raise ValueError(f"row {i}: the prompt ends at {stops[i]}, its text is {first[i]} to {int(end[i])}")
             for item in steering.interventions:
-                self._check(item)
-                slot = self._slot(item, len(rows), end, mask.shape[1])
-                self._enter(slot, i, item, *prompts[i])
+                self._enter(self._slot(item, end, mask.shape[1]), i, item, first[i], stops[i])
 
-    def _check(self, item: Intervention) -> None:
+    def _slot(self, item: Intervention, end: Tensor, width: int) -> _HookSlot:
+        """Return the slot of an intervention's site, made where it is the first one there."""
         if not 0 <= item.layer < len(self._layers):
             raise UserError(
                 f"the steering is for layer {item.layer}, this model has layers 0 to "
@@ -122,18 +134,15 @@ class SteeringHooks:
             )
         if item.site == "mlp_neurons":
             down_projection(self._layers[item.layer], required=item.layer)
-
-    def _slot(self, item: Intervention, rows: int, end: Tensor, width: int) -> _HookSlot:
-        """Return the slot of an intervention's site, made where it is the first one there."""
-        place = (item.site, item.layer)
-        if place not in self._slots:
+        rows, size = len(end), len(item.vector)
+        slot = self._slots.get((item.site, item.layer))
+        if slot is None:
             zeros = torch.zeros(rows, dtype=torch.int64)
-            self._slots[place] = _HookSlot(zeros.bool(), zeros.clone(), zeros.clone(), end, width)
-        slot = self._slots[place]
-        effect: _Effect = "add" if item.operation == "add" else "factor"
-        size = len(item.vector)
+            slot = _HookSlot(zeros.bool(), zeros.clone(), zeros.clone(), end, width)
+            self._slots[item.site, item.layer] = slot
         if slot.tables and slot.size != size:
             raise UserError(f"vectors of two sizes at layer {item.layer}: {slot.size} and {size}.")
+        effect: _Effect = "add" if item.operation == "add" else "factor"
         if effect not in slot.tables:
             slot.tables[effect] = torch.full((rows, size), _NEUTRAL[effect])
         return slot
@@ -156,74 +165,34 @@ class SteeringHooks:
         """Note how many positions the cache holds before this pass: 0 without a cache.
 
         Families differ in the cache's name (``past_key_values``, ``layer_past``) and in whether it is
-        named at all, so it is known by its kind.
+        named at all, so it is recognised by its method.
         """
         cache = next((v for v in (*args, *kwargs.values()) if hasattr(v, "get_seq_length")), None)
         self._past = int(cache.get_seq_length()) if cache is not None else 0
 
-    def _after_layer(self, index: int) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            slot = self._slots.get(("layer_output", index))
-            if slot is None:
-                return output
-            if isinstance(output, Tensor):
-                return self._steered(slot, output, "hidden size")
-            return (self._steered(slot, output[0], "hidden size"), *output[1:])
-
-        return hook
-
-    def _before_projection(self, index: int) -> Any:
-        def hook(module: nn.Module, args: Any) -> Any:
-            slot = self._slots.get(("mlp_neurons", index))
-            if slot is None:
-                return args
-            return (self._steered(slot, args[0], "number of MLP neurons"), *args[1:])
-
-        return hook
-
-    def _steered(self, slot: _HookSlot, state: Tensor, measure: str) -> Tensor:
-        """Return ``state`` [rows, positions, size] with the slot's tables applied inside the spans."""
-        slot.to(state)
-        if state.ndim != 3 or state.shape[0] != slot.used.shape[0]:
-            raise ValueError(f"steering {slot.used.shape[0]} rows, got a state of {tuple(state.shape)}")
-        if state.shape[2] != slot.size:
-            raise UserError(
-                f"the vector has {slot.size} numbers, the model's {measure} is {state.shape[2]}. Fit it on this model."
-            )
-        position = self._past + torch.arange(state.shape[1], device=state.device)
-        steered = state
-        if "factor" in slot.tables:
-            steered = steered * slot.tables["factor"][:, None, :]
-        if "add" in slot.tables:
-            steered = steered + slot.tables["add"][:, None, :]
-        return torch.where(slot.inside(position[None, :])[:, :, None], steered, state)
-
-
-def _prompts(ends: Sequence[int] | None, first: list[int], end: list[int]) -> list[tuple[int, int]]:
-    """Return where the prompt of every row begins and where it has ended."""
-    if ends is None:
-        return list(zip(first, end, strict=True))
-    if len(ends) != len(end):
-        raise ValueError(f"{len(ends)} ends of prompts for {len(end)} rows")
-    for i, stop in enumerate(ends):
-        if not first[i] < stop <= end[i]:
-            raise ValueError(f"row {i}: the prompt ends at {stop}, its text is {first[i]} to {end[i]}")
-    return list(zip(first, ends, strict=True))
+    def _hook(self, site: tuple[Site, int], measure: str, value: Any) -> Any:
+        """Return a layer's output, or a projection's arguments, steered: a tensor, or a tuple that starts with one."""
+        slot = self._slots.get(site)
+        if slot is None:
+            return value
+        if isinstance(value, Tensor):
+            return slot.apply(value, self._past, measure)
+        return (slot.apply(value[0], self._past, measure), *value[1:])
 
 
 def _position_range(positions: Positions, first: int, end: int) -> tuple[int, int]:
     """Return the half-open range of steered positions of a row whose prompt is first to end."""
     if positions == "prompt":
         return first, end - 1
-    if positions == "generated":
-        return end - 1, _FOREVER
-    return first, _FOREVER
+    return (end - 1 if positions == "generated" else first), _FOREVER
 
 
 def down_projection(layer: nn.Module, required: int | None = None) -> nn.Module | None:
     """Return ``down_proj`` of a layer's gated MLP, or None where it has none.
 
-    With ``required``, the layer's index, raises ``UnsupportedError`` instead, saying what stands there.
+    Its input is act(gate(h)) x up(h), the neurons of arXiv 2601.16390, in every family with a gated MLP,
+    whether gate and up are two matrices (Llama, Gemma, Qwen, Mistral) or one (Phi-3).
+    With ``required``, the layer's index, raises ``UnsupportedError`` instead of returning None.
     """
     mlp: Any = getattr(layer, "mlp", None)
     gated = any(hasattr(mlp, name) for name in ("gate_proj", "gate_up_proj"))
@@ -232,28 +201,23 @@ def down_projection(layer: nn.Module, required: int | None = None) -> nn.Module 
         return projection
     if required is None:
         return None
-    raise UnsupportedError(_refusal(layer, mlp, required))
-
-
-def _refusal(layer: nn.Module, mlp: Any, index: int) -> str:
     experts = [name for name, _ in layer.named_modules() if name.split(".")[-1] == "experts"]
     if experts:
-        return (
-            f"layer {index} of this model is a mixture of experts ({type(layer).__name__}, {experts[0]}): "
+        raise UnsupportedError(
+            f"layer {required} of this model is a mixture of experts ({type(layer).__name__}, {experts[0]}): "
             "which neurons a token meets is the router's choice, so they have no mean over texts. "
             "Use a dense model, or a method that adds a vector."
         )
     kind = type(mlp).__name__ if mlp is not None else f"no 'mlp' in {type(layer).__name__}"
-    return (
-        f"layer {index} of this model has no gated MLP with a down_proj ({kind}). Neuron steering needs "
+    raise UnsupportedError(
+        f"layer {required} of this model has no gated MLP with a down_proj ({kind}). Neuron steering needs "
         "one, as Llama, Gemma, Qwen, Mistral and Phi-3 have; use a method that adds a vector."
     )
 
 
 def has_sandwich_norm(layer: nn.Module) -> bool:
-    """Say whether a norm follows the MLP inside the layer (Gemma 2 and 3, GLM-4).
+    """Return whether a norm follows the MLP inside the layer (Gemma 2 and 3, GLM-4).
 
     There only the relative change between neurons reaches the residual stream, so that gains saturate.
     """
-    names = ("post_feedforward_layernorm", "post_mlp_layernorm")
-    return any(hasattr(layer, name) for name in names)
+    return any(hasattr(layer, name) for name in ("post_feedforward_layernorm", "post_mlp_layernorm"))

@@ -1,4 +1,4 @@
-"""Learning one vector at one layer of a frozen model by gradient descent: Adam, two objectives.
+"""Train one vector at one layer of a frozen model by gradient descent: Adam, two objectives.
 
 Only the vector requires a gradient, so that the layers below it build no graph. It is added out of place,
 in float32 until it meets the layer's own precision.
@@ -22,8 +22,8 @@ from harness.core.interventions import Positions
 from harness.engine.chat import Template, end_token
 from harness.engine.model import SteerableModel
 
-EVERY = 10  # steps between two looks at the held-out loss
-PATIENCE = 3  # looks without a better one, after which learning stops
+EVERY = 10  # steps between two evaluations of the held-out loss
+PATIENCE = 3  # evaluations without a better one, after which training stops
 _SORTED = 8  # batches whose texts are sorted by length
 _HALF_SCALE = 1024.0  # float16 gradients below 6e-8 are 0
 
@@ -42,7 +42,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to learn: at most ``steps`` batches; a step moves the vector by about ``lr`` at most.
+    """How to train: at most ``steps`` batches; a step moves the vector by about ``lr`` at most.
 
     ``lr`` and ``max_norm``, the longest that the vector may get, are in units of the residual norm.
     """
@@ -55,9 +55,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The vector with the lowest held-out loss, float32 [hidden size], zero where none beat no vector.
+    """The vector with the lowest held-out loss, float32 [hidden size]; zero where none beat no vector.
 
-    ``curve``: step, mean train loss since the last look, held-out loss, norm in residual norms.
+    ``curve``: step, mean train loss since the last entry, held-out loss, norm in residual norms.
     """
 
     vector: NDArray[np.float32]
@@ -77,9 +77,9 @@ def train_vector(
 ) -> TrainResult:
     """Return the vector that Adam finds from 0 on; batches of ``train`` are drawn by ``rng``.
 
-    The vector is ``residual_norm`` times what Adam works on. Learning stops early when the held-out loss,
-    looked at every 10 steps, has not got lower three times in a row.
-    Raises ``UserError`` for a loss or a gradient that is not finite.
+    The vector is ``residual_norm`` times what Adam works on. Training stops early when the held-out loss,
+    evaluated every 10 steps, has not improved three times in a row. Raises ``UserError`` for a loss or a
+    gradient that is not finite.
     """
     size = objective.model.hidden_size
     unit = torch.zeros(size, dtype=torch.float32, device=objective.model.device, requires_grad=True)
@@ -87,28 +87,29 @@ def train_vector(
     batches = _batches(train, plan.batch_size, objective.length, rng)
     held_out = sorted(held_out, key=objective.length)
 
-    def look(step: int, train_loss: float) -> dict[str, float]:
+    def evaluate(step: int, train_loss: float) -> dict[str, float]:
         loss = mean_loss(objective, held_out, unit.detach() * residual_norm, plan.batch_size)
         say(f"step {step}/{plan.steps}, held-out {loss:.4g}")
         return {"step": step, "train": train_loss, "held_out": loss, "norm": float(unit.detach().norm())}
 
     start = mean_loss(objective, train[: plan.batch_size], unit.detach(), plan.batch_size)
-    curve, best, stopped = [look(0, start)], unit.detach().clone(), f"all {plan.steps} steps done"
-    best_look, sums = 0, np.zeros(2)
+    curve, best, stopped = [evaluate(0, start)], unit.detach().clone(), f"all {plan.steps} steps done"
+    best_entry, sums = 0, np.zeros(2)
     for step in range(1, plan.steps + 1):
         sums += _step(objective, next(batches), unit, residual_norm, adam, step)
-        _clip_norm_(unit, plan.max_norm)
+        with torch.no_grad():
+            unit *= (plan.max_norm / unit.norm().clamp(min=1e-12)).clamp(max=1.0)
         if step % EVERY and step < plan.steps:
             continue
-        curve.append(look(step, float(sums[0] / sums[1])))
+        curve.append(evaluate(step, float(sums[0] / sums[1])))
         sums = np.zeros(2)
-        if curve[-1]["held_out"] < curve[best_look]["held_out"]:
-            best, best_look = unit.detach().clone(), len(curve) - 1
-        elif len(curve) - 1 - best_look >= PATIENCE:
+        if curve[-1]["held_out"] < curve[best_entry]["held_out"]:
+            best, best_entry = unit.detach().clone(), len(curve) - 1
+        elif len(curve) - 1 - best_entry >= PATIENCE:
             stopped = f"held-out loss not lower {PATIENCE} times in a row, at step {step}"
             break
     vector = (best * residual_norm).cpu().numpy().astype(np.float32)
-    return TrainResult(vector, curve, int(curve[best_look]["step"]), stopped)
+    return TrainResult(vector, curve, int(curve[best_entry]["step"]), stopped)
 
 
 def mean_loss(objective: Objective, rows: Sequence[int], vector: Tensor, batch_size: int) -> float:
@@ -118,8 +119,7 @@ def mean_loss(objective: Objective, rows: Sequence[int], vector: Tensor, batch_s
         for start in range(0, len(rows), batch_size):
             loss, count = objective.loss(rows[start : start + batch_size], vector)
             total, parts = total + float(loss), parts + count
-    if not math.isfinite(total):
-        raise _not_finite("loss", 0)
+    _check_finite("loss", 0, math.isfinite(total))
     return total / max(parts, 1)
 
 
@@ -138,31 +138,25 @@ def _step(
     (loss * (scale / max(count, 1))).backward()  # type: ignore[no-untyped-call]
     assert unit.grad is not None
     unit.grad /= scale
-    if not torch.isfinite(unit.grad).all():
-        raise _not_finite("gradient", step)
+    _check_finite("gradient", step, bool(torch.isfinite(unit.grad).all()))
     adam.step()
     return float(loss.detach()), count
 
 
-def _not_finite(what: str, step: int) -> UserError:
-    return UserError(
-        f"learned: the {what} is not finite at step {step}. Take --dtype bfloat16 or float32, or a lower lr."
-    )
-
-
-def _clip_norm_(unit: Tensor, longest: float) -> None:
-    """Bring a vector that is too long back to ``longest``, in place."""
-    with torch.no_grad():
-        unit *= (longest / unit.norm().clamp(min=1e-12)).clamp(max=1.0)
+def _check_finite(what: str, step: int, finite: bool) -> None:
+    if not finite:
+        raise UserError(
+            f"learned: the {what} is not finite at step {step}. Take --dtype bfloat16 or float32, or a lower lr."
+        )
 
 
 def _batches(
     rows: Sequence[int], size: int, length: Callable[[int], int], rng: np.random.Generator
 ) -> Iterator[list[int]]:
-    """Yield batches of one size without end; what an epoch leaves over opens the next one.
+    """Yield batches of one size without end; what remains of an epoch opens the next one.
 
-    Batches are cut from some texts drawn by chance and sorted by length, so that little is padding, and
-    come in an order by chance.
+    Batches are cut from randomly drawn texts sorted by length, so that little is padding, and come in
+    random order.
     """
     left: list[int] = []
     size = min(size, len(rows))
@@ -176,13 +170,11 @@ def _batches(
 
 
 @contextmanager
-def with_added(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _replaced(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace a decoder layer's hidden state by ``change`` of it inside the block, out of place."""
 
     def hook(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> object:
-        if isinstance(output, Tensor):
-            return change(output)
-        return (change(output[0]), *output[1:])
+        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
 
     handle = module.register_forward_hook(hook)
     try:
@@ -191,7 +183,7 @@ def with_added(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterato
         handle.remove()
 
 
-def add_vector_hook(vector: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
+def _adding(vector: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the change that adds ``vector`` at the positions ``where``, bool [texts, positions]."""
 
     def add(state: Tensor) -> Tensor:
@@ -205,7 +197,7 @@ class Likelihood:
     """Negative log-likelihood of answers under their prompts: nats per token, the end token included.
 
     ``examples``: (rendered prompt, text). A text of more than ``max_tokens`` tokens, or than the context
-    has room for, is cut, and then has no end token. The vector is added where ``positions`` says.
+    has room for, is cut, and then has no end token. The vector is added at ``positions``.
     Raises ``UserError`` for a prompt that fills the context.
     """
 
@@ -246,42 +238,32 @@ class Likelihood:
         """Return the summed negative log-likelihood and the number of predicted tokens."""
         items = [self.items[row] for row in rows]
         ids, mask = _padded(self.model, [(prompt + target)[:-1] for prompt, target in items])
-        predicts = torch.zeros_like(mask)
-        for i, (prompt, target) in enumerate(items):
-            predicts[i, len(prompt) - 1 : len(prompt) - 1 + len(target)] = True
-        with with_added(self.layer, add_vector_hook(vector, self._where(items, mask))):
-            logits = self._logits(ids, mask, predicts)
-        tokens = torch.tensor([token for _, target in items for token in target], device=logits.device)
-        return nn.functional.cross_entropy(logits.float(), tokens, reduction="sum"), len(tokens)
-
-    def _where(self, items: Sequence[tuple[list[int], list[int]]], mask: Tensor) -> Tensor:
-        """Return the steered positions: those that a generation under these prompts steers."""
+        # The last token of the prompt predicts the first of the answer: there the "generated" positions begin.
         position = torch.arange(mask.shape[1], device=mask.device)[None, :]
         turn = torch.tensor([[len(prompt) - 1] for prompt, _ in items], device=mask.device)
-        if self.positions == "prompt":
-            return mask & (position < turn)
-        return mask & (position >= turn) if self.positions == "generated" else mask
-
-    def _logits(self, ids: Tensor, mask: Tensor, predicts: Tensor) -> Tensor:
-        """Return the logits where ``predicts`` says, [tokens, vocabulary]; the head computes no others."""
+        answers = mask & (position >= turn)
+        where = {"all": mask, "prompt": mask & (position < turn), "generated": answers}[self.positions]
 
         def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (args[0][predicts.to(args[0].device)][None], *args[1:])
+            return (args[0][answers.to(args[0].device)][None], *args[1:])
 
+        # The head computes only the logits that the loss needs: [tokens, vocabulary].
         handle = self.model.model.get_output_embeddings().register_forward_pre_hook(select)
         try:
-            output = self.model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+            with _replaced(self.layer, _adding(vector, where)):
+                output = self.model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         finally:
             handle.remove()
         logits: Tensor = output.logits[0]
-        return logits
+        tokens = torch.tensor([token for _, target in items for token in target], device=logits.device)
+        return nn.functional.cross_entropy(logits.float(), tokens, reduction="sum"), len(tokens)
 
 
 class Alignment:
     """Squared distance of steered sentences to their translations, in squared residual norms, per pair.
 
-    Both are hidden states after layer ``readout``, averaged over the tokens of a sentence that are no
-    padding; the translation's is read once, unsteered. ``pairs``: (sentence, translation).
+    Both are hidden states after layer ``readout``, averaged over the tokens of a sentence except padding;
+    the translation's is read once, unsteered. ``pairs``: (sentence, translation).
     """
 
     def __init__(
@@ -324,8 +306,8 @@ class Alignment:
             found.append(state)
             return state.detach()  # so that the layers above build no graph
 
-        add = add_vector_hook(vector, mask) if vector is not None else lambda state: state
-        with with_added(self.layer, add), with_added(self.readout, read):
+        add = _adding(vector, mask) if vector is not None else lambda state: state
+        with _replaced(self.layer, add), _replaced(self.readout, read):
             self.model.decoder(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         (state,) = found
         mask = mask.to(state.device)
@@ -334,7 +316,6 @@ class Alignment:
 
 
 def _tokens(model: SteerableModel, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of every text, without special tokens that the text does not have itself."""
     ids: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return ids
 

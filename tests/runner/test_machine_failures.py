@@ -19,8 +19,7 @@ from harness.core.store import Run
 from harness.data.sources import LocalData
 from harness.runner.score import ReferenceTexts
 from harness.runner.tune import evaluate_grid
-from harness.submissions.conformance.kit import _result
-from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed
+from harness.submissions.conformance.kit import KitPlugin
 from harness.submissions.reproduce import _compare
 
 PLUGIN = """
@@ -93,14 +92,14 @@ def test_a_disk_that_is_full_while_a_method_is_fitted_is_not_the_methods_error(s
     assert (run.cell(cell) / "scores.json").read_bytes() == before
 
 
-def chained(first: BaseException, second: Exception, hidden: bool = False) -> Exception:
+def chained(first: BaseException, second: BaseException, hidden: bool = False) -> BaseException:
     """Return the second error as it is when it comes of the first."""
     try:
         try:
             raise first
         except BaseException:
             raise second from None if hidden else first
-    except Exception as error:
+    except BaseException as error:
         return error
 
 
@@ -213,14 +212,17 @@ def test_a_submission_is_not_judged_by_a_machine_that_failed():
 
 
 def test_the_conformance_kit_does_not_blame_the_method():
-    def run(error: Exception) -> ConformanceCheck:
-        def check(trial: object) -> str:
-            raise error
+    def after(error: BaseException) -> KitPlugin:
+        plugin = KitPlugin(None, lambda result: None)
+        item = SimpleNamespace(name="reference_check_texts", session=SimpleNamespace())
+        plugin.pytest_runtest_makereport(item, SimpleNamespace(when="call", excinfo=SimpleNamespace(value=error)))
+        return plugin
 
-        return ConformanceCheck("texts", check)
-
-    with pytest.raises(MachineError, match="'texts' could not be done"):
-        _result(run(chained(FULL, Failed("texts raised"), hidden=True)), None)
-    with pytest.raises(MachineError, match="No space"):
-        _result(run(FULL), None)
-    assert _result(run(chained(ValueError("no"), Failed("texts raised"), hidden=True)), None).verdict == "FAILED"
+    failed = pytest.fail.Exception("texts raised")
+    for error in (chained(FULL, failed, hidden=True), FULL):
+        plugin = after(error)
+        assert isinstance(plugin.error, MachineError)
+        assert "'texts' could not be done" in str(plugin.error)
+        assert "No space" in str(after(FULL).error)
+        assert plugin.results == []
+    assert after(chained(ValueError("no"), failed, hidden=True)).results[0].verdict == "FAILED"

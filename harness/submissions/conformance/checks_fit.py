@@ -1,74 +1,62 @@
-"""Checks of what ``fit`` gives: sound, recorded, the same again, from allowed text, without traces."""
+"""Checks of what ``fit`` gives: valid, recorded, reproducible, from allowed text, without traces."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pytest
 
 from harness.core.cells import Cell
 from harness.core.interventions import Intervention, Steering, load_steering
-from harness.submissions.conformance.bench import Fit
-from harness.submissions.conformance.heldout_corpus import with_other_held_out_text
-from harness.submissions.conformance.method_under_test import ConformanceCheck, Failed, MethodUnderTest, Skipped
+from harness.submissions.conformance.instrumented import with_other_held_out_text
+from harness.submissions.conformance.kit import MethodUnderTest
+from harness.submissions.conformance.tiny_suite import Fit
 
 _SLOW = 30.0  # seconds of one fit on the pocket model; a real model is a thousand times its size
 _LONG = 1.0  # seconds of a fit from which on fewer calls are made to fail
 _ALL_CALLS = 6  # up to here every call to the engine fails once
 _HEADER = {
-    "method": dict,
-    "model": dict,
-    "tokenizer": str,
-    "language": str,
-    "task": str,
-    "data": str,
-    "layer_convention": str,
-    "n_layers": int,
-    "hidden_size": int,
+    **dict.fromkeys(("method", "model", "counts", "versions", "fit"), dict),
+    **dict.fromkeys(("tokenizer", "language", "task", "data", "layer_convention", "token_rule", "bos_rule"), str),
+    **dict.fromkeys(("n_layers", "hidden_size", "seed"), int),
     "residual_norm": list,
-    "token_rule": str,
-    "bos_rule": str,
-    "counts": dict,
-    "seed": int,
-    "versions": dict,
-    "fit": dict,
 }
 """What every steering file says of how it came about, and of which type."""
 
 
-def fit(trial: MethodUnderTest) -> str:
+def model_check_fit(subject: MethodUnderTest) -> str:
     """Every supported language of a task, and one of another task, gives a steering that fits the model."""
-    method, groups = trial.configured(), trial.groups()
-    if not method.has_fit:
-        return "the method steers nothing: it has no fit of its own"
-    fitter, problems = trial.bench.fitter(), []
-    trial.fitter = fitter
-    chosen = _one_task_and_a_second(groups)
-    for cell in chosen:
-        trial.bench.say(f"fit: {cell.key.task} {cell.key.language}")
-        done = trial.bench.fit(method, cell, fitter)
-        problem = done.error or (_unsound(done.steering, trial) if done.steering else "")
-        if problem:
-            problems.append(f"{cell.key.task}/{cell.key.language}: {problem}")
+    if not subject.configured().has_fit:
+        return "the method does not steer: it defines no fit"
+    subject.fitter, problems = subject.suite.fitter(), []
+    for cell in _one_task_and_a_second(subject.cells()):
+        key = cell.key
+        subject.suite.say(f"fit: {key.task} {key.language}")
+        done = subject.suite.fit(subject.configured(), cell, subject.fitter)
+        if problem := done.error or (_problem(done.steering, subject) if done.steering else ""):
+            problems.append(f"{key.task}/{key.language}: {problem}")
         else:
-            trial.fits.append(done)
+            subject.fits.append(done)
         if done.seconds > _SLOW:
-            raise Failed(f"the fit of {cell.key.language!r} took {done.seconds:.0f} s on a model of 4 layers.")
+            pytest.fail(f"the fit of {key.language!r} took {done.seconds:.0f} s on a model of 4 layers.")
     if problems:
-        raise Failed(_first(problems) + " For a language that it cannot do, let supports return a Skip.")
-    return _fitted_in_words(trial)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        pytest.fail(f"{problems[0].rstrip('.')}{more}. For a language that it cannot do, let supports return a Skip.")
+    return _summary(subject)
 
 
-def _one_task_and_a_second(groups: dict[tuple[str, str], Cell]) -> list[Cell]:
-    """Return the cells of the first task, and the first of another task."""
-    first = next(iter(groups))[0]
-    others = [cell for (task, _), cell in groups.items() if task != first]
-    return [cell for (task, _), cell in groups.items() if task == first] + others[:1]
+def _one_task_and_a_second(cells: list[Cell]) -> list[Cell]:
+    """Return one cell of every language of the first task, and the first of another task."""
+    groups = {(cell.key.task, cell.key.language): cell for cell in reversed(cells)}  # the first of each stays
+    first = [cell for cell in cells if groups[cell.key.task, cell.key.language] is cell]
+    main = [cell for cell in first if cell.key.task == first[0].key.task]
+    return main + [cell for cell in first if cell not in main][:1]
 
 
-def _unsound(steering: Steering, trial: MethodUnderTest) -> str:
-    """Return what is wrong with a steering on the model of the bench, empty for nothing."""
-    model = trial.bench.model
+def _problem(steering: Steering, subject: MethodUnderTest) -> str:
+    """Return why a steering does not fit the model, empty where it does."""
+    model = subject.suite.model
     last = len(model.layers) - 1
     for item in steering.interventions:
         if type(item) is not Intervention:
@@ -87,137 +75,134 @@ def _unsound(steering: Steering, trial: MethodUnderTest) -> str:
     return ""
 
 
-def _fitted_in_words(trial: MethodUnderTest) -> str:
-    sound = [done for done in trial.fits if done.steering]
-    skipped = {done.cell.key.language: done.skipped for done in trial.fits if done.skipped}
-    told = "".join(f", skipped {code}: {reason}" for code, reason in list(skipped.items())[:2])
-    if not sound:
-        raise Failed(f"every fit was skipped{told}.")
-    items = {len(done.steering.interventions) for done in sound if done.steering}
-    if items == {0}:
-        return f"{len(sound)} fits, which steer nothing{told}"
-    slowest = max(done.seconds for done in trial.fits)
-    number = " or ".join(map(str, sorted(items))) + (" intervention" if items == {1} else " interventions")
-    return f"{len(sound)} fits of {number}, the slowest {slowest:.1f} s{told}"
+def _summary(subject: MethodUnderTest) -> str:
+    valid = [done.steering for done in subject.fits if done.steering]
+    reasons = {done.cell.key.language: done.skipped for done in subject.fits if done.skipped}
+    skipped = "".join(f", skipped {code}: {reason}" for code, reason in list(reasons.items())[:2])
+    if not valid:
+        pytest.fail(f"every fit was skipped{skipped}.")
+    counts = {len(steering.interventions) for steering in valid}
+    if counts == {0}:
+        return f"{len(valid)} fits without interventions{skipped}"
+    slowest = max(done.seconds for done in subject.fits)
+    number = " or ".join(map(str, sorted(counts))) + (" intervention" if counts == {1} else " interventions")
+    return f"{len(valid)} fits of {number}, the slowest {slowest:.1f} s{skipped}"
 
 
-def provenance(trial: MethodUnderTest) -> str:
-    """The steering file says all of how it came about, and is read back as it was."""
-    files = 0
-    for done in trial.steering():
-        where = f"the provenance of {done.cell.key.language!r}"
-        if done.problem:
-            raise Failed(f"{where} is not JSON: {done.problem}. Use float(x), x.tolist(), plain dicts and strings.")
-        if done.path is None or done.steering is None:
-            continue
-        stored = load_steering(done.path)
-        _check_header(stored.provenance, where)
-        if stored.provenance != done.steering.provenance or _bytes(stored) != _bytes(done.steering):
-            raise Failed(f"{where} is another one when it is read from its file. Use strings as keys.")
-        files += 1
-    if not files:
-        raise Skipped("the method steers nothing")
-    return f"{files} steering files with all of {len(_HEADER)} entries"
-
-
-def _check_header(header: dict[str, Any], where: str) -> None:
-    for name, kind in _HEADER.items():
-        if not isinstance(header.get(name), kind):
-            raise Failed(f"{where}: {name} is {header.get(name)!r:.40}, which is no {kind.__name__}.")
-    norms = header["residual_norm"]
-    if len(norms) != header["n_layers"] or not all(isinstance(x, float | int) and x > 0 for x in norms):
-        raise Failed(f"{where}: residual_norm must be {header['n_layers']} numbers above 0, one per layer.")
-
-
-def deterministic(trial: MethodUnderTest) -> str:
-    """Two fits are equal to the byte, also where somebody moved the global random states."""
-    first, bench = _untouched(trial)[0], trial.bench
-    again = bench.fit(trial.build(), first.cell, bench.fitter(fresh=True))
-    if not _same(first, again):
-        raise Failed(f"two fits of {_where(first)} differ{_reason(again)}. Draw chance from ctx.rng alone.")
-    moved = bench.fit(trial.build(), first.cell, bench.fitter(), chance=1)
-    if not _same(first, moved):
-        raise Failed(
-            f"the fit of {_where(first)} changes with the global random state of random, numpy or torch"
-            f"{_reason(moved)}. Draw chance from ctx.rng alone."
-        )
-    trial.determined, trial.calls = True, moved.calls
-    return f"three fits of {_where(first)} are equal to the byte, whatever the global random states"
-
-
-def independent_of_order(trial: MethodUnderTest) -> str:
-    """What is fitted for a language does not depend on which came before."""
-    done = _determined(trial)
-    if len(done) < 2:
-        raise Skipped("fewer than two languages are fitted")
-    last, bench = done[-1], trial.bench
-    alone = bench.fit(trial.build(), last.cell, bench.fitter())
-    if not _same(last, alone):
-        raise Failed(
-            f"the fit of {_where(last)} depends on what was fitted before{_reason(alone)}. "
-            "Keep nothing in self or in the module, and change no array that ctx gives."
-        )
-    return f"{_where(last)} alone is as after {len(done) - 1} other languages"
-
-
-def held_out(trial: MethodUnderTest) -> str:
-    """The method asks for no validation or test text, and other such text changes nothing."""
-    first, bench = trial.steering()[0], trial.bench
-    if bench.watch.held_out:
-        raise Failed(
-            f"the method reads {bench.watch.held_out[0]}. The score is measured on that text: fit on "
-            "ctx.train(), ctx.parallel() and ctx.contrast() alone."
-        )
-    _determined(trial)
-    other = bench.fit(trial.build(), first.cell, bench.fitter(corpus=with_other_held_out_text(bench.corpus)))
-    if not _same(first, other):
-        raise Failed(f"other validation and test text changes the fit of {_where(first)}{_reason(other)}.")
-    return f"other validation and test text leaves the fit of {_where(first)} as it is"
-
-
-def leaves_model_unchanged(trial: MethodUnderTest) -> str:
+def model_check_model_unchanged(subject: MethodUnderTest) -> str:
     """A fit leaves hooks, weights and modes of the model as they were."""
-    trial.steering()
-    for done in trial.fits:
+    subject.steering()
+    for done in subject.fits:
         if done.changed:
-            raise Failed(
+            pytest.fail(
                 f"the fit of {_where(done)} changed the model: {'; '.join(done.changed)}. Remove every hook "
                 "in a finally block, and work on copies."
             )
-    return f"hooks, weights and modes are as before {len(trial.fits)} fits"
+    return f"hooks, weights and modes are as before {len(subject.fits)} fits"
 
 
-def leaves_model_unchanged_after_error(trial: MethodUnderTest) -> str:
+def model_check_provenance(subject: MethodUnderTest) -> str:
+    """The steering file has its whole header, and is read back as it was written."""
+    files = 0
+    for done in subject.steering():
+        where = f"the provenance of {done.cell.key.language!r}"
+        if done.problem:
+            pytest.fail(f"{where} is not JSON: {done.problem}. Use float(x), x.tolist(), plain dicts and strings.")
+        if done.path is None or done.steering is None:
+            continue
+        stored = load_steering(done.path)
+        header = stored.provenance
+        for name, kind in _HEADER.items():
+            if not isinstance(header.get(name), kind):
+                pytest.fail(f"{where}: {name} is {header.get(name)!r:.40}, not a {kind.__name__}.")
+        norms, n_layers = header["residual_norm"], header["n_layers"]
+        if len(norms) != n_layers or not all(isinstance(x, float | int) and x > 0 for x in norms):
+            pytest.fail(f"{where}: residual_norm must be {n_layers} numbers above 0, one per layer.")
+        if header != done.steering.provenance or _bytes(stored) != _bytes(done.steering):
+            pytest.fail(f"{where} changes when it is read back from its file. Use strings as keys.")
+        files += 1
+    if not files:
+        pytest.skip("the method does not steer")
+    return f"{files} steering files with all of {len(_HEADER)} entries"
+
+
+def model_check_determinism(subject: MethodUnderTest) -> str:
+    """Two fits are equal to the byte, whatever the global random states."""
+    first, suite = _untouched(subject)[0], subject.suite
+    again = suite.fit(subject.build(), first.cell, suite.fitter(fresh=True))
+    if not _same(first, again):
+        pytest.fail(f"two fits of {_where(first)} differ{_reason(again)}. Draw random numbers from ctx.rng alone.")
+    other = suite.fit(subject.build(), first.cell, suite.fitter(), global_seed=1)
+    if not _same(first, other):
+        pytest.fail(
+            f"the fit of {_where(first)} changes with the global random state of random, numpy or torch"
+            f"{_reason(other)}. Draw random numbers from ctx.rng alone."
+        )
+    subject.deterministic, subject.calls = True, other.calls
+    return f"three fits of {_where(first)} are equal to the byte, whatever the global random states"
+
+
+def model_check_independent_of_order(subject: MethodUnderTest) -> str:
+    """A fit for a language does not depend on earlier ones."""
+    done = _deterministic(subject)
+    if len(done) < 2:
+        pytest.skip("fewer than two languages are fitted")
+    last = done[-1]
+    alone = subject.suite.fit(subject.build(), last.cell, subject.suite.fitter())
+    if not _same(last, alone):
+        pytest.fail(
+            f"the fit of {_where(last)} depends on what was fitted before{_reason(alone)}. "
+            "Keep nothing in self or in the module, and change no array that ctx gives."
+        )
+    return f"{_where(last)} alone is the same as after {len(done) - 1} other languages"
+
+
+def model_check_held_out_text(subject: MethodUnderTest) -> str:
+    """The method reads no validation or test text, and other such text changes nothing."""
+    first, suite = subject.steering()[0], subject.suite
+    if suite.sandbox.held_out:
+        pytest.fail(
+            f"the method reads {suite.sandbox.held_out[0]}. The score is measured on that text: fit on "
+            "ctx.train(), ctx.parallel() and ctx.contrast() alone."
+        )
+    _deterministic(subject)
+    other = suite.fit(subject.build(), first.cell, suite.fitter(corpus=with_other_held_out_text(suite.corpus)))
+    if not _same(first, other):
+        pytest.fail(f"other validation and test text changes the fit of {_where(first)}{_reason(other)}.")
+    return f"other validation and test text leaves the fit of {_where(first)} as it is"
+
+
+def model_check_model_unchanged_after_error(subject: MethodUnderTest) -> str:
     """A fit that fails half-way leaves the model as it was, too."""
-    first, bench = _untouched(trial)[0], trial.bench
-    calls = trial.calls or bench.fit(trial.build(), first.cell, bench.fitter()).calls
+    first, suite = _untouched(subject)[0], subject.suite
+    calls = subject.calls or suite.fit(subject.build(), first.cell, suite.fitter()).calls
+    if not calls:
+        pytest.skip("the fit does not call the model")
     numbers = _to_break(calls, slow=first.seconds > _LONG)
     for number in numbers:
-        bench.say(f"after an exception: call {number} of {calls}")
-        broken = bench.fit(trial.build(), first.cell, bench.fitter(), break_at=number)
+        suite.say(f"model unchanged after error: call {number} of {calls}")
+        broken = suite.fit(subject.build(), first.cell, suite.fitter(), break_at=number)
         if broken.changed:
-            raise Failed(
+            pytest.fail(
                 f"where call {number} of {calls} to the model fails, the fit leaves it changed: "
                 f"{'; '.join(broken.changed)}. Remove every hook in a finally block."
             )
-    if not calls:
-        raise Skipped("the fit asks the model for nothing")
     return f"as before, wherever one of {calls} calls to the model fails ({len(numbers)} tried)"
 
 
-def _untouched(trial: MethodUnderTest) -> list[Fit]:
-    """Return the sound fits; ``Skipped`` where they changed the model, which makes all else doubtful."""
-    done = trial.steering()
-    if any(one.changed for one in trial.fits):
-        raise Skipped("the fits change the model; see traces")
+def _untouched(subject: MethodUnderTest) -> list[Fit]:
+    """Return the valid fits; skip where they changed the model, which makes everything else doubtful."""
+    done = subject.steering()
+    if any(one.changed for one in subject.fits):
+        pytest.skip("the fits change the model; see model unchanged")
     return done
 
 
-def _determined(trial: MethodUnderTest) -> list[Fit]:
-    """Return the sound fits; ``Skipped`` where they are not the same twice."""
-    done = _untouched(trial)
-    if not trial.determined:
-        raise Skipped("needs fits that are the same twice; see determinism")
+def _deterministic(subject: MethodUnderTest) -> list[Fit]:
+    """Return the valid fits; skip where they are not the same twice."""
+    done = _untouched(subject)
+    if not subject.deterministic:
+        pytest.skip("needs fits that are the same twice; see determinism")
     return done
 
 
@@ -226,7 +211,7 @@ def _to_break(calls: int, slow: bool) -> list[int]:
     if calls <= _ALL_CALLS and not slow:
         return list(range(1, calls + 1))
     between = set() if slow else {2, calls // 4, calls - 1}
-    return sorted({1, calls // 2, calls} | between - {0}) if calls else []
+    return sorted({1, calls // 2, calls} | between - {0})
 
 
 def _same(one: Fit, other: Fit) -> bool:
@@ -234,7 +219,7 @@ def _same(one: Fit, other: Fit) -> bool:
 
 
 def _bytes(steering: Steering) -> list[tuple[Any, ...]]:
-    """Return all that decides what a steering does, as it would be compared byte by byte."""
+    """Return everything that decides what a steering does, for a comparison byte by byte."""
     return [
         tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in vars(item).values())
         for item in steering.interventions
@@ -246,22 +231,6 @@ def _where(done: Fit) -> str:
 
 
 def _reason(done: Fit) -> str:
-    """Return why a fit that went through before did not now, empty where it did."""
-    told = done.error or done.skipped
-    return f" (this time: {told})" if told else ""
-
-
-def _first(problems: list[str]) -> str:
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{problems[0].rstrip('.')}{more}."
-
-
-CHECKS = (
-    ConformanceCheck("fit", fit),
-    ConformanceCheck("traces", leaves_model_unchanged),
-    ConformanceCheck("provenance", provenance),
-    ConformanceCheck("determinism", deterministic),
-    ConformanceCheck("order", independent_of_order),
-    ConformanceCheck("held-out text", held_out),
-    ConformanceCheck("after an exception", leaves_model_unchanged_after_error),
-)
+    """Return why a fit that worked before failed now, empty where it did not."""
+    reason = done.error or done.skipped
+    return f" (this time: {reason})" if reason else ""

@@ -1,6 +1,6 @@
-"""What a method's code does beside its work: prints, writes files, opens connections, reads test text.
+"""Record what a method's code does next to its work: print, write files, open connections, read test text.
 
-Python's audit events tell of files and connections. Code that leaves Python (a library that writes by
+Python's audit events report files and connections. Code that leaves Python (a library that writes by
 itself) is seen only where a new file appears in the working directory.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _HELD_OUT = {"validation.jsonl", "test.jsonl"}
-_MADE = {"os.mkdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.remove": 0, "os.truncate": 0}
+_CHANGES = {"os.mkdir": 0, "os.rename": 1, "os.link": 1, "os.symlink": 1, "os.remove": 0, "os.truncate": 0}
 _NETWORK = {"socket.connect": 1, "socket.sendto": 1, "socket.getaddrinfo": 0, "socket.gethostbyname": 0}
 _EXEMPT = {"__pycache__", ".cache"}  # what libraries keep for themselves
 
@@ -30,7 +30,7 @@ class NetworkRefusedError(OSError):
 
 @dataclass
 class Sandbox:
-    """Notes what happens inside of ``on()``. Files below ``own`` are the harness's and not noted."""
+    """Records what happens inside ``record()``. Files below ``own`` are the harness's and not recorded."""
 
     own: Path
     printed: list[str] = field(default_factory=list)
@@ -39,31 +39,30 @@ class Sandbox:
     held_out: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
-        """Watch the block; what it prints is noted and not shown, connections are refused."""
-        text, before, names = io.StringIO(), _Audit.watch, _names()
-        _Audit.start(self)
+    def record(self) -> Iterator[None]:
+        """Record the block; what it prints is not shown, connections are refused."""
+        text, names = io.StringIO(), _working_directory()
+        outer = _Audit.start(self)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
                     yield
         finally:
-            _Audit.watch = before
+            _Audit.active = outer
             if text.getvalue().strip():
                 self.printed.append(text.getvalue().strip())
-            self.written += [name for name in sorted(_names() - names) if not self._exempt(name)]
+            self.written += [name for name in sorted(_working_directory() - names) if not self._exempt(name)]
 
     def opened(self, path: str, writing: bool) -> None:
-        """Note a file that is opened."""
-        if writing:
-            if not self._exempt(path):
-                self.written.append(path)
-        elif Path(path).name in _HELD_OUT:
+        """Record a file that is opened."""
+        if writing and not self._exempt(path):
+            self.written.append(path)
+        elif not writing and Path(path).name in _HELD_OUT:
             self.held_out.append("/".join(Path(path).parts[-3:]))
 
     def connecting(self, address: Any) -> None:
-        """Note a connection and refuse it; one to this machine's own files (a string) passes."""
+        """Record a connection and refuse it; one to this machine's own files (a string) passes."""
         if isinstance(address, tuple | list):
             address = ":".join(str(part) for part in address[:2])
         elif isinstance(address, bytes) or str(address).startswith("/"):
@@ -79,29 +78,31 @@ class Sandbox:
 
 
 class _Audit:
-    """The one audit hook of the process: Python cannot take one away, so it rests while none watches."""
+    """The one audit hook of the process: Python cannot remove one, so it rests while no sandbox is active."""
 
-    watch: Sandbox | None = None
+    active: Sandbox | None = None
     _installed = False
 
     @classmethod
-    def start(cls, watch: Sandbox) -> None:
+    def start(cls, sandbox: Sandbox) -> Sandbox | None:
+        """Make a sandbox the active one; return the one before."""
         if not cls._installed:
             sys.addaudithook(cls._event)
             cls._installed = True
-        cls.watch = watch
+        outer, cls.active = cls.active, sandbox
+        return outer
 
     @classmethod
     def _event(cls, event: str, args: tuple[Any, ...]) -> None:
-        watch = cls.watch
-        if watch is None:
+        sandbox = cls.active
+        if sandbox is None:
             return
-        if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
-            watch.opened(os.fsdecode(args[0]), _writes(args[1], args[2]))
-        elif event in _MADE and isinstance(args[_MADE[event]], str | bytes | os.PathLike):
-            watch.opened(os.fsdecode(args[_MADE[event]]), writing=True)
-        elif event in _NETWORK:
-            watch.connecting(args[_NETWORK[event]])
+        if event in _NETWORK:
+            sandbox.connecting(args[_NETWORK[event]])
+        elif event == "open" or event in _CHANGES:
+            path = args[_CHANGES.get(event, 0)]
+            if isinstance(path, str | bytes | os.PathLike):
+                sandbox.opened(os.fsdecode(path), event in _CHANGES or _writes(args[1], args[2]))
 
 
 def _writes(mode: object, flags: object) -> bool:
@@ -110,8 +111,7 @@ def _writes(mode: object, flags: object) -> bool:
     return isinstance(flags, int) and bool(flags & _WRITING)
 
 
-def _names() -> set[str]:
-    """Return what lies in the working directory."""
+def _working_directory() -> set[str]:
     try:
         return {path.name for path in Path.cwd().iterdir()}
     except OSError:

@@ -1,4 +1,4 @@
-"""The bench: the mini suite's model and text, on which a method's code runs under watch."""
+"""The fixture of the checks: the mini suite's model and text, on which a method's code runs in a sandbox."""
 
 from __future__ import annotations
 
@@ -6,30 +6,37 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
 from harness.core.cells import Cell, sampling_key
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UnsupportedError, UserError
+from harness.core.files import canonical_json
 from harness.core.interventions import Steering
 from harness.core.records import ModelIdentity
 from harness.core.store import Run
 from harness.data.prompts import Prompt
-from harness.data.suite import Suite, load_suite
+from harness.data.suite import load_suite
 from harness.methods.contract import CellContext, SteeringMethod
 from harness.methods.plugins import in_words
 from harness.runner.plan import plan_cells, select_cells
 from harness.runner.prepare import RunPlan
-from harness.submissions.conformance.fitting import Calls, WatchedFitter
-from harness.submissions.conformance.heldout_corpus import WatchedCorpus, watched_corpus
+from harness.submissions.conformance.instrumented import (
+    Calls,
+    InstrumentedCorpus,
+    InstrumentedFitter,
+    ModelState,
+    differences,
+    model_state,
+    open_corpus,
+)
 from harness.submissions.conformance.sandbox import NetworkRefusedError, Sandbox
-from harness.submissions.conformance.state import State, differences, look
 
 if TYPE_CHECKING:
     from harness.engine.model import SteerableModel
@@ -41,11 +48,11 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Fit:
-    """What one fit of a method for a cell gave, and what it left behind.
+    """Outcome and side effects of one fit of a method for a cell.
 
     ``steering`` is None where the fit ended with ``error`` or ``skipped``, the reason of an
-    ``UnsupportedError``. ``changed``: what of the model is not as before. ``calls``: how often the
-    engine and the model were asked.
+    ``UnsupportedError``. ``problem``: why its provenance is not JSON. ``changed``: what of the model is not
+    as before. ``calls``: how often the engine and the model were called.
     """
 
     cell: Cell
@@ -59,7 +66,7 @@ class Fit:
     calls: int = 0
 
 
-class TestBench:
+class TinySuite:
     """Model, text and cells of the mini suite, with short texts and one seed; everything is temporary.
 
     ``languages``: a part of the suite's, for quick tests. Every fit meets the model as it was loaded: one
@@ -70,25 +77,23 @@ class TestBench:
         suite = load_suite("mini")
         short = suite.sampling.model_copy(update={"max_new_tokens": _NEW_TOKENS, "max_attempts": 2})
         cut = {"sampling": short, "seeds": suite.seeds[:1], "languages": languages or suite.languages}
-        self.suite: Suite = suite.model_copy(update=cut)
+        self.suite = suite.model_copy(update=cut)
         self._temporary = tempfile.TemporaryDirectory(prefix="steerboard-conformance-")
         self.folder = Path(self._temporary.name).resolve()
         self._activations = self.folder / "activations"
-        self.watch = Sandbox(self.folder)
         self.say: Callable[[str], None] = lambda words: None
-        self.corpus = watched_corpus(self.suite, self.watch)
+        self.corpus = open_corpus(self.suite)
+        self.begin()
         self.calls = Calls()
-        shipped = self.suite.folder("model")
-        assert shipped is not None, "the mini suite ships its model"
-        self._checkpoint = resolve_checkpoint(str(shipped))
+        self._checkpoint = resolve_checkpoint(str(self.suite.folder("model")))
         self.identity = ModelIdentity(
             name=self._checkpoint.name, fingerprint=self._checkpoint.fingerprint, dtype="float32"
         )
         self._model: SteerableModel | None = None
-        self._clean: State = {}
-        self._folders = 0
+        self._clean: ModelState = {}
+        self._fitters = 0
 
-    def __enter__(self) -> TestBench:
+    def __enter__(self) -> TinySuite:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -102,13 +107,12 @@ class TestBench:
 
             self._model = load_model(self._checkpoint, self.identity.dtype, "cpu")
             self._model.decoder.register_forward_pre_hook(lambda *_: self.calls.count())
-            self._clean = look(self._model)
+            self._clean = model_state(self._model)
         return self._model
 
     def begin(self) -> None:
-        """Forget what was seen of the method before."""
-        self.watch = Sandbox(self.folder)
-        self.corpus.watch = self.watch
+        """Forget what was recorded of the method before."""
+        self.corpus.sandbox = self.sandbox = Sandbox(self.folder)
 
     def cells(self, method: SteeringMethod) -> list[Cell]:
         """Return the cells of a method: every language, task and setting, one seed."""
@@ -116,47 +120,61 @@ class TestBench:
         return plan_cells(self.suite, selection, [method], self.identity, self.corpus)
 
     def context(self, cell: Cell) -> CellContext:
-        """Return what a method is told of a cell."""
+        """Return the context of a cell that a method gets."""
         key = cell.key
-        task = self.suite.task(key.task, key.language)
-        return CellContext(self.suite, task, key.setting, key.seed, key.texts_per_label)
+        return CellContext(
+            self.suite, self.suite.task(key.task, key.language), key.setting, key.seed, key.texts_per_label
+        )
 
-    def fitter(self, *, fresh: bool = False, corpus: WatchedCorpus | None = None) -> WatchedFitter:
-        """Return a fitter without any fit; activations are kept from earlier ones, but for a fresh one."""
-        self._folders += 1
-        run = Run(self.folder / str(self._folders))
+    def fitter(self, *, fresh: bool = False, corpus: InstrumentedCorpus | None = None) -> InstrumentedFitter:
+        """Return a fitter without any fit; activations are kept from earlier ones unless ``fresh``."""
+        self._fitters += 1
+        run = Run(self.folder / str(self._fitters))
         run.path.mkdir()
         if not fresh:
             self._activations.mkdir(exist_ok=True)
             (run.path / "activations").symlink_to(self._activations)
         prepared = RunPlan(run, self.suite, corpus or self.corpus, self._checkpoint, {}, [], [], self.identity)
-        return WatchedFitter(prepared, self.model, _BATCH, self.say, calls=self.calls)
+        return InstrumentedFitter(prepared, self.model, _BATCH, self.say, calls=self.calls)
 
     def fit(
         self,
         method: SteeringMethod,
         cell: Cell,
-        fitter: WatchedFitter,
+        fitter: InstrumentedFitter,
         *,
-        chance: int = 0,
+        global_seed: int = 0,
         break_at: int | None = None,
     ) -> Fit:
-        """Fit a method for a cell under watch.
+        """Fit a method for a cell in the sandbox.
 
-        ``chance`` seeds the global generators of random, numpy and torch before; ``break_at`` makes the
+        ``global_seed`` seeds the global generators of random, numpy and torch first; ``break_at`` makes the
         call of that number to the engine or the model fail.
         """
+        own, problems = method.fit, [""]
+
+        def sandboxed(ctx: Any) -> Steering:
+            with self.sandbox.record():
+                fitted: object = own(ctx)
+            if not isinstance(fitted, Steering):
+                raise UserError(f"fit returned {type(fitted).__name__}, not a Steering")
+            try:
+                canonical_json(fitted.provenance)
+            except (TypeError, ValueError) as error:
+                problems.append(str(error))
+                return replace(fitted, provenance={})
+            return fitted
+
         fitter.model = self.model
-        seed_global(chance)
+        seed_global(global_seed)
         started = time.monotonic()
-        with self._guarded(method), self.calls.counting(break_at):
-            fit = self._outcome(method, cell, fitter)
-        calls = self.calls.number
-        changed = differences(self._clean, look(self.model))
+        with patch.object(method, "fit", sandboxed), self.calls.counting(break_at):
+            fit = _outcome(method, cell, fitter)
+        calls, changed = self.calls.number, differences(self._clean, model_state(self.model))
         if changed:
             self._restore()
         seconds = time.monotonic() - started
-        return replace(fit, changed=changed, calls=calls, seconds=seconds, problem=fitter.problem)
+        return replace(fit, changed=changed, calls=calls, seconds=seconds, problem=problems[-1])
 
     def texts(self, cell: Cell, prompts: dict[str, Prompt], steering: Steering, batch_size: int) -> list[str]:
         """Return the texts of a cell."""
@@ -171,43 +189,12 @@ class TestBench:
         made = generate_cell(self.model, prompts, count, steering, sampling, noise, batch_size)
         return [text.text for text in made]
 
-    def _outcome(self, method: SteeringMethod, cell: Cell, fitter: WatchedFitter) -> Fit:
-        fitter.problem = ""
-        try:
-            name, steering = fitter.steering(cell, method)
-        except UnsupportedError as error:
-            return Fit(cell, skipped=in_words(error))
-        except NetworkRefusedError as error:
-            return Fit(cell, error=f"it needs the network ({error})")
-        except (Exception, SystemExit) as error:
-            return Fit(cell, error=in_words(error))
-        return Fit(cell, steering, path=fitter.plan.run.steering_path(name) if name else None)
-
-    @contextmanager
-    def _guarded(self, method: SteeringMethod) -> Iterator[None]:
-        """Put the watch around the method's own ``fit`` alone."""
-        own = method.fit
-
-        def fit(ctx: Any) -> Any:
-            with self.watch.on():
-                fitted = own(ctx)
-            if not isinstance(fitted, Steering):
-                raise UserError(f"fit returned {type(fitted).__name__}, not a Steering")
-            return fitted
-
-        vars(method)["fit"] = fit
-        try:
-            yield
-        finally:
-            vars(method).pop("fit", None)
-
     def _restore(self) -> None:
-        """Load the model anew, put back torch's switches, forget activations of a changed model."""
+        """Load the model again, reset torch's switches, forget activations of a changed model."""
         import torch
 
         shutil.rmtree(self._activations, ignore_errors=True)
         self._activations.mkdir()
-
         torch.set_grad_enabled(self._clean["grad mode", "torch"])
         torch.set_default_dtype(self._clean["default dtype", "torch"])
         for name, table in vars(torch.nn.modules.module).items():
@@ -216,10 +203,22 @@ class TestBench:
         self._model = None
 
 
-def seed_global(chance: int) -> None:
-    """Put the global random states of random, numpy and torch to a known place."""
+def _outcome(method: SteeringMethod, cell: Cell, fitter: InstrumentedFitter) -> Fit:
+    try:
+        name, steering = fitter.steering(cell, method)
+    except UnsupportedError as error:
+        return Fit(cell, skipped=in_words(error))
+    except NetworkRefusedError as error:
+        return Fit(cell, error=f"it needs the network ({error})")
+    except (Exception, SystemExit) as error:
+        return Fit(cell, error=in_words(error))
+    return Fit(cell, steering, path=fitter.plan.run.steering_path(name) if name else None)
+
+
+def seed_global(seed: int) -> None:
+    """Seed the global generators of random, numpy and torch."""
     import torch
 
-    random.seed(chance)
-    np.random.seed(chance)
-    torch.manual_seed(chance)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
