@@ -49,6 +49,8 @@ BUILT_IN = {
     "human": "harness.methods.references",
     "constant": "harness.methods.references",
 }
+FORMER_MODULES = {"language": "harness.methods.language", "quality": "harness.methods.quality"}
+"""Modules of built-in methods in version 0.1.0, which submissions of that time name."""
 ENTRY_POINTS = "steerboard.methods"
 SUBMISSIONS = "submissions"
 _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Set)

@@ -11,7 +11,7 @@ from harness.core.errors import BrokenFileError, UserError, pasted
 from harness.core.interventions import load_steering
 from harness.core.records import CellKey, CellStatus
 from harness.methods.plugins import inspect_source
-from harness.methods.registry import BUILT_IN
+from harness.methods.registry import BUILT_IN, FORMER_MODULES
 from harness.submissions import limits
 from harness.submissions.card import Card, CardResult, read_card, unfilled
 from harness.submissions.check_cells import check_cell_files
@@ -101,7 +101,7 @@ def _check_card(folder: Path, card: Card, report: SubmissionReport) -> None:
         todo = f"Pack a finished run: {pasted('submission', 'pack', 'RUN', '--out', folder)}"
         report.problem(CARD, "has no results yet", todo)
     own = BUILT_IN.get(card.method.name)
-    if own and (card.entry_point or "").partition(":")[0] != own:
+    if own and (card.entry_point or "").partition(":")[0] not in {own, FORMER_MODULES.get(card.method.name)}:
         what = f"the method's name {card.method.name!r} is that of a built-in one"
         report.problem(CARD, what, f"Choose another name, or take type code with entry_point {own}.")
     report.facts |= {
