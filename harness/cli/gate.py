@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.helptext import Group
-from harness.cli.options import split
+from harness.cli.options import Languages, Methods, Settings, Tasks, split
 from harness.core.errors import UserError, pasted, unknown
 
 if TYPE_CHECKING:
@@ -36,38 +36,34 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Against = Annotated[
-    Path,
-    typer.Option("--against", metavar="FILE_OR_RUN", help="Baseline file of 'gate calibrate', or a run."),
+Out = Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to write; compressed if it ends in .gz.")]
+Format = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="table, md, junit, json, or github for annotations.")
 ]
-Metrics = Annotated[
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write that format here, and print the table, too.")]
+Tolerances = Annotated[
     list[str] | None,
-    typer.Option("--metric", metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeatable."),
+    typer.Option(
+        metavar="METRIC=LOSS", help="Largest loss that may go undetected: macro_f1/tfidf=0.05, vendi/tfidf=15%."
+    ),
 ]
 
 
-@app.callback()
-def _group() -> None:
-    pass
+def _metric(words: str) -> Any:
+    return typer.Option("--metric", metavar="METRIC", help=f"{words}; repeatable.")
 
 
 @app.command("check")
 def check(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run to judge.")],
-    against: Against,
-    metric: Metrics = None,
-    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")] = None,
-    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")] = None,
-    methods: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as language,clas.")] = None,
-    settings: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")] = None,
-    format_: Annotated[
-        str,
-        typer.Option("--format", metavar="FORMAT", help="table, md, junit, json, or github for annotations."),
-    ] = _TABLE,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write that format here, and print the table as well."),
-    ] = None,
+    against: Annotated[Path, typer.Option(metavar="FILE_OR_RUN", help="Baseline file of 'gate calibrate', or a run.")],
+    metric: Annotated[list[str] | None, _metric("Only this one, such as macro_f1/tfidf")] = None,
+    languages: Languages = None,
+    tasks: Tasks = None,
+    methods: Methods = None,
+    settings: Settings = None,
+    format_: Format = _TABLE,
+    output: Output = None,
 ) -> None:
     r"""Judge a run: worse, better, same, or inconclusive.
 
@@ -97,25 +93,10 @@ def check(
 
 @app.command("calibrate")
 def calibrate(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="One run, or several of the same code."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="FILE", help="Baseline file to write; compressed if it ends in .gz."),
-    ],
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", metavar="METRIC", help="Judge this one as well; repeatable."),
-    ] = None,
-    tolerance: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METRIC=LOSS",
-            help="Largest loss that may go undetected: macro_f1/tfidf=0.05, vendi/tfidf=15%.",
-        ),
-    ] = None,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several of the same code.")],
+    out: Out,
+    metric: Annotated[list[str] | None, _metric("Judge this one as well")] = None,
+    tolerance: Tolerances = None,
 ) -> None:
     """Measure how far equal runs differ, and write a baseline file.
 

@@ -174,25 +174,35 @@ def collect(runs: Iterable[Run]) -> list[ResultSet]:
 
 
 def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
-    manifest = manifests[0]  # suite, selection and data are the same in all of them
     read = _Reader()
     for run in runs:
         for cell in run.cell_dirs():
             read.cell(run, cell)
+    return build_result_set(manifests, read.frame(), read.cells, read.reasons, read.work)
+
+
+def build_result_set(
+    manifests: list[Manifest],
+    scores: pd.DataFrame,
+    cells: dict[CellIndex, tuple[Run, str]],
+    reasons: Mapping[CellIndex, str],
+    work: dict[CellIndex, CellCost],
+) -> ResultSet:
+    """Return the entries of comparable manifests with their scores; ``reasons``: why a cell is missing."""
+    manifest = manifests[0]  # suite, selection and data are the same in all of them
     entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
     names, chosen = _names(entries), manifest.selection
     wanted = [(task, language, seed) for task, language in chosen.places() for seed in chosen.seeds]
     rows = {}
     for name, entry in entries.items():
-        gone = [place for place in wanted if (name, *place) not in read.cells]
-        missing = [Missing(*place, read.reasons.get((name, *place), "not run")) for place in gone]
+        gone = [place for place in wanted if (name, *place) not in cells]
+        missing = [Missing(*place, reasons.get((name, *place), "not run")) for place in gone]
         rows[name] = EntryRow(name, entry, names[name], len(wanted), len(wanted) - len(missing), missing)
-    scores = read.frame()
     pairs = scores[["metric", "signature"]].drop_duplicates().groupby("metric", observed=True)["signature"]
     signatures = {str(name): sorted(found) for name, found in pairs}
     twice = scores.duplicated([*_CELL, "metric"])  # of a cell that several runs have each metric counts once
     scores = scores[~twice].reset_index(drop=True) if twice.any() else scores
-    return ResultSet(manifest, rows, scores, signatures, read.cells, manifests, read.work)
+    return ResultSet(manifest, rows, scores, signatures, cells, manifests, work)
 
 
 class _Reader:

@@ -1,20 +1,19 @@
-"""What decides the gate: families of one-sided tests, common seeds, and metrics that have no values."""
+"""What decides the gate: families of one-sided tests, and metrics that have no values."""
 
 from __future__ import annotations
 
 import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
+from support.gating import gate
 from support.helpers import steerboard
 from support.toyruns import F1, ToyEntry, flat, places, selection, toy, write_run
 
 from harness.core.records import Selection
-from harness.ranking.gate.difference import SideValues, difference, independent, min_detectable_loss, power
-from harness.ranking.gate.verdicts import pair_seeds
+from harness.ranking.gate.difference import SideValues, independent
 from harness.scoring.metrics import SELF_CHRF, VALID_SHARE, VENDI, Metric
 
 LANGUAGES = ["am", "cs", "da", "de", "he", "id", "jv", "mt", "sk", "sl", "su"]
@@ -27,12 +26,6 @@ F1_NOISE = {"sentiment": 0.110, "topic": 0.064}
 METHODS = ("zero-shot", "language", "quality", "clas", "learned")
 FURTHER = {SELF_CHRF: (37.0, 3.3), VENDI.for_provider("tfidf"): (5.9, 0.3), VALID_SHARE: (0.97, 0.012)}
 """Metric -> mean of a cell, and its standard deviation."""
-
-
-def gate(run: Path, against: Path, *options) -> tuple[int, dict]:
-    done = steerboard("gate", run, "--against", against, "--format", "json", *options)
-    assert not done.err, done.err
-    return done.code, json.loads(done.out)
 
 
 def calibrated(tmp_path: Path, run: Path, *options) -> Path:
@@ -142,80 +135,6 @@ def test_the_headline_is_corrected_by_itself_and_all_is_one_sided(tmp_path):
     assert line["p_holm"] == pytest.approx(stats.t.sf(abs(t), moments.df[0]) / 0.6)
     alone = lines(gate(tmp_path / "new", tmp_path / "old", "--metric", F1.name)[1], F1)
     assert alone["p_holm"] == pytest.approx(0.6 / 0.8 * line["p_holm"])
-
-
-# Common seeds
-
-
-def test_of_the_seeds_all_of_the_larger_side_count_and_the_common_ones_pair():
-    nine = list(range(1, 10))
-    assert pair_seeds(nine, [3, 1, 2], 3) == (nine, [1, 2, 3], [1, 2, 3])
-    assert pair_seeds([1, 2, 3], nine, 3) == ([1, 2, 3], nine, [1, 2, 3])
-    assert pair_seeds([1, 2, 3], [3, 2, 1], 3) == ([1, 2, 3], [1, 2, 3], [1, 2, 3])
-    assert pair_seeds([1, 2, 3], [2, 3, 4], 3) == ([1, 2, 3], [2, 3, 4], [])
-    assert pair_seeds([1, 2, 3, 4], [2, 3, 4, 5, 6], 3) == ([2, 3, 4], [2, 3, 4, 5, 6], [2, 3, 4])
-
-
-def pairs(count: int) -> list[tuple[int, int]]:
-    return [(i, i) for i in range(count)]
-
-
-def test_a_shift_of_all_common_seeds_is_found_exactly_whatever_the_other_seeds_are():
-    base = np.random.default_rng(1).normal(0.6, 0.1, (4, 9))
-    found = difference(SideValues(base), SideValues(base[:, :3] - 0.03), pairs(3)).moments
-    assert found.mean[0] == pytest.approx(-0.03)
-    assert found.se[0] == pytest.approx(0.0, abs=1e-9)
-
-
-def test_common_seeds_that_have_nothing_in_common_count_as_other_seeds():
-    base = np.array([[0.1, 0.3, 0.2, 0.6]])
-    new = np.array([[0.3, 0.1, 0.2]])  # falls where the baseline rises: the slope is 0
-    found, welch = (
-        difference(SideValues(base), SideValues(new), pairs(3)).moments,
-        independent(SideValues(base), SideValues(new)).moments,
-    )
-    assert found.mean[0] == welch.mean[0] == pytest.approx(-0.1)
-    variances = [np.var(base, ddof=1) / 4, np.var(new, ddof=1) / 3]
-    slope_costs = (1 + (1 - 3 / 4) / 2) * 2 / 1  # of a slope from two degrees of freedom
-    assert found.seeds[0] == pytest.approx(variances[0] + variances[1] * slope_costs)
-
-
-def test_further_seeds_move_the_baseline_by_what_does_not_pair():
-    base = np.array([[0.0, 0.2, 0.4, 0.6], [0.0, 0.2, 0.4, 0.6]])
-    new = np.array([[0.1, 0.2, 0.3], [0.2, 0.3, 0.4]])  # the slope on the common seeds is 1/2
-    found = difference(SideValues(base), SideValues(new), pairs(3)).moments
-    assert found.mean[0] == pytest.approx(0.25 - (0.5 * 0.2 + 0.5 * 0.3))
-    back = difference(SideValues(new), SideValues(base), pairs(3)).moments
-    assert (back.mean[0], back.se[0], back.df[0]) == (-found.mean[0], found.se[0], found.df[0])
-
-
-def test_pairing_finds_smaller_losses_the_more_the_seeds_have_in_common():
-    draw = np.random.default_rng(3)
-    base, noise = draw.normal(0, 0.1, (22, 9)), draw.normal(0, 0.1, (22, 3))
-    sizes = []
-    for share in (0.0, 0.4, 0.75):
-        new = share * base[:, :3] + (1 - share**2) ** 0.5 * noise
-        sizes.append(min_detectable_loss(difference(SideValues(base), SideValues(new), pairs(3)).moments, 0.01, 0.0))
-    assert sizes[0] > sizes[1] > sizes[2]
-
-
-# What more seeds would change
-
-
-def test_more_seeds_of_both_sides_shrink_the_variance_in_proportion():
-    draw = np.random.default_rng(4)
-    found = difference(SideValues(draw.normal(size=(5, 3))), SideValues(draw.normal(size=(5, 3))), [])
-    assert found.at(6).se[0] == pytest.approx(found.at(3).se[0] / 2**0.5)
-    uneven = difference(SideValues(draw.normal(size=(5, 9))), SideValues(draw.normal(size=(5, 3))), [])
-    now, more = uneven.at(3), uneven.at(6)
-    assert more.seeds[0] / now.seeds[0] == pytest.approx((1 / 9 + 1 / 6) / (1 / 9 + 1 / 3))
-
-
-def test_a_loss_of_the_visible_size_is_found_in_80_of_100_runs():
-    draw = np.random.default_rng(5)
-    found = independent(*(SideValues(draw.normal(size=(5, 3))) for _ in range(2))).moments
-    for bound in (0.0, 2.0):
-        assert power(found, 0.02, bound, min_detectable_loss(found, 0.02, bound)) == pytest.approx(0.8)
 
 
 def test_the_report_says_what_more_seeds_would_find(tmp_path):

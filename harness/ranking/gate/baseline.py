@@ -12,23 +12,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import numpy as np
+import pandas as pd
 from pydantic import ConfigDict, Field, ValidationError
+from typing_extensions import override
 
 from harness.core.cells import entry_id
 from harness.core.errors import InvalidFileError, UserError
 from harness.core.files import JsonValue, canonical_json, digest, write_bytes
 from harness.core.reading import check_schema, gunzip, parse_json, read_bytes
 from harness.core.records import (
-    CellKey,
     CellScores,
-    CellStatus,
     Manifest,
     Record,
     Selection,
     format_validation_error,
 )
-from harness.core.store import CellKeyRow, Run, ScoreRow, ScoresRow, StatusRow
-from harness.ranking.results import CellIndex, ResultSet, collect
+from harness.core.store import Run
+from harness.ranking.results import CellIndex, ResultSet, build_result_set
 from harness.scoring.metrics import metric
 
 SCHEMA = 1
@@ -207,81 +208,44 @@ def _column(lines: Sequence[Any]) -> MetricColumn:
 # To a score table
 
 
-class _BaselineRun(Run):
-    """The cells of a baseline as the reader of runs takes them, in memory."""
+class _BaselineCells(Run):
+    """The parts of a baseline's cells that are looked up after the score table was read; cells are numbered."""
 
-    def __init__(self, baseline: Baseline) -> None:
+    def __init__(self, packed: BaselineData) -> None:
         super().__init__(Path("baseline"))
-        self._baseline, self._packed = baseline, baseline.packed
-        self._predictions: dict[int, dict[str, Any]] = {}
-        for found in baseline.packed.predictions:
-            body = {**baseline.packed.tests[found.test].model_dump(), "predictions": found.found}
-            self._predictions.setdefault(found.cell, {})[found.part] = body
+        self._packed = packed
+        self._predictions: dict[str, dict[str, Any]] = {}
+        for found in packed.predictions:
+            body = {**packed.tests[found.test].model_dump(), "predictions": found.found}
+            self._predictions.setdefault(str(found.cell), {})[found.part] = body
 
-    def manifest(self) -> Manifest:
-        return self._baseline.manifest
+    @override
+    def read_predictions_fast(self, cell_id: str) -> dict[str, Any]:
+        return self._predictions.get(cell_id, {})
 
-    def folders(self) -> list[str]:
-        return list(map(str, range(len(self._packed.entry))))
-
-    def status(self, cell_id: str) -> CellStatus:
-        i, packed, manifest = int(cell_id), self._packed, self._baseline.manifest
-        entry, task = manifest.entries[packed.entry[i]], packed.task[i]
-        key = CellKey(
-            suite="",
-            text_protocol="",
-            data="",
-            model=entry.model,
-            method=entry.method,
-            task=task,
-            language=packed.language[i],
-            setting=entry.setting,
-            seed=packed.seed[i],
-            texts_per_label=manifest.selection.texts_per_label.get(task, 0),
-        )
-        return CellStatus(cell=key, state="ok")
-
-    def ended(self, cell_id: str) -> StatusRow:
-        status = self.status(cell_id)
-        cell: CellKeyRow = status.cell.model_dump()  # type: ignore[assignment]
-        return {"schema": SCHEMA, "cell": cell, "state": status.state}
-
-    def measured(self, cell_id: str) -> ScoresRow:
-        i, rows = int(cell_id), list[ScoreRow]()
-        for name, column in self._packed.columns.items():
-            signature, value, size = column.signature[i], column.value[i], column.size[i]
-            if signature is not None:
-                row: ScoreRow = {"metric": name, "value": value, "signature": column.signatures[signature]}
-                row["human"] = column.human[i]
-                row["by_seed"] = dict.fromkeys(map(str, range(column.trainings[i])), value or 0.0)
-                row["detail"] = {} if size is None else {"texts": size}
-                rows.append(row)
-        packed = self._packed
-        return {
-            "schema": SCHEMA,
-            "generations_sha256": packed.texts[i],
-            "protocol": packed.protocol[i],
-            "scores": rows,
-        }
-
+    @override
     def scores(self, cell_id: str) -> CellScores:
-        found = self.measured(cell_id)
-        scores = [metric(row["metric"]).score(row["value"], row["signature"]) for row in found["scores"]]
-        return CellScores(
-            cell_id=cell_id,
-            generations_sha256=found["generations_sha256"],
-            protocol=found["protocol"],
-            scores=scores,
-        )
-
-    def predicted(self, cell_id: str) -> dict[str, Any]:
-        return self._predictions.get(int(cell_id), {})
+        i, columns = int(cell_id), self._packed.columns.items()
+        known = [(name, column) for name, column in columns if column.signature[i] is not None]
+        scores = [metric(name).score(column.value[i], "") for name, column in known]
+        return CellScores(cell_id=cell_id, generations_sha256="", protocol="", scores=scores)
 
 
 def load_results(baseline: Baseline) -> ResultSet:
     """Return the cells of a baseline as a score table."""
-    [found] = collect([_BaselineRun(baseline)])
-    return found
+    packed, store = baseline.packed, _BaselineCells(baseline.packed)
+    ids = [entry_id(entry) for entry in baseline.manifest.entries]
+    places = list(zip((ids[i] for i in packed.entry), packed.task, packed.language, packed.seed, strict=True))
+    cells: dict[CellIndex, tuple[Run, str]] = {place: (store, str(i)) for i, place in enumerate(places)}
+    heads = pd.DataFrame(places, columns=["entry", "task", "language", "seed"])
+    heads = heads.assign(protocol=packed.protocol, texts=packed.texts)
+    frames = []
+    for name, column in packed.columns.items():
+        numbers = {each: np.array(getattr(column, each), dtype=np.float64) for each in ("value", "human", "size")}
+        signatures = [None if i is None else column.signatures[i] for i in column.signature]
+        frame = heads.assign(metric=name, signature=signatures, trainings=column.trainings, **numbers)
+        frames.append(frame[frame["signature"].notna()])
+    return build_result_set([baseline.manifest], pd.concat(frames, ignore_index=True), cells, {}, {})
 
 
 # Files
