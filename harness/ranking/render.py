@@ -12,15 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.core.records import SCHEMA
 from harness.core.terminal import TerminalColumn, print_table
 from harness.ranking.compare import Comparison, ComparisonRow
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of, format_number, format_signed, p_value, strip_control
 from harness.scoring.metrics import Metric
 
-_HEADS = ("A", "B", "B − A", "95 % interval", "p (Holm)", "verdict")
-_TABLE = (
+SCHEMA = 2
+"""Version of the JSON comparison; in 1 the verdict inconclusive was called cannot tell."""
+
+_COLUMNS = (
     TerminalColumn("entry", words=True),
     TerminalColumn("A", drop=2),
     TerminalColumn("B", drop=2),
@@ -33,42 +34,46 @@ _STYLES = {"better": "green", "worse": "red", "inconclusive": "yellow"}
 _ESCAPED = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"}
 _ESCAPED |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _ESCAPED |= {"@": "@&#8203;", "#": "#&#8203;"}  # a sign of no width: else GitHub links people and issues
-_COLUMNS = (
-    *("metric", "direction", "entry", "setting", "entry_a", "entry_b"),
-    *("mean_a", "mean_b", "difference", "low", "high", "se", "df", "p", "p_holm", "mde"),
-    *("verdict", "reason"),
+_EXPLAINED = (
+    "B − A is paired by task, language and seed. A verdict needs p of at most 0.05, by Holm's method over "
+    "the entries of a metric; MDE, the minimum detectable effect, is the difference that would be found in 80 of 100 "
+    "comparisons."
 )
 
 
-# One line in words
+def _tables(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[ComparisonRow, tuple[str, ...]]]]]:
+    """Yield title, verdicts and rows in words of every metric that is not identical in every entry."""
+    better = {"up": "higher is better", "down": "lower is better", "none": "neither way is better"}
+    for metric in _differing(comparison):
+        rows = [line for line in comparison.lines if line.metric == metric]
+        counts = Counter(line.verdict for line in rows)
+        tally = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+        yield f"{metric.title} ({better[metric.direction]})", tally, [(line, _cells(line)) for line in rows]
 
 
-def _numbers(line: ComparisonRow) -> tuple[str, ...]:
-    places, found = digits_of(line.metric.name), line.difference or Estimate(0.0)
-    interval = "–"
+def _differing(comparison: Comparison) -> list[Metric]:
+    names = {line.metric.name for line in comparison.lines if line.verdict != "identical"}
+    return [metric for metric in comparison.metrics if metric.name in names]
+
+
+def _cells(line: ComparisonRow) -> tuple[str, ...]:
+    """Return a row in words, after its entry."""
+    digits, found = digits_of(line.metric.name), line.difference or Estimate(0.0)
+    interval, words = "–", str(line.verdict)
     if found.low is not None and found.high is not None:
-        interval = f"{format_signed(found.low, places)} to {format_signed(found.high, places)}"
+        interval = f"{format_signed(found.low, digits)} to {format_signed(found.high, digits)}"
+    if line.reason:
+        words += f": {line.reason}"
+    elif line.verdict == "no clear difference" and found.mde is not None:
+        words += f" (MDE: {format_number(found.mde, digits)})"
     return (
-        format_number(line.a, places),
-        format_number(line.b, places),
-        format_signed(line.difference.mean if line.difference else None, places),
+        format_number(line.a, digits),
+        format_number(line.b, digits),
+        format_signed(line.difference.mean if line.difference else None, digits),
         interval,
         p_value(line.p),
-        _words(line),
+        words,
     )
-
-
-def _words(line: ComparisonRow) -> str:
-    if line.reason:
-        return f"{line.verdict}: {strip_control(line.reason)}"
-    if line.verdict == "no clear difference" and line.difference and line.difference.mde is not None:
-        return f"{line.verdict} (MDE: {format_number(line.difference.mde, digits_of(line.metric.name))})"
-    return line.verdict
-
-
-def _title(metric: Metric) -> str:
-    better = {"up": "higher is better", "down": "lower is better", "none": "neither way is better"}
-    return f"{strip_control(metric.title)} ({better[metric.direction]})"
 
 
 def _remarks(comparison: Comparison) -> Iterator[str]:
@@ -88,71 +93,43 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     yield from (f"{name}: {note}" for name, note in comparison.notes.items())
 
 
-def _differing(comparison: Comparison) -> list[Metric]:
-    """Return the metrics that are not identical in every entry: only these need a table."""
-    names = {line.metric.name for line in comparison.lines if line.verdict != "identical"}
-    return [metric for metric in comparison.metrics if metric.name in names]
-
-
-def _tally(comparison: Comparison, metric: Metric) -> str:
-    counts = Counter(line.verdict for line in comparison.lines if line.metric == metric)
-    return ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
-
-
-_EXPLAINED = (
-    "B − A is paired by task, language and seed. A verdict needs p of at most 0.05, by Holm's method over "
-    "the entries of a metric; MDE, the minimum detectable effect, is the difference that would be found in 80 of 100 "
-    "comparisons."
-)
-
-
-# Formats
+def conclusion(comparison: Comparison) -> str:
+    """Return in plain words whether B is better or worse than A, by the first metric compared."""
+    if not comparison.metrics:
+        return "Nothing can be said yet: neither run has values of these metrics."
+    first = comparison.metrics[0]
+    lines = [line for line in comparison.lines if line.metric == first]
+    parts = []
+    for verdict in ("better", "worse", "higher", "lower"):
+        if named := [line for line in lines if line.verdict == verdict]:
+            most = max(named, key=lambda line: abs(line.difference.mean) if line.difference else 0.0)
+            _, _, change, interval, *_ = _cells(most)
+            more = f" and in {len(named) - 1} more" if len(named) > 1 else ""
+            parts.append(f"{verdict} in {most.pair.name} by {change} ({interval}, significant){more}")
+    counted = "the entry that was compared" if len(lines) == 1 else f"all {len(lines)} entries"
+    if parts:
+        return f"By {first.title}, B is {'; '.join(parts)}; {len(lines)} entries were compared."
+    if all(line.verdict == "identical" for line in lines):
+        return f"By {first.title}, A and B are identical in {counted}."
+    if all(line.verdict == "inconclusive" for line in lines):
+        return f"Nothing can be said yet: {lines[0].reason or 'no entry can be compared'}."
+    return f"By {first.title}, no significant difference was found in {counted}."
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a table per metric, what else differs, and in a sentence what that means for B."""
     console.print(Text(f"A: {strip_control(comparison.a)}\nB: {strip_control(comparison.b)}"))
     console.print(Text(f"{strip_control(comparison.suite)}, {comparison.cells} cells per entry in common"))
-    for metric in _differing(comparison):
+    for title, tally, lines in _tables(comparison):
         rows: list[list[str | Text]] = []
-        for line in comparison.lines:
-            if line.metric == metric:
-                *numbers, words = _numbers(line)
-                verdict = Text(words, style=_STYLES.get(line.verdict, ""))
-                rows.append([strip_control(line.pair.name), *numbers, verdict])
-        print_table(console, _TABLE, rows, f"{_title(metric)}: {_tally(comparison, metric)}")
+        for line, (*numbers, words) in lines:
+            verdict = Text(strip_control(words), style=_STYLES.get(line.verdict, ""))
+            rows.append([strip_control(line.pair.name), *numbers, verdict])
+        print_table(console, _COLUMNS, rows, f"{strip_control(title)}: {tally}")
     for remark in _remarks(comparison):
         console.print(Text(f"- {strip_control(remark)}"))
     console.print(Text(_EXPLAINED, style="dim"))
     console.print(Text(strip_control(conclusion(comparison))))
-
-
-def conclusion(comparison: Comparison) -> str:
-    """Return in plain words whether B is better or worse than A, by the first metric compared."""
-    first = comparison.metrics[0]
-    lines = [line for line in comparison.lines if line.metric == first]
-    found = {
-        verdict: [line for line in lines if line.verdict == verdict]
-        for verdict in ("better", "worse", "higher", "lower")
-    }
-    parts = []
-    for verdict, named in found.items():
-        if named:
-            most = max(named, key=lambda line: abs(line.difference.mean) if line.difference else 0.0)
-            *_, change, interval, _, _ = _numbers(most)
-            more = f" and in {len(named) - 1} more" if len(named) > 1 else ""
-            parts.append(f"{verdict} in {most.pair.name} by {change} ({interval}, significant){more}")
-    if parts:
-        return f"By {first.title}, B is {'; '.join(parts)}; {len(lines)} entries were compared."
-    if all(line.verdict == "identical" for line in lines):
-        return f"By {first.title}, A and B are identical in {_counted(lines)}."
-    if all(line.verdict == "inconclusive" for line in lines):
-        return f"Nothing can be said yet: {lines[0].reason or 'no entry can be compared'}."
-    return f"By {first.title}, no significant difference was found in {_counted(lines)}."
-
-
-def _counted(lines: list[ComparisonRow]) -> str:
-    return "the entry that was compared" if len(lines) == 1 else f"all {len(lines)} entries"
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -162,13 +139,11 @@ def as_markdown(comparison: Comparison) -> str:
         "",
         f"A: {escaped(comparison.a)}, B: {escaped(comparison.b)}; {comparison.cells} cells per entry in common.",
     ]
-    for metric in _differing(comparison):
-        lines += ["", f"**{escaped(_title(metric))}**: {_tally(comparison, metric)}", ""]
-        lines += [row_of(("entry", *_HEADS)), row_of(("---", *["---:"] * 5, "---"))]
-        for line in comparison.lines:
-            if line.metric == metric:
-                *numbers, words = _numbers(line)
-                lines.append(row_of((escaped(line.pair.name), *numbers, escaped(words))))
+    for title, tally, rows in _tables(comparison):
+        lines += ["", f"**{escaped(title)}**: {tally}", ""]
+        lines += [row_of(tuple(column.head for column in _COLUMNS)), row_of(("---", *["---:"] * 5, "---"))]
+        for line, (*numbers, words) in rows:
+            lines.append(row_of((escaped(line.pair.name), *numbers, escaped(words))))
     remarks = [f"- {escaped(remark)}" for remark in _remarks(comparison)]
     lines += ["", *remarks, *([""] if remarks else []), f"<sub>{_EXPLAINED}</sub>"]
     return "\n".join(lines) + "\n"
@@ -205,32 +180,23 @@ def as_json(comparison: Comparison) -> str:
 def as_csv(comparison: Comparison) -> str:
     """Return one line per metric and pair, with full precision; unknown values are empty."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_FIELDS)
     for line in comparison.lines:
-        writer.writerow({key: strip_control(v) if isinstance(v, str) else v for key, v in _record(line).items()})
+        writer.writerow([strip_control(v) if isinstance(v, str) else v for v in _record(line).values()])
     return out.getvalue()
 
 
+_ESTIMATE = ("low", "high", "se", "df", "p")
+_FIELDS = (
+    *("metric", "direction", "entry", "setting", "entry_a", "entry_b", "mean_a", "mean_b", "difference"),
+    *(*_ESTIMATE, "p_holm", "mde", "verdict", "reason"),
+)
+
+
 def _record(line: ComparisonRow) -> dict[str, Any]:
-    found = line.difference
-    return {
-        "metric": line.metric.name,
-        "direction": line.metric.direction,
-        "entry": line.pair.name,
-        "setting": line.pair.a.entry.setting,
-        "entry_a": line.pair.a.id,
-        "entry_b": line.pair.b.id,
-        "mean_a": line.a,
-        "mean_b": line.b,
-        "difference": found.mean if found else None,
-        "low": found.low if found else None,
-        "high": found.high if found else None,
-        "se": found.se if found else None,
-        "df": found.df if found else None,
-        "p": found.p if found else None,
-        "p_holm": line.p,
-        "mde": found.mde if found else None,
-        "verdict": line.verdict,
-        "reason": line.reason,
-    }
+    metric, pair, found = line.metric, line.pair, line.difference
+    first = (metric.name, metric.direction, pair.name, pair.a.entry.setting, pair.a.id, pair.b.id, line.a, line.b)
+    numbers = [getattr(found, name) if found else None for name in ("mean", *_ESTIMATE, "mde")]
+    values = (*first, *numbers[:-1], line.p, numbers[-1], line.verdict, line.reason)
+    return dict(zip(_FIELDS, values, strict=True))

@@ -323,7 +323,7 @@ def test_markdown_shows_names_and_forms_no_markup(runs):
 
 def test_json_has_full_precision_and_unknown_values_as_null(runs):
     found = json.loads(steerboard("compare", *runs, "--format", "json").out)
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     by_name = {line["entry"]: line for line in found["results"]}
     line = next(line for name, line in by_name.items() if "המרק" in name)
     direct = next(line for line in compare(*map(_run, runs)).lines if "המרק" in line.pair.name)
@@ -361,6 +361,16 @@ def test_a_comparison_that_cannot_be_told_renders_in_every_format(tmp_path):
     [line] = json.loads(as_json(found))["results"]
     assert (line["mean_b"], line["difference"], line["mde"]) == (None, None, None)
     assert "inconclusive,1 of 6 cells missing from B" in as_csv(found)
+
+
+def test_a_comparison_by_metrics_without_values_says_so(tmp_path):
+    entry = scored("m", 0.5)
+    entry.scores[SELF_CHRF] = dict.fromkeys(places(CHOSEN), None)
+    run = write_run(tmp_path / "a", [entry], CHOSEN).path
+    shown = steerboard("compare", run, run, "--metric", "self_chrf")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.splitlines()[-1] == "Nothing can be said yet: neither run has values of these metrics."
+    assert "self_chrf: left out, neither run has values: too few texts" in shown.out
 
 
 def test_two_processes_print_the_same_bytes(runs):
