@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.helptext import Group
-from harness.cli.options import Languages, Methods, Settings, Tasks, split
+from harness.cli.options import split
 from harness.core.errors import UserError, pasted, unknown
 
 if TYPE_CHECKING:
@@ -58,10 +58,12 @@ def check(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run to judge.")],
     against: Annotated[Path, typer.Option(metavar="FILE_OR_RUN", help="Baseline file of 'gate calibrate', or a run.")],
     metric: Annotated[list[str] | None, _metric("Only this one, such as macro_f1/tfidf")] = None,
-    languages: Languages = None,
-    tasks: Tasks = None,
-    methods: Methods = None,
-    settings: Settings = None,
+    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")
+    ] = None,
+    settings: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")] = None,
     format_: Format = _TABLE,
     output: Output = None,
 ) -> None:
