@@ -99,14 +99,14 @@ def boards(runs: Sequence[Run]) -> list[Board]:
 def board(cellset: ResultSet) -> Board:
     """Return the board of one set of comparable results."""
     headline = cellset.headline or cellset.metrics[0]
-    evidence, rules = collect_metric(cellset, headline), Eligibility.of(cellset)
+    array, rules = collect_metric(cellset, headline), Eligibility(cellset)
     return Board(
         board_id(cellset),
         cellset,
         headline,
-        rank_entries(cellset, headline, evidence=evidence, rules=rules),
+        rank_entries(cellset, headline, array=array, eligibility=rules),
         costs(cellset),
-        rank_slices(cellset, headline, evidence, rules),
+        rank_slices(cellset, headline, array, rules),
         _checks(cellset, headline),
     )
 

@@ -1,4 +1,4 @@
-"""What an entry costs: tokens, seconds and devices; its fits and its tuning included."""
+"""The cost of an entry: tokens, seconds and devices, with its fits and its tuning."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from harness.scoring.metrics import VALID_SHARE
 
 @dataclass(frozen=True)
 class Cost:
-    """What the finished cells of an entry took, as if the entry had been run alone.
+    """The cost of the finished cells of an entry, as if the entry had been run alone.
 
     ``seconds``, ``prompt_tokens`` and ``new_tokens`` are those of generation, redraws included. A prompt
     counts once for every draw, as an API bills it; the engine reads it once per label and shares it.
     ``fit_*``: all fits, parts that they share counted once. ``tuning_*``: the whole search for the method's
-    options, in every entry that uses them. A figure is None where a cell, a fit or a search has it not
-    recorded, ``valid_texts`` also where a cell has no ``valid_share``.
+    options, in every entry that uses them. A number is None where a cell, a fit or a search did not record it,
+    ``valid_texts`` also where a cell has no ``valid_share``.
 
     Seconds on different devices, or on a machine that did something else as well, are not comparable;
-    hence ``devices``. Loading the model, scoring, and tries that failed count nowhere.
+    hence ``devices``. Loading the model, scoring, and failed attempts do not count.
     """
 
     texts: int
@@ -43,36 +43,36 @@ class Cost:
     @property
     def seconds_per_1000_valid(self) -> float | None:
         """Seconds of generation, fits and tuning for every 1,000 valid texts."""
-        return self._per_1000_valid(sum_or_none([self.seconds, self.fit_seconds, self.tuning_seconds]))
+        return self._per_1000_valid([self.seconds, self.fit_seconds, self.tuning_seconds])
 
     @property
     def tokens_per_1000_valid(self) -> float | None:
         """Tokens of prompts, texts, fits and tuning for every 1,000 valid texts."""
-        parts = [self.prompt_tokens, self.new_tokens, self.fit_tokens, self.tuning_tokens]
-        return self._per_1000_valid(sum_or_none(parts))
+        return self._per_1000_valid([self.prompt_tokens, self.new_tokens, self.fit_tokens, self.tuning_tokens])
 
-    def _per_1000_valid(self, amount: float | None) -> float | None:
+    def _per_1000_valid(self, parts: Sequence[float | None]) -> float | None:
+        amount = sum_or_none(parts)
         return 1000 * amount / self.valid_texts if amount is not None and self.valid_texts else None
 
 
-def costs(cellset: ResultSet) -> dict[str, Cost]:
+def costs(results: ResultSet) -> dict[str, Cost]:
     """Return the cost of every entry that has a finished cell, by entry id."""
+    lines = results.scores[results.scores["metric"] == VALID_SHARE.name].dropna(subset=["value"])
+    index = lines[["entry", "task", "language", "seed"]].itertuples(index=False, name=None)
+    shares: dict[CellIndex, float] = dict(zip(index, lines["value"].tolist(), strict=True))
     places: dict[str, list[CellIndex]] = {}
-    for place in cellset.cells:
+    for place in results.cells:
         places.setdefault(place[0], []).append(place)
-    shares = _valid_shares(cellset)
-    return {name: _cost(cellset, name, found, shares) for name, found in places.items()}
+    return {name: _cost(results, name, found, shares) for name, found in places.items()}
 
 
-def _cost(cellset: ResultSet, name: str, places: Sequence[CellIndex], shares: dict[CellIndex, float]) -> Cost:
-    work = [cellset.work[place] for place in places]
-    sizes = {place: run.n_texts(cell) for place in places for run, cell in [cellset.cells[place]]}
-    valid = sum_or_none(round(shares[place] * size) if place in shares else None for place, size in sizes.items())
-    fit = total_usage({id(each.fit): each.fit for each in work}.values())  # cells share them
-    tuning = _tuning(_tuned(cellset, cellset.entries[name].entry))
+def _cost(results: ResultSet, name: str, places: Sequence[CellIndex], shares: dict[CellIndex, float]) -> Cost:
+    work = [results.work[place] for place in places]
+    sizes = {place: run.n_texts(cell) for place in places for run, cell in [results.cells[place]]}
+    fit, tuning = total_usage(each.fit for each in work), _tuning(results, results.entries[name].entry)
     return Cost(
         texts=sum(sizes.values()),
-        valid_texts=valid,
+        valid_texts=sum_or_none(round(shares[c] * n) if c in shares else None for c, n in sizes.items()),
         prompt_tokens=sum_or_none(each.prompt_tokens for each in work),
         new_tokens=sum_or_none(each.new_tokens for each in work),
         seconds=round(sum((each.seconds for each in work if each.device), 0.0), 3),
@@ -84,36 +84,27 @@ def _cost(cellset: ResultSet, name: str, places: Sequence[CellIndex], shares: di
     )
 
 
-def _valid_shares(cellset: ResultSet) -> dict[CellIndex, float]:
-    """Return the share of valid texts by cell; without cells that have none."""
-    scores = cellset.scores
-    found = scores[scores["metric"] == VALID_SHARE.name].dropna(subset=["value"])
-    columns = (found[column] for column in ("entry", "task", "language", "seed", "value"))
-    return {
-        (entry, task, language, seed): float(value) for entry, task, language, seed, value in zip(*columns, strict=True)
-    }
+def _tuning(results: ResultSet, entry: Entry) -> Usage | None:
+    """Return the cost of the search that an entry's options come from: 0 without a search, None if not recorded."""
+    tuned = _tuned(results, entry)
+    if tuned is None:
+        return Usage(seconds=0.0, tokens=0)
+    if tuned.tokens is None or tuned.fit is None:
+        return None
+    return Usage(seconds=round(tuned.seconds + tuned.fit.seconds, 3), tokens=tuned.tokens + tuned.fit.tokens)
 
 
-def _tuned(cellset: ResultSet, entry: Entry) -> TunedMethod | None:
-    """Return the search that an entry's options come from, None where they come from none.
+def _tuned(results: ResultSet, entry: Entry) -> TunedMethod | None:
+    """Return the search that an entry's options come from, None without one.
 
     A control has the search of the method that it controls, as it has its options and its fit.
     """
     method, of = entry.method, entry.method.config.get("of")
     name, version = (of, method.config.get("of_version")) if isinstance(of, str) else (method.name, method.version)
-    for manifest in cellset.manifests:
+    for manifest in results.manifests:
         tuned = manifest.tuning.get(name)
         if tuned is None or tuned.version != version or entry not in manifest.entries:
             continue
         if (tuned.options or {}).items() <= method.options.items():
             return tuned
     return None
-
-
-def _tuning(tuned: TunedMethod | None) -> Usage | None:
-    """Return what a search took: nothing where there was none, None where it is not known."""
-    if tuned is None:
-        return Usage(seconds=0.0, tokens=0)
-    if tuned.tokens is None or tuned.fit is None:
-        return None
-    return Usage(seconds=round(tuned.seconds + tuned.fit.seconds, 3), tokens=tuned.tokens + tuned.fit.tokens)

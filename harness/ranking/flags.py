@@ -1,8 +1,8 @@
-"""Entries whose texts are not what their scores suggest: copies, collapse, another language.
+"""Flags: signs that an entry's texts are not what its scores suggest, such as copies, collapse, another language.
 
-Every bound is stated in ``RULES``, which look at the mean over the cells of a task; signs of foreign text are
-looked for in every single language as well, where a mean would hide them. A flag hides no number, but who
-carries one has no tier.
+Every bound is stated in ``RULES``, which are checked against the mean over the cells of a task; signs of foreign
+text also in every single language, where a mean would hide them. A flag hides no number, but flagged entries
+have no tier.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.ranking.ceiling import ABOVE_HUMAN, above_human
-from harness.ranking.gains import FEW_SHOT
+from harness.ranking.gains import FEW_SHOT, baselines, entry_means, gains
 from harness.ranking.results import BASELINE, ResultSet
+from harness.ranking.values import collect_metric
 from harness.scoring.bounds import (
     COPIED_BOUND,
     HIDDEN_BOUND,
@@ -28,6 +28,7 @@ from harness.scoring.metrics import (
     HIDDEN,
     LANGUAGE_FIDELITY,
     LENGTH,
+    MACRO_F1,
     MEMBERSHIP,
     NEAR_DUPLICATES,
     OVERLAP,
@@ -38,33 +39,41 @@ from harness.scoring.metrics import (
     metric,
 )
 
+CEILING = "human"
+"""The reference row of human text."""
+
+ABOVE_HUMAN = 0.05
+"""How far above human text the lower end of the 95 % interval of the difference must lie to be flagged."""
+
+_ROUNDING = 1e-9  # of a mean that lies on its bound
+
 
 @dataclass(frozen=True)
 class TaskMeans:
-    """Means of a metric over the cells of an entry and a task: of its texts and of human text beside.
+    """Means of a metric over the cells of an entry and a task.
 
-    ``human`` is None where a cell has none;
-    ``usual``: the most that zero-shot and few-shot of the same model have, 0 where they are not known;
-    ``texts``: how many texts count, over all cells, 0 where the metric does not say.
+    ``human``: of human-written text of the same cells, None where a cell has none. ``baseline_rate``: the larger
+    of zero-shot and few-shot of the same model, 0 where they are not known. ``texts``: number of texts that count,
+    over all cells, 0 where the metric does not state it.
     """
 
     value: float
     human: float | None
-    usual: float
+    baseline_rate: float
     texts: float = 0.0
 
 
-_ROUNDING = 1e-9  # of a mean that lies on its bound
-
 Bound = Callable[[TaskMeans], float | None]
-"""What a value is held against; None where that is not known."""
+"""What a value is compared with; None where that is not known."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A bound of one metric, with or without a suffix. ``high``: what lies above is flagged, else what lies
-    below. ``why`` says what that means. ``references``: whether texts of no model are held to it as well.
-    ``single``: whether the mean over the seeds of a single language is looked at, too."""
+    """A bound of one metric, with or without a suffix; ``why`` says what it means to break it.
+
+    ``high``: whether values above or below the bound are flagged. ``references``: whether it applies to texts that
+    no model wrote as well. ``single``: whether it applies to the mean over the seeds of a single language, too.
+    """
 
     base: Metric
     high: bool
@@ -76,7 +85,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Flag:
-    """What is wrong with an entry: the metric, its value and the bound that it breaks, and all in words."""
+    """A broken rule: the metric, its value and the bound, and all in words."""
 
     metric: Metric
     task: str
@@ -94,18 +103,18 @@ def _of_human(factor: float = 1.0, plus: float = 0.0) -> Bound:
 
 
 def _baseline_relative(case: TaskMeans) -> float | None:
-    """Return what a model that recites text does under every method, and the bound beyond it."""
-    return case.usual + COPIED_BOUND
+    """Return a bound above what the model recites under every method."""
+    return case.baseline_rate + COPIED_BOUND
 
 
 def _too_long(case: TaskMeans) -> float | None:
     """Return three times the length of human text, or half more than what the model writes unsteered."""
-    return None if case.human is None else max(LONGER * case.human, 1.5 * case.usual)
+    return None if case.human is None else max(LONGER * case.human, 1.5 * case.baseline_rate)
 
 
 def _recited(case: TaskMeans) -> float | None:
-    """Return the bound of pieces of train text: beyond what the model recites unsteered; None if unknown."""
-    return case.usual + RECITED_BOUND if case.usual else None
+    """Return the bound of pieces of train text, above what the model recites unsteered; None if unknown."""
+    return case.baseline_rate + RECITED_BOUND if case.baseline_rate else None
 
 
 def _nearer(case: TaskMeans) -> float | None:
@@ -151,128 +160,142 @@ RULES = [
     # Shuffled words have 0.5, human text 0.86 or more, tweets by the word order of encyclopaedic text 0.69.
     Rule(WORD_ORDER, False, _fixed(0.65), "words in random order"),
 ]
-"""All rules, held against the mean over the cells of an entry and a task."""
+"""All rules; each is compared with the mean over the cells of an entry and a task."""
 
 
 def is_floor(method: str, setting: str) -> bool:
-    """Say whether an entry is the reference that repeats one text: that is what it is for."""
+    """Return whether an entry is the reference that repeats one text: that is its purpose."""
     return setting == "none" and method == "constant"
 
 
-def flags(cellset: ResultSet) -> dict[str, list[Flag]]:
-    """Return entry id -> what is wrong with it, in the order of the rules; empty lists where nothing is."""
-    cases, single, copies = _cases(cellset), _cases(cellset, ["language"]), _Languages(cellset)
-    better = above_human(cellset)
+def flags(results: ResultSet) -> dict[str, list[Flag]]:
+    """Return entry id -> its flags in the order of the rules; empty lists for entries without any."""
+    unsteered = _unsteered_of_model(results)
+    tasks, languages = _means(results, unsteered), _means(results, unsteered, ["language"])
+    copies, too_good = _copies_by_language(results, unsteered), _better_than_human(results)
     found: dict[str, list[Flag]] = {}
-    for name, row in sorted(cellset.entries.items()):
+    for name, row in sorted(results.entries.items()):
         rules = [rule for rule in RULES if rule.references or row.entry.setting != "none"]
-        own, by_language = sorted(cases.get(name, {}).items()), sorted(single.get(name, {}).items())
-        of_tasks = [flag for rule in rules for flag in _broken(rule, own)]
-        known = {(flag.metric, flag.task) for flag in of_tasks}
+        by_task, by_language = sorted(tasks.get(name, {}).items()), sorted(languages.get(name, {}).items())
+        of_tasks = [flag for rule in rules for flag in _broken(rule, by_task)]
         of_languages = [
             flag
             for rule in rules
             for flag in (
-                copies.broken(rule, name) if rule in COPIES else _broken(rule, by_language) if rule.single else ()
+                copies.get((name, rule.base.name), [])
+                if rule in COPIES
+                else _broken(rule, by_language)
+                if rule.single
+                else []
             )
         ]
-        found[name] = [
-            *of_tasks,
-            *(flag for flag in of_languages if (flag.metric, flag.task) not in known),
-            *(_too_good(*case) for case in better.get(name, ())),
-        ]
+        known = {(flag.metric, flag.task) for flag in of_tasks}
+        alone = [flag for flag in of_languages if (flag.metric, flag.task) not in known]
+        found[name] = [*of_tasks, *alone, *too_good.get(name, [])]
+    return found
+
+
+def _unsteered_of_model(results: ResultSet) -> dict[str, list[str]]:
+    """Return entry -> the unsteered entries of its model, which may include itself."""
+    models = {name: row.entry.model for name, row in results.entries.items()}
+    plain = [name for name, row in results.entries.items() if row.entry.method.name in {BASELINE, FEW_SHOT}]
+    return {name: [base for base in plain if model and models[base] == model] for name, model in models.items()}
+
+
+def _measured_by(name: str, base: Metric) -> bool:
+    """Return whether a name is that of a metric, alone or as measured with something: not on valid text."""
+    return name == base.name or name.partition("/")[0] == base.name
+
+
+def _means(
+    results: ResultSet, unsteered: dict[str, list[str]], more: Sequence[str] = ()
+) -> dict[str, dict[tuple[str, ...], TaskMeans]]:
+    """Return entry -> (metric, task) -> means over its cells, of the metrics that rules are of.
+
+    ``more``: a further column to group by, such as the language; then only ``single`` rules count.
+    """
+    rules = [rule for rule in RULES if rule.single or not more]
+    names = [m.name for m in results.metrics if any(_measured_by(m.name, rule.base) for rule in rules)]
+    known = results.scores[results.scores["metric"].isin(names)].dropna(subset=["value"])
+    means = known.groupby(["entry", "metric", "task", *more], observed=True).agg(
+        value=("value", "mean"),
+        human=("human", "mean"),
+        n=("value", "size"),
+        n_human=("human", "count"),
+        texts=("size", "sum"),
+    )
+    values = means["value"].to_dict()
+    found: dict[str, dict[tuple[str, ...], TaskMeans]] = {}
+    for (entry, *place), line in zip(means.index, means.itertuples(), strict=True):
+        human = float(line.human) if line.n_human == line.n else None
+        baseline = max((values.get((base, *place), 0.0) for base in unsteered.get(entry, ())), default=0.0)
+        found.setdefault(entry, {})[tuple(place)] = TaskMeans(
+            float(line.value), human, float(baseline), float(line.texts)
+        )
     return found
 
 
 def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, ...], TaskMeans]]) -> Iterator[Flag]:
-    """Yield what breaks a rule; ``cases``: by metric, task and, for a single one, language."""
+    """Yield flags of a rule; ``cases``: by metric, task and, for a single language, that."""
     for (name, task, *codes), case in cases:
-        bound = rule.bound(case) if _falls_under(name, rule.base) else None
+        bound = rule.bound(case) if _measured_by(name, rule.base) else None
         if bound is None or (case.value - bound if rule.high else bound - case.value) <= _ROUNDING:
             continue
-        measured = metric(name)
-        side = "above" if rule.high else "below"
+        measured, side = metric(name), "above" if rule.high else "below"
         where = "/".join([task, *codes])
         words = f"{rule.why}: {measured.title} {case.value:.3g} in {where}, {side} {bound:.3g}"
         yield Flag(measured, task, case.value, bound, words)
 
 
-def _too_good(measured: Metric, task: str, value: float, human: float) -> Flag:
-    words = (
-        f"better training data than human text: {measured.title} {value:.3g} in {task}, clearly more than "
-        f"{ABOVE_HUMAN} above {human:.3g}"
-    )
-    return Flag(measured, task, value, human + ABOVE_HUMAN, words)
-
-
-class _Languages:
-    """Copies by entry, task and language, all seeds together."""
-
-    def __init__(self, cellset: ResultSet) -> None:
-        names = [rule.base.name for rule in COPIES]
-        known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value", "size"])
-        known = known.assign(copies=known["value"].astype(float) * known["size"].astype(float))
-        sums = known.groupby(["metric", "entry", "task", "language"], observed=True)[["copies", "size"]].sum()
-        self._counts: dict[tuple[str, str], dict[tuple[str, str], tuple[int, int]]] = {}
-        columns = (sums.index, sums["copies"].tolist(), sums["size"].tolist())
-        for (metric_name, entry, task, code), copies, size in zip(*columns, strict=True):
-            places = self._counts.setdefault((metric_name, entry), {})
-            places[task, code] = round(copies), round(size)
-        self._baselines = _baselines(cellset)
-
-    def broken(self, rule: Rule, entry: str) -> Iterator[Flag]:
-        """Yield a flag for every task and language in which an entry copies too much."""
-        bases = self._baselines.get(entry, []) if rule.bound is _baseline_relative else []
-        for (task, code), (copies, texts) in self._counts.get((rule.base.name, entry), {}).items():
-            if copies <= COPIED_BOUND * texts:  # then no interval is above the bound: quick, for there are many
-                continue
-            shares = [self._share(rule.base.name, base, (task, code)) for base in bases]
-            usual = max(shares, default=0.0)
-            if flagged(copies, texts, usual):
-                bound = usual + COPIED_BOUND
-                words = f"{rule.why}: {copies} of {texts} texts in {task}/{code}, above {bound:.3g} of them"
-                yield Flag(rule.base, task, copies / texts, bound, words)
-
-    def _share(self, metric_name: str, entry: str, place: tuple[str, str]) -> float:
-        copies, texts = self._counts.get((metric_name, entry), {}).get(place, (0, 1))
-        return copies / max(texts, 1)
-
-
-def _falls_under(name: str, base: Metric) -> bool:
-    """Say whether a name is that of a metric, alone or as measured with something: not on valid text."""
-    return name == base.name or name.partition("/")[0] == base.name
-
-
-def _cases(cellset: ResultSet, more: Sequence[str] = ()) -> dict[str, dict[tuple[str, ...], TaskMeans]]:
-    """Return entry -> (metric, task) -> means over its cells, of the metrics that rules look at.
-
-    ``more``: a further column that tells cases apart, such as the language; then only ``single`` rules count.
-    """
-    rules = [rule for rule in RULES if rule.single or not more]
-    names = [m.name for m in cellset.metrics if any(_falls_under(m.name, rule.base) for rule in rules)]
-    known = cellset.scores[cellset.scores["metric"].isin(names)].dropna(subset=["value"])
-    columns = ["entry", "metric", "task", *more]
-    groups = known.astype({"value": float}).groupby(columns, observed=True)
-    means = groups.agg(
-        value=("value", "mean"),
-        human=("human", "mean"),
-        n=("value", "size"),
-        beside=("human", "count"),
-        texts=("size", "sum"),
-    )
-    values = means["value"].to_dict()
-    bases = _baselines(cellset)
-    found: dict[str, dict[tuple[str, ...], TaskMeans]] = {}
-    for (entry, *place), line in zip(means.index, means.itertuples(), strict=True):
-        human = float(line.human) if line.beside == line.n else None
-        usual = max((values.get((base, *place), 0.0) for base in bases.get(entry, ())), default=0.0)
-        case = TaskMeans(float(line.value), human, float(usual), float(line.texts))
-        found.setdefault(entry, {})[tuple(place)] = case
+def _copies_by_language(results: ResultSet, unsteered: dict[str, list[str]]) -> dict[tuple[str, str], list[Flag]]:
+    """Return (entry, metric) -> flags of the tasks and languages in which it copies too much, all seeds together."""
+    rules = {rule.base.name: rule for rule in COPIES}
+    known = results.scores[results.scores["metric"].isin(list(rules))].dropna(subset=["value", "size"])
+    known = known.assign(copies=known["value"] * known["size"])
+    sums = known.groupby(["metric", "entry", "task", "language"], observed=True)[["copies", "size"]].sum().round()
+    shares = (sums["copies"] / sums["size"].clip(lower=1)).to_dict()
+    found: dict[tuple[str, str], list[Flag]] = {}
+    many = sums[sums["copies"] > COPIED_BOUND * sums["size"]]  # of fewer no interval is above the bound
+    for (name, entry, task, code), copies, texts in many.astype(int).itertuples(name=None):
+        rule = rules[name]
+        bases = unsteered.get(entry, []) if rule.bound is _baseline_relative else []
+        baseline = max((shares.get((name, base, task, code), 0.0) for base in bases), default=0.0)
+        if flagged(copies, texts, baseline):
+            bound = baseline + COPIED_BOUND
+            words = f"{rule.why}: {copies} of {texts} texts in {task}/{code}, above {bound:.3g} of them"
+            found.setdefault((entry, name), []).append(Flag(rule.base, task, copies / texts, bound, words))
     return found
 
 
-def _baselines(cellset: ResultSet) -> dict[str, list[str]]:
-    """Return entry -> the unsteered entries of its model, itself among them if it is one."""
-    models = {name: row.entry.model for name, row in cellset.entries.items()}
-    plain = [name for name, row in cellset.entries.items() if row.entry.method.name in {BASELINE, FEW_SHOT}]
-    return {name: [base for base in plain if model and models[base] == model] for name, model in models.items()}
+def _better_than_human(results: ResultSet) -> dict[str, list[Flag]]:
+    """Return flags of entries whose macro-F1 is clearly above that of human text: too good to be a model's.
+
+    By the paired difference over languages and seeds: the lower end of its interval is above ``ABOVE_HUMAN``,
+    compared with human text and with zero-shot and few-shot of the entry's model: where these are as good, the
+    model is that good, and no method is suspected. Without a row of human text there are no such flags.
+    """
+    rows = results.entries.items()
+    human = [name for name, row in rows if row.entry.setting == "none" and row.entry.method.name == CEILING]
+    metrics = [m for m in results.metrics if m.name.partition("/")[0] == MACRO_F1.name]
+    if len(human) != 1 or not metrics:
+        return {}
+    plain = [name for name, row in rows if row.entry.model and row.entry.method.name in {BASELINE, FEW_SHOT}]
+    names = [name for name in results.entries if name not in {*plain, *human}]
+    bases = [dict.fromkeys(names, human[0]), baselines(results, BASELINE), baselines(results, FEW_SHOT)]
+    found: dict[str, list[Flag]] = {}
+    for measured in metrics:
+        array = collect_metric(results, measured, resample=False)
+        for task in dict.fromkeys(task for task, _ in array.task_languages):
+            part = array.select(tasks=[task])
+            means, over = entry_means(part), [gains(part, base) for base in bases]
+            for name in names:
+                known = [differences[name].low for differences in over if name in differences]
+                if name not in over[0] or not all(low is not None and low > ABOVE_HUMAN for low in known):
+                    continue
+                value, level = means[name].mean, means[human[0]].mean
+                words = (
+                    f"better training data than human text: {measured.title} {value:.3g} in {task}, clearly more than "
+                    f"{ABOVE_HUMAN} above {level:.3g}"
+                )
+                found.setdefault(name, []).append(Flag(measured, task, value, level + ABOVE_HUMAN, words))
+    return found

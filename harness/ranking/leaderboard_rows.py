@@ -1,15 +1,14 @@
-"""Entries in order: tiers, gains with intervals, and in words why something has none."""
+"""The rows of the leaderboard in order: tiers, gains with intervals, and why something has none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from harness.core.threads import limit_blas_threads
-from harness.ranking.eligibility import Eligibility, ranked
-from harness.ranking.flags import Flag, is_floor
+from harness.ranking.eligibility import Eligibility
+from harness.ranking.flags import CEILING, Flag, is_floor
 from harness.ranking.gains import (
     Correlation,
     LanguageGain,
@@ -20,23 +19,21 @@ from harness.ranking.gains import (
     mean_gains,
 )
 from harness.ranking.results import BASELINE, EntryRow, ResultSet
-from harness.ranking.stats import ranks
 from harness.ranking.stats.estimates import Estimate, gaps_closed
+from harness.ranking.stats.ranks import borda, mean_rank, win_rate
 from harness.ranking.stats.sharing import BASE_BY_SEED, BY_SEED, noted
 from harness.ranking.values import MetricArray, collect_metric, coverage
 from harness.scoring.metrics import Metric
-
-CEILING = "human"
 
 
 @dataclass(frozen=True)
 class RankedEntry:
     """One entry. ``tier`` is None for the ``reason`` given; other numbers are None where unknown.
 
-    ``present`` of ``expected`` cells have a value; ``coverage`` says why not the others.
+    ``present`` of ``expected`` cells have a value; ``lacking`` says why the others have none.
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
-    ``gap_closed``: percent of the way from zero-shot to human text. ``win_share``: share of the cases
-    (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers.
+    ``gap_closed``: percent of the way from zero-shot to human text. ``win_rate``: share of the cases
+    (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: among the entries in tiers.
     ``languages``: gain over zero-shot per language, where it is known. ``note``: what limits the numbers of
     this entry, in words, such as why its intervals are by seed (``sharing``); else empty.
     """
@@ -50,7 +47,7 @@ class RankedEntry:
     over_zero_shot: Estimate | None
     over_few_shot: Estimate | None
     gap_closed: Estimate | None
-    win_share: float | None
+    win_rate: float | None
     languages: dict[str, LanguageGain]
     reason: str = ""
     tier: int | None = None
@@ -65,13 +62,13 @@ class RankedEntry:
 
     @property
     def flagged(self) -> bool:
-        """Whether flags say anything of the entry: the floor repeats one text on purpose."""
+        """Whether the flags mean anything: the floor repeats one text on purpose."""
         return bool(self.flags) and not is_floor(self.row.entry.method.name, self.row.entry.setting)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """All entries by one metric, the best first. ``reason``: why nobody is ranked; empty where some are.
+    """All entries by one metric, the best first. ``reason``: why none is ranked; empty where some are.
 
     ``relative``: tiers are of gains over the own model's zero-shot, as there are several models.
     ``notes``: what limits the numbers, in words. ``correlations``: of diversity with the gain.
@@ -86,174 +83,121 @@ class Ranking:
     notes: list[str]
     correlations: list[Correlation]
 
-    @property
-    def discoveries(self) -> list[tuple[str, str, float]]:
-        """Entry id, language and mean gain of all gains that are discoveries, in the order of the rows."""
-        return [
-            (standing.row.id, code, cell.gain.mean)
-            for standing in self.rows
-            for code, cell in standing.languages.items()
-            if cell.found
-        ]
-
 
 def rank_entries(
-    cellset: ResultSet,
+    results: ResultSet,
     metric: Metric,
     tasks: Sequence[str] | None = None,
-    evidence: MetricArray | None = None,
-    rules: Eligibility | None = None,
+    array: MetricArray | None = None,
+    eligibility: Eligibility | None = None,
 ) -> Ranking:
-    """Return all entries of a cellset by a metric, over all tasks or some.
+    """Return all entries of a result set by a metric, over all tasks or some.
 
-    Tiers are given where there are at least ``SEEDS`` generation seeds and, for a classifier whose training
-    hangs on a seed, ``TRAININGS`` of those. References, flagged and incomplete entries get none.
-    ``evidence``: what ``collect_metric`` found of the metric, in these tasks or more; else it is gathered.
-    ``rules``: those of the cellset, if they are made.
+    Tiers need at least ``SEEDS`` generation seeds and, for a classifier whose training depends on a seed,
+    ``TRAININGS`` of those. References, flagged and incomplete entries get none.
+    ``array``: the metric in these tasks or more, ``eligibility``: that of the result set, if they are known already.
     """
-    chosen = list(tasks or cellset.manifest.selection.tasks)
-    known = collect_metric(cellset, metric, chosen) if evidence is None else evidence.select(tasks=chosen)
+    chosen = list(tasks or results.manifest.selection.tasks)
+    array = collect_metric(results, metric, chosen) if array is None else array.select(tasks=chosen)
     with limit_blas_threads():
-        ranking = _Ranker(cellset, known, rules or Eligibility.of(cellset))
-        rows = ranking.rows()
+        rules = eligibility or Eligibility(results)
+        ranked = rules.rank(array)
+        by_case = ranked.values.mean(axis=2) if ranked.tiers else None
+        columns: dict[str, Mapping[str, Any]] = {
+            "mean": entry_means(array),
+            "over_zero_shot": gains(array, rules.zero_shot),
+            "over_few_shot": gains(array, rules.few_shot),
+            "gap_closed": _gaps_closed(results, array, rules.zero_shot),
+            "win_rate": _win_rates(array, rules),
+            "languages": gains_by_language(array, rules.zero_shot, ranked.entries),
+        }
+        if by_case is not None:
+            better = metric.direction
+            ranks = (ranked.tiers, borda(by_case, better).tolist(), mean_rank(by_case, better).tolist())
+            for column, numbers in zip(("tier", "borda", "mean_rank"), ranks, strict=True):
+                columns[column] = dict(zip(ranked.entries, numbers, strict=True))
+        rows = [_row(results, array, rules, ranked.reason, columns, name) for name in array.entries]
+        correlations = _correlations(results, array, rules.zero_shot, ranked.entries)
+    shared = [results.entries[name].name for name in sorted(array.by_seed)]
     return Ranking(
         metric=metric,
         tasks=chosen,
-        languages=list(cellset.manifest.selection.languages),
-        rows=sorted(rows, key=ranking.order),
-        reason=ranking.reason,
-        relative=ranking.rules.relative,
-        notes=[*([known.note] if known.note else []), *noted(ranking.by_seed())],
-        correlations=ranking.correlations(),
+        languages=list(results.manifest.selection.languages),
+        rows=sorted(rows, key=lambda row: _order(row, metric, rules.relative)),
+        reason=ranked.reason,
+        relative=rules.relative,
+        notes=[*([array.note] if array.note else []), *noted(shared)],
+        correlations=correlations,
     )
 
 
-class _Ranker:
-    """What the rows of one table share."""
+def _row(
+    results: ResultSet,
+    array: MetricArray,
+    rules: Eligibility,
+    reason: str,
+    columns: Mapping[str, Mapping[str, Any]],
+    name: str,
+) -> RankedEntry:
+    found, own = coverage(results, array, name), {column: values.get(name) for column, values in columns.items()}
+    base_by_seed = rules.zero_shot.get(name) in array.by_seed
+    return RankedEntry(
+        row=results.entries[name],
+        present=found.n,
+        expected=found.expected,
+        lacking=found.reasons,
+        flags=rules.flags[name],
+        reason="" if own.get("tier") else rules.exclusion_reason(array, name) or reason,
+        note=BY_SEED if name in array.by_seed else BASE_BY_SEED if base_by_seed else "",
+        **own,  # type: ignore[arg-type]
+    )
 
-    def __init__(self, cellset: ResultSet, evidence: MetricArray, rules: Eligibility) -> None:
-        self.cellset = cellset
-        self.evidence = evidence
-        self.rules = rules
-        self.field = self.rules.eligible(evidence)
-        self.reason = self.rules.reason(evidence, self.field)
-        self.zero_shot = self.rules.zero_shot
-        self.means = entry_means(evidence)
-        self.over_zero_shot = gains(evidence, self.zero_shot)
-        self.over_few_shot = gains(evidence, self.rules.few_shot)
-        self.gaps = self.gaps_closed()
 
-    def rows(self) -> list[RankedEntry]:
-        """Return the standings of all entries, in no order."""
-        languages = gains_by_language(self.evidence, self.zero_shot, self.field)
-        places = {} if self.reason else self.places()
-        return [self.row(name, languages[name], *places.get(name, ())) for name in self.evidence.entries]
+def _gaps_closed(results: ResultSet, array: MetricArray, bases: Mapping[str, str]) -> dict[str, Estimate | None]:
+    """Return how far entries come from their zero-shot to human text, in percent, where that is known."""
+    human = [
+        row.id for row in results.entries.values() if row.entry.setting == "none" and row.entry.method.name == CEILING
+    ]
+    if len(human) != 1:
+        return {}
+    three = [(name, bases[name], human[0]) for name in array.entries if name in bases and name != human[0]]
+    three = [names for names in three if array.complete.issuperset(names)]
+    places = [(array.position[a], array.position[b], array.position[c]) for a, b, c in three]
+    closed = gaps_closed(array.strata, array.examples, places, array.metric.direction)
+    return dict(zip([name for name, _, _ in three], closed, strict=True))
 
-    def row(
-        self,
-        name: str,
-        languages: dict[str, LanguageGain],
-        tier: int | None = None,
-        borda: float | None = None,
-        mean_rank: float | None = None,
-    ) -> RankedEntry:
-        """Return one entry's numbers."""
-        lacks = coverage(self.cellset, self.evidence, name)
-        return RankedEntry(
-            row=self.cellset.entries[name],
-            present=lacks.n,
-            expected=lacks.expected,
-            lacking=lacks.reasons,
-            flags=self.rules.flags[name],
-            mean=self.means.get(name),
-            over_zero_shot=self.over_zero_shot.get(name),
-            over_few_shot=self.over_few_shot.get(name),
-            gap_closed=self.gaps.get(name),
-            win_share=self.win_share(name),
-            languages=languages,
-            reason="" if tier else (self.rules.exclusion_reason(self.evidence, name) or self.reason),
-            tier=tier,
-            borda=borda,
-            mean_rank=mean_rank,
-            note=self.note(name),
-        )
 
-    def note(self, name: str) -> str:
-        """Return in words what limits an entry's numbers: that its intervals are by seed; else nothing."""
-        shared = self.evidence.by_seed
-        return BY_SEED if name in shared else BASE_BY_SEED if self.zero_shot.get(name) in shared else ""
+def _win_rates(array: MetricArray, rules: Eligibility) -> dict[str, float]:
+    """Return the share of cases in which entries improve over zero-shot; none for flagged ones."""
+    if array.metric.direction == "none":
+        return {}
+    names = [
+        name
+        for name, base in rules.zero_shot.items()
+        if array.complete.issuperset({name, base}) and not rules.flags[name]
+    ]
+    by_case = mean_gains(array, names, rules.zero_shot).mean(axis=2)
+    return {name: win_rate(own, array.metric.direction) for name, own in zip(names, by_case, strict=True)}
 
-    def by_seed(self) -> list[str]:
-        """Return the titles of the entries whose strata are not independent."""
-        return [self.cellset.entries[name].name for name in sorted(self.evidence.by_seed)]
 
-    def places(self) -> dict[str, tuple[int, float, float]]:
-        """Return tier, Borda count and mean rank of the entries that take part."""
-        evidence, better = self.evidence, self.evidence.metric.direction
-        rows = np.array([evidence.position[name] for name in self.field], dtype=np.int64)
-        found = ranked(self.rules.strata(evidence), evidence.examples, rows, better)
-        by_case = found.values.mean(axis=2)
-        numbers = (
-            found.tiers,
-            ranks.borda(by_case, better).tolist(),
-            ranks.mean_rank(by_case, better).tolist(),
-        )
-        return dict(zip(self.field, zip(*numbers, strict=True), strict=True))
+def _correlations(
+    results: ResultSet, array: MetricArray, bases: Mapping[str, str], names: Sequence[str]
+) -> list[Correlation]:
+    """Return how each primary metric of diversity goes with this one, where enough is known."""
+    others = [m for m in results.metrics if m.group == "diversity" and m.primary and m != array.metric]
+    tasks = list(dict.fromkeys(task for task, _ in array.task_languages))
+    found = [
+        correlation(collect_metric(results, other, tasks, resample=False), array, bases, names) for other in others
+    ]
+    return [item for item in found if item is not None]
 
-    def gaps_closed(self) -> dict[str, Estimate | None]:
-        """Return how far entries come from their zero-shot to human text, in percent, where that is known."""
-        evidence, ceiling = self.evidence, self.only(CEILING)
-        found = [
-            (name, self.zero_shot[name], ceiling)
-            for name in evidence.entries
-            if name in self.zero_shot and evidence.complete.issuperset({name, self.zero_shot[name], ceiling})
-        ]
-        three = [place for place in found if len(set(place)) == 3]
-        places = [(evidence.position[a], evidence.position[b], evidence.position[c]) for a, b, c in three]
-        better = evidence.metric.direction
-        closed = gaps_closed(evidence.strata, evidence.examples, places, better)
-        return dict(zip([name for name, _, _ in three], closed, strict=True))
 
-    def only(self, method: str) -> str:
-        """Return the only reference of a name; empty where none or several are there."""
-        entries = self.cellset.entries.values()
-        found = [row.id for row in entries if row.entry.setting == "none" and row.entry.method.name == method]
-        return found[0] if len(found) == 1 else ""
-
-    def win_share(self, name: str) -> float | None:
-        """Return the share of cases that the entry improves over zero-shot; None for a flagged one."""
-        base, better = self.zero_shot.get(name, name), self.evidence.metric.direction
-        if (
-            self.rules.flags[name]
-            or base == name
-            or better == "none"
-            or not self.evidence.complete.issuperset({name, base})
-        ):
-            return None
-        cases = mean_gains(self.evidence, [name], self.zero_shot)[0].mean(axis=1)
-        return ranks.win_rate(cases, better)
-
-    def correlations(self) -> list[Correlation]:
-        """Return how each primary metric of diversity goes with this one, where enough is known."""
-        others = [m for m in self.cellset.metrics if m.group == "diversity" and m.primary]
-        tasks = list(dict.fromkeys(task for task, _ in self.evidence.task_languages))
-        found = [
-            correlation(collect_metric(self.cellset, other, tasks), self.evidence, self.zero_shot, self.field)
-            for other in others
-            if other != self.evidence.metric
-        ]
-        return [item for item in found if item is not None]
-
-    def order(self, standing: RankedEntry) -> tuple[object, ...]:
-        """Return the key that sorts rows: by what is ranked, the best first, the incomplete last."""
-        sign = 1.0 if self.evidence.metric.direction == "down" else -1.0
-        mean = standing.mean.mean if standing.mean else None
-        value = self.ranked_by(standing) if self.rules.relative else mean
-        shown = next((known for known in (value, mean) if known is not None), 0.0)
-        return (value is None, mean is None, sign * shown, standing.row.name, standing.row.id)
-
-    def ranked_by(self, standing: RankedEntry) -> float | None:
-        """Return the gain of a row where models differ: 0 for a baseline."""
-        if standing.over_zero_shot:
-            return standing.over_zero_shot.mean
-        return 0.0 if standing.mean and standing.row.entry.method.name == BASELINE else None
+def _order(row: RankedEntry, metric: Metric, relative: bool) -> tuple[object, ...]:
+    """Return the sort key: the best first, by gains where models differ, the incomplete last."""
+    mean = row.mean.mean if row.mean else None
+    value = mean
+    if relative:
+        baseline = 0.0 if row.mean and row.row.entry.method.name == BASELINE else None
+        value = row.over_zero_shot.mean if row.over_zero_shot else baseline
+    shown = next((known for known in (value, mean) if known is not None), 0.0)
+    return (value is None, mean is None, shown if metric.direction == "down" else -shown, row.row.name, row.row.id)

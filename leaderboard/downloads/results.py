@@ -152,7 +152,7 @@ def _standing(standing: RankedEntry) -> StandingFacts:
         over_zero_shot=EstimateFacts.of(standing.over_zero_shot),
         over_few_shot=EstimateFacts.of(standing.over_few_shot),
         gap_closed=EstimateFacts.of(standing.gap_closed),
-        win_share=rounded(standing.win_share),
+        win_share=rounded(standing.win_rate),
         borda=rounded(standing.borda),
         mean_rank=rounded(standing.mean_rank),
         languages=languages,

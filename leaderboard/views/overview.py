@@ -164,7 +164,7 @@ def _reason(standing: RankedEntry) -> str:
 
 
 def _of_standing(standing: RankedEntry) -> dict[str, OverviewCell]:
-    gain, gap, wins = standing.over_zero_shot, standing.gap_closed, standing.win_share
+    gain, gap, wins = standing.over_zero_shot, standing.gap_closed, standing.win_rate
     tier = "flag" if standing.flagged else "–"
     tier = str(standing.tier) if standing.tier is not None else tier
     return {

@@ -182,7 +182,7 @@ def test_all_and_every_task_are_as_in_the_standings(tmp_path, shared):
         zero_shot = baselines(cellset, "zero-shot")
         for task in (None, *WHOLE.tasks):
             field, tasks = found[Slice(task, None)], None if task is None else [task]
-            table = rank_entries(cellset, F1, tasks, evidence=evidence)
+            table = rank_entries(cellset, F1, tasks, array=evidence)
             assert field.tiers == {row.row.id: row.tier for row in table.rows if row.tier is not None}
             assert len(field.tiers) >= 4
             assert field.reason == table.reason == ""
@@ -219,7 +219,7 @@ def test_standings_of_shared_evidence_have_the_same_bits(tmp_path):
     for cellset in suite(tmp_path):
         evidence = collect_metric(cellset, F1)
         for tasks in (None, ["topic"], ["sentiment"]):
-            assert rank_entries(cellset, F1, tasks, evidence=evidence) == rank_entries(cellset, F1, tasks)
+            assert rank_entries(cellset, F1, tasks, array=evidence) == rank_entries(cellset, F1, tasks)
 
 
 def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):

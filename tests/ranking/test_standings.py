@@ -133,13 +133,13 @@ def test_without_a_ceiling_or_a_baseline_there_is_no_gap(tmp_path):
     assert found["language"].gap_closed is None
 
 
-def test_the_win_share_counts_tasks_and_languages(tmp_path):
+def test_the_win_rate_counts_tasks_and_languages(tmp_path):
     four = selection(["am", "he", "su", "da"])
     zero = by_seed(four, am=(0.5,) * 3, he=(0.5,) * 3, su=(0.5,) * 3, da=(0.5,) * 3)
     steered = by_seed(four, am=(0.6,) * 3, he=(0.6,) * 3, su=(0.6,) * 3, da=(0.5,) * 3)
     found = rows(field_of(tmp_path, four, scored("zero-shot", zero), scored("language", steered)))
-    assert found["language"].win_share == 0.75  # a tie is no win
-    assert found["zero-shot"].win_share is None
+    assert found["language"].win_rate == 0.75  # a tie is no win
+    assert found["zero-shot"].win_rate is None
 
 
 def test_borda_and_mean_rank_are_over_the_entries_in_tiers(tmp_path):
@@ -176,7 +176,7 @@ def test_identical_entries_have_identical_numbers_and_the_same_tier(tmp_path):
     zero = predicting(toy("zero-shot"), 0.5, chosen)
     found = field_of(tmp_path, chosen, zero, *same)
     numbers = {
-        repr((r.mean, r.over_zero_shot, r.tier, r.borda, r.mean_rank, r.win_share, r.languages))
+        repr((r.mean, r.over_zero_shot, r.tier, r.borda, r.mean_rank, r.win_rate, r.languages))
         for r in found.rows
         if r.row.entry.method.name == "m"
     }
@@ -231,7 +231,7 @@ def test_a_metric_that_only_describes_ranks_nobody(tmp_path):
     found = rank_entries(cellset_of(run), LENGTH)
     assert found.reason == "length has no better and no worse"
     assert rows(found)["a"].over_zero_shot.mean == pytest.approx(0.1)
-    assert rows(found)["a"].win_share is None
+    assert rows(found)["a"].win_rate is None
 
 
 def test_less_is_better_where_the_metric_says_so(tmp_path):
@@ -281,7 +281,7 @@ def test_an_incomplete_entry_has_no_aggregate_but_counts_and_reasons(tmp_path):
     gone = [("a", "sentiment", "am", 1), ("a", "sentiment", "am", 2)]
     found = field_of(tmp_path, BOTH, scored("zero-shot", flat(0.5, BOTH)), scored("a", flat(0.6, BOTH)), drop=gone)
     row = rows(found)["a"]
-    assert (row.mean, row.over_zero_shot, row.gap_closed, row.win_share) == (None,) * 4
+    assert (row.mean, row.over_zero_shot, row.gap_closed, row.win_rate) == (None,) * 4
     assert (row.tier, row.reason) == (None, "2 of 6 values are missing")
     assert (row.present, row.expected, row.lacking) == (4, 6, ["2 × method_error: ValueError: no"])
     assert found.rows[-1] is row
@@ -334,8 +334,8 @@ def test_the_grid_finds_what_differs_in_single_languages(tmp_path):
     zero = {place: 0.5 + noise.normal(0, 0.01) for place in places(chosen)}
     steered = {place: 0.5 + shift[place[1]] + noise.normal(0, 0.01) for place in places(chosen)}
     found = field_of(tmp_path, chosen, scored("zero-shot", zero), scored("a", steered))
-    assert [(code, gain > 0) for _, code, gain in found.discoveries] == [("am", True), ("he", False)]
     grid = rows(found)["a"].languages
+    assert {code: cell.gain.mean > 0 for code, cell in grid.items() if cell.found} == {"am": True, "he": False}
     raw = sorted(grid[code].gain.p for code in codes)
     adjusted = sorted(grid[code].p for code in codes)
     assert adjusted[0] == pytest.approx(min(raw[0] * 4, raw[1] * 2, raw[2] * 4 / 3, raw[3]))
@@ -593,14 +593,14 @@ def test_a_flagged_baseline_is_compared_with_nothing(tmp_path):
     zero.scores[VALID_SHARE] = flat(0.1, BOTH)
     found = rows(field_of(tmp_path, BOTH, scored("a", flat(0.5, BOTH)), zero))
     assert found["zero-shot"].flags
-    assert (found["a"].tier, found["a"].over_zero_shot, found["a"].win_share) == (1, None, None)
+    assert (found["a"].tier, found["a"].over_zero_shot, found["a"].win_rate) == (1, None, None)
 
 
 def test_a_flagged_entry_wins_nothing(tmp_path):
     entry = scored("a", flat(0.9, BOTH))
     entry.scores[VALID_SHARE] = flat(0.1, BOTH)
     found = rows(field_of(tmp_path, BOTH, entry, scored("zero-shot", flat(0.5, BOTH))))["a"]
-    assert (found.win_share, found.borda, found.mean_rank) == (None, None, None)
+    assert (found.win_rate, found.borda, found.mean_rank) == (None, None, None)
     assert found.over_zero_shot.mean == pytest.approx(0.4)  # its numbers are shown
 
 

@@ -210,4 +210,4 @@ def test_outcomes_that_are_none_are_not_resampled(outcomes):
 def test_a_board_of_the_track_ranks_by_the_task_score(tmp_path):
     cellset = write(tmp_path, {("zero-shot", "topic", "am"): outcomes(1, 0.5)}, ("am",))
     assert cellset.headline == TASK_SCORE
-    assert cellset.fixed and Eligibility.of(cellset).reason(collect_metric(cellset, TASK_SCORE), ["x"]) == ""
+    assert cellset.fixed and Eligibility(cellset).reason(collect_metric(cellset, TASK_SCORE), ["x"]) == ""

@@ -1,45 +1,43 @@
-"""Many tests at once: p-values adjusted for their number, to be held against the level as they are."""
+"""Many tests at once: p-values adjusted for their number, to be compared with the level as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.core.types import FloatArray
 
 CORRECTION = "Tukey's and Holm's correction over all pairs"
-"""Of the p-values that make tiers (``of_pairs``), as tables say it."""
+"""The correction of the p-values behind tiers (``of_pairs``), as tables state it."""
 
-_SMALLEST = 1e-290  # of the p-values that are told apart
+_SMALLEST = 1e-290  # of the p-values that are distinguished
 _Z = np.linspace(0.0, 9.0, 601)  # of a table of p-values: the last is 2e-19
 _AROUND = np.linspace(-9.0, 9.0, 241)  # of an integral: about the middle of a range, in standard deviations
 
 
 def holm(p: FloatArray) -> FloatArray:
-    """Return p-values adjusted by Holm (1979), in the shape given; NaN stays NaN and does not count.
+    """Return p-values adjusted by Holm (1979), in the same shape; NaN stays NaN and does not count.
 
-    Rejecting what is at most alpha keeps the chance of any false rejection below alpha, whatever the
+    Rejecting those of at most alpha keeps the chance of any false rejection below alpha, whatever the
     dependence of the tests.
     """
-    flat, known, order = _ordered(p)
-    count = len(order)
-    steps = np.maximum.accumulate(flat[known][order] * np.arange(count, 0, -1))
-    return _placed(flat, known, order, steps).reshape(np.shape(p))
+    return _step(p, lambda ascending: np.maximum.accumulate(ascending * np.arange(len(ascending), 0, -1)))
 
 
 def benjamini_hochberg(p: FloatArray) -> FloatArray:
-    """Return p-values adjusted by Benjamini and Hochberg (1995), in the shape given; NaN stays NaN.
+    """Return p-values adjusted by Benjamini and Hochberg (1995), in the same shape; NaN stays NaN.
 
-    Rejecting what is at most q keeps the expected share of false ones among the rejections below q, for
+    Rejecting those of at most q keeps the expected share of false ones among the rejections below q, for
     tests that are independent or positively dependent (Benjamini and Yekutieli 2001).
     """
-    flat, known, order = _ordered(p)
-    count = len(order)
-    raised = flat[known][order] * (count / np.arange(1, count + 1))
-    steps = np.minimum.accumulate(raised[::-1])[::-1]
-    return _placed(flat, known, order, steps).reshape(np.shape(p))
+
+    def step_up(ascending: FloatArray) -> FloatArray:  # as scipy.stats, whose import takes longer than a whole table
+        raised = ascending * (len(ascending) / np.arange(1, len(ascending) + 1))
+        return np.minimum.accumulate(raised[::-1])[::-1]
+
+    return _step(p, step_up)
 
 
 def of_pairs(p: FloatArray) -> FloatArray:
@@ -52,21 +50,23 @@ def of_pairs(p: FloatArray) -> FloatArray:
     conservative for unequal variances, Hayter 1984). It steps down, as Holm: a level depends only on how many
     hypotheses are left, and at the first false rejection all true ones are.
     """
+
+    def both(ascending: FloatArray) -> FloatArray:
+        steps = np.minimum(ascending * np.arange(len(ascending), 0, -1), range_p(ascending, len(p)))
+        return np.maximum.accumulate(steps)
+
     rows, columns = np.triu_indices(len(p), k=1)
-    flat, known, order = _ordered(p[rows, columns])
-    ascending = flat[known][order]
-    steps = np.minimum(ascending * np.arange(len(order), 0, -1), range_p(ascending, len(p)))
     adjusted = np.array(p, dtype=np.float64)
-    of_both = _placed(flat, known, order, np.maximum.accumulate(steps))
-    adjusted[rows, columns] = adjusted[columns, rows] = of_both
+    adjusted[rows, columns] = adjusted[columns, rows] = _step(p[rows, columns], both)
     return adjusted
 
 
 def range_p(p: FloatArray, count: int) -> FloatArray:
     """Return how often any two of ``count`` equal means differ as clearly as two with the p-value given.
 
-    That is the survival function of the studentized range, with endless degrees of freedom, at sqrt(2) z of a
-    two-sided p. Interpolated in a table, to 1 in 10,000; beyond its end it is p times the number of pairs.
+    That is the survival function of the studentized range, with infinite degrees of freedom, at sqrt(2) z of a
+    two-sided p. Interpolated in a table, to 1 in 10,000 (scipy's integrates again for every p: too slow
+    for all pairs); beyond the table's end it is p times the number of pairs.
     """
     from scipy.special import ndtri
 
@@ -77,7 +77,7 @@ def range_p(p: FloatArray, count: int) -> FloatArray:
     return np.asarray(np.minimum(p * ratio, 1.0))
 
 
-@lru_cache(maxsize=64)  # a board ranks many parts of one field
+@lru_cache(maxsize=64)  # a board ranks many slices of the same entries
 def _log_ratios(count: int) -> FloatArray:
     """Return the logarithm of ``range_p`` over p at the values ``_Z``.
 
@@ -95,19 +95,14 @@ def _log_ratios(count: int) -> FloatArray:
     return np.asarray(np.log(tail / (2 * ndtr(-_Z))))
 
 
-def _ordered(p: FloatArray) -> tuple[FloatArray, NDArray[np.bool_], NDArray[np.int64]]:
-    """Return the p-values in a row, which of them are known, and the order of those."""
-    flat = np.asarray(p, dtype=np.float64).ravel()
-    known = ~np.isnan(flat)
-    if ((flat[known] < 0) | (flat[known] > 1)).any():
+def _step(p: FloatArray, adjust: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    """Return p-values adjusted in ascending order, at most 1, in the shape given; NaN stays NaN."""
+    adjusted = np.array(p, dtype=np.float64)
+    known = ~np.isnan(adjusted)
+    found = adjusted[known]
+    if ((found < 0) | (found > 1)).any():
         raise ValueError("a p-value lies outside 0 to 1")
-    return flat, known, np.argsort(flat[known], kind="stable")
-
-
-def _placed(flat: FloatArray, known: NDArray[np.bool_], order: NDArray[np.int64], steps: FloatArray) -> FloatArray:
-    """Return the adjusted values, at most 1, back in their places."""
-    inner = np.empty(len(order))
-    inner[order] = np.minimum(steps, 1.0)
-    adjusted = flat.copy()
-    adjusted[known] = inner
+    order = np.argsort(found, kind="stable")
+    found[order] = np.minimum(adjust(found[order]), 1.0)
+    adjusted[known] = found
     return adjusted

@@ -1,4 +1,4 @@
-"""Tiers, and what ranks say beside them. All of it holds for the field given and for no other."""
+"""Tiers and rank statistics; all of them depend on which entries are compared."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import lru_cache
 from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from harness.core.records import Direction
-from harness.core.types import FloatArray
+from harness.core.types import FloatArray, IntArray
 from harness.scoring.subsampling import generator
 
 _EXACT = 7  # up to so many pairs all orders are tried: 5,040
@@ -28,24 +28,20 @@ def tiers(means: FloatArray, p: FloatArray, alpha: float = 0.05, better: Directi
     not a difference.
     """
     oriented = _oriented(means, better)
-    found = [0] * len(oriented)
-    tier = 0
-    heads: list[int] = []
+    found = np.zeros(len(oriented), dtype=np.int64)
+    heads = np.array([], dtype=np.int64)
     for mean in np.unique(oriented)[::-1]:
-        tied = [int(i) for i in np.flatnonzero(oriented == mean)]
-        below = [i for i in tied if heads and all(p[i, head] <= alpha for head in heads)]
-        opening = below if heads else tied
-        for i in tied:
-            found[i] = tier
-        if opening:
-            tier, heads = tier + 1, opening
-        for i in opening:
-            found[i] = tier
-    return found
+        tied = np.flatnonzero(oriented == mean)
+        below = (p[np.ix_(tied, heads)] <= alpha).all(axis=1)  # all of them where there is no head yet
+        found[tied] = found.max()
+        if below.any():
+            heads = tied[below]
+            found[heads] += 1
+    return [int(tier) for tier in found]
 
 
 def win_rate(gains: FloatArray, better: Direction = "up") -> float:
-    """Return the share of cases (mean paired gain per task and language) that improved; a tie is no win.
+    """Return the share of cases (mean paired gain per task and language) that improved; a tie is not a win.
 
     As in arXiv 2606.18389, which counts 70 of 88 cases as 79.54 %. Raises ValueError for no case or NaN.
     """
@@ -54,16 +50,9 @@ def win_rate(gains: FloatArray, better: Direction = "up") -> float:
     return float(np.mean(_oriented(gains, better) > 0))
 
 
-def case_ranks(values: FloatArray, better: Direction = "up") -> FloatArray:
-    """Return ranks (entries, cases) from 1, the best; tied entries share their mean rank."""
-    oriented = _oriented(values, better)
-    columns = [average_ranks(-column) for column in oriented.T]
-    return np.stack(columns, axis=1)
-
-
 def mean_rank(values: FloatArray, better: Direction = "up") -> FloatArray:
-    """Return every entry's mean rank over cases, from values (entries, cases)."""
-    return np.asarray(case_ranks(values, better).mean(axis=1), dtype=np.float64)
+    """Return every entry's mean rank over cases, 1 for the best, from values (entries, cases)."""
+    return np.asarray(_case_ranks(values, better).mean(axis=1), dtype=np.float64)
 
 
 def borda(values: FloatArray, better: Direction = "up") -> FloatArray:
@@ -71,14 +60,17 @@ def borda(values: FloatArray, better: Direction = "up") -> FloatArray:
 
     It is cases * (entries - mean rank), hence orders entries as the mean rank does.
     """
-    return np.asarray((len(values) - case_ranks(values, better)).sum(axis=1), dtype=np.float64)
+    return np.asarray((len(values) - _case_ranks(values, better)).sum(axis=1), dtype=np.float64)
+
+
+def _case_ranks(values: FloatArray, better: Direction) -> FloatArray:
+    """Return ranks (entries, cases) from 1, the best; tied entries share their mean rank."""
+    return average_ranks(-_oriented(values, better))
 
 
 def average_ranks(values: FloatArray) -> FloatArray:
-    """Return ranks from 1, the smallest; equal values share their mean rank."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
+    """Return ranks along the first axis from 1, the smallest; equal values share their mean rank."""
+    return np.asarray(pd.DataFrame(values).rank(), dtype=np.float64).reshape(np.shape(values))
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ def rank_correlation(x: FloatArray, y: FloatArray) -> RankCorrelation | None:
     """Return Spearman's rank correlation (1904) with mean ranks for ties; None below four pairs.
 
     ``p``: the share of orders of ``y`` whose correlation is as strong: of all orders up to seven pairs, else
-    of 9,999 drawn ones and the given one. None, too, where one side is constant.
+    of 9,999 random ones and the given one. None, too, where one side is constant.
     """
     if len(x) != len(y):
         raise ValueError(f"{len(x)} values against {len(y)}")
@@ -103,7 +95,7 @@ def rank_correlation(x: FloatArray, y: FloatArray) -> RankCorrelation | None:
     norm = math.sqrt(float(a @ a) * float(b @ b))
     if n < 4 or norm == 0:
         return None
-    given = np.lexsort((b, a))  # the p-value must not hang on the order of the pairs
+    given = np.lexsort((b, a))  # the p-value must not depend on the order of the pairs
     a, b = a[given], b[given]
     strength = abs(a[_orders(n)] @ b)
     reached = int((strength >= abs(float(a @ b)) - 1e-9).sum())
@@ -112,7 +104,7 @@ def rank_correlation(x: FloatArray, y: FloatArray) -> RankCorrelation | None:
 
 
 @lru_cache(maxsize=1)  # a table asks for several correlations of the same entries
-def _orders(n: int) -> NDArray[np.int64]:
+def _orders(n: int) -> IntArray:
     """Return orders of ``n`` things, the given order first."""
     if n <= _EXACT:
         return np.array(list(permutations(range(n))), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Scores of kept predictions when the test examples are resampled."""
+"""Scores of stored predictions under resampled test examples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.scoring.metrics import ACCURACY, MACRO_F1, TASK_MACRO_F1, TASK_SCOR
 from harness.scoring.subsampling import generator
 
 Indices = NDArray[np.int64] | NDArray[np.uint8]
-Outcomes = NDArray[np.float64]
+Draws = NDArray[np.float32]
 Measure = Literal["macro_f1", "accuracy", "mean"]
 _MEASURES: dict[str, Measure] = {
     MACRO_F1.name: "macro_f1",
@@ -25,7 +25,7 @@ _MEASURES: dict[str, Measure] = {
     TASK_SCORE.name: "mean",
 }
 
-_BATCH = 2**18  # predictions that are looked at at once: what they are counted into stays in the cache
+_BATCH = 2**18  # predictions at once: what they are counted into stays in the cache
 _EXAMPLES, _LABELS = 20_000, 1000  # beyond, no test set of a suite is resampled
 
 
@@ -40,57 +40,48 @@ class Predictions:
     examples: str
     labels: list[str]
     gold: Indices
-    predictions: Indices | Outcomes
+    predictions: Indices | NDArray[np.float64]
 
     def same_test(self, other: Predictions) -> bool:
-        """Say whether both were tested on the same examples with the same labels."""
+        """Return whether both were tested on the same examples with the same labels."""
         return (self.examples, self.labels) == (other.examples, other.labels) and np.array_equal(self.gold, other.gold)
 
 
 def measure_of(metric: Metric) -> Measure | None:
     """Return how the metric follows from predictions, None where it does not."""
-    base = metric.name.partition("/")[0].partition(".")[0]
-    return _MEASURES.get(base)
+    return _MEASURES.get(metric.name.partition("/")[0].partition(".")[0])
 
 
 def load_predictions(metric: Metric, kept: dict[str, Any]) -> Predictions | None:
-    """Return the predictions behind a metric from what a cell keeps; None where it keeps none.
+    """Return the predictions behind a metric from those stored with a cell; None without valid ones.
 
-    What was trained on valid text alone has an entry of its own only where that is another text.
+    A classifier that was trained on valid text alone has its own predictions only where that is another text.
     """
-    if metric.group == "understanding":
-        return _answered(metric, kept)
-    base, _, provider = metric.name.partition("/")
-    variant = base.removeprefix(ACCURACY.name).removeprefix(MACRO_F1.name)
     try:
-        part = kept[f"{CLASSIFIER}{provider}"]
-        found = part["predictions"]
-        plain, own = f"{MACRO_F1.name}/{provider}", f"{MACRO_F1.name}{variant}/{provider}"
-        by_seed = found[own] if own in found else found[plain]
-        seeds = sorted(by_seed)
-        predictions = np.array([_indices(by_seed[seed]) for seed in seeds])
-        labels = [str(label) for label in part["labels"]]
-        record = Predictions(str(part["examples"]), labels, _indices(part["gold"]), predictions)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return record if _is_valid(record) else None
-
-
-def _answered(metric: Metric, kept: dict[str, Any]) -> Predictions | None:
-    """Return what a cell keeps of a task that the model answered: outcomes, or predicted labels."""
-    try:
-        part = kept[ANSWERS]
-        examples = str(part["examples"])
         if metric.name == TASK_SCORE.name:
-            outcomes = np.array(part["outcomes"], dtype=np.float64)[None]
-            n = outcomes.shape[1]
-            fine = 2 <= n <= _EXAMPLES and outcomes.ndim == 2 and 0 <= outcomes.min() <= outcomes.max() <= 1
-            return Predictions(examples, [], np.zeros(n, dtype=np.int64), outcomes) if fine else None
-        labels = [str(label) for label in part["labels"]]
-        record = Predictions(examples, labels, _indices(part["gold"]), _indices(part["predictions"])[None])
+            return _outcomes(kept[ANSWERS])
+        if metric.group == "understanding":
+            part = kept[ANSWERS]
+            rows = [part["predictions"]]
+        else:
+            base, _, provider = metric.name.partition("/")
+            part = kept[f"{CLASSIFIER}{provider}"]
+            own = f"{MACRO_F1.name}{base.removeprefix(ACCURACY.name).removeprefix(MACRO_F1.name)}/{provider}"
+            found = part["predictions"]
+            by_seed = found[own if own in found else f"{MACRO_F1.name}/{provider}"]
+            rows = [by_seed[seed] for seed in sorted(by_seed)]
+        labels, gold = [str(label) for label in part["labels"]], _indices(part["gold"])
+        record = Predictions(str(part["examples"]), labels, gold, np.array([_indices(row) for row in rows]))
     except (KeyError, TypeError, ValueError, OverflowError, IndexError):
         return None
     return record if _is_valid(record) else None
+
+
+def _outcomes(part: dict[str, Any]) -> Predictions | None:
+    outcomes = np.array(part["outcomes"], dtype=np.float64)[None]
+    n = outcomes.shape[1]
+    fine = 2 <= n <= _EXAMPLES and outcomes.ndim == 2 and 0 <= outcomes.min() <= outcomes.max() <= 1
+    return Predictions(str(part["examples"]), [], np.zeros(n, dtype=np.int64), outcomes) if fine else None
 
 
 def _indices(values: Any) -> Indices:
@@ -99,7 +90,7 @@ def _indices(values: Any) -> Indices:
 
 
 def _is_valid(kept: Predictions) -> bool:
-    """Say whether gold labels and predictions are labels of as many examples, one per label."""
+    """Return whether gold labels and predictions are labels of as many examples, one per label."""
     if kept.gold.ndim != 1 or kept.predictions.ndim != 2 or kept.predictions.shape[1] != len(kept.gold):
         return False
     n, count = len(kept.gold), len(kept.labels)
@@ -109,9 +100,29 @@ def _is_valid(kept: Predictions) -> bool:
     return bool(len(kept.predictions) and both.min() >= 0 and both.max() < count)
 
 
-def bootstrap_scores(
-    measure: Measure, cells: Sequence[Predictions], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def draw_weights(examples: str, n: int, count: int) -> Draws:
+    """Return how often each of ``n`` test examples is in each of ``count`` resamples: (count, n).
+
+    ``examples``: the digest of the example set. The same resamples for all entries, classifiers and runs,
+    and for test sets that are translations of one another, so that differences stay paired.
+    """
+    draw = generator("test examples", examples, n, count)
+    return draw.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float32)
+
+
+def inflate_variance(draws: Draws, n: int, labels: int = 1) -> Draws:
+    """Return bootstrap values (..., resamples) with their variance multiplied by n / (n - labels).
+
+    A bootstrap of ``n`` examples estimates the variance of a mean as (n - 1) / n of what it is. Macro-F1
+    over ``labels`` labels is a mean of as many ratios, each about its own centre, and loses as many degrees
+    of freedom: with 30 examples of 7 labels the plain bootstrap finds three quarters of the variance.
+    """
+    centre = draws.mean(axis=-1, keepdims=True, dtype=np.float64)
+    factor = (n / max(n - labels, 1)) ** 0.5
+    return np.asarray(centre + (draws - centre) * factor, dtype=np.float32)
+
+
+def bootstrap_scores(measure: Measure, cells: Sequence[Predictions], weights: Draws) -> Draws:
     """Return the measure of every cell, mean over its classifier seeds, under every draw: (cell, draw).
 
     ``cells``: tested on the same examples. ``weights`` (draw, example): how often a draw holds an example.
@@ -120,25 +131,22 @@ def bootstrap_scores(
     gold, size = cells[0].gold, len(cells[0].labels)
     every = np.concatenate([cell.predictions for cell in cells])
     step = max(1, _BATCH // len(gold))
-    parts = [
-        _measured(measure, gold, every[start : start + step], size, weights) for start in range(0, len(every), step)
-    ]
-    by_training = np.concatenate(parts)
+    parts = [_score(measure, gold, every[i : i + step], size, weights) for i in range(0, len(every), step)]
     counts = np.array([len(cell.predictions) for cell in cells])
-    sums = np.add.reduceat(by_training, np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
+    sums = np.add.reduceat(np.concatenate(parts), np.concatenate([[0], np.cumsum(counts)[:-1]]), axis=0)
     return np.asarray(sums / counts[:, None], dtype=np.float32)
 
 
-def _measured(
-    measure: Measure, gold: Indices, rows: Any, size: int, weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return a measure of every row under every draw."""
-    if measure == "mean":
-        return _mean(rows, weights)
-    return (_macro_f1 if measure == "macro_f1" else _accuracy)(gold, rows, size, weights)
+def _score(measure: Measure, gold: Indices, rows: Any, size: int, weights: Draws) -> Draws:
+    """Return a measure of every row (of predictions or outcomes) under every draw."""
+    if measure == "macro_f1":
+        return _macro_f1(gold, rows, size, weights)
+    # outcomes are fractions, whose sum single precision does not hold
+    sums = _count(rows == gold, weights) if measure == "accuracy" else rows @ weights.T.astype(np.float64)
+    return np.asarray(sums / weights.sum(axis=1), dtype=np.float32)
 
 
-def _macro_f1(gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def _macro_f1(gold: Indices, predicted: Indices, size: int, weights: Draws) -> Draws:
     """Return macro-F1 of every row of predictions under every draw.
 
     Counts are whole numbers, which single precision holds: it does not matter how they are added up. So the
@@ -149,46 +157,14 @@ def _macro_f1(gold: Indices, predicted: Indices, size: int, weights: NDArray[np.
     scores = []
     for label in range(size):
         own = gold == label
-        found = left if label == size - 1 else _counted(predicted == label, weights)
+        found = left if label == size - 1 else _count(predicted == label, weights)
         left = left - found
-        hits = _counted(predicted[:, own] == label, weights[:, own])
+        hits = _count(predicted[:, own] == label, weights[:, own])
         both = found + weights[:, own].sum(axis=1)
         scores.append(np.divide(2 * hits, both, out=np.zeros(shape, np.float32), where=both > 0))
     return np.asarray(reduce(add, scores) / np.float32(size), dtype=np.float32)
 
 
-def _counted(which: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def _count(which: NDArray[np.bool_], weights: Draws) -> Draws:
     """Return how many examples of every row are marked under every draw: (row, draw)."""
     return np.asarray(which.astype(np.float32) @ weights.T)
-
-
-def _mean(outcomes: Outcomes, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean outcome of every row under every draw."""
-    return np.asarray((outcomes @ weights.T.astype(np.float64)) / weights.sum(axis=1), dtype=np.float32)
-
-
-def _accuracy(gold: Indices, predicted: Indices, size: int, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the share of right predictions of every row under every draw."""
-    return np.asarray(_counted(predicted == gold, weights) / weights.sum(axis=1), dtype=np.float32)
-
-
-def draw_weights(examples: str, n: int, count: int) -> NDArray[np.float32]:
-    """Return how often each of ``n`` test examples is in each of ``count`` resamples: (count, n).
-
-    ``examples``: the digest of the example set. The same resamples for all entries, classifiers and runs,
-    and for test sets that are translations of one another, so that differences stay paired.
-    """
-    draw = generator("test examples", examples, n, count)
-    return draw.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float32)
-
-
-def inflate_variance(draws: NDArray[np.float32], n: int, labels: int = 1) -> NDArray[np.float32]:
-    """Return bootstrap values (..., resamples) with their variance multiplied by n / (n - labels).
-
-    A bootstrap of ``n`` examples estimates the variance of a mean as (n - 1) / n of what it is. Macro-F1
-    over ``labels`` labels is a mean of as many ratios, each about its own centre, and loses as many degrees
-    of freedom: with 30 examples of 7 labels the plain bootstrap finds three quarters of the variance.
-    """
-    centre = draws.mean(axis=-1, keepdims=True, dtype=np.float64)
-    factor = (n / max(n - labels, 1)) ** 0.5
-    return np.asarray(centre + (draws - centre) * factor, dtype=np.float32)
