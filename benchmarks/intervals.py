@@ -18,16 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.panels import differences
 from support.simulated import Group, World, experiment, others, world
 
 from harness.ranking.gains import LEVEL
 from harness.ranking.gate.difference import critical
-from harness.ranking.stats.estimates import POWER, CompleteValues, differences, to_square
+from harness.ranking.stats.estimates import POWER, CompleteValues, to_square
 from harness.ranking.stats.multiplicity import holm, of_pairs, range_p
 from harness.ranking.stats.ranks import tiers
 from harness.ranking.stats.sharing import LEVEL as FOUND
 from harness.ranking.stats.sharing import sharing_p
-from harness.ranking.stats.variance import Moments, PairContrasts
+from harness.ranking.stats.variance import Contrasts, Moments
 
 Floats = NDArray[np.float64]
 
@@ -89,7 +90,7 @@ def _print_case(made: World, head: str, repeats: int) -> None:
 
 
 def _half(panel: CompleteValues) -> Floats:
-    return panel.moments(PairContrasts(np.arange(len(panel.values)))).ci_half_width
+    return panel.moments(Contrasts.pairs(np.arange(len(panel.values)))).ci_half_width
 
 
 def print_tiers(repeats: int, entries: int) -> None:
@@ -115,7 +116,7 @@ def print_tiers(repeats: int, entries: int) -> None:
             false["range and Holm"].append(max(tiers(means, of_pairs(p))) > 1)
             false["Holm, best with the others"].append(bool(holm(beside).min() <= LEVEL))
             false["Gupta's subset"].append(bool(beside.min() <= levels["Gupta's subset"]))
-            found = _one(panel.moments(PairContrasts(np.arange(entries))), repeat)
+            found = _one(panel.moments(Contrasts.pairs(np.arange(entries))), repeat)
             for way, level in levels.items():
                 gains[way].append(float((critical(found, level) + found.quantile(POWER)[0]) * found.se[0]))
         for way in levels:

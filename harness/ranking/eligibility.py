@@ -13,7 +13,7 @@ from harness.ranking.results import BASELINE, ResultSet
 from harness.ranking.stats.estimates import to_square
 from harness.ranking.stats.multiplicity import of_pairs
 from harness.ranking.stats.ranks import tiers
-from harness.ranking.stats.variance import PairContrasts, Stratum, moments
+from harness.ranking.stats.variance import Contrasts, Stratum, moments
 from harness.ranking.values import MetricArray
 
 SEEDS = 3
@@ -107,7 +107,7 @@ class Eligibility:
             return TieredEntries(names, reason, [], np.empty((0, 0, 0)), np.empty((0, 0)))
         rows, strata = np.array([array.position[name] for name in names], dtype=np.int64), self.strata(array)
         values = np.stack([each.values[rows] for each in strata], axis=1)
-        p = of_pairs(to_square(moments(strata, array.examples, PairContrasts(rows)).p, len(rows), 1.0))
+        p = of_pairs(to_square(moments(strata, array.examples, Contrasts.pairs(rows)).p, len(rows), 1.0))
         found = tiers(values.mean(axis=(1, 2)), p, LEVEL, array.metric.direction)
         return TieredEntries(names, "", found, values, p)
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from harness.core.types import FloatArray
 from harness.ranking.results import ResultSet
-from harness.ranking.stats.estimates import Estimate, difference_contrasts, estimates
+from harness.ranking.stats.estimates import Estimate, estimates
 from harness.ranking.stats.multiplicity import benjamini_hochberg
 from harness.ranking.stats.ranks import RankCorrelation, rank_correlation
-from harness.ranking.stats.variance import LinearContrasts, moments
+from harness.ranking.stats.variance import Contrasts, moments
 from harness.ranking.values import MetricArray
 from harness.scoring.metrics import Metric
 
@@ -65,7 +65,7 @@ def baselines(results: ResultSet, method: str) -> dict[str, str]:
 def entry_means(array: MetricArray) -> dict[str, Estimate]:
     """Return the mean of every complete entry."""
     rows = np.arange(len(array.entries))
-    found = estimates(moments(array.strata, array.examples, LinearContrasts([(rows, np.ones(len(rows)))])))
+    found = estimates(moments(array.strata, array.examples, Contrasts.means(rows)))
     return {name: each for name, each in zip(array.entries, found, strict=True) if name in array.complete}
 
 
@@ -81,7 +81,7 @@ def gains(array: MetricArray, bases: Mapping[str, str]) -> dict[str, Estimate]:
         np.array([array.position[name] for name in side], dtype=np.int64)
         for side in (names, [bases[name] for name in names])
     )
-    found = estimates(moments(array.strata, array.examples, difference_contrasts(rows, others)))
+    found = estimates(moments(array.strata, array.examples, Contrasts.differences(rows, others)))
     return dict(zip(names, found, strict=True))
 
 

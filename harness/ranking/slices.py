@@ -14,7 +14,7 @@ from harness.ranking.eligibility import Eligibility
 from harness.ranking.gains import gains
 from harness.ranking.results import ResultSet
 from harness.ranking.stats.estimates import Estimate, to_square
-from harness.ranking.stats.variance import LinearContrasts, Moments, PairContrasts, means, moments
+from harness.ranking.stats.variance import Contrasts, Moments, means, moments
 from harness.ranking.values import MetricArray, collect_metric
 from harness.scoring.metrics import Metric
 
@@ -115,7 +115,7 @@ def _rank_slice(rules: Eligibility, whole: MetricArray, scope: Slice) -> SliceRa
     array = whole.select(scope.task and [scope.task], scope.language and [scope.language])
     names = sorted(array.complete)
     rows = np.array([array.position[name] for name in names], dtype=np.int64)
-    found = moments(array.strata, array.examples, PairContrasts(rows))
+    found = moments(array.strata, array.examples, Contrasts.pairs(rows))
     ranked = rules.rank(array)
     p = np.full((len(names), len(names)), np.nan)
     if ranked.tiers:
@@ -124,7 +124,7 @@ def _rank_slice(rules: Eligibility, whole: MetricArray, scope: Slice) -> SliceRa
     return SliceRanking(
         scope=scope,
         entries=names,
-        mean=means(array.strata, LinearContrasts([(rows, np.ones(len(rows)))])),
+        mean=means(array.strata, Contrasts.means(rows)),
         difference=to_square(found.mean, len(rows), 0.0, sign=-1.0),
         ci_half_width=to_square(found.ci_half_width, len(rows), 0.0),
         pairs=found,

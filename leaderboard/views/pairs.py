@@ -12,7 +12,7 @@ from harness.core.types import FloatArray
 from harness.ranking.slices import SliceRanking
 from harness.ranking.stats.estimates import Estimate, to_square
 from harness.ranking.stats.multiplicity import holm
-from harness.ranking.stats.variance import LinearContrasts, PairContrasts, means, moments
+from harness.ranking.stats.variance import Contrasts, means, moments
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
@@ -58,8 +58,8 @@ def of_metric(board: Board, metric: Metric, title: str, names: Sequence[str]) ->
     evidence = collect_metric(board.cellset, metric)
     entries = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in entries], dtype=np.int64)
-    found, count = moments(evidence.strata, evidence.examples, PairContrasts(rows)), len(rows)
-    mean = means(evidence.strata, LinearContrasts([(rows, np.ones(count))]))
+    found, count = moments(evidence.strata, evidence.examples, Contrasts.pairs(rows)), len(rows)
+    mean = means(evidence.strata, Contrasts.means(rows))
     half, p = to_square(found.ci_half_width, count, 0.0), to_square(found.p, count, 1.0)
     return _row(title, metric, names, entries, mean, half, p)
 

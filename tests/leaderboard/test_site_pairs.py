@@ -6,9 +6,10 @@ import base64
 
 import numpy as np
 import pytest
+from support.panels import differences
 from support.toysite import SEEDS
 
-from harness.ranking.stats.estimates import Estimate, differences
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import SELF_CHRF, VENDI
 from leaderboard.views.duel import HeadToHeadRow, head_to_head, p_words, sentence, verdict

@@ -7,8 +7,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 from support.helpers import python
+from support.panels import differences, gap_closed
 
-from harness.ranking.stats.estimates import CompleteValues, differences, estimate, gap_closed, sums
+from harness.ranking.stats.estimates import CompleteValues, estimate, sums
 from harness.ranking.stats.multiplicity import benjamini_hochberg, holm, of_pairs, range_p
 from harness.ranking.stats.ranks import average_ranks, borda, mean_rank, rank_correlation, tiers, win_rate
 from harness.ranking.stats.resampling import draw_weights, inflate_variance
@@ -182,7 +183,7 @@ def test_numbers_that_are_no_numbers_and_wrong_shapes_are_refused():
     for wrong in (np.nan, np.inf):
         values = fine.values.copy()
         values[1, 2, 0] = wrong
-        with pytest.raises(ValueError, match="lacks cells"):
+        with pytest.raises(ValueError, match="missing cells"):
             CompleteValues(values)
         draws = fine.draws.copy()
         draws[1, 2, 0, 5] = wrong

@@ -11,7 +11,9 @@ bootstrap over examples; it is subtracted once (McCullagh 2000; Owen 2007):
 where draws stand for their deviations from the mean over b. Where an entry's seeds move all strata together
 (``harness.ranking.stats.sharing``), ``seeds`` is at least the variance between the seeds' means over strata.
 
-``docs/statistics.md`` says why, and what coverage was measured.
+Every number of a contrast depends on its own entries alone, bit for bit, not on which others are computed with
+it: sums are in the order of strata and seeds, element by element, or of whole numbers.
+``docs/statistics.md`` explains why, and reports the measured coverage.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,67 +34,42 @@ ALPHA = 0.05
 
 _GRID = 2.0**18  # bootstrap values become multiples of 1 / 2^18: their products then add up exactly
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
-_SMALLEST = 1e-290  # of the p-values that are told apart
-_LOG_2 = 0.6931471805599453
-_STEPS = 100  # more than halving alone would take
-_AGREE = 1e-12  # logarithms of p-values that agree
-_CLOSE = 1e-15  # relative: nothing is left between
+_SMALLEST = 1e-290  # of the p-values that are distinguished
+_TOLERANCES = {"xatol": 0.0, "xrtol": 1e-15, "fatol": 1e-12, "frtol": 0.0}  # of logarithms of p-values that agree
 
 
-class Contrasts(Protocol):
-    """Contrasts of entries: arrays of one axis."""
-
-    def linear(self, values: FloatArray) -> FloatArray:
-        """Return the contrasts of values (entries)."""
-        ...
-
-    def size(self, values: FloatArray) -> FloatArray:
-        """Return the contrasts of absolute values (entries) with all terms positive."""
-        ...
-
-    def squares(self, products: FloatArray) -> FloatArray:
-        """Return the sums of squares of the contrasts of rows, from the rows' products (entries, entries)."""
-        ...
-
-
-class PairContrasts:
-    """Each of some entries (``rows``) minus each later one, in the order of ``numpy.triu_indices``."""
-
-    def __init__(self, rows: IntArray) -> None:
-        first, second = np.triu_indices(len(rows), 1)
-        self._first, self._second = rows[first], rows[second]
-
-    def linear(self, values: FloatArray) -> FloatArray:
-        """Return all differences."""
-        return values[self._first] - values[self._second]
-
-    def size(self, values: FloatArray) -> FloatArray:
-        """Return all sums."""
-        return values[self._first] + values[self._second]
-
-    def squares(self, products: FloatArray) -> FloatArray:
-        """Return all squared distances."""
-        own = np.diag(products)
-        found: FloatArray = own[self._first] + own[self._second] - 2 * products[self._first, self._second]
-        return found
-
-
-class LinearContrasts:
+class Contrasts:
     """Weighted sums of entries, of as many terms each: ``terms`` are (entries, weights), of one axis."""
 
     def __init__(self, terms: Sequence[tuple[IntArray, FloatArray]]) -> None:
         self._terms = terms
 
+    @classmethod
+    def means(cls, rows: IntArray) -> Contrasts:
+        """Return the entries themselves."""
+        return cls([(rows, np.ones(len(rows)))])
+
+    @classmethod
+    def differences(cls, first: IntArray, second: IntArray) -> Contrasts:
+        """Return entries minus others."""
+        return cls([(first, np.ones(len(first))), (second, -np.ones(len(second)))])
+
+    @classmethod
+    def pairs(cls, rows: IntArray) -> Contrasts:
+        """Return each of some entries minus each later one, in the order of ``numpy.triu_indices``."""
+        first, second = np.triu_indices(len(rows), 1)
+        return cls.differences(rows[first], rows[second])
+
     def linear(self, values: FloatArray) -> FloatArray:
-        """Return the weighted sums."""
+        """Return the weighted sums of values (entries)."""
         return ordered_sum(weights * values[entries] for entries, weights in self._terms)
 
     def size(self, values: FloatArray) -> FloatArray:
-        """Return the sums with absolute weights."""
+        """Return the sums of values with absolute weights."""
         return ordered_sum(np.abs(weights) * values[entries] for entries, weights in self._terms)
 
     def squares(self, products: FloatArray) -> FloatArray:
-        """Return the sums of squares of the weighted sums, never below 0."""
+        """Return the sums of squares of the contrasts of rows, never below 0, from the rows' products."""
         own = ordered_sum(np.square(weights) * products[entries, entries] for entries, weights in self._terms)
         mixed = [
             2 * (weights * others) * products[entries, partners]
@@ -106,8 +82,8 @@ class LinearContrasts:
 class Moments:
     """Means of contrasts, and two variances of each with their degrees of freedom.
 
-    ``seeds``: from generation and training, ``examples``: from test examples alone. All NaN but the mean if
-    there is one seed of values that hang on seeds. ``shape``: numbers of strata and of seeds. ``by_seed``:
+    ``seeds``: from generation and training, ``examples``: from test examples alone. All but the mean are NaN if
+    there is one seed of values that depend on seeds. ``shape``: numbers of strata and of seeds. ``by_seed``:
     which contrasts have strata that move together; None for none of them.
     """
 
@@ -175,76 +151,34 @@ class Moments:
 
 
 def _two_component_p(t: FloatArray, share: FloatArray, seeds_df: FloatArray, examples_df: float) -> FloatArray:
-    """Return the p at which t^2 = share * t_1(p)^2 + (1 - share) * t_2(p)^2; t_1 and t_2 are quantiles.
+    """Return Banerjee's p, at which t^2 = share * t_1(p)^2 + (1 - share) * t_2(p)^2; t_1, t_2 are quantiles.
 
-    It lies between the p of both.
+    t_1^2 = t^2 w / share and t_2^2 = t^2 (1 - w) / (1 - share) fit for every w; the root is the w at which both
+    have the same p, which lies between the p of one source alone.
     """
-    from scipy.special import stdtr
+    from scipy.optimize.elementwise import find_root
+    from scipy.special import stdtr, xlogy
 
     ends = [np.asarray(2 * stdtr(df, -t)) for df in (seeds_df, examples_df)]
     found = np.where(share == 1, ends[0], ends[1])
-    mixed = (share > 0) & (share < 1) & np.isfinite(t)
-    found[mixed] = _balanced(t[mixed], share[mixed], seeds_df[mixed], examples_df)
-    return found
+    both = (share > 0) & (share < 1) & np.isfinite(t)
+    if not both.any():
+        return found
+    t, share, seeds_df = t[both], share[both], seeds_df[both]
 
+    def p_of_seeds(w: FloatArray, t: FloatArray, share: FloatArray, df: FloatArray) -> FloatArray:
+        return np.asarray(np.maximum(2 * stdtr(df, -t * np.sqrt(w / share)), _SMALLEST))
 
-def _balanced(t: FloatArray, share: FloatArray, seeds_df: FloatArray, examples_df: float) -> FloatArray:
-    """Return Banerjee's p where both sources count.
+    def apart(w: FloatArray, t: FloatArray, share: FloatArray, df: FloatArray) -> FloatArray:
+        of_examples = np.maximum(2 * stdtr(examples_df, -t * np.sqrt((1 - w) / (1 - share))), _SMALLEST)
+        # xlogy is the logarithm of scipy, number by number: the last bit of numpy's depends on the neighbours
+        return np.asarray(xlogy(1.0, p_of_seeds(w, t, share, df)) - xlogy(1.0, of_examples))
 
-    t_1^2 = t^2 w / share and t_2^2 = t^2 (1 - w) / (1 - share) fit for every w; sought is the one at which
-    both have the same p. Newton's steps, halving where one leaves the bracket. Every contrast takes them by
-    itself until its two p agree, so that none hangs on others.
-    """
-    w, low, high = _bracket(t, share, seeds_df, examples_df)
-    df, found, active = seeds_df, np.empty_like(t), np.arange(len(t))
-    for _ in range(_STEPS):
-        p, first, first_slope = _tail(df, t * np.sqrt(w / share))
-        _, second, second_slope = _tail(examples_df, t * np.sqrt((1 - w) / (1 - share)))
-        found[active], apart = p, first - second
-        low, high = np.where(apart > 0, w, low), np.where(apart > 0, high, w)
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            step = w + 2 * apart / (first_slope / w + second_slope / (1 - w))
-        step = np.where((step > low) & (step < high), step, (low + high) / 2)
-        going = (np.abs(apart) > _AGREE) & (high - low > _CLOSE * high)
-        active = active[going]
-        w, low, high, t, share, df = (part[going] for part in (step, low, high, t, share, df))
-        if not len(active):
-            break
-    return found
-
-
-def _bracket(
-    t: FloatArray, share: FloatArray, seeds_df: FloatArray, examples_df: float
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return a first guess of w (see ``_balanced``) and the ends of where it lies.
-
-    With few degrees of freedom of the seeds it is near 1, where t_2 is the quantile of the least possible p.
-    """
-    from scipy.special import stdtr, stdtrit
-
-    least = np.maximum(stdtr(seeds_df, -t / np.sqrt(share)), _SMALLEST)
-    guess = 1 - (1 - share) * np.square(stdtrit(examples_df, least) / t)
     few = seeds_df < examples_df
-    return (
-        np.where(few, np.maximum(guess, share), share),
-        np.where(few, share, 0.0),
-        np.where(few, 1.0, share),
-    )
-
-
-def _tail(df: FloatArray | float, t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return Student's two-sided p, its logarithm, and by how much that falls with the logarithm of t.
-
-    Logarithms and powers are those of scipy.special, which takes numbers one by one: numpy's take several at
-    once on some machines, and then a number's last bit might hang on those beside it.
-    """
-    from scipy.special import exp2, gammaln, stdtr, xlog1py, xlogy
-
-    p = np.maximum(2 * stdtr(df, -t), _SMALLEST)
-    log = xlogy(1.0, p)
-    scale = gammaln((df + 1) / 2) - gammaln(df / 2) - xlogy(0.5, np.pi * df)
-    density = scale - xlog1py((df + 1) / 2, np.square(t) / df)
-    return p, log, 2 * t * exp2((density - log) / _LOG_2)
+    bracket = (np.where(few, share, 0.0), np.where(few, 1.0, share))
+    root = find_root(apart, bracket, args=(t, share, seeds_df), tolerances=_TOLERANCES)
+    found[both] = p_of_seeds(root.x, t, share, seeds_df)
+    return found
 
 
 @dataclass(frozen=True)
@@ -253,9 +187,9 @@ class Stratum:
 
     ``drawn`` (entries, resamples): the sum over seeds. ``products`` (entries, entries): of the deviations
     from the mean over seeds, in steps of the grid. Both None without draws, or with one seed of values that
-    hang on seeds. ``fixed``: no seed decides a value, so that the variance of one seed's is that of examples.
+    depend on seeds. ``fixed``: no seed decides a value, so that the variance of one seed's is that of examples.
     ``by_seed`` (entries): whether seeds move an entry here as in the other strata; None for nowhere.
-    Where an entry lacks something its own numbers are NaN, and no others.
+    Where an entry has missing values its own numbers are NaN, and no others.
     """
 
     values: FloatArray
@@ -282,41 +216,30 @@ def build_stratum(
     return Stratum(values, drawn, rest @ rest.T, fixed, by_seed)
 
 
-def means(layers: Sequence[Stratum], family: Contrasts) -> FloatArray:
-    """Return the means of contrasts over strata and seeds; what is the rounding of a zero is one."""
-    return _mean_and_rounding(layers, family)[0]
+def means(strata: Sequence[Stratum], contrasts: Contrasts) -> FloatArray:
+    """Return the means of contrasts over strata and seeds; the rounding of a zero is a zero."""
+    return _mean_and_rounding(_by_seed(strata, contrasts), strata, contrasts)[0]
 
 
-def moments(layers: Sequence[Stratum], examples: int | None, family: Contrasts) -> Moments:
-    """Return the moments of contrasts over strata; ``examples``: of the stratum with the fewest.
-
-    A contrast's numbers hang on its entries alone, bit for bit: everything is added up in the order of strata
-    and seeds, element by element, or is a whole number.
-    """
-    shape = (len(layers), layers[0].values.shape[1])
-    mean, rounding = _mean_and_rounding(layers, family)
-    if shape[1] == 1 and (examples is None or not layers[0].fixed):
+def moments(strata: Sequence[Stratum], examples: int | None, contrasts: Contrasts) -> Moments:
+    """Return the moments of contrasts over strata; ``examples``: of the stratum with the fewest."""
+    cells = _by_seed(strata, contrasts)
+    shape = (len(strata), len(cells[0]))
+    mean, rounding = _mean_and_rounding(cells, strata, contrasts)
+    if shape[1] == 1 and (examples is None or not strata[0].fixed):
         unknown = np.full_like(mean, np.nan)
         return Moments(shape, mean, unknown, unknown, unknown, np.nan)
-    variance, df = _seed_variance(layers, family, rounding)
-    marks, by_seed = layers[0].by_seed, None
+    variance, df = _seed_variance(cells, rounding)
+    marks, by_seed = strata[0].by_seed, None
     if marks is not None and marks.any() and shape[1] > 1:
-        by_seed = family.size(marks.astype(np.float64)) > 0
-        together = np.maximum(variance, _between_seeds(layers, family, rounding))
+        by_seed = contrasts.size(marks.astype(np.float64)) > 0
+        over_strata = [ordered_sum(column) / shape[0] for column in zip(*cells, strict=True)]
+        together = np.maximum(variance, _variance_of_mean(over_strata, 1, rounding))
         variance, df = np.where(by_seed, together, variance), np.where(by_seed, shape[1] - 1.0, df)
     if examples is None:
         return Moments(shape, mean, variance, df, np.zeros_like(mean), 1.0, by_seed)
-    of_examples = _example_variance(layers, family)
+    of_examples = _example_variance(strata, contrasts)
     return Moments(shape, mean, variance, df, of_examples, examples - 1.0, by_seed)
-
-
-def _mean_and_rounding(layers: Sequence[Stratum], family: Contrasts) -> tuple[FloatArray, FloatArray]:
-    columns = [[each.values[:, g] for g in range(each.values.shape[1])] for each in layers]
-    sizes = (family.size(np.abs(column)) for stratum in columns for column in stratum)
-    rounding = _ROUNDING * functools.reduce(np.maximum, sizes)
-    totals = (ordered_sum(family.linear(column) for column in stratum) / len(stratum) for stratum in columns)
-    mean = ordered_sum(totals) / len(layers)
-    return np.where(np.abs(mean) <= rounding, 0.0, mean), rounding
 
 
 def ordered_sum(items: Iterable[FloatArray]) -> FloatArray:
@@ -325,51 +248,60 @@ def ordered_sum(items: Iterable[FloatArray]) -> FloatArray:
     return total
 
 
-def _seed_variance(layers: Sequence[Stratum], family: Contrasts, rounding: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the variance that seeds give contrasts, and its degrees of freedom."""
-    strata, seeds = len(layers), layers[0].values.shape[1]
+def _by_seed(strata: Sequence[Stratum], contrasts: Contrasts) -> list[list[FloatArray]]:
+    """Return the contrasts of values by stratum and seed."""
+    return [[contrasts.linear(column) for column in each.values.T] for each in strata]
+
+
+def _mean_and_rounding(
+    cells: list[list[FloatArray]], strata: Sequence[Stratum], contrasts: Contrasts
+) -> tuple[FloatArray, FloatArray]:
+    """Return the means of contrasts, and how far rounding may move them."""
+    sizes = (contrasts.size(np.abs(column)) for each in strata for column in each.values.T)
+    rounding = _ROUNDING * functools.reduce(np.maximum, sizes)
+    mean = ordered_sum(ordered_sum(stratum) / len(stratum) for stratum in cells) / len(cells)
+    return np.where(np.abs(mean) <= rounding, 0.0, mean), rounding
+
+
+def _seed_variance(cells: list[list[FloatArray]], rounding: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the variance of contrasts from seeds, and its degrees of freedom (Satterthwaite 1946)."""
+    strata, seeds = len(cells), len(cells[0])
     if seeds == 1:  # only of values that no seed decides
         return np.zeros_like(rounding), np.ones_like(rounding)
-    parts = []
-    for each in layers:
-        cells = [family.linear(each.values[:, g]) for g in range(seeds)]
-        mean = ordered_sum(cells) / seeds
-        part = ordered_sum(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds * strata**2)
-        parts.append(np.where(np.sqrt(part) <= rounding, 0.0, part))
+    parts = [_variance_of_mean(stratum, strata, rounding) for stratum in cells]
     variance, fourth = ordered_sum(parts), ordered_sum(np.square(part) for part in parts) / (seeds - 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         df = np.where(fourth > 0, np.square(variance) / fourth, float(strata * (seeds - 1)))
     return variance, df
 
 
-def _between_seeds(layers: Sequence[Stratum], family: Contrasts, rounding: FloatArray) -> FloatArray:
-    """Return the variance of the mean from the seeds' means over strata, which need not be independent."""
-    strata, seeds = len(layers), layers[0].values.shape[1]
-    cells = [ordered_sum(family.linear(each.values[:, g]) for each in layers) / strata for g in range(seeds)]
-    mean = ordered_sum(cells) / seeds
-    variance = ordered_sum(np.square(cell - mean) for cell in cells) / ((seeds - 1) * seeds)
+def _variance_of_mean(seeds: Sequence[FloatArray], strata: int, rounding: FloatArray) -> FloatArray:
+    """Return the variance of a mean over seeds, as a part of that over strata; 0 for the rounding of a zero."""
+    n = len(seeds)
+    mean = ordered_sum(seeds) / n
+    variance = ordered_sum(np.square(each - mean) for each in seeds) / ((n - 1) * n * strata**2)
     return np.where(np.sqrt(variance) <= rounding, 0.0, variance)
 
 
-def _example_variance(layers: Sequence[Stratum], family: Contrasts) -> FloatArray:
-    """Return the variance from test examples alone: the interaction with seeds is taken off, down to 0."""
-    strata, seeds = len(layers), layers[0].values.shape[1]
-    drawn = ordered_sum(each.drawn for each in layers if each.drawn is not None)
-    rows = _quantise(drawn / (strata * seeds))
-    together = family.squares(rows @ rows.T)
+def _example_variance(strata: Sequence[Stratum], contrasts: Contrasts) -> FloatArray:
+    """Return the variance from test examples alone: the interaction with seeds is subtracted, down to 0."""
+    n, seeds = len(strata), strata[0].values.shape[1]
+    drawn = ordered_sum(each.drawn for each in strata if each.drawn is not None)
+    rows = _quantise(drawn / (n * seeds))
+    together = contrasts.squares(rows @ rows.T)
     if seeds == 1:  # nothing of it is the interaction with seeds
         return np.asarray(together / ((drawn.shape[1] - 1) * _GRID**2))
-    both = family.squares(ordered_sum(each.products for each in layers if each.products is not None))
-    both = both / ((seeds - 1) * seeds * strata**2)
+    both = contrasts.squares(ordered_sum(each.products for each in strata if each.products is not None))
+    both = both / ((seeds - 1) * seeds * n**2)
     return np.asarray(np.maximum(together - both, 0.0) / ((drawn.shape[1] - 1) * _GRID**2))
 
 
 def _quantise(draws: FloatArray) -> FloatArray:
     """Return draws (..., resamples) around their mean, as whole numbers of steps of the grid.
 
-    BLAS sums products of whole numbers without rounding, so that its order of summation, which hangs on the
-    number of entries and threads and on the machine, changes nothing. The grid is far finer than what one
-    test example moves.
+    BLAS sums products of whole numbers without rounding, so that its order of summation, which depends on the
+    number of entries and threads and on the machine, changes nothing. The grid is far finer than the effect of
+    one test example.
     """
     steps: FloatArray = np.rint((draws - draws.mean(axis=-1, keepdims=True)) * _GRID)
     return steps
