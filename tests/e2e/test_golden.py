@@ -1,4 +1,4 @@
-"""Results do not change by accident: cell ids, texts, scores and board JSON equal those of version 0.1.0 (commit 846e0e3).
+"""Results do not change by accident: cell ids, texts, scores and board JSON equal those of commit 846e0e3.
 
 ``golden/run.tar.gz`` is a run of the mini suite, and ``golden/results.json.gz`` the board's JSON of that run and of
 ``submissions/``, both written by that commit. A change that is meant to change results writes both again, and says so.
@@ -22,7 +22,7 @@ PROGRAM = {"generator", "schema", "git_commit", "versions"}  # what the program 
 
 
 def unequal(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return where two JSON values differ, but for a last digit that libraries of another machine may round differently."""
+    """Return where two JSON values differ, but for a last digit that another machine may round differently."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted((old.keys() | new.keys()) - PROGRAM)
         return [line for key in keys for line in unequal(old.get(key), new.get(key), f"{path}.{key}")]
