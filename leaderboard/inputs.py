@@ -12,9 +12,9 @@ from harness.core.files import digest
 from harness.core.store import Run
 from harness.methods.registry import SUBMISSIONS
 from harness.submissions.check import check_files
-from harness.submissions.folder import CARD, holds_submissions, is_root, listed, why_not
+from harness.submissions.duplicates import clashes
+from harness.submissions.files import CARD, holds_submissions, is_root, list_submissions, why_not
 from harness.submissions.lockfile import NO_LOCK, LockFile
-from harness.submissions.others import clashes
 from harness.submissions.protocol import CheckInputs
 from harness.submissions.submission import Submission
 
@@ -111,9 +111,9 @@ class _Below:
             self._enter(path, shown, _DEPTH)
 
     def _root(self, path: Path) -> None:
-        folders, problems = listed(path)
+        folders, problems = list_submissions(path)
         self.submissions |= {folder: folder for folder in folders}
-        self.refused += [Refused(problem.file, [f"{problem.what}."]) for problem in problems]
+        self.refused += [Refused(problem.name, [f"{problem.problem}."]) for problem in problems]
 
     def _enter(self, path: Path, shown: Path, depth: int) -> None:
         """Look for runs; they are called as the user called the folder above them."""
@@ -135,12 +135,13 @@ def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock
     """
     passed: dict[Path, Submission] = {}
     for folder in folders:
-        checked = check_files(folder, CheckInputs(), lock=lock, beside=[])
+        checked = check_files(folder, CheckInputs(), lock=lock, others=[])
         reasons = [finding.line for finding in checked.report.findings if finding.level != "note"]
         if reasons or checked.submission is None:
             found.refused.append(Refused(folder.name, reasons))
         else:
             passed[folder] = checked.submission
+            checked.submission.reader.forget()  # a board reads few of the files, and some again
     own = {entry for item in found.items for entry in _entries(item.run)}
     for folder, submission in passed.items():
         rivals = [

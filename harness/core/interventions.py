@@ -83,15 +83,15 @@ def save_steering(path: Path, steering: Steering) -> None:
     save_tensors(path, tensors, _HEADER, header)
 
 
-def load_steering(path: Path) -> Steering:
-    """Read a steering file; ``BrokenFileError`` if it is foreign, broken or of a newer schema.
+def load_steering(path: Path, data: bytes | None = None) -> Steering:
+    """Read a steering file, or its bytes ``data``; ``BrokenFileError`` if it is foreign or of a newer schema.
 
     ``DamagedFileError``, a subclass, if it is not as it was written.
     """
     from safetensors import SafetensorError
 
     try:
-        tensors, header = load_tensors(path, _HEADER)
+        tensors, header = load_tensors(path, _HEADER, data)
         if header.get("schema", 0) > SCHEMA:
             raise UserError(f"a newer schema ({header['schema']}). Upgrade steerboard.")
         provenance = header["provenance"]

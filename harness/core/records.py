@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from harness.core.errors import UserError
+from harness.core.errors import InvalidFileError, UserError
 from harness.core.reading import MAX_BYTES, MAX_DEPTH, check_depth, parse_json, read_bytes
 
 SCHEMA = 1
@@ -424,6 +424,9 @@ adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 """The pydantic reader of a record or row class; making one takes milliseconds."""
 
 
+REMOVE = "Remove it and run the same command again."
+
+
 def parse_record(data: bytes, path: object, kind: type[Kind], depth: int | None = MAX_DEPTH) -> Kind:
     """Return a record of a JSON file; ``UserError`` says what is wrong with it.
 
@@ -439,11 +442,8 @@ def parse_record(data: bytes, path: object, kind: type[Kind], depth: int | None 
     try:
         record = adapter(kind).validate_python(parse_json(data, path, schema=SCHEMA))
     except ValidationError as error:
-        stem = Path(str(path)).stem
-        raise UserError(
-            f"{path} is not a valid {stem} file of steerboard: {format_validation_error(error)}. "
-            "Remove it and run the same command again."
-        ) from None
+        problem = f"is not a valid {Path(str(path)).stem} file of steerboard: {format_validation_error(error)}"
+        raise InvalidFileError(path, problem, REMOVE) from None
     return record
 
 

@@ -20,10 +20,11 @@ from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.reading import (
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_TEXT_BYTES,
     gunzip,
+    parse_json,
     parse_json_lines,
     read_bytes,
-    read_json_gz,
 )
 from harness.core.records import (
     CellScores,
@@ -37,7 +38,6 @@ from harness.core.records import (
     State,
     format_validation_error,
     parse_record,
-    read_record,
 )
 
 _MARK = "\0"  # begins the string that replaces a list of digits; no string of a file that is read here has it
@@ -50,6 +50,9 @@ ANSWERS = "answers"
 
 KEPT = ("predictions.json.gz", "audit.json.gz")
 """Artifacts next to the scores: those of scorers that train or answer, by far the largest, and those of all others."""
+
+
+TEXTS = "generations.jsonl"
 
 
 def kept_in(part: str) -> str:
@@ -125,22 +128,74 @@ class ScoresRow(TypedDict):
     scores: list[ScoreRow]
 
 
+class RunFiles:
+    """The files of a run directory by their names in it, such as ``cells/ID/scores.json``.
+
+    A submission has the same files under other names and reads them more strictly.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self._above = root, f"{root}/"
+        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+
+    def target(self, name: str) -> Path:
+        """Return where a file is written."""
+        return self.root / name
+
+    def label(self, name: str) -> str:
+        """Return what messages call a file."""
+        return self._above + name
+
+    def cell_dirs(self) -> list[str]:
+        """Return the names in the directory of cells, sorted, without looking into them."""
+        try:
+            return sorted(os.listdir(f"{self._above}cells"))  # noqa: PTH208 (names, by the thousand)
+        except OSError:
+            return []
+
+    def exists(self, name: str) -> bool:
+        """Say whether a file exists."""
+        # Text and os.path: a path object for each of tens of thousands of files takes longer than reading them.
+        return os.path.isfile(self._above + name)  # noqa: PTH113
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """Return what a file holds, unpacked if it is compressed; ``UserError`` if it cannot be read."""
+        path = self._above + name
+        data = read_bytes(path, limit)
+        return gunzip(data, path) if name.endswith(".gz") else data
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a file; one that has not changed is read once."""
+        path = self.root / name
+        try:
+            state = path.stat()
+            version = (state.st_mtime_ns, state.st_size, state.st_ino)
+            known = self._digests.get(name)
+            if known is None or known[0] != version:
+                known = self._digests[name] = (version, file_digest(path))
+        except OSError as error:
+            raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from None
+        return known[1]
+
+
 class Run:
     """A run directory. Nothing in it is ever edited but the manifest, which grows.
 
-    A subclass that stores its cells in another way overrides ``cell``, ``cell_dirs``, ``load`` and what reads texts
-    and artifacts.
+    ``files``: what reads its files, if they are not those below ``path``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: RunFiles | None = None) -> None:
         self.path = path
-        self.manifest_path = path / "manifest.json"
-        self._cells = str(path / "cells")
-        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+        self.files = RunFiles(path) if files is None else files
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest is written."""
+        return self.files.target("manifest.json")
 
     def exists(self) -> bool:
         """Say whether the directory already holds a run."""
-        return self.manifest_path.is_file()
+        return self.files.exists("manifest.json")
 
     def manifest(self) -> Manifest:
         """Return the manifest; ``UserError`` if the directory holds no readable run."""
@@ -148,7 +203,7 @@ class Run:
             raise UserError(
                 f"{self.path} holds no run (no manifest.json). Give the folder that 'steerboard run --run DIR' made."
             )
-        return read_record(self.manifest_path, Manifest)
+        return parse_record(self.files.read("manifest.json"), self.files.label("manifest.json"), Manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest."""
@@ -160,27 +215,24 @@ class Run:
 
     def cell(self, cell_id: str) -> Path:
         """Return the directory of a cell."""
-        return self.path / "cells" / cell_id
+        return self.files.target(f"cells/{cell_id}")
 
     def cell_ids(self) -> list[str]:
         """Return the ids of all cells that have a status, sorted."""
-        return [name for name in self.cell_dirs() if (self.cell(name) / "status.json").is_file()]
+        return [name for name in self.cell_dirs() if self.files.exists(f"cells/{name}/status.json")]
 
     def cell_dirs(self) -> list[str]:
         """Return the names in the directory of cells, sorted, without looking into them."""
-        try:
-            return sorted(os.listdir(self._cells))  # noqa: PTH208 (names, by the thousand)
-        except OSError:
-            return []
+        return self.files.cell_dirs()
 
     def load(self, cell_id: str, name: str, kind: type[Kind]) -> Kind | None:
         """Return a record of a cell, None if there is no such file."""
-        path = f"{self._cells}/{cell_id}/{name}"
-        # Text and os.path: a path object for each of tens of thousands of files takes longer than reading them.
-        if not os.path.isfile(path):  # noqa: PTH113
+        path = f"cells/{cell_id}/{name}"
+        if not self.files.exists(path):
             return None
         # Scores are large and hold no free JSON, such as a method's config, that could be nested without end.
-        return parse_record(read_bytes(path, MAX_BYTES), path, kind, None if name == "scores.json" else MAX_DEPTH)
+        depth = None if name == "scores.json" else MAX_DEPTH
+        return parse_record(self.files.read(path), self.files.label(path), kind, depth)
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None if it never did."""
@@ -209,14 +261,15 @@ class Run:
         return self._damage(status, cell_id) if status is not None and status.state == "ok" else ""
 
     def _damage(self, status: CellStatus, cell_id: str) -> str:
-        path, written = self.texts_path(cell_id), status.generations_sha256
-        if not path.is_file():
+        name, written = f"cells/{cell_id}/{TEXTS}", status.generations_sha256
+        path = self.files.label(name)
+        if not self.files.exists(name):
             return f"{path} is missing"
         return f"{path} was edited or damaged" if written and self.generations_digest(cell_id) != written else ""
 
     def texts_path(self, cell_id: str) -> Path:
         """Return where the texts of a cell are."""
-        return self.cell(cell_id) / "generations.jsonl"
+        return self.cell(cell_id) / TEXTS
 
     def write_cell(self, cell_id: str, status: CellStatus, texts: list[Generation]) -> None:
         """Write a cell's texts, then its status: a cell with a status is complete."""
@@ -230,12 +283,13 @@ class Run:
 
         Raises ``DamagedFileError`` if they are not those that the status was written with.
         """
-        path = self.texts_path(cell_id)
-        data, status = read_bytes(path), self.read_status_fast(cell_id)
+        name = f"cells/{cell_id}/{TEXTS}"
+        path, data = self.files.label(name), self.files.read(name, MAX_TEXT_BYTES)
+        status = self.read_status_fast(cell_id)
         texts = []
         for number, row in enumerate(parse_json_lines(data, path), 1):
             try:
-                texts.append(Generation.model_validate(row))
+                texts.append(Generation.model_validate(row, strict=True))
             except ValidationError as error:
                 problem = f"is not a text of steerboard ({format_validation_error(error)})"
                 raise InvalidFileError(f"{path}, line {number}", problem) from None
@@ -250,22 +304,13 @@ class Run:
     def n_texts(self, cell_id: str) -> int:
         """Return how many texts a cell holds, without parsing them; 0 if there is no file."""
         try:
-            return read_bytes(self.texts_path(cell_id)).count(b"\n")
+            return self.files.read(f"cells/{cell_id}/{TEXTS}", MAX_TEXT_BYTES).count(b"\n")
         except InvalidFileError:
             return 0
 
     def generations_digest(self, cell_id: str) -> str:
         """Return the SHA-256 of the file of texts; a file that has not changed is read once."""
-        path = self.texts_path(cell_id)
-        try:
-            state = path.stat()
-            version = (state.st_mtime_ns, state.st_size, state.st_ino)
-            known = self._digests.get(cell_id)
-            if known is None or known[0] != version:
-                known = self._digests[cell_id] = (version, file_digest(path))
-        except OSError as error:
-            raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from None
-        return known[1]
+        return self.files.digest(f"cells/{cell_id}/{TEXTS}")
 
     def write_scores(self, scores: CellScores, kept: Mapping[str, Any]) -> None:
         """Write the artifacts of the scorers (compressed; classifiers apart, by far the largest), then the scores."""
@@ -291,9 +336,9 @@ class Run:
 
     def read_predictions_fast(self, cell_id: str) -> dict[str, Any]:
         """Return ``predictions`` with lists of digits as arrays of uint8, in a fraction of the time."""
-        path = f"{self._cells}/{cell_id}/{KEPT[0]}"
         with suppress(ValueError, InvalidFileError):
-            return parse_digit_lists(gunzip(read_bytes(path, MAX_BYTES), path))
+            found = parse_digit_lists(self.files.read(f"cells/{cell_id}/{KEPT[0]}"))
+            return {part: value for part, value in found.items() if kept_in(part) == KEPT[0]}
         return self.predictions(cell_id)  # says what is wrong
 
     def text_checks(self, cell_id: str) -> dict[str, Any]:
@@ -301,14 +346,19 @@ class Run:
         return self._kept(cell_id, KEPT[1])
 
     def _kept(self, cell_id: str, name: str) -> dict[str, Any]:
-        path = self.cell(cell_id) / name
-        if not path.exists():
-            raise UserError(f"{path} is missing. Run 'steerboard score {self.path}': it is made again.")
-        return read_json_gz(path)
+        path = f"cells/{cell_id}/{name}"
+        label = self.files.label(path)
+        try:
+            found = parse_json(self.files.read(path), label)
+        except InvalidFileError as error:
+            if error.problem != "does not exist":
+                raise
+            raise UserError(f"{label} is missing. Run 'steerboard score {self.path}': it is made again.") from None
+        return {part: value for part, value in found.items() if kept_in(part) == name}  # a submission has one file
 
     def steering_path(self, steering_id: str) -> Path:
         """Return where a fitted steering is stored."""
-        return self.path / "steering" / f"{steering_id}.safetensors"
+        return self.files.target(f"steering/{steering_id}.safetensors")
 
     def steering(self, steering_id: str) -> Steering | None:
         """Return a fitted steering, None if it was never fitted."""

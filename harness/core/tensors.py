@@ -29,15 +29,17 @@ def save_tensors(path: Path, tensors: Tensors, key: str, header: Mapping[str, An
     write_bytes(path, save(arrays, metadata={key: text}))
 
 
-def load_tensors(path: Path, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def load_tensors(path: Path, key: str, data: bytes | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return the arrays and the header of a file; one without a hash is of an earlier version and passes.
+
+    ``data``: the bytes of the file, if they were read already.
 
     Raises ``DamagedFileError`` if the content does not match its hash, ``InvalidFileError`` for a missing file, and the
     errors of safetensors and JSON for a foreign one.
     """
     from safetensors.numpy import load
 
-    data = read_bytes(path)
+    data = read_bytes(path) if data is None else data
     tensors = load(data)  # checks all lengths
     header = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"][key])
     stored = header.pop(_HASH, None)

@@ -93,17 +93,19 @@ def registered(module: ModuleType, where: str) -> Classes:
     return found
 
 
-def inspect_source(path: Path, where: str) -> dict[str, str | None]:
+def inspect_source(path: Path, where: str, data: bytes | None = None) -> dict[str, str | None]:
     """Return the docstring of every registered class of a file by name, without running the file.
+
+    ``data``: its bytes, where they were read already.
 
     Raises ``UserError``, which starts with ``where``, for a file that cannot be read as Python.
     """
     try:
-        if path.stat().st_size > _READ_AT_MOST:
+        if data is None and path.stat().st_size > _READ_AT_MOST:
             raise UserError(f"{where} is larger than {_READ_AT_MOST:,} bytes: that is no method.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(path.read_bytes())
+            tree = ast.parse(path.read_bytes() if data is None else data)
     except SyntaxError as error:
         raise UserError(f"{where}, line {error.lineno}: {in_words(error)}") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:

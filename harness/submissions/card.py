@@ -1,4 +1,4 @@
-"""``submission.yaml``: who hands in what, how it was made, and the hashes that everything else hangs on."""
+"""``submission.yaml``: who submits what, how it was made, and the hashes that everything else depends on."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from harness.core.files import canonical_json, digest
+from harness.core.files import canonical_json, digest, write_text
 from harness.core.lookalikes import misleading, unseen
 from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, format_validation_error
-from harness.submissions import limits
-from harness.submissions.folder import CARD, CODE, SLUG
-from harness.submissions.strict_io import InvalidSubmissionError, json_object, read_bytes, strict_yaml
+from harness.submissions.files import (
+    CARD,
+    CODE,
+    MAX_CELLS,
+    MAX_MODELS,
+    SLUG,
+    InvalidSubmissionError,
+    StrictReader,
+)
 
 SCHEMA = 2
-_UNFILLED = re.compile(r"\bTODO\b|FILL[ -]IN")  # the second until schema 1
+_MAX_CONFIG_LENGTH = 2**18
+_TODO = re.compile(r"\bTODO\b|FILL[ -]IN")  # the second until schema 1
 
 
-def unfilled(words: str) -> bool:
-    """Say whether a value is still the scaffold's, which its author has to replace."""
-    return _UNFILLED.search(words) is not None
+def has_todo(text: str) -> bool:
+    """Say whether a value is still the template's, which its author has to replace."""
+    return _TODO.search(text) is not None
 
 
 def _visible(text: str) -> str:
     if unseen(text):
-        raise ValueError("holds a sign that is not seen, such as a line break")
+        raise ValueError("holds an invisible character, such as a line break")
     if text != text.strip() or not text:
-        raise ValueError("is empty, or begins or ends with a blank")
+        raise ValueError("is empty, or begins or ends with a space")
     return text
 
 
@@ -51,7 +59,7 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
     for key in _keys(value):
         if why := misleading(key):
             raise ValueError(f"the key {key!a} {why}")
-    if len(canonical_json(value)) > limits.FILES["status.json"] // 4:
+    if len(canonical_json(value)) > _MAX_CONFIG_LENGTH:
         raise ValueError("is too large")
     return value
 
@@ -72,7 +80,7 @@ Contact = Annotated[str, _like(r"https://[!-~]+|[!-?A-~]+@[!-?A-~]+\.[!-?A-~]+")
 Licence = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9.+-]*", 64)]
 Paper = Annotated[str, _like(r"\d{4}\.\d{4,5}(v\d+)?|10\.\d{4,9}/[!-~]+|https://[!-~]+")]
 EntryPoint = Annotated[str, _like(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")]
-Count = Annotated[int, Field(ge=0, le=limits.CELLS, strict=True)]
+Count = Annotated[int, Field(ge=0, le=MAX_CELLS, strict=True)]
 ModelName = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", 120)]
 SubmissionType = Literal["code", "vectors", "outputs"]
 OLD_TYPES = {"steering": "vectors"}
@@ -164,7 +172,7 @@ class Card(CardItem):
         AfterValidator(_shallow),
         Field(description="All options of the method, as in the keys of the cells."),
     ] = Field(default_factory=dict)
-    models: Annotated[list[ModelIdentity], Field(max_length=limits.MODELS)] = Field(default_factory=list)
+    models: Annotated[list[ModelIdentity], Field(max_length=MAX_MODELS)] = Field(default_factory=list)
     suite: SuiteRef
     compute: Compute
     tuned_on: TunedOn
@@ -173,13 +181,23 @@ class Card(CardItem):
         Field(description="SHA-256 of method.py or of every steering file, by path."),
     ] = Field(default_factory=dict)
     results: Annotated[
-        list[CardResult], Field(max_length=limits.MODELS, description="Written by 'steerboard submission pack'.")
+        list[CardResult], Field(max_length=MAX_MODELS, description="Written by 'steerboard submission pack'.")
     ] = Field(default_factory=list)
 
     @property
     def identity(self) -> MethodIdentity:
         """The method as it stands in the keys of the cells."""
         return MethodIdentity(name=self.method.name, version=self.method.version, config=self.config)
+
+    @property
+    def method_title(self) -> str:
+        """Name and version of the method."""
+        return f"{self.method.name} {self.method.version}"
+
+    @property
+    def suite_title(self) -> str:
+        """Name and hash of the suite."""
+        return f"{self.suite.name} {self.suite.hash}"
 
     @property
     def subject(self) -> str:
@@ -259,34 +277,67 @@ def folder_of(model: str | None) -> str:
     return "no-model" if model is None else model.replace("/", "--")
 
 
-def read_card(folder: Path) -> Card:
+def read_card(files: StrictReader) -> Card:
     """Return a submission's ``submission.yaml``; ``InvalidSubmissionError`` where it is not one."""
-    body = strict_yaml(read_bytes(folder / CARD, CARD, limits.FILES[CARD]), CARD)
+    body = files.yaml(CARD)
     schema = body.get("schema")
     if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
-        what = f"has schema {schema}, this steerboard reads up to {SCHEMA}"
-        raise InvalidSubmissionError(CARD, what, "Upgrade steerboard.")
+        problem = f"has schema {schema}, this steerboard reads up to {SCHEMA}"
+        raise InvalidSubmissionError(CARD, problem, "Upgrade steerboard.")
     try:
         return Card.model_validate(body)
     except ValidationError as error:
-        raise InvalidSubmissionError(
-            CARD, format_validation_error(error), "See 'steerboard docs submission-schema'."
-        ) from None
+        hint = "See 'steerboard docs submission-schema'."
+        raise InvalidSubmissionError(CARD, format_validation_error(error), hint) from None
 
 
-def read_hashes(folder: Path, result: CardResult) -> tuple[Hashes, bytes]:
-    """Return the ``hashes.json`` of a result, and its bytes."""
-    file = f"results/{result.folder}/hashes.json"
-    data = read_bytes(folder / file, file, limits.FILES["hashes.json"])
+def read_hashes(files: StrictReader, result: CardResult) -> Hashes:
+    """Return the ``hashes.json`` of a result."""
+    path = f"results/{result.folder}/hashes.json"
     try:
-        return Hashes.model_validate(json_object(data, file)), data
+        return Hashes.model_validate(files.json(path))
     except ValidationError as error:
-        raise InvalidSubmissionError(
-            file, format_validation_error(error), "Pack it again with 'steerboard submission pack'."
-        ) from None
+        raise InvalidSubmissionError(path, format_validation_error(error)) from None
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``submission.yaml``, as it is published in docs/submission-schema.json."""
     body = Card.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
+
+
+_COMMENTS = {
+    "schema": "Format: 'steerboard docs submission-schema'; 'submission check DIR' says what is missing.",
+    "version": "Raise it whenever published results change.",
+    "authors": "affiliation and orcid are optional.",
+    "contact": "An e-mail or https address.",
+    "licence": "SPDX id of the licence of the texts: https://spdx.org/licenses",
+    "paper": "arXiv id, DOI or https address; null for none.",
+    "type": "code: method.py or entry_point; vectors: steering/*.safetensors; outputs: texts alone.",
+    "config": "All options, defaults included, as in the keys of the cells.",
+    "compute": "Hours of fitting and generating, on which device.",
+    "tuned_on": "Which split layer and strength were chosen on: none, train or validation; never test.",
+    "files": "SHA-256 of what comes with the texts.",
+    "results": "Written by 'steerboard submission pack RUN --out DIR'.",
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def card_text(card: Card) -> str:
+    """Return ``submission.yaml``, with a comment above most fields."""
+    body = card.model_dump(mode="json", by_alias=True)
+    body["authors"] = [author.model_dump(exclude_none=True) for author in card.authors]
+    lines = []
+    for field, value in body.items():
+        lines += [f"# {_COMMENTS[field]}\n"] if field in _COMMENTS else []
+        lines.append(yaml.dump({field: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+    return "".join(lines)
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write ``submission.yaml`` atomically."""
+    write_text(folder / CARD, card_text(card))

@@ -1,13 +1,14 @@
-"""From a finished run to a submission: the cells of one method with its settings, compressed and hashed."""
+"""Pack a finished run into a submission: the cells of one method with its settings, compressed and hashed."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,23 +23,23 @@ from harness.core.records import (
     Manifest,
     MethodIdentity,
     ModelIdentity,
+    fit_of,
     format_validation_error,
 )
 from harness.core.store import CLASSIFIER, Run
 from harness.data.suite import Suite, load_suite, restore_suite, suite_files
-from harness.submissions.card import Card, CardResult, Hashes, folder_of
-from harness.submissions.checksums import sha256
-from harness.submissions.facts import build_card_fields, n_expected_cells
-from harness.submissions.folder import CARD, CODE
+from harness.methods.registry import BUILT_IN
+from harness.submissions.card import SCHEMA, Card, CardResult, Hashes, folder_of, has_todo, write_card
+from harness.submissions.check import n_expected_cells
+from harness.submissions.files import CARD, CODE, TEXTS, sha256
 from harness.submissions.submission import find
-from harness.submissions.writing import anonymous, without_folders, write_card
 
-_NEXT = "Finish it with the same 'steerboard run' command"
+_ABSOLUTE = re.compile(r"(?<![\w/.~])~?/(?:[^\s/'\",;:()<>]+/)*([^\s/'\",;:()<>]+)/?")
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What whoever packs says; None and empty leave it to the folder that is there, or to the run."""
+    """What the packer states; None and empty leave it to the directory that exists, or to the run."""
 
     name: str | None = None
     method: str | None = None
@@ -63,27 +64,31 @@ class PackResult:
     missing: list[str] = field(default_factory=list)
 
 
-def pack(run: Run, out: Path, wishes: PackOptions) -> PackResult:
-    """Write a method's cells of a run into ``out``, a submission's folder; other models' results there stay.
+def pack(run: Run, out: Path, options: PackOptions) -> PackResult:
+    """Write a method's cells of a run into ``out``, a submission's directory; other models' results there stay.
 
-    Raises ``UserError`` for an incomplete run (unless ``partial``), unscored cells and missing facts.
+    Raises ``UserError`` for an incomplete run (unless ``partial``), unscored cells and missing card fields.
     """
     manifest = run.manifest().require_generation_track(run.path)
-    before = find(out) if (out / CARD).is_file() else None
-    identity = choose(manifest, wishes.method or (before.card.method.name if before else None), wishes.config)
+    before = find(out).card if (out / CARD).is_file() else None
+    identity = choose(manifest, options.method or (before.method.name if before else None), options.config)
     entries = [entry for entry in manifest.entries if entry.method == identity]
     cells = _cells(run, identity)
     missing = _missing(manifest, entries, cells)
-    if missing and not wishes.partial:
+    if missing and not options.partial:
         raise UserError(
-            f"{run.path} is not complete: {'; '.join(missing)}. {_NEXT}, or give --partial: the submission "
-            "then says how much is there, and has no mean on the board."
+            f"{run.path} is not complete: {'; '.join(missing)}. Finish it with the same 'steerboard run' command, or "
+            "pass --partial: the submission then says how much is there, and has no mean on the board."
         )
-    body = build_card_fields(out, before.card if before else None, wishes, manifest, identity, cells)
-    with staging(_parent(out)) as staged:
-        result = _write_result(staged, run, manifest, entries, cells)
-        files = _companions(staged, run, out, body, wishes, cells)
-        card = _completed(body, result, entries[0].model, files)
+    fields = _card_fields(out, before, options, manifest, identity, cells)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}. Choose another --out.") from None
+    with staging(out.parent) as staged:
+        result = _write_result(staged / "results", run, manifest, entries, cells)
+        files = _stage_companions(staged, run, out, fields, options, cells)
+        card = _complete_card(fields, result, entries[0].model, files)
         _install(staged, out, result.folder)
     write_card(out, card)
     sweep(out.parent, deep=False)
@@ -91,48 +96,32 @@ def pack(run: Run, out: Path, wishes: PackOptions) -> PackResult:
 
 
 def check_command(run: Run, packed: PackResult) -> str:
-    """Return the command that checks what was packed: on the run's data, by what it was scored by."""
+    """Return the command that checks what was packed: on the run's data, with the classifiers it was scored by."""
     manifest = run.manifest()
     name = str(manifest.suite["name"])
-    ours = name in suite_files()
+    shipped = load_suite(name).folder("data") if name in suite_files() else None
     words: list[object] = ["submission", "check", packed.folder]
-    words += [] if ours else ["--suite", manifest.suite_source]
-    shipped = load_suite(name).folder("data") if ours else None
+    words += [] if name in suite_files() else ["--suite", manifest.suite_source]
     if manifest.data_source not in {"hub", str(shipped.resolve()) if shipped else ""}:
         words += ["--data", manifest.data_source]
     words += ["--contrast", manifest.contrast] if manifest.contrast else []
     known = [run.scores(cell) for cell in _cells(run, packed.card.identity)]
     parts = [set(scores.parts) for scores in known if scores]
-    claimed = {part for part in set.intersection(*parts) if part.startswith(CLASSIFIER)} if parts else set()
-    specs = sorted(part.removeprefix(CLASSIFIER) for part in claimed)
+    scored = {part for part in set.intersection(*parts) if part.startswith(CLASSIFIER)} if parts else set()
+    specs = sorted(part.removeprefix(CLASSIFIER) for part in scored)
     if specs != sorted(manifest.suite["classifiers"]):
         words += [word for spec in specs for word in ("--classifier", _as_given(spec, manifest))]
     return pasted(*words)
 
 
 def _as_given(spec: str, manifest: Manifest) -> str:
-    """Return a classifier as the run's command named it: scores have of a local folder its name alone."""
+    """Return a classifier as the run's command named it: scores have only the name of a local directory."""
     kind, _, rest = spec.partition(":")
     for word in (word for command in manifest.commands for word in command):
         given, _, path = word.partition(":")
         if rest and given == kind and Path(path.partition(",")[0]).name == rest.partition(",")[0]:
             return word
     return spec
-
-
-def _completed(body: dict[str, Any], result: CardResult, model: ModelIdentity | None, files: dict[str, str]) -> Card:
-    """Return the card with this result among those of other models."""
-    others = [old for old in body["results"] if old["folder"] != result.folder]
-    models = [known for known in body["models"] if known["name"] != result.model]
-    changes = {
-        "results": [*others, result.model_dump()],
-        "models": [*models, *([model.model_dump()] if model else [])],
-        "files": {**body["files"], **files},
-    }
-    try:
-        return Card.model_validate({**body, **changes})
-    except ValidationError as error:
-        raise UserError(f"the submission cannot be written: {format_validation_error(error)}.") from None
 
 
 def choose(manifest: Manifest, name: str | None, config: dict[str, Any] | None) -> MethodIdentity:
@@ -143,8 +132,7 @@ def choose(manifest: Manifest, name: str | None, config: dict[str, Any] | None) 
     if name is None and len(all_names) == 1:
         fits = list(found.values())
     if not fits:
-        listed = ", ".join(all_names)
-        raise UserError(f"--method {name or '(not given)'}: the run has {listed}. Give one of these.")
+        raise UserError(f"--method {name or '(not given)'}: the run has {', '.join(all_names)}. Pass one of these.")
     if len(fits) > 1:
         configs = "; ".join(f"version {m.version} {canonical_json(m.config)}" for m in fits)
         raise UserError(
@@ -154,40 +142,115 @@ def choose(manifest: Manifest, name: str | None, config: dict[str, Any] | None) 
 
 
 def _cells(run: Run, identity: MethodIdentity) -> dict[str, CellStatus]:
-    found = {}
-    for cell in run.cell_ids():
-        status = run.status(cell)
-        if status is not None and status.cell.method == identity:
-            found[cell] = status
-    return found
+    statuses = {cell: run.status(cell) for cell in run.cell_ids()}
+    return {cell: status for cell, status in statuses.items() if status and status.cell.method == identity}
 
 
-def _missing(manifest: Manifest, entries: Sequence[Entry], cells: dict[str, CellStatus]) -> list[str]:
+def _missing(manifest: Manifest, entries: Sequence[Entry], cells: Mapping[str, CellStatus]) -> list[str]:
     """Return in words what the suite asks for and the run does not have."""
-    words = [f"narrowed to {part}" for part in manifest.selection.narrowed]
     chosen = manifest.selection
-    places = len(chosen.languages) * len(chosen.tasks) * len(chosen.seeds)
-    have = [status for status in cells.values() if status.state == "ok" and entry_of(status.cell) in entries]
-    if len(have) < places * len(entries):
+    words = [f"narrowed to {part}" for part in chosen.narrowed]
+    expected = len(chosen.languages) * len(chosen.tasks) * len(chosen.seeds) * len(entries)
+    n_cells = sum(status.state == "ok" and entry_of(status.cell) in entries for status in cells.values())
+    if n_cells < expected:
         others = {f"{s.state}: {s.reason}"[:120] for s in cells.values() if s.state != "ok"}
         why = f" ({'; '.join(sorted(others)[:3])})" if others else ""
-        words.append(f"{len(have)} of {places * len(entries)} cells have texts{why}")
+        words.append(f"{n_cells} of {expected} cells have texts{why}")
     return words
 
 
-def _parent(out: Path) -> Path:
+# submission.yaml
+
+
+def _card_fields(
+    out: Path,
+    before: Card | None,
+    options: PackOptions,
+    manifest: Manifest,
+    identity: MethodIdentity,
+    cells: Mapping[str, CellStatus],
+) -> dict[str, Any]:
+    """Return the fields of submission.yaml, with the results and files of other models as they are.
+
+    Raises ``UserError`` that names everything that nobody has stated yet.
+    """
+    old: dict[str, Any] = before.model_dump(mode="json", by_alias=True) if before else {}
+    stated = {
+        "authors": [{"name": name} for name in options.authors] or old.get("authors"),
+        "contact": options.contact or old.get("contact"),
+        "licence": options.licence or old.get("licence"),
+    }
+    if missing := [f"--{name.removesuffix('s')}" for name, value in stated.items() if not value]:
+        raise UserError(f"say whose submission this is: {', '.join(missing)} (or {out}/{CARD}).")
+    suite = {"name": manifest.suite["name"], "hash": manifest.suite_hash}
+    kind = options.type or old.get("type") or "code"
+    same = before is not None and (before.identity, old["suite"], old["type"]) == (identity, suite, kind)
+    if identity.name in BUILT_IN and kind != "code":
+        raise UserError(f"{identity.name!r} is built in, so its type is code. Leave out --type {kind}.")
+    does = old["method"]["does"] if old and old["method"]["name"] == identity.name else "TODO"
+    if has_todo(does):
+        does = manifest.method_notes.get(identity.name, "")
+    entry_point = options.entry_point or old.get("entry_point") or BUILT_IN.get(identity.name)
+    done = [status for status in cells.values() if status.state == "ok"]
+    fits = fit_of(done)  # each counted once
+    seconds = sum(status.seconds for status in done) + (fits.seconds if fits else 0.0)
+    devices = ", ".join(sorted({status.device for status in done if status.device}))
+    return {
+        "schema": SCHEMA,
+        "name": options.name or out.resolve().name,
+        "version": old.get("version", 1),
+        **stated,
+        "paper": options.paper or old.get("paper"),
+        "method": {"name": identity.name, "version": identity.version, "does": (does or identity.name)[:300]},
+        "type": kind,
+        "entry_point": entry_point if kind == "code" and not options.code else None,
+        "config": identity.config,
+        "models": old["models"] if same else [],
+        "suite": suite,
+        "compute": {"device": devices[:100] or "none", "hours": round(seconds / 3600, 4)},
+        "tuned_on": _tuned_on(options, old, manifest, identity.name),
+        "files": old["files"] if same else {},
+        "results": old["results"] if same else [],
+    }
+
+
+def _tuned_on(options: PackOptions, old: Mapping[str, Any], manifest: Manifest, name: str) -> dict[str, Any]:
+    if options.tuned_on:
+        split, _, words = options.tuned_on.partition(":")
+        return {"split": split, "words": words.strip() or "see the method's description"}
+    if tuned := manifest.tuning.get(name):
+        words = f"steerboard tune: the best of {tuned.configurations} configurations"
+        return {"split": "validation", "words": words}
+    known = old.get("tuned_on")
+    if known and not has_todo(known["words"]):
+        return dict(known)
+    return {"split": "none", "words": "default options, not tuned"}
+
+
+def _complete_card(
+    fields: dict[str, Any], result: CardResult, model: ModelIdentity | None, files: dict[str, str]
+) -> Card:
+    """Return the card with this result among those of other models."""
+    others = [old for old in fields["results"] if old["folder"] != result.folder]
+    models = [known for known in fields["models"] if known["name"] != result.model]
+    changes = {
+        "results": [*others, result.model_dump()],
+        "models": [*models, *([model.model_dump()] if model else [])],
+        "files": {**fields["files"], **files},
+    }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}. Choose another --out.") from None
-    return out.parent
+        return Card.model_validate({**fields, **changes})
+    except ValidationError as error:
+        raise UserError(f"the submission cannot be written: {format_validation_error(error)}.") from None
+
+
+# Files
 
 
 def _write_result(
-    staged: Path, run: Run, manifest: Manifest, entries: list[Entry], cells: dict[str, CellStatus]
+    root: Path, run: Run, manifest: Manifest, entries: list[Entry], cells: Mapping[str, CellStatus]
 ) -> CardResult:
-    """Write the folder of a model's results; return what submission.yaml says of it."""
-    root = staged / "results"
+    """Write the directory of a model's results; return what submission.yaml says of it."""
     files: dict[str, str] = {}
     texts: dict[str, str] = {}
     suite = restore_suite(manifest.suite)
@@ -199,8 +262,8 @@ def _write_result(
         files[name] = sha256(data)
 
     for cell, status in cells.items():
-        shown = status.model_copy(update={"demonstrations": {}, "reason": without_folders(status.reason)})
-        put(f"{cell}/status.json", (canonical_json(shown.to_json()) + "\n").encode())
+        public = status.model_copy(update={"demonstrations": {}, "reason": without_folders(status.reason)})
+        put(f"{cell}/status.json", (canonical_json(public.to_json()) + "\n").encode())
         if status.state == "ok":
             scores = run.scores(cell)
             if scores is None:
@@ -208,10 +271,10 @@ def _write_result(
             _check_order(run, cell, status.cell, suite)
             data = (run.cell(cell) / "generations.jsonl").read_bytes()
             texts[cell] = sha256(data)
-            put(f"{cell}/generations.jsonl.gz", gzip.compress(data, mtime=0))
-            put(f"{cell}/scores.json.gz", compact(scores.model_copy(update={"kept": {}}).to_json()))
-            put(f"{cell}/predictions.json.gz", compact({**run.text_checks(cell), **run.predictions(cell)}))
-    own = anonymous(_narrowed(manifest, entries)).to_json()
+            put(f"{cell}/{TEXTS}", gzip.compress(data, mtime=0))
+            put(f"{cell}/scores.json.gz", _compact(scores.model_copy(update={"kept": {}}).to_json()))
+            put(f"{cell}/predictions.json.gz", _compact({**run.text_checks(cell), **run.predictions(cell)}))
+    own = anonymous(_narrow(manifest, entries)).to_json()
     put("manifest.json", (json.dumps(own, ensure_ascii=False, sort_keys=True) + "\n").encode())
     listing = Hashes(files=dict(sorted(files.items())), texts=texts).to_json()
     data = (json.dumps(listing, indent=0, sort_keys=True) + "\n").encode()
@@ -221,6 +284,10 @@ def _write_result(
     return CardResult(model=model, folder=folder_of(model), **counts, hashes=sha256(data))
 
 
+def _compact(value: Any) -> bytes:
+    return gzip.compress(canonical_json(value).encode(), mtime=0)
+
+
 def _check_order(run: Run, cell: str, key: CellKey, suite: Suite) -> None:
     """Refuse texts that are not as they were written, and those of a reference in another order of labels."""
     labels = suite.task(key.task, key.language).labels
@@ -228,16 +295,11 @@ def _check_order(run: Run, cell: str, key: CellKey, suite: Suite) -> None:
     if [(text.label, text.index) for text in run.generations(cell)] != expected:
         raise UserError(
             f"{run.cell(cell)} does not hold {key.texts_per_label} texts per label in the suite's order. "
-            "Delete this folder and repeat the 'steerboard run' command."
+            "Delete this directory and repeat the 'steerboard run' command."
         )
 
 
-def compact(value: Any) -> bytes:
-    """Return gzipped JSON, equal bytes for equal values."""
-    return gzip.compress(canonical_json(value).encode(), mtime=0)
-
-
-def _narrowed(manifest: Manifest, entries: list[Entry]) -> Manifest:
+def _narrow(manifest: Manifest, entries: list[Entry]) -> Manifest:
     """Return the manifest of the entries of one method alone."""
     names = {entry.method.name for entry in entries}
     changes: dict[str, Any] = {
@@ -249,37 +311,35 @@ def _narrowed(manifest: Manifest, entries: list[Entry]) -> Manifest:
     return manifest.model_copy(update={**changes, "entries": entries})
 
 
-def _companions(
-    staged: Path, run: Run, out: Path, body: dict[str, Any], wishes: PackOptions, cells: dict[str, CellStatus]
+def _stage_companions(
+    staged: Path,
+    run: Run,
+    out: Path,
+    fields: Mapping[str, Any],
+    options: PackOptions,
+    cells: Mapping[str, CellStatus],
 ) -> dict[str, str]:
     """Stage the code or the steering files; return path -> SHA-256."""
-    names = sorted({status.steering for status in cells.values() if status.steering})
-    sources: dict[str, Path] = {}
-    if body["type"] == "vectors":
+    kind, found, sources = fields["type"], {}, {}
+    if kind == "vectors":
+        names = sorted({status.steering for status in cells.values() if status.steering})
         sources = {f"steering/{name}.safetensors": run.steering_path(name) for name in names}
-    elif body["type"] == "code" and body["entry_point"] is None:
-        sources = {CODE: wishes.code or out / CODE}
-    found = {}
+    elif kind == "code" and fields["entry_point"] is None:
+        sources = {CODE: options.code or out / CODE}
     for name, source in sources.items():
         if not source.is_file():
-            raise UserError(f"{source} is missing, and type {body['type']} needs it. Give another --type.")
+            raise UserError(f"{source} is missing, and type {kind} needs it. Pass another --type.")
         data = source.read_bytes()
-        _check_applied(source, sha256(data), cells)
-        path = staged / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
         found[name] = sha256(data)
+        applied = {status.steering_sha256 for status in cells.values() if status.steering == source.stem}
+        if applied - {None, found[name]}:
+            raise UserError(
+                f"{source} is not the file that the texts were written with. Put it back, or generate the texts "
+                "again in another --run directory."
+            )
+        (staged / name).parent.mkdir(exist_ok=True)
+        (staged / name).write_bytes(data)
     return found
-
-
-def _check_applied(source: Path, found: str, cells: dict[str, CellStatus]) -> None:
-    """Refuse a steering file that is not the one that the cells were written with."""
-    applied = {status.steering_sha256 for status in cells.values() if status.steering == source.stem}
-    if applied - {None, found}:
-        raise UserError(
-            f"{source} is not the file that the texts were written with. Put it back, or make the texts "
-            "again in another --run folder."
-        )
 
 
 def _install(staged: Path, out: Path, folder: str) -> None:
@@ -287,7 +347,37 @@ def _install(staged: Path, out: Path, folder: str) -> None:
     shutil.rmtree(out / "results" / folder, ignore_errors=True)
     (out / "results").mkdir(exist_ok=True)
     (staged / "results").rename(out / "results" / folder)
-    for path in [*staged.glob("method.py"), *staged.glob("steering/*")]:
+    for path in [*staged.glob(CODE), *staged.glob("steering/*")]:
         target = out / path.relative_to(staged)
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
+
+
+# No directory of the machine that ran is published.
+
+
+def without_folders(text: str) -> str:
+    """Return text with every absolute path reduced to its last part."""
+    return _ABSOLUTE.sub(r"\1", text)
+
+
+def name_alone(word: str) -> str:
+    """Return a word of a command, a path in it (also after ``--x=`` and ``hf:``) reduced to its last part."""
+    head, mark, tail = word.rpartition("=") if word.startswith("--") else word.rpartition(":")
+    deep = tail.count("/") > 1 or tail.startswith(("/", "~", "./", "../")) or tail == ".."
+    return f"{head}{mark}{PurePath(tail).name or 'folder'}" if deep else word
+
+
+def anonymous(manifest: Manifest) -> Manifest:
+    """Return a manifest that names no directory of the machine that ran."""
+    source = manifest.data_source
+    return manifest.model_copy(
+        update={
+            "suite_source": PurePath(manifest.suite_source).name,
+            "model_path": manifest.model_path and PurePath(manifest.model_path).name,
+            "data_source": source if source == "hub" else PurePath(source).name,
+            "contrast": manifest.contrast and PurePath(manifest.contrast).name,
+            "plugins": [PurePath(path).name for path in manifest.plugins],
+            "commands": [[name_alone(word) for word in words] for words in manifest.commands],
+        }
+    )

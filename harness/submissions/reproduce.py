@@ -1,17 +1,17 @@
-"""Generating some cells of a submission again, from code or steering files, and comparing the texts."""
+"""Generate some cells of a submission again, from code or steering files, and compare the texts."""
 
 from __future__ import annotations
 
 import random
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.core.cells import Cell
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import MachineError, UserError
+from harness.core.files import write_bytes
 from harness.core.interventions import Steering
 from harness.core.records import CellStatus, MethodIdentity
 from harness.core.store import Run
@@ -19,9 +19,9 @@ from harness.methods.contract import FitContext, SteeringMethod
 from harness.methods.registry import BUILT_IN, load_registry
 from harness.submissions.card import Card, CardResult
 from harness.submissions.check import CheckOutcome
-from harness.submissions.folder import CODE
-from harness.submissions.lockfile import Reproduction
-from harness.submissions.submission import SubmittedRun
+from harness.submissions.files import CODE
+from harness.submissions.lockfile import LockFile, Reproduction
+from harness.submissions.report import cell_title
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """What is generated anew: ``cells`` of one model, drawn with ``seed``.
+    """What is generated again: ``cells`` of one model, drawn with ``seed``.
 
-    ``at_least``: the share of texts that have to be equal.
+    ``min_match``: the share of texts that have to be equal.
     """
 
     cells: int
     seed: int
-    at_least: float = 0.9
+    min_match: float = 0.9
     model: str | None = None
     revision: str | None = None
     device: str | None = None
@@ -52,7 +52,7 @@ class PrecomputedSteering(SteeringMethod):
 
     @property
     def identity(self) -> MethodIdentity:
-        """The method as it stands in the keys of the cells."""
+        """The method as in the keys of the cells."""
         return self._identity
 
     def fit(self, ctx: FitContext) -> Steering:
@@ -61,7 +61,7 @@ class PrecomputedSteering(SteeringMethod):
 
 
 def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console: Console) -> Reproduction | None:
-    """Generate cells anew and report the share of equal texts; None where that share is too low.
+    """Generate cells again and report the share of equal texts; None where that share is too low.
 
     Raises ``UserError`` where there is nothing to generate from, or the model is another.
     """
@@ -70,7 +70,7 @@ def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console:
     card = submission.card
     method = _method(checked.folder, card, run_code)
     result, checkpoint = _model(card, wanted, method)
-    claimed = SubmittedRun(checked.folder, result.folder)
+    claimed = submission.run(result)
     done = {cell: s for cell, s in checked.statuses[result.folder].items() if s.state == "ok"}
     drawn = sorted(random.Random(f"{wanted.seed}/{card.subject}").sample(sorted(done), min(wanted.cells, len(done))))
     if not drawn:
@@ -84,44 +84,53 @@ def reproduce(checked: CheckOutcome, wanted: SpotCheck, run_code: bool, console:
             same, count = _compare(checked, run, claimed, cell, status)
             texts, equal = texts + count, equal + same
     share = equal / texts
-    report.facts["reproduced"] = f"{equal} of {texts} texts equal ({share:.1%}), {len(drawn)} cells, seed {wanted.seed}"
-    if share < wanted.at_least:
-        what = f"{share:.1%} of the texts come out again, below {wanted.at_least:.0%}"
-        report.problem(
-            f"results/{result.folder}",
-            what,
-            "Use the device and versions of its manifest, or ask the author.",
-        )
+    counts = f"{equal} of {texts} texts equal ({share:.1%})"
+    report.facts["reproduced"] = f"{counts}, {len(drawn)} cells, seed {wanted.seed}"
+    if share < wanted.min_match:
+        problem = f"{share:.1%} of the texts are reproduced, below {wanted.min_match:.0%}"
+        hint = "Use the device and versions of its manifest, or ask the author."
+        report.add("problem", f"results/{result.folder}", problem, hint)
         return None
     return Reproduction(model=result.model or "no model", cells=len(drawn), texts=texts, equal=equal)
+
+
+def mark_reproduced(checked: CheckOutcome, found: Reproduction, lock: LockFile) -> bool:
+    """Raise the badge of a checked submission to ``reproduced``; False where it was not rescored before."""
+    assert checked.submission is not None
+    lock.check_writable()
+    entry, _ = lock.valid(checked.submission)
+    if entry is None:
+        return False
+    changes = {"badge": "reproduced", "reproduction": found}
+    lock.put(checked.submission.card.name, entry.model_copy(update=changes))
+    return True
 
 
 def _method(folder: Path, card: Card, run_code: bool) -> SteeringMethod:
     """Return what writes the texts. Code of the submission runs only with ``run_code``."""
     if card.type == "outputs":
-        raise UserError("type outputs: texts alone cannot be generated anew, so there is nothing to verify.")
+        raise UserError("type outputs: texts alone cannot be generated again, so there is nothing to verify.")
     if card.type == "vectors":
         return PrecomputedSteering(card.identity)
-    built_in = card.method.name in BUILT_IN
-    if not built_in and not run_code:
+    if card.method.name not in BUILT_IN and not run_code:
         raise UserError(
             f"verify would run the code of {card.name}, on this machine and with your rights. Read "
-            f"{card.entry_point or folder / CODE} first, then give --run-code."
+            f"{card.entry_point or folder / CODE} first, then pass --run-code."
         )
     registry = load_registry([folder / CODE] if CODE in card.files else [])
     found = [m for m in registry.configure(card.method.name, card.config) if m.identity == card.identity]
     if not found:
-        raise UserError(f"the code does not give {card.method.name} {card.method.version} with the claimed options.")
+        raise UserError(f"the code does not give {card.method_title} with the claimed options.")
     return found[0]
 
 
 def _model(card: Card, wanted: SpotCheck, method: SteeringMethod) -> tuple[CardResult, Checkpoint | None]:
-    """Return the result whose model was given, and the model."""
+    """Return the result of the model that was given, and that model."""
     if not method.needs_model or all(result.model is None for result in card.results):
         return card.results[0], None
     if wanted.model is None:
         names = ", ".join(model.name for model in card.models)
-        raise UserError(f"give the model with --model: a folder or hub id of {names}.")
+        raise UserError(f"pass the model with --model: a directory or hub id of {names}.")
     checkpoint = resolve_checkpoint(wanted.model, wanted.revision)
     for result in card.results:
         model = card.model(result)
@@ -134,7 +143,7 @@ def _model(card: Card, wanted: SpotCheck, method: SteeringMethod) -> tuple[CardR
 def _generate(
     checked: CheckOutcome,
     run: Run,
-    claimed: SubmittedRun,
+    claimed: Run,
     statuses: dict[str, CellStatus],
     method: SteeringMethod,
     checkpoint: Checkpoint | None,
@@ -144,35 +153,30 @@ def _generate(
     from harness.runner.generate import GenerationStage
     from harness.runner.prepare import RunPlan
 
-    ground = checked.ground[claimed.folder]
-    if ground.corpus is None:
-        raise UserError("the human text is not at hand. Give its folder with --data.")
+    protocol = checked.protocols[claimed.path.name]
+    if protocol.corpus is None:
+        raise UserError("the human text is not available. Pass its directory with --data.")
     if isinstance(method, PrecomputedSteering):
         for name in sorted({status.steering for status in statuses.values() if status.steering}):
-            run.steering_path(name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(claimed.steering_path(name), run.steering_path(name))
+            write_bytes(run.steering_path(name), claimed.files.read(f"steering/{name}.safetensors"))
     cells = [Cell(status.cell) for status in statuses.values()]
     identity = cells[0].key.model
     methods = {cells[0].key.method.model_dump_json(): method}
-    prepared = RunPlan(run, ground.suite, ground.corpus, checkpoint, methods, cells, [], identity)
-    GenerationStage(prepared, console, wanted.device, None, wanted.batch_size).run()
+    plan = RunPlan(run, protocol.suite, protocol.corpus, checkpoint, methods, cells, [], identity)
+    GenerationStage(plan, console, wanted.device, None, wanted.batch_size).run()
 
 
-def _compare(checked: CheckOutcome, run: Run, claimed: SubmittedRun, cell: str, status: CellStatus) -> tuple[int, int]:
+def _compare(checked: CheckOutcome, run: Run, claimed: Run, cell: str, status: CellStatus) -> tuple[int, int]:
     """Return how many texts of a cell are equal, and how many there are; add a note where some are not."""
-    before: list[Any] = claimed.generations(cell)
-    anew = run.status(cell)
-    key = status.cell
-    place = f"{key.task}, {key.language}, {key.setting}, seed {key.seed}"
-    if anew is not None and anew.state == "infra_error":  # says nothing about the submission
-        raise MachineError(f"{place} could not be generated again: {anew.reason}. Run the same command again.")
-    if anew is None or anew.state != "ok":
-        words = anew.reason if anew else "nothing came out"
-        checked.report.note(f"results/{claimed.folder}/{cell}", f"{place}: {words}")
+    before, again = claimed.generations(cell), run.status(cell)
+    title, path = cell_title(status.cell), f"results/{claimed.path.name}/{cell}"
+    if again is not None and again.state == "infra_error":  # says nothing about the submission
+        raise MachineError(f"{title} could not be generated again: {again.reason}. Run the same command again.")
+    if again is None or again.state != "ok":
+        checked.report.add("note", path, f"{title}: {again.reason if again else 'no texts'}")
         return 0, len(before)
     pairs = zip(before, run.generations(cell), strict=True)
     same = sum(one.text == other.text for one, other in pairs)
     if same < len(before):
-        words = f"{place}: {len(before) - same} of {len(before)} texts are others"
-        checked.report.note(f"results/{claimed.folder}/{cell}", words)
+        checked.report.add("note", path, f"{title}: {len(before) - same} of {len(before)} texts differ")
     return same, len(before)

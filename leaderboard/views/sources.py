@@ -70,7 +70,7 @@ def _checked(board: Board, entry: str, item: Input) -> str:
     words = _WORDS[item.badge]
     if item.submission is None:
         return words
-    check = item.submission.check
+    check = item.submission.entry
     if check is None:
         if item.submission.lock.path is None:
             words = "submitted; this page was built without a lock, by which alone a check counts"

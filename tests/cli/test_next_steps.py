@@ -14,7 +14,7 @@ from support.toyruns import F1, flat, plain, selection, toy, write_run
 from harness.core.errors import pasted
 from harness.data.suite import load_suite
 from harness.submissions.pack import check_command
-from harness.submissions.scaffold import next_commands
+from harness.submissions.template import next_commands
 
 SHIPPED = str(load_suite("mini").folder("data"))
 

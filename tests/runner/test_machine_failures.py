@@ -206,7 +206,7 @@ def test_a_sweep_in_which_the_machine_failed_chooses_nothing(mini):
 
 
 def test_a_submission_is_not_judged_by_a_machine_that_failed():
-    claimed = SimpleNamespace(generations=lambda cell: [], folder="toy")
+    claimed = SimpleNamespace(generations=lambda cell: [], path=Path("toy"))
     with pytest.raises(MachineError, match="No space left on device"):
         _compare(None, SimpleNamespace(status=failed_cell), claimed, "c", failed_cell())
 

@@ -216,17 +216,17 @@ def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(m
     assert snapshot(mine) == before, "nothing is written into the submission"
     found = find(mine, LockFile(lock))
     assert found.badge == "rescored"
-    assert found.check is not None
-    assert not found.check.agrees
+    assert found.entry is not None
+    assert not found.entry.agrees
     assert {path.name for path in (lock.parent / "measured" / "my-method" / "pocketlm").iterdir()} == {cell.name}
-    assert len(found.check.measured) == 2, "only the cell that differs has files of its own"
+    assert len(found.entry.measured) == 2, "only the cell that differs has files of its own"
     claimed = {s["metric"]: s["value"] for s in found.runs[0].read_scores_fast(cell.name)["scores"]}
-    measured = {s["metric"]: s["value"] for s in found.measured_runs[0].read_scores_fast(cell.name)["scores"]}
+    measured = {s["metric"]: s["value"] for s in found.rescored_runs[0].read_scores_fast(cell.name)["scores"]}
     assert claimed["length"] == pytest.approx(measured["length"] + 7)
-    assert found.best_runs[0].read_scores_fast(cell.name) == found.measured_runs[0].read_scores_fast(cell.name)
-    means = [s["value"] for c in cells(mine) for s in found.measured_runs[0].read_scores_fast(c.name)["scores"]
+    assert found.best_runs[0].read_scores_fast(cell.name) == found.rescored_runs[0].read_scores_fast(cell.name)
+    means = [s["value"] for c in cells(mine) for s in found.rescored_runs[0].read_scores_fast(c.name)["scores"]
              if s["metric"] == "macro_f1/tfidf"]  # fmt: skip
-    locked = found.check.results["pocketlm"]
+    locked = found.entry.results["pocketlm"]
     assert sum(locked.means.values()) / 2 == pytest.approx(sum(means) / len(means), abs=1e-6)
     assert (locked.languages, locked.cells) == (["am", "he"], 8)
 
@@ -235,7 +235,7 @@ def test_what_was_measured_lies_beside_the_lock_and_the_badge_cannot_be_copied(m
     rehash(other)
     assert find(other, LockFile(lock)).badge == "self-reported", "a check of other results is no badge of these"
     assert "has other scores" in find(other, LockFile(lock)).note
-    assert find(other, LockFile(lock)).measured_runs == []
+    assert find(other, LockFile(lock)).rescored_runs == []
     next((lock.parent / "measured").rglob("scores.json.gz")).write_bytes(b"")
     assert find(mine, LockFile(lock)).badge == "self-reported"
     assert "is not what was measured" in find(mine, LockFile(lock)).note

@@ -172,7 +172,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     lone_card: "submissions/submission.yaml: is a stray file",
     bare_run: "submissions/mine: is not a submission: it has no submission.yaml",
     hidden: "submissions/.mine/submission.yaml: is not part of a submission",
-    turned_name: r"submissions/a\u202eb: has a name of other signs",
+    turned_name: r"submissions/a\u202eb: has a name with characters other than",
     own_lock: "baselines/submissions.lock.json: is changed together with submissions",
     own_workflow: ".github/x.yml: is changed together with submissions",
     attributes: "submissions/.gitattributes: is not part of a submission",

@@ -11,9 +11,9 @@ import pytest
 from support.helpers import ROOT
 from support.submitting import cells, edit_card, edit_gz, edit_json
 
+from harness.submissions.duplicates import compare_texts
 from harness.submissions.report import SubmissionReport
-from harness.submissions.shared_texts import compare_texts
-from harness.submissions.submission import find
+from harness.submissions.submission import find, siblings
 
 PUBLISHED = ROOT / "submissions"
 SENTIMENT = {"task": "sentiment", "language": "am", "setting": "zero-shot"}
@@ -29,7 +29,7 @@ def beside(tmp_path) -> Path:
 
 def problems(folder: Path) -> list[str]:
     report = SubmissionReport(folder.name)
-    compare_texts(find(folder), report)
+    compare_texts(find(folder), siblings(folder), report)
     return [finding.line for finding in report.problems]
 
 

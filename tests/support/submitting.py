@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from harness.core.reading import read_yaml
-from harness.submissions.lockfile import FILE, LockFile, coverage, hashes_of
+from harness.submissions.lockfile import FILE, LockFile, coverage, result_hashes
 from harness.submissions.submission import find
 from support.helpers import ROOT, steerboard
 
@@ -125,7 +125,7 @@ def small_submission(folder: Path, baselines: Path) -> LockFile:
     submission, lock = find(folder), LockFile(baselines / FILE)
     [(result, run)] = zip(submission.card.results, submission.runs, strict=True)
     entry = LockFile(ROOT / "baselines" / FILE).body.submissions["human"]
-    changes = {**coverage(run), **hashes_of(submission, result), "cells": 2}
+    changes = {**coverage(run), **result_hashes(submission, result), "cells": 2}
     results = {"no-model": entry.results["no-model"].model_copy(update=changes)}
     lock.put("human", entry.model_copy(update={"subject": submission.card.subject, "results": results}))
     return lock

@@ -1,4 +1,4 @@
-"""The folder that a new submission starts from."""
+"""The directory that a new submission starts from."""
 
 from __future__ import annotations
 
@@ -9,22 +9,16 @@ from harness.data.suite import load_suite
 from harness.methods.contract import check_name
 from harness.methods.registry import BUILT_IN, SUBMISSIONS
 from harness.methods.template import write_template
-from harness.submissions.card import SCHEMA, Card
-from harness.submissions.checksums import sha256
-from harness.submissions.folder import CARD, CODE
-from harness.submissions.writing import write_card
+from harness.submissions.card import SCHEMA, Card, write_card
+from harness.submissions.files import CARD, CODE, sha256
 
-TYPES = {
-    "code": "method.py, which anybody can run again",
-    "vectors": "steering files, which the engine applies",
-    "outputs": "texts alone, where neither code nor vectors can be given",
-}
+TYPES = ("code", "vectors", "outputs")
 
 
 def new_submission(name: str, kind: str, suite_name: str, out: Path | None = None) -> Path:
-    """Write submission.yaml, and for type ``code`` a method that works; return the folder.
+    """Write submission.yaml, and for type ``code`` a method that works; return the directory.
 
-    Raises ``UserError`` for a name that is taken or not allowed, and a folder that has one already.
+    Raises ``UserError`` for a name that is taken or not allowed, and a directory that has one already.
     """
     if kind not in TYPES:
         raise unknown("type", kind, TYPES)
