@@ -237,7 +237,7 @@ def test_a_resumed_run_reads_every_text_once_and_nothing_that_was_kept(mine):
     forbidden = mock.Mock(side_effect=AssertionError("read"))
     with (
         mock.patch.object(store, "file_digest", wraps=store.file_digest) as hashed,
-        mock.patch.object(store, "read_json_gz", forbidden),
+        mock.patch.object(Run, "_kept", forbidden),
     ):
         assert go(mine).code == 0
     assert hashed.call_count == 2  # cells
