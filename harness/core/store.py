@@ -186,12 +186,8 @@ class Run:
 
     def __init__(self, path: Path, files: RunFiles | None = None) -> None:
         self.path = path
+        self.manifest_path = path / "manifest.json"
         self.files = RunFiles(path) if files is None else files
-
-    @property
-    def manifest_path(self) -> Path:
-        """Where the manifest is written."""
-        return self.files.target("manifest.json")
 
     def exists(self) -> bool:
         """Say whether the directory already holds a run."""
@@ -207,7 +203,7 @@ class Run:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest."""
-        write_json(self.manifest_path, manifest.to_json())
+        write_json(self.files.target("manifest.json"), manifest.to_json())
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the directory for one writing process; the system frees it when the process dies."""

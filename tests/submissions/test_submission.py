@@ -279,7 +279,7 @@ def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
     assert "does not exist" in steerboard(*verify, "--write", "--lock", lock).one_line()
     lock.write_text('{"schema": 1, "submissions": {}}', encoding="utf-8")
     done = steerboard(*verify, "--write", "--lock", lock)
-    assert (done.code, "has no entry of what lies here" in done.out) == (1, True)
+    assert (done.code, "has no entry of these files" in done.out) == (1, True)
     assert check(out, "--write", "--lock", lock)["code"] == 0
     done = steerboard(*verify, "--write", "--lock", lock, "--format", "json")
     assert done.code == 0, done.out
@@ -294,7 +294,7 @@ def test_texts_come_out_again_from_steering_files(small_run, tmp_path):
     assert find(out, LockFile(lock)).badge == "self-reported"
     done = steerboard(*verify)
     assert done.code == 1
-    assert "0.0% of the texts come out again" in done.out
+    assert "0.0% of the texts are reproduced" in done.out
 
 
 def test_code_runs_for_verify_only_when_that_is_said(mine, small_run, tmp_path):

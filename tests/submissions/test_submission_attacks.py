@@ -15,7 +15,8 @@ from support.submitting import check, edit_card, lines, sha256
 from support.toyruns import F1, flat, selection, toy, write_run
 from support.toysite import SUITE, finish
 
-from harness.submissions.submission import find
+from harness.submissions.card import read_card
+from harness.submissions.files import StrictReader
 from leaderboard.inputs import inputs
 
 PUBLISHED = ROOT / "submissions"
@@ -45,7 +46,12 @@ def forged(folder: Path) -> Path:
         (folder / name).write_bytes(data)
         files[name] = sha256(data)
     seen = {"model": "pocketlm", "cells": 2, "texts": 8, "equal": 8}
-    claim = {"schema": 1, "badge": "reproduced", "subject": find(folder).card.subject, "steerboard": "0.1.0"}
+    claim = {
+        "schema": 1,
+        "badge": "reproduced",
+        "subject": read_card(StrictReader(folder)).subject,
+        "steerboard": "0.1.0",
+    }
     claim |= {"cells": 66, "parts": ["classifier/tfidf"], "reproduced": True}
     (folder / "check.json").write_text(json.dumps({**claim, "files": files, "regenerated": seen}))
     return folder
