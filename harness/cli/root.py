@@ -161,7 +161,7 @@ def list_(
     ] = "steer11",
     plugin: Plugins = None,
 ) -> None:
-    """List what there is: methods, suites, tasks or languages."""
+    """List methods, suites, tasks or languages."""
     from harness.cli import list as listing
 
     makers: dict[str, Callable[[], listing.Lines]] = {

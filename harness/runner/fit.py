@@ -1,6 +1,6 @@
 """The fit stage: from text and a model to a steering file. Each fit and each reading of text is done once per run.
 
-What they cost (seconds, and tokens that the model reads) is kept next to their files. Readings are shared by
+Their cost (seconds, and tokens that the model reads) is kept next to their files. Readings are shared by
 methods, and fits by settings, seeds and controls: each is measured when it is done, and counts in full in every fit
 that uses it, as if that fit were alone.
 """
@@ -287,7 +287,7 @@ class Fitter:
         return count
 
     def _once(self, what: list[Any], run: Callable[[], Any]) -> dict[str, Any]:
-        """Return the fields of what ``run`` measures, from memory or the run folder where they are known."""
+        """Return the fields of the result of ``run``, from memory or the run folder if they are known."""
         assert self.plan.model is not None
         name = digest([self.plan.model.model_dump(mode="json"), *what], 16)
         path = self.plan.run.path / "activations" / f"{name}.safetensors"
@@ -314,5 +314,5 @@ def _load(path: Path) -> dict[str, Any] | None:
         arrays, rest = load_tensors(path, "fields")
         return {**arrays, **rest}
     except (DamagedFileError, SafetensorError, LookupError, TypeError, ValueError, AttributeError):
-        warn(f"{path} was edited or damaged; what it holds is measured again")
+        warn(f"{path} was edited or damaged; its activations are computed again")
         return None

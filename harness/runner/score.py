@@ -113,7 +113,7 @@ Drawn = TypeVar("Drawn")
 
 
 def _unless_too_small(draw: Callable[[], Drawn]) -> Drawn | None:
-    """Return what ``draw`` does, None where there is too little text for it; broken files still raise."""
+    """Return the result of ``draw``, None where there is too little text; broken files still raise."""
     try:
         return draw()
     except (BrokenFileError, MachineError):
@@ -165,7 +165,7 @@ class ScoringStage:
         if damaged:
             more = f" (and {len(damaged) - 1} more cells)" if len(damaged) > 1 else ""
             raise DamagedFileError(
-                f"{damaged[0]}{more}. Repeat the 'steerboard run' command: what is missing is written again."
+                f"{damaged[0]}{more}. Repeat the 'steerboard run' command: missing texts are written again."
             )
         return len(jobs)
 

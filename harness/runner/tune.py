@@ -1,7 +1,7 @@
 """Choose the config of methods on validation text: the sweep, the rule, the file of the choice, and its use by runs.
 
-A sweep is a run of its own, of a suite derived from the one to be run: scored on the validation split, with
-a generation seed that no score uses. It resumes, skips and records as any run does.
+A sweep is a separate run, of a suite derived from the one to be run: scored on the validation split, with a
+generation seed that no score uses. It resumes, skips and records as any run does.
 """
 
 from __future__ import annotations

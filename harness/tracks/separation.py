@@ -86,7 +86,7 @@ class Separation(Versioned):
 
     @property
     def changes(self) -> dict[str, float]:
-        """Language -> the change of its own silhouette, over the same layers."""
+        """Language -> the change of its silhouette, over the same layers."""
         before, after = self.before_by_language, self.after_by_language
         return {code: self.from_steered(after[code]) - self.from_steered(before[code]) for code in self.languages}
 
@@ -130,7 +130,7 @@ def analyse(
 ) -> list[Separation]:
     """Return the separation of every steering method of a run, by task; call it with the run folder locked.
 
-    What is in the run folder is read, the rest measured and written there. A method that supports fewer
+    Results in the run folder are read, others measured and written there. A method that supports fewer
     than two languages has none; one whose fit fails is reported and left out.
     """
     inputs = SeparationInputs(plan, fitter, n)

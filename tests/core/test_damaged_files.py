@@ -225,7 +225,7 @@ def test_damaged_activations_are_measured_again(whole, mine):
     (of_method(mine) / "generations.jsonl").unlink()
     done = go(mine)
     assert done.code == 0, done.err
-    assert f"{paths[0]} was edited or damaged; what it holds is measured again" in done.err
+    assert f"{paths[0]} was edited or damaged; its activations are computed again" in done.err
     assert untimed_files(mine) == untimed_files(whole)
 
 

@@ -113,7 +113,7 @@ def test_a_cell_is_steered_by_what_the_suite_itself_fits_for_the_target(go, suit
         assert (header["language"], header["method"]["name"]) == (target, method)
 
 
-def test_answers_hang_on_the_target_only_through_the_steering_and_its_noise(go, tmp_path):
+def test_answers_depend_on_the_target_only_through_the_steering_and_its_noise(go, tmp_path):
     go()
     run, found = Run(tmp_path / "run"), statuses(tmp_path / "run")
     texts = {key: [t.text for t in run.generations(cell_id(s.cell))] for key, s in found.items()}

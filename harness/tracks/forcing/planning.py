@@ -38,7 +38,7 @@ def source_of(task: str) -> str:
 class ForcingCorpus(Corpus):
     """The text of the suite that the forcing suite is derived from.
 
-    A forcing task has no text: what is fitted for it is fitted on that of the task ``fitted``.
+    A forcing task has no text: methods are fitted on that of the task ``fitted``.
     """
 
     fitted: str = ""

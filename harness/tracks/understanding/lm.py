@@ -298,8 +298,8 @@ def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Steeri
                 "give that as pretrained=."
             )
     network = pretrained.model if isinstance(pretrained, SteerableModel) else pretrained
-    place = network if isinstance(network, str) else network.name_or_path
-    return source, resolve_checkpoint(place, more.get("revision"))
+    path = network if isinstance(network, str) else network.name_or_path
+    return source, resolve_checkpoint(path, more.get("revision"))
 
 
 UNSTEERED = Steering()

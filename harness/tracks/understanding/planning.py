@@ -195,7 +195,7 @@ def _cells(
 
 
 def _selection(suite: Suite, limit: int | None, languages: set[str], seeds: list[int], absent: list[str]) -> Selection:
-    """Return what runs in some languages cover; the reference language is a control next to others."""
+    """Return the selection for some languages; next to others, the reference language is a control."""
     reference, families = suite.reference_language, list(suite.tasks)
     own = [code for code in suite.languages if code in languages]
     codes, full = own or [reference], len(suite.languages)

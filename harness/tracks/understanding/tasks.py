@@ -1,4 +1,4 @@
-"""The lm-eval tasks that names on the command line stand for, and the language of each."""
+"""Resolve names on the command line to lm-eval tasks, and read the language of each."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ class TaskIndex:
         ]
 
     def _members(self, name: str) -> list[str] | None:
-        """Return the tasks that a name stands for, itself if it is one; None for an unknown name.
+        """Return the tasks of a name, itself if it is one; None for an unknown name.
 
-        A name without an entry stands for the tasks that are called NAME_LANGUAGE.
+        A name without an entry means the tasks that are called NAME_LANGUAGE.
         """
         entry = self._entry(name)
         if entry is None:
