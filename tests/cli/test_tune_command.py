@@ -24,6 +24,7 @@ from support.helpers import (
     steerboard,
     toy_llm,
 )
+from support.tuning import NAMES, human, tune, tuned_file, untimed, writer
 
 from harness.core.records import CellStatus, Generation
 from harness.core.store import Run
@@ -33,7 +34,6 @@ from harness.runner.prepare import RunOptions, plan_run
 from harness.runner.score import ScoringStage
 
 slow = pytest.mark.slow
-NAMES = {"am": "Amharic", "he": "Hebrew"}
 
 
 # The command, with texts that a rule writes instead of the toy model
@@ -43,49 +43,6 @@ NAMES = {"am": "Amharic", "he": "Hebrew"}
 def suite(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("suite")
     return small_suite(folder, toy_llm(folder / "toy"))
-
-
-def human(language: str, split: str) -> list[dict[str, str]]:
-    path = MINI / "data" / "sentiment" / language / f"{split}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def writer(best: float) -> Any:
-    """Return a stand-in for ``generate_cell``: human text, with labels that are right as strength says.
-
-    At ``best`` all labels are right; at 0.4 as well, but half the texts count as duplicates; at all other
-    strengths, and unsteered, one in three is wrong.
-    """
-
-    def write(model: Any, prompts: Any, n: int, steering: Any, *rest: Any) -> list[Generation]:
-        strength = steering.interventions[0].strength if steering.interventions else 0.0
-        code = next(c for c, name in NAMES.items() if name in next(iter(prompts.values())).user)
-        texts: dict[str, list[str]] = {label: [] for label in prompts}
-        for row in human(code, "train"):
-            texts[row["label"]].append(row["text"])
-        rows = []
-        for label in prompts:
-            other = next(name for name in prompts if name != label)
-            for i in range(n):
-                right = strength in (best, 0.4) or i % 3
-                text = texts[label if right else other][i]
-                fields = {"n_prompt_tokens": 10, "n_new_tokens": 5, "finish_reason": "stop"}
-                duplicate = strength == 0.4 and i % 2 == 1
-                rows.append(Generation(index=i, label=label, text=text, duplicate=duplicate, **fields))
-        rest[-1].prompt_tokens, rest[-1].new_tokens = 10 * len(rows), 5 * len(rows)
-        return rows
-
-    return write
-
-
-def tune(suite: Path, folder: Path, *more: object, best: float | None = 0.2) -> Outcome:
-    """Sweep the language vector; ``best`` None lets the toy model write."""
-    words = ["--tasks", "sentiment", "--limit", "9", "--methods", "language"]
-    words += ["--layers", "0,1", "--strengths", "0.1,0.2,0.4"]
-    with pytest.MonkeyPatch.context() as patch:
-        if best is not None:
-            patch.setattr("harness.engine.generate.generate_cell", writer(best))
-        return steerboard("tune", "--suite", suite, "--run", folder, *words, *more)
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +58,6 @@ def swept(suite, tmp_path_factory) -> Path:
 def copy(swept, tmp_path) -> Path:
     """A copy of the folder that a test may change."""
     return Path(shutil.copytree(swept, tmp_path / "run"))
-
-
-def tuned_file(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "tuned.json").read_text(encoding="utf-8"))
-    return found
-
-
-def untimed(folder: Path) -> str:
-    """Return a choice without what a clock said."""
-    return re.sub(r'"seconds": [\d.]+', "", (folder / "tuned.json").read_text(encoding="utf-8"))
 
 
 def test_the_command_chooses_the_best_configuration_that_passes_the_gate(swept):
