@@ -19,7 +19,7 @@ from harness.scoring.metrics import Metric
 
 RUN_FIELDS = {"seeds", "methods", "description", "data", "model"}
 """Fields of a suite that say what is run and where it is stored, not how it is measured. Runs record their seeds
-and methods themselves, and the texts of the data and the weights of the model have hashes of their own."""
+and methods themselves, and the texts of the data and the weights of the model have their own hashes."""
 
 _AXES = ("tasks", "languages", "seeds")
 DIRECTORIES = ("data", "contrast text", "plug-ins")

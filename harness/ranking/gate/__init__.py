@@ -1,1 +1,1 @@
-"""The regression gate: is a run better, the same or worse than a baseline, or can it not be told?"""
+"""The regression gate: is a run better, the same or worse than a baseline, or is the comparison inconclusive?"""

@@ -241,21 +241,17 @@ def _draft(values: GateValues, pair: EntryPair, threshold: MetricThreshold) -> D
     identical = _identical(values, pair, base, new, columns)
     if why := _undecidable_reason(values, pair, identical):
         return DraftLine(replace(row, reason=why))
-    same = replace(row, verdict="same", reason="identical")
-    if any(gaps) or threshold.spread is None:  # then no value is missing on one side alone
-        return DraftLine(same)
+    row = replace(row, verdict="same", reason="identical") if identical else row
+    if any(gaps) or threshold.spread is None:  # then no value is missing on one side alone: they are identical
+        return DraftLine(replace(row, verdict="same", reason="identical"))
     found, known, tasks = difference(base, new, columns), threshold.spread, [task for task, _ in values.compared(pair)]
     [estimate] = estimates(found.moments)
     mean = float(new.values.mean()) - estimate.mean  # of the seeds that the run has, as far as they are known
-    row = replace(
-        row,
-        base=mean,
-        difference=estimate,
-        bound=bound(known, tasks, base.seeds, new.seeds),
-        tolerance=threshold.tolerance.of(mean),
-    )
+    size = bound(known, tasks, base.seeds, new.seeds)
+    row = replace(row, difference=estimate, bound=size, tolerance=threshold.tolerance.of(mean))
     if identical:
-        return DraftLine(replace(row, base=same.base, verdict="same", reason="identical"))
+        return DraftLine(row)
+    row = replace(row, base=mean)
     if values.same_texts(pair):
         return DraftLine(replace(row, reason="the same texts have different scores: they were not scored alike"))
     return DraftLine(row, found, lambda one, other: bound(known, tasks, one, other))
