@@ -103,7 +103,7 @@ def compare(a: Run, b: Run, metrics: Sequence[str] = ()) -> Comparison:
         values = PairedValues(runs, measured)
         unknown_only = np.isnan(values.array.values).all()
         if unknown_only and not any(row.missing for row in runs.joined.entries.values()):
-            reason = values.coverage(runs.pairs[0])[0].reasons[0].rpartition(" × ")[2]
+            reason = values.coverage(runs.pairs[0])[0].missing[0].reason
             notes[measured.name] = f"left out, neither run has values: {reason}"
             continue
         chosen.append(measured)

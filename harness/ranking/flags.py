@@ -85,13 +85,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Flag:
-    """A broken rule: the metric, its value and the bound, and all in words."""
+    """A broken rule: the metric, its value and the bound, and all in words; ``language``: empty for a whole task."""
 
     metric: Metric
     task: str
     value: float
     bound: float
     words: str
+    language: str = ""
 
 
 def _fixed(value: float) -> Bound:
@@ -244,7 +245,7 @@ def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, ...], TaskMeans]]) -> I
         measured, side = metric(name), "above" if rule.high else "below"
         where = "/".join([task, *codes])
         words = f"{rule.why}: {measured.title} {case.value:.3g} in {where}, {side} {bound:.3g}"
-        yield Flag(measured, task, case.value, bound, words)
+        yield Flag(measured, task, case.value, bound, words, *codes)
 
 
 def _copies_by_language(results: ResultSet, unsteered: dict[str, list[str]]) -> dict[tuple[str, str], list[Flag]]:
@@ -263,7 +264,7 @@ def _copies_by_language(results: ResultSet, unsteered: dict[str, list[str]]) -> 
         if flagged(copies, texts, baseline):
             bound = baseline + COPIED_BOUND
             words = f"{rule.why}: {copies} of {texts} texts in {task}/{code}, above {bound:.3g} of them"
-            found.setdefault((entry, name), []).append(Flag(rule.base, task, copies / texts, bound, words))
+            found.setdefault((entry, name), []).append(Flag(rule.base, task, copies / texts, bound, words, code))
     return found
 
 

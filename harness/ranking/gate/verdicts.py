@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.errors import UserError, unknown
 from harness.core.languages import unknown_language
-from harness.ranking.flags import Flag, flags
+from harness.ranking.flags import flags
 from harness.ranking.gate.calibrate import SEEDS, MetricThreshold, bound
 from harness.ranking.gate.difference import GateDifference, SideValues, difference, min_detectable_loss, power
 from harness.ranking.gate.report import GateReport, GateRow
@@ -154,14 +154,10 @@ def _new_flags(runs: PairedRuns) -> list[tuple[str, str]]:
     before, now = (flags(side) for side in runs.sides)
     found = []
     for pair in runs.pairs:
-        known = {_flag_key(flag) for flag in before[pair.ids[0]]}
-        found += [(pair.name, flag.words) for flag in now[pair.ids[1]] if _flag_key(flag) not in known]
+        known = {(flag.metric, flag.task, flag.language) for flag in before[pair.ids[0]]}
+        new = [flag for flag in now[pair.ids[1]] if (flag.metric, flag.task, flag.language) not in known]
+        found += [(pair.name, flag.words) for flag in new]
     return found
-
-
-def _flag_key(flag: Flag) -> tuple[str, str]:
-    """Return the metric and where it broke its bound: a task, or a language of it, as the words say."""
-    return flag.metric.name, flag.words.rpartition(" in ")[2].partition(",")[0]
 
 
 # Rows
@@ -219,7 +215,7 @@ def _left_out(values: GateValues) -> list[str]:
         compared = values.compared(pair)
         empty = [place for place in values.array.task_languages if place not in compared]
         if empty:
-            reason = values.coverage(pair, empty[:1])[1].reasons[0].rpartition(" × ")[2]
+            reason = values.coverage(pair, empty[:1])[1].missing[0].reason
             where = f" in {format_list(['/'.join(place) for place in empty])}" if compared else ""
             names.setdefault(f"no side has values{where} ({reason})", []).append(pair.name)
     return [
