@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the user, and how a missing package becomes one."""
+"""Errors whose message is for the user, and how a missing package becomes one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "test": {"pytest": "pytest"},
     "lm-eval": {"lm_eval": "lm-eval"},
 }
-"""Extra of the package -> module that it brings -> the package that the module comes with."""
+"""Extra of this package -> module -> the package that provides it."""
 
 
 class UserError(Exception):
@@ -48,22 +48,19 @@ class InvalidFileError(UserError):
 
 
 class BrokenFileError(UserError):
-    """A file of a run folder or of its text cannot be read: it needs a look, no method is at fault."""
+    """A file of a run or of its text cannot be used: no method is at fault."""
 
 
 class DamagedFileError(BrokenFileError):
-    """A file that a run can make again is not what was written: edited, cut off, a flipped bit."""
+    """A file that a run can make again is not as it was written: edited, truncated, a flipped bit."""
 
 
 class MachineError(UserError):
-    """The machine failed, not what ran on it: a file cannot be read or written, the network is away.
-
-    It is never a result, and not a method's error.
-    """
+    """The machine failed: a file cannot be read or written, the network is down. Never a method's error or score."""
 
 
 class UnreadableFileError(InvalidFileError, MachineError):
-    """A file could not be read, for a reason that does not lie in the file."""
+    """A file could not be read for a reason outside of it."""
 
 
 class UnsupportedError(UserError):
@@ -73,22 +70,16 @@ class UnsupportedError(UserError):
 _MACHINE_NAMES = {"OutOfMemoryError", "AcceleratorError", "BrokenProcessPool", "TerminatedWorkerError"}
 _MACHINE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "out of memory", "can't allocate memory")
 _MACHINE_NUMBERS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EROFS,
-    errno.EFBIG,
-    errno.ENOMEM,
-    errno.EMFILE,
-    errno.ENFILE,
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
 }
 
 
 def is_infrastructure(error: BaseException) -> bool:
-    """Say whether the machine failed, in an error or in what it came from: memory, disk, device, a worker.
+    """Say whether an error or one of its causes is a failure of the machine: memory, disk, device, a worker.
 
-    Any ``OSError`` counts that nobody has caught; of those behind another error, only what a program cannot
-    have caused itself, such as a full disk: a file that is not there may be the method's own mistake.
+    Any uncaught ``OSError`` counts; as a cause of another error only one that a program cannot have caused itself, such
+    as a full disk: a missing file may be the method's own mistake.
     """
     if isinstance(error, OSError):
         return True
@@ -107,14 +98,14 @@ def is_infrastructure(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """Return an error in one line: our own as it is, another with its class."""
+    """Return an error in one line, with its class if it is not one of ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]
 
 
 @contextmanager
 def machine_failures(what: str) -> Iterator[None]:
-    """Raise ``MachineError`` with the name of the work where the machine fails in it; other errors pass."""
+    """Turn failures of the machine in a block into ``MachineError`` with the name of the work; other errors pass."""
     try:
         yield
     except UserError:
@@ -123,13 +114,13 @@ def machine_failures(what: str) -> Iterator[None]:
         if not is_infrastructure(error):
             raise
         raise MachineError(
-            f"{what} failed, and the machine is the reason ({in_words(error):.200}). What is finished is "
-            "kept: run the same command again."
+            f"{what} failed because of the machine ({in_words(error):.200}). Finished work is kept: run the same "
+            "command again."
         ) from error
 
 
 def warn(words: str) -> None:
-    """Print one line on stderr beside what else goes on; a progress bar stays below it."""
+    """Print one line on stderr; a progress bar stays below it."""
     print(f"warning: {words}", file=sys.stderr)
 
 
@@ -141,9 +132,9 @@ def pasted(*words: object) -> str:
 def unknown(
     kind: str, value: str, valid: Iterable[str], hint: str = "", near: Sequence[str] | None = None
 ) -> UserError:
-    """Return the error for ``value`` that is none of ``valid``, with the nearest name suggested.
+    """Return the error for a ``value`` that is not one of ``valid``, with the most similar one suggested.
 
-    ``near``: what to suggest, where the caller knows better than the spelling.
+    ``near``: suggestions of the caller, instead of the spelling.
     """
     names = sorted(valid)
     near = near or difflib.get_close_matches(value, names, n=1)
@@ -154,9 +145,9 @@ def unknown(
 
 
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
-    """Return the error that names the extra with the missing module, None for a module of no extra."""
+    """Return the error that names the extra with the missing module, None if no extra has it."""
     for extra, modules in EXTRAS.items():
-        if error.name in modules:  # a missing part, such as torch.x, is another trouble than a missing torch
+        if error.name in modules:  # a missing torch.x is not a missing torch
             return UserError(
                 f"this command needs {modules[error.name]}, which is not installed: pip install 'steerboard[{extra}]'."
             )
@@ -164,7 +155,7 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
 
 
 def require(extra: str) -> None:
-    """Raise ``ModuleNotFoundError`` for the first missing module of an extra, before any work is begun."""
+    """Raise ``ModuleNotFoundError`` for the first missing module of an extra, before any work is done."""
     for module in EXTRAS[extra]:
         if module not in sys.modules and importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)

@@ -1,4 +1,4 @@
-"""Files on disk: atomic writes, checked reads, hashes. Nothing here is ever unpickled."""
+"""Write files atomically, hash them, lock directories, remove what killed writers left. For reading see ``reading``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from harness.core.errors import MachineError, UserError
 
 JsonValue = Any  # what json.loads returns
 
-_SHORT = 60  # characters of a file's name in that of its temporary file: together they have to fit
+_PREFIX = 60  # characters of a file's name in that of its temporary file, which must not get too long
 _STRAY_FILE = re.compile(
     r"\..*\.[a-z0-9_]{8}\.tmp|\..+\.(?:json|jsonl|gz|html|css|js|svg|csv|parquet|bib|safetensors|yaml|py|txt)"
-    r"\.[a-z0-9_]{8}"  # as they were called before
+    r"\.[a-z0-9_]{8}"  # the pattern of earlier versions
 )
 _STRAY_FOLDER = re.compile(r"\.pack-[a-z0-9_]{8}")
 
@@ -49,8 +49,7 @@ def file_digest(path: Path) -> str:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part.
 
-    The bytes go to a temporary file beside it, are flushed to disk and renamed over it.
-    Raises ``MachineError`` where the folder cannot be written: the disk is full or read-only, say.
+    Raises ``MachineError`` if it cannot be written, for instance because the disk is full or read-only.
     """
     temporary = ""
     try:
@@ -61,7 +60,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
             Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)  # before it is closed: until then nobody takes it for a stray
+            Path(temporary).replace(path)  # before it is closed: the lock keeps sweep() away until then
     except BaseException as error:  # an interrupt, too, leaves nothing behind
         with contextlib.suppress(OSError):
             if temporary:
@@ -74,20 +73,20 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _temporary(path: Path) -> tuple[int, str]:
-    """Return handle and name of a new file beside ``path``, locked while its writer lives."""
+    """Return handle and name of a new file next to ``path``, locked while its writer lives."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_SHORT]}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_PREFIX]}.", suffix=".tmp")
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, name
-        os.close(handle)  # swept away before it was locked
+        os.close(handle)  # another process swept it away before it was locked
 
 
 def sweep(folder: Path, deep: bool = True) -> None:
-    """Remove what killed writers left in a folder and, if ``deep``, below it: temporary files and folders.
+    """Remove temporary files and directories of killed writers in a directory and, if ``deep``, below it.
 
-    That of a writer who lives is locked and stays; so does everything that only looks similar.
+    Those of a living writer are locked and stay, as does everything that only looks similar.
     """
     for root, folders, files in os.walk(folder):
         for name in [*filter(_STRAY_FOLDER.fullmatch, folders), *filter(_STRAY_FILE.fullmatch, files)]:
@@ -105,7 +104,7 @@ def sweep(folder: Path, deep: bool = True) -> None:
 
 @contextlib.contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Yield a new folder within ``folder``, gone after the block; locked, so that ``sweep`` leaves it."""
+    """Yield a new directory within ``folder``, removed after the block and locked against ``sweep``."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pack-") as temporary:
         handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -127,7 +126,7 @@ def write_json(path: Path, value: JsonValue) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, JsonValue]]) -> str:
-    """Write one JSON object a line, atomically; return the SHA-256 of the file."""
+    """Write one JSON object per line, atomically; return the SHA-256 of the file."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     data = "".join(lines).encode()
     write_bytes(path, data)
@@ -135,7 +134,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, JsonValue]]) -> str:
 
 
 def write_json_gz(path: Path, value: JsonValue) -> int:
-    """Write gzipped JSON atomically, equal bytes for equal values (no time stamp); return their number."""
+    """Write gzipped JSON atomically and return its size; equal values give equal bytes (no time stamp)."""
     data = gzip.compress(canonical_json(value).encode(), mtime=0)
     write_bytes(path, data)
     return len(data)
@@ -143,7 +142,7 @@ def write_json_gz(path: Path, value: JsonValue) -> int:
 
 @contextlib.contextmanager
 def waiting(folder: Path) -> Iterator[None]:
-    """Hold a folder for a moment, after whoever holds it: to read a file of it, change and write it."""
+    """Lock a directory, waiting for its holder, in order to read, change and write a file in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -154,11 +153,9 @@ def waiting(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def run_lock(folder: Path, option: str) -> Iterator[None]:
-    """Hold a folder, made where it is missing, for one writing process; freed when that process dies.
+    """Lock a directory, made if missing, for one writing process, and sweep it; freed when that process dies.
 
-    What killed writers left in it is removed.
-
-    Raises ``UserError`` for a folder that cannot be written or is held; ``option`` names what chose it.
+    Raises ``UserError`` if it cannot be written or is locked; ``option`` is the command line option that chose it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
