@@ -1,17 +1,23 @@
-"""The summary of results for a terminal: one line per entry."""
+"""Results in words and for a terminal: numbers, one line per entry, conclusions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from harness.core.records import Direction
 from harness.core.terminal import TerminalColumn, print_table
+from harness.ranking.gains import LEVEL
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
 from harness.ranking.results import BASELINE, ResultSet
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.stats.multiplicity import CORRECTION
+from harness.ranking.stats.multiplicity import CORRECTION, holm
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import LABEL_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI, Metric
 
@@ -125,7 +131,7 @@ def _means(results: ResultSet, metric: Metric, tasks: list[str] | None = None) -
 
 
 def conclusion(ranked: Ranking) -> str:
-    """Return in plain words which entry is best, by how much and how sure, or why nothing can be said yet."""
+    """Return a sentence: which entry is best, by how much and with what certainty, or why that is not known yet."""
     field = [row for row in ranked.rows if row.tier is not None]
     if ranked.reason or not field:
         return f"Nothing can be said yet about which entry is best: {ranked.reason or 'none is ranked'}."
@@ -145,12 +151,12 @@ def conclusion(ranked: Ranking) -> str:
 
 
 def _baseline_of(row: RankedEntry, other: RankedEntry) -> bool:
-    """Say whether a row is the unsteered zero-shot row of another's model."""
+    """Return whether a row is the unsteered zero-shot row of another's model."""
     return row.row.entry.method.name == BASELINE and row.row.entry.model == other.row.entry.model
 
 
 def _gained(best: RankedEntry, field: list[RankedEntry]) -> str:
-    """Return by how much an entry leads zero-shot, and whether that is significant; empty where not known."""
+    """Return how far an entry leads zero-shot, and whether that is significant; empty where not known."""
     gain = best.over_zero_shot
     if gain is None:
         return ", without any steering" if _baseline_of(best, best) else ""
@@ -171,7 +177,7 @@ def tier_of(standing: RankedEntry) -> str:
 
 
 def remarks(ranked: Ranking) -> list[str]:
-    """Return what a reader must know of standings: why nobody is ranked, what could be found, flags."""
+    """Return what a reader must know about a ranking: why there is none, the detectable effect, flags."""
     lines = [
         f"not ranked: {ranked.reason}"
         if ranked.reason
@@ -188,7 +194,7 @@ def remarks(ranked: Ranking) -> list[str]:
 
 
 def gaps(ranked: Ranking) -> list[str]:
-    """Return of every entry without a mean how many of its cells have a value, and why not the others."""
+    """Return a line per entry without a mean: how many of its cells have a value, and why the others have none."""
     lines = []
     for row in ranked.rows:
         if row.present < row.expected:
@@ -196,3 +202,69 @@ def gaps(ranked: Ranking) -> list[str]:
             reasons = [*row.lacking[:_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]
             lines.append(f"no mean: {row.row.name}: {row.present}/{row.expected} cells; {'; '.join(reasons)}")
     return lines
+
+
+AnswerVerdict = Literal["yes", "no", "unknown"]
+
+
+@dataclass(frozen=True)
+class SteeringAnswer:
+    """Whether any of ``compared`` entries is better than zero-shot: the question of a whole table.
+
+    ``yes``: one or more are, by Holm's correction over all that are compared. ``no``: all are worse, by the
+    same rule. ``unknown``: neither; also where one seed gives no p-value and where nothing is compared.
+    ``best``: the entry with the largest gain of those that are better, else of all; ``gain`` and ``p`` (corrected)
+    are its own. ``better``: the number of better entries.
+    """
+
+    verdict: AnswerVerdict
+    best: str = ""
+    gain: Estimate | None = None
+    p: float | None = None
+    compared: int = 0
+    better: int = 0
+
+
+def answer(gains: Mapping[str, Estimate], direction: Direction) -> SteeringAnswer:
+    """Return the answer from gains over zero-shot by entry: of unflagged, complete steering methods only."""
+    if not gains or direction == "none":
+        return SteeringAnswer("unknown")
+    sign = -1.0 if direction == "down" else 1.0
+    names = sorted(gains, key=lambda name: (-sign * gains[name].mean, name))
+    known = [gains[name].p for name in names]
+    p = holm(np.array([np.nan if each is None else each for each in known], dtype=np.float64))
+    apart = {name: bool(found <= LEVEL) for name, found in zip(names, p, strict=True)}
+    better = [name for name in names if apart[name] and sign * gains[name].mean > 0]
+    worse = [name for name in names if apart[name] and sign * gains[name].mean < 0]
+    best = (better or names)[0]
+    corrected = float(p[names.index(best)])
+    return SteeringAnswer(
+        verdict="yes" if better else "no" if len(worse) == len(names) else "unknown",
+        best=best,
+        gain=gains[best],
+        p=None if np.isnan(corrected) else corrected,
+        compared=len(names),
+        better=len(better),
+    )
+
+
+def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tuple[str, str]:
+    """Return the answer (Yes, No, Cannot be said) and a sentence with its size and certainty.
+
+    ``names``: entry id -> title. ``metric``: title of the metric.
+    """
+    if found.gain is None:
+        return "Cannot be said", "no steering with all its cells is there to compare."
+    entry, gain = names[found.best], f"{format_interval(found.gain)} in {metric}"
+    if found.p is None:
+        return "Cannot be said", f"there is no interval. The largest gain is that of {entry}: {gain}."
+    many = found.compared > 1
+    corrected = p_equals(found.p) + (f", corrected for {found.compared} compared entries" if many else "")
+    if found.verdict == "yes":
+        count = f" {found.better} of {found.compared} compared are better." if many else ""
+        return "Yes", f"{entry} gains {gain} ({corrected}).{count}"
+    if found.verdict == "no":
+        least = f"all {found.compared} are worse, the least {entry}" if many else f"{entry} is worse"
+        return "No", f"{least}: {gain} ({corrected})."
+    largest = "The largest gain is that of " if many else ""
+    return "Cannot be said", f"{largest}{entry}: {gain} ({corrected})."

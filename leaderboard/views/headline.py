@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from harness.ranking.answer import SteeringAnswer, answer, in_words
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.slices import SliceRanking
-from harness.ranking.summary import format_number
+from harness.ranking.summary import SteeringAnswer, answer, format_number, in_words
 from leaderboard.boards import Board
 from leaderboard.families import row_kind
 from leaderboard.text import counted, name_of

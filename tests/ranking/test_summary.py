@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
 from rich.console import Console
 from support.helpers import generations, jsonl
-from support.toyruns import F1, ToyEntry, cellset_of, flat, places, selection, toy, write_run
+from support.toyruns import F1, ToyEntry, cellset_of, flat, places, plain, selection, toy, write_run
 
+from harness.core.store import Run
+from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import (
+    answer,
     digits_of,
     format_interval,
     format_number,
     format_signed,
+    gaps,
+    in_words,
     p_equals,
     p_value,
     print_summary,
@@ -41,11 +47,14 @@ def field(*more: ToyEntry) -> list[ToyEntry]:
     ]
 
 
-def printed(tmp_path, entries: list[ToyEntry], chosen=CHOSEN) -> str:
+def shown(run: Run) -> str:
     out = io.StringIO()
-    run = write_run(tmp_path / "run", entries, chosen)
     print_summary(Console(file=out, width=160), cellset_of(run))
     return out.getvalue()
+
+
+def printed(tmp_path, entries: list[ToyEntry], chosen=CHOSEN, **options) -> str:
+    return shown(write_run(tmp_path / "run", entries, chosen, **options))
 
 
 def page_of(tmp_path, entries: list[ToyEntry]) -> str:
@@ -156,3 +165,114 @@ def test_the_page_shows_human_values_beside_and_no_column_without_values(tmp_pat
     [metric] = (tmp_path / "site").rglob("metric-self-chrf.html")
     foot = metric.read_text(encoding="utf-8").partition("<tfoot>")[2].partition("</tfoot>")[0]
     assert foot.count("<td>17.3</td>") == 3  # over all, and by language
+
+
+# Entries with missing cells
+
+
+def test_an_entry_that_lacks_cells_has_no_mean_but_their_number_and_the_reasons(tmp_path):
+    unscored = entry("unscored", 0.9)
+    unscored.scores[F1] = {**unscored.scores[F1], ("topic", "he", 3): None}
+    entries = [entry("zero-shot", 0.5), entry("language", 0.8), entry("broken", 0.9), unscored]
+    gone = [("broken", "topic", "he", seed) for seed in (1, 2)]
+    text = printed(tmp_path, entries, drop=gone)
+    assert line_of(text, "broken") == ["–", "broken", "0.900", "–", "–", "–", *"––––", "–", "10/12"]
+    assert "no mean: broken: 10/12 cells; 2 × method_error: ValueError: no\n" in text
+    assert "no mean: unscored: 11/12 cells; too few texts\n" in text
+    assert text.count("no mean:") == 2
+
+
+def test_a_reason_writes_no_control_characters_and_stays_on_one_line(tmp_path):
+    gone = [("broken", "topic", "he", 1)]
+    run = write_run(tmp_path / "run", [entry("zero-shot", 0.5), entry("broken", 0.9)], CHOSEN, drop=gone)
+    [cell] = [cell for cell in run.cell_ids() if run.status(cell).reason]
+    status = run.status(cell).model_copy(update={"reason": "KeyError:\n\x1b[2J\u202e"})
+    plain(run.cell(cell) / "status.json", status.to_json())
+    text = shown(run)
+    assert "no mean: broken: 11/12 cells; method_error: KeyError: \ufffd[2J\ufffd\n" in text
+    assert "\x1b" not in text
+
+
+def test_of_many_reasons_the_most_frequent_stand_there(tmp_path):
+    gone = [("broken", task, code, seed) for task in CHOSEN.tasks for code in CHOSEN.languages for seed in (1, 2)]
+    run = write_run(tmp_path / "run", [entry("zero-shot", 0.5), entry("broken", 0.9)], CHOSEN, drop=gone)
+    failed = [cell for cell in run.cell_ids() if run.status(cell).reason]
+    for i, cell in enumerate(failed):
+        reason = "twice" if i < 2 else f"reason {i}"
+        plain(run.cell(cell) / "status.json", run.status(cell).model_copy(update={"reason": reason}).to_json())
+    cellset = cellset_of(run)
+    [line] = gaps(rank_entries(cellset, cellset.headline))
+    assert line.startswith("no mean: broken: 4/12 cells; 2 × method_error: twice; ")
+    assert line.endswith("; and 4 more reasons")
+
+
+# Whether any steering is better than zero-shot: the verdict, corrected by hand, and how it is said
+
+
+def gain(mean: float, p: float | None) -> Estimate:
+    return Estimate(mean) if p is None else Estimate(mean, 0.01, 5.0, mean - 0.05, mean + 0.05, p, 0.06)
+
+
+def test_the_best_is_the_largest_gain_of_those_that_are_better():
+    found = answer({"a": gain(0.1, 0.01), "b": gain(0.2, 0.03), "c": gain(-0.1, 0.5)}, "up")
+    assert (found.verdict, found.best, found.compared, found.better) == ("yes", "a", 3, 1)
+    assert found.p == pytest.approx(0.03)  # Holm: 3 x 0.01; that of b is 2 x 0.03
+    assert found.gain.mean == 0.1
+
+
+def test_a_gain_that_is_significant_alone_is_none_among_many():
+    found = answer({"a": gain(0.1, 0.04), "b": gain(0.2, 0.03)}, "up")
+    assert (found.verdict, found.best, found.better) == ("unknown", "b", 0)
+    assert found.p == pytest.approx(0.06)
+    assert answer({"b": gain(0.2, 0.03)}, "up").verdict == "yes"
+
+
+def test_no_means_that_all_are_worse():
+    worse = {"a": gain(-0.1, 0.01), "b": gain(-0.2, 0.02)}
+    found = answer(worse, "up")
+    assert (found.verdict, found.best, found.p) == ("no", "a", pytest.approx(0.02))
+    assert answer({**worse, "c": gain(-0.01, 0.8)}, "up").verdict == "unknown"
+
+
+def test_where_less_is_better_a_fall_is_a_gain():
+    found = answer({"a": gain(-0.1, 0.01), "b": gain(0.2, 0.01)}, "down")
+    assert (found.verdict, found.best, found.better) == ("yes", "a", 1)
+    assert answer({"a": gain(0.1, 0.01)}, "down").verdict == "no"
+
+
+def test_nothing_to_compare_and_no_direction_say_nothing():
+    for found in (answer({}, "up"), answer({"a": gain(0.1, 0.001)}, "none")):
+        assert (found.verdict, found.gain, found.compared) == ("unknown", None, 0)
+        assert in_words(found, {}, "F1") == (
+            *("Cannot be said", "no steering with all its cells is there to compare."),
+        )
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        (
+            {"a": gain(0.1, 0.0001), "b": gain(-0.2, 0.03)},
+            "Yes: ጥሩ gains +0.100 [+0.050, +0.150] in F1 (p < 0.001, corrected for 2 compared entries). "
+            "1 of 2 compared are better.",
+        ),
+        ({"a": gain(0.1, 0.01)}, "Yes: ጥሩ gains +0.100 [+0.050, +0.150] in F1 (p = 0.010)."),
+        (
+            {"a": gain(-0.1, 0.01), "b": gain(-0.2, 0.001)},
+            "No: all 2 are worse, the least ጥሩ: −0.100 [−0.150, −0.050] in F1 (p = 0.010, corrected for 2 "
+            "compared entries).",
+        ),
+        ({"a": gain(-0.1, 0.01)}, "No: ጥሩ is worse: −0.100 [−0.150, −0.050] in F1 (p = 0.010)."),
+        (
+            {"a": gain(0.04, 0.2), "b": gain(0.01, 0.9)},
+            "Cannot be said: The largest gain is that of ጥሩ: +0.040 [−0.010, +0.090] in F1 (p = 0.400, "
+            "corrected for 2 compared entries).",
+        ),
+        (
+            {"a": gain(0.04, None), "b": gain(0.01, None)},
+            "Cannot be said: there is no interval. The largest gain is that of ጥሩ: +0.040 in F1.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_answer_in_words(gains, said):
+    assert ": ".join(in_words(answer(gains, "up"), {"a": "ጥሩ", "b": "טוב"}, "F1")) == said
