@@ -58,17 +58,17 @@ class Cost:
 def costs(results: ResultSet) -> dict[str, Cost]:
     """Return the cost of every entry that has a finished cell, by entry id."""
     lines = results.scores[results.scores["metric"] == VALID_SHARE.name].dropna(subset=["value"])
-    index = lines[["entry", "task", "language", "seed"]].itertuples(index=False, name=None)
-    shares: dict[CellIndex, float] = dict(zip(index, lines["value"].tolist(), strict=True))
-    places: dict[str, list[CellIndex]] = {}
-    for place in results.cells:
-        places.setdefault(place[0], []).append(place)
-    return {name: _cost(results, name, found, shares) for name, found in places.items()}
+    keys = lines[["entry", "task", "language", "seed"]].itertuples(index=False, name=None)
+    shares: dict[CellIndex, float] = dict(zip(keys, lines["value"].tolist(), strict=True))
+    cells: dict[str, list[CellIndex]] = {}
+    for index in results.cells:
+        cells.setdefault(index[0], []).append(index)
+    return {name: _cost(results, name, found, shares) for name, found in cells.items()}
 
 
-def _cost(results: ResultSet, name: str, places: Sequence[CellIndex], shares: dict[CellIndex, float]) -> Cost:
-    work = [results.work[place] for place in places]
-    sizes = {place: run.n_texts(cell) for place in places for run, cell in [results.cells[place]]}
+def _cost(results: ResultSet, name: str, cells: Sequence[CellIndex], shares: dict[CellIndex, float]) -> Cost:
+    work = [results.work[index] for index in cells]
+    sizes = {index: run.n_texts(cell) for index in cells for run, cell in [results.cells[index]]}
     fit, tuning = total_usage(each.fit for each in work), _tuning(results, results.entries[name].entry)
     return Cost(
         texts=sum(sizes.values()),

@@ -227,10 +227,10 @@ def _means(
     )
     values = means["value"].to_dict()
     found: dict[str, dict[tuple[str, ...], TaskMeans]] = {}
-    for (entry, *place), line in zip(means.index, means.itertuples(), strict=True):
+    for (entry, *group), line in zip(means.index, means.itertuples(), strict=True):
         human = float(line.human) if line.n_human == line.n else None
-        baseline = max((values.get((base, *place), 0.0) for base in unsteered.get(entry, ())), default=0.0)
-        found.setdefault(entry, {})[tuple(place)] = TaskMeans(
+        baseline = max((values.get((base, *group), 0.0) for base in unsteered.get(entry, ())), default=0.0)
+        found.setdefault(entry, {})[tuple(group)] = TaskMeans(
             float(line.value), human, float(baseline), float(line.texts)
         )
     return found

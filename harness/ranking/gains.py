@@ -107,7 +107,7 @@ def gains_by_language(
         for name, found in gains(array.select(languages=[code]), bases).items()
     }
     members = set(family)
-    tested = {place: found.p for place, found in cells.items() if place[0] in members and found.p is not None}
+    tested = {cell: found.p for cell, found in cells.items() if cell[0] in members and found.p is not None}
     adjusted = benjamini_hochberg(np.array(list(tested.values()), dtype=np.float64)).tolist()
     p = dict(zip(tested, adjusted, strict=True))
     table: dict[str, dict[str, LanguageGain]] = {name: {} for name in array.entries}

@@ -162,8 +162,8 @@ def _gaps_closed(results: ResultSet, array: MetricArray, bases: Mapping[str, str
         return {}
     three = [(name, bases[name], human[0]) for name in array.entries if name in bases and name != human[0]]
     three = [names for names in three if array.complete.issuperset(names)]
-    places = [(array.position[a], array.position[b], array.position[c]) for a, b, c in three]
-    closed = gaps_closed(array.strata, array.examples, places, array.metric.direction)
+    triples = [(array.position[a], array.position[b], array.position[c]) for a, b, c in three]
+    closed = gaps_closed(array.strata, array.examples, triples, array.metric.direction)
     return dict(zip([name for name, _, _ in three], closed, strict=True))
 
 

@@ -112,11 +112,11 @@ class ResultSet:
         The decision uses the entry's own values only, so it is the same in every table, task and language.
         """
         chosen, names = self.manifest.selection, [m.name for m in self.metrics if m.primary]
-        places, entries = chosen.places(), list(self.entries)
-        if self.fixed or len(chosen.seeds) < 2 or len(places) < 2 or not names:
+        task_languages, entries = chosen.places(), list(self.entries)
+        if self.fixed or len(chosen.seeds) < 2 or len(task_languages) < 2 or not names:
             return frozenset()
-        values = by_stratum(self.scores, entries, names, places, chosen.seeds)
-        tasks = [task for task, _ in places]
+        values = by_stratum(self.scores, entries, names, task_languages, chosen.seeds)
+        tasks = [task for task, _ in task_languages]
         return frozenset(name for name, own in zip(entries, values, strict=True) if sharing_p(own, tasks) <= LEVEL)
 
     @property
@@ -139,10 +139,10 @@ def to_array(scores: pd.DataFrame, axes: Mapping[str, Sequence[Any]], column: st
 
     NaN where there is no score; scores that are not on an axis are left out.
     """
-    places = [positions(scores[name], axis) for name, axis in axes.items()]
-    inside = np.logical_and.reduce([place >= 0 for place in places])
+    indices = [positions(scores[name], axis) for name, axis in axes.items()]
+    inside = np.logical_and.reduce([index >= 0 for index in indices])
     found = np.full([len(axis) for axis in axes.values()], np.nan)
-    found[tuple(place[inside] for place in places)] = scores[column].to_numpy(dtype=np.float64)[inside]
+    found[tuple(index[inside] for index in indices)] = scores[column].to_numpy(dtype=np.float64)[inside]
     return found
 
 
@@ -150,13 +150,16 @@ def by_stratum(
     scores: pd.DataFrame,
     entries: Sequence[str],
     metrics: Sequence[str],
-    places: Sequence[tuple[str, str]],
+    task_languages: Sequence[tuple[str, str]],
     seeds: Sequence[int],
 ) -> FloatArray:
-    """Return values by entry, metric, stratum and seed; ``places``: task and language of every stratum."""
-    tasks, languages = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    """Return values by entry, metric, stratum and seed; ``task_languages``: of every stratum."""
+    tasks, languages = (list(dict.fromkeys(names)) for names in zip(*task_languages, strict=True))
     axes = {"entry": entries, "metric": metrics, "task": tasks, "language": languages, "seed": seeds}
-    rows, columns = [tasks.index(task) for task, _ in places], [languages.index(code) for _, code in places]
+    rows, columns = (
+        [tasks.index(task) for task, _ in task_languages],
+        [languages.index(code) for _, code in task_languages],
+    )
     return np.asarray(to_array(scores, axes)[:, :, rows, columns])
 
 
@@ -195,8 +198,8 @@ def build_result_set(
     wanted = [(task, language, seed) for task, language in chosen.places() for seed in chosen.seeds]
     rows = {}
     for name, entry in entries.items():
-        gone = [place for place in wanted if (name, *place) not in cells]
-        missing = [Missing(*place, reasons.get((name, *place), "not run")) for place in gone]
+        gone = [index for index in wanted if (name, *index) not in cells]
+        missing = [Missing(*index, reasons.get((name, *index), "not run")) for index in gone]
         rows[name] = EntryRow(name, entry, names[name], len(wanted), len(wanted) - len(missing), missing)
     pairs = scores[["metric", "signature"]].drop_duplicates().groupby("metric", observed=True)["signature"]
     signatures = {str(name): sorted(found) for name, found in pairs}
@@ -224,15 +227,15 @@ class _Reader:
         if status is None:
             return
         key = status["cell"]
-        place = (self._entry(run, cell, status), key["task"], key["language"], key["seed"])
+        index = (self._entry(run, cell, status), key["task"], key["language"], key["seed"])
         scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
         if scored is None:
-            self.reasons[place] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
+            self.reasons[index] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
             return
-        if place not in self.cells:
-            self.cells[place], self.work[place] = (run, cell), _cost(status)
+        if index not in self.cells:
+            self.cells[index], self.work[index] = (run, cell), _cost(status)
         scores, columns = scored["scores"], self._columns
-        self._heads.append((*place, scored["protocol"], scored["generations_sha256"], len(scores)))
+        self._heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scores)))
         columns["metric"] += [score["metric"] for score in scores]
         columns["value"] += [score["value"] for score in scores]
         columns["human"] += [score.get("human") for score in scores]

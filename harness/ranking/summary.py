@@ -169,11 +169,11 @@ def _gained(best: RankedEntry, field: list[RankedEntry]) -> str:
     return f"{words}, {'a' if tiers[0] != best.tier else 'not a'} significant difference"
 
 
-def tier_of(standing: RankedEntry) -> str:
+def tier_of(row: RankedEntry) -> str:
     """Return the tier of an entry for a table: a number, ``flag`` for a flagged one, else a dash."""
-    if standing.tier is not None:
-        return str(standing.tier)
-    return "flag" if standing.flagged else "–"
+    if row.tier is not None:
+        return str(row.tier)
+    return "flag" if row.flagged else "–"
 
 
 def remarks(ranked: Ranking) -> list[str]:

@@ -63,7 +63,7 @@ class StratumValues:
     should be some.
     """
 
-    place: TaskLanguage
+    task_language: TaskLanguage
     values: FloatArray
     trainings: int | None = None
     recipes: str = ""
@@ -91,7 +91,7 @@ class MetricArray:
     @cached_property
     def task_languages(self) -> list[TaskLanguage]:
         """The task and language of every stratum."""
-        return [part.place for part in self.parts]
+        return [part.task_language for part in self.parts]
 
     @cached_property
     def values(self) -> FloatArray:
@@ -117,7 +117,7 @@ class MetricArray:
     @property
     def mixed(self) -> list[str]:
         """The strata whose values were not all scored in the same way, in words."""
-        return [part.recipes for part in sorted(self.parts, key=lambda part: part.place) if part.recipes]
+        return [part.recipes for part in sorted(self.parts, key=lambda part: part.task_language) if part.recipes]
 
     @property
     def note(self) -> str:
@@ -146,7 +146,8 @@ class MetricArray:
             parts=[
                 part
                 for part in self.parts
-                if (tasks is None or part.place[0] in tasks) and (languages is None or part.place[1] in languages)
+                if (tasks is None or part.task_language[0] in tasks)
+                and (languages is None or part.task_language[1] in languages)
             ],
         )
 
@@ -162,9 +163,9 @@ class MetricArray:
         """
         key = tuple(sorted(baselines.items()))
         for part in self.parts:
-            if (part.place, key) not in self._strata:
-                self._strata[part.place, key] = self._stratum(part, baselines)
-        return [self._strata[part.place, key] for part in self.parts]
+            if (part.task_language, key) not in self._strata:
+                self._strata[part.task_language, key] = self._stratum(part, baselines)
+        return [self._strata[part.task_language, key] for part in self.parts]
 
     def _stratum(self, part: StratumValues, baselines: Mapping[str, str]) -> Stratum:
         others = [baselines.get(name, name) for name in self.entries]
@@ -200,20 +201,20 @@ def collect_metric(
     """
     selection = results.manifest.selection
     chosen, codes = list(tasks or selection.tasks), list(languages or selection.languages)
-    places = selection.places(chosen, codes)
-    if not places:
-        raise ValueError(f"no place in {chosen} and {codes}")
+    task_languages = selection.places(chosen, codes)
+    if not task_languages:
+        raise ValueError(f"no data of {chosen} in {codes}")
     entries, seeds = sorted(results.entries), list(selection.seeds)
     lines = results.scores
     lines = lines[(lines["metric"] == metric.name) & lines["value"].notna()]
     axes = {"entry": entries, "task": chosen, "language": codes}
     lines = lines[np.logical_and.reduce([positions(lines[name], axis) >= 0 for name, axis in axes.items()])]
-    values = by_stratum(lines, entries, [metric.name], places, seeds)[:, 0]
+    values = by_stratum(lines, entries, [metric.name], task_languages, seeds)[:, 0]
     trainings = lines.groupby(["task", "language"], observed=True)["trainings"].min().to_dict()
     recipes = _mixed_recipes(lines)
     parts = [
-        StratumValues(place, values[:, i], trainings.get(place), recipes.get(place, ""))
-        for i, place in enumerate(places)
+        StratumValues(task_language, values[:, i], trainings.get(task_language), recipes.get(task_language, ""))
+        for i, task_language in enumerate(task_languages)
     ]
     if measure := measure_of(metric) if resample else None:
         with limit_blas_threads():
@@ -223,8 +224,8 @@ def collect_metric(
 
 def coverage(results: ResultSet, array: MetricArray, name: str) -> Coverage:
     """Return what is missing of an entry: cells that did not run, and values that could not be computed."""
-    places, seeds = set(array.task_languages), set(array.seeds)
-    missing = [m for m in results.entries[name].missing if (m.task, m.language) in places and m.seed in seeds]
+    task_languages, seeds = set(array.task_languages), set(array.seeds)
+    missing = [m for m in results.entries[name].missing if (m.task, m.language) in task_languages and m.seed in seeds]
     known = {(item.task, item.language, item.seed) for item in missing}
     for stratum, i in np.argwhere(np.isnan(array.values[array.position[name]])):
         (task, code), seed = array.task_languages[stratum], array.seeds[i]
@@ -235,8 +236,8 @@ def coverage(results: ResultSet, array: MetricArray, name: str) -> Coverage:
     return Coverage(expected - len(missing), expected, missing)
 
 
-def _why_no_value(results: ResultSet, metric: Metric, place: CellIndex) -> str:
-    run, cell = results.cells[place]
+def _why_no_value(results: ResultSet, metric: Metric, index: CellIndex) -> str:
+    run, cell = results.cells[index]
     scores = run.scores(cell)
     found = [score.note for score in scores.scores if score.metric == metric.name] if scores else []
     return (found[0] or "no value") if found else f"not scored by {metric.title}"
@@ -274,7 +275,7 @@ def _resampled(
         for part in parts:
             cells = np.argwhere(~np.isnan(part.values)).tolist()
             try:
-                found = [_predictions(results, metric, (entries[i], *part.place, seeds[g])) for i, g in cells]
+                found = [_predictions(results, metric, (entries[i], *part.task_language, seeds[g])) for i, g in cells]
             except UserError as error:
                 jobs.append(pool.submit(replace, part, problem=str(error)))
             else:
@@ -288,11 +289,11 @@ def _with_draws(measure: Measure, cells: Sequence[Predictions], part: StratumVal
         return part
     first, n = cells[0], len(cells[0].gold)
     if not all(cell.same_test(first) for cell in cells):
-        return replace(part, problem=f"entries were tested on different examples in {'/'.join(part.place)}")
+        return replace(part, problem=f"entries were tested on different examples in {'/'.join(part.task_language)}")
     known = ~np.isnan(part.values)
     found = bootstrap_scores(measure, cells, _weights(first.examples, n))
     if np.abs(found[:, 0] - part.values[known]).max() > _CLOSE:
-        return replace(part, problem=f"kept predictions do not give the stored score in {'/'.join(part.place)}")
+        return replace(part, problem=f"kept predictions do not give the stored score in {'/'.join(part.task_language)}")
     draws = np.full((*known.shape, DRAWS), np.nan, dtype=np.float32)
     draws[known] = inflate_variance(found[:, 1:], n, len(first.labels) if measure == "macro_f1" else 1)
     return replace(part, draws=draws, examples=n)
@@ -304,10 +305,10 @@ def _weights(examples: str, n: int) -> NDArray[np.float32]:
     return np.concatenate([np.ones((1, n), dtype=np.float32), draw_weights(examples, n, DRAWS)])
 
 
-def _predictions(results: ResultSet, metric: Metric, place: CellIndex) -> Predictions:
-    run, cell = results.cells[place]
+def _predictions(results: ResultSet, metric: Metric, index: CellIndex) -> Predictions:
+    run, cell = results.cells[index]
     found = load_predictions(metric, run.read_predictions_fast(cell))
     if found is None:
-        name, task, code, seed = place
+        name, task, code, seed = index
         raise UserError(f"no predictions are kept of {results.entries[name].name} in {task}/{code}, seed {seed}")
     return found

@@ -154,7 +154,7 @@ def test_valid_text_has_predictions_of_its_own_only_where_they_differ(tmp_path):
 
 def test_accuracy_is_drawn_from_the_same_predictions(tmp_path):
     entry = predicting(toy("zero-shot"), 0.6, AM)
-    measured = ACCURACY.of("tfidf")
+    measured = ACCURACY.for_provider("tfidf")
     right = {
         place: float(np.mean(np.array(cell["gold"]) == np.array(cell["predictions"][F1.name]["0"])))
         for place, cell in entry.kept.items()

@@ -182,7 +182,7 @@ def test_a_fit_that_failed_leaves_no_hook_and_no_cost_in_the_next_one(fitter):
 def test_what_an_inner_part_takes_is_not_the_outer_ones_own(monkeypatch, tiny_models):
     now = iter([0.0, 1.0, 5.0, 7.0])  # the outer part begins, the inner one begins and ends, the outer ends
     clock = SimpleNamespace(monotonic=lambda: next(now))
-    monkeypatch.setattr("harness.runner.usage.time", clock)
+    monkeypatch.setattr("harness.runner.fit.time", clock)
     model, meter, ids = tiny_models["llama"], UsageMeter(), torch.ones((1, 3), dtype=torch.int64)
     with meter.part("outer", model) as outer:
         with meter.part("inner", model) as inner:

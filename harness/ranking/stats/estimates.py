@@ -124,18 +124,20 @@ def _estimate(mean: float, se: float, df: float, p: float, half: float, powered:
 def gaps_closed(
     strata: Sequence[Stratum],
     examples: int | None,
-    places: Sequence[tuple[int, int, int]],
+    triples: Sequence[tuple[int, int, int]],
     better: Direction = "up",
 ) -> list[Estimate | None]:
-    """Return by how many percent entries close the gaps from baselines to ceilings; ``places``: these three.
+    """Return by how many percent entries close the gaps from baselines to ceilings.
+
+    ``triples``: their rows, (entry, baseline, ceiling).
 
     The interval is Fieller's (1954): all ratios r for which (entry - baseline) - r (ceiling - baseline) does
     not differ from 0. There is no p and no minimum detectable effect. None where the ceiling is not clearly
     better than the baseline: the interval is then unbounded and the ratio means nothing.
     """
-    if not places:
+    if not triples:
         return []
-    entry, baseline, ceiling = np.array(places, dtype=np.int64).T
+    entry, baseline, ceiling = np.array(triples, dtype=np.int64).T
     gap, gain, rest = (
         moments(strata, examples, Contrasts.differences(first, second))
         for first, second in ((ceiling, baseline), (entry, baseline), (entry, ceiling))

@@ -2,7 +2,7 @@
 
 The noise of our own engine is keyed by task and language, so that strata vary independently. Texts from
 elsewhere need not: a random choice may be shared by all languages. An entry's mean then varies more than its
-strata say.
+strata suggest.
 What the test finds, and what it misses: ``docs/statistics.md``.
 """
 
@@ -22,10 +22,10 @@ LEVEL = 0.01
 """Chance that an entry with independent strata is found to share seeds."""
 
 BY_SEED = "seeds move all languages together: interval by seed"
-"""Shown beside an entry whose strata are not independent."""
+"""Shown next to an entry whose strata are not independent."""
 
 BASE_BY_SEED = "seeds of its zero-shot move all languages together: gain by seed"
-"""Shown beside an entry whose baseline is such a one."""
+"""Shown next to an entry whose baseline is such a one."""
 
 _PERMUTATIONS = 499
 _ROUNDING = 1e-9  # relative: equal values, and permutations that give equal sums in another order
@@ -57,7 +57,7 @@ def sharing_p(values: FloatArray, tasks: Sequence[str]) -> float:
 
 
 def noted(names: Sequence[str]) -> list[str]:
-    """Return what a reader must know of a table with such entries, in words; empty without any."""
+    """Return a note for a table with such entries, given their names; nothing without any."""
     return [f"{BY_SEED}: {', '.join(names)}"] if names else []
 
 
