@@ -31,9 +31,8 @@ from threadpoolctl import threadpool_limits
 
 from harness.data.suite import load_suite
 from harness.scoring.embeddings import TfidfEmbedding
-from harness.scoring.hidden import HiddenPart
 from harness.scoring.identification import LanguageIdentifier
-from harness.scoring.leakage import LeakageScorer
+from harness.scoring.leakage import HiddenTextScorer, LeakageScorer
 from harness.scoring.lexical import LexicalScorer, compression, distinct, self_repetition
 from harness.scoring.membership import MembershipScorer
 from harness.scoring.scorer import Scorer, ScoringContext, TextSample
@@ -141,7 +140,7 @@ def measure_parts(language: str, n: int, identifier: LanguageIdentifier) -> list
         EmbeddingScorer(TfidfEmbedding(), BUDGETS),
         LeakageScorer(),
         MembershipScorer(),
-        HiddenPart(),
+        HiddenTextScorer(),
     ]
     for part in parts:
         found[part.name] = measured(lambda part=part: part.score(sample, place))

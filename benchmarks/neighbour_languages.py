@@ -17,8 +17,7 @@ import numpy as np
 from harness.data.corpus import Corpus
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
-from harness.scoring.identification import LanguageIdentifier, detect_language, suite_identifier
-from harness.scoring.neighbours import FOLDER
+from harness.scoring.identification import FOLDER, LanguageIdentifier, detect_language, suite_identifier
 
 MOST = 1000
 MORE = {

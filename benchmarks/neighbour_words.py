@@ -17,7 +17,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from harness.scoring.neighbours import FOLDER, plain_words, unmarked
+from harness.scoring.identification import FOLDER
+from harness.scoring.text import plain_words, without_diacritics
 
 NEIGHBOURS = {
     "am": ["ti"],
@@ -51,8 +52,8 @@ def frequencies(code: str, wordfreq: Path, udhr: Path, stopwords: Path) -> dict[
             shares[word] += 10 ** (-centibels / 100)
     if code in WITHOUT_MARKS:
         for word, share in list(shares.items()):
-            if unmarked(word) != word:
-                shares[unmarked(word)] += share
+            if without_diacritics(word) != word:
+                shares[without_diacritics(word)] += share
     return shares
 
 

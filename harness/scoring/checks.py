@@ -1,28 +1,35 @@
-"""Checks of single texts: no letters, another script, a loop, an echo of the prompt."""
+"""Checks of single texts: no letters, another script, a loop, an echo of the prompt, gibberish."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import regex
+from numpy.typing import NDArray
 
 from harness.core.languages import FLORES, language
 from harness.scoring.folding import plain as folded
-from harness.scoring.sentences import letters
+from harness.scoring.ngrams import NgramIndex
+from harness.scoring.subsampling import generator
+from harness.scoring.text import letters
 
 LOOP_OF_WORDS, SHORT_LOOP = 1 / 3, 6
 LOOP_OF_ALL, LONG_LOOP = 1 / 2, 50
 REPEATED = 1 / 2
-"""Bounds of ``is_repetition_loop``: share of the words' characters that one run covers, and how many at least; the same
-for all characters; share of repeated runs of four words. Chosen so that hardly any human text is hit."""
+"""Bounds of ``is_repetition_loop``: share and least number of the words' characters that one run covers; the same for
+all characters; share of repeated runs of four words. Chosen so that hardly any human text is hit."""
 
 ECHOED_WORDS, ECHOED_CHARACTERS = 5, 30
-"""How much in a row must stand in the prompt for an echo."""
+"""How much in a row must occur in the prompt for an echo."""
 
 _TIMES, _LAST = 3, 4000
+_GRAM = 4
+_HELD_OUT = 200
+_WEIGHT = 5.0
+_BETWEEN = 0.4
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 _LETTER = regex.compile(r"\p{L}")
@@ -30,7 +37,7 @@ _NUMBER = regex.compile(r"\p{N}+")
 
 
 def empty(text: str) -> bool:
-    """Return whether a text holds no letter of any script."""
+    """Return whether a text has no letter of any script."""
     return not letters(text)
 
 
@@ -59,31 +66,29 @@ def _letter_of(script: str) -> Any:
 
 
 def is_repetition_loop(text: str) -> bool:
-    """Return whether a text runs in a loop.
+    """Return whether a text is a repetition loop.
 
-    It does if one run of its words, numbers aside, or of all its characters repeats a piece at least three
-    times and covers much of the text, or if most runs of four words come again (seq-rep-4 of Welleck et al.
-    2020). Case and numbers make no difference. Of a long text the last 4,000 characters count: a model
-    that has begun to loop goes on until its tokens are used up.
+    It is if one run of its words, numbers aside, or of all its characters repeats a piece at least three times and
+    covers much of the text, or if most runs of four words are repeats (seq-rep-4 of Welleck et al. 2020). Case and
+    numbers do not matter. Of a long text the last 4,000 characters count: a model that loops does so until its
+    tokens are used up.
     """
     plain = _NUMBER.sub("0", folded(text))[-_LAST:]
     words = _LETTERS.findall(plain)
     if repeated_words(words) > REPEATED:
         return True
-    return _runs_on(" ".join(words), LOOP_OF_WORDS, SHORT_LOOP) or _runs_on(plain, LOOP_OF_ALL, LONG_LOOP)
+    return any(
+        loop_share(part, share) * len(part) >= max(least, share * len(part))
+        for part, share, least in ((" ".join(words), LOOP_OF_WORDS, SHORT_LOOP), (plain, LOOP_OF_ALL, LONG_LOOP))
+    )
 
 
-def _runs_on(text: str, share: float, least: int) -> bool:
-    return looped(text, share) * len(text) >= max(least, share * len(text))
-
-
-def looped(text: str, least: float) -> float:
-    """Return the share of a text in its longest run of a piece that comes three times or more in a row.
-
-    0 where that share is below ``least``.
-    """
+def loop_share(text: str, least: float) -> float:
+    """Return the share of a text in its longest run of a piece three times or more in a row; 0 if below ``least``."""
     text += " "  # so that "a a a" is three times "a "
-    if not _may_loop(text, least):
+    # Quick pre-check without false negatives: a run of ``least`` of the text consists of repeats to two thirds.
+    grams = [text[i : i + 8] for i in range(max(len(text) - 7, 1))]
+    if len(grams) - len(set(grams)) < (_TIMES - 1) / _TIMES * least * len(text) - 8:
         return 0.0
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     best = 0.0
@@ -98,17 +103,8 @@ def looped(text: str, least: float) -> float:
     return best
 
 
-def _may_loop(text: str, least: float) -> bool:
-    """Return whether a text repeats enough to hold such a run; quick, and never wrong with a no.
-
-    A run of ``least`` of the text holds two thirds of itself as repeats, but for the last seven characters.
-    """
-    grams = [text[i : i + 8] for i in range(max(len(text) - 7, 1))]
-    return len(grams) - len(set(grams)) >= (_TIMES - 1) / _TIMES * least * len(text) - 8
-
-
 def repeated_words(words: list[str], size: int = 4) -> float:
-    """Return the share of runs of ``size`` words that stood in the text before."""
+    """Return the share of runs of ``size`` words that occurred in the text before."""
     runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
 
@@ -121,8 +117,8 @@ class PromptEchoDetector:
         self._words = {run for prompt in plain for run in _runs(prompt)}
         self._characters = {piece for prompt in plain for piece in _windows(prompt)}
 
-    def heard(self, text: str) -> bool:
-        """Return whether a text repeats one of the prompts; case makes no difference."""
+    def echoed(self, text: str) -> bool:
+        """Return whether a text repeats one of the prompts; case does not matter."""
         plain = folded(text)
         return not self._words.isdisjoint(_runs(plain)) or not self._characters.isdisjoint(_windows(plain))
 
@@ -135,3 +131,37 @@ def _runs(text: str) -> list[tuple[str, ...]]:
 def _windows(text: str) -> list[str]:
     size = ECHOED_CHARACTERS
     return [text[i : i + size] for i in range(len(text) - size + 1)]
+
+
+class CharacterNgramModel:
+    """The character 4-grams of human text of a language, and the share of known ones below which a text is gibberish.
+
+    ``known``: human text; ``held_out``: other human text, of which a sample is used. Held-out texts share many 4-grams
+    with known text, the same texts with their characters shuffled few. The bound lies two fifths of the way from the
+    second mean to the first. A short text gets the benefit of the doubt: five more ordinary 4-grams.
+    """
+
+    def __init__(self, known: Sequence[str], held_out: Sequence[str]) -> None:
+        self._index = NgramIndex(known, _GRAM)
+        draw = generator("gibberish")
+        held_out = [text for text in held_out if text.strip()]
+        chosen = [held_out[i] for i in draw.permutation(len(held_out))[:_HELD_OUT]]
+        scrambled = ["".join(draw.permutation(list(text))) for text in chosen]
+        self.human, self.random = self._mean(chosen), self._mean(scrambled)
+        self.bound = self.random + _BETWEEN * (self.human - self.random)
+
+    def gibberish(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which texts have too few known 4-grams."""
+        found, sizes = self._found(texts)
+        flags: NDArray[np.bool_] = (found + _WEIGHT * self.human) / (sizes + _WEIGHT) < self.bound
+        return flags
+
+    def _found(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return the number of known 4-grams of each text, and of all."""
+        grams, known = self._index.known(texts)
+        sizes = np.diff(grams.starts)
+        return grams.mean(known) * sizes, sizes
+
+    def _mean(self, texts: Sequence[str]) -> float:
+        found, sizes = self._found(texts)
+        return float(found.sum() / max(sizes.sum(), 1))

@@ -1,7 +1,4 @@
-"""The downstream classifiers: what is trained on a cell's texts and tested on human text.
-
-A ladder by cost: character n-grams, sentence vectors of a frozen encoder, a fine-tuned encoder.
-"""
+"""The downstream classifiers, by cost: character n-grams, a frozen encoder's sentence vectors, a fine-tuned encoder."""
 
 from __future__ import annotations
 
@@ -12,23 +9,22 @@ from typing import Any, Protocol
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, unknown
 from harness.data.suite import ClassifierProtocol
-from harness.scoring.dual_logreg import Probabilities
+from harness.scoring.classification import Probabilities
 from harness.scoring.linear_classifiers import FrozenClassifier, TfidfClassifier
 from harness.scoring.scorer import Rows, ScoringContext
 
 
 class Classifier(Protocol):
-    """A way to train and test. ``seeds``: the runs that differ; one where training is exact."""
+    """What is trained on a cell's texts. ``seeds``: one per training run; a single one where training is exact."""
 
     name: str
     signature: str
     seeds: list[int]
 
-    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
-        """Return the probabilities of every test text of ``place`` after training on ``train``.
+    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
+        """Return the probabilities of every test text of ``context`` after training on ``train`` (at least one text).
 
-        ``train`` holds one text at least. A label without text in it has probability 0, the only label
-        with text probability 1.
+        A label without training text has probability 0, the only label with text probability 1.
         """
         ...
 
@@ -37,7 +33,7 @@ class EncoderClassifier:
     """A transformers encoder fine-tuned by the published protocol; loaded on first use."""
 
     def __init__(self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = ()) -> None:
-        # Options are part of the name: a changed protocol is another metric, not a rival value.
+        # Options are part of the name: a changed protocol is another metric.
         self.name = ",".join([f"hf:{checkpoint.name}", *sorted(options)])
         self.seeds = list(protocol.seeds)
         self.signature = (
@@ -55,9 +51,9 @@ class EncoderClassifier:
 
         return EncoderTrainer(self._checkpoint, self._protocol)
 
-    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """See ``Classifier.probabilities``."""
-        found: Probabilities = self._trainer.probabilities(train, place, seed)
+        found: Probabilities = self._trainer.probabilities(train, context, seed)
         return found
 
 
@@ -65,8 +61,8 @@ def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
     """Return the classifier that ``spec`` names: ``tfidf``, ``frozen:PATH_OR_ID`` or
     ``hf:PATH_OR_ID[,option=value...]``.
 
-    The options ``lr``, ``epochs``, ``patience`` and ``seeds`` (a number of seeds) change the suite's
-    protocol and show in the signature. Raises ``UserError`` for anything else.
+    The options ``lr``, ``epochs``, ``patience`` and ``seeds`` (how many) change the suite's protocol and the signature.
+    Raises ``UserError`` for anything else.
     """
     if spec == "tfidf":
         return TfidfClassifier()
@@ -107,5 +103,5 @@ def _change(
             fields[field] = value
             ClassifierProtocol.model_validate(fields)
         except ValueError:
-            raise UserError(f"classifier {spec!r}: {text!r} is no value for {name!r}.") from None
+            raise UserError(f"classifier {spec!r}: {text!r} is not a value for {name!r}.") from None
     return ClassifierProtocol.model_validate(fields)

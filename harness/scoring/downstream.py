@@ -1,4 +1,4 @@
-"""Downstream performance: train a classifier on a cell's texts, test it on human text."""
+"""Downstream performance: train a classifier on a cell's texts, test it on human-written text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from statistics import fmean
 import numpy as np
 
 from harness.core.records import Score
-from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
+from harness.scoring.classification import brier_score, calibration_error, macro_f1_of
 from harness.scoring.classifiers import Classifier
 from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
 from harness.scoring.scorer import Rows, ScorerOutput, ScoringContext, TextSample
 
 
 def training_rows(sample: TextSample) -> Rows:
-    """Return texts with labels, each pair once and no empty text (as in arXiv 2606.18389)."""
+    """Return texts with labels, without duplicate pairs and empty texts (as in arXiv 2606.18389)."""
     pairs = zip(sample.texts, sample.labels, strict=True)
     return list(dict.fromkeys((text, label) for text, label in pairs if text.strip()))
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """What came of training on some rows, by seed: label indices, and the values of metrics by name."""
+class _TestResult:
+    """Predictions (label indices) and values of metrics by classifier seed, after training on ``rows``."""
 
     rows: Rows
     predictions: dict[str, list[int]]
@@ -33,10 +33,10 @@ class _Tested:
 class ClassifierScorer:
     """One downstream classifier, trained on all texts as generated and again on the valid ones alone.
 
-    Kept: ``examples``, the digest of the test examples; the ``labels``; ``gold`` and, for every seed of the
-    classifier, ``predictions``, as label indices, one per test text. These stand under the name of
-    macro-F1, such as ``macro_f1/tfidf``; under ``macro_f1.valid/tfidf`` only where the valid texts are not
-    all texts. Of equally probable labels the first is predicted.
+    Artifacts: ``examples``, the digest of the test examples; the ``labels``; ``gold`` and, per classifier seed,
+    ``predictions`` as label indices, one per test text. These are stored under the name of macro-F1, such as
+    ``macro_f1/tfidf``; under ``macro_f1.valid/tfidf`` only where not all texts are valid. Of equally probable labels
+    the first is predicted.
     """
 
     human = False
@@ -46,37 +46,36 @@ class ClassifierScorer:
         self.signature = classifier.signature
         self._classifier = classifier
 
-    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
-        """Return macro-F1 over the fixed list of labels and accuracy, means over the seeds, each also for
-        training on valid text; calibration error and Brier score.
+    def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
+        """Return macro-F1 and accuracy, also for training on valid text, calibration error and Brier score.
 
-        ``detail``: ``texts``, how many were trained on, and ``per_label_min``, how many of these the label
-        with the fewest has.
+        Means over the classifier seeds. ``detail``: ``texts``, the number of training texts; ``per_label_min``, that
+        of the rarest label.
         """
-        gold = [place.labels.index(label) for _, label in place.test]
+        gold = [context.labels.index(label) for _, label in context.test]
         rows, valid = training_rows(sample), training_rows(sample.subset(sample.valid))
-        every = self._test(rows, place, gold)
-        sound = every if valid == rows else self._test(valid, place, gold)
+        every = self._test(rows, context, gold)
+        of_valid = every if valid == rows else self._test(valid, context, gold)
         scores = [
-            *(self._score(m, m, every, place) for m in (MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER)),
-            *(self._score(m, m.on_valid_texts, sound, place) for m in (MACRO_F1, ACCURACY)),
+            *(self._score(m, m, every, context) for m in (MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER)),
+            *(self._score(m, m.on_valid_texts, of_valid, context) for m in (MACRO_F1, ACCURACY)),
         ]
-        found = {MACRO_F1: every} if sound is every else {MACRO_F1: every, MACRO_F1.on_valid_texts: sound}
+        found = {MACRO_F1: every} if of_valid is every else {MACRO_F1: every, MACRO_F1.on_valid_texts: of_valid}
         predictions = {
             m.for_provider(self._classifier.name).name: tested.predictions for m, tested in found.items() if tested.rows
         }
-        kept = {"examples": place.examples, "labels": list(place.labels), "gold": gold}
+        kept = {"examples": context.examples, "labels": list(context.labels), "gold": gold}
         return ScorerOutput(scores, {**kept, "predictions": predictions})
 
-    def _test(self, rows: Rows, place: ScoringContext, gold: list[int]) -> _Tested:
+    def _test(self, rows: Rows, context: ScoringContext, gold: list[int]) -> _TestResult:
         """Train on ``rows`` and test, with every seed; with none where there is no text."""
         predictions: dict[str, list[int]] = {}
         values: dict[str, dict[str, float]] = {}
         for seed in self._classifier.seeds if rows else ():
-            found = self._classifier.probabilities(rows, place, seed)
+            found = self._classifier.probabilities(rows, context, seed)
             predicted = found.argmax(axis=1)
             measured = {
-                MACRO_F1.name: macro_f1_of(gold, predicted, len(place.labels)),
+                MACRO_F1.name: macro_f1_of(gold, predicted, len(context.labels)),
                 ACCURACY.name: float(np.mean(predicted == gold)),
                 CALIBRATION_ERROR.name: calibration_error(found, gold),
                 BRIER.name: brier_score(found, gold),
@@ -84,9 +83,9 @@ class ClassifierScorer:
             predictions[str(seed)] = predicted.tolist()
             for name, value in measured.items():
                 values.setdefault(name, {})[str(seed)] = value
-        return _Tested(rows, predictions, values)
+        return _TestResult(rows, predictions, values)
 
-    def _score(self, base: Metric, metric: Metric, tested: _Tested, place: ScoringContext) -> Score:
+    def _score(self, base: Metric, metric: Metric, tested: _TestResult, context: ScoringContext) -> Score:
         """Return the score of ``metric``, whose values are those of ``base``."""
         named = metric.for_provider(self._classifier.name)
         if not tested.rows:
@@ -94,5 +93,5 @@ class ClassifierScorer:
             return named.score(None, self.signature, f"no {kind} to train on")
         by_seed = tested.values[base.name]
         counts = Counter(label for _, label in tested.rows)
-        detail = {"texts": len(tested.rows), "per_label_min": min(counts[label] for label in place.labels)}
+        detail = {"texts": len(tested.rows), "per_label_min": min(counts[label] for label in context.labels)}
         return named.score(fmean(by_seed.values()), self.signature, by_seed=by_seed, detail=detail)

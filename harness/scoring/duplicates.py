@@ -1,4 +1,4 @@
-"""Texts that are the same as others, or nearly."""
+"""Exact and near-duplicates among the texts of a cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHINGLE = 5
 _BANDS, _ROWS = 32, 4
 """Two texts at the bound share a band of MinHash values with probability 1 - (1 - 0.8^4)^32 = 1 - 5e-8."""
 _VERIFIED = 32
-"""Most candidates of a text that are compared in full, where there are more: those of the likest MinHash."""
+"""Most candidates of a text that are compared in full: those of the most similar MinHash."""
 _BLOCK = 10_000
 _NO_CHARACTER = 0x110000
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -29,13 +29,12 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 def near_duplicates(texts: Sequence[str]) -> Score:
     """Return the share of texts with another text that is equal or nearly so; ``exact`` in the detail: equal.
 
-    Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8, as
-    they stand or with their words in alphabetical order (so that other orders of the same words count),
-    after folding (``plain``); a text of fewer characters is one gram. MinHash (Broder
-    1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the likest 32 are
-    tried, so that a few texts at the bound may be missed where thousands are nearly alike. The more texts,
-    the more have a partner: this is no metric at a fixed budget, and compares cells of equal size. No value
-    for fewer than two texts.
+    Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8, after
+    folding (``plain``), as they are or with their words in alphabetical order, so that reordered words count.
+    MinHash (Broder 1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the 32 most
+    similar are compared, so a few texts at the bound may be missed where thousands are nearly alike. The more
+    texts, the more have a partner: there is no fixed budget, compare cells of equal size only. No value for fewer
+    than two texts.
     """
     signature = (
         f"near-duplicates|jaccard:{ALIKE}|shingle:{_SHINGLE}|minhash:{_BANDS}x{_ROWS}|seed:1"
@@ -53,10 +52,8 @@ def near_duplicates(texts: Sequence[str]) -> Score:
 
 
 def shingles(text: str) -> NDArray[np.uint64]:
-    """Return the different character 5-grams of a text as sorted hashes of 64 bits.
-
-    A shorter text is one gram. 2,000,000 different grams collide with a probability of 1e-7.
-    """
+    """Return the different character 5-grams of a text as sorted 64-bit hashes; a shorter text is one gram."""
+    # 2,000,000 different grams collide with a probability of 1e-7.
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     if len(codes) < _SHINGLE:
         codes = np.append(codes, np.full(_SHINGLE - len(codes), _NO_CHARACTER, dtype=np.uint64))
@@ -68,34 +65,34 @@ def shingles(text: str) -> NDArray[np.uint64]:
 
 
 def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
-    """Return the size of the intersection over that of the union of two sets of grams."""
+    """Return the Jaccard index of two sets of grams."""
     common = len(np.intersect1d(one, other, assume_unique=True))
     return common / (len(one) + len(other) - common)
 
 
 def _near(unique: Sequence[str], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which of different texts are near-duplicates; for those ``known`` to be none is sought."""
+    """Return which of different texts are near-duplicates; those ``known`` to be are not compared again."""
     grams = [shingles(text) for text in unique]
     rows = _minhash(grams)
     found, crowded = known.copy(), set[int]()
 
-    def seek(i: int, others: Iterable[int]) -> None:
+    def verify(i: int, others: Iterable[int]) -> None:
         for j in others:
             if j != i and jaccard(grams[i], grams[j]) >= ALIKE:
                 found[[i, j]] = True
                 return
 
     for bucket in _buckets(rows):
-        crowd = len(bucket) > _VERIFIED
-        for place, i in enumerate(bucket):
+        large_bucket = len(bucket) > _VERIFIED
+        for at, i in enumerate(bucket):
             if not found[i]:
-                seek(i, bucket[place - 1 : place] if crowd and place else bucket[:_VERIFIED])
-                if crowd:
+                verify(i, bucket[at - 1 : at] if large_bucket and at else bucket[:_VERIFIED])
+                if large_bucket:
                     crowded.add(i)
     signs = rows.astype(np.uint8)
     for i in sorted(crowded):
         if not found[i]:
-            seek(i, _most_similar(signs, i))
+            verify(i, _most_similar(signs, i))
     return found
 
 
@@ -115,7 +112,8 @@ def _minhash(grams: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint32]:
 
 
 def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
-    """Yield groups of texts, two and more, that share all values of a band."""
+    """Yield groups of two texts or more that share all values of a band."""
+    # Not datasketch's MinHashLSH: the score depends on which candidates of a crowded text are compared.
     values = rows.tobytes()
     size, step = _ROWS * rows.itemsize, _BANDS * _ROWS * rows.itemsize
     for band in range(0, step, size):

@@ -1,43 +1,48 @@
-"""Texts as vectors of length one: character n-grams, weighed by human text, or a transformers encoder."""
+"""Texts as vectors of length one: character n-grams, weighted by human-written text, or a transformers encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.checkpoints import Checkpoint, resolve_checkpoint
-from harness.core.errors import unknown
+from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
+from harness.core.errors import UserError, unknown
 from harness.data.corpus import normalise
 from harness.scoring.ngrams import Ngrams
-from harness.scoring.scorer import ScoringContext
+from harness.scoring.scorer import PerContext, ScoringContext
 
-Rows = Any
+Vectors = Any
 """A row per text: an array [n, d] of float64, or a sparse scipy matrix (CSR) of that shape."""
+_BATCH = 32
+_REMEMBERED = 20_000  # texts: 60 MB of vectors of 768 numbers
 
 
 class Embedding(Protocol):
-    """A way to lay texts out so that alike ones point the same way.
+    """Maps texts to vectors such that similar texts point the same way.
 
-    ``signature``: everything but texts and human text that decides the vectors.
+    ``signature``: everything but texts and human-written text that decides the vectors.
     """
 
     name: str
     signature: str
 
-    def embed(self, texts: Sequence[str], place: ScoringContext) -> Rows:
-        """Return a row of length 1 per text; a row of zeros for text that holds nothing to read."""
+    def embed(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
+        """Return a row of length 1 per text; a row of zeros for a text with nothing to read."""
         ...
 
 
 class TfidfEmbedding:
     """Character 2- to 5-grams, sublinear tf-idf, offline and for every script.
 
-    The weights are fitted on the human train text of the place, so that all entries are measured with the
-    same ones; n-grams that it lacks have the highest weight. Columns are hashes: 2**18 of them.
+    The weights are fitted on the human train text, so that all entries are measured with the same ones; unseen
+    n-grams have the highest weight. Columns are hashes: 2**18 of them.
     """
 
     name = "tfidf"
@@ -46,24 +51,23 @@ class TfidfEmbedding:
     _bits = 18
 
     def __init__(self) -> None:
-        self._fitted: tuple[ScoringContext, NDArray[np.float64]] | None = None
+        self._weights = PerContext(self._fit)
 
-    def embed(self, texts: Sequence[str], place: ScoringContext) -> Rows:
+    def embed(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
         """See ``Embedding.embed``; the rows are sparse."""
         counts = self._counts(texts)
-        counts.data = (1.0 + np.log(counts.data)) * self._weights(place)[counts.indices]
+        counts.data = (1.0 + np.log(counts.data)) * self._weights(context)[counts.indices]
         sizes = np.diff(counts.indptr)
         lengths = np.sqrt(np.bincount(np.repeat(np.arange(len(texts)), sizes), counts.data**2, len(texts)))
         counts.data /= np.repeat(lengths, sizes)
         return counts
 
-    def _weights(self, place: ScoringContext) -> NDArray[np.float64]:
-        """Return the inverse document frequencies of a place, smoothed by one text that holds everything."""
-        if self._fitted is None or self._fitted[0] is not place:
-            counts = self._counts([text for text, _ in place.train])
-            frequencies = np.bincount(counts.indices, minlength=2**self._bits)
-            self._fitted = (place, 1.0 + np.log((1 + len(place.train)) / (1 + frequencies)))
-        return self._fitted[1]
+    def _fit(self, context: ScoringContext) -> NDArray[np.float64]:
+        """Return inverse document frequencies, smoothed by one text that contains everything."""
+        counts = self._counts([text for text, _ in context.train])
+        frequencies = np.bincount(counts.indices, minlength=2**self._bits)
+        weights: NDArray[np.float64] = 1.0 + np.log((1 + len(context.train)) / (1 + frequencies))
+        return weights
 
     def _counts(self, texts: Sequence[str]) -> Any:
         from scipy.sparse import csr_array
@@ -73,11 +77,10 @@ class TfidfEmbedding:
         for size in self._sizes:
             grams = Ngrams.of(plain, size)
             rows.append(np.repeat(np.arange(len(texts)), np.diff(grams.starts)))
-            mixed = grams.hashes * np.uint64(0x9E3779B97F4A7C15)  # the upper bits hang on all the others
+            mixed = grams.hashes * np.uint64(0x9E3779B97F4A7C15)  # the upper bits depend on all the others
             columns.append((mixed >> np.uint64(64 - self._bits)).astype(np.int32))
-        places = (np.concatenate(rows), np.concatenate(columns))
-        ones = np.ones(places[0].size)
-        return csr_array((ones, places), shape=(len(texts), 2**self._bits))  # equal places are summed
+        cells = (np.concatenate(rows), np.concatenate(columns))
+        return csr_array((np.ones(cells[0].size), cells), shape=(len(texts), 2**self._bits))  # equal cells are summed
 
 
 class EncoderEmbedding:
@@ -91,13 +94,11 @@ class EncoderEmbedding:
         self._checkpoint = checkpoint
 
     @cached_property
-    def _pooler(self) -> Any:
-        from harness.scoring.encoders import MeanPooler
-
+    def _pooler(self) -> MeanPooler:
         return MeanPooler(self._checkpoint, self._tokens)
 
-    def embed(self, texts: Sequence[str], place: ScoringContext) -> Rows:
-        """See ``Embedding.embed``; the rows are dense. Human text does not matter."""
+    def embed(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
+        """See ``Embedding.embed``; the rows are dense. Human-written text does not matter."""
         found = self._pooler.embed(texts).astype(np.float64)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
@@ -106,7 +107,7 @@ class EncoderEmbedding:
 def open_embedding(spec: str) -> Embedding:
     """Return the embedding that ``spec`` names: ``tfidf`` or ``hf:PATH_OR_ID``.
 
-    Raises ``UserError`` for anything else, and for a folder or hub id without a model.
+    Raises ``UserError`` for anything else, and for a directory or hub id without a model.
     """
     if spec == "tfidf":
         return TfidfEmbedding()
@@ -114,3 +115,106 @@ def open_embedding(spec: str) -> Embedding:
     if kind != "hf" or not path:
         raise unknown("embedding", spec, ["tfidf", "hf:PATH_OR_ID"])
     return EncoderEmbedding(resolve_checkpoint(path))
+
+
+class MeanPooler:
+    """The mean of an encoder's last states over the tokens of a text; the vectors of the last texts are cached."""
+
+    def __init__(self, checkpoint: Checkpoint, max_tokens: int = 512) -> None:
+        """Load the encoder in float32; ``UserError`` where the directory has none. Longer texts are truncated."""
+        import torch  # here: listing and comparing scores must not load it
+        from transformers import AutoTokenizer
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+            self.model = _load(checkpoint).to(self.device).eval()
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise not_an_encoder(checkpoint, error) from None
+        self.longest = max_length(max_tokens, self.tokenizer, self.model.config)
+        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return a row per text, of the encoder's width, not normalised; zeros for text without tokens.
+
+        States of pads never count, those of special tokens do (as in sentence-transformers).
+        """
+        new = sorted({text for text in texts if text not in self._known})
+        found = dict(self._pooled([text for text in new if text.strip()]))
+        for text in texts:
+            if text in self._known:
+                self._known.move_to_end(text)
+                found[text] = self._known[text]
+        nothing = np.zeros(self.model.config.hidden_size, dtype=np.float32)
+        rows = [found.get(text, nothing) for text in texts]
+        self._known.update((text, found[text]) for text in new if text in found)
+        for _ in range(len(self._known) - _REMEMBERED):
+            self._known.popitem(last=False)
+        return np.stack(rows) if rows else np.zeros((0, len(nothing)), dtype=np.float32)
+
+    def _pooled(self, texts: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yield texts with their vectors, longest first, so that too large a batch fails at once."""
+        import torch
+
+        if not texts:
+            return
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.longest)["input_ids"]
+        pairs = [pair for pair in zip(texts, encoded, strict=True) if pair[1]]
+        queue = iter(sorted(pairs, key=lambda pair: -len(pair[1])))
+        while batch := list(islice(queue, _BATCH)):
+            ids = [torch.tensor(tokens, device=self.device) for _, tokens in batch]
+            pad = self.tokenizer.pad_token_id or 0
+            inputs = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=pad)
+            sizes = torch.tensor([len(row) for row in ids], device=self.device)
+            mask = torch.arange(inputs.shape[1], device=self.device) < sizes[:, None]
+            with torch.inference_mode():
+                states = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state
+                sums = states.masked_fill(~mask[..., None], 0.0).sum(dim=1)
+                means = (sums / sizes[:, None]).cpu().numpy()
+            yield from zip((text for text, _ in batch), means, strict=True)
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    """Return the encoder, without the decoder if there is one; every weight must be in the checkpoint."""
+    import torch
+    from transformers import AutoModel
+
+    # An unused pooling head may be new; everything else that is new is refused below.
+    with quiet_transformers(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        model, info = AutoModel.from_pretrained(
+            checkpoint.folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise ValueError(f"no weights for {missing[0]} and {len(missing) - 1} more")
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def not_an_encoder(checkpoint: Checkpoint, error: Exception) -> UserError:
+    """Return the error of a checkpoint that cannot be loaded as an encoder."""
+    return UserError(f"{checkpoint.folder} is not an encoder: {why_not_loaded(error)}")
+
+
+def max_length(max_tokens: int, tokenizer: Any, config: Any) -> int:
+    """Return how many tokens an encoder reads, at most ``max_tokens``."""
+    # Encoders of the RoBERTa type lose two positions to padding; not every tokenizer says so.
+    positions = getattr(config, "max_position_embeddings", None) or 10**9
+    return int(min(max_tokens, tokenizer.model_max_length, positions - 2))
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Suppress the progress bars and warnings of transformers while a model is loaded."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

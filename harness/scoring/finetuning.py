@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.core.checkpoints import Checkpoint, why_not_loaded
-from harness.core.errors import UserError
+from harness.core.checkpoints import Checkpoint
 from harness.data.suite import ClassifierProtocol
-from harness.scoring.calibration import macro_f1_of
-from harness.scoring.dual_logreg import Probabilities
+from harness.scoring.classification import Probabilities, macro_f1_of
+from harness.scoring.embeddings import max_length, not_an_encoder, quiet_transformers
 from harness.scoring.scorer import Rows, ScoringContext
 
 _EVALUATION_BATCH = 64
@@ -32,63 +31,53 @@ class EncoderTrainer:
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{checkpoint.folder} holds no encoder: {why_not_loaded(error)}") from None
-        # Encoders of the RoBERTa type lose two positions to padding; not every tokenizer says so.
-        positions = getattr(config, "max_position_embeddings", None) or 10**9
-        self.longest = min(protocol.max_tokens, self.tokenizer.model_max_length, positions - 2)
+            raise not_an_encoder(checkpoint, error) from None
+        self.longest = max_length(protocol.max_tokens, self.tokenizer, config)
 
-    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """Return the probabilities [n test, n labels] of the test texts after fine-tuning with ``seed``.
 
-        A label without training text has none, in choosing the epoch as well. With one label in ``train``
-        there is nothing to train.
+        A label without training text has probability 0, also for early stopping. With one label in ``train`` there is
+        nothing to train.
         """
-        trained = _trained(train, place)
+        trained = _trained(train, context)
         if trained.sum() == 1:
-            return np.tile(trained.double().numpy(), (len(place.test), 1))
+            return np.tile(trained.double().numpy(), (len(context.test), 1))
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            model = self._model(len(place.labels))
-            self._fit(model, train, place, generator)
-            logits = self._logits(model, [text for text, _ in place.test])
+            model = self._model(len(context.labels))
+            self._fit(model, train, context, generator)
+            logits = self._logits(model, [text for text, _ in context.test])
         shares: Probabilities = logits.masked_fill(~trained, -torch.inf).softmax(-1).numpy()
         return shares
 
     def _model(self, n_labels: int) -> Any:
         from transformers import AutoConfig, AutoModelForSequenceClassification
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
-        level = logging.get_verbosity()
-        logging.set_verbosity_error()  # the head is new on purpose; no warning per seed
+        folder = self.checkpoint.folder
         try:
-            config = AutoConfig.from_pretrained(self.checkpoint.folder, num_labels=n_labels, trust_remote_code=False)
-            config.classifier_dropout = self.protocol.dropout
-            model = AutoModelForSequenceClassification.from_pretrained(
-                self.checkpoint.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
+            with quiet_transformers():  # the head is new on purpose; no warning per seed
+                config = AutoConfig.from_pretrained(folder, num_labels=n_labels, trust_remote_code=False)
+                config.classifier_dropout = self.protocol.dropout
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    folder, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(f"{self.checkpoint.folder} holds no encoder: {why_not_loaded(error)}") from None
-        finally:
-            logging.set_verbosity(level)
+            raise not_an_encoder(self.checkpoint, error) from None
         return model.to(self.device)
 
-    def _fit(self, model: Any, train: Rows, place: ScoringContext, generator: torch.Generator) -> None:
+    def _fit(self, model: Any, train: Rows, context: ScoringContext, generator: torch.Generator) -> None:
         rule = self.protocol
         optimizer = torch.optim.AdamW(model.parameters(), lr=rule.learning_rate)
-        trained = _trained(train, place)
-        gold = [place.labels.index(label) for _, label in place.validation]
+        trained = _trained(train, context)
+        gold = [context.labels.index(label) for _, label in context.validation]
         best, best_state, stale = -1.0, None, 0
         for _ in range(rule.max_epochs):
-            self._epoch(model, train, place.labels, optimizer, generator)
-            logits = self._logits(model, [text for text, _ in place.validation])
+            self._epoch(model, train, context.labels, optimizer, generator)
+            logits = self._logits(model, [text for text, _ in context.validation])
             found = logits.masked_fill(~trained, -torch.inf).argmax(-1)
-            score = macro_f1_of(gold, found.numpy(), len(place.labels))
+            score = macro_f1_of(gold, found.numpy(), len(context.labels))
             if score > best:
                 best, stale = score, 0
                 best_state = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -100,12 +89,7 @@ class EncoderTrainer:
             model.load_state_dict(best_state)
 
     def _epoch(
-        self,
-        model: Any,
-        train: Rows,
-        labels: list[str],
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
+        self, model: Any, train: Rows, labels: list[str], optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> None:
         model.train()
         order = torch.randperm(len(train), generator=generator).tolist()
@@ -121,7 +105,7 @@ class EncoderTrainer:
     def _logits(self, model: Any, texts: list[str]) -> Tensor:
         """Return [n, labels] in double precision on the CPU; 0 where training has diverged."""
         model.eval()
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # so that little padding is computed
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
         found = []
         for start in range(0, len(order), _EVALUATION_BATCH):
             batch = [texts[i] for i in order[start : start + _EVALUATION_BATCH]]
@@ -133,7 +117,7 @@ class EncoderTrainer:
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
-def _trained(train: Rows, place: ScoringContext) -> Tensor:
-    """Say of every label of the place whether it has a text."""
+def _trained(train: Rows, context: ScoringContext) -> Tensor:
+    """Return for every label of the task whether it has a training text."""
     present = {label for _, label in train}
-    return torch.tensor([label in present for label in place.labels])
+    return torch.tensor([label in present for label in context.labels])

@@ -1,9 +1,8 @@
-"""The form in which texts are compared: without what a reader does not see, and look-alikes as one letter.
+"""The form in which texts are compared: without characters that a reader does not see, look-alikes as one letter.
 
-Somebody who copies a text can put characters into it that nobody sees (U+034F, variation selectors, Hangul
-fillers), set marks on letters, or take letters of another script that look the same. None of that makes
-another text. Sources: Unicode's property Default_Ignorable_Code_Point and its confusables (UTS 39), the
-latter as packaged by ``confusable_homoglyphs``.
+Somebody who copies a text can insert invisible characters (U+034F, variation selectors, Hangul fillers), add marks
+to letters, or use letters of another script that look the same: it is still the same text. Sources: Unicode's
+property Default_Ignorable_Code_Point and its confusables (UTS 39), as packaged by ``confusable_homoglyphs``.
 """
 
 from __future__ import annotations
@@ -22,29 +21,21 @@ _BETWEEN = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _SIGN = regex.compile(r"[\p{L}\p{N}]")
 _LETTER = regex.compile(r"\p{L}")
 
-# Marks that no letter is composed with, and marks that a word is written with or without: Hebrew points and
-# Ethiopic gemination.
+# Marks that no letter is composed with, and optional marks: Hebrew points and Ethiopic gemination.
 _OPTIONAL = regex.compile(
     r"[[\p{Mn}\p{Me}]&&\p{Script=Inherited}\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u135d-\u135f]+",
     regex.V1,
 )
 _SCRIPTS = ("Latin", "Ethiopic", "Hebrew", "Cyrillic", "Greek", "Arabic", "Armenian")
 
-# Letters of one sound in Amharic, which are written one for the other: in each of their seven orders.
+# Amharic letters of one sound, which are interchangeable in spelling: each in its seven orders.
 _SAME_SOUND = {
     first + order: same + order
-    for first, same in (
-        (0x1210, 0x1200),
-        (0x1280, 0x1200),
-        (0x1220, 0x1230),
-        (0x12D0, 0x12A0),
-        (0x1340, 0x1338),
-    )
+    for first, same in ((0x1210, 0x1200), (0x1280, 0x1200), (0x1220, 0x1230), (0x12D0, 0x12A0), (0x1340, 0x1338))
     for order in range(7)
 }
 
-# What hides in a text and what does not: emoji are joined and coloured by such characters, and directional
-# marks belong to Hebrew.
+# Not hidden: emoji are joined and coloured by such characters, and directional marks belong to Hebrew.
 _PICTURE = r"[\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\u20e3#*0-9]"
 _EMOJI = regex.compile(rf"(?<={_PICTURE})[\u200d\ufe0e\ufe0f\u20e3\U000e0020-\U000e007f]+")
 _EXPECTED = regex.compile(r"^\ufeff|[\u200e\u200f\u061c]")
@@ -54,38 +45,35 @@ _WORD = regex.compile(r"[\p{L}\p{M}]+")
 
 
 def plain(text: str) -> str:
-    """Return a text as it is compared: case, unseen characters, stray marks and look-alikes do not count.
+    """Fold a text for comparison: case, invisible characters, stray marks and look-alikes do not count.
 
-    Blanks are single, compatibility forms are resolved (NFKC), letters that look like one of the text's main
-    script are that letter. Accents that belong to a letter are kept: short texts with and without them are
-    often two people's.
+    Single blanks, NFKC; letters that look like one of the text's main script become that letter. Accents that belong to
+    a letter are kept: short texts with and without them are often by two people.
     """
     if not _ODD.search(text):
         return " ".join(_SILENT.sub("", text).casefold().split())
-    whole = _composed(_composed(_SILENT.sub("", text)).casefold())
-    # NFKC may give what is unseen once more: some compatibility forms stand for a filler.
+    composed = unicodedata.normalize("NFKC", _SILENT.sub("", text))
+    whole = unicodedata.normalize("NFKC", composed.casefold())
+    # NFKC may bring invisible characters back: some compatibility forms stand for a filler.
     whole = _SILENT.sub("", _OPTIONAL.sub("", whole))
     return " ".join((whole if whole.isascii() else _without_look_alikes(whole)).split())
 
 
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
-
-
 def normalise_for_matching(text: str) -> str:
-    """Return what is left of a plain text without punctuation: letters with their marks and digits, in words
-    with one blank between. Of a text that holds nothing of the kind, such as one of emoji, the normal form.
+    """Return the letters, marks and digits of a folded text, in words with one blank between.
+
+    Of a text without any, such as one of emoji, the normal form.
     """
     words = _BETWEEN.sub(" ", plain(text)).strip()
     return words if _SIGN.search(words) else normalise(text)
 
 
 def hides(text: str) -> bool:
-    """Return whether a text holds what a reader does not see, or letters that look like others.
+    """Return whether a text contains invisible characters or look-alike letters.
 
-    These are controls and characters that Unicode calls ignorable, where no emoji and no direction of writing
-    needs them; marks that are no part of a composed letter; and words in which a letter of another script
-    stands for one of the text's main script.
+    These are controls and characters that Unicode calls ignorable, where neither emoji nor writing direction need them;
+    marks that are not part of a composed letter; and words in which a letter of another script replaces one of the
+    text's main script.
     """
     if not _ODD.search(text):
         return bool(_UNSEEN.search(text))
@@ -100,16 +88,13 @@ def hides(text: str) -> bool:
 
 
 def _without_look_alikes(text: str) -> str:
-    """Return a text with look-alikes as letters of its main script.
-
-    English words in a text of another script stay what they are: there, letters of ASCII are look-alikes only
-    in a word that has letters of the script.
-    """
+    """Replace look-alikes by letters of the text's main script."""
     script = _main_script(text)
     table = _look_alikes(script)
     if script == "Latin":
         return text.translate(table)
     if not table.keys().isdisjoint(map(ord, set(text))):
+        # English words stay as they are: ASCII letters are look-alikes only in a word with letters of the script.
         own = _letters_of(script)
         pieces = [piece.translate(table) if own.search(piece) else piece for piece in regex.split(r"(\s+)", text)]
         text = "".join(pieces)
@@ -117,7 +102,7 @@ def _without_look_alikes(text: str) -> str:
 
 
 def _mixed(word: str, script: str) -> bool:
-    """Return whether a word is of the main script but for letters that look like some of it."""
+    """Return whether a word is of the main script except for letters that look like it."""
     foreign = [sign for sign in word if not _of(script, sign)]
     if not foreign or len(foreign) == len(word):
         return False
@@ -130,7 +115,7 @@ def _of(script: str, sign: str) -> bool:
 
 
 def _main_script(text: str) -> str:
-    """Return the script of most letters of a text, of those with known look-alikes; empty for another."""
+    """Return the script of most letters of a text if its look-alikes are known, else an empty string."""
     total = len(_LETTER.findall(text))
     for script in _SCRIPTS:
         if total and 2 * len(_letters_of(script).findall(text)) > total:
@@ -145,9 +130,9 @@ def _letters_of(script: str) -> Any:
 
 @cache
 def _look_alikes(script: str) -> dict[int, str]:
-    """Return code points of letters that look like one of a script, in lower case, and that one.
+    """Return letters (code points) that look like a letter of a script -> that letter, all in lower case.
 
-    Letters of Latin script beyond ASCII count as look-alikes of ASCII letters too, as ``ɑ`` and ``ı`` do.
+    Letters of Latin script beyond ASCII count as look-alikes of ASCII letters, such as ``ɑ`` and ``ı``.
     """
     from confusable_homoglyphs.confusables import confusables_data
 
@@ -155,7 +140,7 @@ def _look_alikes(script: str) -> dict[int, str]:
     if not script:
         return found
     own = _letters_of(script)
-    for upper in (False, True):  # what a small letter looks like comes before what its capital looks like
+    for upper in (False, True):  # the look of the small letter comes first
         for sign, others in confusables_data.items():
             folded = sign.casefold()
             if (sign != folded) is not upper or len(folded) != 1 or not folded.isalpha():

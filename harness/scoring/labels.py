@@ -1,4 +1,4 @@
-"""Whether a text carries the label that was asked for, by a classifier of human train text."""
+"""Whether a text has the requested label, by a classifier trained on human-written text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.corpus import normalise
-from harness.scoring.dual_logreg import DualLogReg, fit_dual
+from harness.scoring.linear_classifiers import DualLogReg, fit_dual
 from harness.scoring.ngrams import Ngrams
 from harness.scoring.scorer import Rows
 from harness.scoring.subsampling import generator
@@ -19,15 +19,14 @@ _SIZES, _COLUMNS, _PENALTY = (2, 3, 4, 5), 2**18, 10.0
 
 
 class LabelVerifier:
-    """TF-IDF over character 2- to 5-grams and logistic regression, trained on human text in five folds.
+    """TF-IDF over character 2- to 5-grams and logistic regression, cross-fitted on human text in five folds.
 
-    Every model has seen four fifths of the texts. A text that stands in one of the folds is judged by the
-    model that has not seen it, so that human and copied text have no advantage; any other by the mean of the
-    five models' probabilities. Cells hold as many texts of every label: probabilities are divided by the
-    label's share of the train text (logit adjustment, Menon et al. 2021), and at most 1,000 texts are used,
-    of each label as many as of the others, if it has them. N-grams of one text alone are left out.
+    A text that is in one of the folds is classified by the model that has not seen it, so that human and copied text
+    have no advantage; any other by the mean of the five models' probabilities. Cells have equally many texts per
+    label: probabilities are divided by the label's share of the train text (logit adjustment, Menon et al. 2021), and
+    at most 1,000 texts are used, balanced where possible. N-grams of a single text are left out.
 
-    ``missing``: what the train text lacks, where nothing can be judged by it.
+    ``missing``: why there is no classifier, empty if there is one.
     """
 
     signature = f"tfidf-char-2-5-df2-hash18+logreg-C{_PENALTY:g}|folds:{FOLDS}|texts:{MOST}|version:1"
@@ -57,7 +56,7 @@ class LabelVerifier:
             self._models.append((dual, features[train].T @ dual.weights))
 
     def _features(self, counts: Any) -> Any:
-        """Return TF-IDF rows of length 1: (1 + log tf) * idf, as scikit-learn has it."""
+        """Return TF-IDF rows of length 1: (1 + log tf) * idf, as in scikit-learn."""
         from sklearn.preprocessing import normalize
 
         rows = counts[:, self._used]
@@ -65,7 +64,7 @@ class LabelVerifier:
         return normalize(rows, copy=False)
 
     def labels(self, texts: Sequence[str]) -> list[str]:
-        """Return the likeliest label of every text; of a blank text none (an empty string)."""
+        """Return the likeliest label of every text; an empty string for a blank text."""
         if not len(texts):
             return []
         plain = [normalise(text) for text in texts]
@@ -82,7 +81,7 @@ class LabelVerifier:
 def _folds(rows: list[tuple[str, int]]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """Return the texts that are used, their label indices and their folds, label by label.
 
-    A text that occurs twice is used once: it must not stand in two folds.
+    A repeated text is used once: it must not be in two folds.
     """
     draw = generator("label fidelity")
     once = list(dict(rows).items())

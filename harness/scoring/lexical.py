@@ -1,4 +1,4 @@
-"""How different the texts of a cell are from one another in words and characters, at fixed budgets."""
+"""Lexical diversity of the texts of a cell, in words and characters, at fixed budgets."""
 
 from __future__ import annotations
 
@@ -14,20 +14,11 @@ import numpy as np
 from harness.core.records import Score
 from harness.data.suite import Budgets
 from harness.scoring.duplicates import near_duplicates
-from harness.scoring.metrics import (
-    COMPRESSION,
-    DISTINCT_1,
-    DISTINCT_2,
-    DISTINCT_3,
-    LENGTH,
-    METRICS,
-    SELF_REPETITION,
-)
-from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
+from harness.scoring.metrics import COMPRESSION, DISTINCT_1, DISTINCT_2, DISTINCT_3, LENGTH, SELF_REPETITION
+from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample, scores_of_all_and_valid
 from harness.scoring.similarity import self_bleu, self_chrf
-from harness.scoring.subsampling import Range, Subsamples, draw_subsamples, interval, mean_interval
-from harness.scoring.truncate import prefixes
-from harness.scoring.words import words
+from harness.scoring.subsampling import draw_subsamples, mean_interval
+from harness.scoring.text import prefixes, words
 
 _DISTINCT = {1: (DISTINCT_1, "words"), 2: (DISTINCT_2, "word pairs"), 3: (DISTINCT_3, "word triples")}
 _RUN = 4
@@ -38,7 +29,7 @@ _QUANTILES = (5, 25, 50, 75, 95)
 class LexicalScorer:
     """Distinct-n, self-chrF, self-BLEU, compression, self-repetition, near-duplicates and length.
 
-    The order of the texts matters to none of them.
+    All are independent of the order of the texts.
     """
 
     name = "lexical"
@@ -49,14 +40,9 @@ class LexicalScorer:
         settings = "|".join(f"{key}:{value}" for key, value in budgets.model_dump().items())
         self.signature = f"lexical|{settings}|sacrebleu:{version('sacrebleu')}|version:2"
 
-    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
+    def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
         """Return the scores of all texts, and those of the valid ones."""
-        everything = lexical_scores(sample.texts, self.budgets)
-        valid = everything
-        if not sample.valid.all():
-            valid = lexical_scores(sample.subset(sample.valid).texts, self.budgets)
-        renamed = [score.model_copy(update={"metric": METRICS[score.metric].on_valid_texts.name}) for score in valid]
-        return ScorerOutput([*everything, *renamed])
+        return ScorerOutput(scores_of_all_and_valid(sample, lambda texts: lexical_scores(texts, self.budgets)))
 
 
 def lexical_scores(texts: Sequence[str], budgets: Budgets) -> list[Score]:
@@ -78,9 +64,8 @@ def lexical_scores(texts: Sequence[str], budgets: Budgets) -> list[Score]:
 def distinct(k: int, tokens: Sequence[list[str]], budgets: Budgets) -> Score:
     """Return distinct-k of tokenised texts, k from 1 to 3: the share of different k-grams.
 
-    A subsample takes texts in seeded order until it holds exactly ``budgets.ngrams`` k-grams, which never
-    cross the end of a text. No value where the texts hold fewer. Source: Li et al. 2016, there without a
-    budget.
+    A subsample takes texts in seeded order until it holds exactly ``budgets.ngrams`` k-grams, none across two
+    texts. No value where the texts hold fewer. Source: Li et al. 2016, there without a budget.
     """
     metric, name = _DISTINCT[k]
     budget, count = budgets.ngrams, budgets.subsamples
@@ -91,23 +76,24 @@ def distinct(k: int, tokens: Sequence[list[str]], budgets: Budgets) -> Score:
     sizes = [max(len(text) - k + 1, 0) for text in ordered]
     if sum(sizes) < budget:
         return metric.score(None, signature, f"only {sum(sizes)} of the {budget} {name} of the budget")
-    dealt = draw_subsamples(sizes, budget, count, "texts")
-    shares = []
-    for hand in dealt.subsamples:
-        found = {gram for i, size in hand for gram in zip(*(ordered[i][j : j + size] for j in range(k)), strict=True)}
-        shares.append(len(found) / budget)
-    return metric.score(float(np.mean(shares)), signature, interval=_interval(shares, dealt, len(ordered), 1.0))
+    drawn = draw_subsamples(sizes, budget, count, "texts")
+    shares = [
+        len({gram for i, size in part for gram in zip(*(ordered[i][j : j + size] for j in range(k)), strict=True)})
+        / budget
+        for part in drawn.subsamples
+    ]
+    return metric.score(float(np.mean(shares)), signature, interval=drawn.interval(shares, len(ordered), 1.0))
 
 
 def compression(texts: Sequence[str], budgets: Budgets) -> Score:
     """Return characters / size after deflate, mean over subsamples of ``budgets.characters`` characters.
 
-    A subsample takes texts (NFC, single blanks) in seeded order, each ended by a blank, and is cut to the
-    budget; with another mark than the blank, short texts would hold one symbol more than long ones and
-    compress less. Every different character becomes one byte, so that no script is dearer than another:
-    its rank by frequency, all from the 256th on sharing the last. Deflate finds repeats up to 32 KiB back;
-    a budget above that would miss far ones. No value where the texts hold fewer characters.
+    A subsample takes texts (NFC, single blanks) in seeded order, each followed by a blank, and is cut to the budget.
+    Every character becomes one byte, so that no script costs more than another: its rank by frequency, all from the
+    256th on sharing the last. No value where the texts hold fewer characters.
     """
+    # Another separator than the blank would add a symbol, and short texts would compress less for it. Deflate finds
+    # repeats up to 32 KiB back: a larger budget would miss far ones.
     budget, count = budgets.characters, budgets.subsamples
     library = "zlib-ng" if "ng" in zlib.ZLIB_RUNTIME_VERSION else "zlib"
     signature = f"compression|characters:{budget}|subsamples:{count}|symbols:256|norm:NFC|{library}:9|seed:0|version:1"
@@ -115,20 +101,18 @@ def compression(texts: Sequence[str], budgets: Budgets) -> Score:
     sizes = [len(text) for text in ordered]
     if sum(sizes) < budget:
         return COMPRESSION.score(None, signature, f"only {sum(sizes)} of the {budget} characters of the budget")
-    dealt = draw_subsamples(sizes, budget, count, "texts")
-    ratios = []
-    for hand in dealt.subsamples:
-        symbols = _to_byte_alphabet("".join(ordered[i][:size] for i, size in hand))
-        ratios.append(budget / len(zlib.compress(symbols, 9)))
-    span = _interval(ratios, dealt, len(ordered), math.inf)
+    drawn = draw_subsamples(sizes, budget, count, "texts")
+    parts = ["".join(ordered[i][:size] for i, size in part) for part in drawn.subsamples]
+    ratios = [budget / len(zlib.compress(_to_byte_alphabet(part), 9)) for part in parts]
+    span = drawn.interval(ratios, len(ordered), math.inf)
     return COMPRESSION.score(float(np.mean(ratios)), signature, interval=span)
 
 
 def self_repetition(beginnings: Sequence[str], budgets: Budgets) -> Score:
-    """Return the mean log(1 + number of other texts that share a run of four words) of windows.
+    """Return the mean log(1 + number of other texts that share a run of four words), over subsamples.
 
-    The others are those of a subsample of ``budgets.texts`` windows; averaged over subsamples. No value
-    with fewer windows. Source: Salkar et al. 2022, there over all texts and whole ones.
+    The others are those of a subsample of ``budgets.texts``; no value with fewer. Source: Salkar et al. 2022, there
+    over all texts and in full.
     """
     size, count = budgets.texts, budgets.subsamples
     signature = (
@@ -137,12 +121,11 @@ def self_repetition(beginnings: Sequence[str], budgets: Budgets) -> Score:
     )
     n = len(beginnings)
     if n < size:
-        note = f"only {n} of {size} texts with {budgets.window} characters"
-        return SELF_REPETITION.score(None, signature, note)
+        return SELF_REPETITION.score(None, signature, f"only {n} of {size} texts with {budgets.window} characters")
     runs = [_runs(text) for text in sorted(beginnings)]
-    dealt = draw_subsamples([1] * n, size, count, "windows")
-    values = [_repetition([runs[i] for i, _ in hand]) for hand in dealt.subsamples]
-    span = _interval(values, dealt, n, math.log(size))
+    drawn = draw_subsamples([1] * n, size, count, "windows")
+    values = [_repetition([runs[i] for i, _ in part]) for part in drawn.subsamples]
+    span = drawn.interval(values, n, math.log(size))
     return SELF_REPETITION.score(float(np.mean(values)), signature, interval=span, detail={"texts": n})
 
 
@@ -157,10 +140,6 @@ def length(texts: Sequence[str]) -> Score:
     if len(sizes) > 1:
         detail["sd"] = float(np.std(sizes, ddof=1))
     return LENGTH.score(float(np.mean(sizes)), signature, interval=mean_interval(sizes), detail=detail)
-
-
-def _interval(values: Sequence[float], dealt: Subsamples, n: int, most: float) -> Range | None:
-    return interval(values, dealt.texts, n, dealt.decks, within=(0.0, most))
 
 
 def _to_byte_alphabet(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The classifiers whose training is exact: logistic regression on n-grams or on sentence vectors."""
+"""Classifiers with exact training: logistic regression on n-grams or on sentence vectors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.checkpoints import Checkpoint
-from harness.scoring.dual_logreg import Probabilities, fit_dual
+from harness.core.types import FloatArray
+from harness.scoring.classification import Probabilities
+from harness.scoring.embeddings import MeanPooler
 from harness.scoring.scorer import Rows, ScoringContext
 
 _PENALTY = 10.0  # scikit-learn's C, tuned for neither of the two
+_TOLERANCE = 1e-6  # of the gradient: probabilities then hold to 1e-5 (at scikit-learn's default, to 1e-3)
 
 
 class TfidfClassifier:
     """TF-IDF over character 2- to 5-grams and logistic regression: milliseconds on a CPU.
 
-    The optimum is unique, so there is nothing that a seed could vary: one run.
+    The optimum is unique, so there is nothing for a seed to vary: one run.
     """
 
     name = "tfidf"
@@ -41,22 +44,22 @@ class TfidfClassifier:
         counts.data = 1.0 + np.log(counts.data)
         return counts
 
-    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
         counts = self._train([text for text, _ in train])
         columns = _Columns.of(counts)
         features = columns.rows(counts)
-        dual = fit_dual((features @ features.T).toarray(), _targets(train, place), _PENALTY)
-        test = self._test([text for text, _ in place.test])
+        dual = fit_dual((features @ features.T).toarray(), _targets(train, context), _PENALTY)
+        test = self._test([text for text, _ in context.test])
         scores = columns.products(test, features.T @ dual.weights)
-        return dual.probabilities(scores, len(place.labels))
+        return dual.probabilities(scores, len(context.labels))
 
 
 class FrozenClassifier:
-    """Sentence vectors of an encoder that is left as it is, and logistic regression; exact, so one run.
+    """Sentence vectors of a frozen encoder and logistic regression; exact, so one run.
 
-    The vectors are standardised by those of the training texts: encoders' vectors share a large common
-    part, which would leave the penalty to decide (Ethayarajh 2019, arXiv 1909.00512).
+    The vectors are standardised on the training texts: encoders' vectors share a large common component, and the
+    penalty alone would decide (Ethayarajh 2019, arXiv 1909.00512).
     """
 
     def __init__(self, checkpoint: Checkpoint, max_tokens: int) -> None:
@@ -69,21 +72,19 @@ class FrozenClassifier:
         self._checkpoint, self._max_tokens = checkpoint, max_tokens
 
     @cached_property
-    def _pooler(self) -> Any:
-        from harness.scoring.encoders import MeanPooler
-
+    def _pooler(self) -> MeanPooler:
         return MeanPooler(self._checkpoint, self._max_tokens)
 
-    def probabilities(self, train: Rows, place: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
-        vectors = [self._pooler.embed([text for text, _ in rows]).astype(np.float64) for rows in (train, place.test)]
+        vectors = [self._pooler.embed([text for text, _ in rows]).astype(np.float64) for rows in (train, context.test)]
         features, test = _standardised(*vectors)
-        dual = fit_dual(features @ features.T, _targets(train, place), _PENALTY)
-        return dual.probabilities(test @ (features.T @ dual.weights), len(place.labels))
+        dual = fit_dual(features @ features.T, _targets(train, context), _PENALTY)
+        return dual.probabilities(test @ (features.T @ dual.weights), len(context.labels))
 
 
 class _Recent:
-    """Rows of the last texts that were read: the same texts again, or some of them, are not read again."""
+    """The rows of the last texts: the same texts, or a subset, are not vectorised again."""
 
     def __init__(self, read: Any) -> None:
         self._read = read
@@ -100,18 +101,18 @@ class _Recent:
         return self._rows
 
 
-def _targets(train: Rows, place: ScoringContext) -> NDArray[np.int64]:
-    return np.array([place.labels.index(label) for _, label in train], dtype=np.int64)
+def _targets(train: Rows, context: ScoringContext) -> NDArray[np.int64]:
+    return np.array([context.labels.index(label) for _, label in train], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class _Columns:
     """The columns that occur in training texts, with their smoothed inverse document frequencies.
 
-    ``positions``: column -> where it stands in ``weights``. All others are at 0, whose weight is 0.
+    ``positions``: column -> index into ``weights``. All others have index 0, whose weight is 0.
     """
 
-    weights: NDArray[np.float64]
+    weights: FloatArray
     positions: NDArray[np.int32]
 
     @classmethod
@@ -124,33 +125,99 @@ class _Columns:
         return cls(np.concatenate([[0.0], weights]), positions)
 
     def rows(self, counts: Any) -> Any:
-        """Return weighed rows of length 1; zeros where a text has none of the columns."""
+        """Return weighted rows of length 1; zeros where a text has none of the columns."""
         found = self._sparse(counts, counts.data)
         found.data = found.data * self.weights[found.indices]
         found.data /= np.repeat(self._lengths(counts), np.diff(counts.indptr))
         return found
 
-    def products(self, counts: Any, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ``rows(counts) @ matrix`` without making the rows: a test split has many of them."""
+    def products(self, counts: Any, matrix: FloatArray) -> FloatArray:
+        """Return ``rows(counts) @ matrix`` without building the rows: a test split has many of them."""
         found = self._sparse(counts, counts.data) @ (self.weights[:, None] * matrix)
         return np.asarray(found / self._lengths(counts)[:, None])
 
-    def _lengths(self, counts: Any) -> NDArray[np.float64]:
+    def _lengths(self, counts: Any) -> FloatArray:
         squares = self._sparse(counts, counts.data**2) @ self.weights**2
         return np.where(squares > 0, np.sqrt(squares), 1.0)
 
-    def _sparse(self, counts: Any, data: NDArray[np.float64]) -> Any:
+    def _sparse(self, counts: Any, data: FloatArray) -> Any:
         from scipy.sparse import csr_array
 
         shape = (counts.shape[0], len(self.weights))
         return csr_array((data, self.positions[counts.indices], counts.indptr), shape=shape)
 
 
-def _standardised(
-    train: NDArray[np.float64], test: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _standardised(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return both with mean 0 and mean squared length 1 on ``train``."""
     centre, spread = train.mean(axis=0), train.std(axis=0)
     varied = spread > 0  # what is constant on train gets no weight
     scale = 1.0 / (np.where(varied, spread, 1.0) * np.sqrt(max(varied.sum(), 1)))
     return (train - centre) * scale, (test - centre) * scale
+
+
+@dataclass(frozen=True)
+class DualLogReg:
+    """A fitted logistic regression whose weights [d, k] are features.T @ ``weights``.
+
+    ``trained``: the label indices [k] that it was trained on; ``weights``: [n train, k]; ``intercepts``: [k].
+    """
+
+    trained: NDArray[np.int64]
+    weights: FloatArray
+    intercepts: FloatArray
+
+    def probabilities(self, scores: FloatArray, n_labels: int) -> Probabilities:
+        """Return [n test, n_labels] for the inner products of test texts with the weights [n test, k].
+
+        A label that was not trained has probability 0.
+        """
+        logits = scores + self.intercepts
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found = np.zeros((len(scores), n_labels))
+        found[:, self.trained] = powers / powers.sum(axis=1, keepdims=True)
+        return found
+
+
+def fit_dual(gram: FloatArray, targets: NDArray[np.int64], penalty: float) -> DualLogReg:
+    """Return scikit-learn's ``LogisticRegression(C=penalty)`` of texts known by their inner products [n, n].
+
+    The L2 penalty keeps the weights within the span of the training texts, and neither it nor the loss changes when
+    that span is rotated: any coordinates with the same inner products have the same optimum (Hastie and Tibshirani
+    2004, "Efficient quadratic regularization for expression arrays"). A Cholesky factor has at most as many
+    coordinates as there are texts.
+    """
+    # Not LogisticRegression on the n-grams themselves: it stops elsewhere within its tolerance, so calibration error
+    # and Brier score would change, and few texts have many n-grams.
+    from scipy.linalg import solve_triangular
+    from sklearn.linear_model import LogisticRegression
+
+    trained = np.unique(targets)
+    weights = np.zeros((len(gram), len(trained)))
+    if len(trained) == 1:
+        return DualLogReg(trained, weights, np.zeros(1))
+    rows, order, rank = _factor(gram)
+    model = LogisticRegression(C=penalty, solver="newton-cg", tol=_TOLERANCE).fit(rows, targets[order])
+    coefficients, intercepts = _per_label(model)
+    if rank:
+        # features[order] = rows @ basis.T: the first texts of the order alone give the basis.
+        weights[order[:rank]] = solve_triangular(rows[:rank].T, coefficients[:, :rank].T)
+    return DualLogReg(trained, weights, intercepts)
+
+
+def _factor(gram: FloatArray) -> tuple[FloatArray, NDArray[np.int64], int]:
+    """Return ``rows`` (at least one column) and ``order`` with rows @ rows.T == gram[order][:, order], and the rank.
+
+    Cholesky with pivoting: repeated texts, which add no direction, come last.
+    """
+    from scipy.linalg.lapack import dpstrf
+
+    factor, pivots, rank, _ = dpstrf(gram, lower=1)
+    return np.tril(factor)[:, : max(rank, 1)], pivots.astype(np.int64) - 1, int(rank)
+
+
+def _per_label(model: Any) -> tuple[FloatArray, FloatArray]:
+    """Return coefficients [k, d] and intercepts [k]; for two labels scikit-learn keeps only those of the second."""
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(intercepts) > 1:
+        return coefficients, intercepts
+    return np.vstack([np.zeros_like(coefficients), coefficients]), np.concatenate([[0.0], intercepts])

@@ -411,3 +411,12 @@ def sort_key(name: str) -> tuple[int, str]:
     base = name.partition("/")[0].partition(".")[0]
     listed = list(METRICS)
     return (listed.index(base) if base in METRICS else len(listed), name)
+
+
+def harmonic(share: float, relevance: float) -> float:
+    """Return the harmonic mean of two aggregated shares; 0 where either is 0 or less.
+
+    For aggregates only (CLaS-Bench, arXiv 2601.08331): over single answers it would count only those that are right in
+    both respects, which is another quantity.
+    """
+    return 2 * share * relevance / (share + relevance) if share > 0 and relevance > 0 else 0.0

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from harness.data.corpus import normalise
 
-PAD = "\U0010ffff"  # a code point that Unicode keeps free for such uses
+PAD = "\U0010ffff"  # a Unicode noncharacter
 _SCRAMBLE = np.uint64(0x9E3779B97F4A7C15)
 _BASE = np.uint64(0xD1342543DE82EF95)
 
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of texts, in their order; those of text i are ``hashes[starts[i]:starts[i + 1]]``.
+    """The n-grams of texts, in order; those of text i are ``hashes[starts[i]:starts[i + 1]]``.
 
-    An n-gram never crosses the end of a text. Of a text shorter than n the whole text counts as one; an
-    empty text has none.
+    No n-gram crosses two texts. A text shorter than n is one n-gram; an empty text has none.
     """
 
     hashes: NDArray[np.uint64]
@@ -35,9 +34,9 @@ class Ngrams:
 
     @classmethod
     def of_words(cls, texts: Sequence[str], size: int) -> Ngrams:
-        """Return the n-grams that lie within a word and the blanks (U+0020) around it.
+        """Return the n-grams within a word and the blanks (U+0020) around it, which are independent of word order.
 
-        They say nothing of the order of words. Words of ``size - 3`` characters and fewer have none.
+        Words of ``size - 3`` characters and fewer have none.
         """
         hashes, blank, starts = _all([f" {text} " for text in texts], size)
         kept = ~blank
@@ -55,7 +54,7 @@ class Ngrams:
 
 
 class NgramIndex:
-    """Which n-grams occur in a set of texts. Texts are compared in their normal form (``normalise``)."""
+    """The n-grams of a set of texts, in normal form (``normalise``)."""
 
     def __init__(self, texts: Sequence[str], size: int) -> None:
         self.size = size
@@ -66,17 +65,12 @@ class NgramIndex:
         grams = self._ngrams(texts)
         return grams, grams.keys.locate(self.hashes) >= 0
 
-    def share(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return, for each text, the share of its n-grams that occur here; 0 for an empty text."""
-        grams, known = self.known(texts)
-        return grams.mean(known)
-
     def _ngrams(self, texts: Sequence[str]) -> Ngrams:
         return Ngrams.of([normalise(text) for text in texts], self.size)
 
 
 def distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the different values, sorted; many times quicker than ``numpy.unique`` of numpy 2.4."""
+    """Return the different values, sorted; many times faster than ``numpy.unique`` of numpy 2.4."""
     ordered = np.sort(values)
     first = np.ones(ordered.size, dtype=np.bool_)
     first[1:] = ordered[1:] != ordered[:-1]
@@ -85,7 +79,7 @@ def distinct(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Keys:
-    """Values that are looked up in several arrays; sorted once, which makes every look-up quick."""
+    """Values that are looked up in several arrays, sorted once."""
 
     order: NDArray[np.int64]
     ordered: NDArray[np.uint64]
@@ -97,23 +91,23 @@ class Keys:
         return cls(order, values[order])
 
     def locate(self, known: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return for each value its place in an array of different sorted values; -1 where it has none."""
+        """Return for each value its index in an array of different sorted values; -1 where it is missing."""
         found = np.searchsorted(known, self.ordered)
         there = found < known.size
         there[there] = known[found[there]] == self.ordered[there]
-        places = np.empty(self.order.size, dtype=np.int64)
-        places[self.order] = np.where(there, found, -1)
-        return places
+        positions = np.empty(self.order.size, dtype=np.int64)
+        positions[self.order] = np.where(there, found, -1)
+        return positions
 
 
 def _all(texts: Sequence[str], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Return the hash of every n-gram, whether a blank stands inside of it, and where each text's start."""
+    """Return the hash of every n-gram, whether a blank is inside it, and where those of each text start."""
     padded = [text.ljust(size, PAD) if text else "" for text in texts]
     lengths = np.array([len(text) for text in padded], dtype=np.int64)
     codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     counts = np.maximum(lengths - size + 1, 0)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    # Between the windows of two texts stand size - 1 that cross the border; they are left out.
+    # The size - 1 windows that cross from one text to the next are left out.
     shift = np.concatenate([[0], np.cumsum(lengths)])[:-1] - starts[:-1]
     first = np.arange(starts[-1]) + np.repeat(shift, counts)
     blanks = np.concatenate([[0], np.cumsum(codes == ord(" "))])
@@ -122,11 +116,9 @@ def _all(texts: Sequence[str], size: int) -> tuple[NDArray[np.uint64], NDArray[n
 
 
 def _windows(codes: NDArray[np.uint32], size: int) -> NDArray[np.uint64]:
-    """Return a hash of every window of ``size`` codes: a polynomial modulo 2**64 of scrambled codes.
-
-    Windows of twice the length are made of two neighbours, so a long window costs its logarithm. Two
-    different n-grams meet by chance once in 2**64 pairs.
-    """
+    """Return a hash of every window of ``size`` codes: a polynomial modulo 2**64 of scrambled codes."""
+    # Two neighbouring windows make one of twice the length, so the cost is logarithmic in ``size``. Two different
+    # n-grams collide once in 2**64 pairs.
     power = codes.astype(np.uint64) + np.uint64(1)  # of windows of 1, 2, 4, ... codes
     power = (power ^ (power >> np.uint64(9))) * _SCRAMBLE
     power ^= power >> np.uint64(29)

@@ -1,7 +1,6 @@
-"""Texts in which a chat model speaks to the user: refusals, preambles, afterwords, marks of chat templates.
+"""Texts in which a chat model speaks to the user: refusals, preambles, closing remarks, chat-template tokens.
 
-Patterns find what is common and no more. All but the English phrases were written without native speakers
-and not checked by any.
+Patterns find the common forms only. No native speaker has written or checked any but the English phrases.
 """
 
 from __future__ import annotations
@@ -122,22 +121,22 @@ _ANYWHERE = r"""
 
 
 def is_refusal(text: str, code: str) -> bool:
-    """Return whether a text begins as a refusal, in English or in the language asked for."""
+    """Return whether a text starts as a refusal, in English or in the requested language."""
     return any(pattern.search(text) for pattern in _patterns(code)[0])
 
 
 def has_chat_preamble(text: str, code: str) -> bool:
-    """Return whether a text holds words to the user around what was asked for, or marks of a chat template.
+    """Return whether a text addresses the user around the requested text, or contains chat-template tokens.
 
-    Preambles ("Sure! Here is a review:") and field names ("Review:") count at the beginning, in English or
-    in the language asked for; notes, translations and afterwords anywhere, in English.
+    Preambles ("Sure! Here is a review:") and field names ("Review:") count at the start, in English or in the
+    requested language; notes, translations and closing remarks anywhere, in English.
     """
     return any(pattern.search(text) for pattern in _patterns(code)[1])
 
 
 @cache
 def _patterns(code: str) -> tuple[list[Any], list[Any]]:
-    """Return the patterns of refusals and of talk for a language; for an unlisted one English alone."""
+    """Return the patterns of refusals and of talk for a language; only English ones for an unlisted language."""
     refusals, talk = [_REFUSES], [_TALKS, _ANYWHERE]
     if code in _PHRASES:
         regret, cannot, role, here, sure = (part.replace(" ", r"\ ") for part in _PHRASES[code])

@@ -1,4 +1,4 @@
-"""Which parts a run is scored by: the suite's, or those that were asked for."""
+"""The scorers of a run: those of the suite, or those that were asked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from harness.data.suite import Suite
 from harness.scoring.classifiers import open_classifier
 from harness.scoring.downstream import ClassifierScorer
 from harness.scoring.embeddings import open_embedding
-from harness.scoring.hidden import HiddenPart
-from harness.scoring.identification import open_identifier, suite_identifier
-from harness.scoring.leakage import LeakageScorer
+from harness.scoring.fasttext_identifier import open_identifier
+from harness.scoring.identification import suite_identifier
+from harness.scoring.leakage import HiddenTextScorer, LeakageScorer
 from harness.scoring.lexical import LexicalScorer
 from harness.scoring.membership import MembershipScorer
 from harness.scoring.scorer import Scorer
@@ -24,14 +24,13 @@ def build_scorers(
     embeddings: list[str] | None = None,
     identifiers: list[str] | None = None,
 ) -> list[Scorer]:
-    """Return the parts that score a run of ``suite``, validity first; nothing is trained or loaded yet.
+    """Return the scorers of a run of ``suite``, validity first; nothing is trained or loaded yet.
 
-    A sweep on validation text has only what its choice hangs on: validity and the classifiers. Raises
+    A sweep on validation text gets only what selects its settings: validity and the classifiers. Raises
     ``UserError`` for a bad specification.
     """
-    trained = [
-        ClassifierScorer(open_classifier(spec, suite.classifier_protocol)) for spec in classifiers or suite.classifiers
-    ]
+    specs = classifiers or suite.classifiers
+    trained = [ClassifierScorer(open_classifier(spec, suite.classifier_protocol)) for spec in specs]
     validity = ValidityScorer(lambda: suite_identifier(suite, corpus))
     if suite.scored_split == "validation":
         return [validity, *trained]
@@ -42,7 +41,7 @@ def build_scorers(
         *(EmbeddingScorer(open_embedding(spec), budgets) for spec in embeddings or suite.metrics.embeddings),
         LeakageScorer(),
         MembershipScorer(),
-        HiddenPart(),
+        HiddenTextScorer(),
         *(IdentifierScorer(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
     ]

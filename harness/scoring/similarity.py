@@ -14,34 +14,30 @@ from harness.scoring.subsampling import interval, permutations
 
 
 def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
-    """Return self-chrF of windows, from 0 to 100 where all are equal: the mean chrF2 of each against others.
+    """Return self-chrF, from 0 to 100 where all texts are equal: the mean chrF2 of each text against others.
 
-    With several references sacrebleu takes the best match (Popović 2015). See ``_among_themselves``.
+    With several references sacrebleu takes the best match (Popović 2015).
     """
-    from harness.scoring.cached_sacrebleu import CachedCHRF
+    from sacrebleu.metrics import CHRF
 
-    return _among_themselves(SELF_CHRF, CachedCHRF(), "self-chrF", beginnings, budgets)
+    return _mean_over_groups(SELF_CHRF, CHRF(), "self-chrF", beginnings, budgets)
 
 
 def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
-    """Return self-BLEU of windows, from 0 to 100 where all are equal: the mean BLEU of each against others.
+    """Return self-BLEU, 0 to 100 where all texts are equal: mean BLEU of each against others (Zhu et al. 2018)."""
+    from sacrebleu.metrics import BLEU
 
-    Source: Zhu et al. 2018. Without effective order short texts would get 0, however alike. See
-    ``_among_themselves``.
-    """
-    from harness.scoring.cached_sacrebleu import CachedBLEU
-
-    bleu = CachedBLEU(tokenize="intl", effective_order=True, smooth_method="exp")
-    return _among_themselves(SELF_BLEU, bleu, "self-BLEU", beginnings, budgets)
+    # Without effective order short texts would score 0, however alike.
+    bleu = BLEU(tokenize="intl", effective_order=True, smooth_method="exp")
+    return _mean_over_groups(SELF_BLEU, bleu, "self-BLEU", beginnings, budgets)
 
 
-def _among_themselves(metric: Metric, measure: Any, name: str, beginnings: Sequence[str], budgets: Budgets) -> Score:
-    """Return the mean score of every window against the others of its group.
+def _mean_over_groups(metric: Metric, measure: Any, name: str, beginnings: Sequence[str], budgets: Budgets) -> Score:
+    """Return the mean score of every text against the others of its group.
 
-    Windows are dealt, in seeded order, into groups of ``budgets.references`` + 1; more references would
-    raise the score, hence always as many. ``budgets.panel`` windows are scored at most: fewer windows are
-    dealt several times, since few groups would miss that two of many texts are alike. Those that fill no
-    group are left out of a deal. No value where they do not fill one.
+    Seeded permutations are cut into groups of ``budgets.references`` + 1; more references would raise the score,
+    hence always the same number. At most ``budgets.panel`` texts are scored: fewer texts are permuted several
+    times, since few groups would miss that two of many texts are alike. No value where the texts do not fill one group.
     """
     size, panel = budgets.references + 1, budgets.panel
     ordered = sorted(beginnings)
@@ -51,14 +47,12 @@ def _among_themselves(metric: Metric, measure: Any, name: str, beginnings: Seque
         f"{name}|window:{budgets.window}|panel:{panel}|norm:NFC|seed:0|version:2|{measure.get_signature().format()}"
     )
     if min(n, panel) < size:
-        note = f"only {n} of {size} texts with {budgets.window} characters"
-        return metric.score(None, signature, note)
-    decks = permutations(n, max(panel // n, 1), "panel")
-    dealt = [order[: min(n, panel) // size * size].reshape(-1, size) for order in decks]
-    means = [_mean_score(measure, [ordered[i] for i in group]) for deck in dealt for group in deck]
-    span = interval(means, size, n, len(decks), within=(0.0, 100.0))
-    detail = {"texts": n, "groups": len(means)}
-    return metric.score(float(np.mean(means)), signature, interval=span, detail=detail)
+        return metric.score(None, signature, f"only {n} of {size} texts with {budgets.window} characters")
+    orders = permutations(n, max(panel // n, 1), "panel")
+    groups = [group for order in orders for group in order[: min(n, panel) // size * size].reshape(-1, size)]
+    means = [_mean_score(measure, [ordered[i] for i in group]) for group in groups]
+    span = interval(means, size, n, len(orders), within=(0.0, 100.0))
+    return metric.score(float(np.mean(means)), signature, interval=span, detail={"texts": n, "groups": len(means)})
 
 
 def _mean_score(measure: Any, group: Sequence[str]) -> float:

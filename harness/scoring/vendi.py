@@ -1,4 +1,4 @@
-"""How far apart the texts of a cell lie in an embedding: Vendi scores and mean pairwise distance."""
+"""Semantic diversity of the texts of a cell in an embedding: Vendi scores and mean pairwise distance."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.core.records import Score
 from harness.core.types import FloatArray
 from harness.data.suite import Budgets
 from harness.scoring import subsampling
-from harness.scoring.embeddings import Embedding, Rows
-from harness.scoring.metrics import PAIRWISE, VENDI, VENDI_COMMON, VENDI_MODE, VENDI_RARE, metric
-from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample
-from harness.scoring.truncate import prefixes
+from harness.scoring.embeddings import Embedding, Vectors
+from harness.scoring.metrics import PAIRWISE, VENDI, VENDI_COMMON, VENDI_MODE, VENDI_RARE
+from harness.scoring.scorer import PerContext, ScorerOutput, ScoringContext, TextSample, scores_of_all_and_valid
+from harness.scoring.text import prefixes
 
 ORDERS = {VENDI: 1.0, VENDI_RARE: 0.5, VENDI_COMMON: 2.0, VENDI_MODE: math.inf}
 """The Vendi metrics and their orders q."""
@@ -26,7 +26,7 @@ _TOGETHER = 1000  # texts whose cosines are all computed at once, at most: 8 MB
 def eigenvalues(kernels: FloatArray) -> FloatArray:
     """Return the eigenvalues of K / m for symmetric kernels K, [..., m, m] -> [..., m], ascending.
 
-    What lies below the noise of floating point is set to 0, negative values among it.
+    Values below floating-point noise, negative ones among them, are set to 0.
     """
     m = kernels.shape[-1]
     values: FloatArray = np.linalg.eigvalsh(kernels / m)
@@ -36,7 +36,7 @@ def eigenvalues(kernels: FloatArray) -> FloatArray:
 def hill_number(shares: FloatArray, q: float) -> FloatArray:
     """Return exp of the Rényi entropy of order ``q`` of shares along the last axis (Hill 1973).
 
-    ``q`` = 1 is Shannon's entropy, infinity leaves the largest share alone.
+    ``q`` = 1 is Shannon entropy, at infinity only the largest share counts.
     """
     found: FloatArray
     if q == math.inf:
@@ -57,12 +57,11 @@ def vendi(kernel: FloatArray, q: float = 1.0) -> float:
     return float(hill_number(eigenvalues(kernel), q))
 
 
-def mean_pairwise_distance(rows: Rows, centre: FloatArray | None = None) -> float:
+def mean_pairwise_distance(rows: Vectors, centre: FloatArray | None = None) -> float:
     """Return the mean cosine distance of two different rows, of at least two, of length 1 or 0.
 
-    It is 1 - (|sum of rows|**2 - sum of |row|**2) / (n (n - 1)), in linear time. ``centre`` is taken off
-    every row before, and the rest scaled to length 1, without making sparse rows dense; a row that equals
-    it counts as 0.
+    It is 1 - (|sum of rows|**2 - sum of |row|**2) / (n (n - 1)), in linear time. ``centre`` is subtracted from every
+    row first and the rest scaled to length 1, without making sparse rows dense; a row that equals it counts as 0.
     """
     n = rows.shape[0]
     squares = _squares(rows)
@@ -76,12 +75,12 @@ def mean_pairwise_distance(rows: Rows, centre: FloatArray | None = None) -> floa
     return float(1.0 - (total @ total - lengths) / (n * (n - 1)))
 
 
-def distance_interval(rows: Rows) -> tuple[float, float] | None:
-    """Return a 95 % interval of the mean pairwise distance over draws of texts: the jackknife, one text out.
+def distance_interval(rows: Vectors) -> tuple[float, float] | None:
+    """Return a 95 % leave-one-out jackknife interval of the mean pairwise distance over draws of texts.
 
-    Arvesen (1969) for U-statistics, with Student's t. It is laid around the logarithm of the mean cosine,
-    which is what texts that come again and again make skewed, unless that is smaller than its margin. None
-    for fewer than three texts, and where all of them lie equally far from the others.
+    Arvesen (1969) for U-statistics, with Student's t, on the log of the mean cosine, whose distribution repeated texts
+    skew, unless the cosine is smaller than its margin. None for fewer than three texts, or where all of them are
+    equally far from the others.
     """
     from scipy.special import stdtrit
 
@@ -104,10 +103,10 @@ def distance_interval(rows: Rows) -> tuple[float, float] | None:
 
 
 class EmbeddingScorer:
-    """Vendi scores and mean pairwise distance of the beginnings of texts, on all texts and on valid ones.
+    """Vendi scores and mean pairwise distance of the first characters of texts, of all texts and of the valid ones.
 
-    The Vendi scores are means over seeded subsamples of one size, since they grow with the number of
-    texts; their intervals come from these. The distance, which does not grow, is that of all texts.
+    Vendi scores grow with the number of texts: they are means over seeded subsamples of one size, from which their
+    intervals come. The distance does not grow and uses all texts.
     """
 
     human = True
@@ -122,81 +121,69 @@ class EmbeddingScorer:
         self._budgets = budgets
         self._orders = {known.for_provider(embedding.name): q for known, q in ORDERS.items()}
         self._pairwise = PAIRWISE.for_provider(embedding.name)
-        self._centre: tuple[ScoringContext, FloatArray | None] | None = None
+        self._centre = PerContext(self._human_centre)
 
-    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
+    def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
         """Return the scores of the texts of one cell, and again of those that are valid."""
-        whole = self._scores(sample.texts, place)
-        valid = whole if sample.valid.all() else self._scores(sample.subset(sample.valid).texts, place)
-        renamed = [score.model_copy(update={"metric": metric(score.metric).on_valid_texts.name}) for score in valid]
-        return ScorerOutput(whole + renamed)
+        return ScorerOutput(scores_of_all_and_valid(sample, lambda texts: self._scores(texts, context)))
 
-    def _scores(self, texts: Sequence[str], place: ScoringContext) -> list[Score]:
-        rows = self._rows(texts, place)
+    def _scores(self, texts: Sequence[str], context: ScoringContext) -> list[Score]:
+        rows = self._rows(texts, context)
         n, m = rows.shape[0], self._budgets.texts
         if n < m:
             note = f"only {n} texts with {self._budgets.window} characters, of {m} for the budget"
-            return [
-                measured.score(None, self.signature, note, detail={"texts": n})
-                for measured in (*self._orders, self._pairwise)
-            ]
-        dealt = subsampling.draw_subsamples([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
-        shares = eigenvalues(self._kernels(rows, dealt))
+            metrics = (*self._orders, self._pairwise)
+            return [metric.score(None, self.signature, note, detail={"texts": n}) for metric in metrics]
+        drawn = subsampling.draw_subsamples([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
+        shares = eigenvalues(_kernels(rows, drawn))
         scores = []
-        for measured, q in self._orders.items():
-            values = hill_number(shares, q)
-            interval = subsampling.interval(values.tolist(), m, n, dealt.decks, within=(1.0, m))
-            value, detail = float(values.mean()), {"texts": n}
-            scores.append(measured.score(value, self.signature, interval=interval, detail=detail))
-        return [*scores, self._distance(rows, place)]
+        for metric, q in self._orders.items():
+            values, detail = hill_number(shares, q), {"texts": n}
+            interval = subsampling.interval(values.tolist(), m, n, drawn.n_permutations, within=(1.0, m))
+            scores.append(metric.score(float(values.mean()), self.signature, interval=interval, detail=detail))
+        distance = {"texts": float(n)}
+        centre = self._centre(context)
+        if centre is not None:
+            distance["centred"] = mean_pairwise_distance(rows, centre)
+        value, interval = mean_pairwise_distance(rows), distance_interval(rows)
+        return [*scores, self._pairwise.score(value, self.signature, interval=interval, detail=distance)]
 
-    def _rows(self, texts: Sequence[str], place: ScoringContext) -> Rows:
-        """Return the rows of the texts that are long enough and hold something, in the texts' own order.
-
-        Sorted, so that no result hangs on the order of a cell.
-        """
-        rows = self._embedding.embed(sorted(prefixes(texts, self._budgets.window)[0]), place)
+    def _rows(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
+        """Return the rows of the texts that are long enough and not blank."""
+        # Sorted, so that no result depends on the order of a cell.
+        rows = self._embedding.embed(sorted(prefixes(texts, self._budgets.window)[0]), context)
         return rows[np.flatnonzero(_squares(rows))]
 
-    def _kernels(self, rows: Rows, dealt: subsampling.Subsamples) -> FloatArray:
-        """Return the matrix of cosines of every subsample, [subsamples, m, m]."""
-        drawn = np.array([[i for i, _ in hand] for hand in dealt.subsamples])
-        if rows.shape[0] > _TOGETHER:
-            return np.stack([_cosines(rows[hand]) for hand in drawn])
-        kernels: FloatArray = _cosines(rows)[drawn[:, :, None], drawn[:, None, :]]
-        return kernels
-
-    def _distance(self, rows: Rows, place: ScoringContext) -> Score:
-        centre = self._human_centre(place)
-        detail = {"texts": float(rows.shape[0])}
-        if centre is not None:
-            detail["centred"] = mean_pairwise_distance(rows, centre)
-        interval = distance_interval(rows)
-        return self._pairwise.score(mean_pairwise_distance(rows), self.signature, interval=interval, detail=detail)
-
-    def _human_centre(self, place: ScoringContext) -> FloatArray | None:
-        """Return the mean row of the place's human train text: what all its texts have in common."""
-        if self._centre is None or self._centre[0] is not place:
-            found = sorted(prefixes([text for text, _ in place.train], self._budgets.window)[0])
-            if len(found) > _CENTRE:
-                order = subsampling.generator("centre", len(found)).permutation(len(found))
-                found = [found[i] for i in order[:_CENTRE]]
-            rows = self._embedding.embed(found, place)
-            self._centre = (place, _sum(rows) / len(found) if found else None)
-        return self._centre[1]
+    def _human_centre(self, context: ScoringContext) -> FloatArray | None:
+        """Return the mean row of the human train text: what all texts of the task and language have in common."""
+        found = sorted(prefixes([text for text, _ in context.train], self._budgets.window)[0])
+        if len(found) > _CENTRE:
+            order = subsampling.generator("centre", len(found)).permutation(len(found))
+            found = [found[i] for i in order[:_CENTRE]]
+        rows = self._embedding.embed(found, context)
+        return _sum(rows) / len(found) if found else None
 
 
-def _cosines(rows: Rows) -> FloatArray:
+def _kernels(rows: Vectors, drawn: subsampling.Subsamples) -> FloatArray:
+    """Return the matrix of cosines of every subsample, [subsamples, m, m]."""
+    chosen = np.array([[i for i, _ in part] for part in drawn.subsamples])
+    if rows.shape[0] > _TOGETHER:
+        return np.stack([_cosines(rows[part]) for part in chosen])
+    kernels: FloatArray = _cosines(rows)[chosen[:, :, None], chosen[:, None, :]]
+    return kernels
+
+
+def _cosines(rows: Vectors) -> FloatArray:
     found = rows @ rows.T
     dense: FloatArray = found if isinstance(found, np.ndarray) else found.toarray()
     return dense
 
 
-def _sum(rows: Rows) -> FloatArray:
+def _sum(rows: Vectors) -> FloatArray:
     return np.asarray(rows.sum(axis=0), dtype=np.float64).ravel()
 
 
-def _squares(rows: Rows) -> FloatArray:
+def _squares(rows: Vectors) -> FloatArray:
     """Return the squared length of every row."""
     squares: Any = rows * rows if isinstance(rows, np.ndarray) else rows.multiply(rows)
     return np.asarray(squares.sum(axis=1), dtype=np.float64).ravel()

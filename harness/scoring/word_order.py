@@ -1,4 +1,4 @@
-"""Whether the words of texts stand in an order that the language has, or in any."""
+"""Whether the words of texts are in an order of the language, or shuffled."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from harness.core.records import Score
 from harness.scoring.metrics import WORD_ORDER
-from harness.scoring.neighbours import letters_of, plain
 from harness.scoring.subsampling import generator, mean_interval
+from harness.scoring.text import letters_of, lowercase
 
 SHUFFLES, LEAST, MOST = 8, 4, 100
-"""How often a text's words are shuffled; how many words a text needs, and how many of its first count."""
+"""How often a text's words are shuffled; how many words a text needs, and how many of the first ones count."""
 
 _COMMON, _CELLS, _SMOOTHING = 150, 2**20, 0.5
 _START, _END = "\x02", "\x03"
@@ -29,7 +29,7 @@ SIGNATURE = f"pairs:4|common:{_COMMON}|shuffles:{SHUFFLES}|words:{LEAST}-{MOST}|
 
 
 def word_order(above: NDArray[np.float64]) -> Score:
-    """Return the mean over the texts that have words enough; how many these are stands in the detail."""
+    """Return the mean over the texts that are long enough; ``texts`` in the detail: how many these are."""
     counted = above[~np.isnan(above)]
     if not counted.size:
         return WORD_ORDER.score(None, SIGNATURE, f"no text of {LEAST} words or more")
@@ -39,12 +39,11 @@ def word_order(above: NDArray[np.float64]) -> Score:
 
 
 class WordOrder:
-    """Which neighbouring words human text of a language has, against the same words shuffled.
+    """A model of the word pairs of human text (``texts``) against the same words shuffled.
 
-    ``texts``: human text. Every two neighbours, the edges of a text among them, are looked at in four ways:
-    the words themselves; common words and the last three letters of others; the end of one and the
-    beginning of the next; the ends of both. The score of an order is the sum of log(seen / seen in shuffled
-    text). Case, punctuation and numbers do not count.
+    Every two neighbours, including the edges of a text, count in four ways: the words; common words and the last three
+    letters of others; the end of one and the start of the next; the ends of both. The score of an order is the sum of
+    log(seen / seen in shuffled text). Case, punctuation and numbers do not count.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -62,10 +61,10 @@ class WordOrder:
         self._weights = _log_ratio(self._seen, self._shuffled)
 
     def above(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Return, per text, the share of its shuffles that score below it, ties by half.
+        """Return, per text, the share of its shuffles that score below it, ties counting half.
 
-        NaN for texts of under ``LEAST`` words. Of a text that is among the known ones, what it has itself
-        added to the counts is taken out first: human and copied text have no advantage.
+        NaN for texts of fewer than ``LEAST`` words. What a known text has added to the counts is subtracted first:
+        human and copied text have no advantage.
         """
         words = [_words(text) for text in texts]
         found = np.full(len(words), np.nan)
@@ -80,7 +79,7 @@ class WordOrder:
         return found
 
     def _without(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the scores of a known text and of its shuffles, by the counts of all other texts."""
+        """Return the scores of a known text and of its shuffles, from the counts of all other texts."""
         used, where = np.unique(cells, return_inverse=True)
         where = where.reshape(cells.shape)
         own = np.bincount(where[0].ravel(), minlength=used.size)
@@ -90,7 +89,7 @@ class WordOrder:
         return scores
 
     def _cells(self, rows: Sequence[tuple[str, ...]]) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-        """Yield batches of texts of one length: positions, and text x order x pair x way -> cell of counts.
+        """Yield batches of texts of one length: positions, and [text, order, pair, way] -> cell of counts.
 
         The first order is the text's own.
         """
@@ -110,15 +109,15 @@ class WordOrder:
                 yield batch, (pairs >> np.uint64(40)).astype(np.int64) % _CELLS
 
     def _codes(self, words: Sequence[str]) -> tuple[Codes, Codes]:
-        """Return, per word, a number for each of the four ways, as the first and as the second of a pair."""
+        """Return, per word, a hash for each of the four ways, as the first and as the second of a pair."""
         kinds = [word if word in self._common else f"-{word[-3:]}" for word in words]
         ends, starts = [word[-2:] for word in words], [word[:2] for word in words]
         return _hashed(words, kinds, ends, ends), _hashed(words, kinds, starts, ends)
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Return the first words, as blanks part them, without what is not a letter: ``l-istat`` is one word."""
-    return tuple(islice(filter(None, map(letters_of, plain(text).split())), MOST))
+    """Return the first words, split at whitespace, letters only: ``l-istat`` is one word."""
+    return tuple(islice(filter(None, map(letters_of, lowercase(text).split())), MOST))
 
 
 def _enough(words: Sequence[str]) -> bool:
@@ -132,7 +131,7 @@ def _log_ratio(seen: NDArray[np.float64], shuffled: NDArray[np.float64]) -> NDAr
 
 @lru_cache(maxsize=2 * MOST)
 def _orders(size: int) -> NDArray[np.int64]:
-    """Return the order itself and ``SHUFFLES`` seeded ones: the same for every text of as many words."""
+    """Return the identity and ``SHUFFLES`` seeded permutations, the same for all texts of this size."""
     draw = generator("word order", size)
     return np.array([np.arange(size), *(draw.permutation(size) for _ in range(SHUFFLES))])
 

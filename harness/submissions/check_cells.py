@@ -161,7 +161,7 @@ def _kept_problems(kept: dict[str, Any], scores: CellScores, labels: Sequence[st
 def _prediction_problems(
     part: str, found: dict[str, Any], values: dict[str, Score], labels: Sequence[str]
 ) -> Iterator[str]:
-    from harness.scoring.calibration import macro_f1_of
+    from harness.scoring.classification import macro_f1_of
 
     gold, by_metric = found.get("gold"), found.get("predictions")
     if found.get("labels") != list(labels) or not isinstance(gold, list) or not isinstance(by_metric, dict):

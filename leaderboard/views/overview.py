@@ -12,8 +12,7 @@ from harness.ranking.cost import Cost
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of, format_interval, format_number, format_signed
-from harness.scoring.harmonic import harmonic
-from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, Metric
+from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, Metric, harmonic
 from leaderboard.boards import Board
 from leaderboard.charts.forest import IntervalBar, axis, interval_bar
 from leaderboard.charts.scale import Scale

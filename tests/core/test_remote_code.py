@@ -111,7 +111,7 @@ def load_llm(checkpoint: Checkpoint) -> None:
 
 
 def load_sentence_encoder(checkpoint: Checkpoint) -> None:
-    from harness.scoring.encoders import MeanPooler
+    from harness.scoring.embeddings import MeanPooler
 
     MeanPooler(checkpoint)
 

@@ -25,8 +25,7 @@ from harness.data.suite import load_suite
 from harness.ranking.flags import flags
 from harness.ranking.results import EntryRow, ResultSet
 from harness.runner.score import ReferenceTexts
-from harness.scoring.hidden import HiddenPart
-from harness.scoring.leakage import LeakageScorer
+from harness.scoring.leakage import HiddenTextScorer, LeakageScorer
 from harness.scoring.lexical import length
 from harness.scoring.membership import MembershipScorer
 from harness.scoring.scorer import ScoringContext, TextSample
@@ -59,7 +58,7 @@ class Bench:
 
     def flagged(self, texts: Mapping[str, Texts], setting: str) -> dict[str, set[str]]:
         """Return name -> the metrics that are flagged. Beside them stands validation text as zero-shot."""
-        parts = [LeakageScorer(), MembershipScorer(), HiddenPart()]
+        parts = [LeakageScorer(), MembershipScorer(), HiddenTextScorer()]
 
         def scores(group: Texts) -> list[Score]:
             rows = [(text, label) for label, own in group.items() for text in own]

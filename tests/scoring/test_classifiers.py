@@ -17,8 +17,7 @@ from harness.data.sources import LocalData
 from harness.data.suite import ClassifierProtocol, load_suite
 from harness.scoring.classifiers import open_classifier
 from harness.scoring.downstream import ClassifierScorer
-from harness.scoring.dual_logreg import fit_dual
-from harness.scoring.linear_classifiers import TfidfClassifier
+from harness.scoring.linear_classifiers import TfidfClassifier, fit_dual
 from harness.scoring.scorer import TextSample
 
 PROTOCOL = ClassifierProtocol(
@@ -226,7 +225,7 @@ def test_a_frozen_encoder_gives_what_scikit_learn_gives_of_its_standardised_vect
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from harness.scoring.encoders import MeanPooler
+    from harness.scoring.embeddings import MeanPooler
 
     pooler = MeanPooler(resolve_checkpoint(str(encoder)))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=10 / 32, tol=1e-8))  # 32 numbers per text
@@ -323,13 +322,13 @@ def test_the_signature_names_the_weights(encoder, tmp_path):
     ("options", "words"),
     [
         ("rate=1", r"unknown option 'rate'; valid: epochs, lr, patience, seeds"),
-        ("lr=fast", r"'fast' is no value for 'lr'"),
-        ("lr=0", r"'0' is no value for 'lr'"),
-        ("lr", r"'' is no value for 'lr'"),
-        ("epochs=1.5", r"'1.5' is no value for 'epochs'"),
-        ("seeds=0", r"'0' is no value for 'seeds'"),
-        ("seeds=-1", r"'-1' is no value for 'seeds'"),
-        ("seeds=4", r"'4' is no value for 'seeds'"),
+        ("lr=fast", r"'fast' is not a value for 'lr'"),
+        ("lr=0", r"'0' is not a value for 'lr'"),
+        ("lr", r"'' is not a value for 'lr'"),
+        ("epochs=1.5", r"'1.5' is not a value for 'epochs'"),
+        ("seeds=0", r"'0' is not a value for 'seeds'"),
+        ("seeds=-1", r"'-1' is not a value for 'seeds'"),
+        ("seeds=4", r"'4' is not a value for 'seeds'"),
         ("", r"unknown option ''"),
     ],
 )
@@ -464,7 +463,7 @@ def test_a_folder_whose_weights_are_no_encoder_is_one_clear_error(encoder, tmp_p
     broken = shutil.copytree(encoder, tmp_path / "broken")
     config = broken / "config.json"
     config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
-    with pytest.raises(UserError, match="broken holds no encoder"):
+    with pytest.raises(UserError, match="broken is not an encoder"):
         trainer(broken).probabilities(FOOD, FOOD_HUMAN, 1)
 
 

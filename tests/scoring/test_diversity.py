@@ -20,8 +20,7 @@ from harness.scoring.metrics import METRICS, NEAR_DUPLICATES
 from harness.scoring.scorer import ScoringContext, TextSample
 from harness.scoring.similarity import self_bleu, self_chrf
 from harness.scoring.subsampling import draw_subsamples, interval, mean_interval
-from harness.scoring.truncate import prefixes
-from harness.scoring.words import words
+from harness.scoring.text import prefixes, words
 
 SMALL = Budgets(texts=8, subsamples=20, window=40, ngrams=60, references=3, panel=200, characters=300)
 LARGE = Budgets(texts=40, subsamples=30, window=40, ngrams=500, references=9, panel=200, characters=2000)
@@ -594,7 +593,7 @@ def test_garbage_gets_a_score_or_a_reason_and_no_error(texts, limits):
 
 def test_subsamples_of_one_order_share_no_text():
     dealt = draw_subsamples([1] * 10, 3, 5, "test")
-    assert dealt.decks == 2
+    assert dealt.n_permutations == 2
     assert len(dealt.subsamples) == 6
     for deck in (dealt.subsamples[:3], dealt.subsamples[3:]):
         assert len({i for hand in deck for i, _ in hand}) == 9
@@ -617,7 +616,7 @@ def test_a_budget_that_the_texts_do_not_fill_is_an_error():
 
 def test_the_interval_of_disjoint_subsamples_is_students():
     values = [1.0, 2.0, 4.0, 5.0]
-    assert interval(values, 5, 20, decks=1) == pytest.approx(mean_interval(values))
+    assert interval(values, 5, 20, n_permutations=1) == pytest.approx(mean_interval(values))
 
 
 def test_the_interval_of_one_subsample_an_order_is_the_delete_d_jackknife_with_the_error_of_so_few():

@@ -15,8 +15,7 @@ from support.helpers import byte_tokenizer, toy_encoder
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
 from harness.scoring import encoders
-from harness.scoring.embeddings import EncoderEmbedding, TfidfEmbedding, open_embedding
-from harness.scoring.encoders import MeanPooler
+from harness.scoring.embeddings import EncoderEmbedding, MeanPooler, TfidfEmbedding, open_embedding
 from harness.scoring.scorer import ScoringContext
 
 TEXTS = [
@@ -227,7 +226,7 @@ def test_a_folder_without_the_weights_is_refused(toy, tmp_path):
     weights = load_file(folder / "model.safetensors")
     kept = {name: array for name, array in weights.items() if "layer.0.attention" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"half holds no encoder: no weights for .*attention.* and 9 more"):
+    with pytest.raises(UserError, match=r"half is not an encoder: no weights for .*attention.* and 9 more"):
         MeanPooler(resolve_checkpoint(str(folder)))
 
 

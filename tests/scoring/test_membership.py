@@ -11,7 +11,7 @@ import pytest
 from harness.scoring.bounds import membership_bound
 from harness.scoring.duplicates import near_duplicates
 from harness.scoring.folding import hides, normalise_for_matching, plain
-from harness.scoring.hidden import HiddenPart
+from harness.scoring.leakage import HiddenTextScorer
 from harness.scoring.membership import MembershipScorer, _weights, independent
 from harness.scoring.scorer import ScoringContext, TextSample
 
@@ -112,7 +112,7 @@ def test_marks_and_letters_of_another_script_are_hidden():
 
 def test_the_share_of_hiding_texts_stands_beside_its_interval():
     sample = TextSample(["a\u034fb", "ab", "b", "c"], ["x"] * 4, np.ones(4, dtype=bool))
-    found = HiddenPart().score(sample, place([], [], []))
+    found = HiddenTextScorer().score(sample, place([], [], []))
     [score] = found.scores
     assert (score.metric, score.value, score.detail) == ("hidden_characters", 0.25, {"texts": 4})
     assert score.interval == pytest.approx((0.0456, 0.6994), abs=1e-4)

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, f1_score
 from support.helpers import place
 
-from harness.scoring.calibration import brier_score, calibration_error, macro_f1_of
+from harness.scoring.classification import brier_score, calibration_error, macro_f1_of
 from harness.scoring.classifiers import TfidfClassifier
 from harness.scoring.downstream import ClassifierScorer, training_rows
 from harness.scoring.metrics import metric

@@ -17,19 +17,19 @@ from harness.data.sources import LocalData
 from harness.data.suite import load_suite
 from harness.scoring import checks, validity
 from harness.scoring.checks import (
+    CharacterNgramModel,
     PromptEchoDetector,
     empty,
     is_repetition_loop,
-    looped,
+    loop_share,
     repeated_words,
     script_of,
     script_share,
 )
-from harness.scoring.gibberish import CharacterNgramModel
 from harness.scoring.identification import LanguageIdentifier
 from harness.scoring.refusals import has_chat_preamble, is_refusal
 from harness.scoring.scorer import ScoringContext, TextSample
-from harness.scoring.sentences import pieces, sentences
+from harness.scoring.text import pieces, sentences
 from harness.scoring.validity import REASONS, IdentifierScorer, ValidityScorer, main_language, wilson
 
 SUITE = load_suite("mini")
@@ -131,10 +131,10 @@ def test_repetition_as_people_use_it_is_no_loop(text):
 
 
 def test_the_share_of_a_run_is_what_it_covers():
-    assert looped("abc abc abc abc", 0.3) == 1.0
-    assert looped("aaaaaaa", 0.3) == 7 / 8  # with the blank that ends it
-    assert looped("xyz aaaaaaaa", 0.3) == 8 / 13
-    assert looped("abcabc", 0.3) == 0.0  # twice is no loop
+    assert loop_share("abc abc abc abc", 0.3) == 1.0
+    assert loop_share("aaaaaaa", 0.3) == 7 / 8  # with the blank that ends it
+    assert loop_share("xyz aaaaaaaa", 0.3) == 8 / 13
+    assert loop_share("abcabc", 0.3) == 0.0  # twice is no loop
 
 
 def test_runs_of_four_words_that_come_again_are_counted():
@@ -151,9 +151,9 @@ def test_the_quick_look_before_the_search_for_loops_misses_none(monkeypatch):
         piece = "".join(draw.choice(alphabet) for _ in range(draw.randrange(1, 15)))
         begin = "".join(draw.choice(alphabet) for _ in range(draw.randrange(1, 60)))
         texts.append(begin + piece * draw.randrange(1, 6))
-    quick = [looped(text, least) for text in texts for least in (1 / 3, 1 / 2)]
+    quick = [loop_share(text, least) for text in texts for least in (1 / 3, 1 / 2)]
     monkeypatch.setattr(checks, "_may_loop", lambda text, least: True)
-    assert quick == [looped(text, least) for text in texts for least in (1 / 3, 1 / 2)]
+    assert quick == [loop_share(text, least) for text in texts for least in (1 / 3, 1 / 2)]
     assert 0.1 < np.mean(np.array(quick) > 0) < 0.9
 
 
@@ -183,13 +183,13 @@ PROMPT = "Generate a review with positive sentiment in Amharic language. Output 
     ],
 )
 def test_five_words_or_thirty_characters_of_the_prompt_are_an_echo(text, expected):
-    assert PromptEchoDetector([PROMPT]).heard(text) is expected
+    assert PromptEchoDetector([PROMPT]).echoed(text) is expected
 
 
 def test_a_prompt_in_hebrew_echoes_too():
     echo = PromptEchoDetector(["כתוב ביקורת חיובית על מסעדה בשפה העברית"])
-    assert echo.heard("הנה: כתוב ביקורת חיובית על מסעדה טובה")
-    assert not echo.heard("ביקורת חיובית על האוכל")
+    assert echo.echoed("הנה: כתוב ביקורת חיובית על מסעדה טובה")
+    assert not echo.echoed("ביקורת חיובית על האוכל")
 
 
 # Refusals and talk to the user

@@ -24,9 +24,8 @@ from harness.data.corpus import normalise
 from harness.data.sources import LocalData
 from harness.ranking.results import collect
 from harness.scoring.checks import script_of, script_share
-from harness.scoring.harmonic import harmonic
 from harness.scoring.identification import LanguageIdentifier, detect_language
-from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE, metric
+from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE, harmonic, metric
 from harness.tracks.forcing.questions import Questions, load_questions
 from harness.tracks.forcing.relevance import Answer, Judge, JudgedAnswer, grade, is_empty_answer, open_relevance, prompt
 from harness.tracks.forcing.scoring import in_target, relevance_scores, target_share

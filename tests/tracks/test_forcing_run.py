@@ -27,7 +27,7 @@ from harness.core.store import Run
 from harness.data.suite import load_suite
 from harness.methods.registry import load_registry, parse_methods
 from harness.ranking.results import collect
-from harness.scoring.harmonic import harmonic
+from harness.scoring.metrics import harmonic
 from harness.tracks.forcing.planning import base_suite, forcing_suite
 from harness.tracks.forcing.questions import Questions, load_questions
 from harness.tracks.forcing.tables import aggregate

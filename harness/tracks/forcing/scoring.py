@@ -16,9 +16,8 @@ from harness.core.files import digest
 from harness.core.records import Score, State
 from harness.runner.prepare import RunOptions
 from harness.runner.score import ScoringStage
-from harness.scoring.harmonic import harmonic
 from harness.scoring.identification import Piece, detect_language, suite_identifier
-from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE
+from harness.scoring.metrics import FORCING, RELEVANCE, TARGET_SHARE, harmonic
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
 from harness.scoring.validity import MOST_OF_IT, main_language, mean_score
 from harness.tracks.forcing.planning import ForcingPlan, source_of

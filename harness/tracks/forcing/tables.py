@@ -13,8 +13,7 @@ from rich.text import Text
 from harness.core.terminal import TerminalColumn, print_table
 from harness.ranking.results import EntryRow, ResultSet
 from harness.ranking.summary import format_number, mark, strip_control
-from harness.scoring.harmonic import harmonic
-from harness.scoring.metrics import RELEVANCE, TARGET_SHARE
+from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, harmonic
 from harness.tracks.forcing.planning import source_of
 
 _REASONS = 3  # of an entry, shown at most

@@ -13,7 +13,7 @@ import numpy as np
 from harness.core.errors import UnsupportedError
 from harness.core.files import digest
 from harness.core.records import Generation, PartRecord, Score
-from harness.scoring.calibration import macro_f1_of
+from harness.scoring.classification import macro_f1_of
 from harness.scoring.metrics import REPORTED, TASK_MACRO_F1, TASK_SCORE
 
 SIGNATURE = "lm-eval"
