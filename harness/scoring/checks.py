@@ -86,9 +86,7 @@ def is_repetition_loop(text: str) -> bool:
 def loop_share(text: str, least: float) -> float:
     """Return the share of a text in its longest run of a piece three times or more in a row; 0 if below ``least``."""
     text += " "  # so that "a a a" is three times "a "
-    # Quick pre-check without false negatives: a run of ``least`` of the text consists of repeats to two thirds.
-    grams = [text[i : i + 8] for i in range(max(len(text) - 7, 1))]
-    if len(grams) - len(set(grams)) < (_TIMES - 1) / _TIMES * least * len(text) - 8:
+    if not _may_loop(text, least):
         return 0.0
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     best = 0.0
@@ -101,6 +99,13 @@ def loop_share(text: str, least: float) -> float:
             if longest >= needed:
                 best = (longest + period) / len(codes)
     return best
+
+
+def _may_loop(text: str, least: float) -> bool:
+    """Return whether a text repeats enough to contain such a run: quick, without false negatives."""
+    # Two thirds of a run of ``least`` of the text are repeats, except for the last seven characters.
+    grams = [text[i : i + 8] for i in range(max(len(text) - 7, 1))]
+    return len(grams) - len(set(grams)) >= (_TIMES - 1) / _TIMES * least * len(text) - 8
 
 
 def repeated_words(words: list[str], size: int = 4) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
 from harness.core.errors import UserError, unknown
 from harness.data.corpus import normalise
-from harness.scoring.ngrams import Ngrams
+from harness.scoring.ngrams import count_matrix
 from harness.scoring.scorer import PerContext, ScoringContext
 
 Vectors = Any
@@ -47,7 +47,6 @@ class TfidfEmbedding:
 
     name = "tfidf"
     signature = "tfidf-char-2-5-sublinear-idf:human-train-hash18|norm:NFKC-casefold|version:1"
-    _sizes = (2, 3, 4, 5)
     _bits = 18
 
     def __init__(self) -> None:
@@ -70,17 +69,7 @@ class TfidfEmbedding:
         return weights
 
     def _counts(self, texts: Sequence[str]) -> Any:
-        from scipy.sparse import csr_array
-
-        plain = [normalise(text) for text in texts]
-        rows, columns = [], []
-        for size in self._sizes:
-            grams = Ngrams.of(plain, size)
-            rows.append(np.repeat(np.arange(len(texts)), np.diff(grams.starts)))
-            mixed = grams.hashes * np.uint64(0x9E3779B97F4A7C15)  # the upper bits depend on all the others
-            columns.append((mixed >> np.uint64(64 - self._bits)).astype(np.int32))
-        cells = (np.concatenate(rows), np.concatenate(columns))
-        return csr_array((np.ones(cells[0].size), cells), shape=(len(texts), 2**self._bits))  # equal cells are summed
+        return count_matrix([normalise(text) for text in texts], (2, 3, 4, 5), self._bits, mix=True)
 
 
 class EncoderEmbedding:

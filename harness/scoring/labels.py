@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from harness.data.corpus import normalise
 from harness.scoring.linear_classifiers import DualLogReg, fit_dual
-from harness.scoring.ngrams import Ngrams
+from harness.scoring.ngrams import count_matrix
 from harness.scoring.scorer import Rows
 from harness.scoring.subsampling import generator
 
 FOLDS, MOST = 5, 1000
-_SIZES, _COLUMNS, _PENALTY = (2, 3, 4, 5), 2**18, 10.0
+_SIZES, _BITS, _PENALTY = (2, 3, 4, 5), 18, 10.0
 
 
 class LabelVerifier:
@@ -42,8 +42,8 @@ class LabelVerifier:
 
     def _fit(self, texts: list[str], targets: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
         self._seen = dict(zip(texts, folds.tolist(), strict=True))
-        counts = _counts(texts)
-        spread = counts.getnnz(axis=0)
+        counts = count_matrix(texts, _SIZES, _BITS, mix=False)
+        spread = np.bincount(counts.indices, minlength=2**_BITS)
         self._used = np.flatnonzero(spread > 1)
         self._idf = np.log((1 + len(texts)) / (1 + spread[self._used])) + 1
         features = self._features(counts)
@@ -68,7 +68,7 @@ class LabelVerifier:
         if not len(texts):
             return []
         plain = [normalise(text) for text in texts]
-        features = self._features(_counts(plain))
+        features = self._features(count_matrix(plain, _SIZES, _BITS, mix=False))
         likely = np.array([dual.probabilities(features @ weights, len(self._labels)) for dual, weights in self._models])
         likely /= self._prior
         best = likely.mean(axis=0).argmax(axis=1)
@@ -93,14 +93,3 @@ def _folds(rows: list[tuple[str, int]]) -> tuple[list[str], NDArray[np.int64], N
         chosen += of_label.tolist()
         folds += [i % FOLDS for i in range(len(of_label))]
     return [once[i][0] for i in chosen], targets[chosen], np.array(folds, dtype=np.int64)
-
-
-def _counts(texts: Sequence[str]) -> Any:
-    """Return how often each hashed n-gram occurs in each text, as a sparse matrix."""
-    from scipy.sparse import csr_matrix
-
-    grams = [Ngrams.of(texts, size) for size in _SIZES]
-    rows = np.concatenate([np.repeat(np.arange(len(texts)), np.diff(found.starts)) for found in grams])
-    columns = np.concatenate([found.hashes for found in grams]) % np.uint64(_COLUMNS)
-    ones = np.ones(len(rows))
-    return csr_matrix((ones, (rows, columns.astype(np.int64))), shape=(len(texts), _COLUMNS))

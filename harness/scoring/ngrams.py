@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,21 @@ class Ngrams:
         """Return the mean per text of a value per n-gram; 0 for a text without any."""
         sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
         return np.diff(sums[self.starts]) / np.maximum(np.diff(self.starts), 1)
+
+
+def count_matrix(texts: Sequence[str], sizes: Sequence[int], bits: int, *, mix: bool) -> Any:
+    """Return how often each hashed n-gram of ``sizes`` occurs in each text: sparse (CSR), [texts, 2**bits].
+
+    ``mix``: take the upper bits of a mixed hash, which depend on all the others, instead of the lower bits.
+    """
+    from scipy.sparse import csr_array
+
+    grams = [Ngrams.of(texts, size) for size in sizes]
+    rows = np.concatenate([np.repeat(np.arange(len(texts)), np.diff(found.starts)) for found in grams])
+    hashes = np.concatenate([found.hashes for found in grams])
+    columns = (hashes * _SCRAMBLE) >> np.uint64(64 - bits) if mix else hashes % np.uint64(2**bits)
+    # Equal cells are summed.
+    return csr_array((np.ones(len(rows)), (rows, columns.astype(np.int32))), shape=(len(texts), 2**bits))
 
 
 class NgramIndex:

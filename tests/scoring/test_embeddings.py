@@ -14,7 +14,7 @@ from support.helpers import byte_tokenizer, toy_encoder
 
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
-from harness.scoring import encoders
+from harness.scoring import embeddings
 from harness.scoring.embeddings import EncoderEmbedding, MeanPooler, TfidfEmbedding, open_embedding
 from harness.scoring.scorer import ScoringContext
 
@@ -128,7 +128,7 @@ def test_neither_batch_size_nor_order_changes_a_vector(folder, monkeypatch):
     backwards = MeanPooler(checkpoint).embed(TEXTS[::-1])[::-1]
     single = MeanPooler(checkpoint)
     alone = np.concatenate([single.embed([text]) for text in TEXTS])
-    monkeypatch.setattr(encoders, "_BATCH", 2)
+    monkeypatch.setattr(embeddings, "_BATCH", 2)
     pairs = MeanPooler(checkpoint).embed(TEXTS)
     for other in (backwards, alone, pairs):
         assert other == pytest.approx(together, abs=1e-5)
@@ -189,7 +189,7 @@ def test_a_text_is_read_once_while_it_is_remembered(pooler, monkeypatch):
 
 
 def test_only_the_last_texts_are_remembered(pooler, monkeypatch):
-    monkeypatch.setattr(encoders, "_REMEMBERED", 2)
+    monkeypatch.setattr(embeddings, "_REMEMBERED", 2)
     whole = pooler.embed(TEXTS)  # more than it remembers, and yet a row for each
     assert whole.shape == (len(TEXTS), 32)
     assert len(pooler._known) == 2

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import random
-import time
 import zlib
 
 import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
+from support.texts import AMHARIC, HEBREW, Zipf
 
 from harness.core.records import Score
 from harness.data.suite import Budgets
-from harness.scoring import duplicates, lexical, similarity
-from harness.scoring.duplicates import jaccard, near_duplicates, shingles
-from harness.scoring.lexical import LexicalScorer, compression, length, lexical_scores, self_repetition
+from harness.scoring import lexical
+from harness.scoring.lexical import (
+    LexicalScorer,
+    compression,
+    length,
+    lexical_scores,
+    self_bleu,
+    self_chrf,
+    self_repetition,
+)
 from harness.scoring.metrics import METRICS, NEAR_DUPLICATES
 from harness.scoring.scorer import ScoringContext, TextSample
-from harness.scoring.similarity import self_bleu, self_chrf
-from harness.scoring.subsampling import draw_subsamples, interval, mean_interval
-from harness.scoring.text import prefixes, words
+from harness.scoring.text import words
 
 SMALL = Budgets(texts=8, subsamples=20, window=40, ngrams=60, references=3, panel=200, characters=300)
 LARGE = Budgets(texts=40, subsamples=30, window=40, ngrams=500, references=9, panel=200, characters=2000)
@@ -29,17 +34,6 @@ FIXED = {
     *("compression_ratio", "self_repetition"),
 }
 """Metrics with a fixed budget."""
-
-AMHARIC = [
-    "ዛሬ ጠዋት ወንዙ አጠገብ ያለው ትልቁ ዛፍ በነፋስ ወደቀ።",
-    "እህቴ በሚቀጥለው ሳምንት ኮምፒውተሯን ለመሸጥ አስባለች?",
-    "የመንግሥት ምክር ቤት አዲሱን የግብር ሕግ ገና አልተቀበለውም፤ ክርክሩ ቀጥሏል።",
-]
-HEBREW = [
-    "הכלב של השכנים נבח כל הלילה ולא נתן לנו לישון.",
-    "מחיר הדלק צפוי לעלות בחודש הבא, אמר משרד האוצר.",
-    "אם ירד מחר גשם, נבטל את הטיול וניסע לים בשבת?",
-]
 
 
 def budgets(**fields: int) -> Budgets:
@@ -52,48 +46,6 @@ def scores(texts: list[str], limits: Budgets = SMALL) -> dict[str, Score]:
 
 def place() -> ScoringContext:
     return ScoringContext("topic", "am", [], [], [], [], "", [], {}, {})
-
-
-# Words
-
-
-def test_words_are_runs_of_letters_and_single_marks_of_any_script():
-    assert words("Ja, ja.") == ["Ja", ",", "ja", "."]
-    assert words("ሰላም ለዓለም።") == ["ሰላም", "ለዓለም", "።"]
-    assert words("שלום, עולם") == ["שלום", ",", "עולם"]
-
-
-def test_vowel_signs_do_not_cut_a_word():
-    assert words("తెలుగు భాష") == ["తెలుగు", "భాష"]
-    assert words("नमस्ते।") == ["नमस्ते", "।"]
-
-
-def test_hebrew_words_are_the_same_with_and_without_points():
-    assert words("שָׁלוֹם עוֹלָם") == words("שלום עולם")
-
-
-def test_words_do_not_show_how_an_accent_is_stored():
-    assert words("cafe\u0301") == words("caf\u00e9") == ["café"]
-
-
-# Windows
-
-
-def test_a_window_is_the_beginning_of_a_text_that_is_long_enough():
-    found, places = prefixes(["abcdef", "abc", "ab", ""], 3)
-    assert found == ["abc", "abc"]
-    assert places.tolist() == [0, 1]
-
-
-def test_a_window_counts_a_run_of_blanks_once_and_an_accent_with_its_letter():
-    assert prefixes(["  a \n\t b  c "], 4)[0] == ["a b "]
-    assert prefixes(["e\u0301e\u0301"], 2)[0] == ["éé"]
-    assert prefixes(["e\u0301"], 2)[0] == []
-
-
-def test_no_texts_have_no_windows():
-    found, places = prefixes([], 3)
-    assert (found, places.tolist()) == ([], [])
 
 
 # distinct-n
@@ -250,7 +202,7 @@ def test_few_texts_are_dealt_into_groups_again_and_again_up_to_the_panel(compare
 
 def test_the_interval_of_similarity_is_that_of_the_means_of_the_groups(monkeypatch):
     means = iter([49.0, 50.0, 51.0])
-    monkeypatch.setattr(similarity, "_mean_score", lambda measure, group: next(means))
+    monkeypatch.setattr(lexical, "_mean_score", lambda measure, group: next(means))
     score = self_chrf(["ab"] * 6, budgets(references=1, window=2, panel=6))
     assert score.value == 50
     half_width = 4.30265 / math.sqrt(3)  # the variance of the three is 1, t of two degrees 4.30265
@@ -331,121 +283,6 @@ def test_too_few_texts_give_no_self_repetition_and_say_why():
     assert (score.value, score.note) == (None, "only 7 of 8 texts with 40 characters")
 
 
-# Near-duplicates
-
-
-@pytest.mark.parametrize(
-    ("addition", "index", "share"),
-    [("n", 9 / 10, 1.0), ("nop", 9 / 12, 0.0)],
-)
-def test_texts_with_four_fifths_of_their_5_grams_in_common_are_near_duplicates(addition, index, share):
-    one, other = "abcdefghijklm", "abcdefghijklm" + addition  # nine 5-grams
-    assert jaccard(shingles(one), shingles(other)) == pytest.approx(index)
-    assert near_duplicates([one, other]).value == share
-
-
-def test_exactly_four_fifths_in_common_are_enough():
-    one, other = "ሀለሐመሠረሰሸቀበተቸ", "ሀለሐመሠረሰሸቀበተቸኀነ"  # eight 5-grams of ten
-    assert jaccard(shingles(one), shingles(other)) == 0.8
-    assert near_duplicates([one, other]).value == 1
-
-
-def test_case_width_and_blanks_make_no_difference():
-    score = near_duplicates(["Das  Essen", "das essen\n", "ｄａｓ ｅｓｓｅｎ", "anderes hier"])
-    assert score.value == 3 / 4
-    assert score.detail == {"exact": 3 / 4}
-
-
-def test_exact_repeats_are_told_apart_from_near_ones():
-    text = AMHARIC[0]
-    score = near_duplicates([text, text, f"{text}።", *AMHARIC[1:]])
-    assert score.value == 3 / 5
-    assert score.detail == {"exact": 2 / 5}
-
-
-def test_texts_of_fewer_than_five_characters_are_one_gram():
-    assert near_duplicates(["abc", "abcd"]).value == 0
-    assert near_duplicates(["abc", "abc", "abcd"]).value == pytest.approx(2 / 3)
-
-
-def test_empty_texts_repeat_one_another():
-    assert near_duplicates(["", " ", "abc"]).value == pytest.approx(2 / 3)
-    assert near_duplicates(["", "abc"]).value == 0
-
-
-@pytest.mark.parametrize("texts", [AMHARIC, HEBREW], ids=["am", "he"])
-def test_the_same_words_in_another_order_are_a_near_duplicate(texts):
-    words_of = texts[0].split()
-    turned = " ".join([*words_of[5:], *reversed(words_of[:5])])
-    assert jaccard(shingles(texts[0]), shingles(turned)) < duplicates.ALIKE
-    assert near_duplicates([*texts, turned]).value == 2 / 4
-
-
-def test_one_text_gives_no_share_of_near_duplicates_and_says_why():
-    score = near_duplicates(["a"])
-    assert (score.value, score.note) == (None, "fewer than two texts")
-
-
-def share_by_all_pairs(texts: list[str]) -> float:
-    def alike(texts: list[str]) -> list[bool]:
-        grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in texts]
-        return [
-            any(len(one & other) >= 0.8 * len(one | other) for j, other in enumerate(grams) if i != j)
-            for i, one in enumerate(grams)
-        ]
-
-    in_order = [" ".join(sorted(text.split())) for text in texts]
-    return sum(a or b for a, b in zip(alike(texts), alike(in_order), strict=True)) / len(texts)
-
-
-def test_minhash_finds_the_near_duplicates_that_all_pairs_have():
-    draw = random.Random(5)
-    source = Zipf(words=500).texts(150, 14)
-    texts = [*source]
-    for text in source[:60]:
-        place, cut = draw.randrange(len(text)), draw.randrange(12)
-        texts.append(text[:place] + text[place + cut :])
-    assert 0.3 < share_by_all_pairs(texts) < 0.7
-    assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
-
-
-@pytest.mark.parametrize("kind", ["equal", "near", pytest.param("template", marks=pytest.mark.slow)])
-def test_ten_thousand_texts_alike_take_seconds(kind):
-    source = Zipf(words=2000).texts(10_000, 40)
-    make = {
-        "equal": lambda i: source[0][:200],
-        "near": lambda i: f"{source[0][:100]}{i:05d}{source[0][105:200]}",
-        "template": lambda i: source[0][:165] + source[i][165:200],
-    }[kind]
-    start = time.process_time()
-    score = near_duplicates([make(i) for i in range(10_000)])
-    assert time.process_time() - start < 60  # 45 million pairs would take many minutes
-    assert score.value == 1 if kind != "template" else 0.3 < score.value < 1
-
-
-def crowd(n: int, common: int) -> list[str]:
-    """Return different texts of 215 characters that begin alike."""
-    source = Zipf(words=2000).texts(n, 60)
-    return [source[0][:common] + text[: 215 - common] for text in source]
-
-
-def test_a_text_in_a_crowd_finds_its_near_duplicate(monkeypatch):
-    monkeypatch.setattr(duplicates, "_VERIFIED", 4)
-    texts = crowd(200, 160)  # alike, but most of them below the bound
-    texts += [f"qq{text[2:]}" for text in texts[:20]]  # sorted far from those that they are like
-    assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
-
-
-def test_in_a_crowd_too_the_order_of_the_texts_changes_nothing(monkeypatch):
-    monkeypatch.setattr(duplicates, "_VERIFIED", 2)
-    texts = crowd(150, 178)
-    expected = near_duplicates(texts).value
-    assert 0 < expected < 1
-    for seed in range(5):
-        random.Random(seed).shuffle(texts)
-        assert near_duplicates(texts).value == expected
-
-
 # Length
 
 
@@ -498,20 +335,6 @@ def test_human_text_stands_beside_these_scores():
 
 
 # What must not move a metric
-
-
-class Zipf:
-    """A source of texts of words that follow Zipf's law."""
-
-    def __init__(self, words: int, seed: int = 0) -> None:
-        draw = np.random.default_rng(seed)
-        self.words = ["".join(draw.choice(list("abcdefghijkl"), draw.integers(2, 9))) for _ in range(words)]
-        weights = 1 / np.arange(1, words + 1)
-        self.weights = weights / weights.sum()
-
-    def texts(self, n: int, length: int, seed: int = 1) -> list[str]:
-        rows = np.random.default_rng(seed).choice(len(self.words), size=(n, length), p=self.weights)
-        return [" ".join(self.words[i] for i in row) for row in rows]
 
 
 class Stock(Zipf):
@@ -586,56 +409,6 @@ def test_garbage_gets_a_score_or_a_reason_and_no_error(texts, limits):
     for score in lexical_scores(texts, limits):
         assert (score.value is None) == bool(score.note), score.metric
         assert score.value is None or math.isfinite(score.value)
-
-
-# Subsamples and intervals
-
-
-def test_subsamples_of_one_order_share_no_text():
-    dealt = draw_subsamples([1] * 10, 3, 5, "test")
-    assert dealt.n_permutations == 2
-    assert len(dealt.subsamples) == 6
-    for deck in (dealt.subsamples[:3], dealt.subsamples[3:]):
-        assert len({i for hand in deck for i, _ in hand}) == 9
-    assert dealt.texts == 3
-
-
-def test_a_subsample_holds_exactly_the_budget():
-    dealt = draw_subsamples([2, 3, 0, 4], 4, 3, "test")
-    assert all(sum(size for _, size in hand) == 4 for hand in dealt.subsamples)
-
-
-def test_a_part_of_a_text_is_one_draw_still():
-    assert draw_subsamples([8, 8, 8], 4, 3, "test").texts == 1
-
-
-def test_a_budget_that_the_texts_do_not_fill_is_an_error():
-    with pytest.raises(ValueError, match="budget of 4"):
-        draw_subsamples([1, 2], 4, 3, "test")
-
-
-def test_the_interval_of_disjoint_subsamples_is_students():
-    values = [1.0, 2.0, 4.0, 5.0]
-    assert interval(values, 5, 20, n_permutations=1) == pytest.approx(mean_interval(values))
-
-
-def test_the_interval_of_one_subsample_an_order_is_the_delete_d_jackknife_with_the_error_of_so_few():
-    values = [1.0, 2.0, 4.0, 5.0]
-    error = math.sqrt(np.var(values, ddof=1) * (5 / 15 + 1 / 4))
-    low, high = interval(values, 5, 20)
-    assert (low + high) / 2 == pytest.approx(3)
-    assert (high - low) / 2 == pytest.approx(3.18245 * error, rel=1e-5)
-
-
-def test_there_is_no_interval_where_nothing_is_left_out_or_nothing_differs():
-    assert interval([1.0, 2.0], 10, 10) is None
-    assert interval([0.1, 0.1, 0.1], 2, 10) is None
-    assert mean_interval([3.0]) is None
-    assert mean_interval([0.1, 0.1, 0.1]) is None
-
-
-def test_an_interval_stays_within_the_range_of_its_metric():
-    assert mean_interval([0.9, 1.0, 1.0], within=(0.0, 1.0))[1] == 1.0
 
 
 @pytest.mark.slow

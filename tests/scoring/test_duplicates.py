@@ -1,0 +1,126 @@
+"""Near-duplicates against all pairs, in crowds and in any word order."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from support.texts import AMHARIC, HEBREW, Zipf
+
+from harness.scoring import duplicates
+from harness.scoring.duplicates import jaccard, near_duplicates, shingles
+
+# Near-duplicates
+
+
+@pytest.mark.parametrize(
+    ("addition", "index", "share"),
+    [("n", 9 / 10, 1.0), ("nop", 9 / 12, 0.0)],
+)
+def test_texts_with_four_fifths_of_their_5_grams_in_common_are_near_duplicates(addition, index, share):
+    one, other = "abcdefghijklm", "abcdefghijklm" + addition  # nine 5-grams
+    assert jaccard(shingles(one), shingles(other)) == pytest.approx(index)
+    assert near_duplicates([one, other]).value == share
+
+
+def test_exactly_four_fifths_in_common_are_enough():
+    one, other = "ሀለሐመሠረሰሸቀበተቸ", "ሀለሐመሠረሰሸቀበተቸኀነ"  # eight 5-grams of ten
+    assert jaccard(shingles(one), shingles(other)) == 0.8
+    assert near_duplicates([one, other]).value == 1
+
+
+def test_case_width_and_blanks_make_no_difference():
+    score = near_duplicates(["Das  Essen", "das essen\n", "ｄａｓ ｅｓｓｅｎ", "anderes hier"])
+    assert score.value == 3 / 4
+    assert score.detail == {"exact": 3 / 4}
+
+
+def test_exact_repeats_are_told_apart_from_near_ones():
+    text = AMHARIC[0]
+    score = near_duplicates([text, text, f"{text}።", *AMHARIC[1:]])
+    assert score.value == 3 / 5
+    assert score.detail == {"exact": 2 / 5}
+
+
+def test_texts_of_fewer_than_five_characters_are_one_gram():
+    assert near_duplicates(["abc", "abcd"]).value == 0
+    assert near_duplicates(["abc", "abc", "abcd"]).value == pytest.approx(2 / 3)
+
+
+def test_empty_texts_repeat_one_another():
+    assert near_duplicates(["", " ", "abc"]).value == pytest.approx(2 / 3)
+    assert near_duplicates(["", "abc"]).value == 0
+
+
+@pytest.mark.parametrize("texts", [AMHARIC, HEBREW], ids=["am", "he"])
+def test_the_same_words_in_another_order_are_a_near_duplicate(texts):
+    words_of = texts[0].split()
+    turned = " ".join([*words_of[5:], *reversed(words_of[:5])])
+    assert jaccard(shingles(texts[0]), shingles(turned)) < duplicates.ALIKE
+    assert near_duplicates([*texts, turned]).value == 2 / 4
+
+
+def test_one_text_gives_no_share_of_near_duplicates_and_says_why():
+    score = near_duplicates(["a"])
+    assert (score.value, score.note) == (None, "fewer than two texts")
+
+
+def share_by_all_pairs(texts: list[str]) -> float:
+    def alike(texts: list[str]) -> list[bool]:
+        grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in texts]
+        return [
+            any(len(one & other) >= 0.8 * len(one | other) for j, other in enumerate(grams) if i != j)
+            for i, one in enumerate(grams)
+        ]
+
+    in_order = [" ".join(sorted(text.split())) for text in texts]
+    return sum(a or b for a, b in zip(alike(texts), alike(in_order), strict=True)) / len(texts)
+
+
+def test_minhash_finds_the_near_duplicates_that_all_pairs_have():
+    draw = random.Random(5)
+    source = Zipf(words=500).texts(150, 14)
+    texts = [*source]
+    for text in source[:60]:
+        place, cut = draw.randrange(len(text)), draw.randrange(12)
+        texts.append(text[:place] + text[place + cut :])
+    assert 0.3 < share_by_all_pairs(texts) < 0.7
+    assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
+
+
+@pytest.mark.parametrize("kind", ["equal", "near", pytest.param("template", marks=pytest.mark.slow)])
+def test_ten_thousand_texts_alike_take_seconds(kind):
+    source = Zipf(words=2000).texts(10_000, 40)
+    make = {
+        "equal": lambda i: source[0][:200],
+        "near": lambda i: f"{source[0][:100]}{i:05d}{source[0][105:200]}",
+        "template": lambda i: source[0][:165] + source[i][165:200],
+    }[kind]
+    start = time.process_time()
+    score = near_duplicates([make(i) for i in range(10_000)])
+    assert time.process_time() - start < 60  # 45 million pairs would take many minutes
+    assert score.value == 1 if kind != "template" else 0.3 < score.value < 1
+
+
+def crowd(n: int, common: int) -> list[str]:
+    """Return different texts of 215 characters that begin alike."""
+    source = Zipf(words=2000).texts(n, 60)
+    return [source[0][:common] + text[: 215 - common] for text in source]
+
+
+def test_a_text_in_a_crowd_finds_its_near_duplicate(monkeypatch):
+    monkeypatch.setattr(duplicates, "_VERIFIED", 4)
+    texts = crowd(200, 160)  # alike, but most of them below the bound
+    texts += [f"qq{text[2:]}" for text in texts[:20]]  # sorted far from those that they are like
+    assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
+
+
+def test_in_a_crowd_too_the_order_of_the_texts_changes_nothing(monkeypatch):
+    monkeypatch.setattr(duplicates, "_VERIFIED", 2)
+    texts = crowd(150, 178)
+    expected = near_duplicates(texts).value
+    assert 0 < expected < 1
+    for seed in range(5):
+        random.Random(seed).shuffle(texts)
+        assert near_duplicates(texts).value == expected
