@@ -39,6 +39,7 @@ from harness.core.records import (
 from harness.core.store import Run
 from harness.data.suite import Suite
 from harness.methods.registry import Registry, load_registry
+from harness.scoring.classification import macro_f1_of
 from harness.scoring.metrics import SHARE, metric
 
 MODELS = ("maker/alto-9b-it", "maker/brio-12b-it", "house/canto-8b", "house/dolce-27b-it")
@@ -254,13 +255,6 @@ def predictions(row: Row, place: Place, rng: np.random.Generator) -> NDArray[np.
     return np.where(right, place.gold, other)
 
 
-def macro_f1(gold: NDArray[np.int64], found: NDArray[np.int64], labels: int) -> float:
-    """Return macro-F1 over all labels."""
-    hits = np.bincount(gold[gold == found], minlength=labels)
-    both = np.bincount(gold, minlength=labels) + np.bincount(found, minlength=labels)
-    return float(np.mean(np.where(both > 0, 2 * hits / np.maximum(both, 1), 0.0)))
-
-
 def tested(row: Row, place: Place, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, float]]:
     """Return what a cell keeps of its classifier, and the scores that follow from it."""
     kept: dict[str, dict[str, list[int]]] = {}
@@ -268,7 +262,7 @@ def tested(row: Row, place: Place, rng: np.random.Generator) -> tuple[dict[str, 
     for name in ("macro_f1/tfidf", "macro_f1.valid/tfidf"):
         found = predictions(row, place, rng)
         kept[name] = {"0": found.tolist()}
-        values[name] = macro_f1(place.gold, found, len(place.labels))
+        values[name] = macro_f1_of(place.gold, found, len(place.labels))
         values[name.replace("macro_f1", "accuracy")] = float(np.mean(place.gold == found))
     examples = digest([place.task, place.shared])
     whole = {"examples": examples, "labels": place.labels, "gold": place.gold.tolist(), "predictions": kept}
