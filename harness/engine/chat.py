@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.core.errors import UserError, in_words
+from harness.data.prompts import Prompt
 from harness.data.suite import DATE, SamplingParams
 
 if TYPE_CHECKING:
@@ -21,18 +22,6 @@ _MARK = "steerboard"
 _SYSTEM_MARK = "leaderboard"
 _DIRECTIVES = "aAbBcdDeFGhHIjmMpRSTuUVwWxXyYZz"
 _SPECIAL = {"tool_use", "rag"}  # names of templates that are for other conversations than ours
-
-
-class Message(Protocol):
-    """A user turn, and a system turn where there is one."""
-
-    @property
-    def user(self) -> str:
-        """What the model is asked."""
-
-    @property
-    def system(self) -> str | None:
-        """What it is told before."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +135,7 @@ def chat_record(tokenizer: Any, sampling: SamplingParams) -> dict[str, str]:
     return chat_use(tokenizer).record(sampling.date)
 
 
-def render(tokenizer: Any, prompt: Message, template: Template = "chat", date: str = DATE, **options: Any) -> str:
+def render(tokenizer: Any, prompt: Prompt, template: Template = "chat", date: str = DATE, **options: Any) -> str:
     """Return the text that goes into the model: by the chat template, else a plain instruction form.
 
     ``instruction`` takes the plain form even where there is a chat template. Either form has its BOS,

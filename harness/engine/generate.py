@@ -1,8 +1,8 @@
-"""Writing the texts of a cell in batches, to exact counts, with duplicates redrawn."""
+"""Generate the texts of a cell in batches, to exact counts, with duplicates redrawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,6 @@ from harness.engine.model import SteerableModel
 
 NoiseKey = Callable[[str, int, int], int]
 """(label, index, attempt) -> 64-bit key of the draw."""
-
-
-@dataclass(frozen=True)
-class PendingText:
-    """One text to be written."""
-
-    label: str
-    index: int
 
 
 @dataclass
@@ -50,9 +42,9 @@ def generate_cell(
     """Return ``texts_per_label`` texts for every label of ``prompts``, in order.
 
     A text that is empty or equals an earlier one of the cell (NFKC, case-folded, blanks reduced) is
-    drawn again, up to ``sampling.max_attempts`` draws in all; what is then still a duplicate is kept
+    drawn again, up to ``sampling.max_attempts`` draws in all; a remaining duplicate is kept
     and marked, so that counts are exact. Redraws happen in rounds over the whole cell, so the result
-    does not depend on ``batch_size``. ``progress`` is told the number of texts after every batch.
+    does not depend on ``batch_size``. ``progress`` gets the number of texts after every batch.
     ``usage`` counts the tokens of all draws, those that were drawn again included.
     """
     usage = usage or TokenUsage()
@@ -60,31 +52,31 @@ def generate_cell(
         label: render(model.tokenizer, prompt, sampling.template, sampling.date) for label, prompt in prompts.items()
     }
     width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
-    room = _token_budget(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
-    slots = [PendingText(label, i) for label in prompts for i in range(texts_per_label)]
-    texts: dict[PendingText, Generation] = {}
-    open_slots = slots
+    budget = _token_budget(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
+    texts: dict[tuple[str, int], Generation] = {}  # in the order of the first draw, which redraws keep
+    pending = [(label, i) for label in prompts for i in range(texts_per_label)]
     for attempt in range(sampling.max_attempts):
-        for start in range(0, len(open_slots), batch_size):
-            batch = open_slots[start : start + batch_size]
-            keys = [noise_key(slot.label, slot.index, attempt) for slot in batch]
-            written = _write(model, [inputs[s.label] for s in batch], steering, sampling, keys, room)
-            for slot, fields in zip(batch, written, strict=True):
-                texts[slot] = Generation(index=slot.index, label=slot.label, attempts=attempt + 1, **fields)
-                usage.prompt_tokens += texts[slot].n_prompt_tokens
-                usage.new_tokens += texts[slot].n_new_tokens
+        for start in range(0, len(pending), batch_size):
+            batch = pending[start : start + batch_size]
+            keys = [noise_key(label, i, attempt) for label, i in batch]
+            written = _write(model, [inputs[label] for label, _ in batch], steering, sampling, keys, budget)
+            for (label, i), fields in zip(batch, written, strict=True):
+                text = Generation(index=i, label=label, attempts=attempt + 1, **fields)
+                texts[label, i] = text
+                usage.prompt_tokens += text.n_prompt_tokens
+                usage.new_tokens += text.n_new_tokens
             progress(len(batch))
-        open_slots = _needs_redraw([texts[slot] for slot in slots], slots)
-        if not open_slots:
+        pending = _needs_redraw(texts)
+        if not pending:
             break
-    repeated = set(open_slots)
-    return [texts[s].model_copy(update={"duplicate": s in repeated}) for s in slots]
+    repeated = set(pending)
+    return [text.model_copy(update={"duplicate": name in repeated}) for name, text in texts.items()]
 
 
 def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
     """Return what is kept of a decoded answer, in single blanks, and whether a line break ended it.
 
-    The first line is the first that is not blank. Quotes are deleted as ``strip_quotes`` says.
+    The first line is the first that is not blank. ``strip_quotes`` deletes quotes.
     """
     ended = False
     if sampling.keep == "first-line":
@@ -95,14 +87,14 @@ def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
     return " ".join(text.split()), ended
 
 
-def _needs_redraw(texts: Sequence[Generation], slots: Sequence[PendingText]) -> list[PendingText]:
-    """Return the slots whose text is empty or equals the text of an earlier slot."""
-    seen: set[str] = set()
+def _needs_redraw(texts: Mapping[tuple[str, int], Generation]) -> list[tuple[str, int]]:
+    """Return the names of texts that are empty or equal an earlier one."""
+    seen = {""}
     again = []
-    for text, slot in zip(texts, slots, strict=True):
+    for name, text in texts.items():
         form = normalise(text.text)
-        if not form or form in seen:
-            again.append(slot)
+        if form in seen:
+            again.append(name)
         seen.add(form)
     return again
 

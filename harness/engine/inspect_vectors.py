@@ -1,4 +1,4 @@
-"""What a steering file holds, for people and as JSON. No torch here."""
+"""Show what a steering file holds, as text and as JSON. No torch here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,18 @@ _PARTS = {
     "method": ["name", "version", "config"],
     "model": ["name", "revision", "fingerprint", "dtype"],
 }
+_CURVE = ("step", "train", "held_out", "norm")
 _KINDS = ("dead", "specific", "partial", "shared")
+_INTERVENTIONS = [
+    TerminalColumn("layer"),
+    TerminalColumn("site", words=True, drop=2),
+    TerminalColumn("operation", words=True),
+    TerminalColumn("strength"),
+    TerminalColumn("unit", words=True),
+    TerminalColumn("raw", drop=3),
+    TerminalColumn("norm", drop=4),
+    TerminalColumn("positions", words=True, drop=1),
+]
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ROWS = 12  # of the curve
 _LONG = 8  # numbers of a list, above which they are drawn, one for each layer
@@ -37,13 +48,15 @@ _HUGE = 1e300  # differences of numbers below this are finite
 def as_json(name: str, steering: Steering) -> str:
     """Return one line of JSON: the file's name, its header and the norm of every vector."""
     items = [
-        {**{k: v for k, v in vars(item).items() if k != "vector"}, **_measures(item)} for item in steering.interventions
+        {
+            **{k: v for k, v in vars(item).items() if k != "vector"},
+            "size": len(item.vector),
+            "norm": _norm(item),
+            "raw_strength": item.raw_strength,
+        }
+        for item in steering.interventions
     ]
     return canonical_json({"file": name, "interventions": items, "provenance": steering.provenance})
-
-
-def _measures(item: Intervention) -> dict[str, Any]:
-    return {"size": len(item.vector), "norm": _norm(item), "raw_strength": item.raw_strength}
 
 
 def _norm(item: Intervention) -> float:
@@ -51,58 +64,39 @@ def _norm(item: Intervention) -> float:
 
 
 def as_text(name: str, steering: Steering, width: int | None = None, colour: bool = False) -> str:
-    """Return what ``describe`` prints, without blanks at the ends of lines."""
+    """Return what a steering changes, then its provenance in groups, then what its fit recorded."""
     console = Console(width=width, highlight=False, force_terminal=colour)
     with console.capture() as capture:
-        describe(console, name, steering)
+        console.print(Text(clean(name), "bold"), soft_wrap=True)  # a path stays whole
+        _interventions(console, steering.interventions)
+        provenance = dict(steering.provenance)
+        fit = provenance.pop("fit", {})
+        for title, keys in _GROUPS.items():
+            _block(console, title, _pairs({key: provenance.pop(key) for key in keys if key in provenance}))
+        _block(console, "more", _pairs(provenance))
+        _fit(console, dict(fit) if isinstance(fit, Mapping) else {"fit": fit})
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def describe(console: Console, name: str, steering: Steering) -> None:
-    """Print what a steering changes, then its provenance in groups, then what its fit left."""
-    console.print(Text(clean(name), "bold"), soft_wrap=True)  # a path stays whole
-    count = len(steering.interventions)
-    if count:
-        console.print(f"{count} intervention{'s' if count > 1 else ''}; layers count from 0")
-        console.print()
-        _interventions(console, steering.interventions)
-    else:
-        console.print("no intervention: the model runs unsteered")
-    provenance = dict(steering.provenance)
-    fit = provenance.pop("fit", {})
-    for title, keys in _GROUPS.items():
-        _block(console, title, _pairs({key: provenance.pop(key) for key in keys if key in provenance}))
-    _block(console, "more", _pairs(provenance))
-    _fit(console, fit if isinstance(fit, Mapping) else {"fit": fit})
-
-
 def _block(console: Console, title: str, body: RenderableType | None) -> None:
-    """Print a blank line, a title and, indented, what belongs to it; nothing for no body."""
-    if body is None:
-        return
-    console.print()
-    if title:
+    """Print a blank line, a title and, indented, its content; nothing where there is none."""
+    if body is not None:
+        console.print()
         console.print(Text(title, "bold"))
-    console.print(Padding(body, (0, 0, 0, 2 if title else 0)))
+        console.print(Padding(body, (0, 0, 0, 2)))
 
 
 def _interventions(console: Console, items: Sequence[Intervention]) -> None:
-    columns = [
-        TerminalColumn("layer"),
-        TerminalColumn("site", words=True, drop=2),
-        TerminalColumn("operation", words=True),
-        TerminalColumn("strength"),
-        TerminalColumn("unit", words=True),
-        TerminalColumn("raw", drop=3),
-        TerminalColumn("norm", drop=4),
-        TerminalColumn("positions", words=True, drop=1),
-    ]
+    if not items:
+        console.print("no intervention: the model runs unsteered")
+        return
+    console.print(f"{len(items)} intervention{'s' if len(items) > 1 else ''}; layers count from 0")
+    console.print()
     rows = []
     for item in items:
-        numbers = (item.strength, item.raw_strength, _norm(item))
-        strength, raw, norm = (f"{number:.4g}" for number in numbers)
+        strength, raw, norm = (f"{number:.4g}" for number in (item.strength, item.raw_strength, _norm(item)))
         rows.append([str(item.layer), item.site, item.operation, strength, item.unit, raw, norm, item.positions])
-    print_table(console, columns, rows, gap=1)
+    print_table(console, _INTERVENTIONS, rows, gap=1)
 
 
 def _pairs(values: Mapping[str, Any]) -> Table | None:
@@ -110,19 +104,21 @@ def _pairs(values: Mapping[str, Any]) -> Table | None:
     rows: list[tuple[str, str]] = []
     for key, value in values.items():
         if key in _PARTS and isinstance(value, dict):
-            known = [part for part in _PARTS[key] if part in value]
-            parts = [*known, *(part for part in value if part not in known)]
+            parts = [
+                *(part for part in _PARTS[key] if part in value),
+                *(part for part in value if part not in _PARTS[key]),
+            ]
             rows += [(key if part == "name" else part, inline(value[part])) for part in parts]
         else:
             rows.append((key, inline(value)))
     if not rows:
         return None
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, max_width=24)
-    grid.add_column(overflow="fold")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, max_width=24)
+    table.add_column(overflow="fold")
     for name, text in rows:
-        grid.add_row(Text(clean(name).replace("_", " ")), Text(text))
-    return grid
+        table.add_row(Text(clean(name).replace("_", " ")), Text(text))
+    return table
 
 
 def inline(value: Any, depth: int = 0) -> str:
@@ -155,8 +151,7 @@ def sparkline(values: Sequence[float], width: int = 42) -> str:
     low, high = min(picked), max(picked)
     if high == low:
         return _BLOCKS[3] * len(picked)
-    steps = [(value - low) / (high - low) * (len(_BLOCKS) - 1) for value in picked]
-    return "".join(_BLOCKS[round(step)] for step in steps)
+    return "".join(_BLOCKS[round((value - low) / (high - low) * (len(_BLOCKS) - 1))] for value in picked)
 
 
 def _evenly(count: int, wanted: int) -> list[int]:
@@ -164,58 +159,49 @@ def _evenly(count: int, wanted: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, wanted))})
 
 
-def _fit(console: Console, fit: Mapping[str, Any]) -> None:
-    """Print what the method's own fit left: curve, categories, excluded tokens, and the rest."""
-    rest = dict(fit)
-    curve, categories = rest.get("curve"), rest.get("categories")
-    if _rows(curve, ("step", "train", "held_out", "norm")):
-        _curve(console, rest.pop("curve"))
-    if _rows(categories, _KINDS):
-        _categories(console, rest.pop("categories"), rest.pop("bridge", None))
-    excluded = rest.pop("excluded", None)
-    _block(console, "fit", _pairs(rest))
-    if excluded:
-        _excluded(console, excluded if isinstance(excluded, dict) else {"excluded": excluded})
-
-
-def _excluded(console: Console, excluded: Mapping[str, Any]) -> None:
-    """Print what was left out of the means: a report, or one for each of the means by name."""
+def _fit(console: Console, fit: dict[str, Any]) -> None:
+    """Print what the method's own fit recorded: curve, categories, excluded tokens, and the rest."""
+    if _rows(fit.get("curve"), _CURVE):
+        _curve(console, fit.pop("curve"))
+    if _rows(fit.get("categories"), _KINDS):
+        categories, bridge = fit.pop("categories"), fit.pop("bridge", None)
+        marked = bridge if isinstance(bridge, list) else []
+        rows = [
+            [str(layer), *(f"{counts[kind]:,}" for kind in _KINDS), "bridge" if layer in marked else ""]
+            for layer, counts in enumerate(categories)
+        ]
+        _table(console, "neurons by layer", ("layer", *_KINDS), "bridge", rows)
+    excluded = fit.pop("excluded", None)
+    _block(console, "fit", _pairs(fit))
+    if not excluded:
+        return
+    excluded = excluded if isinstance(excluded, dict) else {"excluded": excluded}
     reports = {name: report for name, report in excluded.items() if isinstance(report, dict)}
     if "rule" in excluded or not reports:
-        _block(console, "excluded tokens", _pairs(excluded))
-        return
+        reports = {"": excluded}  # one report, not one for each of the means by name
     for name, report in reports.items():
-        _block(console, f"excluded tokens: {clean(name)}", _pairs(report))
+        _block(console, f"excluded tokens: {clean(name)}" if name else "excluded tokens", _pairs(report))
 
 
 def _curve(console: Console, curve: Sequence[Mapping[str, float]]) -> None:
     """Print the curve of a learned vector: its rows, thinned out, and a line of the held-out loss."""
     held_out = [point["held_out"] for point in curve]
     best = held_out.index(min(held_out))
-    rows = []
-    for i in sorted({*_evenly(len(curve), _ROWS), best}):
-        point = curve[i]
-        numbers = [f"{point[name]:.4g}" for name in ("train", "held_out", "norm")]
-        rows.append([f"{point['step']:g}", *numbers, "lowest" if i == best else ""])
-    console.print()
-    columns = [*map(TerminalColumn, ("step", "train", "held out", "norm")), TerminalColumn("", words=True)]
-    print_table(console, columns, rows, "learned, loss by step", gap=1)
+    rows = [
+        [f"{curve[i]['step']:g}", *(f"{curve[i][name]:.4g}" for name in _CURVE[1:]), "lowest" if i == best else ""]
+        for i in sorted({*_evenly(len(curve), _ROWS), best})
+    ]
+    _table(console, "learned, loss by step", ("step", "train", "held out", "norm"), "", rows)
     console.print(f"  held out {sparkline(held_out)} {held_out[0]:.4g} to {held_out[-1]:.4g}")
 
 
-def _categories(console: Console, categories: Sequence[Mapping[str, int]], bridge: Any) -> None:
-    rows = []
-    marked = bridge if isinstance(bridge, list) else []
-    for layer, counts in enumerate(categories):
-        cells = [f"{counts[kind]:,}" for kind in _KINDS]
-        rows.append([str(layer), *cells, "bridge" if layer in marked else ""])
+def _table(console: Console, title: str, heads: Sequence[str], note: str, rows: list[list[str]]) -> None:
     console.print()
-    columns = [TerminalColumn("layer"), *map(TerminalColumn, _KINDS), TerminalColumn("bridge", words=True)]
-    print_table(console, columns, rows, "neurons by layer", gap=1)
+    print_table(console, [*map(TerminalColumn, heads), TerminalColumn(note, words=True)], rows, title, gap=1)
 
 
 def _rows(value: Any, keys: Sequence[str]) -> bool:
-    """Say whether ``value`` is a list of mappings that have a number under each of ``keys``."""
+    """Return whether ``value`` is a list of mappings that have a number under each of ``keys``."""
     return (
         isinstance(value, list)
         and bool(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from harness.methods.contract import CellContext, FitContext, MethodConfig, Skip
 from harness.methods.difference import DEPTHS, Depth
 
 if TYPE_CHECKING:
-    from harness.engine.train_vector import Alignment, Likelihood, TrainResult
+    from harness.engine.train_vector import Alignment, Likelihood
 
 _HELD_OUT = (8, 256)  # a tenth of the texts, but at least and at most so many
 _WORDS = {
@@ -85,63 +85,72 @@ class LearnedVector(SteeringMethod):
         Raises ``UserError`` for a read-out layer before the steered one, its kind
         ``UnsupportedError`` for too few texts.
         """
-        if self.config.strength != 1.0:
-            return self._of_strength_one(ctx)
-        layer = ctx.layer(self.config.layer)
-        norms = ctx.mean_states(ctx.parallel(ctx.language)).norm
+        from harness.engine.train_vector import TrainConfig, train_vector
+
+        config = self.config
+        if config.strength != 1.0:
+            fitted = ctx.fit(type(self)(config.model_copy(update={"strength": 1.0})), ctx.language)
+            items = tuple(replace(item, strength=config.strength) for item in fitted.interventions)
+            return Steering(items, {**fitted.provenance, "fitted_at_strength": 1.0})
+        layer = ctx.layer(config.layer)
+        norms = [float(norm) for norm in ctx.mean_states(ctx.parallel(ctx.language)).norm]
         used, n_there = self._texts(ctx)
         objective = self._objective(ctx, layer, used, norms)
         n_held_out = min(max(len(used) // 10, _HELD_OUT[0]), _HELD_OUT[1])
-        parts = {"train": range(n_held_out, len(used)), "held_out": range(n_held_out)}
-        learned = self._learn(ctx, objective, parts, float(norms[layer]))
+        train, held_out = range(n_held_out, len(used)), range(n_held_out)
+        plan = TrainConfig(config.steps, config.batch_size, config.lr, config.max_norm)
+        found = train_vector(objective, train, held_out, norms[layer], plan, ctx.rng, ctx.progress)
         intervention = Intervention(
             site="layer_output",
             layer=layer,
             operation="add",
-            vector=learned.vector,
+            vector=found.vector,
             strength=1.0,
             unit="raw",
-            residual_norm=float(norms[layer]),
-            positions=self.config.positions,
+            residual_norm=norms[layer],
+            positions=config.positions,
         )
+        best = next(point for point in found.curve if point["step"] == found.best_step)
+        counts = {
+            name: {"texts": len(rows), "tokens": sum(map(objective.length, rows))}
+            for name, rows in (("train", train), ("held_out", held_out))
+        }
         details = {
-            **_WORDS[self.config.objective],
-            "counts": {name: _count(objective, rows) for name, rows in parts.items()},
-            "residual_norm": [float(norm) for norm in norms],
+            **_WORDS[config.objective],
+            "counts": counts,
+            "residual_norm": norms,
             "source": {"texts": n_there, "used": len(used), "cut": objective.cut},
-            **_outcome(learned),
+            "held_out_before": found.curve[0]["held_out"],
+            "held_out_after": best["held_out"],
+            "norm": best["norm"],
+            "best_step": found.best_step,
+            "stopped": found.stopped,
+            "curve": found.curve,
         }
         return Steering((intervention,), details)
-
-    def _of_strength_one(self, ctx: FitContext) -> Steering:
-        plain = type(self)(self.config.model_copy(update={"strength": 1.0}))
-        fitted = ctx.fit(plain, ctx.language)
-        items = tuple(replace(item, strength=self.config.strength) for item in fitted.interventions)
-        return Steering(items, {**fitted.provenance, "fitted_at_strength": 1.0})
 
     def _texts(self, ctx: FitContext) -> tuple[list[tuple[str, str]], int]:
         """Return (prompt, text) or (sentence, translation), drawn by chance, and how many there are."""
         if self.config.objective == "align":
-            found = ctx.pairs(ctx.language, ctx.suite.reference_language)
+            kind, found = "parallel sentences", ctx.pairs(ctx.language, ctx.suite.reference_language)
         else:
-            prompts = {label: self._prompt(ctx, label) for label in ctx.task.labels}
+            kind, sampling = f"{ctx.task.name} train texts", ctx.suite.sampling
+            prompts = {
+                label: render(
+                    ctx.model.tokenizer, suite_prompt(ctx.task, "zero-shot", label), sampling.template, sampling.date
+                )
+                for label in ctx.task.labels
+            }
             found = [(prompts[label], text) for label, texts in ctx.train().items() for text in texts]
         if len(found) < 2 * _HELD_OUT[0]:
-            kind = "parallel sentences" if self.config.objective == "align" else f"{ctx.task.name} train texts"
             raise UnsupportedError(
                 f"learned needs {2 * _HELD_OUT[0]} {kind} of {ctx.language!r}, there are {len(found)}."
             )
         drawn = ctx.rng.permutation(len(found))[: self.config.max_texts]
         return [found[i] for i in drawn], len(found)
 
-    @staticmethod
-    def _prompt(ctx: FitContext, label: str) -> str:
-        prompt = suite_prompt(ctx.task, "zero-shot", label)
-        sampling = ctx.suite.sampling
-        return render(ctx.model.tokenizer, prompt, sampling.template, sampling.date)
-
     def _objective(
-        self, ctx: FitContext, layer: int, used: list[tuple[str, str]], norms: Any
+        self, ctx: FitContext, layer: int, used: list[tuple[str, str]], norms: list[float]
     ) -> Likelihood | Alignment:
         from harness.engine.train_vector import Alignment, Likelihood
 
@@ -155,30 +164,4 @@ class LearnedVector(SteeringMethod):
                 f"learned: the read-out layer {readout} comes before layer {layer}, which is steered; "
                 f"valid: readout {layer} to {ctx.n_layers - 1}."
             )
-        unit = float(norms[readout])
-        return Alignment(ctx.model, layer, readout, used, unit, config.max_tokens, config.batch_size)
-
-    def _learn(
-        self, ctx: FitContext, objective: Likelihood | Alignment, parts: dict[str, range], norm: float
-    ) -> TrainResult:
-        from harness.engine.train_vector import TrainConfig, train_vector
-
-        config = self.config
-        plan = TrainConfig(config.steps, config.batch_size, config.lr, config.max_norm)
-        return train_vector(objective, parts["train"], parts["held_out"], norm, plan, ctx.rng, ctx.progress)
-
-
-def _count(objective: Likelihood | Alignment, rows: range) -> dict[str, int]:
-    return {"texts": len(rows), "tokens": sum(objective.length(row) for row in rows)}
-
-
-def _outcome(learned: TrainResult) -> dict[str, Any]:
-    best = next(point for point in learned.curve if point["step"] == learned.best_step)
-    return {
-        "held_out_before": learned.curve[0]["held_out"],
-        "held_out_after": best["held_out"],
-        "norm": best["norm"],
-        "best_step": learned.best_step,
-        "stopped": learned.stopped,
-        "curve": learned.curve,
-    }
+        return Alignment(ctx.model, layer, readout, used, norms[readout], config.max_tokens, config.batch_size)

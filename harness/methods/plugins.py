@@ -1,4 +1,4 @@
-"""The code of a plug-in: run where it was asked for by name, otherwise only read as text."""
+"""Load the code of a plug-in: run where it was requested by name, otherwise only read as text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -56,10 +57,10 @@ def load_file(path: Path, where: str = "") -> Classes:
 def load_entry_point(point: EntryPoint, where: str) -> Classes:
     """Import what an entry point names, a module or a class of one, and return its methods.
 
-    Raises ``UserError``, which starts with ``where``, for everything that is wrong with it.
+    Raises ``UserError``, which starts with ``where``, for any fault in it.
     """
     if not point.pattern.match(point.value):
-        raise UserError(f"{where}: {point.value!r} is neither module nor module:Class.")
+        raise UserError(f"{where}: {point.value!r} is neither a module nor module:Class.")
     found = _guarded(point.load, where, point.module.partition(".")[0])
     if isinstance(found, ModuleType):
         return registered(found, where)
@@ -102,7 +103,7 @@ def inspect_source(path: Path, where: str, data: bytes | None = None) -> dict[st
     """
     try:
         if data is None and path.stat().st_size > _READ_AT_MOST:
-            raise UserError(f"{where} is larger than {_READ_AT_MOST:,} bytes: that is no method.")
+            raise UserError(f"{where} is larger than {_READ_AT_MOST:,} bytes, too large for a method.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(path.read_bytes() if data is None else data)
@@ -110,10 +111,10 @@ def inspect_source(path: Path, where: str, data: bytes | None = None) -> dict[st
         raise UserError(f"{where}, line {error.lineno}: {in_words(error)}") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{where}: {in_words(error)}") from None
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     return {
         name: ast.get_docstring(node)
-        for node in classes
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
         for name in map(_registered_as, node.decorator_list)
         if name is not None
     }
@@ -142,38 +143,36 @@ class _FreshLoader(SourceFileLoader):
 
 
 def _guarded(load: Callable[[], object], where: str, module: str, path: Path | None = None) -> object:
-    """Run somebody's code; whatever it raises but Ctrl-C becomes a ``UserError`` with its place."""
+    """Run an author's code; any error except Ctrl-C becomes a ``UserError`` with file and line."""
     try:
         return load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        file, line = _place(error, module)
-        place = f", line {line}" if path is not None and file == str(path) else f", {file}, line {line}"
-        raise UserError(f"{where}{place if line else ''}: {in_words(error)}") from None
+        file, line = _location(error, module)
+        at = f", line {line}" if path is not None and file == str(path) else f", {file}, line {line}"
+        raise UserError(f"{where}{at if line else ''}: {in_words(error)}") from None
 
 
-def _place(error: BaseException, module: str) -> tuple[str, int]:
+def _location(error: BaseException, module: str) -> tuple[str, int]:
     """Return file and line of the deepest frame in ``module`` or its submodules; line 0 for none."""
     if isinstance(error, SyntaxError) and str(error.filename).endswith(".py"):
         return str(error.filename), error.lineno or 0
-    place, trace = ("", 0), error.__traceback__
-    while trace:
-        name = str(trace.tb_frame.f_globals.get("__name__"))
-        if f"{name}.".startswith(f"{module}."):
-            place = trace.tb_frame.f_code.co_filename, trace.tb_lineno
-        trace = trace.tb_next
-    return place
+    found = ("", 0)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if f"{frame.f_globals.get('__name__')}.".startswith(f"{module}."):
+            found = frame.f_code.co_filename, line
+    return found
 
 
 def _own_name(cls: type) -> bool:
-    """Say whether a class is registered itself: a name is not inherited from what it builds on."""
+    """Return whether a class is registered itself: a name is not inherited."""
     name = vars(cls).get("name")
     return isinstance(name, str) and name != ""
 
 
 def _check(cls: type[SteeringMethod], where: str) -> None:
-    """Refuse a class whose parts are not what the harness works with."""
+    """Refuse a class whose attributes do not follow the contract."""
     try:
         check_name(cls.name)
     except UserError as error:
@@ -201,5 +200,6 @@ def _registered_as(decorator: ast.expr) -> str | None:
         return None
     called, name = decorator.func, decorator.args[0]
     word = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-    known = word == "register" and isinstance(name, ast.Constant) and isinstance(name.value, str)
-    return name.value if known and isinstance(name, ast.Constant) and isinstance(name.value, str) else None
+    if word == "register" and isinstance(name, ast.Constant) and isinstance(name.value, str):
+        return name.value
+    return None

@@ -1,7 +1,7 @@
-"""Finding methods: built in, in a plug-in file, in a folder, in a package; and configuring them.
+"""Find methods (built in, in a plug-in file, in a directory, in a package) and configure them.
 
-Finding runs no code of packages and folders: that runs when a method of theirs is asked for by name.
-A plug-in file runs at once: naming the file is asking for it.
+Finding runs no code of packages and directories: it runs when one of their methods is requested by name.
+A plug-in file runs at once: naming the file is the request.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _LISTS = (list, tuple, set, frozenset, Sequence, Collection, Iterable, Set)
 
 @dataclass(frozen=True)
 class MethodOrigin:
-    """Where a method comes from, in words, and how its code is run."""
+    """Where a method comes from, in words, and how its code is loaded."""
 
     kind: Literal["built in", "file", "package", "folder"]
     words: str
@@ -73,9 +73,9 @@ class MethodOrigin:
 class Registry:
     """The methods of a process by name.
 
-    ``sources`` says where each comes from, ``problems`` which were found and cannot be used: a name
-    that is taken or not allowed, a package that cannot be read. The first source of a name keeps it:
-    built in, then plug-in files, packages, folders.
+    ``sources``: where each comes from. ``problems``: those that were found and cannot be used: a name
+    that is taken or invalid, a package that cannot be read. The first source of a name keeps it:
+    built in, then plug-in files, packages, directories.
     """
 
     sources: dict[str, MethodOrigin] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Registry:
     _classes: Classes = field(default_factory=dict)
 
     def add(self, name: str, source: MethodOrigin) -> None:
-        """Note where a method is; ``UserError`` for a bad name and for one that is taken."""
+        """Add a method; ``UserError`` for an invalid name and for one that is taken."""
         if name in self.sources:
             raise UserError(f"{source}: the name {name!r} is taken by {self.sources[name]}; choose another name.")
         try:
@@ -93,7 +93,7 @@ class Registry:
         self.sources[name] = source
 
     def get(self, name: str) -> type[SteeringMethod]:
-        """Return a method's class and run its code for that, once.
+        """Return a method's class; its code runs once.
 
         Raises ``UserError`` with the nearest name for an unknown one, and for code that does not work.
         """
@@ -160,11 +160,12 @@ def load_registry(plugins: Iterable[Path] = ()) -> Registry:
     """Return all methods that can be found.
 
     Raises ``UserError`` for a plug-in file that does not work or takes a name: the user named it.
-    What is wrong with a package or a folder is in ``problems`` and ends nothing.
+    Faults of packages and directories go to ``problems`` and end nothing.
     """
     registry = Registry()
     for name, module in BUILT_IN.items():
-        registry.add(name, MethodOrigin("built in", "built in", partial(_load_module, module)))
+        load = lambda module=module: registered(importlib.import_module(module), module)  # noqa: E731
+        registry.add(name, MethodOrigin("built in", "built in", load))
     files = {path.resolve(): path for path in plugins}  # a file given twice is one
     for real, path in files.items():
         classes = load_file(path)
@@ -185,11 +186,9 @@ def load_registry(plugins: Iterable[Path] = ()) -> Registry:
 
 
 def _same_code(source: MethodOrigin, taken: MethodOrigin | None) -> bool:
-    """Say whether a name is taken by a file with the same code: 'submission pack' copies it into a folder."""
-    if taken is None or source.path is None or taken.path is None:
-        return False
+    """Return whether a name is taken by a file with the same code: 'submission pack' copies it."""
     with contextlib.suppress(OSError):
-        return filecmp.cmp(source.path, taken.path, shallow=False)
+        return bool(taken and source.path and taken.path and filecmp.cmp(source.path, taken.path, shallow=False))
     return False
 
 
@@ -221,19 +220,15 @@ def expand_grid(config: type[MethodConfig], options: Mapping[str, Any], method: 
     """
     axes = []
     for key, value in options.items():
-        _check_option(config, key, method)
-        field = config.model_fields.get(key)
-        sweep = _nested(value, _depth(field.annotation) if field else 0)
+        aliases = {field.alias for field in config.model_fields.values()} - {None}
+        if config.model_config.get("extra") == "forbid" and key not in {*config.model_fields, *aliases}:
+            raise unknown(f"option of method {method!r}:", str(key), config.model_fields)
+        info = config.model_fields.get(key)
+        sweep = _nested(value, _depth(info.annotation) if info else 0)
         if sweep and not value:
             raise UserError(f"option {key!r} of method {method!r} is an empty list. Give it a value.")
         axes.append([(key, item) for item in (value if sweep else [value])])
     return [dict(point) for point in itertools.product(*axes)]
-
-
-def _check_option(config: type[MethodConfig], key: object, method: str) -> None:
-    aliases = {field.alias for field in config.model_fields.values()} - {None}
-    if config.model_config.get("extra") == "forbid" and key not in {*config.model_fields, *aliases}:
-        raise unknown(f"option of method {method!r}:", str(key), config.model_fields)
 
 
 def _depth(annotation: Any) -> int:
@@ -247,7 +242,7 @@ def _depth(annotation: Any) -> int:
 
 
 def _nested(value: Any, depth: int) -> bool:
-    """Say whether a value is nested more deeply than ``depth`` lists."""
+    """Return whether a value is nested more deeply than ``depth`` lists."""
     return isinstance(value, list) and (depth == 0 or any(_nested(item, depth - 1) for item in value))
 
 
@@ -259,26 +254,27 @@ def named_options(specs: Iterable[MethodSpec]) -> Iterator[tuple[str, dict[str, 
 
 
 def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
-    """Return configured methods for a suite's list."""
-    return [method for name, options in named_options(specs) for method in registry.configure(name, options)]
+    """Return configured methods for a suite's list: a name, or a name with its options."""
+    return [method for name, options in _pairs(specs) for method in registry.configure(name, options or {})]
 
 
 def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[MethodSpec]:
     """Return the named methods with the options that a suite's list gives them, else without any."""
     given: dict[str, list[MethodSpec]] = {}
-    for name, options in named_options(specs):
+    for name, options in _pairs(specs):
         given.setdefault(name, []).append({name: options})
     return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
+
+
+def _pairs(specs: Iterable[MethodSpec]) -> Iterator[tuple[str, Any]]:
+    for spec in specs:
+        yield from ({spec: {}} if isinstance(spec, str) else spec).items()
 
 
 def checkout() -> Path | None:
     """Return the repository whose code runs; None for an installed wheel."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() else None
-
-
-def _load_module(module: str) -> Classes:
-    return registered(importlib.import_module(module), module)
 
 
 def _packages(problems: list[str]) -> Iterator[tuple[str, MethodOrigin]]:
@@ -294,7 +290,7 @@ def _entry_points(problems: list[str]) -> list[EntryPoint]:
     """Return the entry points of our group; one package that cannot be read does not hide the others."""
     try:
         return list(importlib.metadata.entry_points(group=ENTRY_POINTS))
-    except Exception:  # which of them it was is not said; look at one after the other
+    except Exception:  # it does not name the package: look at one after the other
         points: list[EntryPoint] = []
         for package in importlib.metadata.distributions():
             try:
@@ -305,10 +301,7 @@ def _entry_points(problems: list[str]) -> list[EntryPoint]:
 
 
 def _folders(problems: list[str]) -> Iterator[tuple[str, MethodOrigin]]:
-    """Yield the methods in ``submissions/NAME/method.py``, here and in the checkout, by folder name.
-
-    A folder without a ``method.py`` holds no method, which is no problem.
-    """
+    """Yield the methods in ``submissions/NAME/method.py``, here and in the checkout, by directory name."""
     roots = [Path(SUBMISSIONS)]
     repository = checkout()
     if repository and repository / SUBMISSIONS != roots[0].resolve():  # not twice

@@ -18,10 +18,9 @@ from conftest import FAMILIES, GATED_FAMILIES, HIDDEN, LAYERS
 from torch import Tensor
 from transformers import GenerationConfig
 
-from harness.core.devices import choose_device
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
-from harness.engine.model import SteerableModel, find_layers
+from harness.engine.model import SteerableModel
 
 LAYER, STRENGTH = 1, 2.0
 IDS = torch.tensor([[5, 40, 90, 200, 7], [5, 60, 61, 62, 63]])
@@ -516,13 +515,3 @@ def test_two_models_in_one_process_do_not_interfere(new_model, steer):
     with torch.inference_mode(), one.hooks.steer([steer()] * 2, FULL):
         assert torch.equal(other.model(input_ids=IDS, attention_mask=FULL).logits, plain)
         assert not torch.allclose(one.model(input_ids=IDS, attention_mask=FULL).logits, plain)
-
-
-def test_a_network_without_decoder_layers_is_refused():
-    with pytest.raises(UserError, match="no decoder layers found in Linear"):
-        find_layers(torch.nn.Linear(2, 2))
-
-
-def test_an_unknown_device_is_refused_with_the_valid_ones():
-    with pytest.raises(UserError, match="unknown device 'gpu'; valid: cpu, cuda"):
-        choose_device("gpu")
