@@ -270,6 +270,27 @@ def test_a_broken_reference_fails_exactly_the_check_for_it(check, name, line):
     assert failed(check(changed({"# end": line}, REFERENCE))) == [name]
 
 
+def test_the_users_own_pytest_set_up_changes_nothing(check, monkeypatch):
+    Path("conftest.py").write_text("raise SystemExit(3)")
+    Path("pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--another-one")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    results = check(REFERENCE)
+    assert {result.verdict for result in results.values()} == {"ok"}
+    assert len(results) == 9
+    assert not Path(".pytest_cache").exists()
+
+
+def test_ctrl_c_during_a_check_stops_the_program(check):
+    with pytest.raises(KeyboardInterrupt):
+        check(changed({"# end": "raise KeyboardInterrupt"}, REFERENCE))
+
+
+def test_a_method_that_ends_the_program_in_a_check_fails_it(check):
+    results = check(changed({"# method": "def prompt(self, ctx): raise SystemExit(3)"}))
+    assert failed(results) == ["prompt"]
+
+
 def test_texts_that_depend_on_the_batch_size_are_found(check, suite, monkeypatch):
     plain = suite.texts
     monkeypatch.setattr(suite, "texts", lambda *a: [text + "ው" * (a[3] == 3) for text in plain(*a)])
