@@ -1,10 +1,11 @@
-"""What goes into a model around a text: the prompt in its chat form, and the token that ends an answer."""
+"""Put a prompt into its chat form, and find the token that ends an answer."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.core.errors import UserError, in_words
@@ -26,10 +27,10 @@ _SPECIAL = {"tool_use", "rag"}  # names of templates that are for other conversa
 
 @dataclass(frozen=True)
 class ChatUse:
-    """How a tokenizer's chat template has to be used so that it loses no text.
+    """How to use a tokenizer's chat template so that it loses no text.
 
     ``template``: which of several, by name. ``parts``: it reads the content of a turn as a list of parts.
-    ``joined``: it has no system turn, whose text goes before that of the first user turn. ``dated``: it asks
+    ``joined``: it has no system turn; that text goes before the first user turn's. ``dated``: it asks
     for today's date.
     """
 
@@ -39,18 +40,18 @@ class ChatUse:
     dated: bool = False
 
     def record(self, date: str) -> dict[str, str]:
-        """Return what a manifest says of it; nothing for a template that is used as it is."""
-        said = {
+        """Return the entries of the manifest; none for a template that is used as it is."""
+        entries = {
             "template": self.template or "",
             "content": "parts" if self.parts else "",
             "system": "joined to the first user turn" if self.joined else "",
             "date": date if self.dated else "",
         }
-        return {name: words for name, words in said.items() if words}
+        return {name: words for name, words in entries.items() if words}
 
 
 def chat_use(tokenizer: Any) -> ChatUse:
-    """Return how the chat template of a tokenizer is used, found by rendering marks.
+    """Return how to use the chat template of a tokenizer, found by rendering marks.
 
     Of several templates it is ``default``, else the only one that is not for tools or documents. Raises
     ``UserError`` where that leaves more than one, and where the text of a user turn is lost in every form.
@@ -64,20 +65,17 @@ def chat_use(tokenizer: Any) -> ChatUse:
         try:
             if _MARK in apply(tokenizer, use, [user]):
                 break
-        except Exception as error:  # a template is a program of other people
+        except Exception as error:  # a template is a third-party program
             problem = in_words(error)
     else:
         raise UserError(
             f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} cannot be used: {problem:.200}"
             ". Give a model with another template, or a suite with sampling: {template: instruction}."
         )
-    system = {"role": "system", "content": _SYSTEM_MARK}
-    try:
-        rendered = apply(tokenizer, use, [system, user])
-    except Exception:  # most templates without a system turn raise an error of their own
-        rendered = ""
-    joined = not (_MARK in rendered and _SYSTEM_MARK in rendered)
-    return ChatUse(name, use.parts, joined, dated)
+    rendered = ""
+    with suppress(Exception):  # most templates without a system turn raise an error of their own
+        rendered = apply(tokenizer, use, [{"role": "system", "content": _SYSTEM_MARK}, user])
+    return replace(use, joined=not (_MARK in rendered and _SYSTEM_MARK in rendered))
 
 
 def _chosen(tokenizer: Any) -> tuple[str | None, str]:
@@ -108,7 +106,7 @@ def apply(tokenizer: Any, use: ChatUse, turns: Sequence[Turn], date: str = DATE,
 
 
 def _with_date(template: str, date: str) -> str:
-    """Return a template whose ``strftime_now`` is a macro that knows one day.
+    """Return a template whose ``strftime_now`` is a macro for one fixed day.
 
     transformers' own function of that name reads the clock, and it takes no other from outside.
     """
@@ -120,6 +118,7 @@ def _with_date(template: str, date: str) -> str:
 
 
 def _joined(turns: Sequence[Turn]) -> list[Turn]:
+    """Return turns without a system turn, its text put before that of the first user turn."""
     if not turns or turns[0]["role"] != "system":
         return list(turns)
     first, *rest = turns
@@ -129,7 +128,7 @@ def _joined(turns: Sequence[Turn]) -> list[Turn]:
 
 
 def chat_record(tokenizer: Any, sampling: SamplingParams) -> dict[str, str]:
-    """Return what a manifest says of the chat template; ``UserError`` where it cannot be used."""
+    """Return the manifest's entries on the chat template; ``UserError`` where it cannot be used."""
     if sampling.template != "chat" or not tokenizer.chat_template:
         return {}
     return chat_use(tokenizer).record(sampling.date)

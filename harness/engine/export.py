@@ -1,4 +1,4 @@
-"""Steering files for other programs: GGUF for repeng and llama.cpp, ``.pt`` for lm-eval's ``steered`` model.
+"""Export steering for other programs: GGUF for repeng and llama.cpp, ``.pt`` for lm-eval's ``steered`` model.
 
 Both formats hold vectors to be added to the output of decoder layers at all positions, and nothing else.
 What is written is vector x raw strength, so that a coefficient of 1 there is the strength here. Layers are
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.core.checkpoints import why_not_loaded
 from harness.core.errors import UserError, unknown
 from harness.core.files import canonical_json, write_bytes
-from harness.core.interventions import Intervention, Steering
+from harness.core.interventions import Steering
 
 FORMATS = {"repeng": (), "lm-eval": (".pt", ".pth")}
 """The formats, and the endings that their readers insist on."""
@@ -33,7 +33,7 @@ def check_target(out: Path, format_: str) -> None:
     if format_ not in FORMATS:
         raise unknown("format", format_, FORMATS)
     if out.is_dir():
-        raise UserError(f"{out} is a folder. Give the name of a new file in --out.")
+        raise UserError(f"{out} is a directory. Give the name of a new file in --out.")
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists and is not overwritten. Delete it, or give another --out.")
     endings = FORMATS[format_]
@@ -52,7 +52,17 @@ def layer_vectors(steering: Steering, format_: str) -> dict[int, NDArray[np.floa
     size = len(steering.interventions[0].vector)
     vectors: dict[int, NDArray[np.float32]] = {}
     for item in steering.interventions:
-        _check_expressible(item, format_)
+        reason = ""
+        if (item.site, item.operation) != ("layer_output", "add"):
+            reason = f"operation {item.operation!r} at site {item.site!r}"
+        elif item.positions != "all":
+            reason = f"positions {item.positions!r}"
+        if reason:
+            raise UserError(
+                f"{format_} files cannot express {reason} (layer {item.layer}): they hold only vectors that are "
+                "added at layer_output at all positions. Export a steering of that kind, or steer with "
+                "steerboard itself."
+            )
         if len(item.vector) != size:
             raise UserError(f"the file holds vectors of two sizes, {size} and {len(item.vector)}.")
         # An exact sum from zero in this order is what harness.engine.hooks adds, bit for bit.
@@ -60,22 +70,8 @@ def layer_vectors(steering: Steering, format_: str) -> dict[int, NDArray[np.floa
         with np.errstate(over="ignore"):
             vectors[item.layer] = so_far + item.vector * np.float32(item.raw_strength)
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
-        raise UserError("vector x strength is beyond float32: no number to export. Fit it again.")
+        raise UserError("vector x strength is beyond float32: there is no number to export. Fit it again.")
     return dict(sorted(vectors.items()))
-
-
-def _check_expressible(item: Intervention, format_: str) -> None:
-    reason = ""
-    if (item.site, item.operation) != ("layer_output", "add"):
-        reason = f"operation {item.operation!r} at site {item.site!r}"
-    elif item.positions != "all":
-        reason = f"positions {item.positions!r}"
-    if reason:
-        raise UserError(
-            f"{format_} files cannot express {reason} (layer {item.layer}): they hold only vectors that are "
-            "added at layer_output at all positions. Export a steering of that kind, or steer with "
-            "steerboard itself."
-        )
 
 
 def model_config(name_or_path: str, revision: str | None = None) -> Any:
@@ -86,7 +82,7 @@ def model_config(name_or_path: str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # its remarks on configs are not about steering
+    logging.set_verbosity_error()  # its warnings on configs are not about steering
     try:
         return AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     except Exception as error:  # a config.json from outside can fail anywhere
@@ -117,7 +113,7 @@ def hookpoints(config: Any) -> list[str]:
     """Return the name of every decoder layer below the model's ``base_model``, as lm-eval looks them up.
 
     The model is built without storage, so that a large one costs nothing. Raises ``UserError`` where
-    the architecture is no decoder-only language model.
+    the architecture is not a decoder-only language model.
     """
     import torch
     from transformers import AutoModelForCausalLM

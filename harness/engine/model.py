@@ -1,4 +1,4 @@
-"""Loading a causal language model and finding its parts."""
+"""Load a causal language model and find its parts."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class SteerableModel:
         model.eval()
         model.requires_grad_(False)
         self.shipped_generation_config = model.generation_config
-        # Where a checkpoint says how to search (a repetition penalty, say), generate() would follow it.
+        # generate() would follow a checkpoint's own settings, such as a repetition penalty.
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
 
     @contextmanager
-    def searching_as_shipped(self) -> Iterator[None]:
-        """Let ``generate`` follow what the checkpoint says of searching, as other programs do."""
+    def with_checkpoint_generation_config(self) -> Iterator[None]:
+        """Let ``generate`` follow the checkpoint's own generation config, as other programs do."""
         ours = self.model.generation_config
         self.model.generation_config = self.shipped_generation_config
         try:
@@ -60,7 +60,7 @@ class SteerableModel:
         if backend is None:
             return digest(sorted(self.tokenizer.get_vocab().items()), 16)
         written = backend.to_str()
-        known = hashlib.sha256(written.encode()).digest()  # reading megabytes of JSON anew would cost more
+        known = hashlib.sha256(written.encode()).digest()  # parsing megabytes of JSON again would cost more
         if known not in self._pipelines:
             rest = {k: v for k, v in json.loads(written).items() if k not in {"padding", "truncation"}}
             self._pipelines[known] = digest(rest, 16)
@@ -121,7 +121,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str 
     """Load a checkpoint from safetensors, without running code that comes with it.
 
     ``device_map`` (such as ``auto``) spreads a large model over several GPUs and then decides
-    the device. Raises ``UserError`` where the files are no causal language model.
+    the device. Raises ``UserError`` where the files are not a causal language model.
     """
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -144,7 +144,9 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str 
         raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {reason}") from None
     missing = sorted(report["missing_keys"])
     if missing:  # they would be random numbers, other ones in every process
-        raise UserError(f"{checkpoint.folder} lacks {len(missing)} weights, such as {missing[0]}. Get it again.")
+        raise UserError(
+            f"{checkpoint.folder} is missing {len(missing)} weights, such as {missing[0]}. Download it again."
+        )
     if not device_map:
         model.to(device)
     return SteerableModel(model, tokenizer)

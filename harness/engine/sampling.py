@@ -51,7 +51,7 @@ def uniform(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
 
 
 class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
-    """Leaves one token per row: the draw of that row at that step.
+    """Leave one token per row: the draw of that row at that step.
 
     ``keys`` holds one unsigned 64-bit integer per row; ``prompt_length`` is the padded width of the
     prompt, from which the step is counted. Used with greedy search, which then takes the token left.
@@ -101,8 +101,8 @@ class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships
 def _argmax(scaled: Tensor) -> tuple[Tensor, Tensor]:
     """Return values and tokens of the likeliest candidates, likeliest first, ties by number.
 
-    Half-precision logits hold many ties; top-k orders those as it likes, and that would let a draw
-    depend on which way the rows beside it are looked up.
+    Half-precision logits hold many ties. Top-k orders those arbitrarily, so a draw could depend on how the
+    other rows of the batch are looked up.
     """
     top = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1, sorted=False)
     tokens = top.indices.sort(-1).values

@@ -15,7 +15,7 @@ from harness.methods.contract import FitContext, MethodConfig, SteeringMethod, r
 
 _BRIDGE_DEPTH = 0.7
 _LAST_EXCLUDED = 2
-_NEAR_BEST = 0.1  # share of the best score that a layer of the run may lack
+_NEAR_BEST = 0.1  # a layer of the run may fall short of the best score by this share
 _CHECKED_TEXTS = 32  # sentences over which the change of the residual stream is measured
 
 

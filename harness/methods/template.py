@@ -21,8 +21,8 @@ _LONGEST_NAME = 60
 def write_template(name: str, out: Path | None = None) -> Path:
     """Write a complete method called ``name`` and return its file.
 
-    By default that is ``submissions/NAME/method.py`` where the working directory has such a folder,
-    else ``NAME.py``. Raises ``UserError`` for a name that is not allowed or taken, and for a file
+    By default that is ``submissions/NAME/method.py`` where the working directory has ``submissions``,
+    else ``NAME.py``. Raises ``UserError`` for a name that is invalid or taken, and for a file
     that exists or could not be loaded.
     """
     check_name(name)

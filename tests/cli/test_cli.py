@@ -316,7 +316,7 @@ def test_a_model_that_lacks_weights_is_not_run_with_random_ones(llm, tmp_path):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     outcome = run(tmp_path / "run", methods="zero-shot", model=folder)
     assert outcome.code == 2
-    words = r"model lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"
+    words = r"model is missing 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"
     assert re.search(words, outcome.err.splitlines()[-1])
     assert not (tmp_path / "run" / "manifest.json").exists()
 

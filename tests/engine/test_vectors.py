@@ -302,7 +302,7 @@ def test_an_existing_file_is_never_overwritten(stored, tmp_path):
 
 
 OUTS = {
-    "a folder": (lambda p: p, "repeng", r"is a folder\. Give the name of a new file"),
+    "a folder": (lambda p: p, "repeng", r"is a directory\. Give the name of a new file"),
     "below a file": (lambda p: p / "steering.safetensors" / "v.gguf", "repeng", r"cannot write .*Choose"),
     "ending": (lambda p: p / "v.gguf", "lm-eval", r"lm-eval reads only files that end in \.pt or \.pth"),
     "format": (lambda p: p / "v.pt", "lmeval", r"valid: lm-eval, repeng\. Did you mean 'lm-eval'\?"),
@@ -393,7 +393,7 @@ HEADERS = {
 @pytest.mark.parametrize("name", ["missing", "truncated", "text", "foreign", "folder", *HEADERS])
 def test_a_file_that_is_no_steering_is_one_line_for_both_commands(stored, tmp_path, name):
     path, out = spoil(stored, tmp_path, name), tmp_path / "v.gguf"
-    words = r"spoilt.*(not a steering file|does not exist|is a folder|is not an index)(?!.*Delete)"
+    words = r"spoilt.*(not a steering file|does not exist|is a directory|is not an index)(?!.*Delete)"
     assert_line(steerboard("vectors", "show", path), words)
     assert_line(steerboard("vectors", "show", "--json", stored(), path), words)
     assert_line(steerboard("vectors", "export", path, "--format", "repeng", "--out", out), words)

@@ -71,7 +71,7 @@ class EvalStage(CellStage):
         name = self.plan.task_of[cell.id].name
         task, self._steering = self.plan.tasks[name], steering
         chosen = examples(task, self.plan.limit)
-        with self.fitter.model.searching_as_shipped():
+        with self.fitter.model.with_checkpoint_generation_config():
             results = run_lm_eval(self._model(), task, name, cell.key.seed, chosen, self.plan.chat)
         found = self._results[cell.id] = answers(task, results["results"][name], results["samples"][name])
         return found.texts, {}
