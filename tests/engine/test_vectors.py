@@ -393,7 +393,7 @@ HEADERS = {
 @pytest.mark.parametrize("name", ["missing", "truncated", "text", "foreign", "folder", *HEADERS])
 def test_a_file_that_is_no_steering_is_one_line_for_both_commands(stored, tmp_path, name):
     path, out = spoil(stored, tmp_path, name), tmp_path / "v.gguf"
-    words = r"spoilt.*(not a steering file|does not exist|is a directory|is not an index)(?!.*Delete)"
+    words = r"spoilt.*(not a steering file|does not exist|is a folder|is not an index)(?!.*Delete)"
     assert_line(steerboard("vectors", "show", path), words)
     assert_line(steerboard("vectors", "show", "--json", stored(), path), words)
     assert_line(steerboard("vectors", "export", path, "--format", "repeng", "--out", out), words)
