@@ -160,7 +160,7 @@ def test_what_is_not(error):
 
 
 def test_a_failing_machine_is_one_line_with_the_work_and_other_errors_pass():
-    words = r"scoring human/he failed, .*No space left.*same command again"
+    words = r"scoring human/he failed because .*No space left.*same command again"
     with pytest.raises(MachineError, match=words), machine_failures("scoring human/he"):
         raise FULL
     with pytest.raises(ValueError, match="no"), machine_failures("x"):
