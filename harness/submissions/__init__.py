@@ -1,1 +1,1 @@
-"""What others hand in: its format, and how it is read, packed, checked, re-scored and regenerated."""
+"""Submissions: their format, and how they are packed, read, checked, rescored and reproduced."""

@@ -41,7 +41,7 @@ class Protocol:
 def resolve_protocol(card: Card, manifest: Manifest, inputs: CheckInputs, file: str, online: bool) -> Protocol:
     """Return the protocol for the results of a model. The suite is ours, never that of the submission.
 
-    ``online``: whether data may come from the hub. Raises ``InvalidSubmissionError`` for a suite that is not ours.
+    ``online``: whether data may come from the hub. Raises ``InvalidSubmissionError`` for any other suite.
     """
     name = inputs.suite or card.suite.name
     if inputs.suite is None and name not in suite_files():
