@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from harness.core.errors import UserError
 from harness.core.files import digest
-from harness.core.records import Track
+from harness.core.records import Entry, Track
 from harness.core.store import Run
+from harness.core.types import FloatArray
 from harness.ranking.cost import Cost, costs
 from harness.ranking.eligibility import Eligibility
-from harness.ranking.gains import baselines, gains
+from harness.ranking.gains import FEW_SHOT, baselines, gains
 from harness.ranking.leaderboard_rows import Ranking, rank_entries
-from harness.ranking.results import BASELINE, ResultSet, collect
+from harness.ranking.results import BASELINE, ResultSet, collect, to_array
 from harness.ranking.slices import Slice, SliceRanking, rank_slices
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.values import collect_metric
-from harness.scoring.metrics import Metric
+from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI, Metric
 from leaderboard.checks import check_manifest, drop_invalid
-from leaderboard.cube import ValueArray, value_array
-from leaderboard.text import name_of
+from leaderboard.text import name_of, slug
+
+RowKind = Literal["steering", "baseline", "control", "reference"]
+
+FAMILIES: tuple[RowKind, ...] = get_args(RowKind)
+"""All kinds of rows, in the order in which they are listed."""
+
+
+def row_kind(entry: Entry) -> RowKind:
+    """Return what an entry is on the board for; pages colour and filter by it.
+
+    ``reference``: no model wrote the texts. ``baseline``: zero-shot and few-shot, unsteered. ``control``: a
+    method that shows what remains without another method's claim. ``steering``: everything else.
+    """
+    if entry.setting == "none":
+        return "reference"
+    if entry.method.name in {BASELINE, FEW_SHOT}:
+        return "baseline"
+    return "control" if "of" in entry.method.config else "steering"
+
+
+def method_file(method: str) -> str:
+    """Return the file name of a method's page."""
+    return f"method-{slug(method)}.html"
 
 
 @dataclass(frozen=True)
 class Board:
-    """One suite, selection and data: only these entries are held against one another.
+    """One suite, selection and data: only these entries are compared with one another.
 
-    ``id`` is stable over builds: it names the folder of the board's pages and hangs on suite, selection and
-    data alone. ``headline`` is what entries are ranked by. ``costs``: entry id -> what it took. ``checks``:
-    language that is in no mean, such as English -> entry id -> its gain over zero-shot there.
+    ``id`` is stable over builds: it names the directory of the board's pages and depends on suite, selection
+    and data alone. ``headline`` is what entries are ranked by. ``costs``: entry id -> its cost. ``slices``:
+    the ranking of every task and language. ``checks``: language that is excluded from averages, such as
+    English -> entry id -> its gain over zero-shot there.
     """
 
     id: str
@@ -41,26 +66,27 @@ class Board:
     headline: Metric
     standings: Ranking
     costs: dict[str, Cost]
-    fields: list[SliceRanking] = dataclasses.field(default_factory=list)
-    checks: dict[str, dict[str, Estimate]] = dataclasses.field(default_factory=dict)
+    slices: list[SliceRanking] = field(default_factory=list)
+    checks: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    _means: dict[tuple[str, str | None, str | None], list[list[float | None]]] = field(default_factory=dict)
 
     @property
     def track(self) -> Track:
-        """What was measured: texts as training data, understanding, or forcing."""
+        """What was measured: texts as training data, understanding, or language forcing."""
         return self.cellset.track
 
-    def field(self, task: str | None = None, language: str | None = None) -> SliceRanking | None:
-        """Return what is known of one task, language, both or all; None where the suite has no such scope."""
-        return self._by_scope.get(Slice(task, language))
+    def slice(self, task: str | None = None, language: str | None = None) -> SliceRanking | None:
+        """Return the ranking in one task, language, both or all; None where the suite has no such slice."""
+        return self._by_slice.get(Slice(task, language))
 
     @cached_property
-    def _by_scope(self) -> dict[Slice, SliceRanking]:
+    def _by_slice(self) -> dict[Slice, SliceRanking]:
         tasks, languages = self.cellset.manifest.selection.tasks, self.cellset.manifest.selection.languages
-        found = {field.scope: field for field in self.fields}
-        for field in self.fields:  # a suite of one task or language leaves out what would be the same
-            for task in {field.scope.task, *(tasks if len(tasks) == 1 else [])}:
-                for code in {field.scope.language, *(languages if len(languages) == 1 else [])}:
-                    found.setdefault(Slice(task, code), field)
+        found = {ranking.scope: ranking for ranking in self.slices}
+        for ranking in self.slices:  # a suite of one task or language has no second slice of equal content
+            for task in {ranking.scope.task, *(tasks if len(tasks) == 1 else [])}:
+                for code in {ranking.scope.language, *(languages if len(languages) == 1 else [])}:
+                    found.setdefault(Slice(task, code), ranking)
         return found
 
     @cached_property
@@ -69,21 +95,95 @@ class Board:
         flagged = {standing.row.id for standing in self.standings.rows if standing.flags}
         return {name: base for name, base in baselines(self.cellset, BASELINE).items() if base not in flagged}
 
-    @cached_property
-    def cube(self) -> ValueArray:
-        """All values, entries in the order of the ranking."""
-        return value_array(self.cellset, [standing.row.id for standing in self.standings.rows])
-
     @property
+    def secondary(self) -> list[Metric]:
+        """The metrics that are shown next to the headline in the ranking."""
+        if self.track == "generation":
+            return [VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY]
+        return [m for m in self.cellset.metrics if m.group == self.track and m.primary and m != self.headline]
+
+    def page(self, entry: str) -> str:
+        """Return the address of the page of an entry's method, in the directory of the board."""
+        return method_file(self.cellset.entries[entry].entry.method.name)
+
+    @cached_property
     def title(self) -> str:
         """The suite and the models: what a heading says."""
         return name_of(self.cellset.title, 300)
+
+    @cached_property
+    def axes(self) -> dict[str, list[Any]]:
+        """Names along the axes of ``array``: entries in the order of the ranking, metrics, and the selection."""
+        chosen = self.cellset.manifest.selection
+        return {
+            "entry": [standing.row.id for standing in self.standings.rows],
+            "metric": [metric.name for metric in self.cellset.metrics],
+            "task": list(chosen.tasks),
+            "language": list(chosen.languages),
+            "seed": list(chosen.seeds),
+        }
+
+    def array(self, column: str) -> FloatArray:
+        """Return all values, or those of ``human``-written text, along ``axes``; NaN where unknown."""
+        return to_array(self.cellset.scores, self.axes, column)
+
+    @cached_property
+    def strata(self) -> list[tuple[str, str]]:
+        """The tasks and languages that there is data of."""
+        return self.cellset.manifest.selection.places()
+
+    @cached_property
+    def _by_stratum(self) -> dict[str, FloatArray]:
+        """Means over the seeds (metric, entry, stratum) by column, NaN where a seed has no value."""
+        tasks, languages = self.axes["task"], self.axes["language"]
+        flat = [tasks.index(task) * len(languages) + languages.index(code) for task, code in self.strata]
+        shape = len(self.axes["metric"]), len(self.axes["entry"]), -1
+        return {
+            column: self.array(column).mean(axis=-1).swapaxes(0, 1).reshape(shape)[:, :, flat]
+            for column in ("value", "human")
+        }
+
+    def chosen(self, task: str | None, language: str | None) -> list[int]:
+        """Return the positions of the strata of a task, a language, or both."""
+        return [i for i, (own, code) in enumerate(self.strata) if task in (None, own) and language in (None, code)]
+
+    def level(
+        self, metric: Metric, entry: str, task: str | None = None, language: str | None = None, column: str = "value"
+    ) -> float | None:
+        """Return an entry's mean over the strata; None where a cell in them has no value.
+
+        ``column``: ``human`` for human-written text of the same cells.
+        """
+        key = (column, task, language)
+        if key not in self._means:  # one page asks for the same strata in every cell of a table
+            strata = self.chosen(task, language)
+            means = self._by_stratum[column][:, :, strata].mean(axis=2).tolist() if strata else []
+            self._means[key] = [[None if x != x else x for x in row] for row in means]
+        row = self._rows.get(metric.name)
+        return self._means[key][row][self._columns[entry]] if row is not None and self._means[key] else None
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.axes["metric"])}
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.axes["entry"])}
+
+    def human(self, metric: Metric, language: str | None = None) -> float | None:
+        """Return the metric of human-written text, of the first entry that has it in all cells."""
+        found = (self.level(metric, name, None, language, "human") for name in self.cellset.entries)
+        return next((value for value in found if value is not None), None)
+
+    def measured(self, metric: str) -> bool:
+        """Return whether a metric has a complete value in any task and language."""
+        return metric in self._rows and bool(np.isfinite(self._by_stratum["value"][self._rows[metric]]).any())
 
 
 def boards(runs: Sequence[Run]) -> list[Board]:
     """Return the boards of runs, track by track, those with the most entries first.
 
-    Raises ``UserError`` for a folder that holds no run, a broken file in it, and where nothing is scored.
+    Raises ``UserError`` for a directory without a run, a broken file in it, and where nothing is scored.
     """
     for run in runs:
         check_manifest(run.manifest_path, run.manifest())
@@ -100,6 +200,8 @@ def board(cellset: ResultSet) -> Board:
     """Return the board of one set of comparable results."""
     headline = cellset.headline or cellset.metrics[0]
     array, rules = collect_metric(cellset, headline), Eligibility(cellset)
+    chosen, bases = cellset.manifest.selection, baselines(cellset, BASELINE)
+    checked = [code for code in chosen.checked if chosen.places(languages=[code])]
     return Board(
         board_id(cellset),
         cellset,
@@ -107,15 +209,8 @@ def board(cellset: ResultSet) -> Board:
         rank_entries(cellset, headline, array=array, eligibility=rules),
         costs(cellset),
         rank_slices(cellset, headline, array, rules),
-        _checks(cellset, headline),
+        {code: gains(collect_metric(cellset, headline, languages=[code]), bases) for code in checked},
     )
-
-
-def _checks(cellset: ResultSet, headline: Metric) -> dict[str, dict[str, Estimate]]:
-    """Return the gains over zero-shot in languages that are checked and in no mean."""
-    chosen, bases = cellset.manifest.selection, baselines(cellset, BASELINE)
-    there = [code for code in chosen.checked if chosen.places(languages=[code])]
-    return {code: gains(collect_metric(cellset, headline, languages=[code]), bases) for code in there}
 
 
 def board_id(cellset: ResultSet) -> str:

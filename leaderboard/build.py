@@ -1,4 +1,4 @@
-"""Building the site from result files: views, pages, downloads. Equal files and date give equal bytes."""
+"""Build the site from result files: views, pages, downloads. Builds are reproducible."""
 
 from __future__ import annotations
 
@@ -20,57 +20,57 @@ from harness.submissions.lockfile import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards
 from leaderboard.checks import check_folder
 from leaderboard.downloads.bibtex import citations, method_citations, methods_bib
-from leaderboard.downloads.records import ResultFile
+from leaderboard.downloads.files import write_downloads
 from leaderboard.downloads.results import results
-from leaderboard.downloads.writing import write_downloads
 from leaderboard.inputs import Input, Refused, inputs
-from leaderboard.pages import BoardPages, Facts, Page, index_page
+from leaderboard.pages import Page, SiteInfo, board_pages, index_page, view_of
 from leaderboard.text import day_of, name_of
-from leaderboard.views.sources import entry_origins
 
 LISTING = "site.json"
-"""Names the files of a site, so that the next build can remove what is no longer made."""
+"""Names the files of a site, so that the next build can remove those that are no longer made."""
 
 
 def build_site(paths: Sequence[Path], out: Path, date: str = "", lock: LockFile = NO_LOCK) -> Path:
     """Build the site of all runs at or below ``paths`` into ``out``; return its ``index.html``.
 
-    ``date``: what the pages give as their date; by default the day of the newest run. ``lock``: what the
-    maintainers checked of submissions. Pages make no request and need no server. Raises ``UserError`` for a
-    path without runs, a broken file, an unwritable ``out``.
+    ``date``: the date on the pages; by default the day of the newest run. ``lock``: the maintainers' checks of
+    submissions. Pages make no network requests and need no server. Raises ``UserError`` for a path without runs,
+    a broken file, an unwritable ``out``.
     """
     found = inputs(paths, lock)
     return build_board(found.items, out, date, found.refused)
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Hold the garbage collector: of the millions of objects of a build nearly all live to its end."""
-    held = gc.isenabled()
+def _without_gc() -> Iterator[None]:
+    """Hold the garbage collector: nearly all of the millions of objects of a build live to its end."""
+    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if held:
+        if enabled:
             gc.enable()
 
 
-@_uncollected()
+@_without_gc()
 def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused: Sequence[Refused] = ()) -> Path:
     """Build the site of these runs, see ``build_site``; it names the ``refused`` submissions."""
     given = [item if isinstance(item, Input) else Input(item) for item in runs]
     for item in given:
-        check_folder(item.run, item.claimed)
+        check_folder(item.run, claimed=item.submission is not None)
     found = boards([item.run for item in given])
-    facts = Facts(date or newest(found), __version__)
-    published = results(found, facts.date)
-    views = _views(found, given, published, facts)
-    old = _listed(out)
-    others = [page for view in views for page in view.pages()]
-    index = index_page(views, facts, refused)  # it links to texts that the others hold
-    _check_addresses([address for address, _ in others])
-    written = [_write(out, page) for page in others]
-    written += [path.relative_to(out).as_posix() for path in write_downloads(found, out, facts.date, published)]
+    dates = (day_of(manifest.created) for board in found for manifest in board.cellset.manifests)
+    info = SiteInfo(date or max(dates, default=""), __version__)
+    published = results(found, info.date)
+    views = [view_of(board, given, _surfaces(board), info) for board in found]
+    old, cited = _listed(out), method_citations(published)
+    pages = [page for view in views for page in board_pages(view, cited[view["id"]])]
+    # after the pages that it links to
+    index = index_page(views, info, refused, citations(published), methods_bib(published))
+    _check_addresses([address for address, _ in pages])
+    written = [_write(out, page) for page in pages]
+    written += [path.relative_to(out).as_posix() for path in write_downloads(found, out, info.date, published)]
     written.append(_write(out, index))  # last: a reader never finds a link before its page
     write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(written)})
     _remove(out, old - set(written))
@@ -79,36 +79,15 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused:
     return out / "index.html"
 
 
-def newest(found: Sequence[Board]) -> str:
-    """Return the day of the newest run, empty where no run says when it was made."""
-    dates = (day_of(m.created) for board in found for m in board.cellset.manifests)
-    return max(dates, default="")
-
-
-def _views(found: Sequence[Board], given: Sequence[Input], published: ResultFile, facts: Facts) -> list[BoardPages]:
-    bibtex = methods_bib(published)
-    cited, methods = citations(published), method_citations(published)
-    return [
-        BoardPages(
-            board, entry_origins(board, given), _surfaces(board), bibtex, facts, cited[board.id], methods[board.id]
-        )
-        for board in found
-    ]
-
-
 def _surfaces(board: Board) -> list[tuple[str, list[GridPoint]]]:
-    """Return the sweeps of ``steerboard tune`` that lie in the runs of a board; broken ones are left out."""
-    folders = dict.fromkeys(run.path for run, _ in board.cellset.cells.values())
+    """Return the results of ``steerboard tune`` in the runs of a board; broken ones are left out."""
     found = []
-    for folder in folders:
+    for folder in dict.fromkeys(run.path for run, _ in board.cellset.cells.values()):
         path = folder / "tuned.json"
-        if not path.is_file():
-            continue
-        try:
-            tuned = Tuned.model_validate(read_json(path, SCHEMA))
-        except (UserError, ValidationError):
-            continue
-        found.append((name_of(tuned.model.name), tuned.surface))
+        with contextlib.suppress(UserError, ValidationError):
+            if path.is_file():
+                tuned = Tuned.model_validate(read_json(path, SCHEMA))
+                found.append((name_of(tuned.model.name), tuned.surface))
     return found
 
 
@@ -135,7 +114,7 @@ def _listed(out: Path) -> set[str]:
 
 
 def _remove(out: Path, names: set[str]) -> None:
-    """Remove files of the last build, and folders that are empty then; nothing outside of the site."""
+    """Remove files of the last build, and directories that are empty then; nothing outside of the site."""
     root = out.resolve()
     for name in sorted(names - {LISTING}):
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

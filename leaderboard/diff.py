@@ -1,13 +1,12 @@
-"""Two builds of a board against each other, from their published result files: what came, went and moved.
+"""Compare two builds of a board by their published result files: what was added, removed and changed.
 
-This compares what was published; whether a difference between two runs is more than noise, cell by cell, says
-``harness.ranking.compare``.
+Only published numbers are compared; whether a difference between two runs is more than noise, cell by cell, is
+the question of ``harness.ranking.compare``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from harness.core.errors import UserError
 from harness.core.files import canonical_json
 from harness.core.reading import read_json
-from harness.core.records import format_validation_error
+from harness.core.records import SCHEMA, format_validation_error
 from leaderboard.downloads.records import (
     RESULTS_SCHEMA,
     BoardFacts,
@@ -29,139 +28,54 @@ from leaderboard.downloads.records import (
 SMALLEST = 0.0005
 """Changes of a mean or a gain up to this one are not reported."""
 
+COST_SHARE = 0.1
+"""Changes of a cost up to this share of the old one are not reported."""
+
 COSTS = {
     "seconds_per_1000_valid": "seconds per 1,000 valid texts",
     "tokens_per_1000_valid": "tokens per 1,000 valid texts",
     "texts_per_second": "texts per second",
 }
-"""Fields of the cost that are compared."""
+"""The costs that are compared, and their titles."""
 
-COST_SHARE = 0.1
-"""Changes of a cost up to this share of the old one are not reported."""
-
-_PLACES = ("results.json", "downloads/results.json")  # in the folder of a site
+_FILES = ("results.json", "downloads/results.json")  # in the directory of a site
 _CLOSE = 1e-9  # of six significant digits
 
 Item = TypeVar("Item", BoardFacts, EntryFacts)
 
 
-@dataclass(frozen=True)
-class Shift:
-    """An estimate before and after; None where it was or is not known."""
+def diff(old: Path, new: Path) -> dict[str, Any]:
+    """Return what changed from one build to another, each a result file or the directory of a site.
 
-    old: EstimateFacts | None
-    new: EstimateFacts | None
-
-
-@dataclass(frozen=True)
-class CostShift:
-    """A cost before and after; ``name`` is the field, ``title`` what it is."""
-
-    name: str
-    title: str
-    old: float
-    new: float
-
-
-@dataclass(frozen=True)
-class EntryDiff:
-    """What changed of one entry; empty where nothing did.
-
-    ``changed``: of its identity, in words, where another config, version or model of the same name took its
-    place. ``tier``, ``cells``: before and after in words, None where equal. ``mean``, ``gain``: by the
-    headline metric and over zero-shot, None where within ``SMALLEST``.
-    """
-
-    name: str
-    old_id: str
-    new_id: str
-    changed: list[str]
-    tier: tuple[str, str] | None
-    mean: Shift | None
-    gain: Shift | None
-    cells: tuple[str, str] | None
-    flags_new: list[str]
-    flags_gone: list[str]
-    costs: list[CostShift]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing changed."""
-        found = (self.changed, self.tier, self.mean, self.gain, self.cells, self.flags_new, self.flags_gone)
-        return not any(found) and not self.costs
-
-
-@dataclass(frozen=True)
-class BoardDiff:
-    """What changed of one board. ``scope``: of the board itself, such as its languages, in words.
-
-    ``incomparable``: why its numbers cannot be held against the old ones; then only ``added`` and ``gone``
-    are told. ``entries``: those of both builds of which something changed; ``unchanged`` counts the others.
-    """
-
-    title: str
-    old_id: str
-    new_id: str
-    headline: str
-    scope: list[str]
-    incomparable: str
-    added: list[str]
-    gone: list[str]
-    entries: list[EntryDiff]
-    unchanged: int
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing changed."""
-        return not (self.scope or self.incomparable or self.added or self.gone or self.entries)
-
-
-@dataclass(frozen=True)
-class Diff:
-    """All that two builds say about each other. ``program``: versions that wrote them, where they differ."""
-
-    old: str
-    new: str
-    old_date: str
-    new_date: str
-    program: tuple[str, str] | None
-    added: list[str]
-    gone: list[str]
-    boards: list[BoardDiff]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing changed but the date and the version of the program."""
-        return not (self.added or self.gone) and all(board.empty for board in self.boards)
-
-
-def diff(old: Path, new: Path) -> Diff:
-    """Return what changed from one build to another, each a result file or the folder of a site.
-
+    ``changed``: whether anything but the date and the version of the program (``program``) did. ``boards_added``,
+    ``boards_gone``: titles. ``boards``: those that changed, each with its entries that did; see ``_board``, ``_entry``.
     Raises ``UserError`` for a file that is missing, broken, foreign or of a newer steerboard.
     """
     before, after = read_results(old), read_results(new)
-    pairs, gone, added = _partners(before.boards, after.boards, _BOARD_KEYS)
-    versions = before.generator.version, after.generator.version
-    return Diff(
-        old=str(old),
-        new=str(new),
-        old_date=before.date,
-        new_date=after.date,
-        program=versions if versions[0] != versions[1] else None,
-        added=[f"{board.title} ({board.id})" for board in added],
-        gone=[f"{board.title} ({board.id})" for board in gone],
-        boards=[_board(one, other) for one, other in pairs],
-    )
+    pairs, gone, added = _match(before.boards, after.boards, _BOARD_KEYS)
+    versions = [before.generator.version, after.generator.version]
+    boards = [board for one, other in pairs if (board := _board(one, other))]
+    return {
+        "schema": SCHEMA,
+        "old": str(old),
+        "new": str(new),
+        "old_date": before.date,
+        "new_date": after.date,
+        "program": versions if versions[0] != versions[1] else None,
+        "changed": bool(added or gone or boards),
+        "boards_added": [f"{board.title} ({board.id})" for board in added],
+        "boards_gone": [f"{board.title} ({board.id})" for board in gone],
+        "boards": boards,
+    }
 
 
 def read_results(path: Path) -> ResultFile:
-    """Return a result file, given itself or the folder of a site; ``UserError`` where it is not readable."""
+    """Return a result file, given itself or the directory of a site; ``UserError`` where it is not readable."""
     if path.is_dir():
-        found = [path / place for place in _PLACES if (path / place).is_file()]
+        found = [path / name for name in _FILES if (path / name).is_file()]
         if not found:
             raise UserError(
-                f"{path} holds no {_PLACES[0]}. Give the folder that 'steerboard board build --out DIR' "
+                f"{path} does not contain {_FILES[0]}. Pass the directory that 'steerboard board build --out DIR' "
                 "made, or the file itself."
             )
         path = found[0]
@@ -173,30 +87,30 @@ def read_results(path: Path) -> ResultFile:
         raise UserError(f"{path} is not a result file of steerboard: {reason}.") from None
 
 
-# Who belongs to whom
+# Matching
 
 
 def _model(entry: EntryFacts) -> str:
     return entry.model.name if entry.model else ""
 
 
-_BOARD_KEYS = (
+_BOARD_KEYS: Sequence[Callable[[Any], str]] = (
     lambda board: board.id,
     lambda board: f"{board.suite.name}\n{board.suite.hash}",
     lambda board: board.suite.name,
 )
-_ENTRY_KEYS = (
+_ENTRY_KEYS: Sequence[Callable[[Any], str]] = (
     lambda entry: entry.id,
     lambda entry: "\n".join((entry.method.title, entry.setting, _model(entry))),
 )
 
 
-def _partners(
-    old: Sequence[Item], new: Sequence[Item], keys: Sequence[Any]
+def _match(
+    old: Sequence[Item], new: Sequence[Item], keys: Sequence[Callable[[Any], str]]
 ) -> tuple[list[tuple[Item, Item]], list[Item], list[Item]]:
     """Return pairs in the order of the new side, then what is left of each side.
 
-    The first key that finds a partner decides; one that several of a side share, finds none.
+    The first key that finds a partner decides; a key that several of a side share finds none.
     """
     left, right = list(old), list(new)
     pairs: list[tuple[Item, Item]] = []
@@ -211,26 +125,28 @@ def _partners(
     return sorted(pairs, key=lambda pair: order[id(pair[1])]), left, right
 
 
-# What changed
+# Changes
 
 
-def _board(old: BoardFacts, new: BoardFacts) -> BoardDiff:
-    pairs, gone, added = _partners(old.entries, new.entries, _ENTRY_KEYS)
+def _board(old: BoardFacts, new: BoardFacts) -> dict[str, Any] | None:
+    """Return what changed of one board; None where nothing did.
+
+    ``scope``: changes of the board itself, such as its languages, in words. ``incomparable``: why its numbers cannot
+    be compared with the old ones; then only ``added`` and ``gone`` are reported.
+    """
+    pairs, gone, added = _match(old.entries, new.entries, _ENTRY_KEYS)
     incomparable = _incomparable(old, new)
-    found = [] if incomparable else [_entry(one, other) for one, other in pairs]
-    entries = [entry for entry in found if not entry.empty]
-    return BoardDiff(
-        title=new.title,
-        old_id=old.id,
-        new_id=new.id,
-        headline=new.headline,
-        scope=_scope(old, new),
-        incomparable=incomparable,
-        added=[entry.name for entry in added],
-        gone=[entry.name for entry in gone],
-        entries=entries,
-        unchanged=len(found) - len(entries),
-    )
+    compared = [] if incomparable else [_entry(one, other) for one, other in pairs]
+    entries = [entry for entry in compared if entry]
+    found = {
+        "scope": _scope(old, new),
+        "incomparable": incomparable,
+        "added": [entry.name for entry in added],
+        "gone": [entry.name for entry in gone],
+        "entries": entries,
+    }
+    head = {"title": new.title, "old_id": old.id, "new_id": new.id, "headline": new.headline}
+    return {**head, **found, "unchanged": len(compared) - len(entries)} if any(found.values()) else None
 
 
 def _incomparable(old: BoardFacts, new: BoardFacts) -> str:
@@ -247,11 +163,9 @@ def _scope(old: BoardFacts, new: BoardFacts) -> list[str]:
     """Return in words how the boards themselves differ: then means are over other cells or data."""
     before, after = old.selection.model_dump(mode="json"), new.selection.model_dump(mode="json")
     names = [name for name in before if name != "narrowed" and before[name] != after[name]]
-    lines = [
-        f"selection changed, {name.replace('_', ' ')}: {_told(before[name])} → {_told(after[name])}" for name in names
-    ]
+    lines = [f"selection changed, {n.replace('_', ' ')}: {_words(before[n])} → {_words(after[n])}" for n in names]
     if before["narrowed"] != after["narrowed"] and not names:
-        lines.append(f"selection changed: {_told(before['narrowed'])} → {_told(after['narrowed'])}")
+        lines.append(f"selection changed: {_words(before['narrowed'])} → {_words(after['narrowed'])}")
     hashes = old.data_hashes, new.data_hashes
     changed = [name for name in sorted({*hashes[0], *hashes[1]}) if hashes[0].get(name) != hashes[1].get(name)]
     if changed:
@@ -260,61 +174,59 @@ def _scope(old: BoardFacts, new: BoardFacts) -> list[str]:
     return lines
 
 
-def _told(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items()) or "none"
-    return ", ".join(map(str, value)) or "none"
+def _words(value: Any) -> str:
+    listed = [f"{name} {item}" for name, item in value.items()] if isinstance(value, dict) else map(str, value)
+    return ", ".join(listed) or "none"
 
 
-def _entry(old: EntryFacts, new: EntryFacts) -> EntryDiff:
+def _entry(old: EntryFacts, new: EntryFacts) -> dict[str, Any] | None:
+    """Return what changed of one entry; None where nothing did.
+
+    ``changed``: of its identity, in words, where another config, version or model of the same name replaced it.
+    ``tier``, ``cells``: before and after in words, None where equal. ``mean``, ``over_zero_shot``: by the headline
+    metric, None where within ``SMALLEST``.
+    """
     flags_old, flags_new = _flags(old.flags), _flags(new.flags)
-    return EntryDiff(
-        name=new.name,
-        old_id=old.id,
-        new_id=new.id,
-        changed=_identity(old, new),
-        tier=_differing(_tier(old), _tier(new)),
-        mean=_shift(old.standing.mean, new.standing.mean),
-        gain=_shift(old.standing.over_zero_shot, new.standing.over_zero_shot),
-        cells=_differing(_cells(old), _cells(new)),
-        flags_new=[words for name, words in flags_new.items() if name not in flags_old],
-        flags_gone=[words for name, words in flags_old.items() if name not in flags_new],
-        costs=_costs(old, new),
-    )
+    sides = [old, new]
+    found = {
+        "changed": _identity(old, new),
+        "tier": _differing([_tier(entry) for entry in sides]),
+        "mean": _shift(old.standing.mean, new.standing.mean),
+        "over_zero_shot": _shift(old.standing.over_zero_shot, new.standing.over_zero_shot),
+        "cells": _differing([f"{entry.cells.present}/{entry.cells.expected}" for entry in sides]),
+        "flags_new": [words for name, words in flags_new.items() if name not in flags_old],
+        "flags_gone": [words for name, words in flags_old.items() if name not in flags_new],
+        "costs": _costs(old, new),
+    }
+    return {"name": new.name, "old_id": old.id, "new_id": new.id, **found} if any(found.values()) else None
 
 
-def _differing(old: str, new: str) -> tuple[str, str] | None:
-    return (old, new) if old != new else None
+def _differing(sides: list[str]) -> list[str] | None:
+    return sides if sides[0] != sides[1] else None
 
 
 def _tier(entry: EntryFacts) -> str:
-    if entry.standing.tier is not None:
-        return str(entry.standing.tier)
-    return "flag" if entry.flagged else "–"
+    tier = entry.standing.tier
+    return str(tier) if tier is not None else "flag" if entry.flagged else "–"
 
 
-def _cells(entry: EntryFacts) -> str:
-    return f"{entry.cells.present}/{entry.cells.expected}"
-
-
-def _shift(old: EstimateFacts | None, new: EstimateFacts | None) -> Shift | None:
-    if old is None or new is None:
-        return None if old is new else Shift(old, new)
-    return Shift(old, new) if abs(new.mean - old.mean) > SMALLEST + _CLOSE else None
+def _shift(old: EstimateFacts | None, new: EstimateFacts | None) -> dict[str, Any] | None:
+    if old is new is None or (old and new and abs(new.mean - old.mean) <= SMALLEST + _CLOSE):
+        return None
+    return {side: found.model_dump(mode="json") if found else None for side, found in (("old", old), ("new", new))}
 
 
 def _flags(flags: Sequence[FlagFacts]) -> dict[tuple[str, str, str], str]:
-    """Return flags by what is wrong where; their words hold the value, which may move a little."""
+    """Return flags by what is wrong where; their words contain the value, which may move a little."""
     return {(flag.metric, flag.task, flag.words.partition(":")[0]): flag.words for flag in flags}
 
 
-def _costs(old: EntryFacts, new: EntryFacts) -> list[CostShift]:
+def _costs(old: EntryFacts, new: EntryFacts) -> list[dict[str, Any]]:
     found = []
-    for name, title in COSTS.items():
-        before = getattr(old.cost, name) if old.cost else None
-        after = getattr(new.cost, name) if new.cost else None
+    for name in COSTS:
+        before, after = (getattr(side.cost, name) if side.cost else None for side in (old, new))
         if before and after is not None and abs(after - before) > (COST_SHARE + _CLOSE) * before:
-            found.append(CostShift(name, title, before, after))
+            found.append({"name": name, "old": before, "new": after})
     return found
 
 
@@ -322,18 +234,21 @@ def _identity(old: EntryFacts, new: EntryFacts) -> list[str]:
     """Return in words how the identities of two entries differ."""
     if old.id == new.id:
         return []
-    found = _changes("", {"version": old.method.version}, {"version": new.method.version})
-    found += _changes("", old.method.options, new.method.options)
     models = [entry.model.model_dump() if entry.model else {} for entry in (old, new)]
-    return found + _changes("model's ", *models)
+    return [
+        *_changes("", {"version": old.method.version}, {"version": new.method.version}),
+        *_changes("", old.method.options, new.method.options),
+        *_changes("model's ", *models),
+    ]
 
 
-def _changes(prefix: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    names = dict.fromkeys([*old, *new])
-    sides = {name: tuple(_json(side[name]) if name in side else "–" for side in (old, new)) for name in names}
+def _changes(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    sides = {name: [_short(side, name) for side in (old, new)] for name in dict.fromkeys([*old, *new])}
     return [f"{prefix}{name} {one} → {other}" for name, (one, other) in sides.items() if one != other]
 
 
-def _json(value: Any) -> str:
-    text = value if isinstance(value, str) else canonical_json(value)
+def _short(side: Mapping[str, Any], name: str) -> str:
+    if name not in side:
+        return "–"
+    text = side[name] if isinstance(side[name], str) else canonical_json(side[name])
     return text if len(text) <= 60 else f"{text[:60]}…"

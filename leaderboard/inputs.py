@@ -1,4 +1,4 @@
-"""What a board is built from: run folders, submissions, and folders that hold some of them."""
+"""The inputs of a board: run directories, submissions, and directories that hold some of them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,19 @@ from harness.submissions.protocol import CheckInputs
 from harness.submissions.submission import Submission
 
 OWN = "own run"
-"""The badge of what was generated and scored by whoever builds the board."""
+"""The badge of results that were generated and scored by whoever builds the board."""
 
-_DEPTH = 4  # folders between the one that is named and a run
-_ABOVE = 3  # folders between a part of a submission and its own: NAME/results/MODEL
+_DEPTH = 4  # directories between the one that is named and a run
+_ABOVE = 3  # directories between a part of a submission and its own: NAME/results/MODEL
 
 
 @dataclass(frozen=True)
 class Input:
-    """A run and how far its numbers were checked; ``submission``: the one that it was handed in with."""
+    """A run and how far its numbers were checked; ``submission``: the one that it belongs to, if any."""
 
     run: Run
     badge: str = OWN
     submission: Submission | None = None
-
-    @property
-    def claimed(self) -> bool:
-        """Whether somebody else handed it in."""
-        return self.submission is not None
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Refused:
 
 @dataclass
 class Inputs:
-    """The runs of a board, each once, and what lies beside them and is not shown."""
+    """The runs of a board, each once, and the submissions next to them that are not shown."""
 
     items: list[Input] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
@@ -58,27 +53,27 @@ class Inputs:
 def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     """Return the runs at or below the paths, each once, in order of their paths.
 
-    A directory of submissions gives those that pass the check of their files, and nothing else in it is ever
-    a run of one's own. Of a submission the measured scores are taken where the maintainers measured, which
-    the ``lock`` says, else those claimed. Raises ``UserError`` for a path without any run, and where nothing
-    can be shown. Folders behind links and hidden ones are not entered.
+    A submissions directory gives the submissions that pass the check of their files; nothing else in it is
+    ever taken for an own run. A submission's rescored values are used where the maintainers have rescored it,
+    which the ``lock`` says, else the self-reported ones. Raises ``UserError`` for a path without any run, and
+    where nothing can be shown. Links to directories and hidden directories are not entered.
     """
     runs: dict[Path, Input] = {}
     submissions: dict[Path, list[Path]] = {}
     found = Inputs()
     for path in paths:
-        below = _Below(path.resolve() if ".." in path.parts else path.absolute(), path)
+        below = _Search(path.resolve() if ".." in path.parts else path.absolute(), path)
         if not below.runs and not below.submissions and not below.refused:
             raise UserError(
-                f"{path} holds no run (no manifest.json), and no folder in it does. "
-                "Give the folder that 'steerboard run --run DIR' made, or one that holds such folders."
+                f"{path} does not contain a run (a directory with manifest.json). "
+                "Pass the directory that 'steerboard run --run DIR' made, or one that holds such directories."
             )
         for run in below.runs:
             runs.setdefault(run.path.resolve(), Input(run))
         for folder, part in below.submissions.items():
             submissions.setdefault(folder, []).append(part)
         found.refused += below.refused
-    found.items += [*runs.values()]
+    found.items += runs.values()
     _add_submissions(submissions, found, lock)
     if not found.items:
         first = found.refused[0] if found.refused else Refused(str(paths[0]), ["there are no results"])
@@ -86,11 +81,10 @@ def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     return found
 
 
-class _Below:
+class _Search:
     """The runs and submissions at or below a path; none of their files is read yet.
 
-    ``submissions``: folder -> the part of it that was named, mostly itself. ``shown``: how messages call the
-    path.
+    ``submissions``: directory -> the part of it that was named, mostly itself. ``shown``: the path in messages.
     """
 
     def __init__(self, path: Path, shown: Path) -> None:
@@ -106,7 +100,7 @@ class _Below:
                 raise UserError(f"{folder} {reason}.")
             self.submissions[folder] = path
         elif _among_submissions(path.resolve()):
-            raise UserError(f"{shown} lies among submissions and {why_not(path) or 'is not a part of one'}.")
+            raise UserError(f"{shown} is among submissions and {why_not(path) or 'is not a part of one'}.")
         else:
             self._enter(path, shown, _DEPTH)
 
@@ -116,7 +110,7 @@ class _Below:
         self.refused += [Refused(problem.name, [f"{problem.problem}."]) for problem in problems]
 
     def _enter(self, path: Path, shown: Path, depth: int) -> None:
-        """Look for runs; they are called as the user called the folder above them."""
+        """Look for runs; messages name them relative to the path that the user gave."""
         if is_root(path):
             self._root(path)
         elif Run(path).exists():
@@ -130,8 +124,8 @@ class _Below:
 def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock: LockFile) -> None:
     """Add the runs of the submissions that pass the check of their files and do not clash with others.
 
-    ``folders``: submission -> the parts of it that were named. Whoever has a badge stays where another one
-    clashes with it; of two without any neither is shown.
+    ``folders``: submission -> the parts of it that were named. A checked submission stays where an unchecked one
+    clashes with it; of two unchecked ones neither is shown.
     """
     passed: dict[Path, Submission] = {}
     for folder in folders:
@@ -149,7 +143,7 @@ def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock
             for path, other in passed.items()
             if path != folder and (submission.badge == "self-reported" or other.badge != "self-reported")
         ]
-        clashing = [f"{problem}" for problem in clashes(submission.card, rivals)]
+        clashing = [str(problem) for problem in clashes(submission.card, rivals)]
         parts = {*folders[folder]}
         runs = [run for run in submission.best_runs if parts & {run.path, *run.path.parents}]
         if own & {entry for run in runs for entry in _entries(run)}:
@@ -161,16 +155,16 @@ def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock
 
 
 def _among_submissions(path: Path) -> bool:
-    """Say whether a path lies in a directory of the name, though not in a submission.
+    """Return whether a path is in a directory called submissions, but not in a submission.
 
-    A run beside a submission that somebody packed among his runs is his own, and he has named it.
+    A run next to a submission that somebody packed among own runs is an own run, and was named.
     """
     parent, *further = path.parents[:_ABOVE]
     return parent.name == SUBMISSIONS or any(f.name == SUBMISSIONS and holds_submissions(f) for f in further)
 
 
 def _entries(run: Run) -> set[str]:
-    """Return the entries of a run, each with all that decides which table it stands in."""
+    """Return the entries of a run, each with everything that decides which table it belongs to."""
     manifest = run.manifest()
     table = digest([manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes])
     return {f"{table} {entry_id(entry)}" for entry in manifest.entries}

@@ -10,15 +10,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, p_equals, tier_of
-from harness.scoring.metrics import Metric
+from leaderboard.charts.heatmap import template_environment
 from leaderboard.text import clean, counted, name_of, slug
 
-TEMPLATES = Path(__file__).parent / "templates"
 ASSETS = Path(__file__).parent / "assets"
 
 BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}
@@ -27,19 +26,13 @@ ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 @functools.cache
 def environment() -> Environment:
-    """Return the environment of all templates: everything is escaped, unknown names are errors."""
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """Return the environment of the pages, with their filters."""
+    made = template_environment()
     made.filters.update(
         plain=format_number, p_equals=p_equals, signed=format_signed, spanned=format_interval, tier_of=tier_of,
         clean=clean,
         name=name_of, slug=slug, slug_key=slug_key, counted=counted, data=data, sort=sort_value,
-        better=better, arrow=arrow,
+        better=lambda metric: BETTER[metric.direction], arrow=lambda metric: ARROWS[metric.direction],
     )  # fmt: skip
     made.globals.update(style=asset("style.css"))
     return made
@@ -85,13 +78,3 @@ def sort_value(value: object) -> str:
 def slug_key(key: str) -> str:
     """Return the key of a column as part of a class or an id."""
     return re.sub("[^A-Za-z0-9]+", "-", key)
-
-
-def better(metric: Metric) -> str:
-    """Return in words which way a metric is better."""
-    return BETTER[metric.direction]
-
-
-def arrow(metric: Metric) -> str:
-    """Return the arrow that points to where a metric is better."""
-    return ARROWS[metric.direction]

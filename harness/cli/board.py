@@ -99,16 +99,16 @@ def diff(
     if format_ not in formats:
         raise unknown("format", format_, formats)
     require("board")
-    from leaderboard import difftext
+    from leaderboard import diff_report
     from leaderboard.diff import diff as compare_builds
 
     found = compare_builds(old, new)
     if format_ == _TABLE:
         from harness.core.terminal import output
 
-        difftext.print_diff(output(), found)
+        diff_report.print_diff(output(), found)
         return
-    typer.echo({"md": difftext.as_markdown, "json": difftext.as_json}[format_](found), nl=False)
+    typer.echo({"md": diff_report.as_markdown, "json": diff_report.as_json}[format_](found), nl=False)
 
 
 def built(runs: list[Path], out: Path, date: str | None = None, lock: Path | None = None) -> Path:

@@ -29,7 +29,7 @@ const Duel = {
   verdict({ mean, p, row }) {
     if (mean == null) return "not measured";
     if (p == null) return "no interval";
-    if (p > Duel.data.level || mean === 0) return "cannot tell";
+    if (p > Duel.data.level || mean === 0) return "inconclusive";
     return `${(mean > 0) !== (row.way === "down") ? "A" : "B"} ${row.way === "none" ? "higher" : "better"}`;
   },
   find(row, a, b) {
@@ -48,16 +48,16 @@ const Duel = {
       if (Duel.tables[name]) Duel.fill(Duel.tables[name], found[name], a, b);
     }
     const counts = (where, rows) => {
-      const said = ["A better", "B better", "cannot tell"].map((words) => `${words} in ${rows.filter(({ verdict }) => verdict === words).length}`);
+      const said = ["A better", "B better", "inconclusive"].map((words) => `${words} in ${rows.filter(({ verdict }) => verdict === words).length}`);
       return rows.length ? ` ${where}: ${said.join(", ")}.` : "";
     };
     const [name, other] = [Duel.data.names[a], Duel.data.names[b]];
     one("[data-name=a]").textContent = name;
     one("[data-name=b]").textContent = other;
     const over = found.metrics[0]?.verdict ?? "not measured";
-    const ends = { "A better": `${name} is better than ${other}`, "B better": `${other} is better than ${name}`, "cannot tell": `${name} and ${other} cannot be told apart` };
+    const ends = { "A better": `${name} is better than ${other}`, "B better": `${other} is better than ${name}`, "inconclusive": `${name} and ${other} cannot be distinguished` };
     document.getElementById("verdict").textContent = a === b ? "Choose two different entries."
-      : `Over all: ${ends[over] ?? over}.${counts("In parts", found.parts)}${counts("In other metrics", found.metrics.slice(1))}`;
+      : `Overall: ${ends[over] ?? over}.${counts("In parts", found.parts)}${counts("In other metrics", found.metrics.slice(1))}`;
   },
   /* The cells of a table: A, B, difference, p, verdict; strips where it has an axis. */
   fill(table, found, a, b) {

@@ -1,13 +1,12 @@
-"""Entries as points between two figures, and which of them no other beats in both."""
+"""Scatter plots of entries by two quantities, with their Pareto front."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from leaderboard.charts.scale import Scale, scale, without_outliers
+from leaderboard.charts.axes import scale, without_outliers
 
 WIDTH, HEIGHT = 560, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 18, 18, 48
@@ -24,9 +23,8 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 
-@dataclass(frozen=True)
-class ScatterItem:
-    """What is to be drawn: two figures; ``low`` and ``high`` are the interval of y. ``kind``: the family."""
+class ScatterItem(NamedTuple):
+    """One entry: two quantities; ``low`` and ``high`` are the interval of y. ``kind``: of row, or flagged."""
 
     name: str
     x: float
@@ -38,9 +36,8 @@ class ScatterItem:
     high: float | None = None
 
 
-@dataclass(frozen=True)
-class Label:
-    """A name beside a point, in pixels: ``x`` is where it is anchored; ``line`` joins it to the point."""
+class Label(NamedTuple):
+    """A name next to a point, in pixels: ``x`` is where it is anchored; ``line`` joins it to the point."""
 
     x: float
     y: float
@@ -49,42 +46,14 @@ class Label:
     line: str = ""
 
 
-@dataclass(frozen=True)
-class Point:
-    """An item in pixels; ``label``: its name, if there is room. ``beyond``: where it lies off the axes."""
-
-    item: ScatterItem
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    front: bool
-    beyond: str
-    label: Label | None
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Points between two axes. ``front``: corners of the line of those that no other beats."""
-
-    x_title: str
-    y_title: str
-    x: Scale
-    y: Scale
-    points: list[Point]
-    front: str
-    width: int = WIDTH
-    height: int = HEIGHT
-
-
 def scatter(
     items: Sequence[ScatterItem], x_title: str, y_title: str, x_better: Way = "up", y_better: Way = "up"
-) -> Scatter | None:
-    """Lay out items; None where fewer than two are there.
+) -> dict[str, Any] | None:
+    """Lay out items, in pixels; None where fewer than two are there.
 
-    The axes hold the field, without flagged entries and outliers; what lies beyond stands at the border with
-    an arrow, as human text would squash the rest. The front is of entries that a model wrote and that carry
-    no flag.
+    The axes hold the field, without flagged entries and outliers; what is beyond stands at the border with
+    an arrow, as human-written text would squash the rest. ``front``: the corners of the line through the entries
+    that no other beats, of those that a model wrote and that have no flag.
     """
     known = [item for item in items if math.isfinite(item.x) and math.isfinite(item.y)]
     written = [item for item in known if item.kind != "reference"]
@@ -98,15 +67,29 @@ def scatter(
     front = pareto(eligible, x_better, y_better)
     named = _named(written, front, y_better)
     drawn = sorted(known, key=lambda item: (item in front, item.kind != "reference"))  # the front on top
-    taken = [_dot(x.at(item.x), y.at(item.y)) for item in drawn]
-    first = [*front, *(item for item in reversed(drawn) if item not in front)]
-    labels = {
-        item: _label(_named_beyond(item, x, y), x.at(item.x), y.at(item.y), taken)
-        for item in first
-        if item in named or item.kind == "reference"
-    }
-    points = [_point(item, x, y, item in front, labels.get(item)) for item in drawn]
-    return Scatter(x_title, y_title, x, y, points, _line(front, x, y))
+    taken = [(x.at(i.x) - _DOT, y.at(i.y) - _DOT, x.at(i.x) + _DOT, y.at(i.y) + _DOT) for i in drawn]
+    beyond = {item: _ARROWS[y.beyond(item.y)][x.beyond(item.x) + 1] for item in drawn}
+    labels = {}
+    for item in [*front, *(item for item in reversed(drawn) if item not in front)]:
+        if item in named or item.kind == "reference":
+            name = item.name if len(item.name) <= _LONGEST else f"{item.name[: _LONGEST - 1]}…"
+            labels[item] = _label(f"{name} {beyond[item]}".rstrip(), x.at(item.x), y.at(item.y), taken)
+    points = [
+        {
+            "item": item,
+            "x": x.at(item.x),
+            "y": y.at(item.y),
+            "low": None if item.low is None else y.at(item.low),
+            "high": None if item.high is None else y.at(item.high),
+            "front": item in front,
+            "beyond": beyond[item],
+            "label": labels.get(item),
+        }
+        for item in drawn
+    ]
+    corners = " ".join(f"{x.at(item.x)},{y.at(item.y)}" for item in front)
+    axes = {"x": x, "y": y, "x_title": x_title, "y_title": y_title, "width": WIDTH, "height": HEIGHT}
+    return {**axes, "points": points, "front": corners}
 
 
 def pareto(items: Sequence[ScatterItem], x_better: Way = "up", y_better: Way = "up") -> list[ScatterItem]:
@@ -128,26 +111,7 @@ def _named(items: Sequence[ScatterItem], front: Sequence[ScatterItem], better: W
     return [*front, *(item for item in best if item not in front)][:_NAMED]
 
 
-def _point(item: ScatterItem, x: Scale, y: Scale, front: bool, label: Label | None) -> Point:
-    low, high = (None if end is None else y.at(end) for end in (item.low, item.high))
-    return Point(item, x.at(item.x), y.at(item.y), low, high, front, _beyond(item, x, y), label)
-
-
-def _beyond(item: ScatterItem, x: Scale, y: Scale) -> str:
-    """Return an arrow to where an item lies off the axes; empty for one that lies between them."""
-    return _ARROWS[y.beyond(item.y)][x.beyond(item.x) + 1]
-
-
 _ARROWS = {1: "↖↑↗", 0: ("←", "", "→"), -1: "↙↓↘"}
-
-
-def _named_beyond(item: ScatterItem, x: Scale, y: Scale) -> str:
-    name = item.name if len(item.name) <= _LONGEST else f"{item.name[: _LONGEST - 1]}…"
-    return f"{name} {_beyond(item, x, y)}".rstrip()
-
-
-def _dot(x: float, y: float) -> Box:
-    return (x - _DOT, y - _DOT, x + _DOT, y + _DOT)
 
 
 def _label(text: str, x: float, y: float, taken: list[Box]) -> Label | None:
@@ -159,17 +123,11 @@ def _label(text: str, x: float, y: float, taken: list[Box]) -> Label | None:
             left = at if across > 0 else at - wide if across < 0 else at - wide / 2
             box = (left, base - 13, left + wide, base + 4)
             inside = box[0] >= _LEFT and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - _BOTTOM
-            if inside and not any(_overlap(box, other) for other in taken):
+            if inside and not any(
+                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
+            ):
                 taken.append(box)
                 anchor = {1: "start", -1: "end", 0: "middle"}[(across > 0) - (across < 0)]
                 line = f"M{x:.1f} {y:.1f}L{at:.1f} {base - 4:.1f}" if ring > _RINGS[0] else ""
                 return Label(round(at, 1), round(base, 1), anchor, text, line)
     return None
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _line(front: Sequence[ScatterItem], x: Scale, y: Scale) -> str:
-    return " ".join(f"{x.at(item.x)},{y.at(item.y)}" for item in front)

@@ -1,1 +1,1 @@
-"""What a reader can take away from a board: the same numbers for programs, papers and spreadsheets."""
+"""Downloads of a board: the same numbers for programs, papers and spreadsheets."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.core.files import digest
+from harness.ranking.summary import strip_control
 from leaderboard.downloads.records import BoardFacts, ResultFile
-from leaderboard.downloads.tex import tex
 
 TITLE = "steerboard"
 ABSTRACT = "Benchmark and leaderboard harness for steering methods in multilingual synthetic-data generation"
@@ -17,12 +17,33 @@ PAPER = "Want Better Synthetic Data? Steer It: Activation Steering for Low-Resou
 PAPER_AUTHORS = ("Cegin, Jan", "Gurgurov, Daniil", "Al Ghussin, Yusser", "Ostermann, Simon")
 PAPER_EPRINT = "2606.18389"
 PAPER_YEAR = 2026
-"""The facts of CITATION.cff, which does not lie in an installed package; a test holds them together."""
+"""As in CITATION.cff, which is not part of an installed package; a test compares them."""
 
 _ARXIV = re.compile(r"arxiv(?:\.org/(?:abs|pdf)/|[:\s]\s*)(\d{4}\.\d{4,5})", re.IGNORECASE)
 _URL = re.compile(r"https?://[A-Za-z0-9./:?=&+,;@!~%_-]+")
 _SOURCE = re.compile(r"\s*\(?\bsource:.*$", re.IGNORECASE)
 _KEYED = re.compile(r"[^A-Za-z0-9]+")
+
+
+_ESCAPED = {sign: f"\\{sign}" for sign in "&%$#_"}
+_ESCAPED |= {
+    "\\": r"\textbackslash{}",
+    # not \{ and \}: BibTeX counts braces, those behind a backslash, too
+    "{": r"\textbraceleft{}",
+    "}": r"\textbraceright{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "–": "--",
+    "−": "$-$",
+}
+
+
+def tex(text: str) -> str:
+    """Return text on one line with every character that LaTeX or BibTeX would interpret escaped."""
+    return "".join(_ESCAPED.get(sign, sign) for sign in strip_control(text))
 
 
 @dataclass
@@ -37,8 +58,7 @@ class _Method:
 def methods_bib(found: ResultFile) -> str:
     """Return one entry per method name, without references, in the order of the names.
 
-    No author is named but by CITATION.cff: a run says what a method does and where it comes from, not
-    by whom it is.
+    No author is named except by CITATION.cff: a run records what a method does and its source, not its authors.
     """
     entries = [_program(found.generator.version), _paper()]
     for name, method in sorted(_methods(found).items()):
@@ -47,13 +67,13 @@ def methods_bib(found: ResultFile) -> str:
 
 
 def citations(found: ResultFile) -> dict[str, str]:
-    """Return board id -> what cites it: the board as of its date, the program, and the paper."""
+    """Return board id -> its citation: the board as of its date, the program, and the paper."""
     shared = [_program(found.generator.version), _paper()]
     return {board.id: "\n".join([_board(found, board), *shared]) for board in found.boards}
 
 
 def method_citations(found: ResultFile) -> dict[str, dict[str, str]]:
-    """Return board id -> method name -> what cites the method and the board; without references."""
+    """Return board id -> method name -> citation of the method and the board; without references."""
     methods, version = _methods(found), found.generator.version
     return {
         board.id: {
@@ -68,24 +88,19 @@ def method_citations(found: ResultFile) -> dict[str, dict[str, str]]:
 def key_of(name: str) -> str:
     """Return the key of a method: ASCII letters, digits and dashes, different for different names."""
     plain = _KEYED.sub("-", name)[:60].strip("-")
-    return f"steerboard-{plain}" if plain == name else f"steerboard-{plain}-{_mark(name)}".replace("--", "-")
-
-
-def _mark(name: str) -> str:
-    return digest(name.encode("utf-8", "replace").hex(), 6)
+    mark = digest(name.encode("utf-8", "replace").hex(), 6)
+    return f"steerboard-{plain}" if plain == name else f"steerboard-{plain}-{mark}".replace("--", "-")
 
 
 def _methods(found: ResultFile) -> dict[str, _Method]:
     methods: dict[str, _Method] = {}
     for board in found.boards:
-        suite = board.suite.name
-        suite = suite if board.suite.version is None else f"{suite} (version {board.suite.version})"
         for entry in board.entries:
             if entry.family != "reference":
                 method = methods.setdefault(entry.method.name, _Method(entry.note))
                 method.note = method.note or entry.note
                 method.versions.add(entry.method.version)
-                method.suites.add(suite)
+                method.suites.add(_suite(board))
     return methods
 
 
@@ -106,19 +121,22 @@ def _misc(name: str, method: _Method, version: str) -> str:
 
 
 def _board(found: ResultFile, board: BoardFacts) -> str:
-    """Return the entry of a board: its numbers change with every run that joins, so that the date counts."""
-    suite = board.suite.name
-    suite = suite if board.suite.version is None else f"{suite} (version {board.suite.version})"
+    """Return the entry of a board, with its date: its numbers change with every run that joins."""
     fields = {
         "title": f"{{{tex(f'Leaderboard of steering methods: {board.title}')}}}",
         "author": f"{{{AUTHOR}}}",
         "year": found.date[:4],
         "note": tex(
-            f"Board {board.id}, suite {suite}, hash {board.suite.hash}, {len(board.entries)} entries, "
+            f"Board {board.id}, suite {_suite(board)}, hash {board.suite.hash}, {len(board.entries)} entries, "
             f"{f'as of {found.date}, ' if found.date else ''}built by steerboard {found.generator.version}"
         ),
     }
     return _entry("misc", key_of(board.id), fields)
+
+
+def _suite(board: BoardFacts) -> str:
+    version = board.suite.version
+    return board.suite.name if version is None else f"{board.suite.name} (version {version})"
 
 
 def _listed(noun: str, names: Iterable[str]) -> str:

@@ -1,26 +1,25 @@
-"""The published result file: what a board says, for programs. Its JSON Schema follows from these classes.
+"""The published result file: the numbers of a board for programs. Its JSON Schema is made from these classes.
 
-Numbers have six significant digits. A number that is not known, not finite or not computable is null.
+Numbers have six significant digits. A number that is unknown, not finite or not computable is null.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from harness.core.records import Direction, MethodIdentity, ModelIdentity, Record, Selection, Setting
-from harness.ranking.flags import Flag, is_floor
-from harness.ranking.results import Missing
-from harness.ranking.stats.estimates import Estimate
+from harness.ranking.flags import is_floor
 from harness.scoring.metrics import Group
-from leaderboard.families import RowKind
+from leaderboard.boards import RowKind
 
 RESULTS_SCHEMA: Literal[1] = 1
 """Version of the published result file; raised when a field is added, removed or means something else."""
 
 DATE = r"^(\d{4}-\d{2}-\d{2}(T[0-9:.]+(Z|[+-]\d{2}:\d{2})?)?)?$"
-"""ISO 8601, or empty where it is not known."""
+"""ISO 8601, or empty where it is unknown."""
 
 BySeed = list[float | None]
 """One value per generation seed, in the order of ``selection.seeds``."""
@@ -33,7 +32,7 @@ ByMetric = dict[str, ByPlace]
 
 
 class Published(Record):
-    """A part of the file; NaN and infinities, which are no JSON, are refused."""
+    """A part of the file; NaN and infinities, which are not JSON, are refused."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -46,7 +45,7 @@ class ProgramInfo(Published):
 
 
 class SuiteFacts(Published):
-    """Which suite was run; ``hash`` is of the whole suite with its task definitions."""
+    """The suite; ``hash`` is of the whole suite with its task definitions."""
 
     name: str
     version: int | None
@@ -54,7 +53,7 @@ class SuiteFacts(Published):
 
 
 class MetricFacts(Published):
-    """One metric: what a reader must know of it. ``signatures``: the recipes that values were made by."""
+    """One metric. ``signatures``: how its values were computed."""
 
     name: str
     title: str
@@ -78,14 +77,6 @@ class EstimateFacts(Published):
     p: float | None
     mde: float | None
 
-    @classmethod
-    def of(cls, found: Estimate | None) -> EstimateFacts | None:
-        """Return an estimate as it is published; None where it or its mean is not known."""
-        if found is None or (mean := rounded(found.mean)) is None:
-            return None
-        names = ("low", "high", "se", "df", "p", "mde")
-        return cls(mean=mean, **{name: rounded(getattr(found, name)) for name in names})
-
 
 class LanguageGainFacts(Published):
     """Mean gain over zero-shot in one language. ``p``: adjusted over all entries and languages (false
@@ -99,7 +90,7 @@ class LanguageGainFacts(Published):
 
 
 class FlagFacts(Published):
-    """What is wrong with an entry: the metric and the bound that it breaks, and all in words."""
+    """A quality flag of an entry: the metric and the bound that it breaks, and both in words."""
 
     metric: str
     task: str
@@ -107,23 +98,12 @@ class FlagFacts(Published):
     bound: float | None
     words: str
 
-    @classmethod
-    def of(cls, flag: Flag) -> FlagFacts:
-        """Return a flag as it is published."""
-        return cls(
-            metric=flag.metric.name,
-            task=flag.task,
-            value=rounded(flag.value),
-            bound=rounded(flag.bound),
-            words=flag.words,
-        )
-
 
 class StandingFacts(Published):
-    """Where an entry stands by the headline metric. ``tier`` is null for the ``reason`` given.
+    """The rank of an entry by the headline metric. ``tier`` is null for the ``reason`` given.
 
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model. ``gap_closed``:
-    percent of the way from zero-shot to human text. ``win_share``: share of tasks and languages in which
+    percent of the way from zero-shot to human-written text. ``win_share``: share of tasks and languages in which
     the entry beats zero-shot. ``borda``, ``mean_rank``: over those in tiers. ``languages``: by code.
     """
 
@@ -140,7 +120,7 @@ class StandingFacts(Published):
 
 
 class CostFacts(Published):
-    """What the finished cells of an entry took: see docs/metrics.md. ``devices`` made the ``seconds``."""
+    """The cost of the finished cells of an entry, see docs/metrics.md. ``devices``: of the ``seconds``."""
 
     texts: int
     valid_texts: int | None
@@ -158,35 +138,25 @@ class CostFacts(Published):
 
 
 class CellFacts(Published):
-    """How many cells (task, language and generation seed) of an entry are there."""
+    """The number of finished and of expected cells (task, language and generation seed) of an entry."""
 
     present: int
     expected: int
 
 
 class MissingFacts(Published):
-    """A cell that an entry lacks, and why."""
+    """A missing cell of an entry, and why it is missing."""
 
     task: str
     language: str
     seed: int
     reason: str
 
-    @classmethod
-    def of(cls, missing: Missing) -> MissingFacts:
-        """Return a missing cell as it is published."""
-        return cls(
-            task=missing.task,
-            language=missing.language,
-            seed=missing.seed,
-            reason=missing.reason,
-        )
-
 
 class EntryFacts(Published):
     """One entry: a method with its config on a model in one setting. ``model`` is null for references.
 
-    ``name`` is unique in a board and as shown; ``id`` hangs on method, config, model and setting alone.
+    ``name`` is unique in a board and as shown; ``id`` depends on method, config, model and setting alone.
     ``note`` is the first line of the method's description. ``cost`` is null where no cell is finished.
     """
 
@@ -205,7 +175,7 @@ class EntryFacts(Published):
 
     @property
     def flagged(self) -> bool:
-        """Whether flags say anything of the entry, see ``Standing.flagged``."""
+        """Whether flags count for the entry, see ``RankedEntry.flagged``."""
         return bool(self.flags) and not is_floor(self.method.name, self.setting)
 
 
@@ -215,9 +185,9 @@ class BoardFacts(Published):
     ``reason``: why nobody is ranked, else empty. ``relative``: whether tiers are of gains over the own
     model's zero-shot, as there are several models. ``notes``: what limits the numbers.
     ``values``: entry id -> metric -> task -> language -> one value per seed of ``selection.seeds``; a metric
-    that an entry has no value of is left out. ``human``: the same of human text beside, without the entry,
-    where all entries that have one agree; where they do not, it is null there and ``human_by_entry`` has the
-    places in question.
+    that an entry has no value of is left out. ``human``: the same of human-written text, without the entry,
+    where all entries that have one agree; where they do not, it is null and ``human_by_entry`` has their
+    values.
     """
 
     id: str
@@ -236,7 +206,7 @@ class BoardFacts(Published):
     human_by_entry: dict[str, ByMetric]
 
     def metric(self, name: str) -> MetricFacts | None:
-        """Return what is known of a metric; None where it was not measured."""
+        """Return a metric; None where it was not measured."""
         return next((item for item in self.metrics if item.name == name), None)
 
     def mean(self, entry: str, metric: str) -> float | None:
@@ -248,7 +218,7 @@ class BoardFacts(Published):
 
 
 class ResultFile(Published):
-    """Everything that a board shows in numbers; made by ``steerboard board build``."""
+    """All numbers of a site; written by ``steerboard board build``."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
     generator: ProgramInfo
@@ -258,23 +228,23 @@ class ResultFile(Published):
 
 def rounded(value: float | None) -> float | None:
     """Return a number with six significant digits; None for one that is not finite."""
-    if value is None or value - value != 0:  # NaN or infinite
+    if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.6g}") + 0.0  # not a negative zero
 
 
-def whole(text: str) -> str:
+def rounded_all(value: Any) -> Any:
+    """Return plain values with all floats ``rounded``."""
+    if isinstance(value, float):
+        return rounded(value)
+    if isinstance(value, dict):
+        return {name: rounded_all(item) for name, item in value.items()}
+    return [rounded_all(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def encodable(text: str) -> str:
     """Return text that UTF-8 can hold: lone surrogates, which come from outside, replaced."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def published(value: Any) -> Any:
-    """Return plain JSON values with null for numbers that are not finite."""
-    if isinstance(value, float) and value - value != 0:
-        return None
-    if isinstance(value, dict):
-        return {str(name): published(item) for name, item in value.items()}
-    return [published(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def schema() -> dict[str, Any]:

@@ -6,161 +6,174 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Any
+
+import numpy as np
 
 import harness
 from harness.core.errors import UserError
-from harness.core.records import Manifest, MethodIdentity
-from harness.ranking.cost import Cost
+from harness.core.types import FloatArray
 from harness.ranking.leaderboard_rows import RankedEntry
+from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import strip_control
-from harness.scoring.metrics import Metric, metric
-from leaderboard.boards import Board
+from leaderboard.boards import Board, row_kind
 from leaderboard.downloads.records import (
     DATE,
     RESULTS_SCHEMA,
     BoardFacts,
-    CellFacts,
     CostFacts,
-    EntryFacts,
     EstimateFacts,
-    FlagFacts,
-    LanguageGainFacts,
-    MetricFacts,
-    MissingFacts,
-    ProgramInfo,
     ResultFile,
-    StandingFacts,
-    SuiteFacts,
-    published,
+    encodable,
     rounded,
-    whole,
+    rounded_all,
 )
-from leaderboard.downloads.values import human_by_metric, values_by_entry
-from leaderboard.families import row_kind
 
-_NOTE = 1000  # characters of a method's line
+_NOTE = 1000  # characters of a method's description
+_DIGITS = 6
+_EXACT = 22  # powers of ten up to this one are exact in double precision
+_STANDING = ("tier", "reason", "borda", "mean_rank")
+_ESTIMATES = ("mean", "over_zero_shot", "over_few_shot", "gap_closed")
 
 
 def results(boards: Sequence[Board], date: str) -> ResultFile:
-    """Return what boards say, with a date in ISO 8601 (or none: empty) that the caller gives.
+    """Return the numbers of boards, with a date in ISO 8601 (or none: empty) that the caller gives.
 
-    Equal boards and dates give equal results. Raises ``UserError`` for another kind of date.
+    Equal boards and dates give equal results. Raises ``UserError`` for a date in another format.
     """
     if not re.fullmatch(DATE, date):
         raise UserError(f"date {date!r} is not ISO 8601; write it as 2026-06-30 or 2026-06-30T12:00:00Z.")
-    return ResultFile(
-        schema_version=RESULTS_SCHEMA,
-        generator=ProgramInfo(name="steerboard", version=harness.__version__),
-        date=date,
-        boards=[board_facts(board) for board in boards],
-    )
+    generator = {"name": "steerboard", "version": harness.__version__}
+    found = {"schema": RESULTS_SCHEMA, "generator": generator, "date": date, "boards": list(map(board_facts, boards))}
+    return ResultFile.model_validate(found)
 
 
 def results_json(found: ResultFile) -> str:
     """Return the file's text: one line, without blanks, keys in the order of the schema."""
     body = found.model_dump(mode="python", by_alias=True)
     text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{whole(text)}\n"
+    return f"{encodable(text)}\n"
 
 
 def board_facts(board: Board) -> BoardFacts:
-    """Return what one board says."""
-    cellset, ranked = board.cellset, board.standings
-    manifest = cellset.manifest
-    found = board.cube
-    human, human_by_entry = human_by_metric(found)
-    notes = note_lines(cellset.manifests or [manifest])
-    return BoardFacts(
-        id=board.id,
-        title=strip_control(board.title),
-        suite=_suite(manifest),
-        selection=manifest.selection,
-        data_hashes=manifest.data_hashes,
-        headline=board.headline.name,
-        reason=ranked.reason,
-        relative=ranked.relative,
-        notes=list(ranked.notes),
-        metrics=[_metric(item, cellset.signatures.get(item.name, [])) for item in map(metric, found.metrics)],
-        entries=[
-            _entry(standing, board.costs.get(standing.row.id), notes.get(standing.row.entry.method.name, ""))
-            for standing in ranked.rows
-        ],
-        values=values_by_entry(found),
-        human=human,
-        human_by_entry=human_by_entry,
+    """Return the published numbers of one board."""
+    cellset, ranked, manifest = board.cellset, board.standings, board.cellset.manifest
+    notes: dict[str, str] = {}
+    for each in cellset.manifests or [manifest]:  # the first run that describes a method counts
+        for name, note in each.method_notes.items():
+            notes.setdefault(name, "") or notes.update({name: strip_control(note[:_NOTE])})
+    version = manifest.suite.get("version")
+    human, human_by_entry = _human(board)
+    return BoardFacts.model_validate(
+        {
+            "id": board.id,
+            "title": strip_control(board.title),
+            "suite": {
+                "name": strip_control(str(manifest.suite["name"])),
+                "version": version if isinstance(version, int) else None,
+                "hash": manifest.suite_hash,
+            },
+            "selection": manifest.selection,
+            "data_hashes": manifest.data_hashes,
+            "headline": board.headline.name,
+            "reason": ranked.reason,
+            "relative": ranked.relative,
+            "notes": list(ranked.notes),
+            "metrics": [
+                {**asdict(metric), "signatures": list(cellset.signatures.get(metric.name, []))}
+                for metric in cellset.metrics
+            ],
+            "entries": [_entry(board, row, notes.get(row.row.entry.method.name, "")) for row in ranked.rows],
+            "values": _by_entry(board, board.array("value")),
+            "human": human,
+            "human_by_entry": human_by_entry,
+        }
     )
 
 
-def note_lines(manifests: Iterable[Manifest]) -> dict[str, str]:
-    """Return method name -> the first line of its description, as the first run that has one says."""
-    found: dict[str, str] = {}
-    for manifest in manifests:
-        for name, note in manifest.method_notes.items():
-            if note and name not in found:
-                found[name] = strip_control(note[:_NOTE])
+def _entry(board: Board, standing: RankedEntry, note: str) -> dict[str, Any]:
+    row, cost = standing.row, board.costs.get(standing.row.id)
+    return {
+        "id": row.id,
+        "name": strip_control(row.name),
+        "family": row_kind(row.entry),
+        "method": _finite(row.entry.method.model_dump()),
+        "model": row.entry.model,
+        "setting": row.entry.setting,
+        "note": note,
+        "standing": rounded_all(
+            {
+                **{name: getattr(standing, name) for name in _STANDING},
+                "win_share": standing.win_rate,
+                **{name: _fields(getattr(standing, name), EstimateFacts.model_fields) for name in _ESTIMATES},
+                "languages": {
+                    code: {**own, "p": gain.p, "found": gain.found}
+                    for code, gain in standing.languages.items()
+                    if (own := _fields(gain.gain, ("mean", "low", "high")))
+                },
+            }
+        ),
+        "flags": [
+            rounded_all({**asdict(flag), "metric": flag.metric.name, "words": flag.words}) for flag in standing.flags
+        ],
+        "cost": rounded_all({name: getattr(cost, name) for name in CostFacts.model_fields}) if cost else None,
+        "cells": {"present": row.present, "expected": row.expected},
+        "missing": [asdict(item) for item in row.missing],
+    }
+
+
+def _fields(found: Estimate | None, names: Iterable[str]) -> dict[str, float | None] | None:
+    """Return some fields of an estimate; None where its mean is unknown."""
+    known = found is not None and rounded(found.mean) is not None
+    return {name: getattr(found, name) for name in names} if known else None
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values with null for numbers that are not finite."""
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(name): _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def significant(values: FloatArray) -> FloatArray:
+    """Return numbers with six significant digits, each as close as a double can be; NaN stays NaN."""
+    found = np.array(values, dtype=np.float64)
+    known = np.isfinite(found) & (found != 0)
+    numbers = found[known]
+    shift = _DIGITS - 1 - np.floor(np.log10(np.abs(numbers))).astype(np.int64)
+    # by exact powers alone: an integer over one is the double next to the decimal number
+    up, down = 10.0 ** np.clip(shift, 0, _EXACT), 10.0 ** np.clip(-shift, 0, _EXACT)
+    shortened = np.round(numbers * up / down) * down / up
+    tiny = np.abs(shift) > _EXACT
+    shortened[tiny] = [float(f"{number:.{_DIGITS}g}") for number in numbers[tiny]]
+    found[known] = shortened
     return found
 
 
-def _suite(manifest: Manifest) -> SuiteFacts:
-    version = manifest.suite.get("version")
-    return SuiteFacts(
-        name=strip_control(str(manifest.suite["name"])),
-        version=version if isinstance(version, int) else None,
-        hash=manifest.suite_hash,
-    )
+def _human(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values of human-written text that all entries share, and by entry those that differ."""
+    values = board.array("human")
+    known = np.isfinite(values)
+    low = np.where(known, values, np.inf).min(axis=0, initial=np.inf)
+    high = np.where(known, values, -np.inf).max(axis=0, initial=-np.inf)
+    return _by_metric(board, np.where(low == high, low, np.nan)), _by_entry(board, np.where(low < high, values, np.nan))
 
 
-def _metric(metric: Metric, signatures: Sequence[str]) -> MetricFacts:
-    return MetricFacts(**asdict(metric), signatures=list(signatures))
+def _by_entry(board: Board, values: FloatArray) -> dict[str, Any]:
+    """Return entry -> metric -> task -> language -> value per seed, without entries and metrics without values."""
+    found = {entry: _by_metric(board, own) for entry, own in zip(board.axes["entry"], values, strict=True)}
+    return {entry: own for entry, own in found.items() if own}
 
 
-def _entry(standing: RankedEntry, cost: Cost | None, note: str) -> EntryFacts:
-    row = standing.row
-    method = MethodIdentity.model_validate(published(row.entry.method.model_dump()))
-    return EntryFacts(
-        id=row.id,
-        name=strip_control(row.name),
-        family=row_kind(row.entry),
-        method=method,
-        model=row.entry.model,
-        setting=row.entry.setting,
-        note=note,
-        standing=_standing(standing),
-        flags=[FlagFacts.of(flag) for flag in standing.flags],
-        cost=_cost(cost) if cost else None,
-        cells=CellFacts(present=row.present, expected=row.expected),
-        missing=[MissingFacts.of(item) for item in row.missing],
-    )
-
-
-def _standing(standing: RankedEntry) -> StandingFacts:
-    languages = {
-        code: LanguageGainFacts(
-            mean=mean,
-            low=rounded(cell.gain.low),
-            high=rounded(cell.gain.high),
-            p=rounded(cell.p),
-            found=cell.found,
-        )
-        for code, cell in standing.languages.items()
-        if (mean := rounded(cell.gain.mean)) is not None
+def _by_metric(board: Board, values: FloatArray) -> dict[str, Any]:
+    metrics, tasks, languages = (board.axes[axis] for axis in ("metric", "task", "language"))
+    numbers = significant(values)
+    plain = numbers.astype(object)
+    plain[np.isnan(numbers)] = None
+    return {
+        metric: {task: dict(zip(languages, by_code, strict=True)) for task, by_code in zip(tasks, own, strict=True)}
+        for i, (metric, own) in enumerate(zip(metrics, plain.tolist(), strict=True))
+        if np.isfinite(numbers[i]).any()
     }
-    return StandingFacts(
-        tier=standing.tier,
-        reason=standing.reason,
-        mean=EstimateFacts.of(standing.mean),
-        over_zero_shot=EstimateFacts.of(standing.over_zero_shot),
-        over_few_shot=EstimateFacts.of(standing.over_few_shot),
-        gap_closed=EstimateFacts.of(standing.gap_closed),
-        win_share=rounded(standing.win_rate),
-        borda=rounded(standing.borda),
-        mean_rank=rounded(standing.mean_rank),
-        languages=languages,
-    )
-
-
-def _cost(cost: Cost) -> CostFacts:
-    found = {name: getattr(cost, name) for name in CostFacts.model_fields}
-    return CostFacts.model_validate(
-        {name: rounded(value) if isinstance(value, float) else value for name, value in found.items()}
-    )

@@ -1,137 +1,74 @@
-"""One page per method: what it does, whence its vectors, what it gave, what it is known not to do."""
+"""One page per method: description, known limits, entries, steering files, all scores."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+
+from harness.core.errors import UserError
+from harness.core.interventions import Steering
 from harness.core.languages import language
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
-from harness.tracks.separation import Separation
-from leaderboard.boards import Board
-from leaderboard.families import row_kind
-from leaderboard.text import LONGEST, clean, name_of, slug
-from leaderboard.views.grid import GainGrid, GridRow
-from leaderboard.views.matrix import Matrix
-from leaderboard.views.metrics import metric_file
-from leaderboard.views.overview import OverviewRow
-from leaderboard.views.plots import Sweep
-from leaderboard.views.provenance import VectorTable, vectors
-from leaderboard.views.separation import Separations, separations
-from leaderboard.views.sources import EntryOrigin
+from leaderboard.boards import Board, row_kind
+from leaderboard.text import LONGEST, clean, name_of
+from leaderboard.views.origins import EntryOrigin
+from leaderboard.views.tables import metric_file
 
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
 _WEB = re.compile(r"https://[!#$%&*+,./0-9:;=?@A-Z_a-z~-]{4,200}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _OPTIONS = 60  # of a config
-_NONE = format_number(None)
-_ENTRIES = 24  # whose metrics stand side by side, the best ones
+_ENTRIES = 24  # whose metrics are shown next to each other, the best ones
+_FILES = 60  # of steering that a page lists
+_COLUMNS = (
+    *((key, key) for key in ("task", "language", "change", "strength", "norm")),
+    ("text", "fitted on"),
+    ("seed", "seed"),
+)
 
 
-@dataclass(frozen=True)
-class EntryCard:
-    """One entry of the method: its config, what lacks, what is flagged, how to make it again."""
-
-    row: OverviewRow
-    config: list[tuple[str, str]]
-    version: str
-    flags: list[str]
-    lacking: list[str]
-    checked: str
-    people: str
-    cost: list[tuple[str, str]]
-    commands: list[str]
-
-
-@dataclass(frozen=True)
-class MethodPage:
-    """Everything about one method.
-
-    ``metrics``: address of its page, metric, values of the ``shown`` entries, human text.
-    """
-
-    name: str
-    page: str
-    family: str
-    note: str
-    links: list[tuple[str, str]]
-    limits: list[str]
-    versions: list[str]
-    entries: list[EntryCard]
-    shown: list[str]
-    metrics: list[tuple[str, Metric, list[str], str]]
-    grid: list[GridRow]
-    vectors: VectorTable | None
-    sweeps: list[Sweep]
-    separation: Separations | None
-
-
-def method_file(method: str) -> str:
-    """Return the name of a method's page."""
-    return f"method-{slug(method)}.html"
-
-
-def method_pages(board: Board) -> dict[str, str]:
-    """Return entry id -> address of its method's page, in the folder of the board."""
-    return {name: method_file(row.entry.method.name) for name, row in board.cellset.entries.items()}
-
-
-def method_page(
-    board: Board,
-    means: Matrix,
-    method: str,
-    rows: dict[str, OverviewRow],
-    sources: dict[str, EntryOrigin],
-    grid: GainGrid,
-    sweeps: Sequence[Sweep],
-    separated: Sequence[Separation] = (),
-) -> MethodPage:
-    """Return the page of a method. ``rows``: the rows of the ranking by entry id."""
+def method_page(board: Board, method: str, view: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the page of a method; ``view``: ranking, origins, grid and sweeps of the board."""
     own = [row for row in board.standings.rows if row.row.entry.method.name == method]
-    note, limit = _said(board, method)
-    shown = own[:_ENTRIES]
-    lines = [_line(board, means, metric, shown) for metric in board.cellset.metrics]
-    rows_of = [row for row in grid.rows if row.id in {standing.row.id for standing in own}]
-    return MethodPage(
-        name=name_of(method),
-        page=method_file(method),
-        family=row_kind(own[0].row.entry),
-        note=clean(note),
-        links=links(note),
-        limits=_limits(board, own, limit),
-        versions=sorted({name_of(row.row.entry.method.version) for row in own}),
-        entries=[_card(board, row, rows[row.row.id], sources[row.row.id]) for row in own],
-        shown=[name_of(row.row.name, 160) for row in shown],
-        metrics=[line for line in lines if set(line[2]) != {_NONE} or line[3] != _NONE],
-        grid=rows_of if any(cell.words for row in rows_of for cell in row.cells) else [],
-        vectors=vectors(board, [row.row.id for row in own]),
-        sweeps=[sweep for sweep in sweeps if sweep.method == method],
-        separation=separations(board, own, separated),
-    )
+    names, ranking = {row.row.id for row in own}, {row["id"]: row for row in view["overview"]["rows"]}
+    note = limits = ""
+    for manifest in board.cellset.manifests:
+        note = note or manifest.method_notes.get(method, "")
+        limits = limits or manifest.method_limits.get(method, "")
+    grid = [row for row in view["grid"]["rows"] if row["id"] in names]
+    scores = [_scores(board, metric, own[:_ENTRIES]) for metric in board.cellset.metrics]
+    return {
+        "name": name_of(method),
+        "family": row_kind(own[0].row.entry),
+        "note": clean(note),
+        "links": links(note),
+        "limits": _limits(board, own, limits),
+        "versions": sorted({name_of(row.row.entry.method.version) for row in own}),
+        "entries": [_card(board, row, ranking[row.row.id], view["sources"][row.row.id]) for row in own],
+        "shown": [name_of(row.row.name, 160) for row in own[:_ENTRIES]],
+        "metrics": [line for line in scores if {*line[2], line[3]} != {format_number(None)}],
+        "grid": grid if any(cell.words for row in grid for cell in row["cells"]) else [],
+        "vectors": steering_files(board, names),
+        "sweeps": [sweep for sweep in view["sweeps"] if sweep.method == method],
+    }
 
 
 def links(note: str) -> list[tuple[str, str]]:
-    """Return title and address of what a method's line names: arXiv ids, and https addresses alone."""
+    """Return title and address of the sources in a method's description: arXiv ids, and https addresses alone."""
     note = note[:LONGEST]  # as much as is shown
     found = [(f"arXiv {number}", f"https://arxiv.org/abs/{number}") for number in _ARXIV.findall(note)]
     found += [(address, address) for address in (a.rstrip(".,;") for a in _WEB.findall(note))]
     return list(dict.fromkeys(found))
 
 
-def _said(board: Board, method: str) -> tuple[str, str]:
-    """Return what the runs say of a method: its line and its known limits."""
-    note = limits = ""
-    for manifest in board.cellset.manifests:
-        note = note or manifest.method_notes.get(method, "")
-        limits = limits or manifest.method_limits.get(method, "")
-    return note, limits
-
-
-def _limits(board: Board, own: Sequence[RankedEntry], said: str) -> list[str]:
-    """Return what the author says, and what the results themselves limit."""
-    found = [clean(said, 1000)] if said else []
+def _limits(board: Board, own: Sequence[RankedEntry], stated: str) -> list[str]:
+    """Return the limits that the author states, and those of the results themselves."""
+    found = [clean(stated, 1000)] if stated else []
     selection = board.cellset.manifest.selection
     seeds = len(selection.seeds)
     if seeds < 3 and not board.cellset.fixed:
@@ -157,11 +94,12 @@ def _limits(board: Board, own: Sequence[RankedEntry], said: str) -> list[str]:
         found.append(f"Clearly worse than zero-shot in {name_of(', '.join(weak[:8]), 600)}{more}.")
     models = {row.row.entry.model.name for row in own if row.row.entry.model}
     if len(models) == 1:
-        found.append(f"Measured on one model, {name_of(models.pop())}: nothing is known of others.")
+        found.append(f"Measured on one model, {name_of(models.pop())}: nothing is known about others.")
     return found
 
 
-def _card(board: Board, standing: RankedEntry, row: OverviewRow, source: EntryOrigin) -> EntryCard:
+def _card(board: Board, standing: RankedEntry, row: dict[str, Any], origin: EntryOrigin) -> dict[str, Any]:
+    """Return one entry: its row of the ranking, config, flags, missing cells, cost, and how to make it again."""
     method, cost = standing.row.entry.method, board.costs.get(standing.row.id)
     figures: list[tuple[str, str]] = []
     if cost and not standing.reference:
@@ -176,29 +114,104 @@ def _card(board: Board, standing: RankedEntry, row: OverviewRow, source: EntryOr
             ("seconds of tuning", format_number(cost.tuning_seconds, 1)),
             ("device", name_of(", ".join(cost.devices)) or "–"),
         ]
-    if board.track != "generation":  # what is only recorded of texts is left out
-        figures = [(what.replace("texts", "answers"), value) for what, value in figures if value != "–"]
-    return EntryCard(
-        row=row,
-        config=[(name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())[:_OPTIONS]],
-        version=name_of(method.version),
-        flags=[clean(flag.words) for flag in standing.flags],
-        lacking=[clean(reason) for reason in standing.lacking[:20]],
-        checked=clean(source.checked, 600),
-        people=source.people,
-        cost=figures,
-        commands=source.commands,
-    )
+    if board.track != "generation":  # figures that are recorded for texts only are left out
+        figures = [(title.replace("texts", "answers"), value) for title, value in figures if value != "–"]
+    return {
+        "row": row,
+        "config": [(name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())[:_OPTIONS]],
+        "version": name_of(method.version),
+        "flags": [clean(flag.words) for flag in standing.flags],
+        "lacking": [clean(reason) for reason in standing.lacking[:20]],
+        "checked": clean(origin.checked, 600),
+        "people": origin.people,
+        "cost": figures,
+        "commands": origin.commands,
+    }
 
 
 def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def _line(
-    board: Board, means: Matrix, metric: Metric, shown: Sequence[RankedEntry]
-) -> tuple[str, Metric, list[str], str]:
+def _scores(board: Board, metric: Metric, shown: Sequence[RankedEntry]) -> tuple[str, Metric, list[str], str]:
+    """Return the address of a metric's page, the metric, the values of some entries, human-written text."""
     digits = digits_of(metric.name)
-    values = [format_number(means.level(metric, row.row.id), digits) for row in shown]
-    human = next((value for row in shown if (value := means.beside(metric, row.row.id)) is not None), None)
-    return metric_file(metric), metric, values, format_number(human, digits)
+    values = [format_number(board.level(metric, row.row.id), digits) for row in shown]
+    human = (board.level(metric, row.row.id, column="human") for row in shown)
+    first = next((value for value in human if value is not None), None)
+    return metric_file(metric), metric, values, format_number(first, digits)
+
+
+def steering_files(board: Board, entries: set[str]) -> dict[str, Any] | None:
+    """Return the provenance of the steering files of entries; None where the entries used none.
+
+    ``rules``: how they were fitted; ``broken``: files that cannot be read, and why.
+    """
+    used = [
+        (file, run)
+        for index, (run, _) in board.cellset.cells.items()
+        if index[0] in entries and (file := board.cellset.work[index].steering)
+    ]
+    files = dict(sorted(used, key=lambda file: file[0]))
+    if not files:
+        return None
+    lines, rules, broken = [], set(), []
+    for name, run in list(files.items())[:_FILES]:
+        if not _ID.fullmatch(name):  # it becomes part of a path
+            broken.append(f"{name_of(name)}: not a name of a steering file")
+            continue
+        try:
+            steering = run.steering(name)
+        except (UserError, OSError, ValueError) as error:
+            broken.append(clean(f"{name}: {error}"))
+            continue
+        if steering is not None:
+            lines.append({"file": name_of(name), **_steering(steering)})
+            rules.add(_rule(steering.provenance))
+    lines.sort(key=lambda line: (line["task"], line["language"], line["file"]))
+    return {
+        "lines": lines,
+        "more": max(len(files) - _FILES, 0),
+        "rules": sorted(rules - {""}),
+        "broken": broken,
+        "columns": [(key, title) for key, title in _COLUMNS if any(line[key] != "–" for line in lines)],
+    }
+
+
+def _steering(steering: Steering) -> dict[str, str]:
+    """Return the data that a steering was fitted on, and its change of the model."""
+    found, items = steering.provenance, steering.interventions
+    change, strength, norm = "nothing: the model runs unsteered", "–", "–"
+    if items:
+        layers, first = sorted({item.layer for item in items}), items[0]
+        shown = ", ".join(map(str, layers[:12])) + (" ..." if len(layers) > 12 else "")
+        change = f"{first.operation} at {first.site} of layer {shown}, {first.positions} positions"
+        strength = f"{first.strength:g} {first.unit}"
+        norm = format_number(float(np.linalg.norm(first.vector.astype(np.float64))), 2)
+    return {
+        "language": name_of(language(str(found.get("language", "–"))).name),
+        "task": name_of(found.get("task") or "–"),
+        "change": clean(change),
+        "strength": name_of(strength),
+        "norm": norm,
+        "text": _read_text(found.get("counts")),
+        "seed": name_of(found.get("seed", "–")),
+    }
+
+
+def _read_text(counts: object) -> str:
+    """Return how much text was read for a fit, in total."""
+    if not isinstance(counts, Mapping):
+        return "–"
+    parts = [part for part in counts.values() if isinstance(part, Mapping)]
+    texts, tokens = (sum(n for part in parts if type(n := part.get(key)) is int) for key in ("texts", "tokens"))
+    return f"{texts:,} texts" + (f", {tokens:,} tokens" if tokens else "")
+
+
+def _rule(provenance: Mapping[str, Any]) -> str:
+    """Return in words how the vector is computed from states, and which tokens were read."""
+    found = provenance.get("fit")
+    fit = found if isinstance(found, Mapping) else {}
+    contrast = f"contrast text: {fit['contrast']}" if fit.get("contrast") else None
+    words = [fit.get("rule"), contrast, provenance.get("token_rule")]
+    return "; ".join(clean(str(word)) for word in words if word)

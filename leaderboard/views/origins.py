@@ -1,56 +1,186 @@
-"""Provenance of a board: what all its runs share once, then every group of equal runs with what differs."""
+"""Where results come from: the origin of every entry, and what the runs of a board share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
-from harness.core.records import Manifest
-from leaderboard.text import counted, name_of
+from harness.core.records import Entry, Manifest
+from harness.ranking.summary import format_number
+from harness.submissions.submission import Submission
+from leaderboard.boards import Board
+from leaderboard.inputs import OWN, Input
+from leaderboard.text import clean, counted, day_of, name_of
 
+_WORDS = {
+    "self-reported": "submitted; nobody has rescored its texts yet",
+    "rescored": "submitted; its texts were rescored",
+    "reproduced": "submitted; its texts were rescored, and some were generated again",
+    OWN: "generated and scored by whoever built this page",
+}
+"""Badge, from the weakest to the strongest, -> what was checked."""
+
+_WEAKEST = list(_WORDS)
+_AS_SUBMITTED = "times, devices, versions and tuning are as submitted"
+_COMMAND = 60  # words of a command
 _GROUPS = 40
 _LISTED = 40  # versions and data sets of a run
 _DATES = 6  # of a group, named one by one
 
-Origin = dict[tuple[str, str], str]
-"""What is said of a run, by label and name: the version of a package, the revision of a data set."""
+
+class EntryOrigin(NamedTuple):
+    """The origin of an entry: its badge, and in words what was checked.
+
+    ``people``: who submitted it. ``commands``: how its run was made, ready to be copied into a shell.
+    """
+
+    badge: str
+    checked: str
+    people: str
+    date: str
+    commands: list[str]
 
 
-@dataclass(frozen=True)
-class RunGroup:
-    """Runs of equal provenance: how many and when in words, and what not all groups share."""
+def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigin]:
+    """Return entry id -> its origin among the inputs that the board was built from."""
+    by_path = {item.run.path: item for item in inputs}
+    origin: dict[str, Input] = {}
+    for index, (run, _) in board.cellset.cells.items():  # an entry of several runs has the weakest of their badges
+        item = by_path.get(run.path, Input(run))
+        origin[index[0]] = min(origin.get(index[0], item), item, key=lambda item: _WEAKEST.index(item.badge))
+    found = {}
+    for name, row in board.cellset.entries.items():
+        own = [manifest for manifest in board.cellset.manifests if row.entry in manifest.entries]
+        known = origin.get(name)
+        card = known.submission.card if known and known.submission else None
+        people = ", ".join(name_of(author.name) for author in card.authors) if card else ""
+        found[name] = EntryOrigin(
+            badge=known.badge if known else OWN,
+            checked=_checked(board, name, known) if known else "there are no cells yet",
+            people=f"{people}; texts under {name_of(card.licence)}" if card else "",
+            date=max((day_of(manifest.created) for manifest in own), default=""),
+            commands=list(dict.fromkeys(command(row.entry, manifest) for manifest in own)),
+        )
+    return found
 
-    runs: str
-    differs: list[tuple[str, str]]
+
+def _checked(board: Board, entry: str, item: Input) -> str:
+    """Return how far an entry was checked, and its self-reported value where another one was measured."""
+    words = _WORDS[item.badge]
+    if item.submission is None:
+        return words
+    check = item.submission.entry
+    if check is None:
+        if item.submission.lock.path is None:
+            words = "submitted; this page was built without a lock, and a check counts only with one"
+        note = clean(item.submission.note)
+        return f"{words}{f'; {note}' if note else ''}; {_AS_SUBMITTED}"
+    if check.reproduction:
+        again = check.reproduction
+        words += f" ({again.equal} of {again.texts} texts of {counted(again.cells, 'cell')} came out equal)"
+    if not check.measured:
+        return f"{words}; the rescored values equal the self-reported ones; {_AS_SUBMITTED}"
+    values = _self_reported(board, entry, item.submission)
+    title = board.headline.title
+    said = f" Self-reported {title}: {format_number(sum(values) / len(values))}." if values else ""
+    agree = "within the seed noise" if check.agrees else "NOT reproduced"
+    return f"{words}; the self-reported values are {agree}; {_AS_SUBMITTED}. The tables show what was measured.{said}"
 
 
-@dataclass(frozen=True)
-class Origins:
-    """``shared``: label and words of what all runs have; ``more``: groups that are left out."""
+def _self_reported(board: Board, entry: str, submission: Submission) -> list[float]:
+    """Return the self-reported values of the headline of an entry's cells."""
+    runs = {run.path: run for run in submission.runs}
+    values = []
+    for index, (run, cell) in board.cellset.cells.items():
+        scores = runs[run.path].scores(cell) if index[0] == entry and run.path in runs else None
+        values += [s.value for s in scores.scores if s.metric == board.headline.name] if scores else []
+    return [value for value in values if value is not None]
 
-    shared: list[tuple[str, str]]
-    groups: list[RunGroup]
-    more: int
+
+def command(entry: Entry, manifest: Manifest) -> str:
+    """Return the command that makes one entry's cells again, with the baseline of its gain.
+
+    Directories of the machine that made the run are named by their last part alone. Defaults of the suite need
+    no option.
+    """
+    if manifest.track != "generation":
+        return _as_given(entry, manifest)
+    words = ["steerboard", "run", "--suite", _last_part(manifest.suite_source)]
+    words += _model(entry, manifest)
+    methods = dict.fromkeys([entry.method.name, "zero-shot"] if entry.model else [entry.method.name])
+    words += ["--methods", ",".join(methods), *_selection(manifest)]
+    if manifest.data_source not in {"", "hub"} and not manifest.suite.get("data"):
+        words += ["--data", _last_part(manifest.data_source)]
+    words += ["--contrast", _last_part(manifest.contrast)] if manifest.contrast else []
+    words += ["--tuned"] if entry.method.name in manifest.tuning else []
+    for plugin in manifest.plugins:
+        words += ["--plugin", _last_part(plugin)]
+    return clean(shlex.join(words), 2000)
 
 
-def origins(manifests: Sequence[Manifest]) -> Origins:
-    """Group the runs of a board by their provenance, in the order of their first runs."""
+def _as_given(entry: Entry, manifest: Manifest) -> str:
+    """Return the command that started a run of another track, for one method."""
+    given = next((words for words in manifest.commands if len(words) > 1), [])[:_COMMAND]
+    words: list[str] = []
+    for word in given:
+        kept = word.startswith("-") or words[-1:] == ["--methods"] or word == (entry.model and entry.model.name)
+        words.append(word if kept else _last_part(word))
+    methods = ",".join(dict.fromkeys([entry.method.name, "zero-shot"]))
+    if "--methods" in words[:-1]:
+        words[words.index("--methods") + 1] = methods
+    elif words:
+        words += ["--methods", methods]
+    return clean(shlex.join(words), 2000)
+
+
+def _model(entry: Entry, manifest: Manifest) -> list[str]:
+    if entry.model is None or manifest.suite.get("model"):
+        return []
+    if entry.model.revision:
+        return ["--model", entry.model.name, "--revision", entry.model.revision]
+    return ["--model", _last_part(manifest.model_path or entry.model.name)]
+
+
+def _selection(manifest: Manifest) -> list[str]:
+    """Return the options of a narrowed run; none for a full one."""
+    chosen = manifest.selection
+    if not chosen.narrowed:
+        return []
+    words = ["--languages", ",".join(chosen.languages), "--tasks", ",".join(chosen.tasks)]
+    words += ["--settings", ",".join(chosen.settings), "--seeds", ",".join(map(str, chosen.seeds))]
+    sizes = chosen.texts_per_label.values()
+    return [*words, "--limit", str(max(sizes))] if sizes else words
+
+
+def _last_part(path: str) -> str:
+    """Return a path without the directories of the machine above it; a plain name as it is."""
+    name = PurePath(path).name
+    return path if path == name or not name else f"PATH/{name}"
+
+
+def run_groups(manifests: Sequence[Manifest]) -> dict[str, Any]:
+    """Group the runs of a board by their provenance, in the order of their first runs.
+
+    ``shared``: label and words that all runs have in common. ``groups``: how many runs and when (``runs``), and
+    provenance that not all groups share (``differs``). ``more``: groups that are left out.
+    """
     groups: dict[tuple[tuple[tuple[str, str], str], ...], list[str]] = {}
     for manifest in manifests:
-        groups.setdefault(tuple(_origin(manifest).items()), []).append(manifest.created)
-    found = [dict(group) for group in groups]
-    shared = (
-        {key: value for key, value in found[0].items() if all(own.get(key) == value for own in found)} if found else {}
-    )
+        groups.setdefault(tuple(_provenance(manifest).items()), []).append(manifest.created)
+    shared = {item for item in next(iter(groups), ()) if all(item in group for group in groups)}
     listed = [
-        RunGroup(_when(dates), _lines({key: value for key, value in own.items() if key not in shared}))
-        for own, dates in zip(found, groups.values(), strict=True)
+        {"runs": _when(dates), "differs": _lines(dict(item for item in group if item not in shared))}
+        for group, dates in groups.items()
     ]
-    return Origins(_lines(shared), listed[:_GROUPS], max(len(listed) - _GROUPS, 0))
+    common = dict(item for item in next(iter(groups), ()) if item in shared)
+    return {"shared": _lines(common), "groups": listed[:_GROUPS], "more": max(len(listed) - _GROUPS, 0)}
 
 
-def _origin(run: Manifest) -> Origin:
-    found: Origin = {}
+def _provenance(run: Manifest) -> dict[tuple[str, str], str]:
+    """Return the provenance of a run by label and name: the version of a package, the revision of a data set."""
+    found = {}
     if run.model:
         revision = f" @ {run.model.revision}" if run.model.revision else ""
         found["model", ""] = f"{run.model.name}{revision}, content {run.model.fingerprint}, {run.model.dtype}"
@@ -63,10 +193,10 @@ def _origin(run: Manifest) -> Origin:
     return found
 
 
-def _lines(origin: Origin) -> list[tuple[str, str]]:
-    """Return label and words: what has the same label on one line."""
+def _lines(provenance: Mapping[tuple[str, str], str]) -> list[tuple[str, str]]:
+    """Return label and words, those of one label on one line."""
     lines: dict[str, list[str]] = {}
-    for (label, name), value in origin.items():
+    for (label, name), value in provenance.items():
         lines.setdefault(label, []).append(name_of(f"{name} {value}".strip(), 400))
     return [(label, ", ".join(words)) for label, words in lines.items()]
 

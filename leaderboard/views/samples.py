@@ -1,41 +1,64 @@
-"""Texts side by side: one page per language, all entries, the same labels and seeds, nothing chosen."""
+"""Texts side by side: one page per language, all entries, the same labels and seeds, nothing selected."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any, NamedTuple
 
-from harness.core.languages import Language, language
+from harness.core.errors import UserError
+from harness.core.languages import language
+from harness.core.store import Run
 from leaderboard.boards import Board
 from leaderboard.text import clean, name_of, slug
-from leaderboard.views.marks import Marks, marks
-from leaderboard.views.prompts import Prompts, prompts, settings_of
 
 MOST = 20
 """Texts of an entry, a label and a seed that a page shows at most, the first ones."""
 
 BYTES = 2_500_000
-"""Of the texts of a page with their markup, about: beyond, seeds, then texts, then labels are left out."""
+"""Approximate bytes of the texts of a page with their markup: beyond, seeds, then texts, then labels are left out."""
+
+REASONS = {
+    "language": "mostly in another language",
+    "script": "mostly in another script",
+    "empty": "empty",
+    "loop": "repeats itself",
+    "echo": "repeats the prompt",
+    "gibberish": "gibberish",
+    "refusal": "refuses",
+    "preamble": "talks about the task",
+}
+"""Why a text is not valid, by the names in the audit file."""
 
 _FEW = 5  # texts of a label: a page shows fewer seeds rather than less
 _LABELS = 60  # of a cell
-_MARKUP, _USUAL = 240, 400  # bytes around a text, and of a text with them, about
+_MARKUP, _USUAL = 240, 400  # approximate bytes around a text, and of a text with them
+_PROMPT = 2000  # characters of a prompt
+_SETTINGS = 6
+_COPIED = "copied/"
+_NAMES = 8  # of reasons and corpora of a text
 
-Place = tuple[str, str, int]
+BlockKey = tuple[str, str, int]
 """Task, label and seed."""
 
 
-@dataclass(frozen=True)
-class SampleText:
-    """One text and what the scoring found of it."""
+class Mark(NamedTuple):
+    """One finding of the scoring in words; ``off``: not what was asked for."""
+
+    words: str
+    off: bool
+
+
+class SampleText(NamedTuple):
+    """One text and the findings of the scoring."""
 
     text: str
-    marks: Marks
+    marks: list[Mark]
 
     @property
     def size(self) -> int:
-        """Bytes that it takes on a page, about."""
+        """Approximate bytes on a page."""
         return _MARKUP + len(self.text.encode("utf-8", "replace"))
 
 
@@ -54,103 +77,72 @@ class SampleCell:
     anchors: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Block:
-    """One label of one task and seed: what was asked, and the texts of all entries."""
-
-    id: str
-    task: str
-    label: str
-    seed: int
-    prompts: Prompts
-    samples: list[SampleCell]
-
-
-@dataclass(frozen=True)
-class SamplesPage:
-    """The texts of one language.
-
-    ``entries``: id, name and the id of its zero-shot, in the order of the ranking. ``count``: texts of a
-    label that are shown, or all where there are no more. ``marked``: whether any text has marks.
-    """
-
-    language: Language
-    entries: list[tuple[str, str, str]]
-    tasks: list[str]
-    seeds: list[int]
-    seeds_left_out: int
-    labels_left_out: int
-    count: int
-    marked: bool
-    blocks: list[Block]
-
-    @property
-    def anchors(self) -> set[str]:
-        """The ids that links to texts can name."""
-        return {name for block in self.blocks for sample in block.samples for name in sample.anchors}
-
-
 def anchor(entry: str, task: str = "") -> str:
-    """Return the hash of an entry's texts, in a task or all: state for the script, and else an id."""
+    """Return the hash of an entry's texts, in a task or all: state for the script, else an id."""
     return f"a={entry}&task={task}" if task else f"a={entry}"
 
 
-def samples_page(board: Board, code: str, pages: dict[str, str]) -> SamplesPage:
-    """Return the texts of a language. ``UserError`` for a broken file of texts."""
+def samples_page(board: Board, code: str) -> dict[str, Any]:
+    """Return the texts of a language.
+
+    ``entries``: id, name and the id of its zero-shot, in the order of the ranking. ``count``: texts of a
+    label that are shown, or all where there are no more. ``marked``: whether any text has marks. Raises
+    ``UserError`` for a broken file of texts.
+    """
     selection = board.cellset.manifest.selection
     labels = _labels(board, code)
-    places = len(board.cellset.entries) * sum(min(len(own), _LABELS) for own in labels.values())
-    seeds = _seeds(places, list(selection.seeds))
-    found: dict[Place, list[SampleCell]] = {}
+    n = len(board.cellset.entries) * sum(min(len(own), _LABELS) for own in labels.values())
+    room = BYTES // (_USUAL * _FEW * max(n, 1))
+    seeds = list(selection.seeds)[: max(1, room)]  # as many as leave room for some texts of every label
+    found: dict[BlockKey, list[SampleCell]] = {}
     entries = []
     for standing in board.standings.rows:
         name, title = standing.row.id, name_of(standing.row.name, 160)
-        setting = standing.row.entry.setting if standing.row.entry.model else ""
+        setting = name_of(standing.row.entry.setting) if standing.row.entry.model else ""
         any_text = False
         for task in selection.tasks:
             for seed in seeds:
                 for label, own in _first(board, (name, task, code, seed)).items():
                     any_text = True
-                    sample = SampleCell(name, title, pages[name], name_of(setting), own)
+                    sample = SampleCell(name, title, board.page(name), setting, own)
                     found.setdefault((task, label, seed), []).append(sample)
         entries += [(name, title, board.zero_shot.get(name, ""))] if any_text else []
-    order = {task: i for i, task in enumerate(selection.tasks)}
-    ordered = sorted(found, key=lambda place: (order[place[0]], _at(labels, place), place[1], place[2]))
+    order = {
+        key: (list(selection.tasks).index(key[0]), (*labels[key[0]], key[1]).index(key[1]), key[1], key[2])
+        for key in found
+    }
+    ordered = sorted(found, key=order.__getitem__)
     count = _fit(found)
     kept = _within(ordered, found)
     _anchor(kept, found)
-    settings = settings_of([row.row for row in board.standings.rows])
+    asked = [str(row.row.entry.setting) for row in board.standings.rows if row.row.entry.model]
+    settings = list(dict.fromkeys(asked))[:_SETTINGS]
     blocks = [
-        Block(
-            id=f"block-{i}",
-            task=name_of(task),
-            label=name_of(label),
-            seed=seed,
-            prompts=prompts(board, task, code, label, settings),
-            samples=found[task, label, seed],
-        )
+        {
+            "id": f"block-{i}",
+            "task": name_of(task),
+            "label": name_of(label),
+            "seed": seed,
+            "prompts": prompts(board, task, code, label, settings),
+            "samples": found[task, label, seed],
+        }
         for i, (task, label, seed) in enumerate(kept, 1)
     ]
-    return SamplesPage(
-        language=language(code),
-        entries=entries,
-        tasks=[name_of(task) for task in selection.tasks],
-        seeds=seeds,
-        seeds_left_out=len(selection.seeds) - len(seeds),
-        labels_left_out=len(ordered) - len(kept),
-        count=count,
-        marked=any(text.marks for block in blocks for sample in block.samples for text in sample.texts),
-        blocks=blocks,
-    )
+    return {
+        "language": language(code),
+        "entries": entries,
+        "tasks": [name_of(task) for task in selection.tasks],
+        "seeds": seeds,
+        "seeds_left_out": len(selection.seeds) - len(seeds),
+        "labels_left_out": len(ordered) - len(kept),
+        "count": count,
+        "marked": any(text.marks for key in kept for sample in found[key] for text in sample.texts),
+        "blocks": blocks,
+        "anchors": {name for key in kept for sample in found[key] for name in sample.anchors},
+    }
 
 
-def _seeds(places: int, seeds: list[int]) -> list[int]:
-    """Return the first seeds, as many as leave room for some texts of every label."""
-    room = BYTES // (_USUAL * _FEW * max(places, 1))
-    return seeds[: max(1, room)]
-
-
-def _fit(found: Mapping[Place, list[SampleCell]]) -> int:
+def _fit(found: Mapping[BlockKey, list[SampleCell]]) -> int:
     """Cut all samples to as many texts as a page has room for; return how many these are."""
     sizes = [0] * MOST
     samples = [sample for own in found.values() for sample in own]
@@ -163,26 +155,26 @@ def _fit(found: Mapping[Place, list[SampleCell]]) -> int:
     return count
 
 
-def _within(ordered: list[Place], found: Mapping[Place, list[SampleCell]]) -> list[Place]:
-    """Return the first places, as many as a page has room for; the first in any case."""
-    sizes = (sum(text.size for sample in found[place] for text in sample.texts) for place in ordered)
-    return [place for place, total in zip(ordered, accumulate(sizes), strict=True) if total <= BYTES] or (ordered[:1])
+def _within(ordered: list[BlockKey], found: Mapping[BlockKey, list[SampleCell]]) -> list[BlockKey]:
+    """Return the first blocks, as many as a page has room for; the first in any case."""
+    sizes = (sum(text.size for sample in found[key] for text in sample.texts) for key in ordered)
+    return [key for key, total in zip(ordered, accumulate(sizes), strict=True) if total <= BYTES] or ordered[:1]
 
 
-def _anchor(kept: list[Place], found: Mapping[Place, list[SampleCell]]) -> None:
+def _anchor(kept: list[BlockKey], found: Mapping[BlockKey, list[SampleCell]]) -> None:
     """Give every entry's first sample, and its first of a task, the ids that links name."""
     seen: set[str] = set()
-    for place in kept:
-        for sample in found[place]:
+    for key in kept:
+        for sample in found[key]:
             named = [anchor(sample.entry)]
-            if slug(place[0]) == place[0]:  # other names of tasks would be no ids
-                named.append(anchor(sample.entry, place[0]))
+            if slug(key[0]) == key[0]:  # other names of tasks are not valid as ids
+                named.append(anchor(sample.entry, key[0]))
             sample.anchors = [name for name in named if name not in seen]
             seen.update(named)
 
 
 def _labels(board: Board, code: str) -> dict[str, list[str]]:
-    """Return task -> its labels in the suite's order; empty where the manifest does not say."""
+    """Return task -> its labels in the suite's order; empty where the manifest does not name them."""
     definitions = board.cellset.manifest.suite.get("definitions")
     found = {}
     for task in board.cellset.manifest.selection.tasks:
@@ -193,19 +185,14 @@ def _labels(board: Board, code: str) -> dict[str, list[str]]:
     return found
 
 
-def _at(labels: dict[str, list[str]], place: Place) -> int:
-    known = labels[place[0]]
-    return known.index(place[1]) if place[1] in known else len(known)
-
-
-def _first(board: Board, place: tuple[str, str, str, int]) -> dict[str, list[SampleText]]:
-    """Return label -> its first texts of one cell, with what was found of them."""
-    if place not in board.cellset.cells:
+def _first(board: Board, index: tuple[str, str, str, int]) -> dict[str, list[SampleText]]:
+    """Return label -> its first texts of one cell, with the findings of the scoring."""
+    if index not in board.cellset.cells:
         return {}
-    run, cell = board.cellset.cells[place]
+    run, cell = board.cellset.cells[index]
     texts = run.generations(cell)
-    reference = board.cellset.entries[place[0]].entry.model is None
-    found = marks(run, cell, [text.label for text in texts], place[2], reference)
+    reference = board.cellset.entries[index[0]].entry.model is None
+    found = marks(run, cell, [text.label for text in texts], index[2], reference)
     first: dict[str, list[SampleText]] = {}
     for item, own in zip(texts, found, strict=True):
         if item.label not in first and len(first) == _LABELS:
@@ -214,3 +201,73 @@ def _first(board: Board, place: tuple[str, str, str, int]) -> dict[str, list[Sam
         if len(shown) < MOST:
             shown.append(SampleText(clean(item.text), own))
     return first
+
+
+def prompts(board: Board, task: str, code: str, label: str, settings: Sequence[str]) -> list[tuple[str, str]]:
+    """Return setting and prompt of a label as the suite defines them; without those that the manifest does not have.
+
+    Demonstrations are human-written text, which no page shows: their number takes their place.
+    """
+    suite = board.cellset.manifest.suite
+    try:
+        templates = suite["definitions"][task][code]["prompts"]
+        found = [(setting, templates[setting]) for setting in settings if setting in templates]
+    except (KeyError, TypeError):
+        return []
+    few_shot = suite.get("few_shot")
+    shots = few_shot.get("shots") if isinstance(few_shot, dict) else None
+    count = f"{shots} " if type(shots) is int and 0 < shots < 10_000 else ""
+    examples = f"[{count}human-written texts of this label, not shown]"
+    values = {"{label}": label, "{language}": language(code).name, "{examples}": examples}
+    filled = []
+    for setting, template in found:
+        text = str(template)[:_PROMPT]
+        for name, value in values.items():
+            text = text.replace(name, value)
+        filled.append((name_of(setting), clean(text, _PROMPT)))
+    return filled
+
+
+def marks(run: Run, cell: str, labels: Sequence[str], code: str, reference: bool = False) -> list[list[Mark]]:
+    """Return the findings of the scoring for every text of a cell; none without a readable audit file.
+
+    ``labels``: the requested label of each text; ``code``: the requested language; ``reference``: whether no
+    model wrote the texts, so that they may be human-written text. The file may come from strangers: lists of
+    another length than the texts, and values of other types, are ignored.
+    """
+    try:
+        audit = run.text_checks(cell)
+    except (UserError, OSError, ValueError):
+        return [[] for _ in labels]
+    validity, leakage = (_columns(audit.get(key), len(labels)) for key in ("validity", "leakage"))
+    copied = {name.removeprefix(_COPIED): flags for name, flags in leakage.items() if _COPIED in name}
+    found = []
+    for i, asked in enumerate(labels):
+        text = {name: column[i] for name, column in validity.items()}
+        own = [*_of_text(text, asked, code)]
+        named = [name_of(name, 40) for name, flags in copied.items() if flags[i] is True][:_NAMES]
+        found.append([*own, Mark(f"copied from {', '.join(named)}", off=not reference)] if named else own)
+    return found
+
+
+def _columns(part: object, n: int) -> dict[str, list[object]]:
+    """Return the lists of a part that are as long as the texts."""
+    columns = part.items() if isinstance(part, Mapping) else ()
+    return {name: column for name, column in columns if isinstance(column, list) and len(column) == n}
+
+
+def _of_text(text: Mapping[str, object], asked: str, code: str) -> Iterator[Mark]:
+    """Yield validity, language and label of one text."""
+    reasons, spoken, judged = text.get("reasons"), text.get("language"), text.get("label")
+    if text.get("valid") is True:
+        yield Mark("valid", off=False)
+    elif text.get("valid") is False:
+        listed = reasons[:_NAMES] if isinstance(reasons, list) else []
+        words = ", ".join(REASONS.get(str(reason)) or name_of(reason, 40) for reason in listed)
+        yield Mark(f"not valid: {words}" if words else "not valid", off=True)
+    if isinstance(spoken, str):
+        name = name_of(language(spoken).name, 40) if spoken else ""
+        words = "no language found" if not spoken else name if name != spoken else f"language {name}"
+        yield Mark(words, off=spoken != code)
+    if isinstance(judged, str) and judged:  # a blank text has no label
+        yield Mark(f"judged {name_of(judged, 60)}", off=judged != asked)

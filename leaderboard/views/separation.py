@@ -1,9 +1,9 @@
-"""How far apart languages lie in a model, before and after steering, and whether that goes with the gain."""
+"""Separation of languages in a model before and after steering, and its correlation with the gain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import canonical_json
@@ -14,43 +14,17 @@ from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import format_number, format_signed, p_equals
 from harness.tracks.separation import FOLDER, Separation, read_separation, separation_with_gain
 from leaderboard.boards import Board
-from leaderboard.charts.lines import Lines, lines
+from leaderboard.charts.axes import lines
 from leaderboard.text import counted, name_of
 
-_FILES = 1000  # of a run that are looked at
+_FILES = 1000  # of a run that are read
 _BYTES = 2**26  # of all files that are read; one of eleven languages and eighty layers has some 2**15
 _FIGURES = 12  # of a page
-_NAMED = 4  # entries whose gains stand beside a figure: settings of one method
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One method config on one model: both lines, what they say in words, and the numbers behind them.
-
-    ``layers``: layer, before, after, change, whether it is changed. ``languages``: name, before, after and
-    change, as means from the first changed layer on, then the gain of every entry in ``entries``.
-    """
-
-    title: str
-    caption: str
-    sentence: str
-    chart: Lines
-    layers: list[tuple[int, str, str, str, bool]]
-    languages: list[tuple[str, str, str, str, list[str]]]
-    entries: list[str]
-    left_out: list[str]
-
-
-@dataclass(frozen=True)
-class Separations:
-    """The pictures of a method's page, and how many ``more`` there are."""
-
-    pictures: list[Picture]
-    more: int
+_NAMED = 4  # entries whose gains are shown with a figure: settings of one method
 
 
 def stored(board: Board) -> list[Separation]:
-    """Return the separations that lie in the runs of a board; what is no readable one is left out."""
+    """Return the separations in the runs of a board; unreadable ones are left out."""
     folders = dict.fromkeys(run.path / FOLDER for run, _ in board.cellset.cells.values())
     found, left = [], _BYTES
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))[:_FILES]):
@@ -63,26 +37,31 @@ def stored(board: Board) -> list[Separation]:
     return found
 
 
-def separations(board: Board, own: Sequence[RankedEntry], known: Iterable[Separation]) -> Separations | None:
-    """Return the pictures of some entries; None where nothing was measured of them."""
-    by_place: dict[str, list[Separation]] = {}
+def separations(board: Board, method: str, known: Iterable[Separation]) -> dict[str, Any] | None:
+    """Return the pictures of a method, and how many ``more`` there are; None where nothing was measured.
+
+    A picture is of one config on one model: both lines, a summary in words, and the numbers behind them.
+    ``layers``: layer, before, after, change, whether it is changed. ``languages``: name, before, after and
+    change, as means from the first changed layer on, then the gain of every entry in ``entries``.
+    """
+    measured: dict[str, list[Separation]] = {}
     for item in known:
         if item.task in board.cellset.manifest.selection.tasks:
-            by_place.setdefault(_place(item.method, item.model), []).append(item)
+            measured.setdefault(_key(item.method, item.model), []).append(item)
     entries: dict[str, list[RankedEntry]] = {}
-    for standing in own:
+    for standing in board.standings.rows:
         entry = standing.row.entry
-        if entry.model:
-            entries.setdefault(_place(entry.method, entry.model), []).append(standing)
+        if entry.model and entry.method.name == method:
+            entries.setdefault(_key(entry.method, entry.model), []).append(standing)
     pictures = [
         _picture(board, items, standings)
-        for place, standings in entries.items()
-        for items in _by_numbers(by_place.get(place, ()))
+        for key, standings in entries.items()
+        for items in _by_numbers(measured.get(key, ()))
     ]
-    return Separations(pictures[:_FIGURES], max(len(pictures) - _FIGURES, 0)) if pictures else None
+    return {"pictures": pictures[:_FIGURES], "more": max(len(pictures) - _FIGURES, 0)} if pictures else None
 
 
-def _place(method: MethodIdentity, model: ModelIdentity) -> str:
+def _key(method: MethodIdentity, model: ModelIdentity) -> str:
     return canonical_json([method.model_dump(mode="json"), model.model_dump(mode="json")])
 
 
@@ -106,38 +85,36 @@ def _numbers(item: Separation) -> tuple[object, ...]:
     return item.steered, item.before_by_language, item.after_by_language, item.before, item.after
 
 
-def _picture(board: Board, items: Sequence[Separation], standings: Sequence[RankedEntry]) -> Picture:
+def _picture(board: Board, items: Sequence[Separation], standings: Sequence[RankedEntry]) -> dict[str, Any]:
     item, tasks = items[0], [item.task for item in items]
     names = [name_of(standing.row.name, 120) for standing in standings[:_NAMED]]
     gains = [_gains(board, tasks, standing) for standing in standings[:_NAMED]]
-    return Picture(
-        title=f"Separation of {counted(len(item.languages), 'language')} by layer: {names[0]}",
-        caption=name_of(
+    before, after = item.before_by_language, item.after_by_language
+    return {
+        "title": f"Separation of {counted(len(item.languages), 'language')} by layer: {names[0]}",
+        "caption": name_of(
             f"{' and '.join(names)}, {item.model.name}, {' and '.join(tasks)}: "
             f"{item.sentences:,} sentences of each of {len(item.languages)} languages",
             400,
         ),
-        sentence=_sentence(board, item, list(zip(names, gains, strict=True))),
-        chart=lines(item.before, item.after, item.steered, "mean silhouette"),
-        layers=[
-            (layer, format_number(before), format_number(after), format_signed(after - before), layer in item.steered)
-            for layer, (before, after) in enumerate(zip(item.before, item.after, strict=True))
+        "sentence": _summary(board, item, list(zip(names, gains, strict=True))),
+        "chart": lines(item.before, item.after, item.steered, "mean silhouette"),
+        "layers": [
+            (layer, format_number(old), format_number(new), format_signed(new - old), layer in item.steered)
+            for layer, (old, new) in enumerate(zip(item.before, item.after, strict=True))
         ],
-        languages=[_line(item, code, gains) for code in item.languages],
-        entries=names,
-        left_out=[f"{name_of(language(code).name)}: {name_of(why, 200)}" for code, why in item.left_out.items()],
-    )
-
-
-def _line(item: Separation, code: str, gains: Sequence[Mapping[str, float]]) -> tuple[str, str, str, str, list[str]]:
-    before, after = item.before_by_language[code], item.after_by_language[code]
-    return (
-        name_of(language(code).name),
-        format_number(item.from_steered(before)),
-        format_number(item.from_steered(after)),
-        format_signed(item.changes[code]),
-        [format_signed(own.get(code)) for own in gains],
-    )
+        "languages": [
+            (
+                name_of(language(code).name),
+                *(format_number(item.from_steered(side[code])) for side in (before, after)),
+                format_signed(item.changes[code]),
+                [format_signed(own.get(code)) for own in gains],
+            )
+            for code in item.languages
+        ],
+        "entries": names,
+        "left_out": [f"{name_of(language(code).name)}: {name_of(why, 200)}" for code, why in item.left_out.items()],
+    }
 
 
 def _gains(board: Board, tasks: Sequence[str], standing: RankedEntry) -> dict[str, float]:
@@ -145,22 +122,20 @@ def _gains(board: Board, tasks: Sequence[str], standing: RankedEntry) -> dict[st
     if set(tasks) == set(board.cellset.manifest.selection.tasks):
         return {code: cell.gain.mean for code, cell in standing.languages.items()}
     found = {}
-    for code in board.cellset.manifest.selection.languages:
-        own = [_gain(board, task, code, standing.row.id) for task in tasks]
+    for code in board.axes["language"]:
+        own = []
+        for task in tasks:
+            ranking = board.slice(task, code)
+            estimate = ranking.estimate(standing.row.id, board.zero_shot.get(standing.row.id)) if ranking else None
+            own.append(estimate.mean if estimate else None)
         known = [value for value in own if value is not None]
         if known and len(known) == len(own):
             found[code] = sum(known) / len(known)
     return found
 
 
-def _gain(board: Board, task: str, code: str, entry: str) -> float | None:
-    scope = board.field(task, code)
-    estimate = scope.estimate(entry, board.zero_shot.get(entry)) if scope else None
-    return estimate.mean if estimate else None
-
-
-def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """Say by how much the separation changes, and whether that goes with the gain."""
+def _summary(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """Return the change of the separation, and its correlation with the gain."""
     words = [
         f"From layer {min(item.steered)} on, the first that is changed, the mean silhouette changes by "
         f"{format_signed(item.change)}."
@@ -173,9 +148,9 @@ def _sentence(board: Board, item: Separation, gains: Sequence[tuple[str, Mapping
             words.append(f"No correlation with the gain of {name}: it takes four languages that differ.")
         else:
             p = p_equals(found.p)
-            chance = ": cannot be told from chance" if found.p > LEVEL else ""
+            chance = "; not significant" if found.p > LEVEL else ""
             words.append(
-                f"Over {found.n} languages it goes with the gain of {name} in {name_of(headline.title)} "
-                f"at rho = {format_signed(found.rho, 2)} (Spearman, {p}{chance})."
+                f"Over {found.n} languages it correlates with the gain of {name} in {name_of(headline.title)} "
+                f"with rho = {format_signed(found.rho, 2)} (Spearman, {p}{chance})."
             )
     return " ".join(words)

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,8 +18,8 @@ from harness.core.errors import UserError
 from harness.core.records import ModelIdentity
 from harness.scoring.metrics import DEGENERATE
 from leaderboard.boards import boards
-from leaderboard.diff import Diff, diff, read_results
-from leaderboard.difftext import as_json, as_markdown, print_diff
+from leaderboard.diff import diff, read_results
+from leaderboard.diff_report import as_json, as_markdown, print_diff
 from leaderboard.downloads.results import results, results_json
 
 CHOSEN = selection()
@@ -49,23 +50,23 @@ def changed(folder: Path, change) -> Path:
     return path
 
 
-def only(found: Diff):
-    [board] = found.boards
+def only(found: Any):
+    [board] = found["boards"]
     return board
 
 
-def entry_of(found: Diff, name: str):
-    [entry] = [entry for entry in only(found).entries if entry.name == name]
+def entry_of(found: Any, name: str):
+    [entry] = [entry for entry in only(found)["entries"] if entry["name"] == name]
     return entry
 
 
-def printed(found: Diff) -> str:
+def printed(found: Any) -> str:
     out = io.StringIO()
     print_diff(Console(file=out, width=200), found)
     return out.getvalue()
 
 
-def all_texts(found: Diff) -> list[str]:
+def all_texts(found: Any) -> list[str]:
     return [printed(found), as_markdown(found), as_json(found)]
 
 
@@ -75,8 +76,8 @@ def all_texts(found: Diff) -> list[str]:
 def test_equal_builds_differ_in_nothing(tmp_path):
     one, other = (build(tmp_path / name, entry("language", 0.7)) for name in ("a", "b"))
     found = diff(one, other)
-    assert found.empty
-    assert only(found).unchanged == 2
+    assert not found["changed"]
+    assert not found["boards"]
     assert "Nothing changed." in printed(found)
     assert "Nothing changed." in as_markdown(found)
     assert json.loads(as_json(found))["changed"] is False
@@ -87,7 +88,7 @@ def test_entries_come_and_go(tmp_path):
     old = build(tmp_path / "a", entry("language", 0.7), entry("quality", 0.6))
     new = build(tmp_path / "b", entry("language", 0.7), entry("clas", 0.6))
     board = only(diff(old, new))
-    assert (board.added, board.gone) == (["clas"], ["quality"])
+    assert (board["added"], board["gone"]) == (["clas"], ["quality"])
     assert re.search(r"clas\s+new entry", printed(diff(old, new)))
     assert "| quality | entry gone |  |  |" in as_markdown(diff(old, new))
 
@@ -96,13 +97,13 @@ def test_a_mean_and_a_gain_that_move_are_told_with_both_intervals(tmp_path):
     wobbles = (0.02, -0.01, 0.0)
     old = build(tmp_path / "a", entry("language", 0.70, wobbles))
     new = build(tmp_path / "b", entry("language", 0.75, wobbles))
-    [moved] = only(diff(old, new)).entries
-    assert moved.name == "language"
-    assert (moved.mean.old.mean, moved.mean.new.mean) == (0.703333, 0.753333)
-    assert (moved.gain.old.mean, moved.gain.new.mean) == (0.203333, 0.253333)
-    assert moved.gain.new.low < 0.253333 < moved.gain.new.high
+    [moved] = only(diff(old, new))["entries"]
+    assert moved["name"] == "language"
+    assert (moved["mean"]["old"]["mean"], moved["mean"]["new"]["mean"]) == (0.703333, 0.753333)
+    assert (moved["over_zero_shot"]["old"]["mean"], moved["over_zero_shot"]["new"]["mean"]) == (0.203333, 0.253333)
+    assert moved["over_zero_shot"]["new"]["low"] < 0.253333 < moved["over_zero_shot"]["new"]["high"]
     text = as_markdown(diff(old, new))
-    low, high = moved.gain.new.low, moved.gain.new.high
+    low, high = moved["over_zero_shot"]["new"]["low"], moved["over_zero_shot"]["new"]["high"]
     assert rf"+0.253 \[+{low:.3f}, +{high:.3f}\] |" in text
     record = json.loads(as_json(diff(old, new)))["boards"][0]["entries"][0]
     assert record["over_zero_shot"]["new"]["mean"] == 0.253333
@@ -112,23 +113,23 @@ def test_a_mean_and_a_gain_that_move_are_told_with_both_intervals(tmp_path):
 def test_changes_up_to_half_a_thousandth_are_not_told(tmp_path, step, told):
     old = build(tmp_path / "a", entry("language", 0.7))
     new = build(tmp_path / "b", entry("language", 0.7 + step))
-    assert diff(old, new).empty is not told
+    assert diff(old, new)["changed"] is told
 
 
 def test_a_tier_that_changes_is_told(tmp_path):
     old = build(tmp_path / "a", entry("language", 0.7, (0.02, -0.02, 0.0)))
     path = changed(old, lambda board: board["entries"][0]["standing"].update(tier=2))
-    [moved] = only(diff(old, path)).entries
-    assert moved.tier == ("1", "2")
-    assert moved.mean is None
+    [moved] = only(diff(old, path))["entries"]
+    assert moved["tier"] == ["1", "2"]
+    assert moved["mean"] is None
 
 
 def test_cells_that_are_lost_take_the_mean_with_them(tmp_path):
     old = build(tmp_path / "a", entry("language", 0.7))
     new = build(tmp_path / "b", entry("language", 0.7), drop=[("language", "sentiment", "he", 3)])
     moved = entry_of(diff(old, new), "language")
-    assert (moved.cells, moved.tier) == (("6/6", "5/6"), ("1", "–"))
-    assert (moved.mean.old.mean, moved.mean.new) == (0.7, None)
+    assert (moved["cells"], moved["tier"]) == (["6/6", "5/6"], ["1", "–"])
+    assert (moved["mean"]["old"]["mean"], moved["mean"]["new"]) == (0.7, None)
     assert all("5/6" in text for text in all_texts(diff(old, new)))
 
 
@@ -140,11 +141,11 @@ def test_a_flag_that_comes_or_goes_is_told_but_not_one_whose_value_moves(tmp_pat
 
     clean, flagged, worse = run("a", 0.1), run("b", 0.5), run("c", 0.6)
     came = entry_of(diff(clean, flagged), "language")
-    assert came.flags_new == ["degenerate texts: degenerate 0.5 in sentiment, above 0.2"]
-    assert (came.flags_gone, came.tier) == ([], ("1", "flag"))
+    assert came["flags_new"] == ["degenerate texts: degenerate 0.5 in sentiment, above 0.2"]
+    assert (came["flags_gone"], came["tier"]) == ([], ["1", "flag"])
     went = entry_of(diff(flagged, clean), "language")
-    assert (went.flags_new, len(went.flags_gone)) == ([], 1)
-    assert diff(flagged, worse).empty
+    assert (went["flags_new"], len(went["flags_gone"])) == ([], 1)
+    assert not diff(flagged, worse)["changed"]
 
 
 @pytest.mark.parametrize(("after", "told"), [(110.0, False), (90.0, False), (110.1, True), (89.0, True)])
@@ -156,10 +157,10 @@ def test_costs_are_told_beyond_a_tenth(tmp_path, after, told):
         return path.rename(tmp_path / f"{speed}.json")
 
     found = diff(costing(100.0), costing(after))
-    assert found.empty is not told
+    assert found["changed"] is told
     if told:
-        [cost] = entry_of(found, "language").costs
-        assert (cost.name, cost.old, cost.new) == ("texts_per_second", 100.0, after)
+        [cost] = entry_of(found, "language")["costs"]
+        assert (cost["name"], cost["old"], cost["new"]) == ("texts_per_second", 100.0, after)
         assert ("(+10 %)" if after > 100 else "(−11 %)") in printed(found)
 
 
@@ -171,18 +172,18 @@ def test_another_config_and_version_of_the_only_entry_of_a_method_is_the_same_en
     changed_method = method("language", version="2", layer=5)
     new = build(tmp_path / "b", ToyEntry(changed_method, scores=entry("x", 0.7).scores))
     board = only(diff(old, new))
-    assert (board.added, board.gone) == ([], [])
-    [moved] = board.entries
-    assert moved.changed == ["version 1 → 2", "layer 3 → 5"]
-    assert moved.old_id != moved.new_id
+    assert (board["added"], board["gone"]) == ([], [])
+    [moved] = board["entries"]
+    assert moved["changed"] == ["version 1 → 2", "layer 3 → 5"]
+    assert moved["old_id"] != moved["new_id"]
 
 
 def test_several_entries_of_a_method_are_not_guessed_at(tmp_path):
     old = build(tmp_path / "a", entry("language", 0.7, layer=3), entry("language", 0.6, layer=4))
     new = build(tmp_path / "b", entry("language", 0.7, layer=5))
     board = only(diff(old, new))
-    assert (board.added, board.gone) == (["language"], ["language [layer=3]", "language [layer=4]"])
-    assert not any(item.changed for item in board.entries)
+    assert (board["added"], board["gone"]) == (["language"], ["language [layer=3]", "language [layer=4]"])
+    assert not any(item["changed"] for item in board["entries"])
 
 
 def test_entries_of_several_models_keep_their_partners(tmp_path):
@@ -193,11 +194,11 @@ def test_entries_of_several_models_keep_their_partners(tmp_path):
         return build(tmp_path / name, entry("language", 0.7), made, other)
 
     board = only(diff(two("a", 0.6), two("b", 0.65)))
-    assert (board.added, board.gone, board.unchanged) == ([], [], 2)
-    by_name = {item.name: item for item in board.entries}
-    assert by_name["language, org/other"].changed == ["model's fingerprint a → b"]
-    assert by_name["language, org/other"].mean.new.mean == 0.65
-    assert by_name["zero-shot, org/other"].mean is None
+    assert (board["added"], board["gone"], board["unchanged"]) == ([], [], 2)
+    by_name = {item["name"]: item for item in board["entries"]}
+    assert by_name["language, org/other"]["changed"] == ["model's fingerprint a → b"]
+    assert by_name["language, org/other"]["mean"]["new"]["mean"] == 0.65
+    assert by_name["zero-shot, org/other"]["mean"] is None
 
 
 def test_another_selection_of_the_suite_is_the_same_board_and_says_so(tmp_path):
@@ -205,24 +206,24 @@ def test_another_selection_of_the_suite_is_the_same_board_and_says_so(tmp_path):
     old = build(tmp_path / "a", entry("language", 0.7))
     new = build(tmp_path / "b", entry("language", 0.7, chosen=narrow), chosen=narrow)
     board = only(diff(old, new))
-    assert board.scope == ["selection changed, languages: am, he → am"]
-    assert board.old_id != board.new_id
-    assert not board.incomparable
+    assert board["scope"] == ["selection changed, languages: am, he → am"]
+    assert board["old_id"] != board["new_id"]
+    assert not board["incomparable"]
     assert all("numbers below are of other cells" in text for text in all_texts(diff(old, new))[:2])
 
 
 def test_other_data_is_told(tmp_path):
     old = build(tmp_path / "a", data_hashes={"sentiment/am": "1"})
     new = build(tmp_path / "b", data_hashes={"sentiment/am": "2"})
-    assert only(diff(old, new)).scope == ["data changed: sentiment/am"]
+    assert only(diff(old, new))["scope"] == ["data changed: sentiment/am"]
 
 
 def test_another_suite_is_not_comparable_and_no_number_is_told(tmp_path):
     old = build(tmp_path / "a", entry("language", 0.7))
     new = build(tmp_path / "b", entry("language", 0.9), entry("clas", 0.6), suite_hash="0ther")
     board = only(diff(old, new))
-    assert board.incomparable == "the suite changed (hash 5u17e → 0ther)"
-    assert (board.entries, board.added) == ([], ["clas"])
+    assert board["incomparable"] == "the suite changed (hash 5u17e → 0ther)"
+    assert (board["entries"], board["added"]) == ([], ["clas"])
     assert "not comparable: the suite changed" in printed(diff(old, new))
     assert "entries unchanged" not in printed(diff(old, new))
 
@@ -231,9 +232,9 @@ def test_boards_come_and_go(tmp_path):
     old = build(tmp_path / "a", suite={"name": "one", "classifiers": ["tfidf"]}, suite_hash="1")
     new = build(tmp_path / "b", suite={"name": "two", "classifiers": ["tfidf"]}, suite_hash="2")
     found = diff(old, new)
-    assert [len(side) for side in (found.added, found.gone, found.boards)] == [1, 1, 0]
-    assert found.added[0].startswith("two on toy (two-")
-    assert not found.empty
+    assert [len(side) for side in (found["boards_added"], found["boards_gone"], found["boards"])] == [1, 1, 0]
+    assert found["boards_added"][0].startswith("two on toy (two-")
+    assert found["changed"]
     assert "new board: two on toy" in printed(found)
 
 
@@ -274,8 +275,8 @@ def test_a_program_that_changed_is_told_but_is_no_change(tmp_path):
     path = tmp_path / "newer.json"
     path.write_text(json.dumps(body))
     found = diff(old, path)
-    assert found.empty
-    assert found.program[1] == "9.9"
+    assert not found["changed"]
+    assert found["program"][1] == "9.9"
 
 
 def test_a_site_may_hold_the_file_in_a_folder_of_downloads(tmp_path):
@@ -296,7 +297,7 @@ def test_a_file_that_is_none_of_ours_is_refused_in_one_line(tmp_path):
     whole = build(tmp_path / "a") / "results.json"
     body = json.loads(whole.read_text())
     path = tmp_path / "b.json"
-    assert "holds no results.json" in refused(tmp_path)
+    assert "does not contain results.json" in refused(tmp_path)
     assert "does not exist" in refused(tmp_path / "none.json")
     path.write_text(whole.read_text()[:200])
     assert "not valid JSON" in refused(path)

@@ -7,8 +7,7 @@ import math
 import pytest
 
 from harness.ranking.stats.estimates import Estimate
-from leaderboard.charts.forest import WIDTH, axis, interval_bar
-from leaderboard.charts.scale import Scale, scale, without_outliers
+from leaderboard.charts.axes import WIDTH, Scale, interval_axis, interval_bar, scale, without_outliers
 from leaderboard.charts.scatter import HEIGHT, ScatterItem, pareto, scatter
 from leaderboard.charts.scatter import WIDTH as WIDE
 
@@ -77,7 +76,7 @@ def test_one_value_still_makes_an_axis_with_two_ends(value):
 
 def test_strips_lie_on_one_axis_that_holds_zero_and_all_intervals():
     found = [estimate(0.1, 0.05, 0.15), estimate(0.3, 0.2, 0.4), None]
-    on = axis(found)
+    on = interval_axis(found)
     assert (on.start, on.stop, on.step) == pytest.approx((0.0, 0.4, 0.1))
     assert (on.left, on.right) == (8, WIDTH - 8)
     first, second = interval_bar(found[0], on), interval_bar(found[1], on)
@@ -87,12 +86,12 @@ def test_strips_lie_on_one_axis_that_holds_zero_and_all_intervals():
 
 
 def test_without_interval_a_strip_is_a_point():
-    found = interval_bar(estimate(0.2), axis([estimate(0.2), estimate(0.4)]))
+    found = interval_bar(estimate(0.2), interval_axis([estimate(0.2), estimate(0.4)]))
     assert found.low == found.x == found.high == 84.0
 
 
 def test_what_lies_off_the_axis_is_clipped_and_said():
-    on = axis([estimate(0.1, 0.0, 0.2)])
+    on = interval_axis([estimate(0.1, 0.0, 0.2)])
     far = interval_bar(estimate(0.9, 0.1, 1.7), on)
     assert (far.x, far.high, far.beyond) == (160.0, 160.0, 1)
     assert 8.0 < far.low < 160.0
@@ -168,18 +167,18 @@ def test_a_scatter_needs_two_points_that_models_wrote():
 def test_points_lie_where_the_axes_say():
     found = scatter([item("a", 0, 0.0), item("b", 10, 1.0, low=0.5, high=0.75)], "x", "y")
     assert (found.x.start, found.x.stop, found.y.start, found.y.stop) == (0, 10, 0, 1)
-    at = {point.item.name: point for point in found.points}
+    at = {point.item.name: point for point in found["points"]}
     assert (at["a"].x, at["a"].y) == (62.0, HEIGHT - 48.0)
     assert (at["b"].x, at["b"].y) == (WIDE - 18.0, 18.0)
     assert (at["b"].low, at["b"].high) == (175.0, 96.5)  # 332 - 0.5 x 314, 332 - 0.75 x 314
     assert at["b"].front
     assert not at["a"].front
-    assert found.front == f"{at['b'].x},{at['b'].y}"
+    assert found["front"] == f"{at['b'].x},{at['b'].y}"
 
 
 def test_a_reference_beyond_stands_at_the_border_and_stretches_nothing():
     found = scatter([item("a", 1, 0.2), item("b", 2, 0.4), item("human", 50, 0.9, "reference")], "x", "y")
-    human = next(point for point in found.points if point.item.name == "human")
+    human = next(point for point in found["points"] if point.item.name == "human")
     assert human.beyond
     assert (human.x, human.y) == (WIDE - 18.0, 18.0)
     assert not human.front
@@ -188,17 +187,17 @@ def test_a_reference_beyond_stands_at_the_border_and_stretches_nothing():
 
 def test_a_flagged_point_is_drawn_but_on_no_front():
     found = scatter([item("a", 1, 1), item("b", 2, 2), item("cheat", 3, 3, "flagged")], "x", "y")
-    assert [point.item.name for point in found.points if point.front] == ["b"]
-    assert len(found.points) == 3
+    assert [point.item.name for point in found["points"] if point.front] == ["b"]
+    assert len(found["points"]) == 3
 
 
 @pytest.mark.parametrize("name", ["method-{}", "ዘዴ ቋንቋ {}", "שיטה {}"])
 def test_no_label_lies_on_another_on_a_point_or_outside(name):
     items = [item(name.format(i), i % 4, (i * 7) % 5) for i in range(14)]
     found = scatter([*items, item("x" * 200, 2, 2)], "x", "y")
-    boxes = [(point.x - 5, point.y - 5, point.x + 5, point.y + 5) for point in found.points]
+    boxes = [(point.x - 5, point.y - 5, point.x + 5, point.y + 5) for point in found["points"]]
     dots = len(boxes)
-    for point in found.points:
+    for point in found["points"]:
         if point.label:
             label, wide = point.label, sum(6.6 if sign < "ɐ" else 12.5 for sign in point.label.text)
             assert len(label.text) <= 34
@@ -218,7 +217,7 @@ def test_no_label_lies_on_another_on_a_point_or_outside(name):
 def test_a_label_that_stands_away_is_joined_to_its_point():
     crowd = [item(f"a long name {i}", 1 + i / 500, 1 + i / 500) for i in range(8)]
     found = scatter([*crowd, *(item(f"{i}", i, i) for i in range(4))], "x", "y")
-    joined = [point for point in found.points if point.label and point.label.line]
+    joined = [point for point in found["points"] if point.label and point.label.line]
     assert joined
     for point in joined:
         assert point.label.line.startswith(f"M{point.x:.1f} {point.y:.1f}L")
@@ -227,20 +226,20 @@ def test_a_label_that_stands_away_is_joined_to_its_point():
 def test_one_row_that_went_wrong_squashes_neither_strips_nor_points():
     field = [estimate(0.01 * i, 0.01 * i - 0.02, 0.01 * i + 0.02) for i in range(6)]
     wrong = estimate(-0.6, -0.7, -0.5)
-    on = axis([*field, wrong])
+    on = interval_axis([*field, wrong])
     assert (on.start, on.stop) == pytest.approx((-0.02, 0.07))
     drawn = interval_bar(wrong, on)
     assert (drawn.beyond, drawn.open_low, drawn.open_high) == (-1, True, False)
     items = [item(f"m{i}", i, it.mean, low=it.low, high=it.high) for i, it in enumerate(field)]
     found = scatter([*items, item("wrong", 300, -0.6, low=-0.7, high=-0.5)], "x", "y")
     assert (found.x.stop, found.y.start) == pytest.approx((5, -0.02))
-    [lost] = [point for point in found.points if point.item.name == "wrong"]
+    [lost] = [point for point in found["points"] if point.item.name == "wrong"]
     assert lost.beyond == "↘"
     assert lost.label.text == "wrong ↘"
 
 
 def test_an_interval_that_goes_on_beyond_the_axis_says_so():
-    on = axis([estimate(0.1, 0.0, 0.2)])
+    on = interval_axis([estimate(0.1, 0.0, 0.2)])
     drawn = interval_bar(estimate(0.1, -0.3, 0.15), on)
     assert (drawn.beyond, drawn.open_low, drawn.open_high) == (0, True, False)
     inside = interval_bar(estimate(0.1, 0.0, 0.2), on)
@@ -271,6 +270,6 @@ def test_outliers_lie_beyond_the_outer_fences(values, kept):
 def test_of_many_points_the_front_is_named_first():
     items = [item(f"m{i}", i, -i) for i in range(10)] + [item(f"low{i}", 0, -20 - i) for i in range(20)]
     found = scatter(items, "x", "y")
-    named = {point.item.name for point in found.points if point.label}
+    named = {point.item.name for point in found["points"] if point.label}
     assert {f"m{i}" for i in range(10)} <= named
     assert len(named) <= 14

@@ -23,18 +23,12 @@ from harness.core.reading import read_json
 from harness.core.records import Entry, ModelIdentity
 from harness.core.store import Run
 from harness.scoring.metrics import LENGTH, REFUSALS, SELF_CHRF, VALID_SHARE, VENDI
-from leaderboard.boards import Board, boards
+from leaderboard.boards import FAMILIES, Board, boards, row_kind
 from leaderboard.downloads import bibtex
-from leaderboard.downloads.bibtex import key_of, methods_bib
-from leaderboard.downloads.latex import ranking_tex
-from leaderboard.downloads.parquet import COLUMNS, results_parquet
+from leaderboard.downloads.bibtex import key_of, methods_bib, tex
+from leaderboard.downloads.files import COLUMNS, ranking_tex, results_csv, results_parquet, schema_json, write_downloads
 from leaderboard.downloads.records import ResultFile, rounded, schema
-from leaderboard.downloads.results import results, results_json
-from leaderboard.downloads.spreadsheet import results_csv
-from leaderboard.downloads.tex import tex
-from leaderboard.downloads.values import significant
-from leaderboard.downloads.writing import schema_json, write_downloads
-from leaderboard.families import FAMILIES, row_kind
+from leaderboard.downloads.results import results, results_json, significant
 
 CHOSEN = selection()
 DATE = "2026-06-30"

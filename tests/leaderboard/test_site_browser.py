@@ -20,9 +20,9 @@ from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.slices import Slice
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, tier_of
+from leaderboard.boards import row_kind
 from leaderboard.build import build_site
-from leaderboard.families import row_kind
-from leaderboard.views.duel import scope_name
+from leaderboard.views.compare import slice_name
 
 pytest_plugins = ["support.windows"]
 pytestmark = pytest.mark.slow
@@ -218,7 +218,7 @@ def mean_by_hand(site: Site, name: str, task: str | None, code: str | None) -> f
 
 def gain_of(site: Site, scope: Any, name: str) -> Estimate | None:
     """Return an entry's gain over zero-shot in a scope, as the ranking computes it."""
-    found = site.board.field(scope.task, scope.language)
+    found = site.board.slice(scope.task, scope.language)
     return pair(found, name, site.board.zero_shot.get(name, ""))
 
 
@@ -238,7 +238,7 @@ def test_task_and_language_show_the_numbers_that_python_computes(visit, site):
         choose(page, task=task or "", language=code or "")
         found = ranking(page, site)
         assert not {"cells", "seconds", "date", "gap"} & set(found[0]), "they are of the whole"
-        tiers = site.board.field(task, code).tiers
+        tiers = site.board.slice(task, code).tiers
         for row in found:
             name = row["id"]
             assert row[F1.name] == format_number(mean_by_hand(site, name, task, code)), (task, code, name)
@@ -434,7 +434,7 @@ def duel_expected(site: Site, a: str, b: str) -> list[tuple[str, str, str, Estim
     found = []
     for scope in scopes:
         levels = [format_number(mean_by_hand(site, name, scope.task, scope.language)) for name in (a, b)]
-        found.append((scope_name(scope), *levels, pair(site.board.field(scope.task, scope.language), a, b)))
+        found.append((slice_name(scope), *levels, pair(site.board.slice(scope.task, scope.language), a, b)))
     return found
 
 
@@ -490,7 +490,7 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
     shown, wanted = duel_rows(page), duel_expected(site, a, b)
     assert len(shown) == len(wanted) == 5
     single = [(task, None) for task in TASKS] + [(None, code) for code in LANGUAGES]
-    chances = corrected([site.board.field(*scope) for scope in single], a, b)
+    chances = corrected([site.board.slice(*scope) for scope in single], a, b)
     words = []
     for (where, at_a, at_b, difference, p, said), (name, level_a, level_b, found), chance in zip(
         shown, wanted, chances, strict=True
@@ -501,7 +501,7 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
             assert (p, said) == ("–", "no interval" if found else "not measured")
         else:
             side = "A better" if found.mean > 0 else "B better"
-            assert said == (side if chance <= 0.05 else "cannot tell")
+            assert said == (side if chance <= 0.05 else "inconclusive")
             assert float(p.removeprefix("≤ ")) == pytest.approx(chance, abs=0.00101 if chance <= 0.1 else 0.0101)
         if found and found.low is not None:
             assert ends(difference) == pytest.approx([found.mean, found.low, found.high], abs=0.00056)
@@ -511,7 +511,7 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
     assert left in told or over == "not measured"
     assert f"A better in {words.count('A better')}, B better in {words.count('B better')}" in told
     if over == "B better":
-        assert told.startswith(f"Over all: {right} is better than {left}.")
+        assert told.startswith(f"Overall: {right} is better than {left}.")
 
 
 def test_swapping_turns_signs_and_verdicts(visit, site):
@@ -533,7 +533,7 @@ def test_an_entry_against_itself_asks_for_another(visit, site):
     [a] = entries_named(site, "quality, alpha")
     page = visit("compare.html", f"#a={a}&b={a}")
     assert page.locator("#verdict").text_content() == "Choose two different entries."
-    assert {row[5] for row in duel_rows(page)} == {"cannot tell"}
+    assert {row[5] for row in duel_rows(page)} == {"inconclusive"}
 
 
 def test_the_script_shows_what_the_page_was_built_with(visit, site):

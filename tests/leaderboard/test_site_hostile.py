@@ -621,7 +621,7 @@ def test_the_name_of_a_steering_file_is_no_path(run, tmp_path):
         out = shown(run)
         page = read(next(out.rglob(f"method-{METHOD}.html")))
         assert "SECRET" not in page
-        assert "no name of a steering file" in page
+        assert "not a name of a steering file" in page
 
 
 # Sizes
@@ -985,7 +985,7 @@ def test_a_link_out_of_a_folder_that_was_handed_in_is_refused(small, tmp_path):
     (cell / "scores.json").rename(secret)
     (cell / "scores.json").symlink_to(secret)
     check_folder(small, claimed=False)
-    with pytest.raises(UserError, match="is a link out of the folder"):
+    with pytest.raises(UserError, match="is a link out of the directory"):
         check_folder(small, claimed=True)
     secret.rename(small.path / "secret")
     (cell / "scores.json").unlink()

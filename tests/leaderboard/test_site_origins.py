@@ -8,7 +8,7 @@ from support.toysite import ALPHA, BETA
 
 from leaderboard.downloads.bibtex import citations, method_citations
 from leaderboard.downloads.results import results
-from leaderboard.views.origins import RunGroup, origins
+from leaderboard.views.origins import run_groups
 
 pytest_plugins = ["support.windows"]
 
@@ -20,50 +20,50 @@ def made(created: str, **changes: object):
 
 
 def test_runs_of_equal_provenance_are_one_block():
-    found = origins([made("2026-01-02"), made("2026-01-01"), made("2026-01-03")])
-    assert found.shared == [
+    found = run_groups([made("2026-01-02"), made("2026-01-01"), made("2026-01-03")])
+    assert found["shared"] == [
         ("model", "alpha, content a1fa, float32"),
         ("steerboard at", "c0ffeec0ffee"),
         ("device", "cuda"),
         ("versions", "numpy 2.4.6, torch 2.13"),
     ]
-    assert found.groups == [RunGroup("3 runs: 2026-01-01, 2026-01-02, 2026-01-03", [])]
-    assert found.more == 0
+    assert found["groups"] == [{"runs": "3 runs: 2026-01-01, 2026-01-02, 2026-01-03", "differs": []}]
+    assert found["more"] == 0
 
 
 def test_only_what_differs_stands_in_a_block():
     other = made("2026-02-01", model=BETA, versions={"numpy": "2.4.6", "torch": "2.14"})
-    found = origins([made("2026-01-01"), other, made("2026-01-02")])
-    assert found.shared == [
+    found = run_groups([made("2026-01-01"), other, made("2026-01-02")])
+    assert found["shared"] == [
         ("steerboard at", "c0ffeec0ffee"),
         ("device", "cuda"),
         ("versions", "numpy 2.4.6"),
     ]
     one = [("model", "alpha, content a1fa, float32"), ("versions", "torch 2.13")]
     two = [("model", "beta @ 7e57, content be7a, bfloat16"), ("versions", "torch 2.14")]
-    assert found.groups == [
-        RunGroup("2 runs: 2026-01-01, 2026-01-02", one),
-        RunGroup("1 run: 2026-02-01", two),
+    assert found["groups"] == [
+        {"runs": "2 runs: 2026-01-01, 2026-01-02", "differs": one},
+        {"runs": "1 run: 2026-02-01", "differs": two},
     ]
 
 
 def test_what_one_run_does_not_say_is_not_shared():
-    found = origins([made("2026-01-01"), made("2026-01-02", device="")])
-    assert ("device", "cuda") not in found.shared
-    assert [group.differs for group in found.groups] == [[("device", "cuda")], []]
+    found = run_groups([made("2026-01-01"), made("2026-01-02", device="")])
+    assert ("device", "cuda") not in found["shared"]
+    assert [group["differs"] for group in found["groups"]] == [[("device", "cuda")], []]
 
 
 def test_blocks_and_dates_are_few_however_many_runs_there_are():
     many = [made(f"2026-01-{day:02}", device=f"gpu {k}") for k in range(60) for day in range(1, 20)]
-    found = origins(many)
-    assert (len(found.groups), found.more) == (40, 20)
-    assert found.groups[0].runs == "19 runs: from 2026-01-01 to 2026-01-19"
+    found = run_groups(many)
+    assert (len(found["groups"]), found["more"]) == (40, 20)
+    assert found["groups"][0]["runs"] == "19 runs: from 2026-01-01 to 2026-01-19"
 
 
 def test_names_of_a_manifest_cannot_turn_around():
-    found = origins([made("2026\u202e", device="\u202egpu" * 300)])
+    found = run_groups([made("2026\u202e", device="\u202egpu" * 300)])
     assert "\u202e" not in str(found)
-    assert max(len(words) for _, words in found.shared) < 420
+    assert max(len(words) for _, words in found["shared"]) < 420
 
 
 def test_a_board_and_its_methods_have_citations_without_a_name_of_a_person(site):

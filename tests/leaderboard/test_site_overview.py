@@ -12,9 +12,8 @@ from support.toyruns import F1
 from support.toysite import LANGUAGES, TASKS
 
 from harness.ranking.summary import format_interval, format_number, format_signed
-from leaderboard.pages import BoardPages, Facts, index_page
-from leaderboard.views.headline import headline
-from leaderboard.views.sources import entry_origins
+from leaderboard.pages import SiteInfo, index_page, view_of
+from leaderboard.views.slices import headline
 
 pytest_plugins = ["support.windows"]
 pytestmark = pytest.mark.slow
@@ -32,7 +31,7 @@ def said(page: Any, query: str) -> str:
 @pytest.mark.parametrize(("task", "code"), [("", ""), ("topic", ""), ("", "am"), ("sentiment", "he")])
 def test_a_choice_changes_the_headline_and_the_rules(visit, site, task, code):
     page = visit(state=f"#task={task}&language={code}")
-    field = site.board.field(task or None, code or None)
+    field = site.board.slice(task or None, code or None)
     words = headline(site.board, field)
     names = {"am": "Amharic", "he": "Hebrew"}
     part = " in ".join(filter(None, [task, names.get(code, "")]))
@@ -46,7 +45,7 @@ def test_a_choice_changes_the_headline_and_the_rules(visit, site, task, code):
 
 def test_an_interval_beside_the_tier_of_zero_shot_is_explained(visit, site):
     page = visit(state="#task=topic&language=he")
-    field = site.board.field("topic", "he")
+    field = site.board.slice("topic", "he")
     sign = page.locator(".dagger").first
     name = sign.evaluate("node => node.closest('tr').dataset.entry")
     gain = field.gains[name]
@@ -71,7 +70,7 @@ def test_a_saved_table_holds_the_interval_without_its_mark(visit, site):
 
 
 def test_only_steering_is_asked_about(site):
-    field = site.board.field()
+    field = site.board.slice()
     words = headline(site.board, field)
     compared = [
         row.row.name
@@ -95,7 +94,7 @@ def test_several_languages_show_their_mean_without_interval_and_say_so(visit, si
     assert hash_of(page) == "#language=am%2Che"
     found = rows(page, f"{site.board.id}-ranking")
     assert len(found) == len(site.board.standings.rows)
-    fields = [site.board.field(language=code) for code in ("am", "he")]
+    fields = [site.board.slice(language=code) for code in ("am", "he")]
     shown = 0
     for row in found:
         name = row["id"]
@@ -121,7 +120,7 @@ def test_a_language_with_more_tasks_weighs_more(visit, site):
     page = visit()
     page.evaluate("for (const scope of overviews[0].data.scopes) scope.cells = scope.language === 'am' ? 6 : 2;")
     pick(page, "am", "he")
-    gains = [site.board.field(language=code).gains for code in ("am", "he")]
+    gains = [site.board.slice(language=code).gains for code in ("am", "he")]
     shown = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
     [name] = [name for name, row in site.board.cellset.entries.items() if row.name == "quality, alpha"]
     assert shown[name] == format_signed((6 * gains[0][name].mean + 2 * gains[1][name].mean) / 8)
@@ -152,7 +151,7 @@ def test_all_languages_are_the_whole_and_one_is_that_language(visit, site):
     assert said(page, ".pick summary") == "all"
     pick(page, "he")
     gains = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
-    field = site.board.field(language="he")
+    field = site.board.slice(language="he")
     assert gains == {name: format_interval(field.gains.get(name)) for name in gains}
 
 
@@ -208,7 +207,7 @@ def test_no_label_of_a_plot_lies_on_another_on_a_point_or_outside(visit, state, 
 
 def test_points_and_whiskers_of_a_part_lie_where_its_numbers_are(visit, site):
     page = visit(state="#language=he")
-    field = site.board.field(language="he")
+    field = site.board.slice(language="he")
     svg = page.locator(f"#{site.board.id}-cost svg.plot")
     ticks = svg.locator(".tick[text-anchor=end]").evaluate_all(
         "nodes => nodes.map((node) => [node.textContent, Number(node.getAttribute('y')) - 4])"
@@ -320,10 +319,10 @@ def test_a_note_on_an_entry_opens_in_its_row(visit, site, tmp_path):
     board, note = site.board, "seeds are <b>correlated</b>; הערה"
     first, *others = board.standings.rows
     noted = dataclasses.replace(board.standings, rows=[dataclasses.replace(first, note=note), *others])
-    facts = Facts("2026-01-02", "0")
-    view = BoardPages(dataclasses.replace(board, standings=noted), entry_origins(board, []), [], "", facts)
+    info = SiteInfo("2026-01-02", "0")
+    view = view_of(dataclasses.replace(board, standings=noted), [], [], info)
     path = tmp_path / "index.html"
-    path.write_text(index_page([view], facts)[1], encoding="utf-8")
+    path.write_text(index_page([view], info)[1], encoding="utf-8")
     page = visit(path.as_uri())
     assert page.locator(".notes summary").all_text_contents() == ["1 note"]
     row = page.locator(f"#{board.id}-{first.row.id}")

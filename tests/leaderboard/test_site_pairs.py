@@ -12,8 +12,16 @@ from support.toysite import SEEDS
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import SELF_CHRF, VENDI
-from leaderboard.views.duel import HeadToHeadRow, head_to_head, p_words, sentence, verdict
-from leaderboard.views.pairs import PairRow, of_metric, packed, pair_table
+from leaderboard.views.compare import (
+    HeadToHeadRow,
+    PairRow,
+    head_to_head,
+    p_words,
+    pair_table,
+    pairs_in_metric,
+    sentence,
+    verdict,
+)
 
 pytest_plugins = ["support.windows"]
 
@@ -56,7 +64,7 @@ def test_a_p_is_rounded_up_and_never_becomes_significant(p, shown):
 
 
 def test_the_page_is_handed_what_the_table_holds():
-    [found] = packed(pair_table([row("x", [1, NAN, 3], square(NAN, 0.01, NAN))]))
+    [found] = pair_table([row("x", [1, NAN, 3], square(NAN, 0.01, NAN))]).encoded()
     assert found["means"] == [1.0, None, 3.0]
     assert list(base64.b64decode(found["p"])) == [255, 10, 255]
     halves = np.frombuffer(base64.b64decode(found["half"]), "<u2")
@@ -74,8 +82,8 @@ def test_the_page_is_handed_what_the_table_holds():
         (Estimate(-1.0), 0.01, "up", "B better"),
         (Estimate(-1.0), 0.01, "down", "A better"),
         (Estimate(1.0), 0.01, "none", "A higher"),
-        (Estimate(1.0), 0.051, "up", "cannot tell"),
-        (Estimate(0.0), 0.01, "up", "cannot tell"),
+        (Estimate(1.0), 0.051, "up", "inconclusive"),
+        (Estimate(0.0), 0.01, "up", "inconclusive"),
     ],
 )
 def test_the_verdict_goes_by_the_corrected_p(found, p, direction, words):
@@ -91,22 +99,22 @@ def test_the_sentence_says_who_is_better_where():
     def of(*verdicts: str) -> list[HeadToHeadRow]:
         return [HeadToHeadRow("x", "", "", "", "", "", words, None) for words in verdicts]
 
-    assert sentence("clas", "quality", of("B better", "A better", "cannot tell"), of("A better")) == (
-        "Over all: quality is better than clas. In parts: A better in 1, B better in 0, cannot tell in 0. "
-        "In other metrics: A better in 1, B better in 0, cannot tell in 1."
+    assert sentence("clas", "quality", of("B better", "A better", "inconclusive"), of("A better")) == (
+        "Overall: quality is better than clas. In parts: A better in 1, B better in 0, inconclusive in 0. "
+        "In other metrics: A better in 1, B better in 0, inconclusive in 1."
     )
-    assert sentence("clas", "quality", of("cannot tell"), []) == ("Over all: clas and quality cannot be told apart.")
+    assert sentence("clas", "quality", of("inconclusive"), []) == ("Overall: clas and quality cannot be distinguished.")
 
 
 def test_all_primary_metrics_stand_there_with_the_differences_of_the_statistics(site):
     board, found = site.board, head_to_head(site.board)
     primary = [metric for metric in board.cellset.metrics if metric.primary]
-    titles = [row.title for row in found.metrics]
+    titles = [row.title for row in found["metrics"]]
     assert titles[0] == board.headline.title
     assert {metric.title for metric in primary} - set(titles) <= {"copied (test)"}  # of one entry alone
-    names = [name for name, _ in found.names]
+    names = [name for name, _ in found["names"]]
     metric = SELF_CHRF
-    measured, evidence = of_metric(board, metric, metric.title, names), collect_metric(board.cellset, metric)
+    measured, evidence = pairs_in_metric(board, metric, names), collect_metric(board.cellset, metric)
     whole = [name for name in names if name in evidence.complete]
     wanted = differences(evidence.panel(whole))
     for i, one in enumerate(whole[:4]):
@@ -116,4 +124,4 @@ def test_all_primary_metrics_stand_there_with_the_differences_of_the_statistics(
             assert measured.p[pair] == pytest.approx(wanted.p[i, j])
     assert len(SEEDS) == 3
     count = len(whole) * (len(whole) - 1) // 2
-    assert found.metric_tests >= count * (len(titles) - 1)
+    assert found["metric_tests"] >= count * (len(titles) - 1)

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.helpers import jsonl
@@ -17,9 +18,7 @@ from harness.core.store import Run
 from leaderboard.boards import Board, boards
 from leaderboard.build import build_board
 from leaderboard.views import samples
-from leaderboard.views.marks import Mark, marks
-from leaderboard.views.methods import method_pages
-from leaderboard.views.prompts import prompts
+from leaderboard.views.samples import Mark, marks, prompts
 
 pytest_plugins = ["support.windows"]
 
@@ -111,7 +110,7 @@ def test_prompts_are_filled_in_and_hold_no_human_text(site):
         ("zero-shot", "Write a text about negative in Hebrew."),
         (
             "few-shot",
-            "Write a text about negative in Hebrew, such as:\n[5 human texts of this label, not shown]",
+            "Write a text about negative in Hebrew, such as:\n[5 human-written texts of this label, not shown]",
         ),
     ]
 
@@ -133,7 +132,7 @@ def test_fields_of_a_template_are_replaced_and_never_looked_up(site):
     }
     told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
     [(_, words)] = prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "x", ["few-shot"])
-    assert words == "{label.__class__} {0} x [human texts of this label, not shown]"
+    assert words == "{label.__class__} {0} x [human-written texts of this label, not shown]"
 
 
 # How much is shown
@@ -158,16 +157,16 @@ def board_of(folder: Path, texts: int, length: int) -> Board:
     return boards([run])[0]
 
 
-def shown_of(board: Board) -> samples.SamplesPage:
-    return samples.samples_page(board, "am", method_pages(board))
+def shown_of(board: Board) -> Any:
+    return samples.samples_page(board, "am")
 
 
 def test_the_first_twenty_texts_of_every_label_entry_and_seed_are_shown(tmp_path):
     page = shown_of(board_of(tmp_path, texts=25, length=30))
-    assert (page.count, page.seeds, page.seeds_left_out, page.labels_left_out) == (20, [1, 2], 0, 0)
-    assert len(page.blocks) == 4  # two labels, two seeds
-    for block in page.blocks:
-        assert [[text.text.split()[0] for text in sample.texts] for sample in block.samples] == [
+    assert (page["count"], page["seeds"], page["seeds_left_out"], page["labels_left_out"]) == (20, [1, 2], 0, 0)
+    assert len(page["blocks"]) == 4  # two labels, two seeds
+    for block in page["blocks"]:
+        assert [[text.text.split()[0] for text in sample.texts] for sample in block["samples"]] == [
             [str(i) for i in range(20)]
         ] * 2
 
@@ -186,9 +185,9 @@ def test_a_page_that_would_be_too_large_shows_fewer_seeds_then_texts_then_labels
 ):
     monkeypatch.setattr(samples, "BYTES", room)
     page = shown_of(board_of(tmp_path, texts=25, length=100))
-    assert (page.seeds, page.count, len(page.blocks)) == (seeds, count, blocks)
-    assert page.labels_left_out == 2 * len(seeds) - blocks
-    sizes = [text.size for block in page.blocks for sample in block.samples for text in sample.texts]
+    assert (page["seeds"], page["count"], len(page["blocks"])) == (seeds, count, blocks)
+    assert page["labels_left_out"] == 2 * len(seeds) - blocks
+    sizes = [text.size for block in page["blocks"] for sample in block["samples"] for text in sample.texts]
     assert sum(sizes) <= room
 
 
@@ -196,7 +195,7 @@ def test_the_size_that_is_reckoned_is_that_of_the_page(tmp_path):
     board = board_of(tmp_path / "run", texts=25, length=200)
     site = build_board([Run(tmp_path / "run")], tmp_path / "site").parent
     size = (site / board.id / "samples-am.html").stat().st_size
-    texts = [text for block in shown_of(board).blocks for sample in block.samples for text in sample.texts]
+    texts = [text for block in shown_of(board)["blocks"] for sample in block["samples"] for text in sample.texts]
     reckoned = sum(text.size for text in texts)
     assert reckoned > 100_000
     assert 0.7 * reckoned < size < reckoned + 80_000  # script, style and navigation
@@ -266,7 +265,7 @@ def test_a_page_of_texts_says_what_was_asked_and_what_was_found(visit, script):
     block.locator("summary").click()
     asked = block.locator(".asked").all_inner_texts()
     assert asked[0] == "Write a text about negative in Hebrew."
-    assert asked[1].endswith("[5 human texts of this label, not shown]")
+    assert asked[1].endswith("[5 human-written texts of this label, not shown]")
     first = block.locator("article").filter(visible=True).first.locator(".marks").first
     assert first.locator("bdi").all_text_contents() == ["valid", "Hebrew", "judged negative"]
     last = page.locator(".block").nth(3).locator(".marks").last

@@ -140,7 +140,7 @@ def test_places_without_data_are_not_expected(tmp_path):
     expected = [np.mean(answered["a", t, c]) for t, c in places]
     assert mean is not None and mean.mean == pytest.approx(np.mean(expected))
     shown = board(cellset)
-    assert shown.field("xnli", "he") is not None and shown.field("xnli", "am") is None
+    assert shown.slice("xnli", "he") is not None and shown.slice("xnli", "am") is None
     assert shown.standings.rows[0].mean is not None
 
 
