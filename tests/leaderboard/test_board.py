@@ -348,7 +348,7 @@ def test_a_run_without_scores_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_runs_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no run .* Give the folder"):
+    with pytest.raises(UserError, match=r"does not contain a run .* Pass the directory"):
         build_site([tmp_path], tmp_path / "out")
 
 

@@ -166,28 +166,28 @@ def test_a_scatter_needs_two_points_that_models_wrote():
 
 def test_points_lie_where_the_axes_say():
     found = scatter([item("a", 0, 0.0), item("b", 10, 1.0, low=0.5, high=0.75)], "x", "y")
-    assert (found.x.start, found.x.stop, found.y.start, found.y.stop) == (0, 10, 0, 1)
-    at = {point.item.name: point for point in found["points"]}
-    assert (at["a"].x, at["a"].y) == (62.0, HEIGHT - 48.0)
-    assert (at["b"].x, at["b"].y) == (WIDE - 18.0, 18.0)
-    assert (at["b"].low, at["b"].high) == (175.0, 96.5)  # 332 - 0.5 x 314, 332 - 0.75 x 314
-    assert at["b"].front
-    assert not at["a"].front
-    assert found["front"] == f"{at['b'].x},{at['b'].y}"
+    assert (found["x"].start, found["x"].stop, found["y"].start, found["y"].stop) == (0, 10, 0, 1)
+    at = {point["item"].name: point for point in found["points"]}
+    assert (at["a"]["x"], at["a"]["y"]) == (62.0, HEIGHT - 48.0)
+    assert (at["b"]["x"], at["b"]["y"]) == (WIDE - 18.0, 18.0)
+    assert (at["b"]["low"], at["b"]["high"]) == (175.0, 96.5)  # 332 - 0.5 x 314, 332 - 0.75 x 314
+    assert at["b"]["front"]
+    assert not at["a"]["front"]
+    assert found["front"] == f"{at['b']['x']},{at['b']['y']}"
 
 
 def test_a_reference_beyond_stands_at_the_border_and_stretches_nothing():
     found = scatter([item("a", 1, 0.2), item("b", 2, 0.4), item("human", 50, 0.9, "reference")], "x", "y")
-    human = next(point for point in found["points"] if point.item.name == "human")
-    assert human.beyond
-    assert (human.x, human.y) == (WIDE - 18.0, 18.0)
-    assert not human.front
-    assert found.x.stop == 2
+    human = next(point for point in found["points"] if point["item"].name == "human")
+    assert human["beyond"]
+    assert (human["x"], human["y"]) == (WIDE - 18.0, 18.0)
+    assert not human["front"]
+    assert found["x"].stop == 2
 
 
 def test_a_flagged_point_is_drawn_but_on_no_front():
     found = scatter([item("a", 1, 1), item("b", 2, 2), item("cheat", 3, 3, "flagged")], "x", "y")
-    assert [point.item.name for point in found["points"] if point.front] == ["b"]
+    assert [point["item"].name for point in found["points"] if point["front"]] == ["b"]
     assert len(found["points"]) == 3
 
 
@@ -195,11 +195,11 @@ def test_a_flagged_point_is_drawn_but_on_no_front():
 def test_no_label_lies_on_another_on_a_point_or_outside(name):
     items = [item(name.format(i), i % 4, (i * 7) % 5) for i in range(14)]
     found = scatter([*items, item("x" * 200, 2, 2)], "x", "y")
-    boxes = [(point.x - 5, point.y - 5, point.x + 5, point.y + 5) for point in found["points"]]
+    boxes = [(point["x"] - 5, point["y"] - 5, point["x"] + 5, point["y"] + 5) for point in found["points"]]
     dots = len(boxes)
     for point in found["points"]:
-        if point.label:
-            label, wide = point.label, sum(6.6 if sign < "ɐ" else 12.5 for sign in point.label.text)
+        if point["label"]:
+            label, wide = point["label"], sum(6.6 if sign < "ɐ" else 12.5 for sign in point["label"].text)
             assert len(label.text) <= 34
             start = label.x - {"start": 0.0, "middle": wide / 2, "end": wide}[label.anchor]
             boxes.append((start, label.y - 11, start + wide, label.y + 3))
@@ -217,10 +217,10 @@ def test_no_label_lies_on_another_on_a_point_or_outside(name):
 def test_a_label_that_stands_away_is_joined_to_its_point():
     crowd = [item(f"a long name {i}", 1 + i / 500, 1 + i / 500) for i in range(8)]
     found = scatter([*crowd, *(item(f"{i}", i, i) for i in range(4))], "x", "y")
-    joined = [point for point in found["points"] if point.label and point.label.line]
+    joined = [point for point in found["points"] if point["label"] and point["label"].line]
     assert joined
     for point in joined:
-        assert point.label.line.startswith(f"M{point.x:.1f} {point.y:.1f}L")
+        assert point["label"].line.startswith(f"M{point['x']:.1f} {point['y']:.1f}L")
 
 
 def test_one_row_that_went_wrong_squashes_neither_strips_nor_points():
@@ -232,10 +232,10 @@ def test_one_row_that_went_wrong_squashes_neither_strips_nor_points():
     assert (drawn.beyond, drawn.open_low, drawn.open_high) == (-1, True, False)
     items = [item(f"m{i}", i, it.mean, low=it.low, high=it.high) for i, it in enumerate(field)]
     found = scatter([*items, item("wrong", 300, -0.6, low=-0.7, high=-0.5)], "x", "y")
-    assert (found.x.stop, found.y.start) == pytest.approx((5, -0.02))
-    [lost] = [point for point in found["points"] if point.item.name == "wrong"]
-    assert lost.beyond == "↘"
-    assert lost.label.text == "wrong ↘"
+    assert (found["x"].stop, found["y"].start) == pytest.approx((5, -0.02))
+    [lost] = [point for point in found["points"] if point["item"].name == "wrong"]
+    assert lost["beyond"] == "↘"
+    assert lost["label"].text == "wrong ↘"
 
 
 def test_an_interval_that_goes_on_beyond_the_axis_says_so():
@@ -270,6 +270,6 @@ def test_outliers_lie_beyond_the_outer_fences(values, kept):
 def test_of_many_points_the_front_is_named_first():
     items = [item(f"m{i}", i, -i) for i in range(10)] + [item(f"low{i}", 0, -20 - i) for i in range(20)]
     found = scatter(items, "x", "y")
-    named = {point.item.name for point in found["points"] if point.label}
+    named = {point["item"].name for point in found["points"] if point["label"]}
     assert {f"m{i}" for i in range(10)} <= named
     assert len(named) <= 14

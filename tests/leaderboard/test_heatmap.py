@@ -76,28 +76,28 @@ def test_every_configuration_is_a_square_with_its_macro_f1_and_gain():
 
 def test_columns_and_rows_are_in_the_order_of_the_sweep():
     found = heatmap("mine", GRID)
-    assert [name for _, name in found.columns] == ["0.4", "0.05", "0.1"]
-    assert [name for _, name in found.rows] == ["0.74", "0.21"]
-    assert (found.x_title, found.y_title) == ("strength", "layer")
-    assert [x for x, _ in found.columns] == sorted(x for x, _ in found.columns)
-    assert [(s.x, s.y) for s in found.squares] == sorted(
-        [(s.x, s.y) for s in found.squares], key=lambda place: (place[1], place[0])
+    assert [name for _, name in found["columns"]] == ["0.4", "0.05", "0.1"]
+    assert [name for _, name in found["rows"]] == ["0.74", "0.21"]
+    assert (found["x_title"], found["y_title"]) == ("strength", "layer")
+    assert [x for x, _ in found["columns"]] == sorted(x for x, _ in found["columns"])
+    assert [(s["x"], s["y"]) for s in found["squares"]] == sorted(
+        [(s["x"], s["y"]) for s in found["squares"]], key=lambda place: (place[1], place[0])
     )
 
 
 def test_a_square_stands_below_its_column_and_beside_its_row():
     found = heatmap("mine", list(reversed(GRID)))
-    for square, given in zip(found.squares, reversed(GRID), strict=True):
-        (column,) = (name for x, name in found.columns if square.x < x < square.x + found.cell)
-        (row,) = (name for y, name in found.rows if square.y < y < square.y + found.row)
+    for square, given in zip(found["squares"], reversed(GRID), strict=True):
+        (column,) = (name for x, name in found["columns"] if square["x"] < x < square["x"] + found["cell"])
+        (row,) = (name for y, name in found["rows"] if square["y"] < y < square["y"] + found["row"])
         assert (row, column) == (str(given.options["layer"]), str(given.options["strength"]))
 
 
 def test_a_grid_of_one_field_is_one_row_without_a_name():
     alphas = [-5.0, -0.5, 0.5, 1.0]
     found = heatmap("clas", [point(options={"alpha": alpha}) for alpha in alphas])
-    assert [name for _, name in found.columns] == ["-5.0", "-0.5", "0.5", "1.0"]
-    assert ([name for _, name in found.rows], found.y_title) == ([""], "")
+    assert [name for _, name in found["columns"]] == ["-5.0", "-0.5", "0.5", "1.0"]
+    assert ([name for _, name in found["rows"]], found["y_title"]) == ([""], "")
     assert "↓" not in "".join(texts(parsed([point(options={"alpha": 1.0})])))
 
 
@@ -109,19 +109,19 @@ def test_of_three_fields_the_last_is_the_columns():
         for strength in (0.1, 0.2)
     ]
     found = heatmap("mine", points)
-    assert [name for _, name in found.rows] == ["all, 1", "all, 2", "prompt, 1", "prompt, 2"]
-    assert (found.x_title, found.y_title) == ("strength", "positions and layer")
-    assert len({(square.x, square.y) for square in found.squares}) == 8
+    assert [name for _, name in found["rows"]] == ["all, 1", "all, 2", "prompt, 1", "prompt, 2"]
+    assert (found["x_title"], found["y_title"]) == ("strength", "positions and layer")
+    assert len({(square["x"], square["y"]) for square in found["squares"]}) == 8
 
 
 def test_layer_0_and_depth_0_are_two_rows():
     points = [point(options={"layer": layer, "strength": 0.1}) for layer in (0, 0.0)]
-    assert [name for _, name in heatmap("mine", points).rows] == ["0", "0.0"]
+    assert [name for _, name in heatmap("mine", points)["rows"]] == ["0", "0.0"]
 
 
 def test_values_that_differ_late_are_not_drawn_over_one_another():
     points = [point(options={"layer": "x" * 60 + end, "strength": 0.1}) for end in "ab"]
-    assert len({square.y for square in heatmap("mine", points).squares}) == 2
+    assert len({square["y"] for square in heatmap("mine", points)["squares"]}) == 2
 
 
 def test_without_any_gain_all_squares_are_alike():
@@ -149,7 +149,7 @@ def test_only_squares_that_are_not_eligible_have_stripes():
 
 
 def test_better_is_blue_and_worse_is_brown():
-    better, worse = (rgb(heatmap("m", [point(gain)]).squares[0].fill) for gain in (0.2, -0.2))
+    better, worse = (rgb(heatmap("m", [point(gain)])["squares"][0]["fill"]) for gain in (0.2, -0.2))
     assert better[2] > better[0]
     assert worse[0] > worse[2]
 
@@ -198,9 +198,9 @@ WIDE = {
 @pytest.mark.parametrize("name", WIDE)
 def test_all_squares_lie_inside_the_picture(name):
     found = heatmap("mine", WIDE[name])
-    assert all(found.left <= s.x and s.x + found.cell < found.width for s in found.squares)
-    assert all(found.top <= s.y and s.y + found.row <= found.height - 60 for s in found.squares)
-    assert parsed(WIDE[name]).get("viewBox") == f"0 0 {found.width} {found.height}"
+    assert all(found["left"] <= s["x"] and s["x"] + found["cell"] < found["width"] for s in found["squares"])
+    assert all(found["top"] <= s["y"] and s["y"] + found["row"] <= found["height"] - 60 for s in found["squares"])
+    assert parsed(WIDE[name]).get("viewBox") == f"0 0 {found['width']} {found['height']}"
 
 
 MEASURE = """() => {

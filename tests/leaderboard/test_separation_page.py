@@ -141,7 +141,10 @@ def test_the_sentence_says_the_change_and_how_it_goes_with_the_gain(tmp_path):
     assert picture["sentence"].startswith(
         "From layer 1 on, the first that is changed, the mean silhouette changes by +0.050. "
     )
-    assert "Over 11 languages it goes with the gain of clas in macro-F1 (tfidf) at rho = +1.00" in picture["sentence"]
+    assert (
+        "Over 11 languages it correlates with the gain of clas in macro-F1 (tfidf) with rho = +1.00"
+        in picture["sentence"]
+    )
     assert "(Spearman, p < 0.001)" in picture["sentence"]
     assert (
         "No correlation with the gain of clas + few-shot: it takes four languages that differ." in picture["sentence"]
@@ -158,7 +161,7 @@ def test_a_correlation_that_chance_gives_is_called_so(tmp_path):
     for task in TASKS:
         write_separation(run, task, separated(task=task))
     [picture] = shown(run)["pictures"]
-    assert re.search(r"rho = \+0\.\d\d \(Spearman, p = 0\.\d{3}: not significant\)", picture["sentence"])
+    assert re.search(r"rho = \+0\.\d\d \(Spearman, p = 0\.\d{3}; not significant\)", picture["sentence"])
 
 
 def test_tasks_of_other_numbers_have_pictures_and_gains_of_their_own(tmp_path):
@@ -258,7 +261,7 @@ def test_a_link_out_of_a_submission_and_a_pipe_are_refused(tmp_path):
     write_separation(run, "a", separated(("am", "he")))
     check_folder(run, claimed=True)
     path_of(run, "b").symlink_to("/etc/hostname")
-    with pytest.raises(UserError, match="link out of the folder"):
+    with pytest.raises(UserError, match="link out of the directory"):
         check_folder(run, claimed=True)
     path_of(run, "b").unlink()
     os.mkfifo(path_of(run, "b"))

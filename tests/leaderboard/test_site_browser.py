@@ -697,7 +697,7 @@ def test_csv_holds_what_is_on_the_screen_in_its_order(visit, site, tmp_path):
     assert len(lines) == len(shown) > 3
     assert [line[head.index("gain over zero-shot")] for line in lines] == [row["gain"] for row in shown]
     assert [line[head.index("cells")] for line in lines] == [row["cells"] for row in shown]
-    assert not {"Borda", "detectable", "vs few-shot"} & set(head), "hidden columns"
+    assert not {"Borda", "MDE", "vs few-shot"} & set(head), "hidden columns"
     assert not [line for line in lines if "zero-shot" in line[1] or "alpha" in line[1]], "hidden rows"
     assert all(len(line) == len(head) for line in lines)
 
@@ -705,7 +705,7 @@ def test_csv_holds_what_is_on_the_screen_in_its_order(visit, site, tmp_path):
 def test_all_columns_reach_the_csv_when_they_are_shown(visit, tmp_path):
     page = visit(state="#columns=all")
     head, *_ = csv.reader(io.StringIO(saved(page, "CSV", tmp_path)[1], newline=""))
-    assert {"Borda", "detectable", "vs few-shot", "mean rank", "wins %"} <= set(head)
+    assert {"Borda", "MDE", "vs few-shot", "mean rank", "win rate"} <= set(head)
     part = visit(state="#columns=all&task=topic")
     head, *_ = csv.reader(io.StringIO(saved(part, "CSV", tmp_path)[1], newline=""))
     assert not {"Borda", "cells", "date"} & set(head)
@@ -870,8 +870,8 @@ def test_a_header_says_what_its_column_is_by_key_and_escape_closes_it(visit, sit
     page = visit()
     tip, button = page.get_by_role("tooltip"), column(page, site, "gap").locator("button")
     button.focus()
-    assert "zero-shot to human text" in tip.text_content()
-    assert "zero-shot to human text" in button.get_attribute("aria-description")
+    assert "zero-shot to human-written text" in tip.text_content()
+    assert "zero-shot to human-written text" in button.get_attribute("aria-description")
     page.keyboard.press("Escape")
     assert tip.count() == 0, "hidden"
     assert button.evaluate("button => button === document.activeElement")

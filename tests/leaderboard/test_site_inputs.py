@@ -59,7 +59,7 @@ def test_submissions_of_one_suite_share_a_table_and_show_how_far_they_were_check
 
 def test_the_page_of_a_method_says_who_handed_it_in_and_what_was_measured(site: Path) -> None:
     page = next(site.glob("*/method-zero-shot.html")).read_text(encoding="utf-8")
-    assert "its texts were rescored; measured is what was claimed; times, devices" in page
+    assert "its texts were rescored; the rescored values equal the self-reported ones; times, devices" in page
     assert "texts under" in page
     page = next(site.glob("*/method-learned.html")).read_text(encoding="utf-8")
     assert "nobody has rescored its texts yet; times, devices" in page
@@ -77,7 +77,7 @@ def test_a_part_of_a_submission_stands_for_its_runs(handed_in: Path) -> None:
     [whole] = inputs([handed_in / "zero-shot"], lock).items
     [part] = inputs([handed_in / "zero-shot" / "results"], lock).items
     assert whole.run.path == part.run.path
-    assert whole.claimed
+    assert whole.submission
     assert part.badge == "rescored"
 
 
@@ -110,5 +110,5 @@ def test_a_submission_that_cannot_be_read_is_refused_in_one_line(handed_in: Path
 
 
 def test_a_folder_without_any_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="does not contain a run"):
         inputs([tmp_path])
