@@ -160,7 +160,7 @@ def test_the_page_shows_human_values_beside_and_no_column_without_values(tmp_pat
     page = page_of(tmp_path, entries)
     assert '<span class="figure">20.0</span> <small>17.3</small>' in page
     assert '<span class="figure">1.000</span> <small>0.990</small>' in page
-    assert "small print: human text by the same measure" in page
+    assert "small print: human-written text by the same measure" in page
     assert '<span class="head">Vendi</span>' not in page, "no entry has a value"
     [metric] = (tmp_path / "site").rglob("metric-self-chrf.html")
     foot = metric.read_text(encoding="utf-8").partition("<tfoot>")[2].partition("</tfoot>")[0]
