@@ -23,6 +23,7 @@ from leaderboard.downloads.records import (
     BoardFacts,
     CostFacts,
     EstimateFacts,
+    FlagFacts,
     ResultFile,
     encodable,
     rounded,
@@ -114,7 +115,8 @@ def _entry(board: Board, standing: RankedEntry, note: str) -> dict[str, Any]:
             }
         ),
         "flags": [
-            rounded_all({**asdict(flag), "metric": flag.metric.name, "words": flag.words}) for flag in standing.flags
+            rounded_all({name: getattr(flag, name) for name in FlagFacts.model_fields} | {"metric": flag.metric.name})
+            for flag in standing.flags
         ],
         "cost": rounded_all({name: getattr(cost, name) for name in CostFacts.model_fields}) if cost else None,
         "cells": {"present": row.present, "expected": row.expected},
