@@ -136,11 +136,6 @@ def _utf8(data: bytes, name: object) -> str:
         raise InvalidFileError(name, problem, "Save it as UTF-8.") from None
 
 
-def read_text(path: Path, limit: int = MAX_TEXT_BYTES) -> str:
-    """Return the text of a UTF-8 file, see ``decode``."""
-    return decode(read_bytes(path, limit), path)
-
-
 # JSON
 
 
@@ -185,11 +180,6 @@ def parse_json_lines(
 def read_json(path: Path, schema: int | None = None) -> dict[str, JsonValue]:
     """Return the object of a JSON file, see ``parse_json``."""
     return parse_json(read_bytes(path, MAX_BYTES), path, schema=schema)
-
-
-def read_json_gz(path: Path) -> dict[str, JsonValue]:
-    """Return the object of a gzipped JSON file."""
-    return parse_json(gunzip(read_bytes(path, MAX_BYTES), path), path)
 
 
 def read_jsonl(path: Path) -> list[dict[str, JsonValue]]:

@@ -15,6 +15,10 @@ from harness.core.errors import InvalidFileError, UnreadableFileError, UserError
 BASE_60 = "n: " + ":".join(["59"] * 4000)  # YAML 1.1: a number of 7,000 digits
 
 
+def read_json_gz(path):
+    return reading.parse_json(reading.gunzip(reading.read_bytes(path, reading.MAX_BYTES), path), path)
+
+
 def refused(read, path):
     with pytest.raises(UserError) as error:
         read(path)
@@ -25,7 +29,7 @@ def refused(read, path):
 
 def test_gzipped_json_comes_back(tmp_path):
     files.write_json_gz(tmp_path / "a.gz", {"a": "אבג"})
-    assert reading.read_json_gz(tmp_path / "a.gz") == {"a": "אבג"}
+    assert read_json_gz(tmp_path / "a.gz") == {"a": "אבג"}
 
 
 def test_truncated_gzip_is_one_clear_error(tmp_path):
@@ -33,7 +37,7 @@ def test_truncated_gzip_is_one_clear_error(tmp_path):
     files.write_json_gz(path, {"a": 1})
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"a\.gz is a truncated gzip file"):
-        reading.read_json_gz(path)
+        read_json_gz(path)
 
 
 def test_json_lines_come_back_with_separators_of_unicode_inside(tmp_path):
@@ -118,28 +122,28 @@ def test_a_disk_that_fails_is_not_the_files_fault(tmp_path, monkeypatch):
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x")
-    for read in (reading.read_json, reading.read_jsonl, reading.read_json_gz, reading.read_text):
+    for read in (reading.read_json, reading.read_jsonl, read_json_gz, reading.read_bytes):
         assert "not a regular file" in refused(read, tmp_path / "x")
     (tmp_path / "zero").symlink_to("/dev/zero")
-    assert "not a regular file" in refused(reading.read_text, tmp_path / "zero")
+    assert "not a regular file" in refused(reading.read_bytes, tmp_path / "zero")
 
 
 def test_a_folder_in_the_place_of_a_file_is_one_clear_error(tmp_path):
-    for read in (reading.read_json, reading.read_json_gz):
+    for read in (reading.read_json, read_json_gz):
         assert "directory" in refused(read, tmp_path)
 
 
 def test_a_file_beyond_every_size_is_not_read(tmp_path):
     with (tmp_path / "x").open("wb") as stream:
         stream.truncate(reading.MAX_BYTES + 1)  # takes no room on the disk
-    for read in (reading.read_json, reading.read_json_gz):
+    for read in (reading.read_json, read_json_gz):
         assert "more than 128 MiB" in refused(read, tmp_path / "x")
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path):
     (tmp_path / "x").write_bytes(gzip.compress(bytes(reading.MAX_BYTES + 1), 9))
     assert (tmp_path / "x").stat().st_size < 2**18
-    assert "unpacks to more than 128 MiB" in refused(reading.read_json_gz, tmp_path / "x")
+    assert "unpacks to more than 128 MiB" in refused(read_json_gz, tmp_path / "x")
 
 
 def nested(depth):
@@ -148,7 +152,7 @@ def nested(depth):
 
 def test_lists_may_be_nested_but_not_without_end(tmp_path):
     path = tmp_path / "x"
-    for read, pack in ((reading.read_json, bytes), (reading.read_json_gz, gzip.compress)):
+    for read, pack in ((reading.read_json, bytes), (read_json_gz, gzip.compress)):
         for body in (nested(reading.MAX_DEPTH), json.dumps({"a": "[{" * 1000 + '\\"['})):
             path.write_bytes(pack(body.encode()))
             assert read(path) == json.loads(body)
