@@ -18,7 +18,7 @@ from support.helpers import ROOT, steerboard
 GOLDEN = Path(__file__).parent / "golden"
 COMMAND = "--suite mini --languages am,he --tasks sentiment --methods zero-shot,language --settings zero-shot --seeds 1"
 RENAMED = {"claimed": "self-reported", "re-scored": "rescored", "regenerated": "reproduced"}
-PROGRAM = {"generator", "schema", "git_commit", "versions", "definition"}  # what is said about the program and its metrics
+PROGRAM = {"generator", "schema", "git_commit", "versions", "definition"}  # said about the program and metrics
 
 
 def unequal(old: Any, new: Any, path: str = "") -> list[str]:
