@@ -287,7 +287,7 @@ def _open(port: int) -> _Server:
     try:
         return _Server(port)
     except OverflowError:
-        raise UserError(f"--port {port} is no port. Give one from 1024 to 65535, or 0 for a free one.") from None
+        raise UserError(f"--port {port} is not a port. Give one from 1024 to 65535, or 0 for a free one.") from None
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
         raise UserError(f"port {port} {why}. Give another one by --port, or 0 for a free one.") from None

@@ -44,7 +44,7 @@ def build(
 ) -> None:
     """Build the leaderboard: static pages and downloads.
 
-    They work from disk and ask for nothing. Runs of one suite, selection and data share a table; all others
+    They work from disk and make no network requests. Runs of one suite, selection and data share a table; all others
     get tables of their own. Private results are built by the same command. Equal files and date give equal
     bytes. A submission that fails the check of its files is named and not shown. Example:
 
@@ -120,5 +120,5 @@ def built(runs: list[Path], out: Path, date: str | None = None, lock: Path | Non
         try:
             datetime.date.fromisoformat(date)
         except ValueError:
-            raise UserError(f"--date {date!r} is no date. Write it as 2026-11-24.") from None
+            raise UserError(f"--date {date!r} is not a date. Write it as 2026-11-24.") from None
     return build_site(runs, out, date or "", open_lock(lock))

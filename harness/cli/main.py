@@ -37,7 +37,9 @@ def main() -> None:
     """Entry point. Exit code 2 for bad input; 130 for Ctrl-C and 143 for SIGTERM, as shells have it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to die
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # print escapes rather than fail in a terminal without Unicode
     with noting_stops() as stops:
         code, line = _outcome(stops)
         if stops and (code or stops[0] != signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The commands ``steerboard method ...``: starting a method of one's own."""
+"""The commands ``steerboard method ...``: start a method of your own, and check it."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from harness.scoring.metrics import Metric
 class RankedEntry:
     """One entry. ``tier`` is None for the ``reason`` given; other numbers are None where unknown.
 
-    ``present`` of ``expected`` cells have a value; ``lacking`` says why the others have none.
+    ``present`` of ``expected`` cells have a value; ``missing_reasons`` says why the others have none.
     ``over_zero_shot``, ``over_few_shot``: paired differences to the rows of the same model.
     ``gap_closed``: percent of the way from zero-shot to human text. ``win_rate``: share of the cases
     (task and language) in which the entry beats zero-shot. ``borda``, ``mean_rank``: among the entries in tiers.
@@ -41,7 +41,7 @@ class RankedEntry:
     row: EntryRow
     present: int
     expected: int
-    lacking: list[str]
+    missing_reasons: list[str]
     flags: list[Flag]
     mean: Estimate | None
     over_zero_shot: Estimate | None
@@ -145,7 +145,7 @@ def _row(
         row=results.entries[name],
         present=found.n,
         expected=found.expected,
-        lacking=found.reasons,
+        missing_reasons=found.reasons,
         flags=rules.flags[name],
         reason="" if own.get("tier") else rules.exclusion_reason(array, name) or reason,
         note=BY_SEED if name in array.by_seed else BASE_BY_SEED if base_by_seed else "",

@@ -198,8 +198,8 @@ def gaps(ranked: Ranking) -> list[str]:
     lines = []
     for row in ranked.rows:
         if row.present < row.expected:
-            more = len(row.lacking) - _REASONS
-            reasons = [*row.lacking[:_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]
+            more = len(row.missing_reasons) - _REASONS
+            reasons = [*row.missing_reasons[:_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]
             lines.append(f"no mean: {row.row.name}: {row.present}/{row.expected} cells; {'; '.join(reasons)}")
     return lines
 

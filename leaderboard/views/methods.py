@@ -121,7 +121,7 @@ def _card(board: Board, standing: RankedEntry, row: dict[str, Any], origin: Entr
         "config": [(name_of(key), name_of(value, 200)) for key, value in sorted(method.config.items())[:_OPTIONS]],
         "version": name_of(method.version),
         "flags": [clean(flag.words) for flag in standing.flags],
-        "lacking": [clean(reason) for reason in standing.lacking[:20]],
+        "missing_reasons": [clean(reason) for reason in standing.missing_reasons[:20]],
         "checked": clean(origin.checked, 600),
         "people": origin.people,
         "cost": figures,

@@ -37,6 +37,9 @@ WORDS = {
 ALLOWED = {
     *((path, "road") for path in ("harness/submissions/card.py", "harness/submissions/lockfile.py")),
     *((path, "road") for path in ("docs/upgrading.md", "docs/submitting.md")),
+    *((path, "cannot tell") for path in ("harness/ranking/render.py", "harness/ranking/gate/report.py")),
+    *((path, "cannot tell") for path in ("docs/upgrading.md", "docs/gate.md")),
+    ("harness/methods/references.py", "anew"),  # the first line of a docstring, which packed submissions quote
     *((path, "re-scored") for path in ("harness/submissions/lockfile.py", "docs/upgrading.md")),
 }
 

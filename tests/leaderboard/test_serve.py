@@ -361,7 +361,7 @@ def test_a_taken_port_is_named_before_anything_is_built(board):
 
 @pytest.mark.parametrize("port", [65536, -1])
 def test_a_port_that_is_none_is_refused(tmp_path, port):
-    with pytest.raises(UserError, match=f"{port} is no port"):
+    with pytest.raises(UserError, match=f"{port} is not a port"):
         serve(lambda: tmp_path, [tmp_path], port, print)
 
 

@@ -233,7 +233,7 @@ def test_an_incomplete_entry_has_no_aggregate_but_counts_and_reasons(tmp_path):
     row = rows(found)["a"]
     assert (row.mean, row.over_zero_shot, row.gap_closed, row.win_rate) == (None,) * 4
     assert (row.tier, row.reason) == (None, "2 of 6 values are missing")
-    assert (row.present, row.expected, row.lacking) == (4, 6, ["2 × method_error: ValueError: no"])
+    assert (row.present, row.expected, row.missing_reasons) == (4, 6, ["2 × method_error: ValueError: no"])
     assert found.rows[-1] is row
     assert rows(found)["zero-shot"].tier == 1
 
@@ -249,12 +249,12 @@ def test_the_languages_that_an_incomplete_entry_has_are_kept(tmp_path):
 def test_a_value_that_could_not_be_computed_is_missing_with_its_note(tmp_path):
     values = {**flat(0.6, AM), ("sentiment", "am", 3): None}
     row = rows(field_of(tmp_path, AM, scored("zero-shot", ZERO), scored("a", values)))["a"]
-    assert (row.present, row.expected, row.lacking) == (2, 3, ["too few texts"])
+    assert (row.present, row.expected, row.missing_reasons) == (2, 3, ["too few texts"])
 
 
 def test_an_entry_without_this_metric_says_so(tmp_path):
     row = rows(field_of(tmp_path, AM, scored("zero-shot", ZERO), scored("a", ZERO, SELF_CHRF)))["a"]
-    assert (row.present, row.lacking) == (0, ["3 × not scored by macro-F1 (tfidf)"])
+    assert (row.present, row.missing_reasons) == (0, ["3 × not scored by macro-F1 (tfidf)"])
 
 
 def test_a_run_without_any_value_still_gives_rows(tmp_path):
