@@ -83,7 +83,7 @@ def view_of(
         "data_note": data_note(manifest.suite.get("name"), manifest.suite_hash, manifest.data_source),
         "origins": run_groups(board.cellset.manifests),
         "grid": gain_grid(board),
-        "duel": head_to_head(board),
+        "comparison": head_to_head(board),
         "diversity": plots.diversity(board),
         "cost": plots.cost(board),
         "sweeps": plots.sweeps(surfaces),
@@ -124,8 +124,8 @@ def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> Iterator[
         texts = samples_page(board, code)
         anchors[code] = texts["anchors"]
         yield page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
-    if view["duel"]:
-        yield page("compare.html", "compare.html.j2", "compare.js", duel=view["duel"])
+    if view["comparison"]:
+        yield page("compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])
     for code in codes:
         yield page(f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
     measured = stored(board)

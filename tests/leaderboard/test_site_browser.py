@@ -423,13 +423,13 @@ def test_two_boards_on_a_page_keep_their_states_apart(visit, tmp_path):
 # Head to head
 
 
-def duel_rows(page: Any) -> list[list[str]]:
-    return page.locator("#duel tbody tr").evaluate_all(
+def comparison_rows(page: Any) -> list[list[str]]:
+    return page.locator("#comparison tbody tr").evaluate_all(
         "rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
     )
 
 
-def duel_expected(site: Site, a: str, b: str) -> list[tuple[str, str, str, Estimate | None]]:
+def comparison_expected(site: Site, a: str, b: str) -> list[tuple[str, str, str, Estimate | None]]:
     scopes = [*(Slice(task, None) for task in TASKS), *(Slice(None, code) for code in LANGUAGES)]
     found = []
     for scope in scopes:
@@ -487,7 +487,7 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
     page = visit("compare.html", f"#a={a}&b={b}")
     assert page.locator("[name=a]").input_value() == a
     assert page.locator("[name=b]").input_value() == b
-    shown, wanted = duel_rows(page), duel_expected(site, a, b)
+    shown, wanted = comparison_rows(page), comparison_expected(site, a, b)
     assert len(shown) == len(wanted) == 5
     single = [(task, None) for task in TASKS] + [(None, code) for code in LANGUAGES]
     chances = corrected([site.board.slice(*scope) for scope in single], a, b)
@@ -507,7 +507,7 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
             assert ends(difference) == pytest.approx([found.mean, found.low, found.high], abs=0.00056)
         words.append(said)
     told = page.locator("#verdict").text_content()
-    over = page.locator("#duel-metrics tbody tr").first.locator("td").last.text_content()
+    over = page.locator("#comparison-metrics tbody tr").first.locator("td").last.text_content()
     assert left in told or over == "not measured"
     assert f"A better in {words.count('A better')}, B better in {words.count('B better')}" in told
     if over == "B better":
@@ -517,11 +517,11 @@ def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, righ
 def test_swapping_turns_signs_and_verdicts(visit, site):
     a, b = entries_named(site, "quality, alpha", "zero-shot, alpha")
     page = visit("compare.html", f"#a={a}&b={b}")
-    before = duel_rows(page)
+    before = comparison_rows(page)
     page.get_by_role("button", name="Swap A and B").click()
     assert hash_of(page) == f"#a={b}&b={a}"
     turned = {"A better": "B better", "B better": "A better"}
-    for old, new in zip(before, duel_rows(page), strict=True):
+    for old, new in zip(before, comparison_rows(page), strict=True):
         assert new[:3] == [old[0], old[2], old[1]]
         mean, low, high = ends(old[3])
         assert ends(new[3]) == pytest.approx([-mean, -high, -low])
@@ -533,35 +533,35 @@ def test_an_entry_against_itself_asks_for_another(visit, site):
     [a] = entries_named(site, "quality, alpha")
     page = visit("compare.html", f"#a={a}&b={a}")
     assert page.locator("#verdict").text_content() == "Choose two different entries."
-    assert {row[5] for row in duel_rows(page)} == {"inconclusive"}
+    assert {row[5] for row in comparison_rows(page)} == {"inconclusive"}
 
 
 def test_the_script_shows_what_the_page_was_built_with(visit, site):
     still = visit("compare.html", java_script_enabled=False)
     page = visit("compare.html")
-    without, shown = duel_rows(still), duel_rows(page)
+    without, shown = comparison_rows(still), comparison_rows(page)
     assert [row[:3] + row[4:] for row in without] == [row[:3] + row[4:] for row in shown]
     for old, new in zip(without, shown, strict=True):
         assert ends(old[3]) == pytest.approx(ends(new[3]), abs=0.0011)
     assert still.locator("#verdict").text_content() == page.locator("#verdict").text_content()
-    metrics = [other.locator("#duel-metrics").inner_text() for other in (still, page)]
+    metrics = [other.locator("#comparison-metrics").inner_text() for other in (still, page)]
     assert metrics[0] == metrics[1]
 
 
 def test_choosing_a_pair_lands_in_the_address_and_back_restores(visit, site):
     a, b = entries_named(site, "few-shot, beta", "human")
     page = visit("compare.html")
-    opening = duel_rows(page)
+    opening = comparison_rows(page)
     page.evaluate(f"location.hash = '#a={a}&b={b}'")
     page.wait_for_function("document.querySelector('[name=b]').value === location.hash.split('b=')[1]")
-    assert duel_rows(page) != opening
+    assert comparison_rows(page) != opening
     page.go_back()
     page.wait_for_function("location.hash === ''")
-    page.wait_for_function("document.querySelector('#duel tbody td').textContent !== ''")
-    assert duel_rows(page) == opening
+    page.wait_for_function("document.querySelector('#comparison tbody td').textContent !== ''")
+    assert comparison_rows(page) == opening
     page.locator("[name=a]").select_option(a)
     assert f"a={a}" in hash_of(page)
-    assert duel_rows(visit("compare.html", "#a=nobody&b=toString")) == opening
+    assert comparison_rows(visit("compare.html", "#a=nobody&b=toString")) == opening
 
 
 # Texts

@@ -346,8 +346,8 @@ def test_without_script_all_texts_can_be_read(visit):
 def test_without_script_the_pair_says_what_it_is(visit):
     page = visit("compare.html", java_script_enabled=False)
     assert "Without JavaScript" in page.locator("main").inner_text()
-    assert page.locator("#duel tbody tr").count() == len(TASKS) + len(LANGUAGES)
-    assert page.locator("#duel-metrics tbody tr").count() > 5
+    assert page.locator("#comparison tbody tr").count() == len(TASKS) + len(LANGUAGES)
+    assert page.locator("#comparison-metrics tbody tr").count() > 5
 
 
 def test_without_script_links_and_menus_work(visit):
