@@ -29,7 +29,7 @@ class _Checking(Group):
 
 app = typer.Typer(
     cls=_Checking,
-    help="Say whether a run is worse than a baseline, better or the same, or whether that is inconclusive. "
+    help="Say whether a run is worse than a baseline. Or better, or the same, or inconclusive. "
     "'steerboard gate RUN --against FILE' is short for 'gate check'.",
     epilog="Exit codes of check: 0 same or better, 1 worse, 2 inconclusive, or bad input.",
     no_args_is_help=True,
@@ -133,7 +133,7 @@ def calibrate(
 def accept(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run that becomes the baseline.")],
     baseline: Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to replace.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why the numbers may change; kept in the file.")] = "",
+    reason: Annotated[str, typer.Option(metavar="REASON", help="Why the numbers may change; kept in the file.")] = "",
     drop_method: Annotated[
         list[str] | None,
         typer.Option(metavar="METHOD", help="Method to drop from the baseline on purpose; repeatable."),

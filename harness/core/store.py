@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from harness.core.errors import DamagedFileError, InvalidFileError, UnreadableFileError, UserError
@@ -67,12 +67,14 @@ AnyFloat = Annotated[float, Field(strict=True)]
 """May be NaN or beyond any bound, as in the records; the ranking drops such values."""
 
 
+@with_config(ConfigDict(extra="ignore"))
 class TextCounts(TypedDict):
     """The number of texts that a score is of, if stated."""
 
     texts: NotRequired[AnyFloat]
 
 
+@with_config(ConfigDict(extra="ignore"))
 class ScoreRow(TypedDict):
     """What tables need of a ``Score``."""
 
@@ -119,13 +121,17 @@ class StatusRow(TypedDict):
     fit: NotRequired[dict[str, UsageRow | None] | None]
 
 
+@with_config(ConfigDict(extra="forbid"))
 class ScoresRow(TypedDict):
-    """What tables need of ``CellScores``."""
+    """What tables need of ``CellScores``; a key that it does not have is refused here, too."""
 
     schema: int
+    cell_id: str
     generations_sha256: str
     protocol: str
+    parts: NotRequired[dict[str, Any]]
     scores: list[ScoreRow]
+    kept: NotRequired[dict[str, Any]]
 
 
 class RunFiles:

@@ -201,8 +201,11 @@ def test_a_bad_option_makes_no_folder(tmp_path):
         (["score"], r"Missing (argument|parameter)"),
         (["list", "colours"], r"unknown list 'colours'; valid: languages, methods, suites, tasks"),
         (["list", "tasks", "--suite", "none"], r"unknown suite 'none'"),
-        (["score", "none"], r"none holds no run \(no manifest\.json\)"),
-        (["board", "build", "none", "--out", "site"], r"none holds no run \(no manifest\.json\)"),
+        (["score", "none"], r"none does not contain a run \(a directory with manifest\.json\)"),
+        (
+            ["board", "build", "none", "--out", "site"],
+            r"none does not contain a run \(a directory with manifest\.json\)",
+        ),
     ],
     ids=" ".join,
 )
@@ -441,10 +444,13 @@ def test_a_file_that_is_not_ours_is_one_line_for_every_command(copy, tmp_path, n
 
 
 GENERATIONS = {
-    "half a line": (lambda old: old[:-20], r"generations\.jsonl, line 4: not valid JSON"),
+    "half a line": (lambda old: old[:-20], r"generations\.jsonl, line 4 is not valid JSON"),
     "half the lines": (lambda old: b"".join(old.splitlines(True)[:2]), r"holds 2 texts, not 2 for each of 2"),
     "empty": (lambda old: b"", r"holds 0 texts, not 2 for each of 2 labels"),
-    "foreign": (lambda old: b'{"name": "other"}\n', r"generations\.jsonl, line 1: index: Field required"),
+    "foreign": (
+        lambda old: b'{"name": "other"}\n',
+        r"generations\.jsonl, line 1 is not a text of steerboard \(index: Field required",
+    ),
 }
 
 
@@ -613,8 +619,8 @@ class Failing(Reference):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("raise ValueError('no')", "Mend the method .*, then run the same command again"),
-        ("raise MemoryError('no')", "Mend what failed on this machine .*--batch-size"),
+        ("raise ValueError('no')", "Fix the method .*, then run the same command again"),
+        ("raise MemoryError('no')", "Fix what failed on this machine .*--batch-size"),
     ],
 )
 def test_a_run_without_any_text_says_what_to_do_and_not_to_build_a_board(tmp_path, body, words):

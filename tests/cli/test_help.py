@@ -58,7 +58,7 @@ def test_values_are_named_in_english(words, monkeypatch):
 @pytest.mark.parametrize("words", GROUPS, ids=" ".join)
 def test_summaries_are_whole_and_take_one_line(words, monkeypatch):
     lines = section(page(words, 80, monkeypatch), "Commands")
-    assert len(lines) == len(ALL[words].commands)
+    assert len(lines) == len(ALL[words].commands), lines
     assert all(line.endswith((".", "?")) and not line.endswith("...") for line in lines), lines
 
 

@@ -93,6 +93,6 @@ def test_an_existing_baseline_is_replaced_by_the_command_that_is_printed(tmp_pat
     out = tmp_path / "base line.json.gz"
     assert steerboard("gate", "calibrate", run, "--out", out).code == 0
     line = steerboard("gate", "calibrate", run, "--out", out).one_line()
-    program, *words = shlex.split(line.partition("by a run: ")[2].removesuffix("."))
+    program, *words = shlex.split(line.partition("with a run: ")[2].removesuffix("."))
     assert program == "steerboard"
     assert steerboard(*words).code == 0

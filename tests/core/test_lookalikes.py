@@ -63,7 +63,7 @@ def test_words_about_a_method_may_mix_scripts_but_hide_nothing():
     words = "ΔF1 of λ1 × 2, “Αα”\u00a0… ½"
     assert not unseen(words)
     assert Method(name="mine", version="1", does=words).does == words
-    with pytest.raises(ValidationError, match="not seen"):
+    with pytest.raises(ValidationError, match="invisible"):
         Method(name="mine", version="1", does="Adds a vec\u200btor.")
 
 

@@ -131,10 +131,10 @@ def test_the_data_folder_is_what_the_script_composes_from_the_phrases(tmp_path):
 @pytest.fixture(scope="module")
 def ceiling(tmp_path_factory):
     """Macro-F1 of human text at the suite's size, mean over the seeds, by task and language."""
-    folder, every = tmp_path_factory.mktemp("ceiling") / "run", options.open_parts
+    folder, every = tmp_path_factory.mktemp("ceiling") / "run", options.build_scorers
     needed = ValidityScorer | ClassifierScorer  # what else is scored takes most of the time
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(options, "open_parts", lambda *a: [p for p in every(*a) if isinstance(p, needed)])
+        patch.setattr(options, "build_scorers", lambda *a: [p for p in every(*a) if isinstance(p, needed)])
         outcome = steerboard("run", "--suite", "mini", "--methods", "human", "--run", folder)
     assert outcome.code == 0, outcome.err
     [cellset] = collect([Run(folder)])

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 def run_with_cheats(folder: Path, *options: object) -> dict[str, RankedEntry]:
     """Run baselines, references and cheats; hand cheats in as texts of the model; return the rows."""
     methods = ",".join([*HONEST, "constant", *CHEATS])
-    plugin = ROOT / "tests" / "cheats.py"
+    plugin = ROOT / "tests" / "support" / "cheats.py"
     done = steerboard("run", "--run", folder, "--methods", methods, "--plugin", plugin, *options)
     assert done.code == 0, done.err
     hand_in(Run(folder), CHEATS)
@@ -126,7 +126,7 @@ def test_what_is_honest_copies_nothing_of_real_text(real):
 
 def test_the_copies_that_are_counted_can_be_looked_at(tmp_path):
     folder = tmp_path / "run"
-    plugin = ROOT / "tests" / "cheats.py"
+    plugin = ROOT / "tests" / "support" / "cheats.py"
     done = steerboard(
         *("run", "--suite", "mini", "--run", folder, "--methods", "test-in-part", "--plugin", plugin),
         *("--languages", "am", "--tasks", "sentiment", "--seeds", "1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import resource
 import subprocess
 import sys
@@ -49,6 +50,19 @@ def test_an_import_that_goes_up_would_be_noticed():
         "harness.runner.pipeline.run_stages",
     ]
     assert wrong_imports("harness.cli.main", upward) == []
+
+
+def running(tree: ast.Module) -> ast.Module:
+    """Return a module without what only type checkers read."""
+    body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+    return ast.Module(body, [])
+
+
+def test_no_modules_import_each_other():
+    graph = {module: imports_of(running(tree)) & MODULES.keys() - {module} for module, tree in MODULES.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the cycle
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
 
 
 def test_the_picture_of_the_architecture_is_up_to_date():

@@ -277,7 +277,7 @@ def test_only_the_changed_submissions_are_checked_and_all_of_them(proposed):
     assert code == 1
     assert re.findall("### Submission (.*?):", report) == ["pull request", "human", "one"]
     assert "### Submission human: fine" in report
-    assert report.count("has a name of other signs") == 5
+    assert report.count("has a name with characters other than") == 5
     assert not list(proposed.parent.rglob("hacked"))
 
 

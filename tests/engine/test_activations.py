@@ -5,16 +5,14 @@ The oracle is one forward pass per text, without padding, summed in plain loops.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, HIDDEN, LAYERS, SENTENCES
+from support.model_probes import answer_with, by_hand, token_ids
 
 from harness.core.errors import UserError
 from harness.engine.activations import mean_states
-from harness.engine.model import SteerableModel
 
 TEXTS = [
     *SENTENCES,
@@ -23,30 +21,6 @@ TEXTS = [
     "one more text that is a little longer than all of the others here",
     "c",
 ]
-
-
-def token_ids(model: SteerableModel, text: str) -> list[int]:
-    return model.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def by_hand(model: SteerableModel, text: str) -> np.ndarray:
-    """Return the output of every layer for one text alone: [layers, tokens, hidden size]."""
-    seen: list[Any] = []
-    handles = [
-        layer.register_forward_hook(lambda m, a, o: seen.append(o if isinstance(o, torch.Tensor) else o[0]))
-        for layer in model.layers
-    ]
-    with torch.inference_mode():
-        model.model(torch.tensor([token_ids(model, text)]))
-    for handle in handles:
-        handle.remove()
-    return np.stack([state[0].double().numpy() for state in seen])
-
-
-def answer_with(model: SteerableModel, value: float) -> None:
-    """Make every layer give ``value`` everywhere."""
-    for layer in model.layers:
-        layer.register_forward_hook(lambda m, a, o: torch.full_like(o, value) if isinstance(o, torch.Tensor) else o)
 
 
 def test_the_mean_is_that_of_a_loop_over_texts(each_model):

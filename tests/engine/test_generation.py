@@ -6,12 +6,12 @@ writes Amharic and Hebrew.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.prompts import PROMPTS, key_of
 
 from harness.core.cells import sampling_key
 from harness.core.checkpoints import resolve_checkpoint
@@ -28,12 +28,7 @@ from harness.engine.model import SteerableModel, load_model
 from harness.methods.contract import PromptContext
 
 NOTHING = Steering()
-PROMPTS = {"positive": Prompt("a b"), "negative": Prompt("Write a review with positive sentiment.")}
 MANY = {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 6, "max_attempts": 3}
-
-
-def key_of(label: str, index: int, attempt: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{label}/{index}/{attempt}".encode()).digest()[:8], "big")
 
 
 def write(

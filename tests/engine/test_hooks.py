@@ -7,14 +7,13 @@ added to the residual stream, and gains on the neurons in front of ``down_proj``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, GATED_FAMILIES, HIDDEN, LAYERS
+from support.model_probes import FULL, IDS, NOTHING, bits, forward, states, watch
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -23,9 +22,6 @@ from harness.core.interventions import Steering
 from harness.engine.model import SteerableModel
 
 LAYER, STRENGTH = 1, 2.0
-IDS = torch.tensor([[5, 40, 90, 200, 7], [5, 60, 61, 62, 63]])
-FULL = torch.ones_like(IDS)
-NOTHING = Steering()
 
 
 PLACES = [(f, "layer_output") for f in FAMILIES] + [(f, "mlp_neurons") for f in GATED_FAMILIES]
@@ -37,56 +33,6 @@ def place(request, tiny_models, steer, scale):
     """A model, and what builds a steering of one of its sites."""
     family, site = request.param
     return tiny_models[family], steer if site == "layer_output" else scale
-
-
-def first(output: Any) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
-
-
-def bits(state: Tensor) -> Tensor:
-    """Return the bytes of a state, so that -0.0 is not 0.0."""
-    return state.contiguous().view(torch.uint8)
-
-
-@contextmanager
-def watch(model: SteerableModel, layer: int, site: str = "layer_output") -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Record the state of a site before and after steering, one tensor per forward pass."""
-    before: list[Tensor] = []
-    after: list[Tensor] = []
-    module: Any = model.layers[layer]
-    if site == "layer_output":
-        handles = [
-            module.register_forward_hook(lambda m, a, o: before.append(first(o)), prepend=True),
-            module.register_forward_hook(lambda m, a, o: after.append(first(o))),
-        ]
-    else:
-        down = module.mlp.down_proj
-        handles = [
-            down.register_forward_pre_hook(lambda m, a: before.append(a[0]), prepend=True),
-            down.register_forward_pre_hook(lambda m, a: after.append(a[0])),
-        ]
-    try:
-        yield before, after
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def forward(model: SteerableModel, rows: list[Steering], mask: Tensor = FULL, **options: Any) -> Any:
-    with torch.inference_mode(), model.hooks.steer(rows, mask):
-        return model.model(input_ids=IDS[: len(rows)], attention_mask=mask, **options)
-
-
-def states(model: SteerableModel, rows: list[Steering], mask: Tensor = FULL) -> list[Tensor]:
-    """Return the output of every layer in one pass, as the next layer gets it."""
-    seen: list[Tensor] = []
-    handles = [layer.register_forward_hook(lambda m, a, o: seen.append(first(o))) for layer in model.layers]
-    try:
-        forward(model, rows, mask)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
 
 
 def padded(prompts: list[list[int]], side: str) -> tuple[Tensor, Tensor]:

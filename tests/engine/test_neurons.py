@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, GATED_FAMILIES, HIDDEN, LAYERS, MIXTURES, NEURONS
-from test_hooks import LAYER, NOTHING, bits, forward, states, watch
+from support.model_probes import NOTHING, bits, forward, states, watch
 
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.engine.activations import mean_mlp_activations, mean_states, relative_residual_shift
 from harness.engine.hooks import down_projection, has_sandwich_norm
 from harness.engine.model import SteerableModel
+
+LAYER = 1
 
 TEXTS = ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "a b", "Output only the text.", "c"]
 each_family = pytest.mark.parametrize("family", GATED_FAMILIES)

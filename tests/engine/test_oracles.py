@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, HIDDEN, LAYERS
-from test_activations import answer_with
-from test_methods import context, sentences
+from support.contexts import context, sentences
+from support.model_probes import answer_with
 
 from harness.core.errors import UserError
 from harness.engine.activations import mean_states

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, LAYERS
-from test_activations import by_hand, token_ids
+from support.model_probes import by_hand, token_ids
 
 from harness.core.errors import UserError
 from harness.engine.activations import FACTOR, AttentionSinkFilter, mean_states
@@ -243,7 +243,7 @@ def test_the_report_lists_ten_tokens_at_most():
 
 
 def test_the_methods_pass_the_option_on_and_store_the_report(with_sink, corpus_of):
-    from test_methods import context, sentences
+    from support.contexts import context, sentences
 
     from harness.methods.difference import LanguageSteering, QualitySteering
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from support.helpers import MODEL, jsonl, method
+from support.separations import HOSTILE, body
 from support.toyruns import F1, flat, places, selection, toy, write_run
-from test_separation import HOSTILE, body
 
 from harness.core.errors import UserError
 from harness.core.records import Generation, ModelIdentity, Selection

@@ -15,9 +15,9 @@ import torch
 import yaml
 from conftest import NEURONS, fit
 from pydantic import ValidationError
+from support.contexts import sentences
 from support.helpers import small_suite, steerboard, toy_llm
-from test_hooks import bits
-from test_methods import sentences
+from support.model_probes import bits
 
 from harness.core.cells import cell_id
 from harness.core.errors import UserError

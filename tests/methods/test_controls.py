@@ -13,8 +13,8 @@ import pytest
 import yaml
 from conftest import LAYERS, fit
 from safetensors.numpy import load_file
+from support.contexts import BAD, PARALLEL, prompt_context, sentences
 from support.helpers import MINI, small_suite, steerboard, toy_llm
-from test_methods import BAD, PARALLEL, prompt_context, sentences
 
 from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering, load_steering, save_steering

@@ -7,55 +7,23 @@ way from sentences to the vector.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import HIDDEN, LAYERS
 from pydantic import ValidationError
-from test_activations import by_hand
+from support.contexts import BAD, PARALLEL, context, prompt_context, sentences
+from support.model_probes import by_hand
 
 from harness.core.errors import UserError
 from harness.data.prompts import Prompt
-from harness.data.sources import Example, LocalData, Sentence
+from harness.data.sources import Example, LocalData
 from harness.engine.activations import MeanStates, mean_states
-from harness.methods.contract import FitContext, PromptContext, Reference, ReferenceContext, SteeringMethod, register
+from harness.methods.contract import PromptContext, Reference, ReferenceContext, SteeringMethod, register
 from harness.methods.difference import LanguageSteering, QualitySteering
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.methods.references import Constant, Human
-
-PARALLEL = {
-    "am": ["ምግቡ በጣም ጥሩ ነበር።", "ወደዚህ ቦታ መጣን"],
-    "he": ["האוכל היה טעים מאוד.", "באנו לכאן"],
-    "en": ["The food was very good.", "We came here, and we came back again and again"],
-}
-BAD = ["ጥሩ ምግቡ", "ወደዚህ ወደዚህ መጣን"]
-
-
-def sentences(texts: list[str], prefix: str = "s") -> list[Sentence]:
-    return [Sentence(f"{prefix}{i}", text) for i, text in enumerate(texts)]
-
-
-@dataclass
-class HandMade:
-    """An engine whose mean states the test writes down."""
-
-    n_layers: int
-    means: Any
-
-    def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
-        return self.means(texts)
-
-
-def context(corpus: Any, means: Any, language: str = "am", n_layers: int = LAYERS) -> FitContext:
-    return FitContext(
-        suite=corpus.suite,
-        task=corpus.suite.task("sentiment", language),
-        engine=HandMade(n_layers, means),
-        rng=np.random.default_rng(0),
-        _corpus=corpus,
-    )
 
 
 @pytest.fixture
@@ -222,10 +190,6 @@ def test_the_unsteered_methods_steer_nothing_in_one_setting_each(corpus):
     for method, setting in ((ZeroShot, "zero-shot"), (FewShot, "few-shot")):
         assert method.settings == (setting,)
         assert method().fit(context(corpus, None)).interventions == ()
-
-
-def prompt_context(suite: Any, setting: str, **more: Any) -> PromptContext:
-    return PromptContext(suite, suite.task("sentiment", "am"), setting, 1, 2, label="positive", **more)
 
 
 def test_the_suite_prompt_names_label_and_language(small_suite):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import fit
+from support.contexts import PARALLEL, sentences
 from support.helpers import key
-from test_generation import PROMPTS, key_of
-from test_methods import PARALLEL, sentences
+from support.prompts import PROMPTS, key_of
 
 from harness.core.cells import Cell
 from harness.core.errors import BrokenFileError

@@ -14,10 +14,10 @@ import pytest
 import torch
 from conftest import HIDDEN, LAYERS, SENTENCES
 from support.helpers import snapshot
+from support.separations import HOSTILE, TINY, body, made
 
 from harness.core.errors import BrokenFileError, UnsupportedError, UserError
 from harness.core.interventions import Intervention, Steering
-from harness.core.records import MethodIdentity, ModelIdentity
 from harness.core.store import Run
 from harness.data.sources import Example, Sentence
 from harness.engine import activations as pooling
@@ -26,9 +26,7 @@ from harness.methods.contract import MethodConfig, Skip, SteeringMethod, registe
 from harness.runner.fit import Fitter
 from harness.runner.plan import plan_cells, select_cells
 from harness.runner.prepare import RunOptions, RunPlan, plan_run
-from harness.tracks.separation import LAYERS as MOST_LAYERS
 from harness.tracks.separation import (
-    Separation,
     analyse,
     parallel_sentences,
     path_of,
@@ -46,7 +44,6 @@ TEXTS = [
     "one more text that is a little longer than all of the others here",
     "c",
 ]
-TINY = ModelIdentity(name="tiny", fingerprint="f00d", dtype="float32")
 
 
 # Silhouettes
@@ -383,22 +380,6 @@ def test_the_mini_suite_has_a_separation_of_clas_and_of_language_vectors(tmp_pat
 # The file
 
 
-def made(**changes: Any) -> Separation:
-    fields: dict[str, Any] = {
-        "method": MethodIdentity(name="clas", version="1", config={"alpha": -1.0}),
-        "model": TINY,
-        "task": "sentiment",
-        "languages": ["am", "he"],
-        "sentences": 40,
-        "steered": [1],
-        "before": [0.1, 0.2, 0.3],
-        "after": [0.1, 0.4, 0.3],
-        "before_by_language": {"am": [0.1, 0.2, 0.3], "he": [0.1, 0.2, 0.3]},
-        "after_by_language": {"am": [0.1, 0.5, 0.6], "he": [0.1, 0.3, 0.0]},
-    }
-    return Separation.model_validate({**fields, **changes})
-
-
 def test_the_change_is_that_of_the_mean_from_the_first_steered_layer_on():
     found = made()
     assert found.change == pytest.approx((0.4 + 0.3) / 2 - (0.2 + 0.3) / 2)
@@ -411,42 +392,6 @@ def test_a_separation_is_the_same_after_writing_and_reading(tmp_path):
     write_separation(run, "a1", made(left_out={"עברית": "ሰላም <b>"}))
     assert read_separation(path_of(run, "a1")) == made(left_out={"עברית": "ሰላም <b>"})
     assert json.loads(path_of(run, "a1").read_text(encoding="utf-8"))["schema"] == 1
-
-
-LONG = [0.1] * (MOST_LAYERS + 1)
-HOSTILE: dict[str, dict[str, Any]] = {
-    "NaN": {"before": [float("nan"), 0.2, 0.3]},
-    "infinite": {"after": [float("inf"), 0.2, 0.3]},
-    "beyond 1": {"after": [1.5, 0.2, 0.3]},
-    "text for a number": {"after": ["x", 0.2, 0.3]},
-    "null": {"after": [None, 0.2, 0.3]},
-    "no list": {"before": 3},
-    "no layer": {"before": [], "after": [], "before_by_language": {}, "after_by_language": {}},
-    "too many layers": {
-        "before": LONG,
-        "after": LONG,
-        "before_by_language": {"am": LONG, "he": LONG},
-        "after_by_language": {"am": LONG, "he": LONG},
-    },
-    "too many languages": {"languages": [f"l{i}" for i in range(301)]},
-    "one language": {"languages": ["am"]},
-    "a language twice": {"languages": ["am", "am"]},
-    "a language without values": {"languages": ["am", "da"]},
-    "a layer less": {"after": [0.1, 0.4]},
-    "a layer less in a language": {"after_by_language": {"am": [0.1], "he": [0.1, 0.3, 0.0]}},
-    "a steered layer beyond": {"steered": [3]},
-    "a steered layer below": {"steered": [-1]},
-    "nothing steered": {"steered": []},
-    "a number of a thousand digits": {"sentences": 10**999},
-    "an endless name": {"task": "t" * 201},
-    "an unknown key": {"more": 1},
-    "a newer schema": {"schema": 2},
-}
-
-
-def body(**changes: Any) -> str:
-    """Return the file of a separation with changes that no record would take."""
-    return json.dumps({**made().to_json(), **changes})
 
 
 @pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE.keys())
