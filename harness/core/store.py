@@ -203,7 +203,8 @@ class Run:
         """Return the manifest; ``UserError`` if the directory holds no readable run."""
         if not self.exists():
             raise UserError(
-                f"{self.path} holds no run (no manifest.json). Give the folder that 'steerboard run --run DIR' made."
+                f"{self.path} does not contain a run (no manifest.json). "
+                "Pass the directory that 'steerboard run --run DIR' made."
             )
         return parse_record(self.files.read("manifest.json"), self.files.label("manifest.json"), Manifest)
 

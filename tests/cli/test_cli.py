@@ -201,7 +201,7 @@ def test_a_bad_option_makes_no_folder(tmp_path):
         (["score"], r"Missing (argument|parameter)"),
         (["list", "colours"], r"unknown list 'colours'; valid: languages, methods, suites, tasks"),
         (["list", "tasks", "--suite", "none"], r"unknown suite 'none'"),
-        (["score", "none"], r"none does not contain a run \(a directory with manifest\.json\)"),
+        (["score", "none"], r"none does not contain a run \(no manifest\.json\)"),
         (
             ["board", "build", "none", "--out", "site"],
             r"none does not contain a run \(a directory with manifest\.json\)",

@@ -254,7 +254,7 @@ def test_predictions_that_are_not_ours_are_one_clear_error(run):
 
 
 def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match=r"holds no run \(no manifest\.json\)"):
+    with pytest.raises(UserError, match=r"does not contain a run \(no manifest\.json\)"):
         Run(tmp_path).manifest()
 
 

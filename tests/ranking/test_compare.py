@@ -384,8 +384,8 @@ def test_two_processes_print_the_same_bytes(runs):
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path, runs):
-    assert "holds no run" in steerboard("compare", runs[0], tmp_path / "nothing").one_line()
-    assert "holds no run" in steerboard("compare", tmp_path / "nothing", runs[0]).one_line()
+    assert "does not contain a run" in steerboard("compare", runs[0], tmp_path / "nothing").one_line()
+    assert "does not contain a run" in steerboard("compare", tmp_path / "nothing", runs[0]).one_line()
 
 
 def test_an_unknown_format_or_metric_is_one_line(runs):

@@ -310,7 +310,7 @@ def test_new_gives_a_folder_that_says_what_is_to_be_done(tmp_path, monkeypatch):
 
 def test_packing_what_is_no_run_is_one_line(tmp_path):
     line = steerboard("submission", "pack", tmp_path, "--out", tmp_path / "x", *WHO).one_line()
-    assert "holds no run" in line
+    assert "does not contain a run" in line
     line = steerboard("submission", "check", tmp_path / "nothing").one_line()
     assert "is not a directory" in line
     assert "format" in steerboard("submission", "check", tmp_path, "--format", "xml").one_line()
