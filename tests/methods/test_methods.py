@@ -287,9 +287,9 @@ def test_language_vectors_of_real_text_and_a_trained_model_tell_their_language_a
     from harness.engine.model import load_model
 
     model = load_model(resolve_checkpoint(str(shared / "models" / "devlm")), "float32", "cpu")
-    rows = {code: LocalData(shared / "data").parallel(code)[:80] for code in ("am", "he", "en")}
-    corpus = corpus_of({code: part[:60] for code, part in rows.items()})
-    later = {code: mean_states(model, [row.text for row in part[60:]]).mean for code, part in rows.items()}
+    rows = {code: LocalData(shared / "data").parallel(code)[:36] for code in ("am", "he", "en")}
+    corpus = corpus_of({code: part[:24] for code, part in rows.items()})
+    later = {code: mean_states(model, [row.text for row in part[24:]]).mean for code, part in rows.items()}
     for code in ("am", "he"):
         ctx = context(corpus, lambda texts: mean_states(model, texts), code, len(model.layers))
         (item,) = LanguageSteering(LanguageSteering.Config(layer=0.48)).fit(ctx).interventions
