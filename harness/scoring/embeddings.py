@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
 from harness.core.errors import UserError, unknown
 from harness.data.corpus import normalise
-from harness.scoring.ngrams import count_matrix
+from harness.scoring.ngrams import TfidfWeights, count_matrix
 from harness.scoring.scorer import PerContext, ScoringContext
 
 Vectors = Any
@@ -39,37 +39,24 @@ class Embedding(Protocol):
 
 
 class TfidfEmbedding:
-    """Character 2- to 5-grams, sublinear tf-idf, offline and for every script.
+    """Character 2- to 5-grams, sublinear TF-IDF, offline and for every script.
 
-    The weights are fitted on the human train text, so that all entries are measured with the same ones; unseen
-    n-grams have the highest weight. Columns are hashes: 2**18 of them.
+    The weights are those of the human train text, the same for all entries; unseen n-grams have the highest one.
+    Columns are hashes: 2**18 of them.
     """
 
     name = "tfidf"
     signature = "tfidf-char-2-5-sublinear-idf:human-train-hash18|norm:NFKC-casefold|version:1"
-    _bits = 18
 
     def __init__(self) -> None:
-        self._weights = PerContext(self._fit)
+        self._weights = PerContext(lambda context: TfidfWeights(self._counts([text for text, _ in context.train])))
 
     def embed(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
         """See ``Embedding.embed``; the rows are sparse."""
-        counts = self._counts(texts)
-        counts.data = (1.0 + np.log(counts.data)) * self._weights(context)[counts.indices]
-        sizes = np.diff(counts.indptr)
-        lengths = np.sqrt(np.bincount(np.repeat(np.arange(len(texts)), sizes), counts.data**2, len(texts)))
-        counts.data /= np.repeat(lengths, sizes)
-        return counts
-
-    def _fit(self, context: ScoringContext) -> NDArray[np.float64]:
-        """Return inverse document frequencies, smoothed by one text that contains everything."""
-        counts = self._counts([text for text, _ in context.train])
-        frequencies = np.bincount(counts.indices, minlength=2**self._bits)
-        weights: NDArray[np.float64] = 1.0 + np.log((1 + len(context.train)) / (1 + frequencies))
-        return weights
+        return self._weights(context).rows(self._counts(texts))
 
     def _counts(self, texts: Sequence[str]) -> Any:
-        return count_matrix([normalise(text) for text in texts], (2, 3, 4, 5), self._bits, mix=True)
+        return count_matrix([normalise(text) for text in texts], (2, 3, 4, 5), bits=18, mix=True)
 
 
 class EncoderEmbedding:

@@ -1,10 +1,10 @@
-"""Classifiers with exact training: logistic regression on n-grams or on sentence vectors."""
+"""Classifiers with exact training: logistic regression on n-grams or on sentence vectors, and the check of labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 
 from harness.core.checkpoints import Checkpoint
 from harness.core.types import FloatArray
+from harness.data.corpus import normalise
 from harness.scoring.classification import Probabilities
 from harness.scoring.embeddings import MeanPooler
+from harness.scoring.ngrams import TfidfWeights, count_matrix
 from harness.scoring.scorer import Rows, ScoringContext
+from harness.scoring.subsampling import generator
 
-_PENALTY = 10.0  # scikit-learn's C, tuned for neither of the two
+_PENALTY = 10.0  # scikit-learn's C, tuned for none of them
+_BITS = 18  # of hashed n-grams
+FOLDS, MOST = 5, 1000  # of ``LabelVerifier``
 _TOLERANCE = 1e-6  # of the gradient: probabilities then hold to 1e-5 (at scikit-learn's default, to 1e-3)
 
 
@@ -31,28 +36,29 @@ class TfidfClassifier:
 
     def __init__(self) -> None:
         self.seeds = [0]
-        self._train, self._test = _Recent(self._log_counts), _Recent(self._log_counts)
-
-    @cached_property
-    def _counter(self) -> Any:
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        return HashingVectorizer(analyzer="char", ngram_range=(2, 5), n_features=2**18, alternate_sign=False, norm=None)
-
-    def _log_counts(self, texts: Sequence[str]) -> Any:
-        counts = self._counter.transform(texts)
-        counts.data = 1.0 + np.log(counts.data)
-        return counts
+        self._counts = lru_cache(maxsize=3)(self._count)  # all texts of a cell, the valid ones, the test split
 
     def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
-        counts = self._train([text for text, _ in train])
-        columns = _Columns.of(counts)
-        features = columns.rows(counts)
+        counts, test = (self._counts(tuple(text for text, _ in rows)) for rows in (train, context.test))
+        weights = TfidfWeights(counts, least=1)
+        features, test = weights.log_counts(counts), weights.log_counts(test)
+        # Not ``weights.rows``: of texts that say nothing about the label the last digit decides, and with it the order
+        # of these operations.
+        idf, squares = weights.idf, features.power(2) @ weights.idf**2
+        features.data *= idf[features.indices]
+        features.data /= np.repeat(_lengths(squares), np.diff(features.indptr))
         dual = fit_dual((features @ features.T).toarray(), _targets(train, context), _PENALTY)
-        test = self._test([text for text, _ in context.test])
-        scores = columns.products(test, features.T @ dual.weights)
+        scores = test @ (idf[:, None] * (features.T @ dual.weights)) / _lengths(test.power(2) @ idf**2)[:, None]
         return dual.probabilities(scores, len(context.labels))
+
+    def _count(self, texts: tuple[str, ...]) -> Any:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        counter = HashingVectorizer(
+            analyzer="char", ngram_range=(2, 5), n_features=2**_BITS, alternate_sign=False, norm=None
+        )
+        return counter.transform(texts)
 
 
 class FrozenClassifier:
@@ -83,68 +89,13 @@ class FrozenClassifier:
         return dual.probabilities(test @ (features.T @ dual.weights), len(context.labels))
 
 
-class _Recent:
-    """The rows of the last texts: the same texts, or a subset, are not vectorised again."""
-
-    def __init__(self, read: Any) -> None:
-        self._read = read
-        self._texts: list[str] = []
-        self._rows: Any = None
-
-    def __call__(self, texts: list[str]) -> Any:
-        if self._texts and texts == self._texts:
-            return self._rows
-        position = {text: i for i, text in enumerate(self._texts)}
-        if position.keys() >= set(texts):
-            return self._rows[[position[text] for text in texts]]
-        self._texts, self._rows = texts, self._read(texts)
-        return self._rows
+def _lengths(squares: FloatArray) -> FloatArray:
+    """Return the square roots, 1 for a text without any n-gram."""
+    return np.where(squares > 0, np.sqrt(squares), 1.0)
 
 
 def _targets(train: Rows, context: ScoringContext) -> NDArray[np.int64]:
     return np.array([context.labels.index(label) for _, label in train], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The columns that occur in training texts, with their smoothed inverse document frequencies.
-
-    ``positions``: column -> index into ``weights``. All others have index 0, whose weight is 0.
-    """
-
-    weights: FloatArray
-    positions: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, counts: Any) -> _Columns:
-        """Return the columns of a sparse matrix (CSR) of texts."""
-        used, frequencies = np.unique(counts.indices, return_counts=True)
-        positions = np.zeros(counts.shape[1], dtype=np.int32)
-        positions[used] = np.arange(1, len(used) + 1)
-        weights = 1.0 + np.log((1 + counts.shape[0]) / (1 + frequencies))
-        return cls(np.concatenate([[0.0], weights]), positions)
-
-    def rows(self, counts: Any) -> Any:
-        """Return weighted rows of length 1; zeros where a text has none of the columns."""
-        found = self._sparse(counts, counts.data)
-        found.data = found.data * self.weights[found.indices]
-        found.data /= np.repeat(self._lengths(counts), np.diff(counts.indptr))
-        return found
-
-    def products(self, counts: Any, matrix: FloatArray) -> FloatArray:
-        """Return ``rows(counts) @ matrix`` without building the rows: a test split has many of them."""
-        found = self._sparse(counts, counts.data) @ (self.weights[:, None] * matrix)
-        return np.asarray(found / self._lengths(counts)[:, None])
-
-    def _lengths(self, counts: Any) -> FloatArray:
-        squares = self._sparse(counts, counts.data**2) @ self.weights**2
-        return np.where(squares > 0, np.sqrt(squares), 1.0)
-
-    def _sparse(self, counts: Any, data: FloatArray) -> Any:
-        from scipy.sparse import csr_array
-
-        shape = (counts.shape[0], len(self.weights))
-        return csr_array((data, self.positions[counts.indices], counts.indptr), shape=shape)
 
 
 def _standardised(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -221,3 +172,70 @@ def _per_label(model: Any) -> tuple[FloatArray, FloatArray]:
     if len(intercepts) > 1:
         return coefficients, intercepts
     return np.vstack([np.zeros_like(coefficients), coefficients]), np.concatenate([[0.0], intercepts])
+
+
+class LabelVerifier:
+    """TF-IDF over character 2- to 5-grams and logistic regression, cross-fitted on human text in five folds.
+
+    A text that is in one of the folds is classified by the model that has not seen it, so that human and copied text
+    have no advantage; any other by the mean of the five models' probabilities. Cells have equally many texts per
+    label: probabilities are divided by the label's share of the train text (logit adjustment, Menon et al. 2021), and
+    at most 1,000 texts are used, balanced where possible. N-grams of a single text are left out.
+
+    ``missing``: why there is no classifier, empty if there is one.
+    """
+
+    signature = f"tfidf-char-2-5-df2-hash18+logreg-C{_PENALTY:g}|folds:{FOLDS}|texts:{MOST}|version:1"
+
+    def __init__(self, train: Rows, labels: Sequence[str]) -> None:
+        self._labels = list(labels)
+        rows = [(normalise(text), self._labels.index(label)) for text, label in train]
+        counts = np.bincount([target for _, target in rows], minlength=len(self._labels))
+        scarce = [label for label, count in zip(self._labels, counts, strict=True) if count < FOLDS]
+        self.missing = f"fewer than {FOLDS} train texts of {', '.join(scarce)}" if scarce else ""
+        if not self.missing:
+            self._fit(*_folds(rows))
+
+    def _fit(self, texts: list[str], targets: NDArray[np.int64], folds: NDArray[np.int64]) -> None:
+        self._seen = dict(zip(texts, folds.tolist(), strict=True))
+        counts = count_matrix(texts, (2, 3, 4, 5), _BITS, mix=False)
+        self._weights = TfidfWeights(counts, least=2)
+        features = self._weights.rows(counts)
+        gram = (features @ features.T).toarray()
+        self._prior = np.bincount(targets, minlength=len(self._labels)) / len(targets)
+        self._models: list[tuple[DualLogReg, Any]] = []
+        for fold in range(FOLDS):
+            train = np.flatnonzero(folds != fold)
+            dual = fit_dual(gram[np.ix_(train, train)], targets[train], _PENALTY)
+            self._models.append((dual, features[train].T @ dual.weights))
+
+    def labels(self, texts: Sequence[str]) -> list[str]:
+        """Return the likeliest label of every text; an empty string for a blank text."""
+        if not len(texts):
+            return []
+        plain = [normalise(text) for text in texts]
+        features = self._weights.rows(count_matrix(plain, (2, 3, 4, 5), _BITS, mix=False))
+        likely = np.array([dual.probabilities(features @ weights, len(self._labels)) for dual, weights in self._models])
+        likely /= self._prior
+        best = likely.mean(axis=0).argmax(axis=1)
+        for i, text in enumerate(plain):
+            if text in self._seen:
+                best[i] = likely[self._seen[text], i].argmax()
+        return [self._labels[k] if text else "" for text, k in zip(plain, best, strict=True)]
+
+
+def _folds(rows: list[tuple[str, int]]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the texts that are used, their label indices and their folds, label by label.
+
+    A repeated text is used once: it must not be in two folds.
+    """
+    draw = generator("label fidelity")
+    once = list(dict(rows).items())
+    targets = np.array([target for _, target in once], dtype=np.int64)
+    found = np.unique(targets)
+    chosen, folds = [], []
+    for target in found:
+        of_label = draw.permutation(np.flatnonzero(targets == target))[: MOST // len(found)]
+        chosen += of_label.tolist()
+        folds += [i % FOLDS for i in range(len(of_label))]
+    return [once[i][0] for i in chosen], targets[chosen], np.array(folds, dtype=np.int64)

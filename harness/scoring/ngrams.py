@@ -69,6 +69,35 @@ def count_matrix(texts: Sequence[str], sizes: Sequence[int], bits: int, *, mix: 
     return csr_array((np.ones(len(rows)), (rows, columns.astype(np.int32))), shape=(len(texts), 2**bits))
 
 
+class TfidfWeights:
+    """The inverse document frequencies of the n-grams (columns) of a count matrix of texts: sublinear TF-IDF.
+
+    As scikit-learn's ``TfidfTransformer(sublinear_tf=True)``: smoothed by one text that contains everything. ``least``:
+    how many of the texts must have a column; all others do not count, in whatever text.
+    """
+
+    def __init__(self, counts: Any, least: int = 0) -> None:
+        n_texts, n_columns = counts.shape
+        found = np.bincount(counts.indices, minlength=n_columns)
+        self._used = np.flatnonzero(found >= least)
+        self.idf = np.log((1 + n_texts) / (1 + found[self._used])) + 1
+
+    def log_counts(self, counts: Any) -> Any:
+        """Return 1 + log tf of the columns that count: sparse (CSR), [texts, columns]."""
+        rows = counts[:, self._used]
+        rows.data = 1 + np.log(rows.data)
+        return rows
+
+    def rows(self, counts: Any) -> Any:
+        """Return (1 + log tf) * idf in rows of length 1: sparse (CSR), zeros for a text without any column."""
+        rows = self.log_counts(counts)
+        rows.data *= self.idf[rows.indices]
+        sizes = np.diff(rows.indptr)
+        squares = np.bincount(np.repeat(np.arange(len(sizes)), sizes), rows.data**2, len(sizes))
+        rows.data /= np.repeat(np.sqrt(squares), sizes)
+        return rows
+
+
 class NgramIndex:
     """The n-grams of a set of texts, in normal form (``normalise``)."""
 

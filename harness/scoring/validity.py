@@ -20,7 +20,7 @@ from harness.scoring.checks import (
     script_share,
 )
 from harness.scoring.identification import Identifier, LanguageIdentifier, Piece, detect_language
-from harness.scoring.labels import LabelVerifier
+from harness.scoring.linear_classifiers import LabelVerifier
 from harness.scoring.metrics import (
     DEGENERATE,
     LABEL_FIDELITY,

@@ -136,9 +136,18 @@ def test_tfidf_predicts_what_scikit_learn_predicts(code, task, size):
     assert found.argmax(axis=1).tolist() == known.argmax(axis=1).tolist()
 
 
+SIZES = {"sentiment": 50, "topic": 20}
+REAL = [(code, task, size) for code in load_suite("steer11").languages for task, size in SIZES.items()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("code", load_suite("steer11").languages)
-@pytest.mark.parametrize(("task", "size"), [("sentiment", 50), ("topic", 20)])
+@pytest.mark.parametrize(
+    ("code", "task", "size"),
+    [
+        *[("am", "sentiment", 50), ("he", "topic", 20), ("de", "sentiment", 50), ("su", "topic", 20)],
+        *(pytest.param(*real, marks=pytest.mark.nightly) for real in REAL),
+    ],
+)
 def test_tfidf_predicts_what_scikit_learn_predicts_of_real_text(shared, code, task, size):
     human = human_place(LocalData(shared / "data"), task, code)
     train = drawn(human, size, seed=1)
@@ -283,7 +292,7 @@ def test_a_frozen_encoder_that_is_none_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", ["am", "he", "su"])
+@pytest.mark.parametrize("code", ["am", *(pytest.param(code, marks=pytest.mark.nightly) for code in ("he", "su"))])
 def test_a_real_frozen_encoder_finds_more_than_chance(shared, code):
     human = human_place(LocalData(shared / "data"), "sentiment", code)
     human, train = replace(human, test=human.test[:200]), drawn(human, 50, seed=1)

@@ -10,7 +10,7 @@ from support.helpers import MINI
 
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
-from harness.scoring.labels import FOLDS, MOST, LabelVerifier
+from harness.scoring.linear_classifiers import FOLDS, MOST, LabelVerifier
 
 FOOD = [(f"good food number {i}", "good") for i in range(20)] + [(f"bad food number {i}", "bad") for i in range(20)]
 

@@ -285,7 +285,7 @@ def test_worthless_text_does_not_pass(part, corpus, code):
 
 
 def test_hostile_texts_are_checked_in_time(part, amharic):
-    size = 100_000
+    size = 20_000
     hostile = [
         "!" * size + "x",
         '"!' * size,
@@ -299,7 +299,7 @@ def test_hostile_texts_are_checked_in_time(part, amharic):
     hostile += ["sorry " * size, "\ud800" * 50, "a\u0301" * size, "ሰ\x00" * size, "here is " * size]
     before = time.process_time()
     assert not part.check(hostile, ["positive"] * len(hostile), amharic).valid.any()
-    assert time.process_time() - before < 30
+    assert time.process_time() - before < 6
 
 
 # Intervals
@@ -392,17 +392,18 @@ def test_scrambled_real_text_is_gibberish(real, code):
 
 
 @pytest.mark.slow
-def test_ten_thousand_texts_are_scored_in_seconds(real):
+@pytest.mark.parametrize("n", [1000, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_thousands_of_texts_are_scored_in_seconds(real, n):
     corpus, identifier = real
     place = place_of(corpus, "sentiment", "de")
-    rows = ([(text[:200], label) for text, label in place.train if len(text) >= 200] * 10)[:10_000]
+    rows = ([(text[:200], label) for text, label in place.train if len(text) >= 200] * 10)[:n]
     part = ValidityScorer(lambda: identifier)
-    part.check(*zip(*rows[:1], strict=True), place)  # what is made once for a place is not counted
+    part.score(sample(rows[:1]), place)  # what is made once for a context is not counted
     before = time.process_time()
     part.check(*zip(*rows, strict=True), place)
     part.score(sample(rows), place)
-    assert len(rows) == 10_000
-    assert time.process_time() - before < 20
+    assert len(rows) == n
+    assert time.process_time() - before < 20 * n / 10_000
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partialmethod
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.helpers import MINI, TASKS, environment, jsonl
+from support.helpers import MINI, TASKS, jsonl, second_process
 
 pytest.importorskip("lm_eval", reason="NOT CHECKED: lm-eval is not installed")
 
@@ -194,20 +193,25 @@ COMMAND = ("--include_path", str(TASKS), "--tasks", "steerboard_topic_am,steerbo
 COMMAND += ("--model", "steerboard", "--limit", "4", "--batch_size", "8", "--model_args")
 ARGUMENTS = f"pretrained={POCKET},suite=mini,dtype=float32,data={MINI / 'data'}"
 
+MODULE = """
+import runpy
+from functools import partialmethod
+from lm_eval.tasks import TaskManager
+TaskManager.__init__ = partialmethod(TaskManager.__init__, include_defaults=False)
+runpy.run_module("harness.tracks.understanding", run_name="__main__")
+"""  # with our tasks alone: to read all of lm-eval's takes longer than the rest
+
 
 @pytest.mark.slow
 def test_the_command_of_lm_eval_knows_the_model_type():
     """In a process of its own: our tasks on local data."""
-    words = [sys.executable, "-m", "harness.tracks.understanding", *COMMAND]
-    words.append(f"{ARGUMENTS},steering=language,strength=0.5")
-    good = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=600)
-    assert good.returncode == 0, good.stderr
+    good = second_process(*COMMAND, f"{ARGUMENTS},steering=language,strength=0.5", code=MODULE)
+    assert good.code == 0, good.err
     for text in ("steerboard_topic_am", "steerboard_sentiment_he", "|acc ", "|f1 "):
-        assert text in good.stdout
+        assert text in good.out
 
 
 def test_the_command_of_lm_eval_says_errors_in_one_line(monkeypatch, capsys):
-    """With our tasks alone: to read all of lm-eval's takes longer than the rest."""
     monkeypatch.setattr(TaskManager, "__init__", partialmethod(TaskManager.__init__, include_defaults=False))
     monkeypatch.setattr(sys, "argv", ["lm_eval", *COMMAND, f"{ARGUMENTS},steering=langage"])
     with pytest.raises(SystemExit) as end:
