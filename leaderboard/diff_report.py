@@ -72,8 +72,9 @@ def as_markdown(found: Mapping[str, Any]) -> str:
 
 
 def as_json(found: Mapping[str, Any]) -> str:
-    """Return what changed as JSON, boards without changes left out."""
-    return json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    """Return what changed as JSON, boards without changes left out; signs that cannot be seen are escaped."""
+    text = json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False)
+    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text) + "\n"
 
 
 def _heading(found: Mapping[str, Any]) -> Iterator[str]:

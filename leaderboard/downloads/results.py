@@ -71,7 +71,7 @@ def board_facts(board: Board) -> BoardFacts:
             "title": strip_control(board.title),
             "suite": {
                 "name": strip_control(str(manifest.suite["name"])),
-                "version": version if isinstance(version, int) else None,
+                "version": version if type(version) is int else None,
                 "hash": manifest.suite_hash,
             },
             "selection": manifest.selection,
