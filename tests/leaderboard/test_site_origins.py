@@ -93,7 +93,7 @@ def test_a_citation_can_be_copied_and_read_without_a_script(visit, name):
     cite.locator("summary").click()
     button = cite.get_by_role("button", name="Copy citation")
     button.click()
-    page.wait_for_function("navigator.clipboard.readText().then((text) => text.startsWith('@misc'))")
+    page.wait_for_function("() => navigator.clipboard.readText().then((text) => text.startsWith('@misc'))")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("@misc{steerboard-")
     still = visit(name, java_script_enabled=False)

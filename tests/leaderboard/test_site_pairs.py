@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import base64
+import re
+from typing import Any
 
 import numpy as np
 import pytest
+from support.browsing import Site, entries_named, hash_of, mean_by_hand, paired_difference
 from support.panels import differences
-from support.toysite import SEEDS
+from support.toysite import LANGUAGES, SEEDS, TASKS
 
+from harness.ranking.slices import Slice
 from harness.ranking.stats.estimates import Estimate
+from harness.ranking.summary import format_number, format_signed
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import SELF_CHRF, VENDI
 from leaderboard.views.compare import (
@@ -20,6 +25,7 @@ from leaderboard.views.compare import (
     pair_table,
     pairs_in_metric,
     sentence,
+    slice_name,
     verdict,
 )
 
@@ -125,3 +131,149 @@ def test_all_primary_metrics_stand_there_with_the_differences_of_the_statistics(
     assert len(SEEDS) == 3
     count = len(whole) * (len(whole) - 1) // 2
     assert found["metric_tests"] >= count * (len(titles) - 1)
+
+
+# The page in a browser
+
+
+def comparison_rows(page: Any) -> list[list[str]]:
+    return page.locator("#comparison tbody tr").evaluate_all(
+        "rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
+    )
+
+
+def comparison_expected(site: Site, a: str, b: str) -> list[tuple[str, str, str, Estimate | None]]:
+    scopes = [*(Slice(task, None) for task in TASKS), *(Slice(None, code) for code in LANGUAGES)]
+    found = []
+    for scope in scopes:
+        levels = [format_number(mean_by_hand(site, name, scope.task, scope.language)) for name in (a, b)]
+        found.append(
+            (slice_name(scope), *levels, paired_difference(site.board.slice(scope.task, scope.language), a, b))
+        )
+    return found
+
+
+def holm_by_hand(values: list[float]) -> list[float]:
+    """Return p-values adjusted by Holm, one by one: the k-th smallest of n times n - k + 1."""
+    order, highest, adjusted = sorted(range(len(values)), key=lambda i: values[i]), 0.0, [0.0] * len(values)
+    for k, i in enumerate(order):
+        highest = max(highest, min(1.0, values[i] * (len(values) - k)))
+        adjusted[i] = highest
+    return adjusted
+
+
+def corrected(fields: list[Any], a: str, b: str) -> list[float | None]:
+    """Return p of a pair in some scopes, by Holm over all pairs that are known in any of them."""
+    tests = [
+        (k, one, other, float(field.pair_p[i, j]))
+        for k, field in enumerate(fields)
+        for i, one in enumerate(field.entries)
+        for j, other in enumerate(field.entries)
+        if i < j and field.pair_p[i, j] == field.pair_p[i, j]
+    ]
+    found = dict.fromkeys(range(len(fields)))
+    adjusted = holm_by_hand([p for *_, p in tests])
+    for (k, one, other, _), p in zip(tests, adjusted, strict=True):
+        if {one, other} == {a, b}:
+            found[k] = p
+    return list(found.values())
+
+
+def ends(text: str) -> list[float]:
+    return [float(part.replace("−", "-")) for part in re.findall(r"[+−]\d\.\d{3}", text)]
+
+
+PAIRS = [
+    ("quality, alpha", "zero-shot, alpha"),
+    ("random of language, beta", "quality, beta"),
+    ("few-shot, beta", "human"),
+    ("clas, beta", "constant"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+def test_a_deep_link_shows_the_pair_with_pythons_numbers(visit, site, left, right):
+    a, b = entries_named(site, left, right)
+    page = visit("compare.html", f"#a={a}&b={b}")
+    assert page.locator("[name=a]").input_value() == a
+    assert page.locator("[name=b]").input_value() == b
+    shown, wanted = comparison_rows(page), comparison_expected(site, a, b)
+    assert len(shown) == len(wanted) == 5
+    single = [(task, None) for task in TASKS] + [(None, code) for code in LANGUAGES]
+    chances = corrected([site.board.slice(*scope) for scope in single], a, b)
+    words = []
+    for (where, at_a, at_b, difference, p, said), (name, level_a, level_b, found), chance in zip(
+        shown, wanted, chances, strict=True
+    ):
+        assert (where, at_a, at_b) == (name, level_a, level_b)
+        assert difference.split(" ")[0] == format_signed(found.mean if found else None)
+        if chance is None:
+            assert (p, said) == ("–", "no interval" if found else "not measured")
+        else:
+            side = "A better" if found.mean > 0 else "B better"
+            assert said == (side if chance <= 0.05 else "inconclusive")
+            assert float(p.removeprefix("≤ ")) == pytest.approx(chance, abs=0.00101 if chance <= 0.1 else 0.0101)
+        if found and found.low is not None:
+            assert ends(difference) == pytest.approx([found.mean, found.low, found.high], abs=0.00056)
+        words.append(said)
+    told = page.locator("#verdict").text_content()
+    over = page.locator("#comparison-metrics tbody tr").first.locator("td").last.text_content()
+    assert left in told or over == "not measured"
+    assert f"A better in {words.count('A better')}, B better in {words.count('B better')}" in told
+    if over == "B better":
+        assert told.startswith(f"Overall: {right} is better than {left}.")
+
+
+@pytest.mark.slow
+def test_swapping_turns_signs_and_verdicts(visit, site):
+    a, b = entries_named(site, "quality, alpha", "zero-shot, alpha")
+    page = visit("compare.html", f"#a={a}&b={b}")
+    before = comparison_rows(page)
+    page.get_by_role("button", name="Swap A and B").click()
+    assert hash_of(page) == f"#a={b}&b={a}"
+    turned = {"A better": "B better", "B better": "A better"}
+    for old, new in zip(before, comparison_rows(page), strict=True):
+        assert new[:3] == [old[0], old[2], old[1]]
+        mean, low, high = ends(old[3])
+        assert ends(new[3]) == pytest.approx([-mean, -high, -low])
+        assert new[4] == old[4]
+        assert new[5] == turned.get(old[5], old[5])
+
+
+@pytest.mark.slow
+def test_an_entry_against_itself_asks_for_another(visit, site):
+    [a] = entries_named(site, "quality, alpha")
+    page = visit("compare.html", f"#a={a}&b={a}")
+    assert page.locator("#verdict").text_content() == "Choose two different entries."
+    assert {row[5] for row in comparison_rows(page)} == {"inconclusive"}
+
+
+@pytest.mark.slow
+def test_the_script_shows_what_the_page_was_built_with(visit, site):
+    still = visit("compare.html", java_script_enabled=False)
+    page = visit("compare.html")
+    without, shown = comparison_rows(still), comparison_rows(page)
+    assert [row[:3] + row[4:] for row in without] == [row[:3] + row[4:] for row in shown]
+    for old, new in zip(without, shown, strict=True):
+        assert ends(old[3]) == pytest.approx(ends(new[3]), abs=0.0011)
+    assert still.locator("#verdict").text_content() == page.locator("#verdict").text_content()
+    metrics = [other.locator("#comparison-metrics").inner_text() for other in (still, page)]
+    assert metrics[0] == metrics[1]
+
+
+@pytest.mark.slow
+def test_choosing_a_pair_lands_in_the_address_and_back_restores(visit, site):
+    a, b = entries_named(site, "few-shot, beta", "human")
+    page = visit("compare.html")
+    opening = comparison_rows(page)
+    page.evaluate(f"location.hash = '#a={a}&b={b}'")
+    page.wait_for_function("() => document.querySelector('[name=b]').value === location.hash.split('b=')[1]")
+    assert comparison_rows(page) != opening
+    page.go_back()
+    page.wait_for_function("() => location.hash === ''")
+    page.wait_for_function("() => document.querySelector('#comparison tbody td').textContent !== ''")
+    assert comparison_rows(page) == opening
+    page.locator("[name=a]").select_option(a)
+    assert f"a={a}" in hash_of(page)
+    assert comparison_rows(visit("compare.html", "#a=nobody&b=toString")) == opening

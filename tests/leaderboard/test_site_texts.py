@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browsing import entries_named, hash_of
 from support.helpers import jsonl
 from support.toyruns import F1, flat, selection, toy, write_run
-from support.toysite import ALPHA, LANGUAGES, TASKS
+from support.toysite import ALPHA, LANGUAGES, TASKS, TEXTS
 
 from harness.core.records import Generation
 from harness.core.store import Run
@@ -272,3 +274,115 @@ def test_a_page_of_texts_says_what_was_asked_and_what_was_found(visit, script):
     assert last.text_content() == (
         "not valid: mostly in another language, repeats itselflanguage svjudged negativecopied from train"
     )
+
+
+# Side by side in a browser
+
+
+def texts_shown(page: Any) -> dict[tuple[str, str], list[str]]:
+    """Return (heading of a block, entry) -> its texts, from left to right as they stand on the screen."""
+    found = page.evaluate(
+        """() => [...document.querySelectorAll(".block")].filter((block) => block.checkVisibility())
+          .flatMap((block) => [...block.querySelectorAll("article")].filter((one) => one.checkVisibility())
+          .map((one) => [block.querySelector("h2").textContent.trim(), one.dataset.entry,
+            one.getBoundingClientRect().left, [...one.querySelectorAll("p")].map((p) => p.textContent)]))"""
+    )
+    return {(heading, entry): texts for heading, entry, _, texts in sorted(found, key=lambda it: (it[0], it[2]))}
+
+
+@pytest.mark.slow
+def test_two_entries_stand_side_by_side_with_the_same_label_and_seed(visit, site):
+    a, b = entries_named(site, "quality, beta", "human")
+    page = visit("samples-am.html")
+    page.locator("[name=a]").select_option(a)
+    page.locator("[name=b]").select_option(b)
+    page.locator("[name=task]").select_option("topic")
+    page.locator("[name=seed]").select_option("2")
+    found = texts_shown(page)
+    assert [entry for _, entry in found] == [a, b, a, b]
+    assert {heading for heading, _ in found} == {"topic: sport seed 2", "topic: health seed 2"}
+    first, second = TEXTS["am", "sport"]
+    assert found["topic: sport seed 2", a] == [f"{first} [quality 2]", second]
+    assert found["topic: sport seed 2", b] == [f"{first} [human 2]", second]
+    assert hash_of(page) == f"#a={a}&b={b}&task=topic&seed=2"
+    fresh = visit("samples-am.html", hash_of(page))
+    assert texts_shown(fresh) == found
+
+
+@pytest.mark.slow
+def test_all_entries_can_be_read_at_once(visit, site):
+    page = visit("samples-he.html")
+    page.get_by_label("all entries").check()
+    found = texts_shown(page)
+    assert len({entry for _, entry in found}) == len(site.board.cellset.entries)
+    assert {heading.split(" ")[-1] for heading, _ in found} == {"1"}
+    assert page.locator("[name=a]").is_disabled()
+    assert "all=1" in hash_of(page)
+    fresh = visit("samples-he.html", hash_of(page))
+    assert texts_shown(fresh) == found
+    fresh.get_by_label("all entries").uncheck()
+    assert len({entry for _, entry in texts_shown(fresh)}) == 2
+    assert fresh.locator("[name=a]").is_enabled()
+
+
+@pytest.mark.slow
+def test_unknown_values_in_the_address_of_texts_are_ignored(visit):
+    opening = texts_shown(visit("samples-da.html"))
+    assert texts_shown(visit("samples-da.html", "#a=nobody&b=x&task=none&seed=99&all=no")) == opening
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "way"), [("am", "ltr"), ("he", "rtl"), ("da", "ltr")])
+def test_texts_carry_their_language_and_run_their_way(visit, code, way):
+    page = visit(f"samples-{code}.html")
+    shown = page.locator(".sample p").evaluate_all(
+        "nodes => nodes.map((node) => [node.lang, node.dir, getComputedStyle(node).direction,"
+        " getComputedStyle(node).textAlign])"
+    )
+    assert {tuple(item[:3]) for item in shown} == {(code, way, way)}
+    assert {item[3] for item in shown} == {"start"}
+    heading = page.locator("h1 bdi")
+    assert (heading.get_attribute("lang"), heading.get_attribute("dir")) == (code, way)
+
+
+@pytest.mark.slow
+def test_hebrew_starts_at_the_right_edge(visit):
+    page = visit("samples-he.html")
+    left, right, box_left, box_right = page.locator(".sample p").filter(visible=True).nth(1).evaluate(
+        """node => { const range = document.createRange(); range.selectNodeContents(node);
+          const text = range.getBoundingClientRect(), box = node.getBoundingClientRect();
+          return [text.left, text.right, box.left, box.right]; }"""
+    )  # fmt: skip
+    assert right == pytest.approx(box_right, abs=1)
+    assert left > box_left + 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "script", "letters"), [("am", "Ethi|Abyss", 20), ("he", "Hebr", 15)])
+def test_letters_come_from_a_font_that_has_them(browser, site, code, script, letters):
+    page = browser.new_page()  # not watched: from Chromium 150 on, the inspector itself asks for the page's style sheet
+    page.goto(site.address(f"samples-{code}.html", ""))
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("DOM.enable")
+    devtools.send("CSS.enable")
+    root = devtools.send("DOM.getDocument")["root"]["nodeId"]
+    node = devtools.send("DOM.querySelector", {"nodeId": root, "selector": ".sample p"})["nodeId"]
+    fonts = devtools.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]
+    if not any(re.search(script, font["familyName"]) for font in fonts):
+        pytest.skip(f"NO FONT for {code} on this machine: {fonts}")
+    assert sum(font["glyphCount"] for font in fonts if re.search(script, font["familyName"])) >= letters
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["am", "he"])
+def test_a_copied_text_is_exactly_the_text(visit, site, code):
+    page = visit(f"samples-{code}.html", "#seed=3&task=sentiment", permissions=["clipboard-read", "clipboard-write"])
+    sample = page.locator(".sample").filter(visible=True).nth(1)
+    button = sample.get_by_role("button")
+    button.click()
+    page.wait_for_function("button => button.textContent === 'Copied'", arg=button.element_handle())
+    button.click()
+    assert page.evaluate("navigator.clipboard.readText()") == TEXTS[code, "negative"][1]
+    if code == "he":
+        page.wait_for_function("button => button.textContent === 'Copy'", arg=button.element_handle())

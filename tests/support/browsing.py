@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from harness.ranking.stats.estimates import Estimate
 from leaderboard.boards import Board
+from support.toyruns import F1
+from support.toysite import LANGUAGES, SEEDS, TASKS
 
 READ = """(id) => {
   const table = document.getElementById(id), heads = [...table.tHead.rows[0].cells];
@@ -18,6 +23,10 @@ READ = """(id) => {
   ]));
 }"""
 """Return the rows of a table as they stand on the screen: texts by the key of their column."""
+
+
+FILTERS = ("q", "task", "model", "setting", "family")
+"""The fields by which rows are filtered, in the order of the page; languages have a menu."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +84,58 @@ def rows(page: Any, table: str) -> list[dict[str, str]]:
 
 def hash_of(page: Any) -> str:
     return page.evaluate("location.hash")
+
+
+def mean_by_hand(site: Site, name: str, task: str | None, code: str | None) -> float | None:
+    """Return the plain mean of the scores as they were read, None where a cell of the scope lacks one."""
+    lines = site.board.cellset.scores
+    lines = lines[(lines["metric"] == F1.name) & (lines["entry"] == name)]
+    for axis, value in (("task", task), ("language", code)):
+        lines = lines[lines[axis] == value] if value else lines
+    wanted = (1 if task else len(TASKS)) * (1 if code else len(LANGUAGES)) * len(SEEDS)
+    values = lines["value"].dropna()
+    return float(values.mean()) if len(values) == wanted else None
+
+
+def gain_of(site: Site, scope: Any, name: str) -> Estimate | None:
+    """Return an entry's gain over zero-shot in a scope, as the ranking computes it."""
+    found = site.board.slice(scope.task, scope.language)
+    return paired_difference(found, name, site.board.zero_shot.get(name, ""))
+
+
+def paired_difference(found: Any, a: str, b: str) -> Estimate | None:
+    if a not in found.entries or b not in found.entries:
+        return None
+    i, j = found.entries.index(a), found.entries.index(b)
+    mean, half = float(found.difference[i, j]), float(found.ci_half_width[i, j])
+    return Estimate(mean) if np.isnan(half) else Estimate(mean, low=mean - half, high=mean + half)
+
+
+def entries_named(site: Site, *names: str) -> list[str]:
+    """Return the ids of entries with these names."""
+    by_name = {row.name: name for name, row in site.board.cellset.entries.items()}
+    return [by_name[name] for name in names]
+
+
+def ranking(page: Any, site: Site) -> list[dict[str, str]]:
+    return rows(page, f"{site.board.id}-ranking")
+
+
+def ids(found: list[dict[str, str]]) -> list[str]:
+    return [row["id"] for row in found]
+
+
+def column(page: Any, site: Site, key: str) -> Any:
+    return page.locator(f"#{site.board.id}-ranking th[data-key='{key}']")
+
+
+def choose(page: Any, **values: str) -> None:
+    """Set filters of the first board."""
+    form = page.locator("form.filters").first
+    for name, value in values.items():
+        if name == "q":
+            form.locator("[name=q]").fill(value)
+        elif name == "language":
+            pick(form, *value.split(","))
+        else:
+            form.locator(f"[name={name}]").select_option(value)
