@@ -128,6 +128,14 @@ FULL = {
 }
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of the full run."""
+    folder = tmp_path_factory.mktemp("full")
+    build_site([write_run(folder / "run", FULL, []).path], folder / "out")
+    return folder / "out"
+
+
 def index_of(run: Run, out: Path) -> Page:
     return Page(build_board([run], out))
 
@@ -141,8 +149,8 @@ def page_of(out: Path, name: str) -> Page:
 # What stands there
 
 
-def test_the_ranking_shows_means_gains_and_completeness(tmp_path: Path) -> None:
-    page = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out")
+def test_the_ranking_shows_means_gains_and_completeness(full: Path) -> None:
+    page = Page(full / "index.html")
     row = page.rows["language"]
     assert row["k-macro-f1-tfidf"] == "0.600"  # (0.7 + 0.5) / 2
     assert row["k-gain"] == "+0.150"  # against zero-shot: 0.600 - 0.450
@@ -153,8 +161,8 @@ def test_the_ranking_shows_means_gains_and_completeness(tmp_path: Path) -> None:
     assert "Not ranked: 1 generation seed, 3 are needed." in page.text
 
 
-def test_the_grid_shows_every_language(tmp_path: Path) -> None:
-    text = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out").text
+def test_the_grid_shows_every_language(full: Path) -> None:
+    text = Page(full / "index.html").text
     grid = text[text.index('class="grid') :]
     assert "+0.200</a><small>0.700</small>" in grid
     assert "+0.100</a><small>0.500</small>" in grid
@@ -171,13 +179,12 @@ def test_an_incomplete_entry_has_no_mean_and_says_what_is_missing(tmp_path: Path
     assert "sentiment, he, seed 1: not run" in missing
 
 
-def test_a_narrowed_run_is_marked(tmp_path: Path) -> None:
+def test_a_narrowed_run_is_marked(full: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", FULL, ["2 of 11 languages (am, he)"])
     narrowed = index_of(run, tmp_path / "out").text
     assert 'class="mark"' in narrowed
     assert "Narrowed run: 2 of 11 languages (am, he)" in narrowed
-    full = write_run(tmp_path / "full", FULL, [])
-    assert 'class="mark"' not in index_of(full, tmp_path / "out2").text
+    assert 'class="mark"' not in Page(full / "index.html").text
 
 
 @pytest.mark.parametrize(
@@ -205,17 +212,16 @@ def test_a_note_on_the_data_changes_no_hash() -> None:
     assert "data_note" not in suite.dump()
 
 
-def test_a_column_without_any_value_is_not_shown(tmp_path: Path) -> None:
-    text = index_of(write_run(tmp_path / "run", FULL, []), tmp_path / "out").text
+def test_a_column_without_any_value_is_not_shown(full: Path) -> None:
+    text = Page(full / "index.html").text
     heads = re.findall(r'<th scope="col" data-key="([^"]+)" data-better', text)
     assert heads[:5] == ["tier", "entry", "gain", "macro_f1/tfidf", "wins"]
     assert not {"gap", "few", "mde", "vendi/tfidf", "seconds"} & set(heads)
 
 
-def test_text_carries_its_language_and_direction(tmp_path: Path) -> None:
-    build_board([write_run(tmp_path / "run", FULL, [])], tmp_path / "out")
-    assert f'<p lang="he" dir="rtl">{HEBREW}</p>' in page_of(tmp_path / "out", "samples-he.html").text
-    assert f'<p lang="am" dir="ltr">{AMHARIC}</p>' in page_of(tmp_path / "out", "samples-am.html").text
+def test_text_carries_its_language_and_direction(full: Path) -> None:
+    assert f'<p lang="he" dir="rtl">{HEBREW}</p>' in page_of(full, "samples-he.html").text
+    assert f'<p lang="am" dir="ltr">{AMHARIC}</p>' in page_of(full, "samples-am.html").text
 
 
 def test_rows_of_two_models_are_told_apart(tmp_path: Path) -> None:
@@ -265,10 +271,8 @@ def test_a_slug_is_a_safe_name_of_its_own(text: str) -> None:
 # Files
 
 
-def test_the_site_names_no_other_host(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    build_board([write_run(tmp_path / "run", FULL, [])], out)
-    for path in out.rglob("*.html"):
+def test_the_site_names_no_other_host(full: Path) -> None:
+    for path in full.rglob("*.html"):
         page = Page(path)
         for _, attributes in page.tags:
             for name in ("src", "href", "data", "srcset", "action"):
@@ -278,10 +282,8 @@ def test_the_site_names_no_other_host(tmp_path: Path) -> None:
         assert "@import" not in page.text
 
 
-def test_every_link_has_its_file_and_its_target(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    build_board([write_run(tmp_path / "run", FULL, [])], out)
-    pages = {path.resolve(): Page(path) for path in out.rglob("*.html")}
+def test_every_link_has_its_file_and_its_target(full: Path) -> None:
+    pages = {path.resolve(): Page(path) for path in full.rglob("*.html")}
     for path, page in pages.items():
         assert len(page.ids()) == len(set(page.ids()))
         for link in page.links():
@@ -298,27 +300,24 @@ def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_pa
     assert len(list((tmp_path / "out").glob("*/compare.html"))) == 2
 
 
-def test_two_builds_are_equal_byte_for_byte(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", FULL, [])
-    for out in ("a", "b", "b"):  # the second over the first, too
-        build_site([run.path], tmp_path / out)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+def test_two_builds_are_equal_byte_for_byte(full: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # the second over the first, too
+        build_site([full.parent / "run"], tmp_path)
+        assert contents(tmp_path) == contents(full)
 
 
-def test_the_listing_names_every_file(tmp_path: Path) -> None:
-    build_site([write_run(tmp_path / "run", FULL, []).path], tmp_path / "out")
-    listed = read_json(tmp_path / "out" / "site.json", SCHEMA)["files"]
-    assert set(listed) == set(names_below(tmp_path / "out")) - {"site.json"}
+def test_the_listing_names_every_file(full: Path) -> None:
+    listed = read_json(full / "site.json", SCHEMA)["files"]
+    assert set(listed) == set(names_below(full)) - {"site.json"}
 
 
-def test_what_is_no_longer_made_goes_and_what_others_put_there_stays(tmp_path: Path) -> None:
+def test_what_is_no_longer_made_goes_and_what_others_put_there_stays(full: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     runs = [write_run(tmp_path / "a", FULL, []), write_run(tmp_path / "b", FULL, ["1 of 3 seeds (1)"])]
     build_site([run.path for run in runs], out)
     (out / "CNAME").write_text("example.org", encoding="utf-8")
     build_site([runs[0].path], out)
-    build_site([runs[0].path], tmp_path / "fresh")
-    assert set(names_below(out)) == {*names_below(tmp_path / "fresh"), "CNAME"}
+    assert set(names_below(out)) == {*names_below(full), "CNAME"}
 
 
 def test_a_listing_from_elsewhere_removes_nothing_outside(tmp_path: Path) -> None:
@@ -375,13 +374,11 @@ def browse(page: Path, folder: Path) -> tuple[str, str, list[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["index.html", "samples-am.html", "samples-he.html", "compare.html"])
-def test_a_real_browser_shows_the_pages_without_any_request(tmp_path: Path, name: str) -> None:
-    out = tmp_path / "out"
-    build_board([write_run(tmp_path / "run", FULL, [])], out)
-    [path] = out.rglob(name)
+@pytest.mark.parametrize("name", ["index.html", "samples-he.html"])
+def test_a_real_browser_shows_the_pages_without_any_request(full: Path, tmp_path: Path, name: str) -> None:
+    [path] = full.rglob(name)
     shown, console, asked = browse(path, tmp_path)
-    assert {"samples-am.html": AMHARIC, "samples-he.html": HEBREW}.get(name, "language") in shown
+    assert {"samples-he.html": HEBREW}.get(name, "language") in shown
     assert not console
     assert not asked
 

@@ -33,6 +33,15 @@ PAGE = (
 PATIENCE = 20.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Wait less for further changes, and look more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, ms in (("_QUIET", 60), ("_LOOK", 50)):
+            patch.setattr(f"leaderboard.serve.{name}", ms)
+        yield
+
+
 @dataclass
 class Board:
     """A run folder with one file, and a build that copies the file's text into a page."""
@@ -147,7 +156,8 @@ def listening(board: Board) -> Iterator[Callable[[], str]]:
     connection.close()
 
 
-def test_the_page_is_served_and_its_file_stays_as_it_was(board):
+def test_the_page_is_served_and_its_file_stays_as_it_was(asked):
+    board = asked
     before = (board.site / "index.html").read_bytes()
     answer, page = board.ask("/")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -165,8 +175,8 @@ def test_a_page_with_a_query_is_the_page(asked):
     assert "<p>first</p>" in asked.ask("/index.html?metric=vendi")[1]
 
 
-def test_other_files_are_sent_as_they_are(board):
-    (board.site / "data").mkdir()
+def test_other_files_are_sent_as_they_are(asked):
+    board = asked
     (board.site / "data" / "results.json").write_text('{"a": "</body>"}', encoding="utf-8")
     answer, text = board.ask("/data/results.json")
     assert (answer.headers["Content-Type"], text) == ("application/json", '{"a": "</body>"}')
@@ -183,7 +193,8 @@ def test_nothing_can_be_sent_to_it(asked, method):
     assert asked.ask("/", method)[0].status == 501
 
 
-def test_folders_lead_to_their_page_and_are_never_listed(board):
+def test_folders_lead_to_their_page_and_are_never_listed(asked):
+    board = asked
     for name, page in (("with", "index.html"), ("without", "data.txt")):
         (board.site / name).mkdir()
         (board.site / name / page).write_text("inside", encoding="utf-8")
@@ -223,9 +234,9 @@ def test_nothing_outside_of_the_site_is_served(asked, outside, path):
     assert "SECRET" not in text
 
 
-def test_an_index_that_links_out_is_not_served(new_board, tmp_path):
+def test_an_index_that_links_out_is_not_served(asked, tmp_path):
     (tmp_path / "secret.html").write_text("SECRET", encoding="utf-8")
-    board = new_board()
+    board = asked
     (board.site / "sub").mkdir()
     (board.site / "sub" / "index.html").symlink_to(tmp_path / "secret.html")
     assert board.ask("/sub/")[0].status == 404
@@ -290,11 +301,11 @@ def test_locks_halves_and_the_site_itself_rebuild_nothing(new_board):
         (board.run / ".cache").mkdir()
         (board.run / ".cache" / "file").write_text("x", encoding="utf-8")
         (board.site / "more.html").write_text("x", encoding="utf-8")
-        time.sleep(1.5)
+        time.sleep(0.5)
     assert board.builds == 1
     board.write("second")
     board.hear()
-    time.sleep(1)
+    time.sleep(0.5)
     assert board.builds == 2
 
 

@@ -25,6 +25,18 @@ READ = """(id) => {
 """Return the rows of a table as they stand on the screen: texts by the key of their column."""
 
 
+EMPTY = r"""() => [...document.querySelectorAll("table")].flatMap((table) => {
+  const blank = (cell) => /^[–·\s]*$/.test(cell.textContent);
+  const rows = [...table.tBodies[0].rows], name = table.id;
+  const heads = [...table.tHead.rows[0].cells].map((head, i) => [head.textContent.trim(), i]);
+  return [
+    ...(rows.some((row) => [...row.cells].slice(1).some((cell) => !blank(cell))) ? [] : [`${name}: all`]),
+    ...(table.matches(".grid") ? [] : heads.filter(([, i]) => rows.every((row) => blank(row.cells[i])))
+      .map(([head]) => `${name}: column ${head}`)),
+  ];
+})"""
+"""Return the tables, and the columns of tables, that hold no figure."""
+
 FILTERS = ("q", "task", "model", "setting", "family")
 """The fields by which rows are filtered, in the order of the page; languages have a menu."""
 
