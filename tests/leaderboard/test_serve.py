@@ -157,9 +157,8 @@ def listening(board: Board) -> Iterator[Callable[[], str]]:
 
 
 def test_the_page_is_served_and_its_file_stays_as_it_was(asked):
-    board = asked
-    before = (board.site / "index.html").read_bytes()
-    answer, page = board.ask("/")
+    before = (asked.site / "index.html").read_bytes()
+    answer, page = asked.ask("/")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -167,7 +166,7 @@ def test_the_page_is_served_and_its_file_stays_as_it_was(asked):
     assert "<p>first</p>" in page
     assert EVENTS in page
     assert page.endswith("</script>\n</body></html>")
-    assert (board.site / "index.html").read_bytes() == before
+    assert (asked.site / "index.html").read_bytes() == before
     assert EVENTS.encode() not in before
 
 
@@ -176,9 +175,8 @@ def test_a_page_with_a_query_is_the_page(asked):
 
 
 def test_other_files_are_sent_as_they_are(asked):
-    board = asked
-    (board.site / "data" / "results.json").write_text('{"a": "</body>"}', encoding="utf-8")
-    answer, text = board.ask("/data/results.json")
+    (asked.site / "data" / "results.json").write_text('{"a": "</body>"}', encoding="utf-8")
+    answer, text = asked.ask("/data/results.json")
     assert (answer.headers["Content-Type"], text) == ("application/json", '{"a": "</body>"}')
 
 
@@ -194,17 +192,16 @@ def test_nothing_can_be_sent_to_it(asked, method):
 
 
 def test_folders_lead_to_their_page_and_are_never_listed(asked):
-    board = asked
     for name, page in (("with", "index.html"), ("without", "data.txt")):
-        (board.site / name).mkdir()
-        (board.site / name / page).write_text("inside", encoding="utf-8")
-    answer, _ = board.ask("/with")
+        (asked.site / name).mkdir()
+        (asked.site / name / page).write_text("inside", encoding="utf-8")
+    answer, _ = asked.ask("/with")
     assert (answer.status, answer.headers["Location"]) == (302, "with/")
-    assert board.ask("/with/")[1].startswith("inside")
-    answer, text = board.ask("/without/")
+    assert asked.ask("/with/")[1].startswith("inside")
+    answer, text = asked.ask("/without/")
     assert answer.status == 404
     assert "data" not in text
-    assert board.ask("//with")[0].headers["Location"] == "with/"
+    assert asked.ask("//with")[0].headers["Location"] == "with/"
 
 
 @pytest.mark.parametrize(
@@ -236,10 +233,9 @@ def test_nothing_outside_of_the_site_is_served(asked, outside, path):
 
 def test_an_index_that_links_out_is_not_served(asked, tmp_path):
     (tmp_path / "secret.html").write_text("SECRET", encoding="utf-8")
-    board = asked
-    (board.site / "sub").mkdir()
-    (board.site / "sub" / "index.html").symlink_to(tmp_path / "secret.html")
-    assert board.ask("/sub/")[0].status == 404
+    (asked.site / "sub").mkdir()
+    (asked.site / "sub" / "index.html").symlink_to(tmp_path / "secret.html")
+    assert asked.ask("/sub/")[0].status == 404
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.browsing import Site, hash_of, pick, picked, rows
 from support.toyruns import F1
-from support.toysite import LANGUAGES, TASKS
+from support.toysite import LANGUAGES
 
 from harness.ranking.summary import format_interval, format_number, format_signed
 from leaderboard.pages import SiteInfo, index_page, view_of
@@ -43,7 +43,7 @@ def test_a_choice_changes_the_headline_and_the_rules(visit, site, task, code):
     assert sorted(marked) == sorted(words.marked)
 
 
-def test_an_interval_beside_the_tier_of_zero_shot_is_explained(visit, site):
+def test_an_interval_beside_the_tier_of_zero_shot_is_explained_and_saved_without_its_mark(visit, site):
     page = visit(state="#task=topic&language=he")
     field = site.board.slice("topic", "he")
     sign = page.locator(".dagger").first
@@ -58,15 +58,10 @@ def test_an_interval_beside_the_tier_of_zero_shot_is_explained(visit, site):
         "† The interval excludes 0 although the entry shares the tier of zero-shot: tiers are corrected for "
         f"{count * (count - 1) // 2} comparisons, intervals are not."
     )
-
-
-def test_a_saved_table_holds_the_interval_without_its_mark(visit, site):
-    page = visit(state="#task=topic&language=he")
     row = page.locator("tr:has(.dagger)").first
-    figure = row.locator(".k-gain .figure").text_content()
     saved = page.evaluate(f"Saving.rows(document.getElementById('{site.board.id}-ranking'))")
     gains = [line[saved[0].index("gain over zero-shot")] for line in saved[1:]]
-    assert figure in gains
+    assert row.locator(".k-gain .figure").text_content() in gains, "saved without the mark"
 
 
 def test_only_steering_is_asked_about(site):
@@ -253,8 +248,10 @@ def clipped(page: Any, site: Site) -> int:
     )
 
 
-@pytest.mark.parametrize("state", ["", "#language=he", "#language=am,he"])
-@pytest.mark.parametrize("width", [1400, 1000, 390])
+@pytest.mark.parametrize(
+    ("width", "state"),
+    [(1400, ""), (1000, ""), (390, ""), (1000, "#language=he"), (390, "#language=am,he")],
+)
 def test_no_usual_column_is_clipped(visit, site, width, state):
     page = visit(state=state, viewport={"width": width, "height": 900})
     assert clipped(page, site) == 0
@@ -332,8 +329,3 @@ def test_a_note_on_an_entry_opens_in_its_row(visit, site, tmp_path):
     assert row.locator(".notes li").is_visible()
     pick(page, "he")
     assert row.locator(".notes li").is_visible(), "still open"
-
-
-def test_tasks_and_languages_of_the_toy_are_as_these_tests_take_them():
-    assert LANGUAGES == ("am", "he", "da")
-    assert TASKS == ("sentiment", "topic")
