@@ -19,6 +19,7 @@ from harness.ranking.stats.ranks import tiers
 from harness.ranking.stats.resampling import draw_weights, inflate_variance
 
 pytestmark = pytest.mark.slow
+nightly = pytest.mark.nightly
 
 DIFFERENT = (1.3, 1.0, 0.8, 0.5)
 """Skills of entries that do differ."""
@@ -30,16 +31,16 @@ DIFFERENT = (1.3, 1.0, 0.8, 0.5)
         ("1 stratum, 7 labels, 30 examples", "examples", {}, 350),
         ("1 stratum, 2 labels, 30 examples", "interaction", {"seeds": 5}, 300),
         ("1 stratum, 2 labels, 150 examples", "seeds", {}, 300),
-        ("1 stratum, 7 labels, 200 examples", "mixed", {}, 300),
-        ("2 strata, 30 examples", "interaction", {}, 300),
-        ("2 strata, 30 examples", "mixed", {"trainings": 5}, 300),
         ("2 strata, 30 examples", "mixed", {"skill": DIFFERENT}, 300),
-        ("2 strata, 200 and 150 examples", "mixed", {}, 300),
-        ("2 strata, 200 and 150 examples", "examples", {"seeds": 5}, 350),
-        ("22 strata, 30 examples", "mixed", {"skill": DIFFERENT, "trainings": 5}, 300),
-        pytest.param("22 strata, 30 examples", "examples", {}, 300, marks=pytest.mark.nightly),
-        pytest.param("22 strata, 200 and 150 examples", "mixed", {}, 300, marks=pytest.mark.nightly),
-        pytest.param("22 strata, 200 and 150 examples", "interaction", {}, 300, marks=pytest.mark.nightly),
+        ("2 strata, 30 examples", "interaction", {}, 300),
+        pytest.param("1 stratum, 7 labels, 200 examples", "mixed", {}, 300, marks=nightly),
+        pytest.param("2 strata, 30 examples", "mixed", {"trainings": 5}, 300, marks=nightly),
+        pytest.param("2 strata, 200 and 150 examples", "mixed", {}, 300, marks=nightly),
+        pytest.param("2 strata, 200 and 150 examples", "examples", {"seeds": 5}, 350, marks=nightly),
+        pytest.param("22 strata, 30 examples", "mixed", {"skill": DIFFERENT, "trainings": 5}, 300, marks=nightly),
+        pytest.param("22 strata, 30 examples", "examples", {}, 300, marks=nightly),
+        pytest.param("22 strata, 200 and 150 examples", "mixed", {}, 300, marks=nightly),
+        pytest.param("22 strata, 200 and 150 examples", "interaction", {}, 300, marks=nightly),
     ],
 )
 def test_intervals_of_95_percent_hold_the_truth_93_to_97_times(layout, kind, changes, repeats):
@@ -91,8 +92,8 @@ LANGUAGES = (Group(3, 40, 11, True), Group(2, 30, 11))
 @pytest.mark.parametrize(
     ("groups", "entries", "repeats"),
     [
-        (LANGUAGES, 8, 300),
-        (LANGUAGES, 22, 300),
+        pytest.param(LANGUAGES, 8, 300, marks=nightly),
+        pytest.param(LANGUAGES, 22, 300, marks=nightly),
         ((Group(3, 40), Group(2, 30)), 22, 300),
         ((Group(2, 100),), 22, 300),
     ],
@@ -136,10 +137,11 @@ def linear(draw: np.random.Generator, name: str, strata: int, gains: np.ndarray)
     return CompleteValues(values, inflate_variance(draws, n), n)
 
 
-def test_false_discoveries_over_the_grid_of_languages_stay_below_5_percent():
+@pytest.mark.parametrize("repeats", [30, pytest.param(100, marks=nightly)])
+def test_false_discoveries_over_the_grid_of_languages_stay_below_5_percent(repeats):
     draw, shares, power = np.random.default_rng(3), [], []
     gains = np.array([0.0] * 5 + [0.25] * 3)
-    for repeat in range(100):
+    for repeat in range(repeats):
         p = []
         for language in range(11):
             panel = linear(draw, f"{repeat} {language}", 2, gains)
@@ -152,7 +154,7 @@ def test_false_discoveries_over_the_grid_of_languages_stay_below_5_percent():
     assert np.mean(power) > 0.3  # the test is not empty
 
 
-@pytest.mark.parametrize("strata", [2, 22])
+@pytest.mark.parametrize("strata", [2, pytest.param(22, marks=nightly)])
 def test_a_difference_as_large_as_the_minimum_detectable_effect_is_found_four_times_in_five(strata):
     # of 800: the rate is known to 1.4 points, and an effect that is off by a tenth has one beyond the bounds
     draw = np.random.default_rng(4)
@@ -162,6 +164,7 @@ def test_a_difference_as_large_as_the_minimum_detectable_effect_is_found_four_ti
     assert 75 <= 100 * np.mean(detected) <= 85
 
 
-def test_the_spread_of_estimates_is_the_standard_error():
+@pytest.mark.parametrize("repeats", [60, pytest.param(300, marks=nightly)])
+def test_the_spread_of_estimates_is_the_standard_error(repeats):
     made = replace(world("22 strata, 30 examples"), seeds=5)
-    assert 0.85 < coverage(made, 300).ratio < 1.15
+    assert 0.85 < coverage(made, repeats).ratio < 1.15

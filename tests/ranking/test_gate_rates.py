@@ -81,7 +81,7 @@ class HeldRun(Run):
         held = self._held[cell_id]
         return {"schema": 1, "generations_sha256": held.texts, "protocol": "p", "scores": held.scores}
 
-    def predicted(self, cell_id: str) -> dict[str, Any]:
+    def read_predictions_fast(self, cell_id: str) -> dict[str, Any]:
         return self._held[cell_id].kept
 
 
