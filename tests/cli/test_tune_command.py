@@ -259,13 +259,14 @@ def test_another_sweep_does_not_go_into_the_folder(suite, copy):
     assert snapshot(copy) == before
 
 
-REAL = "--tasks sentiment --languages he --limit 2 --methods language --layers 0,1 --strengths 1,9".split()
+REAL = ["--tasks", "sentiment", "--languages", "he", "--limit", "2", "--methods", "language"]
+GRID = ["--layers", "0,1", "--strengths", "1,9"]
 
 
 @slow
 def test_a_sweep_killed_twice_goes_on_and_chooses_the_same(tmp_path):
     suite = small_suite(tmp_path, deep_llm(tmp_path / "deep"))
-    words = ["tune", "--suite", suite, *REAL, "--run"]
+    words = ["tune", "--suite", suite, *REAL, *GRID, "--run"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     for cells in (1, 5):
         stopped = start_and_stop([*words, killed], killed / "tuning", cells)
