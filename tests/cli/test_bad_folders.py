@@ -7,11 +7,29 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.helpers import MINI, Outcome, forget_hash, snapshot, steerboard
-from support.references import BASE, assert_line
+from support.helpers import MINI, Outcome, forget_hash, snapshot, steerboard, toy_llm
+from support.references import BASE, assert_line, finished_references
 from support.references import run_references as run
 
 ROLES = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run of two cells."""
+    return finished_references(tmp_path_factory)
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory) -> Path:
+    return toy_llm(tmp_path_factory.mktemp("models") / "toy")
+
 
 # Folders that hold no model
 

@@ -11,13 +11,19 @@ from pathlib import Path
 
 import pytest
 from support.helpers import MINI, TASKS, command, environment, snapshot, steerboard
-from support.references import assert_line
+from support.references import assert_line, finished_references
 from support.references import run_references as run
 
 import harness
 from harness.methods.registry import BUILT_IN
 
 COMMANDS = [[], ["run"], ["score"], ["demo"], ["list"], ["board"], ["board", "build"]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run of two cells."""
+    return finished_references(tmp_path_factory)
 
 
 # Help and lists
@@ -229,13 +235,14 @@ def test_scoring_again_has_nothing_to_do(finished):
     assert snapshot(finished) == before
 
 
-def test_the_default_folder_is_named_after_suite_and_model(monkeypatch, tmp_path, llm):
+def test_the_default_folder_is_named_after_suite_and_model(tmp_path):
     from harness.data.suite import load_suite
     from harness.runner.prepare import default_run
 
     suite = load_suite("mini")
     assert default_run(suite, "google/gemma-2-9b-it") == Path("runs/mini-google--gemma-2-9b-it")
-    assert default_run(suite, str(llm)) == Path("runs/mini-toy")
+    (tmp_path / "toy").mkdir()
+    assert default_run(suite, str(tmp_path / "toy")) == Path("runs/mini-toy")
     assert default_run(suite, None) == Path("runs/mini")
 
 
