@@ -7,6 +7,7 @@ added to the residual stream, and gains on the neurons in front of ``down_proj``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,17 @@ LAYER, STRENGTH = 1, 2.0
 
 
 PLACES = [(f, "layer_output") for f in FAMILIES] + [(f, "mlp_neurons") for f in GATED_FAMILIES]
-STATIC = [(f, s) for f, s in PLACES if f in {"llama", "gemma2", "gemma3_text", "gpt2"}]
+
+
+def in_turn(rows: Iterable[tuple[Any, ...]]) -> pytest.MarkDecorator:
+    """Run two families, plain and with a sliding window, with all rows, and the others with one row each in turn."""
+    rows = list(rows)
+    cases = [(p, *row) for p in PLACES if p[0] in {"llama", "gemma3_text"} for row in rows]
+    others = [p for p in PLACES if p[0] not in {"llama", "gemma3_text"}]
+    cases += [(p, *rows[i % len(rows)]) for i, p in enumerate(others)]
+    names = ("place", "side", "positions") if len(cases[0]) == 3 else ("place", "use_cache", "positions", "on")
+    ids = ["-".join(map(str, (*case[0], *case[1:]))) for case in cases]
+    return pytest.mark.parametrize(names, cases, indirect=["place"], ids=ids)
 
 
 @pytest.fixture(params=PLACES, ids="-".join)
@@ -247,7 +258,7 @@ EXPECTED = {  # prompts of three and five tokens, six new ones; the pass over th
 PROMPTS, NEW = [[5, 6, 7], [8, 9, 10, 11, 12]], 6  # nine positions and more: beyond the sliding window
 
 
-@pytest.mark.parametrize(("side", "positions"), EXPECTED)
+@in_turn(EXPECTED)
 def test_positions_are_kept_while_a_cache_grows(place, side, positions):
     model, build = place
     found = steered_positions(model, PROMPTS, build(positions=positions), NEW, side)
@@ -255,7 +266,7 @@ def test_positions_are_kept_while_a_cache_grows(place, side, positions):
     assert found == [prompt] + [[later, later]] * (NEW - 1)
 
 
-@pytest.mark.parametrize(("side", "positions"), EXPECTED)
+@in_turn(EXPECTED)
 def test_positions_are_the_same_without_a_cache(place, side, positions):
     model, build = place
     found = steered_positions(model, PROMPTS, build(positions=positions), NEW, side, use_cache=False)
@@ -264,7 +275,9 @@ def test_positions_are_the_same_without_a_cache(place, side, positions):
 
 
 @pytest.mark.parametrize(("side", "positions"), EXPECTED)
-@pytest.mark.parametrize("place", STATIC, ids="-".join, indirect=True)
+@pytest.mark.parametrize(
+    "place", [("llama", "layer_output"), ("gemma3_text", "mlp_neurons")], ids="-".join, indirect=True
+)
 def test_positions_are_right_with_a_static_cache(place, side, positions):
     model, build = place
     options = {"cache_implementation": "static"}
@@ -273,9 +286,8 @@ def test_positions_are_right_with_a_static_cache(place, side, positions):
     assert found == [prompt] + [[later, later]] * (NEW - 1)
 
 
-@pytest.mark.parametrize(("positions", "on"), [("all", "x"), ("prompt", "."), ("generated", "x")])
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_a_prompt_of_one_token_predicts_the_first_new_token(place, positions, on, use_cache):
+@in_turn((cache, *rule) for cache in (True, False) for rule in (("all", "x"), ("prompt", "."), ("generated", "x")))
+def test_a_prompt_of_one_token_predicts_the_first_new_token(place, use_cache, positions, on):
     model, build = place
     found = steered_positions(model, [[9], [8]], build(positions=positions), 3, use_cache=use_cache)
     assert found == [[on * (1 if use_cache else n)] * 2 for n in (1, 2, 3)]
@@ -291,7 +303,7 @@ PIECES = {  # the same prompts; the last piece has one token
 }
 
 
-@pytest.mark.parametrize(("side", "positions"), PIECES)
+@in_turn(PIECES)
 def test_positions_are_right_where_the_prompt_is_read_in_pieces(place, side, positions):
     model, build = place
     steering = build(positions=positions)
@@ -310,7 +322,7 @@ def test_positions_are_right_where_the_prompt_is_read_in_pieces(place, side, pos
     assert [trace(b, a, steering) for b, a in zip(*seen, strict=True)] == PIECES[side, positions]
 
 
-@pytest.mark.parametrize(("side", "positions"), PIECES)
+@in_turn(PIECES)
 def test_positions_are_right_where_the_library_reads_the_prompt_in_chunks(place, side, positions):
     model, build = place
     found = steered_positions(model, PROMPTS, build(positions=positions), 3, side, prefill_chunk_size=2)
@@ -328,7 +340,7 @@ ENDS = {  # the same rows with text after the prompt: prompts of two and four to
 }
 
 
-@pytest.mark.parametrize(("side", "positions"), ENDS)
+@in_turn(ENDS)
 def test_a_mask_may_cover_text_after_the_prompt(place, side, positions):
     model, build = place
     steering = build(positions=positions)
