@@ -7,6 +7,7 @@ family costs milliseconds. Torch is imported only by the tests that ask for a mo
 from __future__ import annotations
 
 import os
+import textwrap
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by imports; two threads would wait for each other
 os.environ.pop("COLUMNS", None)  # what pytest's own workers say of a terminal that is not there
@@ -18,6 +19,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from support.plugin_files import METHOD
 
 from harness.core.errors import UserError
 from harness.data.corpus import Corpus
@@ -25,7 +27,7 @@ from harness.data.sources import DataSource, Example, Sentence
 from harness.data.suite import Split, Suite, Task, load_suite
 
 if TYPE_CHECKING:
-    from harness.core.interventions import Steering
+    from harness.core.interventions import Intervention, Steering
     from harness.engine.model import SteerableModel
     from harness.methods.contract import SteeringMethod
     from harness.runner.fit import Fitter
@@ -304,3 +306,30 @@ def fit(fitter: Fitter, method: SteeringMethod, language: str = "am") -> Steerin
         texts_per_label=2,
     )
     return fitter.steering(Cell(key), method)[1]
+
+
+@pytest.fixture
+def stored(tmp_path) -> Callable[..., Path]:
+    """Write a steering file; by default of three vectors, two of them at one layer."""
+
+    from support.steering_files import THREE
+
+    from harness.core.interventions import Steering, save_steering
+
+    def write(*items: Intervention, name: str = "steering", **provenance: Any) -> Path:
+        path = tmp_path / f"{name}.safetensors"
+        save_steering(path, Steering(items or THREE, provenance))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Callable[..., Path]:
+    """Write a plug-in file."""
+
+    def write(body: str = METHOD, name: str = "method.py") -> Path:
+        (tmp_path / name).write_text(textwrap.dedent(body), encoding="utf-8")
+        return tmp_path / name
+
+    return write

@@ -15,51 +15,13 @@ import torch
 from conftest import FAMILIES, HIDDEN, LAYERS
 from safetensors.numpy import save_file
 from support.helpers import Outcome, steerboard
+from support.steering_files import SCALED, THREE, added, vector
 
 from harness.core.errors import UserError
-from harness.core.interventions import Intervention, Steering, save_steering
+from harness.core.interventions import Steering
 from harness.engine.export import hookpoints, layer_vectors
 
 TEXTS = ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "Write a review in Amharic language."]
-
-
-def vector(seed: int, size: int = HIDDEN) -> Any:
-    return np.random.default_rng(seed).normal(size=size).astype(np.float32)
-
-
-def added(**changes: Any) -> Intervention:
-    """Return a vector added at layer 1 with an odd strength of 0.3 x 1.7, or what the test says instead."""
-    fields: dict[str, Any] = {
-        "site": "layer_output",
-        "layer": 1,
-        "operation": "add",
-        "vector": vector(1),
-        "strength": 0.3,
-        "unit": "residual",
-        "residual_norm": 1.7,
-        "positions": "all",
-    }
-    return Intervention(**{**fields, **changes})
-
-
-SCALED = {"site": "mlp_neurons", "operation": "scale", "unit": "raw", "vector": vector(7, 24)}
-THREE = (
-    added(),
-    added(layer=2, vector=vector(2), strength=-2.3, unit="raw"),
-    added(vector=vector(3), strength=0.7, unit="raw"),
-)
-
-
-@pytest.fixture
-def stored(tmp_path) -> Callable[..., Path]:
-    """Write a steering file; by default of three vectors, two of them at one layer."""
-
-    def write(*items: Intervention, name: str = "steering", **provenance: Any) -> Path:
-        path = tmp_path / f"{name}.safetensors"
-        save_steering(path, Steering(items or THREE, provenance))
-        return path
-
-    return write
 
 
 @pytest.fixture(scope="session")

@@ -11,33 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.plugin_files import METHOD
 
 from harness.core.errors import UserError
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.registry import BUILT_IN, ENTRY_POINTS, load_registry
-
-METHOD = """
-    from harness import MethodConfig, SteeringMethod, register
-
-    @register("mine")
-    class Mine(SteeringMethod):
-        '''Mine alone.'''
-        class Config(MethodConfig):
-            layer: int = 3
-            strength: float = 0.5
-            tag: str = "x"
-"""
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Callable[..., Path]:
-    """Write a plug-in file."""
-
-    def write(body: str = METHOD, name: str = "method.py") -> Path:
-        (tmp_path / name).write_text(textwrap.dedent(body), encoding="utf-8")
-        return tmp_path / name
-
-    return write
 
 
 @pytest.fixture
