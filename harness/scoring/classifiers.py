@@ -1,17 +1,27 @@
-"""The downstream classifiers, by cost: character n-grams, a frozen encoder's sentence vectors, a fine-tuned encoder."""
+"""Downstream performance: train a classifier on a cell's texts, test it on human-written text.
+
+The classifiers, by cost: character n-grams, a frozen encoder's sentence vectors, a fine-tuned encoder.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Protocol
+
+import numpy as np
 
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, unknown
+from harness.core.records import Score
 from harness.data.suite import ClassifierProtocol
-from harness.scoring.classification import Probabilities
+from harness.scoring.classification import Probabilities, brier_score, calibration_error, macro_f1_of
 from harness.scoring.linear_classifiers import FrozenClassifier, TfidfClassifier
-from harness.scoring.scorer import Rows, ScoringContext
+from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
+from harness.scoring.scorer import Rows, ScorerOutput, ScoringContext, TextSample
 
 
 class Classifier(Protocol):
@@ -95,13 +105,94 @@ def _change(
             raise unknown("option", name, known, f"In classifier {spec!r}.")
         field, convert = known[name]
         try:
-            value = convert(text)
+            fields[field] = convert(text)
             if name == "seeds":
-                if not 1 <= value <= len(protocol.seeds):
+                if not 1 <= fields[field] <= len(protocol.seeds):
                     raise ValueError
-                value = protocol.seeds[:value]
-            fields[field] = value
+                fields[field] = protocol.seeds[: fields[field]]
             ClassifierProtocol.model_validate(fields)
         except ValueError:
             raise UserError(f"classifier {spec!r}: {text!r} is not a value for {name!r}.") from None
     return ClassifierProtocol.model_validate(fields)
+
+
+def training_rows(sample: TextSample) -> Rows:
+    """Return texts with labels, without duplicate pairs and empty texts (as in arXiv 2606.18389)."""
+    pairs = zip(sample.texts, sample.labels, strict=True)
+    return list(dict.fromkeys((text, label) for text, label in pairs if text.strip()))
+
+
+@dataclass(frozen=True)
+class _TestResult:
+    """Predictions (label indices) and values of metrics by classifier seed, after training on ``rows``."""
+
+    rows: Rows
+    predictions: dict[str, list[int]]
+    values: dict[str, dict[str, float]]
+
+
+class ClassifierScorer:
+    """One downstream classifier, trained on all texts as generated and again on the valid ones alone.
+
+    Artifacts: ``examples``, the digest of the test examples; the ``labels``; ``gold`` and, per classifier seed,
+    ``predictions`` as label indices, one per test text. These are stored under the name of macro-F1, such as
+    ``macro_f1/tfidf``; under ``macro_f1.valid/tfidf`` only where not all texts are valid. Of equally probable labels
+    the first is predicted.
+    """
+
+    human = False
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.name = f"classifier/{classifier.name}"
+        self.signature = classifier.signature
+        self._classifier = classifier
+
+    def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
+        """Return macro-F1 and accuracy, also for training on valid text, calibration error and Brier score.
+
+        Means over the classifier seeds. ``detail``: ``texts``, the number of training texts; ``per_label_min``, that
+        of the rarest label.
+        """
+        gold = [context.labels.index(label) for _, label in context.test]
+        rows, valid = training_rows(sample), training_rows(sample.subset(sample.valid))
+        every = self._test(rows, context, gold)
+        of_valid = every if valid == rows else self._test(valid, context, gold)
+        scores = [
+            *(self._score(m, m, every, context) for m in (MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER)),
+            *(self._score(m, m.on_valid_texts, of_valid, context) for m in (MACRO_F1, ACCURACY)),
+        ]
+        found = {MACRO_F1: every} if of_valid is every else {MACRO_F1: every, MACRO_F1.on_valid_texts: of_valid}
+        predictions = {
+            m.for_provider(self._classifier.name).name: tested.predictions for m, tested in found.items() if tested.rows
+        }
+        kept = {"examples": context.examples, "labels": list(context.labels), "gold": gold}
+        return ScorerOutput(scores, {**kept, "predictions": predictions})
+
+    def _test(self, rows: Rows, context: ScoringContext, gold: list[int]) -> _TestResult:
+        """Train on ``rows`` and test, with every seed; with none where there is no text."""
+        predictions: dict[str, list[int]] = {}
+        values: dict[str, dict[str, float]] = {}
+        for seed in self._classifier.seeds if rows else ():
+            found = self._classifier.probabilities(rows, context, seed)
+            predicted = found.argmax(axis=1)
+            measured = {
+                MACRO_F1.name: macro_f1_of(gold, predicted, len(context.labels)),
+                ACCURACY.name: float(np.mean(predicted == gold)),
+                CALIBRATION_ERROR.name: calibration_error(found, gold),
+                BRIER.name: brier_score(found, gold),
+            }
+            predictions[str(seed)] = predicted.tolist()
+            for name, value in measured.items():
+                values.setdefault(name, {})[str(seed)] = value
+        return _TestResult(rows, predictions, values)
+
+    def _score(self, base: Metric, metric: Metric, tested: _TestResult, context: ScoringContext) -> Score:
+        """Return the score of ``metric``, whose values are those of ``base``."""
+        named = metric.for_provider(self._classifier.name)
+        if not tested.rows:
+            kind = "text" if metric is base else "valid text"
+            return named.score(None, self.signature, f"no {kind} to train on")
+        by_seed = tested.values[base.name]
+        counts = Counter(label for _, label in tested.rows)
+        detail = {"texts": len(tested.rows), "per_label_min": min(counts[label] for label in context.labels)}
+        return named.score(fmean(by_seed.values()), self.signature, by_seed=by_seed, detail=detail)

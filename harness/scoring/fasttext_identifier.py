@@ -103,34 +103,29 @@ class _Reader:
         self.data, self.at = data, 0
 
     def model(self) -> tuple[int, list[str]]:
-        magic, version = self._fields("2i")
+        magic, version, *_, kind, _, _, _, _, _ = self._fields("2i12id")
         if magic != MAGIC or version > VERSION:
             raise ValueError
-        kind = self._fields("12id")[7]
         if kind != CLASSIFIER:
             return kind, []
-        labels = self._dictionary()
+        size, _, _, _, pruned = self._fields("3i2q")
+        entries = [self._entry() for _ in range(size)]
+        self._skip(8 * max(pruned, 0))
         (quantised,) = self._fields("?")
         self._matrix(quantised)
         (output,) = self._fields("?")
         self._matrix(quantised and output)
         if self.at != len(self.data):
             raise ValueError
-        return kind, labels
+        return kind, [word.removeprefix("__label__") for word, is_label in entries if is_label]
 
-    def _dictionary(self) -> list[str]:
-        size, _, _, _, pruned = self._fields("3i2q")
-        labels = []
-        for _ in range(size):
-            start, self.at = self.at, self.data.find(b"\0", self.at) + 1
-            if not self.at:
-                raise ValueError
-            word = self.data[start : self.at - 1]
-            _, is_label = self._fields("q?")
-            if is_label:
-                labels.append(word.decode("utf-8", "replace").removeprefix("__label__"))
-        self._skip(8 * max(pruned, 0))
-        return labels
+    def _entry(self) -> tuple[str, int]:
+        """Return a word of the dictionary, and whether it is a label."""
+        start, self.at = self.at, self.data.find(b"\0", self.at) + 1
+        if not self.at:
+            raise ValueError
+        word = self.data[start : self.at - 1].decode("utf-8", "replace")
+        return word, self._fields("q?")[1]
 
     def _matrix(self, quantised: int) -> None:
         if not quantised:
@@ -138,15 +133,9 @@ class _Reader:
             self._skip(4 * rows * columns)
             return
         norms, rows, _, codes = self._fields("?2qi")
-        self._skip(codes)
-        self._quantiser()
-        if norms:
-            self._skip(rows)
-            self._quantiser()
-
-    def _quantiser(self) -> None:
-        columns = self._fields("4i")[0]
-        self._skip(4 * 256 * columns)
+        for size in (codes, rows) if norms else (codes,):
+            self._skip(size)
+            self._skip(4 * 256 * self._fields("4i")[0])  # the quantiser
 
     def _fields(self, form: str) -> tuple[int, ...]:
         values = struct.unpack_from("<" + form, self.data, self.at)

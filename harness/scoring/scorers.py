@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
-from harness.scoring.classifiers import open_classifier
-from harness.scoring.downstream import ClassifierScorer
+from harness.scoring.classifiers import ClassifierScorer, open_classifier
 from harness.scoring.embeddings import open_embedding
 from harness.scoring.fasttext_identifier import open_identifier
 from harness.scoring.identification import suite_identifier

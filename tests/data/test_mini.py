@@ -17,7 +17,7 @@ from harness.data.suite import load_suite
 from harness.ranking.results import collect
 from harness.ranking.values import collect_metric
 from harness.runner import prepare as options
-from harness.scoring.downstream import ClassifierScorer
+from harness.scoring.classifiers import ClassifierScorer
 from harness.scoring.metrics import macro_f1
 from harness.scoring.validity import ValidityScorer
 
