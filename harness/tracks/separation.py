@@ -7,9 +7,9 @@ sentences. It is measured on the model, written to the run folder, and read with
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -153,7 +153,7 @@ def analyse(
 def pending(plan: RunPlan, n: int = SENTENCES) -> bool:
     """Say whether a separation of at least two languages is missing in the run folder; loads no model."""
     inputs = SeparationInputs(plan, None, n)
-    return any(len(cells) > 1 and not path_of(plan.run, inputs.name(cells)).is_file() for cells in inputs.groups())
+    return any(len(cells) > 1 and not inputs.path(cells).is_file() for cells in inputs.groups())
 
 
 def silhouettes(states: States, clusters: Sequence[int]) -> NDArray[np.float64]:
@@ -182,23 +182,15 @@ def parallel_sentences(corpus: Corpus, languages: Sequence[str], n: int) -> dict
     return {code: [own[name] for name in chosen] for code, own in texts.items()}
 
 
-@dataclass(frozen=True)
-class SilhouetteByLayer:
-    """Mean silhouettes by layer: over all sentences, and over those of each language."""
-
-    all: list[float]
-    by_language: dict[str, list[float]]
-
-
-def silhouette_by_layer(states: Mapping[str, States]) -> SilhouetteByLayer:
-    """Return the mean silhouettes of states by language, rounded as they are written."""
+def silhouette_by_layer(states: Mapping[str, States]) -> tuple[list[float], dict[str, list[float]]]:
+    """Return the mean silhouettes by layer, rounded as they are written: over all sentences, and by language."""
     clusters = np.repeat(np.arange(len(states)), [len(own) for own in states.values()])
     found = silhouettes(np.concatenate(list(states.values())), clusters.tolist())
 
     def mean(chosen: NDArray[np.float64]) -> list[float]:
         return [round(float(value), _DIGITS) for value in chosen.mean(axis=1)]
 
-    return SilhouetteByLayer(mean(found), {code: mean(found[:, clusters == i]) for i, code in enumerate(states)})
+    return mean(found), {code: mean(found[:, clusters == i]) for i, code in enumerate(states)}
 
 
 @dataclass
@@ -208,9 +200,8 @@ class SeparationInputs:
     plan: RunPlan
     fitter: Fitter | None
     n: int = SENTENCES
-    _found: dict[str, SilhouetteByLayer] = field(default_factory=dict)
+    _found: dict[str, tuple[list[float], dict[str, list[float]]]] = field(default_factory=dict)
     _unsteered: dict[str, States] = field(default_factory=dict)
-    _texts: dict[str, list[str]] = field(default_factory=dict)
 
     def groups(self) -> list[dict[str, Cell]]:
         """Return the cells of steering methods, by method and task; in each group one by language."""
@@ -221,57 +212,52 @@ class SeparationInputs:
                 group.setdefault(cell.key.language, cell)
         return list(groups.values())
 
+    @cached_property
+    def texts(self) -> dict[str, list[str]]:
+        """The sentences of all languages that the run has cells in."""
+        codes = list(dict.fromkeys(cell.key.language for cell in self.plan.cells))
+        return parallel_sentences(self.plan.corpus, codes, self.n)
+
+    def path(self, cells: Mapping[str, Cell]) -> Path:
+        """Return the file of a separation.
+
+        Its name is a hash of everything that decides it: fits (method, model, data), sentences, recipe.
+        """
+        fits = {code: steering_id(cell.key) for code, cell in cells.items()}
+        sentences = {code: self.texts[code] for code in cells}
+        return path_of(self.plan.run, digest({"recipe": _RECIPE, "fits": fits, "sentences": sentences}, 16))
+
     def separation(self, cells: Mapping[str, Cell]) -> Separation:
         """Return the separation of one method and task; from the run folder if it is there.
 
         Raises ``UnsupportedError`` where fewer than two languages are left, or nothing is steered.
         """
-        name = self.name(cells)
-        path = path_of(self.plan.run, name)
+        path = self.path(cells)
         if path.is_file():
             return read_separation(path)
         found = self._measure(cells)
-        write_separation(self.plan.run, name, found)
+        write_separation(self.plan.run, path.stem, found)
         return found
 
-    def name(self, cells: Mapping[str, Cell]) -> str:
-        """Return the hash of everything that decides a separation: fits (method, model, data), sentences, recipe."""
-        return digest(
-            {
-                "recipe": _RECIPE,
-                "fits": {code: steering_id(cell.key) for code, cell in cells.items()},
-                "sentences": {code: self.texts()[code] for code in cells},
-            },
-            16,
-        )
-
-    def texts(self) -> dict[str, list[str]]:
-        """Return the sentences of all languages that the run has cells in."""
-        if not self._texts:
-            codes = list(dict.fromkeys(cell.key.language for cell in self.plan.cells))
-            self._texts = parallel_sentences(self.plan.corpus, codes, self.n)
-        return self._texts
-
     def _measure(self, cells: Mapping[str, Cell]) -> Separation:
-        assert self.fitter is not None, "names and files alone need no fitter"
         steerings: dict[str, Steering] = {}
         left_out: dict[str, str] = {}
+        assert self.fitter is not None, "names and files alone need no fitter"
         for code, cell in cells.items():
             method = self.plan.method(cell)
             try:
                 skip = method.supports(self.plan.context(cell))
-                if skip is None:
-                    steerings[code] = self.fitter.steering(cell, method)[1]
-                else:
-                    left_out[code] = skip.reason
+                if skip is not None:
+                    raise UnsupportedError(skip.reason)
+                steerings[code] = self.fitter.steering(cell, method)[1]
             except UnsupportedError as error:
                 left_out[code] = str(error)
         layers = {item.layer for steering in steerings.values() for item in steering.interventions}
         if len(steerings) < 2 or not layers:
             reasons = "; ".join(dict.fromkeys(left_out.values())) or "nothing is steered"
             raise UnsupportedError(f"steering in {len(steerings)} languages ({reasons}); it takes two.")
-        before = self._silhouettes(self.fitter, dict.fromkeys(steerings, Steering()))
-        after = self._silhouettes(self.fitter, steerings)
+        before, before_by_language = self._silhouettes(dict.fromkeys(steerings, Steering()))
+        after, after_by_language = self._silhouettes(steerings)
         key = next(iter(cells.values())).key
         assert key.model is not None
         return Separation(
@@ -279,30 +265,31 @@ class SeparationInputs:
             model=key.model,
             task=key.task,
             languages=list(steerings),
-            sentences=len(self.texts()[key.language]),
+            sentences=len(self.texts[key.language]),
             steered=sorted(layers),
-            before=before.all,
-            after=after.all,
-            before_by_language=before.by_language,
-            after_by_language=after.by_language,
+            before=before,
+            after=after,
+            before_by_language=before_by_language,
+            after_by_language=after_by_language,
             left_out=left_out,
         )
 
-    def _silhouettes(self, fitter: Fitter, steerings: Mapping[str, Steering]) -> SilhouetteByLayer:
+    def _silhouettes(self, steerings: Mapping[str, Steering]) -> tuple[list[float], dict[str, list[float]]]:
         """Return the silhouettes of languages under a steering each; equal steerings are measured once."""
         name = digest({code: _content(steering) for code, steering in steerings.items()}, 16)
         if name not in self._found:
-            states = {code: self._states(fitter, code, steering) for code, steering in steerings.items()}
+            states = {code: self._states(code, steering) for code, steering in steerings.items()}
             self._found[name] = silhouette_by_layer(states)
         return self._found[name]
 
-    def _states(self, fitter: Fitter, code: str, steering: Steering) -> States:
+    def _states(self, code: str, steering: Steering) -> States:
         """Return the states of a language's sentences. Always the same batches: strength 0 changes no bit."""
         from harness.engine.activations import pooled_states
 
         if not steering.interventions and code in self._unsteered:
             return self._unsteered[code]
-        texts = self.texts()[code]
+        texts, fitter = self.texts[code], self.fitter
+        assert fitter is not None
         found = pooled_states(fitter.model, texts, [steering] * len(texts), fitter.batch_size)
         if not np.isfinite(found).all():
             raise UserError(f"the states of {code!r} are not finite under this steering.")
@@ -314,12 +301,6 @@ class SeparationInputs:
 def _content(steering: Steering) -> list[Any]:
     """Return the content of interventions as JSON: equal contents give equal states."""
     return [
-        [
-            item.site,
-            item.layer,
-            item.operation,
-            item.raw_strength,
-            hashlib.sha256(np.ascontiguousarray(item.vector, dtype=np.float32).tobytes()).hexdigest(),
-        ]
+        [item.site, item.layer, item.operation, item.raw_strength, np.asarray(item.vector).tolist()]
         for item in steering.interventions
     ]

@@ -162,11 +162,11 @@ def only(found: dict[str, Aggregate]) -> Aggregate:
 
 def test_over_cells_shares_are_averaged_first_and_the_harmonic_mean_is_taken_last(tmp_path):
     run = made_run(tmp_path, {("en", "am"): (1.0, 0.0), ("en", "he"): (0.0, 1.0), ("en", "da"): (0.8, 0.5)})
-    [cellset] = collect([run])
-    found = only(aggregate(cellset, "tfidf"))
+    [results] = collect([run])
+    found = only(aggregate(results, "tfidf"))
     assert (found.share, found.relevance) == (pytest.approx(0.6), pytest.approx(0.5))
     assert found.forcing == pytest.approx(2 * 0.6 * 0.5 / 1.1)  # 0.545
-    per_cell = cellset.scores[cellset.scores["metric"] == "forcing/tfidf"]["value"]
+    per_cell = results.scores[results.scores["metric"] == "forcing/tfidf"]["value"]
     assert per_cell.mean() == pytest.approx((0 + 0 + 0.8 / 1.3) / 3)  # 0.205: another number
     assert (found.n, found.expected) == (3, 3)
 
@@ -178,33 +178,33 @@ def test_an_aggregate_of_targets_or_sources_takes_their_cells_alone(tmp_path):
         ("de", "am"): (0.0, 0.4),
         ("de", "he"): (0.5, 0.1),
     }
-    [cellset] = collect([made_run(tmp_path, values)])
-    amharic = only(aggregate(cellset, "tfidf", pairs(cellset, languages=["am"])))
+    [results] = collect([made_run(tmp_path, values)])
+    amharic = only(aggregate(results, "tfidf", pairs(results, languages=["am"])))
     assert (amharic.share, amharic.relevance) == (0.5, pytest.approx(0.3))
     assert amharic.forcing == pytest.approx(0.3 / 0.8)
-    german = only(aggregate(cellset, "tfidf", pairs(cellset, ["from-de"])))
+    german = only(aggregate(results, "tfidf", pairs(results, ["from-de"])))
     assert (german.share, german.relevance, german.n) == (0.25, 0.25, 2)
 
 
 def test_a_question_in_the_target_language_itself_is_in_no_mean(tmp_path):
     run = made_run(tmp_path, {("de", "de"): (1.0, 1.0), ("de", "am"): (0.2, 0.2)})
-    [cellset] = collect([run])
-    assert only(aggregate(cellset, "tfidf")).share == pytest.approx(0.2)
-    assert pairs_for(cellset) == [("from-de", "de")]
-    assert only(aggregate(cellset, "tfidf", pairs_for(cellset))).forcing == 1.0
+    [results] = collect([run])
+    assert only(aggregate(results, "tfidf")).share == pytest.approx(0.2)
+    assert pairs_for(results) == [("from-de", "de")]
+    assert only(aggregate(results, "tfidf", pairs_for(results))).forcing == 1.0
 
 
 def test_an_entry_that_lacks_a_value_has_no_aggregate(tmp_path):
     run = made_run(tmp_path, {("en", "am"): (1.0, 0.5), ("en", "he"): (1.0, None)})
-    [cellset] = collect([run])
-    assert only(aggregate(cellset, "tfidf")) == Aggregate(None, None, None, 1, 2)
-    assert only(aggregate(cellset, "judge:other")) == Aggregate(None, None, None, 0, 2)
+    [results] = collect([run])
+    assert only(aggregate(results, "tfidf")) == Aggregate(None, None, None, 1, 2)
+    assert only(aggregate(results, "judge:other")) == Aggregate(None, None, None, 0, 2)
 
 
 def test_a_table_of_a_forcing_run_has_its_metrics_and_headline(tmp_path):
-    [cellset] = collect([made_run(tmp_path, {("en", "am"): (1.0, 0.5)})])
-    assert [m.name for m in cellset.metrics] == ["forcing/tfidf", "target_share", "relevance/tfidf"]
-    assert {m.group for m in cellset.metrics} == {"forcing"}
+    [results] = collect([made_run(tmp_path, {("en", "am"): (1.0, 0.5)})])
+    assert [m.name for m in results.metrics] == ["forcing/tfidf", "target_share", "relevance/tfidf"]
+    assert {m.group for m in results.metrics} == {"forcing"}
     assert metric("forcing/judge:x").direction == "up"
 
 

@@ -132,9 +132,9 @@ def test_scores_and_what_was_found_per_answer_are_kept(go, tmp_path):
         audit = run.text_checks(cell)
         assert {len(audit["target"][name]) for name in ("language", "in_target")} == {8}
         assert {len(audit["relevance/tfidf"][name]) for name in ("rating", "nearest")} == {8}
-    [cellset] = collect([run])
-    assert cellset.headline.name == "forcing/tfidf"
-    assert {row.present for row in cellset.entries.values()} == {2}
+    [results] = collect([run])
+    assert results.headline.name == "forcing/tfidf"
+    assert {row.present for row in results.entries.values()} == {2}
 
 
 def test_the_summary_shows_both_shares_and_their_mean_overall_by_target_and_by_source(go):
@@ -324,7 +324,7 @@ def test_the_mini_suite_works_as_it_comes_and_its_language_vector_moves_answers(
     words = ["--suite", "mini", "--languages", "he", "--methods", "zero-shot,language", "--seeds", "1"]
     outcome = steerboard("forcing", *words, "--run", tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    [cellset] = collect([Run(tmp_path / "run")])
-    names = {row.id: row.entry.method.name for row in cellset.entries.values()}
-    share = {names[row]: found.share for row, found in aggregate(cellset, "tfidf").items()}
+    [results] = collect([Run(tmp_path / "run")])
+    names = {row.id: row.entry.method.name for row in results.entries.values()}
+    share = {names[row]: found.share for row, found in aggregate(results, "tfidf").items()}
     assert share["language"] > share["zero-shot"]

@@ -80,10 +80,10 @@ def test_the_nearest_other_language_counts():
 
 
 def test_figures_are_means_over_all_sentences_and_over_those_of_a_language():
-    found = silhouette_by_layer({"am": states_of(0, 2), "he": states_of(10, 14)})
+    whole, by_language = silhouette_by_layer({"am": states_of(0, 2), "he": states_of(10, 14)})
     am, he = (10 / 12 + 8 / 10) / 2, (5 / 9 + 9 / 13) / 2
-    assert found.by_language == {"am": [round(am, 6)], "he": [round(he, 6)]}
-    assert found.all == [round((am + he) / 2, 6)]
+    assert by_language == {"am": [round(am, 6)], "he": [round(he, 6)]}
+    assert whole == [round((am + he) / 2, 6)]
 
 
 # Pooled states

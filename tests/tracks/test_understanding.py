@@ -18,7 +18,7 @@ from harness.data.suite import load_suite
 from harness.ranking.results import collect
 from harness.scoring.metrics import TASK_MACRO_F1, TASK_SCORE
 from harness.tracks.understanding.planning import examples, fit_task, understanding_methods
-from harness.tracks.understanding.results import answers
+from harness.tracks.understanding.running import answers
 from harness.tracks.understanding.tasks import TaskIndex, TaskLanguage, language_of, task_group
 
 pytest.importorskip("lm_eval")

@@ -114,27 +114,24 @@ def plan_forcing(
     return ForcingPlan(**{**fields, "base": base}, questions=questions, fitted=fitted)
 
 
-def applies(registry: Registry, name: str) -> bool:
-    """Return whether a method makes sense here: a model writes, and is shown no examples."""
-    cls = registry.get(name)
-    return not issubclass(cls, Reference) and "zero-shot" in cls.settings
-
-
 def base_suite(suite: Suite, registry: Registry, names: Sequence[str] = ()) -> Suite:
-    """Return the suite with the methods that make sense here.
+    """Return the suite with the methods that make sense here: a model writes, and is shown no examples.
 
     Raises ``UserError`` for a method that was asked for by name and makes no sense.
     """
+
+    def applies(name: str) -> bool:
+        cls = registry.get(name)
+        return not issubclass(cls, Reference) and "zero-shot" in cls.settings
+
     for name in names:
-        if not applies(registry, name):
+        if not applies(name):
             raise UserError(
                 f"method {name!r} does not apply to language forcing, where a model gets the bare question "
                 "and no examples. Take zero-shot, or a method that steers."
             )
     specs: list[MethodSpec] = [
-        {name: options} if options else name
-        for name, options in named_options(suite.methods)
-        if applies(registry, name)
+        {name: options} if options else name for name, options in named_options(suite.methods) if applies(name)
     ]
     changes = {
         "methods": specs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -58,48 +58,38 @@ def relevance_scores(rated: JudgedAnswer, share: float | None, name: str, signat
     """Return the mean rating of a cell's answers, and its harmonic mean with the share in the language."""
     known = [value for value in rated.values if value is not None]
     detail = {**rated.detail, "texts": float(len(known))}
+    relevance, forcing = (metric.for_provider(name) for metric in (RELEVANCE, FORCING))
     if not known or share is None:
         note = "no answer was rated" if rated.values else "no answers"
-        return [
-            metric.for_provider(name).score(None, signature, note, detail=detail) for metric in (RELEVANCE, FORCING)
-        ]
+        return [metric.score(None, signature, note, detail=detail) for metric in (relevance, forcing)]
     mean = float(np.mean(known))
-    return [
-        RELEVANCE.for_provider(name).score(mean, signature, detail=detail),
-        FORCING.for_provider(name).score(harmonic(share, mean), signature),
-    ]
+    return [relevance.score(mean, signature, detail=detail), forcing.score(harmonic(share, mean), signature)]
 
 
 @dataclass
 class AnswerScorer:
-    """A scorer of answers."""
+    """A scorer of answers: of their relevance, or (without ``relevance``) of their language."""
 
     name: str
     signature: str
-    measure: Callable[[AnswerSample], ScorerOutput]
+    relevance: Relevance | None = None
     human: bool = False
 
-    def score(self, sample: TextSample, place: ScoringContext) -> ScorerOutput:
+    def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
         """Return the scores of the answers of one cell."""
         assert isinstance(sample, AnswerSample)
-        return self.measure(sample)
+        if self.relevance is None:
+            return sample.target
+        rated = self.relevance.rate(sample.answers)
+        scores = relevance_scores(rated, sample.target.scores[0].value, self.relevance.name, self.signature)
+        return ScorerOutput(scores, {"rating": rated.values, **rated.kept})
 
 
 def answer_scorers(relevance: Sequence[Relevance]) -> list[Scorer]:
     """Return the scorers of a forcing run: of the target language, and one per scorer of relevance."""
-
-    def rating(one: Relevance) -> Callable[[AnswerSample], ScorerOutput]:
-        def measure(sample: AnswerSample) -> ScorerOutput:
-            rated = one.rate(sample.answers)
-            scores = relevance_scores(rated, sample.target.scores[0].value, one.name, one.signature)
-            return ScorerOutput(scores, {"rating": rated.values, **rated.kept})
-
-        return measure
-
-    signature = "language:suite+neighbours|majority-of-characters|version:2"
     return [
-        AnswerScorer("target", signature, lambda sample: sample.target),
-        *(AnswerScorer(f"{RELEVANCE.name}/{one.name}", one.signature, rating(one)) for one in relevance),
+        AnswerScorer("target", "language:suite+neighbours|majority-of-characters|version:2"),
+        *(AnswerScorer(f"{RELEVANCE.name}/{one.name}", one.signature, one) for one in relevance),
     ]
 
 

@@ -36,29 +36,28 @@ class Aggregate:
     expected: int
 
 
-def pairs(cellset: ResultSet, tasks: Sequence[str] | None = None, languages: Sequence[str] | None = None) -> Pairs:
+def pairs(results: ResultSet, tasks: Sequence[str] | None = None, languages: Sequence[str] | None = None) -> Pairs:
     """Return the tasks and target languages, all or some, whose target is not the source."""
-    selection = cellset.manifest.selection
+    selection = results.manifest.selection
     tasks, languages = tasks or selection.tasks, languages or selection.languages
     return [(task, code) for task in tasks for code in languages if source_of(task) != code]
 
 
-def pairs_for(cellset: ResultSet) -> Pairs:
+def pairs_for(results: ResultSet) -> Pairs:
     """Return the pairs whose target is the source, where nothing has to be forced: a control, in no mean."""
-    selection = cellset.manifest.selection
+    selection = results.manifest.selection
     return [(task, code) for task in selection.tasks for code in selection.languages if source_of(task) == code]
 
 
-def aggregate(cellset: ResultSet, provider: str, among: Pairs | None = None) -> dict[str, Aggregate]:
+def aggregate(results: ResultSet, provider: str, among: Pairs | None = None) -> dict[str, Aggregate]:
     """Return every entry's aggregate over pairs of task and target language, by default ``pairs``.
 
     ``provider``: the scorer of relevance, such as ``tfidf``. Every cell has the same weight; the harmonic mean is
     taken last, of the two means, as in CLaS-Bench (arXiv 2601.08331).
     """
-    wanted = list(pairs(cellset) if among is None else among)
-    seeds = cellset.manifest.selection.seeds
+    wanted, seeds = pairs(results) if among is None else among, results.manifest.selection.seeds
     names = [TARGET_SHARE.name, RELEVANCE.for_provider(provider).name]
-    scores = cellset.scores
+    scores = results.scores
     known = scores[scores["metric"].isin(names) & scores["seed"].isin(seeds)].dropna(subset=["value"])
     here = pd.MultiIndex.from_frame(known[["task", "language"]].astype(str)).isin(wanted) if wanted else []
     cells = known[here].astype({"entry": str, "task": str, "language": str, "metric": str})
@@ -66,26 +65,25 @@ def aggregate(cellset: ResultSet, provider: str, among: Pairs | None = None) -> 
     both = table.reindex(columns=names).dropna()
     expected = len(wanted) * len(seeds)
     found = {}
-    for row in cellset.entries:
+    for row in results.entries:
         own = both[both.index.get_level_values("entry") == row]
-        if not expected or len(own) < expected:
-            found[row] = Aggregate(None, None, None, len(own), expected)
-        else:
+        found[row] = Aggregate(None, None, None, len(own), expected)
+        if expected and len(own) >= expected:
             share, relevance = (float(own[name].mean()) for name in names)
             found[row] = Aggregate(share, relevance, harmonic(share, relevance), len(own), expected)
     return found
 
 
-def print_forcing(console: Console, cellset: ResultSet, provider: str) -> None:
+def print_forcing(console: Console, results: ResultSet, provider: str) -> None:
     """Print the entries, best first: share, relevance and forcing overall, forcing per target and source."""
-    whole = aggregate(cellset, provider)
+    whole = aggregate(results, provider)
 
     def order(row: EntryRow) -> tuple[float, str]:
         value = whole[row.id].forcing
         return (1.0 if value is None else -value, row.name)
 
-    rows = sorted(cellset.entries.values(), key=order)
-    selection = cellset.manifest.selection
+    rows = sorted(results.entries.values(), key=order)
+    selection = results.manifest.selection
 
     def table(title: str, heads: Sequence[str], lines: Mapping[str, list[str]], drop: int = 0) -> None:
         columns = [TerminalColumn("entry", words=True), *(TerminalColumn(head, drop=drop) for head in heads)]
@@ -100,20 +98,20 @@ def print_forcing(console: Console, cellset: ResultSet, provider: str) -> None:
         table(title, ["in target", "relevance", "forcing", "cells"], lines)
 
     def split(title: str, parts: Mapping[str, Pairs]) -> None:
-        found = [aggregate(cellset, provider, among) for among in parts.values()]
+        found = [aggregate(results, provider, among) for among in parts.values()]
         lines = {row.id: [format_number(part[row.id].forcing) for part in found] for row in rows}
         table(title, list(parts), lines, drop=1)
 
     sources = ", ".join(source_of(task) for task in selection.tasks)
-    overall(f"{cellset.title}: questions in {sources}; relevance by {provider}", whole)
+    overall(f"{results.title}: questions in {sources}; relevance by {provider}", whole)
     if len(selection.languages) > 1:
-        targets = {code: pairs(cellset, languages=[code]) for code in selection.languages}
+        targets = {code: pairs(results, languages=[code]) for code in selection.languages}
         split("forcing by target language", targets)
     if len(selection.tasks) > 1:
-        split("forcing by source language", {source_of(task): pairs(cellset, [task]) for task in selection.tasks})
-    if own := pairs_for(cellset):
-        overall("control, in no mean: target = source", aggregate(cellset, provider, own))
-    for line in filter(None, [mark(cellset), *_remarks(rows, whole)]):
+        split("forcing by source language", {source_of(task): pairs(results, [task]) for task in selection.tasks})
+    if own := pairs_for(results):
+        overall("control, in no mean: target = source", aggregate(results, provider, own))
+    for line in filter(None, [mark(results), *_remarks(rows, whole)]):
         console.print(Text(strip_control(line)), style="dim")
     console.print(Text(strip_control(_conclusion(rows, whole, provider))))
 

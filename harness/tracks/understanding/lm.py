@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -135,42 +136,41 @@ class SteeredLM(HFLM):  # type: ignore[misc]
     @override
     def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> Any:
         """As ``hf``, every request under its own steering."""
-        steerings = self._steerings(requests)
-        if steerings is None:
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
-        with self._given(steerings):
-            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        return self._in_parts(requests, partial(super().loglikelihood, disable_tqdm=disable_tqdm), key=id)
 
     @override
     def loglikelihood_rolling(self, requests: Requests, disable_tqdm: bool = False) -> Any:
         """As ``hf``, every request under its own steering; those of one steering are batched together."""
-        steerings = self._steerings(requests)
-        if steerings is None:
-            return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
-
-        def run(members: list[int]) -> Any:
-            steering = steerings[members[0]]
-            some = [requests[i] for i in members]
-            with self._given([steering], lambda _: steering):
-                return super(SteeredLM, self).loglikelihood_rolling(some, disable_tqdm=disable_tqdm)
-
-        return split_batch(incompatible([("", id(steering)) for steering in steerings]), run)
+        run = partial(super().loglikelihood_rolling, disable_tqdm=disable_tqdm)
+        return self._in_parts(requests, run, key=lambda request: "")
 
     @override
     def generate_until(self, requests: Requests, disable_tqdm: bool = False) -> Any:
         """As ``hf``, every request under its own steering."""
-        steerings = self._steerings(requests)
-        if steerings is None:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm)
-        texts = [request.args[0] for request in requests]
+        run = partial(super().generate_until, disable_tqdm=disable_tqdm)
+        return self._in_parts(requests, run, key=lambda request: request.args[0])
 
-        def run(members: list[int]) -> Any:
-            some = [requests[i] for i in members]
-            rows = {texts[i]: SteeredRow(steerings[i], 0, 0) for i in members}
-            with self._given(steerings), self._during(_rows=rows):
-                return super(SteeredLM, self).generate_until(some, disable_tqdm=disable_tqdm)
+    def _in_parts(self, requests: Requests, run: Callable[[Requests], Any], key: Callable[[Instance], Hashable]) -> Any:
+        """Return the results of ``run``, in several parts where requests of one key are steered in different ways."""
+        if self._steering_of is None:
+            return run(requests)
+        steerings = [nonzero(self._steering_of(request)) for request in requests]
+        if not any(steering.interventions for steering in steerings):
+            return run(requests)
 
-        return split_batch(incompatible(list(zip(texts, map(id, steerings), strict=True))), run)
+        def run_part(members: list[int]) -> Any:
+            own, some = [steerings[i] for i in members], [requests[i] for i in members]
+            alike = all(steering is own[0] for steering in own)  # rolling windows are more than the requests
+            state = {
+                "_of_position": (lambda _: own[0]) if alike else own.__getitem__,
+                "_heaviest": max(own, key=lambda steering: len(steering.interventions)),
+                "_rows": {request.args[0]: SteeredRow(one, 0, 0) for request, one in zip(some, own, strict=True)},
+            }
+            with self._during(**state):
+                return run(some)
+
+        keys = [(key(request), id(steering)) for request, steering in zip(requests, steerings, strict=True)]
+        return split_batch(incompatible(keys), run_part)
 
     @override
     def _loglikelihood_tokens(
@@ -236,13 +236,6 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         with self._during(_detecting=self._heaviest):
             return super()._detect_batch_size(requests, pos)
 
-    def _steerings(self, requests: Requests) -> list[Steering] | None:
-        """Return the steering of every request, None where none is steered."""
-        if self._steering_of is None:
-            return None
-        found = [nonzero(self._steering_of(request)) for request in requests]
-        return found if any(steering.interventions for steering in found) else None
-
     @contextmanager
     def _during(self, **state: Any) -> Iterator[None]:
         """Set attributes while requests are passed on to ``hf``."""
@@ -252,11 +245,6 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             yield
         finally:
             self.__dict__.update(before)
-
-    def _given(self, steerings: Sequence[Steering], of: Callable[[int], Steering] | None = None) -> Any:
-        """Set the steering of the requests that are passed on, by their position."""
-        heaviest = max(steerings, key=lambda steering: len(steering.interventions))
-        return self._during(_of_position=of or steerings.__getitem__, _heaviest=heaviest)
 
     def _row(self, steering: Steering, context: list[int], rest: list[int]) -> tuple[tuple[int, ...], SteeredRow]:
         """Return the model's input for a request, without zeros at its end, and how it is steered."""

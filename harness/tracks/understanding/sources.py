@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness.core.checkpoints import Checkpoint
 from harness.core.errors import BrokenFileError, UserError, warn
@@ -53,32 +53,12 @@ class Arguments:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-class SteeringSource(Protocol):
-    """Gives every request its steering, once it is bound to the loaded model.
-
-    ``known``: the names of the options that it takes. ``left``: the other arguments.
-    """
-
-    known: list[str]
-    left: dict[str, Any]
-
-    def bind(self, model: SteerableModel, checkpoint: Checkpoint, dtype: str) -> None:
-        """Take the model that is steered; ``UserError`` where the steering does not fit it."""
-
-    def steering_for(self, task_name: str | None) -> Steering:
-        """Return the steering of the requests of an lm-eval task."""
-
-
-def open_source(given: Arguments) -> SteeringSource:
-    """Return the source that the arguments name, checked as far as it can be without a model."""
-    return FileSource(given) if given.steering.endswith(".safetensors") else MethodSource(given)
-
-
 class FileSource:
     """One steering file for all requests, whatever their language.
 
     ``layer`` picks the interventions of one layer, ``strength`` replaces the strength of all. ``language``
-    says which language the file must have been fitted for.
+    says which language the file must have been fitted for. ``known``: the names of the options that a source takes;
+    ``left``: the other arguments.
     """
 
     def __init__(self, given: Arguments) -> None:
@@ -179,6 +159,15 @@ class MethodSource:
             return Fitter(replace(plan, cells=cells), self._model).steering(cells[0], method)[1]
 
 
+SteeringSource = FileSource | MethodSource
+"""Gives every request its steering, once it is bound to the loaded model."""
+
+
+def open_source(given: Arguments) -> SteeringSource:
+    """Return the source that the arguments name, checked as far as it can be without a model."""
+    return FileSource(given) if given.steering.endswith(".safetensors") else MethodSource(given)
+
+
 def _options(registry: Registry, given: Arguments) -> tuple[list[str], dict[str, Any]]:
     """Return the names that the method's Config takes, and the given options as it has them.
 
@@ -196,11 +185,8 @@ def _options(registry: Registry, given: Arguments) -> tuple[list[str], dict[str,
     if given.strength is not None:
         called = target.strength_field or ""
         options[called if called in target.Config.model_fields else "strength"] = finite(given.strength)
-    if not controls:
-        return known, options
-    inner = {name: value for name, value in options.items() if name not in fields}
-    outer = {name: value for name, value in options.items() if name in fields}
-    return known, {**outer, "options": {**outer.get("options", {}), **inner}} if inner else outer
+    inner = {name: options.pop(name) for name in list(options) if controls and name not in fields}
+    return known, {**options, "options": {**options.get("options", {}), **inner}} if inner else options
 
 
 def _configured(registry: Registry, suite: Suite, name: str, options: dict[str, Any]) -> SteeringMethod:
