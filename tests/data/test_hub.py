@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.helpers import MINI, TASKS, environment, jsonl, second_process
+from support.helpers import MINI, TASKS, jsonl, steerboard
 
 from harness.core.cells import cell_id
 from harness.core.checkpoints import resolve_checkpoint
@@ -108,15 +110,23 @@ def hub(tmp_path_factory) -> Path:
     return folder
 
 
+@contextmanager
+def cache_at(hub: Path, home: Path) -> Iterator[Path]:
+    """Let this process look for hub repositories in one folder and nowhere else."""
+    _snapshot.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", home / "datasets")
+        yield hub
+    _snapshot.cache_clear()
+
+
 @pytest.fixture
-def offline(monkeypatch, hub, tmp_path):
-    """This process looks for hub repositories in the made-up cache and nowhere else."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    _snapshot.cache_clear()
-    yield hub
-    _snapshot.cache_clear()
+def offline(hub, tmp_path) -> Iterator[Path]:
+    """The made-up cache, which this process looks in."""
+    with cache_at(hub, tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +143,13 @@ def suite_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ran(hub, suite_file, tmp_path_factory):
-    """A run of the command in a process of its own, with nothing but hub ids."""
+    """A run with nothing but hub ids."""
     home = tmp_path_factory.mktemp("home")
-    folder = home / "run"
-    env = environment(HF_HOME=str(home), HF_HUB_CACHE=str(hub), HF_DATASETS_CACHE=str(home / "datasets"))
-    options = ["--methods", "zero-shot,human", "--seeds", "1", "--limit", "2", "--run", folder]
-    outcome = second_process("run", "--suite", suite_file, "--model", "owner/pocket", *options, env=env)
+    options = ["--methods", "zero-shot,human", "--seeds", "1", "--limit", "2", "--run", home / "run"]
+    with cache_at(hub, home):
+        outcome = steerboard("run", "--suite", suite_file, "--model", "owner/pocket", *options)
     assert outcome.code == 0, outcome.err
-    return Run(folder)
+    return Run(home / "run")
 
 
 # A whole run
@@ -259,14 +268,10 @@ def test_the_commit_of_a_data_set_is_part_of_a_cells_identity(hub, suite_file, m
 
 
 @pytest.fixture
-def own_hub(monkeypatch, tmp_path) -> Path:
+def own_hub(tmp_path) -> Iterator[Path]:
     """An empty cache of this test's own."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-    _snapshot.cache_clear()
-    yield tmp_path / "hub"
-    _snapshot.cache_clear()
+    with cache_at(tmp_path / "hub", tmp_path) as folder:
+        yield folder
 
 
 def read(task: str, language: str, split: str = "train"):
