@@ -121,10 +121,8 @@ class LocalData(DataSource):
             )
         try:
             rows = read_jsonl(path)
-        except MachineError:
-            raise
         except UserError as error:
-            raise BrokenFileError(str(error)) from None
+            raise error if isinstance(error, MachineError) else BrokenFileError(str(error)) from None
         if not rows:
             raise BrokenFileError(f"missing data: {path} is empty.")
         return rows
@@ -171,8 +169,7 @@ class HubData(DataSource):
     @override
     def parallel(self, language: str) -> list[Sentence]:
         for by_language in self.suite.definitions.values():
-            task = by_language.get(language)
-            if task and task.parallel:
+            if (task := by_language.get(language)) and task.parallel:
                 return [Sentence(row.id, row.text) for row in self.rows(task, "train")]
         raise UserError(f"the suite names no parallel text for language {language!r}. Give --data a folder.")
 
@@ -186,13 +183,8 @@ class HubData(DataSource):
 
     @override
     def vector_fingerprint(self, languages: Sequence[str], systems: Sequence[str]) -> str:
-        parallel = [
-            item[code]
-            for item in self.suite.definitions.values()
-            for code in languages
-            if code in item and item[code].parallel
-        ]
-        return digest([Path(self._snapshot(item)).name for item in parallel], 16)
+        tasks = [group[code] for group in self.suite.definitions.values() for code in languages if code in group]
+        return digest([Path(self._snapshot(task)).name for task in tasks if task.parallel], 16)
 
     def _snapshot(self, task: Task) -> str:
         folder = _snapshot(task.dataset_path, task.revision, task.dataset_name)
@@ -228,12 +220,11 @@ def _load_from_hub(task: Task, folder: str) -> dict[Split, list[Example]]:
     loaded: dict[Split, list[Example]] = {}
     for split, name in task.splits.items():
         if name is not None and name in table:
-            place = f"{task.dataset_path}, {name}"
-            missing = sorted(set(task.fields.values()) - set(table[name].column_names))
-            if missing:
-                raise UserError(f"{place}: has no column {', '.join(missing)}.")
+            where = f"{task.dataset_path}, {name}"
+            if missing := sorted(set(task.fields.values()) - set(table[name].column_names)):
+                raise UserError(f"{where}: has no column {', '.join(missing)}.")
             mapped = (_map_row(row, task, i) for i, row in enumerate(table[name]))
-            loaded[split] = _examples([row for row in mapped if row], task, place)
+            loaded[split] = _examples([row for row in mapped if row], task, where)
     for needed in ("train", "test"):
         if needed not in loaded:
             raise UserError(f"missing data: {task.dataset_path} has no split {needed!r}.")
@@ -260,14 +251,14 @@ def _map_row(row: Mapping[str, Any], task: Task, index: int) -> dict[str, Any] |
 def _examples(rows: Sequence[Mapping[str, Any]], task: Task, path: object) -> list[Example]:
     examples = []
     for number, row in enumerate(rows, 1):
-        place, text, label = f"{path}, row {number}", row.get("text"), row.get("label")
+        where, text, label = f"{path}, row {number}", row.get("text"), row.get("label")
         if not isinstance(text, str) or not text.strip():
-            raise BrokenFileError(f"{place}: needs a non-empty 'text'.")
+            raise BrokenFileError(f"{where}: needs a non-empty 'text'.")
         if has_lone_surrogate(text):  # only in rows of the hub: the reader of files refuses them
-            raise BrokenFileError(f"{place}: holds half a character (a lone surrogate).")
+            raise BrokenFileError(f"{where}: holds half a character (a lone surrogate).")
         if label not in task.labels:
-            raise BrokenFileError(f"{place}: the label {label!r} is not one of {', '.join(task.labels)}.")
-        examples.append(Example(str(row.get("id", place)), text, str(label)))
+            raise BrokenFileError(f"{where}: the label {label!r} is not one of {', '.join(task.labels)}.")
+        examples.append(Example(str(row.get("id", where)), text, str(label)))
     check_unique((example.id for example in examples), path)
     return examples
 

@@ -199,15 +199,11 @@ class Suite(SuiteModel):
     definitions: dict[str, dict[str, Task]] = Field(default={}, exclude=True)
 
     @model_validator(mode="after")
-    def _no_repeats(self) -> Suite:
+    def _fits(self) -> Suite:
         for field in ("languages", "seeds", "settings"):
             values = getattr(self, field)
             if len(set(values)) != len(values):
                 raise ValueError(f"{field} holds a value twice: {values}")
-        return self
-
-    @model_validator(mode="after")
-    def _families_fit(self) -> Suite:
         seen: dict[str, str] = {}
         for name, family in self.families.items():
             for task in family.prompts:
@@ -241,21 +237,19 @@ class Suite(SuiteModel):
                 f"{known}. Use --suite steer11, which serves every model."
             )
         family = self.families[name]
-        definitions = {
-            task: {
-                code: item.model_copy(update={"prompts": {**item.prompts, **family.prompts.get(task, {})}})
-                for code, item in by_language.items()
-            }
-            for task, by_language in self.definitions.items()
+        changes = {
+            "definitions": {
+                task: {
+                    code: item.model_copy(update={"prompts": {**item.prompts, **family.prompts.get(task, {})}})
+                    for code, item in by_language.items()
+                }
+                for task, by_language in self.definitions.items()
+            },
+            "sampling": self._sampling_of(family),
+            "methods": [*self.methods, *family.methods],
+            "families": {name: ModelFamily(model_types=family.model_types)},
         }
-        return self.model_copy(
-            update={
-                "definitions": definitions,
-                "sampling": self._sampling_of(family),
-                "methods": [*self.methods, *family.methods],
-                "families": {name: ModelFamily(model_types=family.model_types)},
-            }
-        )
+        return self.model_copy(update=changes)
 
     def task(self, task: str, language: str) -> Task:
         """Return one task of the suite; ``UserError`` names the valid ones."""
@@ -287,17 +281,9 @@ class Suite(SuiteModel):
     def text_protocol(self, task: str, language: str) -> str:
         """Return the hash of everything in the suite that decides the texts of a cell: prompts, sampling, shots."""
         definition = self.task(task, language)
-        return digest(
-            {
-                "prompts": definition.prompts,
-                "labels": definition.labels,
-                "sampling": self.sampling.model_dump(),
-                "few_shot": self.few_shot.model_dump(),
-                "vectors": self.vectors.model_dump(),
-                "languages": [*self.languages, self.reference_language],
-            },
-            16,
-        )
+        parts = {name: getattr(self, name).model_dump() for name in ("sampling", "few_shot", "vectors")}
+        languages = [*self.languages, self.reference_language]
+        return digest({"prompts": definition.prompts, "labels": definition.labels, "languages": languages, **parts}, 16)
 
 
 def tasks_root() -> Path:
@@ -379,9 +365,8 @@ def _load_task(path: Path, task: str) -> Task:
     try:
         return Task(
             name=task,
-            language=metadata["language"],
-            labels=metadata["labels"],
-            prompts=metadata["prompts"],
+            **{name: metadata[name] for name in ("language", "labels", "prompts", "fields")},
+            **{name: metadata[name] for name in ("label_map", "parallel") if name in metadata},
             dataset_path=body["dataset_path"],
             dataset_name=body.get("dataset_name"),
             revision=(body.get("dataset_kwargs") or {}).get("revision"),
@@ -390,9 +375,6 @@ def _load_task(path: Path, task: str) -> Task:
                 "validation": body.get("validation_split"),
                 "test": body["test_split"],
             },
-            fields=metadata["fields"],
-            label_map=metadata.get("label_map", {}),
-            parallel=metadata.get("parallel", False),
         )
     except KeyError as error:
         raise UserError(f"{path}: the key {error} is missing. Compare tasks/topic/am.yaml.") from None

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,13 @@ class Seq2Seq:
     @property
     def source(self) -> ModelSource:
         """The identity of the model and its search parameters."""
-        found = self.checkpoint
-        stored = {k: v for k, v in self.search.to_diff_dict().items() if k not in _NOT_SEARCH}
-        search = {k: v for k, v in stored.items() if not k.startswith(("_", "output_"))}
-        return ModelSource(
-            name=found.name,
-            revision=found.revision,
-            fingerprint=found.fingerprint,
-            search={"num_beams": self.search.num_beams or 1, **search},
-        )
+        search = {
+            name: value
+            for name, value in self.search.to_diff_dict().items()
+            if name not in _NOT_SEARCH and not name.startswith(("_", "output_"))
+        }
+        fields = {name: getattr(self.checkpoint, name) for name in ("name", "revision", "fingerprint")}
+        return ModelSource(**fields, search={"num_beams": self.search.num_beams or 1, **search})
 
     @cached_property
     def search(self) -> Any:
@@ -196,9 +194,8 @@ class PairTranslator(Translator):
 
     def __init__(self, template: str, revision: str | None, device: str, dtype: str, batch_size: int) -> None:
         self.name = Path(template).name if is_path(template) else template
-        self.dtype = self._dtype = dtype
-        self._revision = revision
-        self._template, self._device, self._batch_size = template, device, batch_size
+        self.dtype, self._template, self._revision = dtype, template, revision
+        self._load = partial(Seq2Seq, device=device, dtype=dtype, batch_size=batch_size)
         self._models: dict[tuple[str, str], Seq2Seq] = {}
 
     @override
@@ -222,8 +219,7 @@ class PairTranslator(Translator):
         hop = (source, target)
         if hop not in self._models:
             name = self._template.replace("{src}", source).replace("{tgt}", target)
-            checkpoint = _resolve(name, self._revision)
-            model = Seq2Seq(checkpoint, self._device, self._dtype, self._batch_size)
+            model = self._load(_resolve(name, self._revision))
             self._target_token(model, target)
             self._models[hop] = model
         return self._models[hop]
@@ -252,26 +248,25 @@ def open_translator(
     """
     if name == "noise":
         return Translator()
-    place = choose_device(device)
+    device = choose_device(device)
+    on_cpu = torch.device(device).type == "cpu"
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if torch.device(place).type == "cpu" and dtype not in {None, "float32"}:
+    if on_cpu and dtype not in {None, "float32"}:
         raise UserError(f"--dtype {dtype} is for a GPU; on the CPU leave it out (float32).")
     if "{src}" in name or "{tgt}" in name:
         if not ("{src}" in name and "{tgt}" in name):
             raise UserError(f"--translator {name!r} needs both {{src}} and {{tgt}}.")
-        precision = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
-        return PairTranslator(name, revision, place, precision, batch_size)
+        return PairTranslator(name, revision, device, dtype or ("float32" if on_cpu else "float16"), batch_size)
     checkpoint = _resolve(name, revision)
-    model = Seq2Seq(checkpoint, place, dtype or choose_dtype(place, checkpoint), batch_size)
+    model = Seq2Seq(checkpoint, device, dtype or choose_dtype(device, checkpoint), batch_size)
     takes_source = isinstance(getattr(type(model.tokenizer), "src_lang", None), property)
     own = getattr(model.tokenizer, "lang_code_to_token", None)  # M2M100: am -> __am__
     tokens = dict(own) if own else _codes(model, _LANGUAGE_TOKEN)
     short = model.checkpoint.name
     if takes_source and tokens:
         return TokenTranslator(model, short, tokens)
-    prefixes = _codes(model, _PREFIX_TOKEN)
-    if prefixes:
+    if prefixes := _codes(model, _PREFIX_TOKEN):
         token = next(iter(prefixes.values()))
         if model.vocabulary[token] not in model.tokenizer(f"{token} a")["input_ids"]:
             raise UserError(f"the tokenizer of {short} splits its language tokens. Get it again.")

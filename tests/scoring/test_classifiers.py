@@ -15,8 +15,7 @@ from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
 from harness.data.sources import LocalData
 from harness.data.suite import ClassifierProtocol, load_suite
-from harness.scoring.classifiers import open_classifier
-from harness.scoring.classifiers import ClassifierScorer
+from harness.scoring.classifiers import ClassifierScorer, open_classifier
 from harness.scoring.linear_classifiers import TfidfClassifier, fit_dual
 from harness.scoring.scorer import TextSample
 

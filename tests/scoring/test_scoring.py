@@ -10,8 +10,7 @@ from sklearn.metrics import brier_score_loss, f1_score
 from support.helpers import place
 
 from harness.scoring.classification import brier_score, calibration_error, macro_f1_of
-from harness.scoring.classifiers import TfidfClassifier
-from harness.scoring.classifiers import ClassifierScorer, training_rows
+from harness.scoring.classifiers import ClassifierScorer, TfidfClassifier, training_rows
 from harness.scoring.metrics import metric
 from harness.scoring.scorer import TextSample
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from harness.core.records import (
     ModelIdentity,
     Selection,
 )
+from harness.core.store import Run
 from harness.data.suite import load_suite
 from harness.scoring.scorer import Rows, ScoringContext
 
@@ -125,6 +126,26 @@ def start_and_stop(
             process.wait(timeout=60)
         said.seek(0)
         return Outcome(process.returncode, "", said.read())
+
+
+class Killed(BaseException):
+    """Ends a command in this process, as no handler of errors may catch it."""
+
+
+@contextlib.contextmanager
+def killed_after(cells: int) -> Iterator[None]:
+    """End the command in the block once it has written so many cells, before it does anything else."""
+    write, written = Run.write_cell, []
+
+    def write_cell(*given: Any) -> None:
+        write(*given)
+        written.append(given)
+        if len(written) == cells:
+            raise Killed
+
+    with mock.patch.object(Run, "write_cell", write_cell), contextlib.suppress(Killed):
+        yield
+    assert len(written) == cells, "it was over before it was stopped"
 
 
 def finished_cells(folder: Path) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support.helpers import MINI, ROOT, contents, finished_cells, start_and_stop, steerboard
+from support.helpers import MINI, ROOT, contents, finished_cells, killed_after, steerboard
 
 from harness.core.errors import UnsupportedError, UserError
 from harness.core.store import ANSWERS, Run
@@ -325,16 +324,16 @@ def test_other_commands_refuse_or_show_such_a_run(finished, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_grid_goes_on_and_ends_as_if_it_had_not_been(finished, tmp_path):
-    """Killed with SIGKILL after its third cell; answers and scores are then byte for byte the same."""
+    """Killed after the texts of its third cell; answers and scores are then byte for byte the same."""
     folder = tmp_path / "run"
-    words = ["lm-eval", *GRID, "--methods", "zero-shot,language,clas", "--run", folder]
-    stopped = start_and_stop(words, folder, 3)
-    assert stopped.code == -signal.SIGKILL, stopped.err
-    assert 3 <= finished_cells(folder) < 15
+    words = ["lm-eval", *GRID, "--languages", "am,he", "--methods", "zero-shot,language", "--run", folder]
+    with killed_after(3):
+        steerboard(*words)
+    assert finished_cells(folder) == 3
     assert steerboard(*words).code == 0
     same = ("generations.jsonl", "scores.json", "predictions.json.gz")
     ours, theirs = ({n: c for n, c in contents(f / "cells").items() if n.endswith(same)} for f in (folder, finished))
-    assert ours == theirs and len(ours) == 3 * 15
+    assert ours.items() <= theirs.items() and len(ours) == 3 * 8
 
 
 @pytest.mark.slow
