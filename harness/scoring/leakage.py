@@ -196,20 +196,19 @@ class LeakageScorer:
         """Return ``COPIED`` and ``OVERLAP`` of every corpus; artifacts: which texts are copies, per corpus."""
         overlap = {corpus: np.zeros(len(sample.texts)) for corpus in CORPORA}
         copied = {corpus: np.zeros(len(sample.texts), dtype=np.bool_) for corpus in CORPORA}
-        notes = {corpus: f"no text of {corpus}" for corpus in CORPORA}
         queries: dict[str | None, tuple[NDArray[np.int64], QueryNgrams]] = {}
-        for corpus, label, detector in self._detectors(context):
+        detectors = self._detectors(context)
+        for corpus, label, detector in detectors:
             if label not in queries:
                 chosen = np.array([i for i, own in enumerate(sample.labels) if label in (None, own)], dtype=int)
                 texts = [normalise_for_matching(sample.texts[i]) for i in chosen]
                 queries[label] = chosen, QueryNgrams.of(texts)
             chosen, query = queries[label]
-            overlap[corpus][chosen] = detector.overlap(query)
-            copied[corpus][chosen] = detector.copied(query)
-            notes[corpus] = notes[corpus] if detector.empty else ""
+            overlap[corpus][chosen], copied[corpus][chosen] = detector.overlap(query), detector.copied(query)
+        known = {corpus for corpus, _, detector in detectors if not detector.empty}
         scores = []
         for corpus in CORPORA:
-            note = notes[corpus] or ("" if sample.texts else "no texts")
+            note = f"no text of {corpus}" if corpus not in known else "" if sample.texts else "no texts"
             scores.append(_share(COPIED.for_provider(corpus), copied[corpus], self._copied_signature, note, "copies"))
             metric, values = OVERLAP.for_provider(corpus), overlap[corpus]
             mean, span = (None, None) if note else (float(values.mean()), mean_interval(values.tolist()))
@@ -219,16 +218,15 @@ class LeakageScorer:
 
 def _detectors(context: ScoringContext) -> list[tuple[str, str | None, CopyDetector]]:
     """Return (corpus, the label that it is for or None for all, detector)."""
-    texts: dict[tuple[str, str | None], Sequence[str]] = {
-        ("train", None): [text for text, _ in context.train],
-        ("validation", None): [text for text, _ in context.validation],
-        ("test", None): [text for text, _ in context.test],
-        ("vectors", None): context.vectors,
-        **{("demonstrations", label): shown for label, shown in context.demonstrations.items()},
-    }
+    splits = {"train": context.train, "validation": context.validation, "test": context.test}
+    texts: list[tuple[str, str | None, Sequence[str]]] = [
+        *((split, None, [text for text, _ in rows]) for split, rows in splits.items()),
+        ("vectors", None, context.vectors),
+        *(("demonstrations", label, shown) for label, shown in context.demonstrations.items()),
+    ]
     return [
         (corpus, label, CopyDetector([normalise_for_matching(text) for text in dict.fromkeys(group)]))
-        for (corpus, label), group in texts.items()
+        for corpus, label, group in texts
     ]
 
 

@@ -157,17 +157,14 @@ class MembershipScorer:
         ``texts`` in the detail: how many independent texts the mean is worth.
         """
         texts = [text for text in sample.texts if normalise_for_matching(text)]
-        if not texts or not context.validation or not context.test:
-            note = "no texts" if not texts else "no held-out text"
-            return ScorerOutput(
-                [MEMBERSHIP.for_provider(split).score(None, self.signature, note) for split in COUNTERPART]
-            )
-        index = self._index(context)
-        found, scores = index.nearness(texts), []
+        note = "" if context.validation and context.test else "no held-out text"
+        note = note if texts else "no texts"
+        index = None if note else self._index(context)
+        found, scores = index.nearness(texts) if index else {}, []
         for split, other in COUNTERPART.items():
             metric = MEMBERSHIP.for_provider(split)
-            if split not in found:
-                scores.append(metric.score(None, self.signature, f"no {other} text"))
+            if index is None or split not in found:
+                scores.append(metric.score(None, self.signature, note or f"no {other} text"))
                 continue
             difference, nearest = found[split]
             values = difference - index.usual[split]

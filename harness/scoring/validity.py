@@ -68,13 +68,11 @@ class _Findings:
         valid = np.array([not found for found in self.reasons], dtype=np.bool_)
         return CheckedTexts(valid, self.reasons, [main_language(row) for row in self.pieces])
 
-    def share(self, *kinds: str) -> list[float]:
-        """Return 1 for every text with one of these reasons, else 0."""
-        return [float(not set(kinds).isdisjoint(found)) for found in self.reasons]
-
-    def score(self, metric: Metric, signature: str, kinds: Sequence[str]) -> Score:
-        """Return the share of texts with one of these reasons, each reason in the detail."""
-        return mean_score(metric, self.share(*kinds), signature, {kind: self.share(kind) for kind in kinds})
+    def score(self, metric: Metric, signature: str, kinds: Sequence[str], without: bool = False) -> Score:
+        """Return the share of texts with one of these reasons, or ``without`` any; each reason in the detail."""
+        detail = {kind: [float(kind in found) for found in self.reasons] for kind in kinds}
+        values = [float(set(kinds).isdisjoint(found) is without) for found in self.reasons]
+        return mean_score(metric, values, signature, detail)
 
 
 class _Models:
@@ -132,9 +130,8 @@ class ValidityScorer:
         findings, models = self._find(sample.texts, sample.labels, context), self._models(context)
         checked, verifier = findings.checked, models.labels
         predicted = None if verifier.missing else verifier.labels(sample.texts)
-        reasons = {kind: findings.share(kind) for kind in REASONS}
         scores = [
-            mean_score(VALID_SHARE, checked.valid.astype(float).tolist(), self.signature, reasons),
+            findings.score(VALID_SHARE, self.signature, REASONS, without=True),
             *language_scores(findings.pieces, context.language, self._identifier.signature),
             _label_score(predicted, verifier, sample, context),
             _script_score(findings.script, models.script, context.language),
