@@ -76,7 +76,7 @@ def build(
     r"""Degrade human sentences by translating them back and forth.
 
     Word noise is added after every hop. The sentences are the suite's parallel text, without any validation
-    or test text. Run the same command again to go on after a stop. As published (arXiv 2606.18389):
+    or test text. Run the same command again to resume after an interruption. As published (arXiv 2606.18389):
 
         steerboard contrast build --languages am,da --out contrast/nllb \
             --translator facebook/nllb-200-distilled-600M \
@@ -122,7 +122,7 @@ def import_(
         str | None, typer.Option(metavar="WORDS", help="Where the file comes from, for the records.")
     ] = None,
 ) -> None:
-    r"""Take over pairs of good and degraded texts from a file.
+    r"""Import pairs of good and degraded texts from a file.
 
     "good" and "bad" are lists of equal length: this is the published format (arXiv 2606.18389), one file per
     language. Pairs of equal texts and empty ones are dropped. Example:

@@ -49,7 +49,7 @@ def forcing(
 
     A model gets a question in a source language, nothing else, and the steering that a method fits for the
     target language. Scored are the share of answers in the target language, their relevance, and the harmonic
-    mean of the two. Run the same command again to go on; with another --relevance only that is added.
+    mean of the two. Run the same command again to resume; with another --relevance only that is added.
 
     Relevance: 'tfidf' and 'hf:ENCODER' ask whether an answer's own question is the nearest of all, corrected
     for guessing; 'judge:CHAT-MODEL' asks a local chat model. Examples:

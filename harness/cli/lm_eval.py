@@ -50,7 +50,7 @@ def lm_eval(
 
     The understanding track: every method x language x task, accuracy or F1 with lm-eval's standard error,
     paired statistics over the examples, and English as a control that must not get worse. The unsteered row is
-    zero-shot. Run the same command again to go on. Example:
+    zero-shot. Run the same command again to resume. Example:
 
         steerboard lm-eval --model google/gemma-2-9b-it \
             --methods zero-shot,language,clas \

@@ -46,7 +46,7 @@ def main() -> None:
             code, line = 128 + stops[0], ""
         if code in {_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP} and not line:
             by = "" if code == _INTERRUPTED else f" by {signal.Signals(code - 128).name}"
-            line = f"stopped{by}; finished cells are kept, run the same command again to go on"
+            line = f"stopped{by}; finished cells are kept, run the same command again to resume"
         if line:
             print(f"steerboard: {' '.join(line.split())}", file=sys.stderr)
         raise SystemExit(code)

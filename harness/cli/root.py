@@ -93,8 +93,8 @@ def _root(
 def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.
 
-    Run the same command again to go on: finished cells are never touched, so a killed run goes on where it
-    was. Example:
+    Run the same command again to resume: finished cells are never touched, so a killed run continues where it
+    stopped. Example:
 
         steerboard run --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
@@ -139,7 +139,7 @@ def demo(
     """Run the mini suite offline and build its board, in minutes.
 
     Every steering method of the suite writes and scores texts with the small model that ships; the last line
-    names the page to open. Run it again to go on.
+    names the page to open. Run it again to resume.
     """
     from harness.runner.prepare import RunOptions
 

@@ -38,7 +38,7 @@ def tune(
     The choice is for 'run --tuned'. Writes texts with every configuration of the methods' grids, with a seed
     that no score uses, trains the tfidf classifier on them and tests it on the validation split. Of the
     configurations whose texts are about as valid as the unsteered ones, the best is taken. The choice, all results
-    and pictures are in RUN/tuned.json and RUN/tuning/. Run the same command again to go on. Example:
+    and pictures are in RUN/tuned.json and RUN/tuning/. Run the same command again to resume. Example:
 
         steerboard tune --suite steer11 --model google/gemma-2-9b-it \
             --methods language,quality

@@ -125,7 +125,7 @@ class Seq2Seq:
         except torch.OutOfMemoryError:
             raise UserError(
                 f"a batch of {len(texts)} texts does not fit into the memory of {self.device}. Run the "
-                "same command with a smaller --batch-size; it goes on where it was."
+                "same command with a smaller --batch-size; it resumes where it stopped."
             ) from None
         # Not every tokenizer counts its language tokens among the special ones.
         rows = [[token for token in row if token != forced_bos] for row in tokens.tolist()]

@@ -255,20 +255,15 @@ def named_options(specs: Iterable[MethodSpec]) -> Iterator[tuple[str, dict[str, 
 
 def parse_methods(registry: Registry, specs: Iterable[MethodSpec]) -> list[SteeringMethod]:
     """Return configured methods for a suite's list: a name, or a name with its options."""
-    return [method for name, options in _pairs(specs) for method in registry.configure(name, options or {})]
+    return [method for name, options in named_options(specs) for method in registry.configure(name, options)]
 
 
 def pick_methods(specs: Iterable[MethodSpec], names: Iterable[str]) -> list[MethodSpec]:
     """Return the named methods with the options that a suite's list gives them, else without any."""
     given: dict[str, list[MethodSpec]] = {}
-    for name, options in _pairs(specs):
+    for name, options in named_options(specs):
         given.setdefault(name, []).append({name: options})
     return [spec for name in dict.fromkeys(names) for spec in given.get(name, [name])]
-
-
-def _pairs(specs: Iterable[MethodSpec]) -> Iterator[tuple[str, Any]]:
-    for spec in specs:
-        yield from ({spec: {}} if isinstance(spec, str) else spec).items()
 
 
 def checkout() -> Path | None:

@@ -102,7 +102,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("harness.cli.list.suites", interrupted)
     outcome = steerboard("list", "suites")
     assert outcome.code == 130
-    assert outcome.err == ("steerboard: stopped; finished cells are kept, run the same command again to go on\n")
+    assert outcome.err == ("steerboard: stopped; finished cells are kept, run the same command again to resume\n")
 
 
 # Options that are not right: the finished run stays as it is, to the byte

@@ -11,7 +11,7 @@ from support.helpers import python, second_process, steerboard
 
 from harness.core.signals import STOPS
 
-GO_ON = "finished cells are kept, run the same command again to go on\n"
+GO_ON = "finished cells are kept, run the same command again to resume\n"
 
 
 def sent(number: int):

@@ -162,7 +162,7 @@ class KitPlugin:
         elif isinstance(error, pytest.fail.Exception):
             self._add(item, "FAILED", str(error))
         else:  # the method's code, in an unexpected place
-            self._add(item, "FAILED", f"the check could not go on: {in_words(error)}")
+            self._add(item, "FAILED", f"the check could not continue: {in_words(error)}")
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Keep an error of the kit itself."""
