@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.core.files import write_bytes, write_text
-from harness.core.types import IntArray
 from harness.ranking.results import positions
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
@@ -26,17 +25,15 @@ from leaderboard.downloads.bibtex import methods_bib, tex
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts, ResultFile, encodable, schema
 from leaderboard.downloads.results import results, results_json
 
-TEXT_COLUMNS = (
-    *("board", "entry", "name", "method", "model", "setting"),
-    *("task", "language", "metric", "signature", "unit", "direction"),
-)
-"""Parquet columns of text; each is stored as a dictionary and numbers into it."""
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+_TYPES = {
+    **dict.fromkeys(("board", "entry", "name", "method", "model", "setting", "task", "language"), _DICTIONARY),
+    **{"seed": pa.int64(), "metric": _DICTIONARY, "value": pa.float64(), "human": pa.float64()},
+    **dict.fromkeys(("signature", "unit", "direction"), _DICTIONARY),
+}
 
-COLUMNS = (
-    *("board", "entry", "name", "method", "model", "setting", "task", "language", "seed", "metric"),
-    *("value", "human", "signature", "unit", "direction"),
-)
-"""All Parquet columns in their order. ``seed`` is an integer, ``value`` and ``human`` are doubles."""
+COLUMNS = tuple(_TYPES)
+"""All Parquet columns in their order. Texts are stored as a dictionary and numbers into it."""
 
 _FORMULA = tuple("=+-@\t\r＝＋－＠")  # a spreadsheet takes these for the beginning of a formula
 _CSV_METRICS = (VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY)
@@ -80,11 +77,8 @@ def results_csv(found: ResultFile) -> str:
     Text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     rows = [_csv_row(board, entry) for board in found.boards for entry in board.entries]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(rows[0] if rows else ())
-    writer.writerows([_csv_cell(value) for value in row.values()] for row in rows)
-    return out.getvalue()
+    cells = [{name: _csv_cell(value) for name, value in row.items()} for row in rows]
+    return pd.DataFrame(cells, dtype=object).to_csv(index=False, lineterminator="\n") if rows else "\n"
 
 
 def _csv_row(board: BoardFacts, entry: EntryFacts) -> dict[str, Any]:
@@ -140,50 +134,38 @@ def results_parquet(boards: Sequence[Board]) -> bytes:
     Values have full precision, null where unknown. Lines come in the order of boards, entries (the best first),
     metrics, tasks, languages and seeds.
     """
-    kinds = dict.fromkeys(TEXT_COLUMNS, pa.dictionary(pa.int32(), pa.string()))
-    kinds |= {"seed": pa.int64(), "value": pa.float64(), "human": pa.float64()}
-    empty = pa.schema([(name, kinds[name]) for name in COLUMNS]).empty_table()
-    table = pa.concat_tables(map(_parquet_table, boards)).unify_dictionaries() if boards else empty
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", use_dictionary=list(TEXT_COLUMNS), version="2.6")
+    lines = [_parquet_lines(board) for board in boards] or [pd.DataFrame(columns=list(COLUMNS), dtype=object)]
+    table = pa.Table.from_pandas(pd.concat(lines), pa.schema(_TYPES.items()), preserve_index=False)
+    out, texts = io.BytesIO(), [name for name, kind in _TYPES.items() if kind == _DICTIONARY]
+    plain = table.replace_schema_metadata(None)  # without the notes of pandas
+    pq.write_table(plain, out, compression="zstd", use_dictionary=texts, version="2.6")
     return out.getvalue()
 
 
-def _parquet_table(board: Board) -> Any:
+def _parquet_lines(board: Board) -> pd.DataFrame:
     """Return the lines of one board; cells outside of its selection are left out."""
     scores, axes = board.cellset.scores, board.axes
-    places = {name: positions(scores[name], axis) for name, axis in axes.items()}
-    order = np.lexsort([places[name] for name in reversed(axes)])
-    order = order[np.logical_and.reduce([places[name] >= 0 for name in axes])[order]]
-    places = {name: place[order] for name, place in places.items()}
+    places = pd.DataFrame({name: positions(scores[name], axis) for name, axis in axes.items()}, index=scores.index)
+    places = places[(places >= 0).all(axis=1)].sort_values(list(axes), kind="stable")
+    scores = scores.loc[places.index]
     rows = [board.cellset.entries[name] for name in axes["entry"]]
-    signatures, metrics = sorted(scores["signature"].unique().tolist()), board.cellset.metrics
-    texts: Mapping[str, tuple[Sequence[str | None], IntArray]] = {
-        "board": ([board.id], np.zeros(len(order), dtype=np.int64)),
-        "entry": (axes["entry"], places["entry"]),
-        "name": ([strip_control(row.name) for row in rows], places["entry"]),
-        "method": ([row.entry.method.title for row in rows], places["entry"]),
-        "model": ([row.entry.model.name if row.entry.model else None for row in rows], places["entry"]),
-        "setting": ([row.entry.setting for row in rows], places["entry"]),
-        **{name: (axes[name], places[name]) for name in ("task", "language", "metric")},
-        "signature": (signatures, positions(scores["signature"], signatures)[order]),
-        "unit": ([metric.unit for metric in metrics], places["metric"]),
-        "direction": ([metric.direction for metric in metrics], places["metric"]),
+    of_entry = {
+        "name": [strip_control(row.name) for row in rows],
+        "method": [row.entry.method.title for row in rows],
+        "model": [row.entry.model.name if row.entry.model else None for row in rows],
+        "setting": [row.entry.setting for row in rows],
     }
-    columns = {name: _dictionary(*column) for name, column in texts.items()}
-    columns["seed"] = pa.array(np.array(axes["seed"], dtype=np.int64)[places["seed"]])
-    for name in ("value", "human"):
-        columns[name] = pa.array(scores[name].to_numpy(dtype=np.float64)[order], from_pandas=True)
-    return pa.table([columns[name] for name in COLUMNS], names=list(COLUMNS))
+    of_metric = {name: [getattr(metric, name) for metric in board.cellset.metrics] for name in ("unit", "direction")}
+    columns = {name: _taken(values, places["entry"]) for name, values in of_entry.items()}
+    columns |= {name: _taken(values, places["metric"]) for name, values in of_metric.items()}
+    columns |= {name: _taken(axes[name], places[name]) for name in axes}
+    return scores.assign(board=board.id, signature=scores["signature"].map(encodable), **columns)[list(COLUMNS)]
 
 
-def _dictionary(names: Sequence[str | None], places: IntArray) -> Any:
-    """Return a column of text as indices into its distinct values."""
-    texts = [None if name is None else encodable(name) for name in names]
-    listed = [text for text in dict.fromkeys(texts) if text is not None]
-    indices = np.array([-1 if text is None else listed.index(text) for text in texts], dtype=np.int32)[places]
-    codes = pa.array(indices, mask=indices < 0)
-    return pa.DictionaryArray.from_arrays(codes, pa.array(listed, type=pa.string()))
+def _taken(values: Sequence[Any], places: pd.Series) -> Any:
+    """Return a value per line, text as UTF-8 can hold it."""
+    held = np.array([encodable(value) if isinstance(value, str) else value for value in values], dtype=object)
+    return held[places.to_numpy()]
 
 
 # LaTeX: the ranking of a board, for \\input

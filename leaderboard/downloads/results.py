@@ -31,8 +31,6 @@ from leaderboard.downloads.records import (
 )
 
 _NOTE = 1000  # characters of a method's description
-_DIGITS = 6
-_EXACT = 22  # powers of ten up to this one are exact in double precision
 _STANDING = ("tier", "reason", "borda", "mean_rank")
 _ESTIMATES = ("mean", "over_zero_shot", "over_few_shot", "gap_closed")
 
@@ -141,17 +139,7 @@ def _finite(value: Any) -> Any:
 
 def significant(values: FloatArray) -> FloatArray:
     """Return numbers with six significant digits, each as close as a double can be; NaN stays NaN."""
-    found = np.array(values, dtype=np.float64)
-    known = np.isfinite(found) & (found != 0)
-    numbers = found[known]
-    shift = _DIGITS - 1 - np.floor(np.log10(np.abs(numbers))).astype(np.int64)
-    # by exact powers alone: an integer over one is the double next to the decimal number
-    up, down = 10.0 ** np.clip(shift, 0, _EXACT), 10.0 ** np.clip(-shift, 0, _EXACT)
-    shortened = np.round(numbers * up / down) * down / up
-    tiny = np.abs(shift) > _EXACT
-    shortened[tiny] = [float(f"{number:.{_DIGITS}g}") for number in numbers[tiny]]
-    found[known] = shortened
-    return found
+    return np.array([float(f"{value:.6g}") for value in values.ravel().tolist()]).reshape(values.shape)
 
 
 def _human(board: Board) -> tuple[dict[str, Any], dict[str, Any]]:

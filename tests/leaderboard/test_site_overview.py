@@ -12,7 +12,7 @@ from support.toyruns import F1
 from support.toysite import LANGUAGES
 
 from harness.ranking.summary import format_interval, format_number, format_signed
-from leaderboard.pages import SiteInfo, index_page, view_of
+from leaderboard.build import SiteInfo, index_page, view_of
 from leaderboard.views.slices import headline
 
 pytest_plugins = ["support.windows"]
