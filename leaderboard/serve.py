@@ -41,6 +41,11 @@ _SCRIPT = """\
 new EventSource("%s").onmessage = (build) => { if (build.data !== "%s") location.reload(); };"""
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".bib": "text/x-bibtex", ".tex": "text/x-tex"}
 _KNOWN = mimetypes.MimeTypes()  # what Python knows, not what this machine adds
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 _PING = 15.0  # seconds between signs of life on a stream; a reader that is gone is noticed by them
 _QUIET, _AT_MOST, _LOOK = 300, 2000, 250  # ms: without a change before a build, of waiting for that, per look
 _POLL = 2000  # ms between looks where the system cannot report changes
@@ -61,12 +66,13 @@ def serve(
     later is reported by ``echo``, and the pages stay as they were. ``stop`` ends it, too.
     """
     stop = stop or threading.Event()
-    _check(watch)
+    for path in watch:
+        if not path.exists():
+            raise UserError(f"{path} does not exist. Give the folder that 'steerboard run --run DIR' made.")
     with _open(port) as server:
-        site = server.site
         try:
-            for _ in _changes(watch, site, stop):
-                took = _rebuild(build, site, echo)
+            for _ in _changes(watch, server, stop):
+                took = _rebuild(build, server, echo)
                 if not server.running:
                     server.run()
                     echo(f"serving http://{HOST}:{server.server_port}/, rebuilt on change; Ctrl-C ends it")
@@ -77,60 +83,20 @@ def serve(
             server.end()
 
 
-class Site:
-    """What is served: a folder, and a token that changes with every build."""
-
-    def __init__(self) -> None:
-        self.folder: Path | None = None
-        self.builds = 0
-        self.closed = False
-        self._start = secrets.token_hex(4)  # of this server: pages of an earlier one reload
-        self._changed = threading.Condition()
-
-    @property
-    def token(self) -> str:
-        """The name of the newest build."""
-        return f"{self._start}-{self.builds}"
-
-    def publish(self, built: Path) -> None:
-        """Serve what was built, and wake all who wait for it."""
-        with self._changed:
-            self.folder = (built if built.is_dir() else built.parent).resolve()
-            self.builds += 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let go all who wait."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
-
-    def wait(self, seen: str) -> str | None:
-        """Return the newest build's token after a change or some seconds; None when all is over."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.closed or self.token != seen, _PING)
-            return None if self.closed else self.token
-
-    def find(self, address: str) -> Path | None:
-        """Return the file or folder of an address; None where it is hidden, missing or outside."""
-        parts = [part for part in unquote(address).split("/") if part not in {"", "."}]
-        if self.folder is None or any(part.startswith(".") or "\0" in part for part in parts):
-            return None
-        try:
-            path = self.folder.joinpath(*parts).resolve(strict=True)
-        except (OSError, RuntimeError):  # missing, too long, a circle of links
-            return None
-        return path if path.is_relative_to(self.folder) else None
-
-
 class _Server(ThreadingHTTPServer):
-    """Listens on this machine's own address; a thread per request, none of which holds up the end."""
+    """Serves a folder on this machine's own address, and a ``token`` that changes with every build.
+
+    A thread per request, none of which holds up the end.
+    """
 
     daemon_threads = True
-    running = False
 
     def __init__(self, port: int) -> None:
-        self.site = Site()
+        self.folder: Path | None = None
+        self.builds = 0
+        self.running = self.closed = False
+        self._start = secrets.token_hex(4)  # of this server: pages of an earlier one reload
+        self._changed = threading.Condition()
         super().__init__((HOST, port), _Handler)
 
     def server_bind(self) -> None:
@@ -150,9 +116,40 @@ class _Server(ThreadingHTTPServer):
 
     def end(self) -> None:
         """Stop answering; open streams end."""
-        self.site.close()
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
         if self.running:
             self.shutdown()
+
+    @property
+    def token(self) -> str:
+        """The name of the newest build."""
+        return f"{self._start}-{self.builds}"
+
+    def publish(self, built: Path) -> None:
+        """Serve what was built, and wake all who wait for it."""
+        with self._changed:
+            self.folder = (built if built.is_dir() else built.parent).resolve()
+            self.builds += 1
+            self._changed.notify_all()
+
+    def wait(self, seen: str) -> str | None:
+        """Return the newest build's token after a change or some seconds; None when all is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or self.token != seen, _PING)
+            return None if self.closed else self.token
+
+    def find(self, address: str) -> Path | None:
+        """Return the file or folder of an address; None where it is hidden, missing or outside."""
+        parts = [part for part in unquote(address).split("/") if part not in {"", "."}]
+        if self.folder is None or any(part.startswith(".") or "\0" in part for part in parts):
+            return None
+        try:
+            path = self.folder.joinpath(*parts).resolve(strict=True)
+        except (OSError, RuntimeError):  # missing, too long, a circle of links
+            return None
+        return path if path.is_relative_to(self.folder) else None
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -176,63 +173,53 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         hosts = self.headers.get_all("Host", [])
         address = urlsplit("//x/" + self.path.lstrip("/")).path
-        folder = self.server.site.find(address)
+        folder = self.server.find(address)
         if len(hosts) != 1 or not _OWN_HOST.fullmatch(hosts[0].strip()):  # a foreign name that leads here
             self._refuse(HTTPStatus.FORBIDDEN, "This board is served to localhost alone.", body)
         elif address == EVENTS and body:
             self._stream()
         elif folder is not None and folder.is_dir() and not address.endswith("/"):
-            self._redirect(unquote(address.rpartition("/")[2]))
+            name = unquote(address.rpartition("/")[2])
+            self._head(HTTPStatus.FOUND, {"Location": quote(name, safe="") + "/", "Content-Length": "0"})
         else:
             self._send_file(address + "index.html" if address.endswith("/") else address, body)
 
     def _send_file(self, address: str, body: bool) -> None:
-        token = self.server.site.token  # before the file: a page is never taken for a newer one
-        path = self.server.site.find(address)
+        token = self.server.token  # before the file: a page is never taken for a newer one
+        path = self.server.find(address)
         try:
             data = path.read_bytes() if path is not None and path.is_file() else None
         except OSError:  # removed by a build just now
             data = None
         if path is None or data is None:
             self._refuse(HTTPStatus.NOT_FOUND, "There is no such file.", body)
-            return
-        kind = type_of(path)
-        self._send(HTTPStatus.OK, reloading(data, token) if kind == "text/html" else data, kind, body)
+        else:
+            kind = type_of(path)
+            self._send(HTTPStatus.OK, reloading(data, token) if kind == "text/html" else data, kind, body)
 
     def _refuse(self, status: HTTPStatus, why: str, body: bool) -> None:
         self._send(status, f"{why}\n".encode(), "text/plain", body)
 
     def _send(self, status: HTTPStatus, data: bytes, kind: str, body: bool) -> None:
-        self.send_response(status)
         charset = "; charset=utf-8" if kind.startswith("text/") else ""
-        self.send_header("Content-Type", kind + charset)
-        self.send_header("Content-Length", str(len(data)))
-        self._common_headers()
+        self._head(status, {"Content-Type": kind + charset, "Content-Length": str(len(data))})
         if body:
             self.wfile.write(data)
 
-    def _redirect(self, name: str) -> None:
-        self.send_response(HTTPStatus.FOUND)
-        self.send_header("Location", quote(name, safe="") + "/")
-        self.send_header("Content-Length", "0")
-        self._common_headers()
-
-    def _common_headers(self) -> None:
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+    def _head(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, **_HEADERS}.items():
+            self.send_header(name, value)
         self.end_headers()
 
     def _stream(self) -> None:
         """Send the newest build's token, and again after every build."""
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "text/event-stream")
-        self._common_headers()
+        self._head(HTTPStatus.OK, {"Content-Type": "text/event-stream"})
         with contextlib.suppress(ConnectionError, TimeoutError):
-            token: str | None = self.server.site.token
+            token: str | None = self.server.token
             while token is not None:
                 self.wfile.write(f"data: {token}\n\n".encode())
-                token = self.server.site.wait(token)
+                token = self.server.wait(token)
 
 
 def type_of(path: Path) -> str:
@@ -277,12 +264,6 @@ def _with_policy(meta: str, script: str) -> str:
     return _CONTENT.sub(content, meta, count=1)
 
 
-def _check(watch: Sequence[Path]) -> None:
-    for path in watch:
-        if not path.exists():
-            raise UserError(f"{path} does not exist. Give the folder that 'steerboard run --run DIR' made.")
-
-
 def _open(port: int) -> _Server:
     try:
         return _Server(port)
@@ -293,27 +274,27 @@ def _open(port: int) -> _Server:
         raise UserError(f"port {port} {why}. Give another one by --port, or 0 for a free one.") from None
 
 
-def _rebuild(build: Callable[[], Path], site: Site, echo: Callable[[str], None]) -> float:
+def _rebuild(build: Callable[[], Path], server: _Server, echo: Callable[[str], None]) -> float:
     """Build, publish what was built, and return how many seconds it took. A first build may raise."""
     started = time.monotonic()
     try:
-        site.publish(build())
+        server.publish(build())
     except (UserError, OSError) as error:
-        if site.builds == 0:
+        if server.builds == 0:
             raise
         echo(f"not rebuilt, the pages stay as they were: {' '.join(str(error).split())}")
     took = time.monotonic() - started
-    if site.builds > 1:
+    if server.builds > 1:
         echo(f"rebuilt in {took:.1f} s")
     return took
 
 
-def _changes(watch: Sequence[Path], site: Site, stop: threading.Event) -> Iterator[None]:
+def _changes(watch: Sequence[Path], server: _Server, stop: threading.Event) -> Iterator[None]:
     """Yield once as soon as changes are seen, then after every group of changes."""
     roots = [path.resolve() for path in watch]
 
     def matters(_: Change, name: str) -> bool:
-        return is_of_a_run(Path(name), roots, site.folder)
+        return is_of_a_run(Path(name), roots, server.folder)
 
     polling, begun = False, False
     while not stop.is_set():
