@@ -17,7 +17,7 @@ from harness.core.errors import UserError
 from harness.core.files import sweep, write_json, write_text
 from harness.core.languages import language
 from harness.core.reading import read_json
-from harness.core.records import SCHEMA, GridPoint, Track, Tuned
+from harness.core.records import SCHEMA, GridPoint, Tuned
 from harness.core.store import Run
 from harness.data.suite import data_note
 from harness.scoring.metrics import VENDI
@@ -29,7 +29,7 @@ from leaderboard.downloads.files import write_downloads
 from leaderboard.downloads.results import results
 from leaderboard.inputs import Input, Refused, inputs
 from leaderboard.rendering import render
-from leaderboard.text import day_of, name_of, slug
+from leaderboard.text import WORDS, day_of, name_of, slug
 from leaderboard.views import plots
 from leaderboard.views.compare import head_to_head
 from leaderboard.views.methods import method_page
@@ -52,35 +52,6 @@ class SiteInfo(NamedTuple):
 
     date: str
     version: str
-
-
-TRACKS: dict[Track, dict[str, str]] = {
-    "generation": {
-        "name": "Generation",
-        "question": "Which steering method writes the best training data?",
-        "lead": "A model writes labelled text in a language. A small classifier is trained on that text alone and "
-        "tested on human-written text, unless a table says otherwise. Each row is one way to steer the model; "
-        "every difference has its 95 % interval.",
-        "texts": "texts",
-    },
-    "understanding": {
-        "name": "Understanding",
-        "question": "Which steering method makes the model understand better?",
-        "lead": "The steered model itself answers tasks of lm-eval, by log-likelihood or in words. Nothing is sampled: "
-        "intervals are over test examples, paired between rows. A check language such as English is excluded from "
-        "averages: a method must not pay for the others with it.",
-        "texts": "answers",
-    },
-    "forcing": {
-        "name": "Language forcing",
-        "question": "Which steering method makes the model answer in another language?",
-        "lead": "A plain question in one language, no word about the language of the answer, and the steering of "
-        "another language: how many answers are in that language, and how many still answer the question. "
-        "The score is the harmonic mean of both shares.",
-        "texts": "answers",
-    },
-}
-"""What a track is called, asks and measures; ``texts``: what a model writes in it."""
 
 
 def build_site(paths: Sequence[Path], out: Path, date: str = "", lock: LockFile = NO_LOCK) -> Path:
@@ -194,7 +165,7 @@ def view_of(
         "board": board,
         "id": board.id,
         "info": info,
-        "words": TRACKS[board.track],
+        "words": WORDS["tracks"][board.track],
         "sources": sources,
         "overview": overview(board, sources),
         "scopes": slice_data(board),

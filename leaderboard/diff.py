@@ -24,19 +24,13 @@ from leaderboard.downloads.records import (
     FlagFacts,
     ResultFile,
 )
+from leaderboard.text import WORDS
 
 SMALLEST = 0.0005
 """Changes of a mean or a gain up to this one are not reported."""
 
 COST_SHARE = 0.1
 """Changes of a cost up to this share of the old one are not reported."""
-
-COSTS = {
-    "seconds_per_1000_valid": "seconds per 1,000 valid texts",
-    "tokens_per_1000_valid": "tokens per 1,000 valid texts",
-    "texts_per_second": "texts per second",
-}
-"""The costs that are compared, and their titles."""
 
 _FILES = ("results.json", "downloads/results.json")  # in the directory of a site
 _CLOSE = 1e-9  # of six significant digits
@@ -223,7 +217,7 @@ def _flags(flags: Sequence[FlagFacts]) -> dict[tuple[str, str, str], str]:
 
 def _costs(old: EntryFacts, new: EntryFacts) -> list[dict[str, Any]]:
     found = []
-    for name in COSTS:
+    for name in WORDS["costs"]:
         before, after = (getattr(side.cost, name) if side.cost else None for side in (old, new))
         if before and after is not None and abs(after - before) > (COST_SHARE + _CLOSE) * before:
             found.append({"name": name, "old": before, "new": after})

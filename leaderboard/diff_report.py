@@ -14,8 +14,7 @@ from harness.ranking.render import escaped, row_of
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, strip_control
 from harness.scoring.metrics import metric
-from leaderboard.diff import COSTS
-from leaderboard.text import counted
+from leaderboard.text import WORDS, counted
 
 _HEADS = ("entry", "what", "before", "after")
 _SAME = "Nothing changed."
@@ -121,7 +120,7 @@ def _entry_rows(entry: Mapping[str, Any], headline: str) -> Iterator[tuple[str, 
     yield from (("flag gone", words, "") for words in entry["flags_gone"])
     for cost in entry["costs"]:
         percent = f"{format_signed(100 * (cost['new'] / cost['old'] - 1), 0)} %"
-        yield (COSTS[cost["name"]], f"{cost['old']:.4g}", f"{cost['new']:.4g} ({percent})")
+        yield (WORDS["costs"][cost["name"]], f"{cost['old']:.4g}", f"{cost['new']:.4g} ({percent})")
 
 
 def _gain(found: Mapping[str, float] | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,17 +62,19 @@ def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     submissions: dict[Path, list[Path]] = {}
     found = Inputs()
     for path in paths:
-        below = _Search(path.resolve() if ".." in path.parts else path.absolute(), path)
-        if not below.runs and not below.submissions and not below.refused:
+        below = list(_search(path.resolve() if ".." in path.parts else path.absolute(), path))
+        if not below:
             raise UserError(
                 f"{path} does not contain a run (a directory with manifest.json). "
                 "Pass the directory that 'steerboard run --run DIR' made, or one that holds such directories."
             )
-        for run in below.runs:
-            runs.setdefault(run.path.resolve(), Input(run))
-        for folder, part in below.submissions.items():
-            submissions.setdefault(folder, []).append(part)
-        found.refused += below.refused
+        for item in below:
+            if isinstance(item, Run):
+                runs.setdefault(item.path.resolve(), Input(item))
+            elif isinstance(item, Refused):
+                found.refused.append(item)
+            else:
+                submissions.setdefault(item[0], []).append(item[1])
     found.items += runs.values()
     _add_submissions(submissions, found, lock)
     if not found.items:
@@ -81,44 +83,40 @@ def inputs(paths: Sequence[Path], lock: LockFile = NO_LOCK) -> Inputs:
     return found
 
 
-class _Search:
-    """The runs and submissions at or below a path; none of their files is read yet.
+def _search(path: Path, shown: Path) -> Iterator[Run | Refused | tuple[Path, Path]]:
+    """Yield the runs and submissions at or below a path; none of their files is read yet.
 
-    ``submissions``: directory -> the part of it that was named, mostly itself. ``shown``: the path in messages.
+    A submission comes with the part of it that was named, mostly itself. ``shown``: the path in messages.
     """
+    folder = next((f for f in [path, *path.parents][: _ABOVE + 1] if (f / CARD).is_file()), None)
+    if is_root(path) or is_root(path.resolve()):
+        yield from _submissions(path)
+    elif folder is not None:
+        if reason := why_not(folder):
+            raise UserError(f"{folder} {reason}.")
+        yield folder, path
+    elif _among_submissions(path.resolve()):
+        raise UserError(f"{shown} is among submissions and {why_not(path) or 'is not a part of one'}.")
+    else:
+        yield from _enter(path, shown, _DEPTH)
 
-    def __init__(self, path: Path, shown: Path) -> None:
-        self.runs: list[Run] = []
-        self.submissions: dict[Path, Path] = {}
-        self.refused: list[Refused] = []
-        folder = next((f for f in [path, *path.parents][: _ABOVE + 1] if (f / CARD).is_file()), None)
-        if is_root(path) or is_root(path.resolve()):
-            self._root(path)
-        elif folder is not None:
-            reason = why_not(folder)
-            if reason:
-                raise UserError(f"{folder} {reason}.")
-            self.submissions[folder] = path
-        elif _among_submissions(path.resolve()):
-            raise UserError(f"{shown} is among submissions and {why_not(path) or 'is not a part of one'}.")
-        else:
-            self._enter(path, shown, _DEPTH)
 
-    def _root(self, path: Path) -> None:
-        folders, problems = list_submissions(path)
-        self.submissions |= {folder: folder for folder in folders}
-        self.refused += [Refused(problem.name, [f"{problem.problem}."]) for problem in problems]
+def _submissions(root: Path) -> Iterator[Refused | tuple[Path, Path]]:
+    folders, problems = list_submissions(root)
+    yield from ((folder, folder) for folder in folders)
+    yield from (Refused(problem.name, [f"{problem.problem}."]) for problem in problems)
 
-    def _enter(self, path: Path, shown: Path, depth: int) -> None:
-        """Look for runs; messages name them relative to the path that the user gave."""
-        if is_root(path):
-            self._root(path)
-        elif Run(path).exists():
-            self.runs.append(Run(shown))
-        elif depth and path.is_dir():
-            for child in sorted(path.iterdir()):
-                if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-                    self._enter(child, shown / child.name, depth - 1)
+
+def _enter(path: Path, shown: Path, depth: int) -> Iterator[Run | Refused | tuple[Path, Path]]:
+    """Look for runs; messages name them relative to the path that the user gave."""
+    if is_root(path):
+        yield from _submissions(path)
+    elif Run(path).exists():
+        yield Run(shown)
+    elif depth and path.is_dir():
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+                yield from _enter(child, shown / child.name, depth - 1)
 
 
 def _add_submissions(folders: Mapping[Path, Sequence[Path]], found: Inputs, lock: LockFile) -> None:

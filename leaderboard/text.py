@@ -1,11 +1,18 @@
-"""Text from outside made fit for a page, and names made fit for addresses."""
+"""The prose of the page; text from outside made fit for it, and names made fit for addresses."""
 
 from __future__ import annotations
 
 import datetime
 import re
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from harness.core.files import digest
+
+WORDS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "assets" / "words.yaml").read_text(encoding="utf-8"))
+"""The prose of the page: tracks, columns, badges, reasons and costs."""
 
 LONGEST = 400
 """Characters of a text on a page, unless said otherwise."""

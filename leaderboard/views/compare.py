@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from harness.core.languages import language
 from harness.core.records import Direction
@@ -73,17 +74,10 @@ def pairs_in_metric(board: Board, metric: Metric, names: Sequence[str]) -> PairR
     return PairRow(metric.title, metric, *arrays)
 
 
-def _reorder(names: Sequence[str], entries: Sequence[str], *arrays: FloatArray) -> list[FloatArray]:
-    """Return arrays over ``entries`` (n) or their pairs (n, n) in the order of ``names``; NaN for others."""
-    place = {name: i for i, name in enumerate(entries)}
-    index = np.array([place.get(name, -1) for name in names])
-    there = np.flatnonzero(index >= 0)
-    found = []
-    for array in arrays:
-        full = np.full([len(names)] * array.ndim, np.nan)
-        full[np.ix_(*[there] * array.ndim)] = array[np.ix_(*[index[there]] * array.ndim)]
-        found.append(full)
-    return found
+def _reorder(names: Sequence[str], entries: Sequence[str], mean: FloatArray, *pairs: FloatArray) -> list[FloatArray]:
+    """Return means (n) and arrays of pairs (n, n) over ``entries`` in the order of ``names``; NaN for others."""
+    squares = (pd.DataFrame(array, entries, entries).reindex(index=names, columns=names) for array in pairs)
+    return [array.to_numpy() for array in (pd.Series(mean, entries).reindex(names), *squares)]
 
 
 @dataclass(frozen=True)

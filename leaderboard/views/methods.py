@@ -81,14 +81,14 @@ def _limits(board: Board, own: Sequence[RankedEntry], stated: str) -> list[str]:
         for row in own
         if (gain := gains.get(row.row.id)) and gain.high is not None and gain.high < 0
     ]
-    if paid:
-        found.append(f"Clearly worse than zero-shot in the check, {name_of(', '.join(paid[:8]), 600)}.")
     weak = [
         f"{language(code).name} ({row.row.name})"
         for row in own
         for code, cell in row.languages.items()
         if cell.found and (cell.gain.mean > 0) == (board.headline.direction == "down")
     ]
+    if paid:
+        found.append(f"Clearly worse than zero-shot in the check, {name_of(', '.join(paid[:8]), 600)}.")
     if weak:
         more = f" and {len(weak) - 8} more" if len(weak) > 8 else ""
         found.append(f"Clearly worse than zero-shot in {name_of(', '.join(weak[:8]), 600)}{more}.")

@@ -12,17 +12,9 @@ from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
 from leaderboard.boards import Board
 from leaderboard.inputs import OWN, Input
-from leaderboard.text import clean, counted, day_of, name_of
+from leaderboard.text import WORDS, clean, counted, day_of, name_of
 
-_WORDS = {
-    "self-reported": "submitted; nobody has rescored its texts yet",
-    "rescored": "submitted; its texts were rescored",
-    "reproduced": "submitted; its texts were rescored, and some were generated again",
-    OWN: "generated and scored by whoever built this page",
-}
-"""Badge, from the weakest to the strongest, -> what was checked."""
-
-_WEAKEST = list(_WORDS)
+_WEAKEST = list(WORDS["badges"])
 _AS_SUBMITTED = "times, devices, versions and tuning are as submitted"
 _COMMAND = 60  # words of a command
 _GROUPS = 40
@@ -68,7 +60,7 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
 
 def _checked(board: Board, entry: str, item: Input) -> str:
     """Return how far an entry was checked, and its self-reported value where another one was measured."""
-    words = _WORDS[item.badge]
+    words: str = WORDS["badges"][item.badge]
     if item.submission is None:
         return words
     check = item.submission.entry

@@ -14,41 +14,11 @@ from harness.scoring.metrics import RELEVANCE, SELF_CHRF, TARGET_SHARE, Metric, 
 from leaderboard.boards import Board, row_kind
 from leaderboard.charts.axes import Scale, interval_axis, interval_bar
 from leaderboard.rendering import BETTER, sort_value
-from leaderboard.text import name_of
+from leaderboard.text import WORDS, name_of
 from leaderboard.views.origins import EntryOrigin
 from leaderboard.views.slices import headline, shapes_axis
 
 _ALWAYS = ("tier", "entry", "gain", "cells")
-
-_HINTS = {
-    "tier": "Entries of a tier do not differ significantly from its best: paired differences with two-way intervals "
-    f"over seeds and test examples, {CORRECTION}, 5 %.",
-    "entry": "Method, and its options where several entries of a method differ.",
-    "gain": "Mean paired difference in {title} to unsteered zero-shot of the same model, task, language and seed, "
-    "with its 95 % interval. {better}",
-    "few": "As the gain, against unsteered few-shot, in {title}. {better}",
-    "gap": "Percent of the way from zero-shot to human-written text of the same size; nothing where human-written "
-    "text is not clearly better. Higher is better.",
-    "check": "Mean gain in {title} in {name}, which is excluded from averages: a method must not pay for the others "
-    "with it. {better}",
-    "together": "Harmonic mean of share and relevance, each averaged over all cells first (arXiv 2601.08331). Rows are "
-    "ranked by the mean of the cells' own harmonic means, which has an interval. Higher is better.",
-    "wins": "Percent of the cases (a task in a language) with a mean gain over zero-shot. Depends on the cases; "
-    "secondary. Higher is better.",
-    "mde": "Minimum detectable effect: the smallest true difference to zero-shot that such an experiment finds in 80 "
-    "of 100 repeats. Lower is better.",
-    "borda": "Over all cases, the number of ranked entries that it beats, ties for a half. Depends on which entries "
-    "are shown; secondary. Higher is better.",
-    "rank": "Mean rank over the cases, 1 is best. Depends on which entries are shown; secondary. Lower is better.",
-    "seconds": "Seconds for 1,000 valid texts: generation with redraws, fits and tuning. Not comparable between "
-    "devices. Lower is better.",
-    "tokens": "Tokens for 1,000 valid texts: prompts, texts, fits and tuning. Lower is better.",
-    "cells": "Cells with a value of cells planned. A row without all of them has no mean. Higher is better.",
-    "badge": "How far the numbers were checked: 'own run' was generated and scored by whoever built this page; "
-    "'self-reported' was submitted; 'rescored': its texts were rescored; 'reproduced': some texts, too.",
-    "date": "When the newest run of the entry was started.",
-}
-"""Key of a column -> its definition, with the fields of the headline's ``title`` and which way is ``better``."""
 
 
 class TableCell(NamedTuple):
@@ -77,35 +47,29 @@ class RankingColumn(NamedTuple):
 
 def columns(board: Board) -> list[RankingColumn]:
     """Return the columns of the ranking, in their order."""
-    headline, texts = board.headline, board.track == "generation"
-    way, better = headline.direction, f"{BETTER[headline.direction].capitalize()}."
-
-    def column(
-        key: str, title: str, better_way: str = "none", more: bool = False, whole: bool = True, name: str = ""
-    ) -> RankingColumn:
-        hint = _HINTS[key.partition("-")[0]].format(title=headline.title, better=better, name=name)
-        return RankingColumn(key, title, hint, better_way, more, whole, text=better_way == "none")
-
-    checks = [(code, name_of(language(code).name)) for code in board.checks]
-    return [
-        column("tier", "tier", "down", whole=False),
-        column("entry", "entry", whole=False),
-        column("gain", "gain over zero-shot", way, whole=False)._replace(text=False),
-        _of_metric(headline, headline.group == "downstream"),
-        *([column("few", "vs few-shot", way, more=True), column("gap", "gap closed %", "up")] if texts else []),
-        *(column(f"check-{code}", f"{name} check", way, name=name)._replace(text=False) for code, name in checks),
-        *([column("together", "forcing, all answers", "up")] if board.track == "forcing" else []),
-        column("wins", "win rate", "up", more=True),
-        column("mde", "MDE", "down", more=True),
-        column("borda", "Borda", "up", more=True),
-        column("rank", "mean rank", "down", more=True),
-        *(_of_metric(side, texts, more=side == SELF_CHRF) for side in board.secondary),
-        *([column("seconds", "s / 1,000", "down")] if texts else []),
-        *([column("tokens", "tokens / 1,000", "down", more=True)] if texts else []),
-        column("cells", "cells", "up"),
-        column("badge", "checked"),
-        column("date", "date"),
-    ]
+    headline, texts, found = board.headline, board.track == "generation", []
+    better = f"{BETTER[headline.direction].capitalize()}."
+    for fields in WORDS["columns"]:
+        key = fields["key"]
+        if key == "headline":
+            found.append(_of_metric(headline, headline.group == "downstream"))
+        elif key == "secondary":
+            found += [_of_metric(side, texts, more=side == SELF_CHRF) for side in board.secondary]
+        elif fields.get("track", board.track) == board.track:
+            way = headline.direction if fields.get("better") == "headline" else fields.get("better", "none")
+            for code in board.checks if key == "check" else [""]:
+                said = {"title": headline.title, "better": better, "correction": CORRECTION}
+                said |= {"name": name_of(language(code).name) if code else ""}
+                found.append(
+                    RankingColumn(
+                        f"check-{code}" if code else key,
+                        fields["title"].format(**said),
+                        fields["hint"].format(**said),
+                        way,
+                        **{name: fields.get(name, False) for name in ("more", "whole", "text")},
+                    )
+                )
+    return found
 
 
 def _of_metric(metric: Metric, human: bool, more: bool = False) -> RankingColumn:

@@ -11,25 +11,13 @@ from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.core.store import Run
 from leaderboard.boards import Board
-from leaderboard.text import clean, name_of, slug
+from leaderboard.text import WORDS, clean, name_of, slug
 
 MOST = 20
 """Texts of an entry, a label and a seed that a page shows at most, the first ones."""
 
 BYTES = 2_500_000
 """Approximate bytes of the texts of a page with their markup: beyond, seeds, then texts, then labels are left out."""
-
-REASONS = {
-    "language": "mostly in another language",
-    "script": "mostly in another script",
-    "empty": "empty",
-    "loop": "repeats itself",
-    "echo": "repeats the prompt",
-    "gibberish": "gibberish",
-    "refusal": "refuses",
-    "preamble": "talks about the task",
-}
-"""Why a text is not valid, by the names in the audit file."""
 
 _FEW = 5  # texts of a label: a page shows fewer seeds rather than less
 _LABELS = 60  # of a cell
@@ -263,7 +251,7 @@ def _of_text(text: Mapping[str, object], asked: str, code: str) -> Iterator[Mark
         yield Mark("valid", off=False)
     elif text.get("valid") is False:
         listed = reasons[:_NAMES] if isinstance(reasons, list) else []
-        words = ", ".join(REASONS.get(str(reason)) or name_of(reason, 40) for reason in listed)
+        words = ", ".join(WORDS["reasons"].get(str(reason)) or name_of(reason, 40) for reason in listed)
         yield Mark(f"not valid: {words}" if words else "not valid", off=True)
     if isinstance(spoken, str):
         name = name_of(language(spoken).name, 40) if spoken else ""

@@ -70,19 +70,11 @@ def _by_numbers(items: Iterable[Separation]) -> list[list[Separation]]:
     best: dict[str, Separation] = {}
     for item in sorted(items, key=lambda item: (len(item.languages), item.sentences)):
         best[item.task] = item
-    groups: list[list[Separation]] = []
-    for task in sorted(best):
-        item = best[task]
-        same = next((group for group in groups if _numbers(group[0]) == _numbers(item)), None)
-        if same is None:
-            groups.append([item])
-        else:
-            same.append(item)
-    return groups
-
-
-def _numbers(item: Separation) -> tuple[object, ...]:
-    return item.steered, item.before_by_language, item.after_by_language, item.before, item.after
+    groups: dict[str, list[Separation]] = {}
+    for _, item in sorted(best.items()):
+        numbers = [item.steered, item.before_by_language, item.after_by_language, item.before, item.after]
+        groups.setdefault(canonical_json(numbers), []).append(item)
+    return list(groups.values())
 
 
 def _picture(board: Board, items: Sequence[Separation], standings: Sequence[RankedEntry]) -> dict[str, Any]:
