@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
@@ -16,9 +15,7 @@ from markupsafe import Markup
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, p_equals, tier_of
 from leaderboard.charts.heatmap import template_environment
-from leaderboard.text import clean, counted, name_of, slug
-
-ASSETS = Path(__file__).parent / "assets"
+from leaderboard.text import ASSETS, clean, counted, name_of, slug
 
 BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}
 ARROWS = {"up": "↑", "down": "↓", "none": ""}

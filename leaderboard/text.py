@@ -11,7 +11,9 @@ import yaml
 
 from harness.core.files import digest
 
-WORDS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "assets" / "words.yaml").read_text(encoding="utf-8"))
+ASSETS = Path(__file__).parent / "assets"
+
+WORDS: dict[str, Any] = yaml.safe_load((ASSETS / "words.yaml").read_text(encoding="utf-8"))
 """The prose of the page: tracks, columns, badges, reasons and costs."""
 
 LONGEST = 400

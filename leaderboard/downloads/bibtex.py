@@ -5,19 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from string import Template
 
 from harness.core.files import digest
 from harness.ranking.summary import strip_control
 from leaderboard.downloads.records import BoardFacts, ResultFile
+from leaderboard.text import ASSETS
 
-TITLE = "steerboard"
-ABSTRACT = "Benchmark and leaderboard harness for steering methods in multilingual synthetic-data generation"
-AUTHOR = "steerboard maintainers"
-PAPER = "Want Better Synthetic Data? Steer It: Activation Steering for Low-Resource Language Generation"
-PAPER_AUTHORS = ("Cegin, Jan", "Gurgurov, Daniil", "Al Ghussin, Yusser", "Ostermann, Simon")
-PAPER_EPRINT = "2606.18389"
-PAPER_YEAR = 2026
-"""As in CITATION.cff, which is not part of an installed package; a test compares them."""
+REFERENCES = Template((ASSETS / "references.bib").read_text(encoding="utf-8"))
+"""The program and the paper as in CITATION.cff, which is not part of an installed package; a test compares them."""
 
 _ARXIV = re.compile(r"arxiv(?:\.org/(?:abs|pdf)/|[:\s]\s*)(\d{4}\.\d{4,5})", re.IGNORECASE)
 _URL = re.compile(r"https?://[A-Za-z0-9./:?=&+,;@!~%_-]+")
@@ -60,16 +56,15 @@ def methods_bib(found: ResultFile) -> str:
 
     No author is named except by CITATION.cff: a run records what a method does and its source, not its authors.
     """
-    entries = [_program(found.generator.version), _paper()]
-    for name, method in sorted(_methods(found).items()):
-        entries.append(_misc(name, method, found.generator.version))
-    return "\n".join(entries)
+    version = found.generator.version
+    methods = [_misc(name, method, version) for name, method in sorted(_methods(found).items())]
+    return "\n".join([REFERENCES.substitute(version=version), *methods])
 
 
 def citations(found: ResultFile) -> dict[str, str]:
     """Return board id -> its citation: the board as of its date, the program, and the paper."""
-    shared = [_program(found.generator.version), _paper()]
-    return {board.id: "\n".join([_board(found, board), *shared]) for board in found.boards}
+    shared = REFERENCES.substitute(version=found.generator.version)
+    return {board.id: f"{_board(found, board)}\n{shared}" for board in found.boards}
 
 
 def method_citations(found: ResultFile) -> dict[str, dict[str, str]]:
@@ -117,21 +112,21 @@ def _misc(name: str, method: _Method, version: str) -> str:
         "url": url[0].rstrip(".,;:!?") if url else "",
         "note": tex(f"Steering method, {versions}, as run by steerboard {version} on {suites}"),
     }
-    return _entry("misc", key_of(name), fields)
+    return _entry(key_of(name), fields)
 
 
 def _board(found: ResultFile, board: BoardFacts) -> str:
     """Return the entry of a board, with its date: its numbers change with every run that joins."""
     fields = {
         "title": f"{{{tex(f'Leaderboard of steering methods: {board.title}')}}}",
-        "author": f"{{{AUTHOR}}}",
+        "author": "{steerboard maintainers}",
         "year": found.date[:4],
         "note": tex(
             f"Board {board.id}, suite {_suite(board)}, hash {board.suite.hash}, {len(board.entries)} entries, "
             f"{f'as of {found.date}, ' if found.date else ''}built by steerboard {found.generator.version}"
         ),
     }
-    return _entry("misc", key_of(board.id), fields)
+    return _entry(key_of(board.id), fields)
 
 
 def _suite(board: BoardFacts) -> str:
@@ -144,28 +139,6 @@ def _listed(noun: str, names: Iterable[str]) -> str:
     return f"{noun if len(ordered) == 1 else f'{noun}s'} {', '.join(ordered)}"
 
 
-def _program(version: str) -> str:
-    fields = {
-        "title": f"{{{TITLE}: {ABSTRACT}}}",
-        "author": f"{{{AUTHOR}}}",
-        "version": version,
-        "note": f"Version {version}, Apache-2.0",
-    }
-    return _entry("software", TITLE, fields)
-
-
-def _paper() -> str:
-    fields = {
-        "title": f"{{{PAPER}}}",
-        "author": " and ".join(PAPER_AUTHORS),
-        "year": str(PAPER_YEAR),
-        "eprint": PAPER_EPRINT,
-        "archivePrefix": "arXiv",
-        "url": f"https://arxiv.org/abs/{PAPER_EPRINT}",
-    }
-    return _entry("misc", f"arXiv-{PAPER_EPRINT}", fields)
-
-
-def _entry(kind: str, key: str, fields: dict[str, str]) -> str:
+def _entry(key: str, fields: dict[str, str]) -> str:
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-    return "\n".join([f"@{kind}{{{key},", *lines, "}", ""])
+    return "\n".join([f"@misc{{{key},", *lines, "}", ""])

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from leaderboard.boards import Board
 from leaderboard.downloads.bibtex import methods_bib, tex
 from leaderboard.downloads.records import BoardFacts, EntryFacts, EstimateFacts, ResultFile, encodable, schema
 from leaderboard.downloads.results import results, results_json
+from leaderboard.text import ASSETS
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {
@@ -179,22 +181,12 @@ def ranking_tex(board: BoardFacts, version: str) -> str:
     headline = board.metric(board.headline)
     heads = ["Tier", "Entry", headline.title if headline else board.headline, "vs zero-shot [95 %]"]
     heads += [metric.title.replace(" (tfidf)", "") for metric in _TEX_METRICS]
-    lines = [
-        "% needs \\usepackage{booktabs}; names in other scripts than Latin: XeLaTeX or LuaLaTeX and a font",
-        r"\begin{table}",
-        r"  \centering",
-        f"  \\caption{{{tex(' '.join(_caption(board, version)))}}}",
-        f"  \\label{{tab:{board.id}}}",
-        r"  \begin{tabular}{rlrlrrr}",
-        r"    \toprule",
-        _tex_row(heads),
-        r"    \midrule",
-        *(_tex_row(_tex_cells(board, entry)) for entry in board.entries),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return Template((ASSETS / "ranking.tex").read_text(encoding="utf-8")).substitute(
+        caption=tex(" ".join(_caption(board, version))),
+        id=board.id,
+        heads=_tex_row(heads),
+        rows="\n".join(_tex_row(_tex_cells(board, entry)) for entry in board.entries),
+    )
 
 
 def _caption(board: BoardFacts, version: str) -> Iterator[str]:
