@@ -151,7 +151,7 @@ def _parquet_lines(board: Board) -> pd.DataFrame:
     places = places[(places >= 0).all(axis=1)].sort_values(list(axes), kind="stable")
     scores = scores.loc[places.index]
     rows = [board.cellset.entries[name] for name in axes["entry"]]
-    of_entry = {
+    of_entry: dict[str, list[Any]] = {
         "name": [strip_control(row.name) for row in rows],
         "method": [row.entry.method.title for row in rows],
         "model": [row.entry.model.name if row.entry.model else None for row in rows],
