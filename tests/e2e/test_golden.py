@@ -1,9 +1,9 @@
 """Results do not change by accident: cell ids, texts, scores and board JSON equal those of commit 846e0e3.
 
-``golden/run.tar.gz`` is a run of the mini suite, written by that commit, and ``golden/results.json.gz`` the board's JSON of
-that run and of ``submissions/``. A change that is meant to change results writes them again, and says so; since then:
+``golden/run.tar.gz`` is a run of the mini suite, written by that commit; ``golden/results.json.gz`` is the board's JSON
+of that run and of ``submissions/``. A change that is meant to change results writes them again and says so here:
 
-- The language identifier gives the same answer on every processor. The scores of the run stayed equal but for its
+- The language identifier gives the same answer on every processor. The run's scores stayed equal but for its
   signature; ``submissions/`` were scored again, and with them the board's JSON was written again.
 """
 
@@ -20,7 +20,7 @@ from support.helpers import ROOT, steerboard
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMAND = "--suite mini --languages am,he --tasks sentiment --methods zero-shot,language --settings zero-shot --seeds 1"
-_TRAINED = "+".join(f"{code}:100" for code in "am cs da de en he id jv mt sk sl su".split())
+_TRAINED = "+".join(f"{code}:100" for code in ["am", "cs", "da", "de", "en", "he", "id", "jv", "mt", "sk", "sl", "su"])
 _RECIPE = "tfidf-char_wb-1-3{}+logreg-C10|benefit:2|neighbours:3|train:" + _TRAINED + "|version:{}"
 RENAMED = {_RECIPE.format("", 3): _RECIPE.format("-df3", 4)}
 PROGRAM = {"generator", "schema", "git_commit", "versions", "definition"}  # said about the program and metrics
