@@ -21,14 +21,12 @@ app = typer.Typer(
 )
 
 Runs = Annotated[
-    list[Path],
-    typer.Argument(metavar="PATH...", help="Run folders, submissions, or folders that hold some."),
+    list[Path], typer.Argument(metavar="PATH...", help="Run folders, submissions, or folders that hold some.")
 ]
 Date = Annotated[
     str | None,
     typer.Option(
-        metavar="DATE",
-        help="Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's.",
+        metavar="DATE", help="Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's."
     ),
 ]
 
@@ -58,8 +56,7 @@ def build(
 def serve(
     runs: Runs,
     port: Annotated[
-        int,
-        typer.Option(metavar="NUMBER", help="Port on this machine; 0 takes a free one.", max=65535, min=0),
+        int, typer.Option(metavar="NUMBER", help="Port on this machine; 0 takes a free one.", max=65535, min=0)
     ] = 8321,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the site here. Default: a temporary folder.")

@@ -30,8 +30,7 @@ def forcing(
     relevance: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SCORER",
-            help="tfidf (the default), hf:PATH_OR_ID or judge:PATH_OR_ID. Repeat for several.",
+            metavar="SCORER", help="tfidf (the default), hf:PATH_OR_ID or judge:PATH_OR_ID. Repeat for several."
         ),
     ] = None,
     half: Annotated[

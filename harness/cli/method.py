@@ -11,10 +11,7 @@ from harness.cli.helptext import Group
 from harness.cli.options import Plugins
 
 app = typer.Typer(
-    cls=Group,
-    help="Start a method of your own, and check it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    cls=Group, help="Start a method of your own, and check it.", no_args_is_help=True, rich_markup_mode=None
 )
 
 

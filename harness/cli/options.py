@@ -26,22 +26,19 @@ if TYPE_CHECKING:
     from harness.core.store import Run
 
 ModelName = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own."),
+    str | None, typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own.")
 ]
 Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit or branch of a hub model.")]
 Data = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER",
-        help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub.",
+        metavar="FOLDER", help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
     ),
 ]
 ContrastText = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER",
-        help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first.",
+        metavar="FOLDER", help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first."
     ),
 ]
 Classifiers = Annotated[
@@ -69,8 +66,7 @@ Identifiers = Annotated[
     ),
 ]
 Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several."),
+    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several.")
 ]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")]
 BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]

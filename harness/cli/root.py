@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import (
-    board,
-    compare,
-    contrast,
-    docs,
-    forcing,
-    gate,
-    lm_eval,
-    method,
-    submission,
-    tune,
-    vectors,
-)
+from harness.cli import board, compare, contrast, docs, forcing, gate, lm_eval, method, submission, tune, vectors
 from harness.cli.helptext import SETTINGS, Group, wrapped
 from harness.cli.options import (
     Classifiers,

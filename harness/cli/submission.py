@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.helptext import Group
-from harness.cli.options import (
-    BatchSize,
-    Classifiers,
-    ContrastText,
-    Data,
-    Device,
-    Lock,
-    ModelName,
-    Revision,
-    console,
-)
+from harness.cli.options import BatchSize, Classifiers, ContrastText, Data, Device, Lock, ModelName, Revision, console
 from harness.core.errors import InvalidFileError, UserError, require, unknown
 
 if TYPE_CHECKING:
@@ -45,8 +35,7 @@ Format = Annotated[
     ),
 ]
 OwnSuite = Annotated[
-    str | None,
-    typer.Option("--suite", metavar="FILE", help="File of the suite, where it is not one that ships."),
+    str | None, typer.Option("--suite", metavar="FILE", help="File of the suite, where it is not one that ships.")
 ]
 Rescore = Annotated[
     bool, typer.Option("--rescore/--no-rescore", help="Score every text from scratch, or look at the files only.")
@@ -70,19 +59,16 @@ def pack(
         typer.Option(metavar="NAME", help="The method to pack. Default: that of the directory, or the run's only."),
     ] = None,
     config: Annotated[
-        str | None,
-        typer.Option(metavar="JSON", help="Its options as JSON, where the run has it with several."),
+        str | None, typer.Option(metavar="JSON", help="Its options as JSON, where the run has it with several.")
     ] = None,
     type_: Annotated[
-        str | None,
-        typer.Option("--type", metavar="TYPE", help="code (default), vectors, or outputs (texts alone)."),
+        str | None, typer.Option("--type", metavar="TYPE", help="code (default), vectors, or outputs (texts alone).")
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Name. Default: the last part of --out.")] = None,
     author: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who made it. Repeat for several.")] = None,
     contact: Annotated[str | None, typer.Option(metavar="ADDRESS", help="E-mail or https address.")] = None,
     licence: Annotated[
-        str | None,
-        typer.Option(metavar="SPDX_ID", help="SPDX id for the texts, such as CC-BY-4.0 or CC0-1.0."),
+        str | None, typer.Option(metavar="SPDX_ID", help="SPDX id for the texts, such as CC-BY-4.0 or CC0-1.0.")
     ] = None,
     paper: Annotated[str | None, typer.Option(metavar="REFERENCE", help="arXiv id, DOI or https address.")] = None,
     tuned_on: Annotated[
@@ -90,12 +76,10 @@ def pack(
         typer.Option(metavar="SPLIT", help="none, train or validation, and how: 'validation: 12 strengths'."),
     ] = None,
     code: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The method's file, for type code. Default: DIR/method.py."),
+        Path | None, typer.Option(metavar="FILE", help="The method's file, for type code. Default: DIR/method.py.")
     ] = None,
     entry_point: Annotated[
-        str | None,
-        typer.Option(metavar="MODULE:CLASS", help="Class of an installed package, instead of a file."),
+        str | None, typer.Option(metavar="MODULE:CLASS", help="Class of an installed package, instead of a file.")
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Pack a run with missing cells.")] = False,
 ) -> None:
@@ -161,8 +145,7 @@ def check(
     suite: OwnSuite = None,
     rescore: Rescore = True,
     write: Annotated[
-        bool,
-        typer.Option("--write", help="For maintainers: write what was measured into the lockfile."),
+        bool, typer.Option("--write", help="For maintainers: write what was measured into the lockfile.")
     ] = False,
     lock: Lock = None,
     output: Format = "table",
@@ -272,8 +255,7 @@ def check_changes(
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the directory; with code, of the method, too.")],
     type_: Annotated[
-        str,
-        typer.Option("--type", metavar="TYPE", help="code (a method.py), vectors, or outputs (texts alone)."),
+        str, typer.Option("--type", metavar="TYPE", help="code (a method.py), vectors, or outputs (texts alone).")
     ] = "code",
     suite: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="The suite that it is for.")] = "steer11",
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Directory. Default: submissions/NAME.")] = None,
@@ -335,12 +317,10 @@ def verify(
     device: Device = None,
     batch_size: BatchSize = 64,
     seed: Annotated[
-        int | None,
-        typer.Option(metavar="NUMBER", help="Which cells are drawn. Default: another number each time."),
+        int | None, typer.Option(metavar="NUMBER", help="Which cells are drawn. Default: another number each time.")
     ] = None,
     at_least: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Share of texts that have to be equal."),
+        float, typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Share of texts that have to be equal.")
     ] = 0.9,
     run_code: Annotated[
         bool, typer.Option("--run-code", help="Run method.py or the entry point. Read it first.")

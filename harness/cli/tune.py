@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 def tune(
     options: RunOptions,
     layers: Annotated[
-        str | None,
-        typer.Option(metavar="LAYERS", help="Layers to try: indices or depths, such as 0.21,0.48,12."),
+        str | None, typer.Option(metavar="LAYERS", help="Layers to try: indices or depths, such as 0.21,0.48,12.")
     ] = None,
     strengths: Annotated[
         str | None, typer.Option(metavar="STRENGTHS", help="Strengths to try, such as 0.1,0.2,0.4.")

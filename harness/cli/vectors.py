@@ -59,8 +59,7 @@ def export(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER_OR_ID",
-            help="Folder or hub id of the model. Needed where the file names no hub model.",
+            metavar="FOLDER_OR_ID", help="Folder or hub id of the model. Needed where the file names no hub model."
         ),
     ] = None,
 ) -> None:

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from harness.ranking.gains import FEW_SHOT, baselines, entry_means, gains
 from harness.ranking.results import BASELINE, ResultSet
 from harness.ranking.values import collect_metric
-from harness.scoring.bounds import (
-    COPIED_BOUND,
-    HIDDEN_BOUND,
-    OVERLAP_BOUND,
-    RECITED_BOUND,
-    flagged,
-    membership_bound,
-)
+from harness.scoring.bounds import COPIED_BOUND, HIDDEN_BOUND, OVERLAP_BOUND, RECITED_BOUND, flagged, membership_bound
 from harness.scoring.metrics import (
     COPIED,
     DEGENERATE,

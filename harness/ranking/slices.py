@@ -82,10 +82,7 @@ class SliceRanking:
 
 
 def rank_slices(
-    results: ResultSet,
-    metric: Metric,
-    array: MetricArray | None = None,
-    eligibility: Eligibility | None = None,
+    results: ResultSet, metric: Metric, array: MetricArray | None = None, eligibility: Eligibility | None = None
 ) -> list[SliceRanking]:
     """Return the rankings by a metric: of all, of each task, each language, each task in each language.
 

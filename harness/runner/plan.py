@@ -71,11 +71,7 @@ def describe_subset(suite: Suite, selection: Selection) -> list[str]:
 
 
 def plan_cells(
-    suite: Suite,
-    selection: Selection,
-    methods: Sequence[HasIdentity],
-    model: ModelIdentity | None,
-    corpus: Corpus,
+    suite: Suite, selection: Selection, methods: Sequence[HasIdentity], model: ModelIdentity | None, corpus: Corpus
 ) -> list[Cell]:
     """Return every cell of a run, ordered so that neighbours share prompts and fits.
 

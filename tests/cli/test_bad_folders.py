@@ -133,10 +133,7 @@ def test_the_same_command_works_once_the_data_is_there(data, tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (
-            '{"id": "x", "text": "a", "label": "neutral"}',
-            r"train\.jsonl, row 101: the label 'neutral' is not one of",
-        ),
+        ('{"id": "x", "text": "a", "label": "neutral"}', r"train\.jsonl, row 101: the label 'neutral' is not one of"),
         ('{"id": "x", "text": " ", "label": "positive"}', r"train\.jsonl, row 101: needs a non-empty 'text'"),
         ('{"id": "x", "te', r"train\.jsonl, line 101 is not valid JSON"),
         ("[]", r"train\.jsonl, line 101 holds a JSON list"),

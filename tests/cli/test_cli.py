@@ -293,18 +293,7 @@ def test_every_command_that_takes_languages_suggests_codes(tmp_path):
         ["forcing", "--suite", "mini", "--languages", "amharic"],
         ["forcing", "--suite", "mini", "--sources", "amharic"],
         ["lm-eval", "--suite", "mini", "--tasks", "topic", "--languages", "amharic"],
-        [
-            "contrast",
-            "build",
-            "--suite",
-            "mini",
-            "--translator",
-            "noise",
-            "--languages",
-            "amharic",
-            "--out",
-            out,
-        ],
+        ["contrast", "build", "--suite", "mini", "--translator", "noise", "--languages", "amharic", "--out", out],
         ["gate", old, "--against", old, "--languages", "amharic"],
     ]
     for words in commands:

@@ -12,16 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.helpers import (
-    ROOT,
-    Outcome,
-    environment,
-    names_below,
-    second_process,
-    small_suite,
-    steerboard,
-    toy_llm,
-)
+from support.helpers import ROOT, Outcome, environment, names_below, second_process, small_suite, steerboard, toy_llm
 
 from harness.core.store import Run
 from harness.methods.contract import FitContext, Skip

@@ -35,12 +35,7 @@ def packed(tmp_path: Path, *parts: str, classifiers=("tfidf",), **manifest: obje
 
 
 def test_a_command_is_quoted_for_the_shell():
-    assert shlex.split(pasted("run", "--run", "a b/it's $HOME")) == [
-        "steerboard",
-        "run",
-        "--run",
-        "a b/it's $HOME",
-    ]
+    assert shlex.split(pasted("run", "--run", "a b/it's $HOME")) == ["steerboard", "run", "--run", "a b/it's $HOME"]
 
 
 def test_the_check_of_a_usual_run_needs_no_option(tmp_path):

@@ -126,8 +126,7 @@ def by_hand(language: str, rows: list[Generation], split: str) -> float:
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(
-        TfidfVectorizer(analyzer="char", ngram_range=(2, 5), sublinear_tf=True),
-        LogisticRegression(C=10, max_iter=1000),
+        TfidfVectorizer(analyzer="char", ngram_range=(2, 5), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
     )
     pairs = dict.fromkeys((row.text, row.label) for row in rows)  # each once
     model.fit([text for text, _ in pairs], [label for _, label in pairs])
@@ -206,11 +205,7 @@ def test_scores_of_another_split_are_computed_again(suite, tmp_path):
     from rich.console import Console
 
     options = RunOptions(
-        suite=str(suite),
-        run=tmp_path / "run",
-        tasks=["sentiment"],
-        languages=["he"],
-        methods=["constant", "human"],
+        suite=str(suite), run=tmp_path / "run", tasks=["sentiment"], languages=["he"], methods=["constant", "human"]
     )
     console = Console(quiet=True)
     prepared = plan_run(options)
@@ -280,18 +275,7 @@ def test_a_sweep_killed_twice_goes_on_and_chooses_the_same(tmp_path):
 
 # run --tuned
 
-NARROW = [
-    "--tasks",
-    "sentiment",
-    "--languages",
-    "he",
-    "--settings",
-    "zero-shot",
-    "--seeds",
-    "1",
-    "--limit",
-    "2",
-]
+NARROW = ["--tasks", "sentiment", "--languages", "he", "--settings", "zero-shot", "--seeds", "1", "--limit", "2"]
 
 
 def run_tuned(suite: Path, folder: Path, *more: object) -> Outcome:
@@ -356,10 +340,7 @@ def test_another_choice_makes_rows_of_their_own(suite, copy, tmp_path):
 
 SPOILS = {
     "missing": (None, r"holds no tuned\.json\. Make it: steerboard tune, with the same --suite and --run"),
-    "half": (
-        lambda old: old[: len(old) // 2],
-        r"tuned\.json is not valid JSON .*truncated or was not",
-    ),
+    "half": (lambda old: old[: len(old) // 2], r"tuned\.json is not valid JSON .*truncated or was not"),
     "newer": (lambda old: old.replace(b'"schema": 1', b'"schema": 9'), r"reads up to 1\. Upgrade"),
     "no schema": (lambda old: b"{}", r"no integer 'schema'"),
     "a list": (lambda old: b"[]", r"holds a JSON list"),
@@ -369,18 +350,12 @@ SPOILS = {
     ),
     "binary": (lambda old: b"\x89PNG\xff", r"is not UTF-8"),
     "deep": (lambda old: b"[" * 100_000, r"nested too deeply|not valid JSON"),
-    "other suite": (
-        lambda old: re.sub(rb'"suite_hash": "\w+"', b'"suite_hash": "0"', old),
-        r"for another suite",
-    ),
+    "other suite": (lambda old: re.sub(rb'"suite_hash": "\w+"', b'"suite_hash": "0"', old), r"for another suite"),
     "other data": (
         lambda old: re.sub(rb'("sentiment/he": )"\w+"', rb'\1"0"', old),
         r"made on other data or contrast text of sentiment/he",
     ),
-    "no option": (
-        lambda old: old.replace(b'"strength": 0.2', b'"strenght": 0.2'),
-        r"unknown option of method",
-    ),
+    "no option": (lambda old: old.replace(b'"strength": 0.2', b'"strenght": 0.2'), r"unknown option of method"),
     "no number": (lambda old: old.replace(b'"strength": 0.2', b'"strength": "\\u001b"'), r"strength: Input"),
     "other version": (lambda old: old.replace(b'"version": "1"', b'"version": "0"'), r"tuned as version 0"),
 }

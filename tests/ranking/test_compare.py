@@ -225,10 +225,7 @@ def test_of_runs_that_overlap_the_common_cells_are_compared(tmp_path):
     line = only(found)
     assert found.cells == 2
     assert (line.a, line.b) == (pytest.approx(0.55), pytest.approx(0.8))  # he, seeds 2 and 3
-    assert found.scope == [
-        "languages left out: am (only A); su (only B)",
-        "seeds left out: 1 (only A); 4 (only B)",
-    ]
+    assert found.scope == ["languages left out: am (only A); su (only B)", "seeds left out: 1 (only A); 4 (only B)"]
 
 
 def test_a_cell_that_failed_outside_of_the_common_ones_does_not_count(tmp_path):

@@ -29,13 +29,7 @@ FITS = {
     "he": {**SHARED, "steering/h": Usage(seconds=2.0, tokens=20)},
 }
 SEARCH = TunedMethod(
-    version="1",
-    options=OPTIONS,
-    configurations=2,
-    texts=8,
-    tokens=300,
-    seconds=9.0,
-    fit=Usage(seconds=3.0, tokens=60),
+    version="1", options=OPTIONS, configurations=2, texts=8, tokens=300, seconds=9.0, fit=Usage(seconds=3.0, tokens=60)
 )
 
 
@@ -60,11 +54,7 @@ def start(folder: Path, *identities: Any, **manifest: Any) -> Run:
     run = Run(folder)
     entries = [entry_of(cell_of(identity)) for identity in identities]
     selection = Selection(
-        languages=["am", "he"],
-        tasks=["sentiment"],
-        settings=["zero-shot"],
-        seeds=[1],
-        texts_per_label={"sentiment": 2},
+        languages=["am", "he"], tasks=["sentiment"], settings=["zero-shot"], seeds=[1], texts_per_label={"sentiment": 2}
     )
     run.write_manifest(toy_manifest(**{"entries": entries, "selection": selection, **manifest}))
     return run
@@ -117,11 +107,7 @@ def test_a_control_has_the_search_of_its_method(run):
 
 @pytest.mark.parametrize(
     "identity",
-    [
-        method("language", layer=0, strength=0.2),
-        method("language", "2", **OPTIONS),
-        method("quality", **OPTIONS),
-    ],
+    [method("language", layer=0, strength=0.2), method("language", "2", **OPTIONS), method("quality", **OPTIONS)],
     ids=["other options", "other version", "other method"],
 )
 def test_a_search_counts_for_no_other_entry(tmp_path, identity):

@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 from support.helpers import MODEL
 from support.rankings import AM, BOTH, VENDI_TFIDF, field_of, rows, scored
-from support.toyruns import (
-    F1,
-    ToyEntry,
-    cellset_of,
-    flat,
-    places,
-    selection,
-    toy,
-    write_run,
-)
+from support.toyruns import F1, ToyEntry, cellset_of, flat, places, selection, toy, write_run
 
 from harness.ranking.flags import RULES
 from harness.ranking.leaderboard_rows import rank_entries

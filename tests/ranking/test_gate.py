@@ -15,10 +15,7 @@ from harness.scoring.metrics import COPIED, LENGTH, SELF_CHRF, VALID_SHARE, VEND
 # Verdicts through the command
 
 
-@pytest.mark.parametrize(
-    ("value", "verdict", "code"),
-    [(0.3, "worse", 1), (0.9, "better", 0), (0.601, "same", 0)],
-)
+@pytest.mark.parametrize(("value", "verdict", "code"), [(0.3, "worse", 1), (0.9, "better", 0), (0.601, "same", 0)])
 @pytest.mark.parametrize("chosen", [CHOSEN, OTHER], ids=["same seeds", "other seeds"])
 def test_worse_better_and_same(tmp_path, value, verdict, code, chosen):
     new = run_at(tmp_path / "new", value, chosen, wobble=(0.01, 0, -0.01))

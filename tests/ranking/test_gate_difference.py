@@ -58,10 +58,7 @@ def test_the_same_examples_stay_paired_under_other_seeds():
 @pytest.mark.parametrize("level", [0.05, 0.01, 0.001])
 def test_a_difference_of_the_critical_size_has_that_p(level):
     draw = np.random.default_rng(3)
-    values, noise = (
-        draw.random((3, 4)),
-        draw.normal(size=(2, 1, 1, 500)) / 10 + draw.normal(size=(2, 3, 4, 500)) / 30,
-    )
+    values, noise = (draw.random((3, 4)), draw.normal(size=(2, 1, 1, 500)) / 10 + draw.normal(size=(2, 3, 4, 500)) / 30)
     base, new = (SideValues(values, (0.5 + part).astype(np.float32), 50) for part in noise)
     found = independent(base, SideValues(new.values + draw.random((3, 4)) / 9, new.draws, 50)).moments
     assert found.examples[0] > 0

@@ -174,12 +174,7 @@ def _plain(made: CellKey) -> CellKeyRow:
 def _part(kept: Predictions) -> dict[str, Any]:
     """Return predictions as a file of a cell has them."""
     by_seed = {str(c): row for c, row in enumerate(kept.predictions)}
-    return {
-        "examples": kept.examples,
-        "labels": kept.labels,
-        "gold": kept.gold,
-        "predictions": {F1.name: by_seed},
-    }
+    return {"examples": kept.examples, "labels": kept.labels, "gold": kept.gold, "predictions": {F1.name: by_seed}}
 
 
 def reports(found: Case, repeats: int, seed: int = 0) -> list[GateReport]:

@@ -9,24 +9,11 @@ import numpy as np
 import pytest
 from support.helpers import MODEL, environment, python
 from support.rankings import AM, BOTH, STEERED, T_2, ZERO, by_seed, field_of, rows, scored
-from support.toyruns import (
-    F1,
-    cellset_of,
-    flat,
-    places,
-    predicting,
-    selection,
-    toy,
-    write_run,
-)
+from support.toyruns import F1, cellset_of, flat, places, predicting, selection, toy, write_run
 
 from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.values import collect_metric, coverage
-from harness.scoring.metrics import (
-    LENGTH,
-    SELF_CHRF,
-    macro_f1,
-)
+from harness.scoring.metrics import LENGTH, SELF_CHRF, macro_f1
 
 # Numbers
 

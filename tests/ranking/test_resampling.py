@@ -5,23 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.rankings import AM, field_of
-from support.toyruns import (
-    F1,
-    cellset_of,
-    flat,
-    macro,
-    predicting,
-    selection,
-    toy,
-    write_run,
-)
+from support.toyruns import F1, cellset_of, flat, macro, predicting, selection, toy, write_run
 
 from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.stats.resampling import Predictions, bootstrap_scores, draw_weights
 from harness.ranking.values import collect_metric
-from harness.scoring.metrics import (
-    ACCURACY,
-)
+from harness.scoring.metrics import ACCURACY
 
 
 def test_draws_that_hold_every_example_once_give_the_stored_score(tmp_path):

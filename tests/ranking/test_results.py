@@ -18,11 +18,7 @@ from harness.scoring.metrics import DISTINCT_2, LANGUAGE_FIDELITY, SELF_CHRF, ma
 F1 = macro_f1("tfidf")
 ZERO, STEERED, HUMAN = method("zero-shot"), method("language", strength=0.2), method("human")
 SELECTION = Selection(
-    languages=["am", "he"],
-    tasks=["sentiment"],
-    settings=["zero-shot"],
-    seeds=[1, 2],
-    texts_per_label={"sentiment": 2},
+    languages=["am", "he"], tasks=["sentiment"], settings=["zero-shot"], seeds=[1, 2], texts_per_label={"sentiment": 2}
 )
 # macro-F1 by method, language and seed           am: 1, 2    he: 1, 2     mean    of seed 1, 2
 TABLE = {
@@ -48,11 +44,7 @@ def cell(name: str, language: str, seed: int, model: ModelIdentity | None = MODE
 
 def entry(identity: MethodIdentity, model: ModelIdentity | None = MODEL) -> Entry:
     reference = identity.name == "human"
-    return Entry(
-        method=identity,
-        model=None if reference else model,
-        setting="none" if reference else "zero-shot",
-    )
+    return Entry(method=identity, model=None if reference else model, setting="none" if reference else "zero-shot")
 
 
 def write(run: Run, cell_key, *scores) -> None:

@@ -182,11 +182,7 @@ def test_the_entry_says_that_its_interval_is_by_seed_and_the_others_keep_theirs(
     before = rows(table(tmp_path / "before", *HONEST))
     ranked = table(tmp_path / "after", *HONEST, scored("translated", 0.55, shared=True))
     after = rows(ranked)
-    assert {name: row.note for name, row in after.items()} == {
-        "zero-shot": "",
-        "language": "",
-        "translated": BY_SEED,
-    }
+    assert {name: row.note for name, row in after.items()} == {"zero-shot": "", "language": "", "translated": BY_SEED}
     assert ranked.notes[-1] == f"{BY_SEED}: translated"
     gain = after["translated"].over_zero_shot
     assert gain.df == pytest.approx(2)

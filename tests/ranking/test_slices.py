@@ -168,10 +168,7 @@ def suite(folder) -> list[ResultSet]:
         predicting(toy(name, OTHER), 0.5 + i / 15, WHOLE, n=80) for i, name in enumerate(["zero-shot", "m0", "m1", "x"])
     ]
     gone = [("m1", "topic", "he", 2), ("m2", "sentiment", "am", 1)]
-    return [
-        written(folder / "one", *entries, drop=gone),
-        written(folder / "two", *entries, *more, drop=gone),
-    ]
+    return [written(folder / "one", *entries, drop=gone), written(folder / "two", *entries, *more, drop=gone)]
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["gathered", "shared"])

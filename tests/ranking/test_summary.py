@@ -96,12 +96,7 @@ def test_no_p_value_is_shown_as_zero():
 
 
 def test_every_metric_has_the_decimals_that_say_something():
-    assert [digits_of(name) for name in ("macro_f1/tfidf", "self_chrf.valid", "vendi/tfidf", "length")] == [
-        3,
-        1,
-        1,
-        0,
-    ]
+    assert [digits_of(name) for name in ("macro_f1/tfidf", "self_chrf.valid", "vendi/tfidf", "length")] == [3, 1, 1, 0]
 
 
 def test_the_terminal_shows_tiers_gains_and_gap(tmp_path):

@@ -52,10 +52,7 @@ def edited(tmp_path: Path) -> Any:
 
 
 def test_the_counts_are_one_more_than_asked_for_as_the_published_loop_kept_them(published):
-    assert {task: size.texts_per_label for task, size in published.tasks.items()} == {
-        "sentiment": 51,
-        "topic": 21,
-    }
+    assert {task: size.texts_per_label for task, size in published.tasks.items()} == {"sentiment": 51, "topic": 21}
     assert (51 * 2, 21 * 7) == (102, 147)  # the texts of a published file
 
 
@@ -172,18 +169,10 @@ def test_a_model_of_no_family_is_told_the_families_and_another_suite(published):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (
-            "template: chat",
-            "template: chatty",
-            r"families\.llama\.sampling\.template: Input should be",
-        ),
+        ("template: chat", "template: chatty", r"families\.llama\.sampling\.template: Input should be"),
         ("keep: first-line", "top_p: 7", r"families\.gemma\.sampling\.top_p: .*less than or equal to 1"),
         ("keep: first-line", "top_k: 7", r"families\.gemma\.sampling\.top_k: Extra inputs"),
-        (
-            "      topic:\n",
-            "      topics:\n",
-            r"families\.gemma\.prompts: unknown task 'topics'",
-        ),
+        ("      topic:\n", "      topics:\n", r"families\.gemma\.prompts: unknown task 'topics'"),
         ("        few-shot: |-", "        one-shot: |-", r"families\.gemma\.prompts\.sentiment\.one-shot"),
         ("model_types: [llama]", "model_types: [gemma2]", r"model type 'gemma2' is in two families"),
         ("model_types: [llama]", "model_types: []", r"families\.llama\.model_types: .*at least 1"),
@@ -319,11 +308,7 @@ def test_how_demonstrations_are_drawn_is_part_of_a_texts_identity(small_suite):
 
 
 def test_a_named_method_has_the_options_that_the_suite_gives_it():
-    specs = [
-        "zero-shot",
-        {"language": {"layer": [1, 2]}},
-        {"quality": {"layer": 1}, "language": {"layer": 3}},
-    ]
+    specs = ["zero-shot", {"language": {"layer": [1, 2]}}, {"quality": {"layer": 1}, "language": {"layer": 3}}]
     assert pick_methods(specs, ["language", "zero-shot"]) == [
         {"language": {"layer": [1, 2]}},
         {"language": {"layer": 3}},

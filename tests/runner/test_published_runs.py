@@ -154,10 +154,7 @@ def test_the_manifest_holds_the_family_that_was_used_and_a_second_start_changes_
 def test_a_few_shot_prompt_ends_with_the_demonstrations_that_the_status_records(go, tmp_path, heard):
     assert go("gemma", "few-shot", "--languages", "he").code == 0
     [(status, _)] = cells(tmp_path / "gemma")
-    assert {label: len(texts) for label, texts in status.demonstrations.items()} == {
-        "negative": 5,
-        "positive": 5,
-    }
+    assert {label: len(texts) for label, texts in status.demonstrations.items()} == {"negative": 5, "positive": 5}
     rows = [json.loads(row) for row in (MINI / "data/sentiment/he/train.jsonl").read_text("utf-8").splitlines()]
     for label, texts in status.demonstrations.items():
         lengths = sorted(len(row["text"]) for row in rows if row["label"] == label)

@@ -295,15 +295,7 @@ def test_the_scores_of_every_part_stand_in_the_file_with_its_recipe(go, tmp_path
     for cell in run.cell_ids():
         scores = run.scores(cell)
         assert list(scores.parts) == [
-            *(
-                "validity",
-                "lexical",
-                "embedding/tfidf",
-                "leakage",
-                "membership",
-                "hidden",
-                "classifier/tfidf",
-            ),
+            *("validity", "lexical", "embedding/tfidf", "leakage", "membership", "hidden", "classifier/tfidf")
         ]
         listed = [name for part in scores.parts.values() for name in part.metrics]
         assert sorted(listed) == sorted(score.metric for score in scores.scores)

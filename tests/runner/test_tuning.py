@@ -435,31 +435,15 @@ CHOICE = {"language": chosen(layer=1, strength=0.4), "quality": chosen()}
         (
             {"random": {"of": ["language", "quality"], "options": {"positions": "prompt", "layer": 0}}},
             [
-                {
-                    "random": {
-                        "of": "language",
-                        "options": {"positions": "prompt", "layer": 1, "strength": 0.4},
-                    }
-                },
+                {"random": {"of": "language", "options": {"positions": "prompt", "layer": 1, "strength": 0.4}}},
                 {"random": {"of": "quality", "options": {"positions": "prompt", "layer": 0}}},
             ],
         ),
         (
             {"other-language": {"language": "he"}},
-            [
-                {
-                    "other-language": {
-                        "language": "he",
-                        "of": "language",
-                        "options": {"layer": 1, "strength": 0.4},
-                    }
-                }
-            ],
+            [{"other-language": {"language": "he", "of": "language", "options": {"layer": 1, "strength": 0.4}}}],
         ),
-        (
-            {"negated": {"options": None}},
-            [{"negated": {"of": "language", "options": {"layer": 1, "strength": 0.4}}}],
-        ),
+        ({"negated": {"options": None}}, [{"negated": {"of": "language", "options": {"layer": 1, "strength": 0.4}}}]),
     ],
 )
 def test_methods_get_the_chosen_options_and_controls_follow_them(registry, given, expected):

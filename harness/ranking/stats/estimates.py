@@ -122,10 +122,7 @@ def _estimate(mean: float, se: float, df: float, p: float, half: float, powered:
 
 
 def gaps_closed(
-    strata: Sequence[Stratum],
-    examples: int | None,
-    triples: Sequence[tuple[int, int, int]],
-    better: Direction = "up",
+    strata: Sequence[Stratum], examples: int | None, triples: Sequence[tuple[int, int, int]], better: Direction = "up"
 ) -> list[Estimate | None]:
     """Return by how many percent entries close the gaps from baselines to ceilings.
 

@@ -200,10 +200,7 @@ class Stratum:
 
 
 def build_stratum(
-    values: FloatArray,
-    draws: NDArray[np.float32] | None,
-    fixed: bool = False,
-    by_seed: NDArray[np.bool_] | None = None,
+    values: FloatArray, draws: NDArray[np.float32] | None, fixed: bool = False, by_seed: NDArray[np.bool_] | None = None
 ) -> Stratum:
     """Return a stratum, from values (entries, seeds) and draws (entries, seeds, resamples)."""
     seeds = values.shape[1]
