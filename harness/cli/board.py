@@ -9,25 +9,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.helptext import Group
-from harness.cli.options import Lock
+from harness.cli.helptext import build_group
+from harness.cli.options import Lock, argument, option
 from harness.core.errors import UserError, require, unknown
 
-app = typer.Typer(
-    cls=Group,
-    help="Build, view and compare leaderboards. They are static pages, made from result files alone.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = build_group("Build, view and compare leaderboards. They are static pages, made from result files alone.")
 
-Runs = Annotated[
-    list[Path], typer.Argument(metavar="PATH...", help="Run folders, submissions, or folders that hold some.")
-]
+Runs = Annotated[list[Path], argument("PATH...", "Run folders, submissions, or folders that hold some.")]
 Date = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATE", help="Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's."
-    ),
+    str | None, option("DATE", "Date on the pages, such as 2026-11-24. Default: that of the newest run, not today's.")
 ]
 
 _TABLE = "table"
@@ -36,7 +26,7 @@ _TABLE = "table"
 @app.command("build")
 def build(
     runs: Runs,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the site; index.html is its first page.")],
+    out: Annotated[Path, option("FOLDER", "Folder for the site; index.html is its first page.")],
     date: Date = None,
     lock: Lock = None,
 ) -> None:
@@ -55,12 +45,8 @@ def build(
 @app.command("serve")
 def serve(
     runs: Runs,
-    port: Annotated[
-        int, typer.Option(metavar="NUMBER", help="Port on this machine; 0 takes a free one.", max=65535, min=0)
-    ] = 8321,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Keep the site here. Default: a temporary folder.")
-    ] = None,
+    port: Annotated[int, option("NUMBER", "Port on this machine; 0 takes a free one.", max=65535, min=0)] = 8321,
+    out: Annotated[Path | None, option("FOLDER", "Keep the site here. Default: a temporary folder.")] = None,
     date: Date = None,
     lock: Lock = None,
 ) -> None:
@@ -82,9 +68,9 @@ def serve(
 
 @app.command("diff")
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="A site, or its results.json, before.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="A site, or its results.json, after.")],
-    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, md or json.")] = _TABLE,
+    old: Annotated[Path, argument("OLD", "A site, or its results.json, before.")],
+    new: Annotated[Path, argument("NEW", "A site, or its results.json, after.")],
+    format_: Annotated[str, option("FORMAT", "table, md or json.", "--format")] = _TABLE,
 ) -> None:
     """Say what changed from one build of a board to another.
 

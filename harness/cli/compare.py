@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import argument, option
 from harness.core.errors import unknown
 
 _TABLE = "table"
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of the run before.")],
-    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run after.")],
+    run_a: Annotated[Path, argument("RUN_A", "Folder of the run before.")],
+    run_b: Annotated[Path, argument("RUN_B", "Folder of the run after.")],
     metric: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC", help="Only this one, such as macro_f1/tfidf; repeat for several, or: all."),
+        list[str] | None, option("METRIC", "Only this one, such as macro_f1/tfidf; repeat for several, or: all.")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, md, json or csv.")] = _TABLE,
+    format_: Annotated[str, option("FORMAT", "table, md, json or csv.", "--format")] = _TABLE,
 ) -> None:
     """Compare two runs of a suite, entry by entry.
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.helptext import Group
-from harness.cli.options import console, run_options, split
+from harness.cli.helptext import build_group
+from harness.cli.options import argument, console, option, run_options, split
 from harness.core.errors import pasted
 from harness.core.languages import unknown_language
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from harness.data.contrast import ContrastManifest
     from harness.runner.prepare import RunOptions
 
-app = typer.Typer(
-    cls=Group,
-    help="Make or import contrast text for the method 'quality'. Contrast text is human sentences next to "
+app = build_group(
+    "Make or import contrast text for the method 'quality'. Contrast text is human sentences next to "
     "degraded versions of them; the method steers from the degraded to the human text.",
     epilog="""
 Example, without a translation model:
@@ -28,18 +27,8 @@ Example, without a translation model:
     steerboard run --suite steer11 --model google/gemma-2-9b-it \\
         --contrast contrast/noise
 """,
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
-Out = Annotated[
-    Path,
-    typer.Option(metavar="FOLDER", help="Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages."),
-]
-
-
-@app.callback()
-def _group() -> None:
-    pass
+Out = Annotated[Path, option("FOLDER", "Folder for LANGUAGE.jsonl and contrast.json; it may hold other languages.")]
 
 
 @app.command("build")
@@ -57,20 +46,12 @@ def build(
     out: Out,
     translator: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER_OR_ID",
-            help="Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise.",
-        ),
+        option("FOLDER_OR_ID", "Folder or hub id of a translation model, a template with {src} and {tgt}, or: noise."),
     ] = "facebook/nllb-200-distilled-600M",
-    pivots: Annotated[
-        str | None, typer.Option(metavar="CODES", help="Languages on the way, in order. Default: de,zh,de.")
-    ] = None,
+    pivots: Annotated[str | None, option("CODES", "Languages on the way, in order. Default: de,zh,de.")] = None,
     noise: Annotated[
         float | None,
-        typer.Option(
-            metavar="PROBABILITY",
-            help="Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise.",
-        ),
+        option("PROBABILITY", "Probability of word noise, after every hop. Default: 0.01; 0.3 for --translator noise."),
     ] = None,
 ) -> None:
     r"""Degrade human sentences by translating them back and forth.
@@ -115,12 +96,10 @@ def build(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help='JSON: {"good": [...], "bad": [...]}.')],
-    language: Annotated[str, typer.Option(metavar="CODE", help="Code of its language, such as sk.")],
+    file: Annotated[Path, argument("FILE", 'JSON: {"good": [...], "bad": [...]}.')],
+    language: Annotated[str, option("CODE", "Code of its language, such as sk.")],
     out: Out,
-    source: Annotated[
-        str | None, typer.Option(metavar="WORDS", help="Where the file comes from, for the records.")
-    ] = None,
+    source: Annotated[str | None, option("WORDS", "Where the file comes from, for the records.")] = None,
 ) -> None:
     r"""Import pairs of good and degraded texts from a file.
 

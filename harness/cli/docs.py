@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.options import argument
 from harness.core.errors import unknown
 
 
@@ -18,9 +19,7 @@ def pages() -> dict[str, Path]:
     return {path.stem: path for path in sorted(root.glob("*")) if path.suffix in {".md", ".json"}}
 
 
-def docs(
-    page: Annotated[str | None, typer.Argument(metavar="PAGE", help="Name of a page. Default: all names.")] = None,
-) -> None:
+def docs(page: Annotated[str | None, argument("PAGE", "Name of a page. Default: all names.")] = None) -> None:
     """Print a page of the documentation, or list the pages.
 
     They are Markdown, and the schemas of files. Example:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from harness.cli.options import console, failed, report, run_options, split
+from harness.cli.options import console, failed, option, report, run_options, split
 from harness.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -24,24 +24,16 @@ if TYPE_CHECKING:
 )
 def forcing(
     options: RunOptions,
-    sources: Annotated[
-        str, typer.Option(metavar="CODES", help="Languages that the questions are in, such as en,de.")
-    ] = "en",
+    sources: Annotated[str, option("CODES", "Languages that the questions are in, such as en,de.")] = "en",
     relevance: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SCORER", help="tfidf (the default), hf:PATH_OR_ID or judge:PATH_OR_ID. Repeat for several."
-        ),
+        option("SCORER", "tfidf (the default), hf:PATH_OR_ID or judge:PATH_OR_ID. Repeat for several."),
     ] = None,
     half: Annotated[
-        str,
-        typer.Option(
-            "--split", metavar="NAME", help="test, or validation: the questions for choosing layer and strength."
-        ),
+        str, option("NAME", "test, or validation: the questions for choosing layer and strength.", "--split")
     ] = "test",
     max_new_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="NUMBER", help="Tokens of an answer at most. Default: 64, or fewer by the suite."),
+        int | None, option("NUMBER", "Tokens of an answer at most. Default: 64, or fewer by the suite.", min=1)
     ] = None,
 ) -> None:
     r"""Measure whether steering turns answers into another language.

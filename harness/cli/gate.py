@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.helptext import Group
-from harness.cli.options import split
+from harness.cli.helptext import Group, build_group
+from harness.cli.options import Languages, Methods, Settings, Tasks, argument, option, split
 from harness.core.errors import UserError, pasted, unknown
 
 if TYPE_CHECKING:
@@ -27,43 +27,35 @@ class _Checking(Group):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    cls=_Checking,
-    help="Say whether a run is worse than a baseline. Or better, or the same, or inconclusive. "
+app = build_group(
+    "Say whether a run is worse than a baseline. Or better, or the same, or inconclusive. "
     "'steerboard gate RUN --against FILE' is short for 'gate check'.",
     epilog="Exit codes of check: 0 same or better, 1 worse, 2 inconclusive, or bad input.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    cls=_Checking,
 )
 
-Out = Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to write; compressed if it ends in .gz.")]
-Format = Annotated[
-    str, typer.Option("--format", metavar="FORMAT", help="table, md, junit, json, or github for annotations.")
-]
-Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Write that format here, and print the table, too.")]
+Out = Annotated[Path, option("FILE", "Baseline file to write; compressed if it ends in .gz.")]
+Format = Annotated[str, option("FORMAT", "table, md, junit, json, or github for annotations.", "--format")]
+Output = Annotated[Path | None, option("FILE", "Write that format here, and print the table, too.")]
 Tolerances = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="METRIC=LOSS", help="Largest loss that may go undetected: macro_f1/tfidf=0.05, vendi/tfidf=15%."
-    ),
+    option("METRIC=LOSS", "Largest loss that may go undetected: macro_f1/tfidf=0.05, vendi/tfidf=15%."),
 ]
 
 
 def _metric(words: str) -> Any:
-    return typer.Option("--metric", metavar="METRIC", help=f"{words}; repeatable.")
+    return option("METRIC", f"{words}; repeatable.", "--metric")
 
 
 @app.command("check")
 def check(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run to judge.")],
-    against: Annotated[Path, typer.Option(metavar="FILE_OR_RUN", help="Baseline file of 'gate calibrate', or a run.")],
+    run: Annotated[Path, argument("RUN", "Directory of the run to judge.")],
+    against: Annotated[Path, option("FILE_OR_RUN", "Baseline file of 'gate calibrate', or a run.")],
     metric: Annotated[list[str] | None, _metric("Only this one, such as macro_f1/tfidf")] = None,
-    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")] = None,
-    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")
-    ] = None,
-    settings: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")] = None,
+    languages: Languages = None,
+    tasks: Tasks = None,
+    methods: Methods = None,
+    settings: Settings = None,
     format_: Format = _TABLE,
     output: Output = None,
 ) -> None:
@@ -95,7 +87,7 @@ def check(
 
 @app.command("calibrate")
 def calibrate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several of the same code.")],
+    runs: Annotated[list[Path], argument("RUN...", "One run, or several of the same code.")],
     out: Out,
     metric: Annotated[list[str] | None, _metric("Judge this one as well")] = None,
     tolerance: Tolerances = None,
@@ -131,12 +123,11 @@ def calibrate(
 
 @app.command("accept")
 def accept(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run that becomes the baseline.")],
-    baseline: Annotated[Path, typer.Option(metavar="FILE", help="Baseline file to replace.")],
-    reason: Annotated[str, typer.Option(metavar="REASON", help="Why the numbers may change; kept in the file.")] = "",
+    run: Annotated[Path, argument("RUN", "Directory of the run that becomes the baseline.")],
+    baseline: Annotated[Path, option("FILE", "Baseline file to replace.")],
+    reason: Annotated[str, option("REASON", "Why the numbers may change; kept in the file.")] = "",
     drop_method: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METHOD", help="Method to drop from the baseline on purpose; repeatable."),
+        list[str] | None, option("METHOD", "Method to drop from the baseline on purpose; repeatable.")
     ] = None,
 ) -> None:
     r"""Make a run the new baseline, with a reason.
@@ -155,27 +146,19 @@ def accept(
 
 
 def _show(report: GateReport, format_: str, output: Path | None) -> None:
+    """Print the report, or write it to a file and print the table as well."""
     from rich.console import Console
 
     from harness.core import terminal
     from harness.core.files import write_text
-    from harness.ranking.gate import report as reports
+    from harness.ranking.gate.report import as_annotations, as_json, as_junit, as_markdown, print_report
 
+    if format_ == _TABLE and output is not None:
+        with output.open("w", encoding="utf-8") as handle:
+            print_report(Console(file=handle, width=160), report)
     if format_ == _TABLE or output is not None:
-        if format_ == _TABLE and output is not None:
-            with output.open("w", encoding="utf-8") as handle:
-                reports.print_report(Console(file=handle, width=160), report)
-        reports.print_report(terminal.output(), report)
-    if format_ == _TABLE:
-        return
-    makers = {
-        "md": reports.as_markdown,
-        "junit": reports.as_junit,
-        "json": reports.as_json,
-        "github": reports.as_annotations,
-    }
-    text = makers[format_](report)
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(output, text)
+        print_report(terminal.output(), report)
+    makers = {"md": as_markdown, "junit": as_junit, "json": as_json, "github": as_annotations}
+    if format_ in makers:
+        text = makers[format_](report)
+        typer.echo(text, nl=False) if output is None else write_text(output, text)

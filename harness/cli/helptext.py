@@ -83,6 +83,11 @@ class Group(typer.core.TyperGroup):
         return command
 
 
+def build_group(text: str, **more: Any) -> typer.Typer:
+    """Return a group of commands with this help; without a command it is shown."""
+    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None, **{"cls": Group, **more})
+
+
 def wrapped(line: str, indent: int) -> str:
     """Return a line that a terminal takes as several, words whole, all but the first indented."""
     return _wrapped(line, shutil.get_terminal_size().columns, "", " " * indent)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import console, failed, report, run_options, say_next, split, summarise
+from harness.cli.options import console, failed, option, report, run_options, say_next, split, summarise
 from harness.core.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -29,15 +29,14 @@ def lm_eval(
     options: RunOptions,
     tasks: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES",
-            help="Tasks of the suite (topic,sentiment), tasks, groups or tags of lm-eval (belebele,xnli_de), "
+        option(
+            "NAMES",
+            "Tasks of the suite (topic,sentiment), tasks, groups or tags of lm-eval (belebele,xnli_de), "
             "or TASK:LANGUAGE where a name does not say the language.",
         ),
     ],
     include_path: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Folder with further lm-eval task files. Repeat for several."),
+        list[Path] | None, option("FOLDER", "Folder with further lm-eval task files. Repeat for several.")
     ] = None,
     apply_chat_template: Annotated[
         bool, typer.Option("--apply-chat-template", help="Ask in the model's chat template; as in lm-eval.")

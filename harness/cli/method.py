@@ -7,28 +7,20 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.helptext import Group
-from harness.cli.options import Plugins
+from harness.cli.helptext import build_group
+from harness.cli.options import Plugins, argument, option
 
-app = typer.Typer(
-    cls=Group, help="Start a method of your own, and check it.", no_args_is_help=True, rich_markup_mode=None
-)
-
-
-@app.callback()
-def _group() -> None:
-    pass
+app = build_group("Start a method of your own, and check it.")
 
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The method's name, such as my-method.")],
+    name: Annotated[str, argument("NAME", "The method's name, such as my-method.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File to write. Default: submissions/NAME/method.py where there is a folder "
-            "submissions, else NAME.py.",
+        option(
+            "FILE",
+            "File to write. Default: submissions/NAME/method.py where there is a folder submissions, else NAME.py.",
         ),
     ] = None,
 ) -> None:
@@ -48,15 +40,12 @@ def new(
 
 @app.command("test")
 def test(
-    method: Annotated[
-        str, typer.Argument(metavar="FILE_OR_NAME", help="Python file with a method, or a method's name.")
-    ],
+    method: Annotated[str, argument("FILE_OR_NAME", "Python file with a method, or a method's name.")],
     options: Annotated[
-        str | None,
-        typer.Option(metavar="JSON", help="Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults."),
+        str | None, option("JSON", "Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults.")
     ] = None,
     plugin: Plugins = None,
-    output: Annotated[str, typer.Option("--format", metavar="FORMAT", help="text, or json for machines.")] = "text",
+    output: Annotated[str, option("FORMAT", "text, or json for machines.", "--format")] = "text",
 ) -> None:
     """Check whether a method keeps the contract.
 

@@ -25,93 +25,90 @@ if TYPE_CHECKING:
     from harness.core.records import State
     from harness.core.store import Run
 
-ModelName = Annotated[
-    str | None, typer.Option(metavar="FOLDER_OR_ID", help="Folder or hub id of a chat model. Default: the suite's own.")
-]
-Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit or branch of a hub model.")]
+
+def option(metavar: str, text: str, *names: str, **more: Any) -> Any:
+    """Return an option with the word for its value, its help and, where they are not the parameter's, its names."""
+    return typer.Option(*names, metavar=metavar, help=text, **more)
+
+
+def argument(metavar: str, text: str) -> Any:
+    """Return an argument with its name in help, and its help."""
+    return typer.Argument(metavar=metavar, help=text)
+
+
+ModelName = Annotated[str | None, option("FOLDER_OR_ID", "Folder or hub id of a chat model. Default: the suite's own.")]
+Revision = Annotated[str | None, option("COMMIT", "Commit or branch of a hub model.")]
 Data = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER", help="Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."
-    ),
+    option("FOLDER", "Folder with TASK/LANGUAGE/SPLIT.jsonl and parallel/LANGUAGE.jsonl, instead of the hub."),
 ]
 ContrastText = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FOLDER", help="Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first."
-    ),
+    option("FOLDER", "Folder of 'steerboard contrast': degraded text for the quality vector. Finish it first."),
 ]
 Classifiers = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "CLASSIFIER",
+        "tfidf, frozen:PATH_OR_ID, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
         "--classifier",
-        metavar="CLASSIFIER",
-        help="tfidf, frozen:PATH_OR_ID, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
     ),
 ]
 Embeddings = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "ENCODER",
+        "Encoder for Vendi score and pairwise distance: tfidf, or hf:PATH_OR_ID. Repeat for several.",
         "--embedding",
-        metavar="ENCODER",
-        help="Encoder for Vendi score and pairwise distance: tfidf, or hf:PATH_OR_ID. Repeat for several.",
     ),
 ]
 Identifiers = Annotated[
     list[str] | None,
-    typer.Option(
-        "--language-id",
-        metavar="fasttext:FILE",
-        help="A language identifier in addition to the suite's, such as GlotLID's model.",
+    option(
+        "fasttext:FILE", "A language identifier in addition to the suite's, such as GlotLID's model.", "--language-id"
     ),
 ]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", metavar="FILE", help="Python file with a method. Repeat for several.")
-]
-Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1. Default: a GPU if any.")]
-BatchSize = Annotated[int, typer.Option(min=1, metavar="NUMBER", help="Texts per batch; changes no text.")]
+Plugins = Annotated[list[Path] | None, option("FILE", "Python file with a method. Repeat for several.", "--plugin")]
+Device = Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1. Default: a GPU if any.")]
+BatchSize = Annotated[int, option("NUMBER", "Texts per batch; changes no text.", min=1)]
 Lock = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="The maintainers' lock that badges of submissions come from; name one that you trust. "
+    option(
+        "FILE",
+        "The maintainers' lock that badges of submissions come from; name one that you trust. "
         "Default: that of the checkout that runs.",
     ),
 ]
 
 
+Languages = Annotated[str | None, option("CODES", "Only these, such as am,he.")]
+Tasks = Annotated[str | None, option("NAMES", "Only these, such as topic.")]
+Methods = Annotated[str | None, option("NAMES", "Only these, such as zero-shot,language.")]
+Settings = Annotated[str | None, option("NAMES", "Only these: zero-shot, few-shot.")]
+
+
 class _RunOptions:
     """The options behind the fields of ``harness.runner.prepare.RunOptions``."""
 
-    suite: Annotated[
-        str, typer.Option(metavar="NAME_OR_FILE", help="Name of a shipped suite, or path of a suite's .yaml.")
-    ]
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="FOLDER", help="Folder of the run. Default: runs/SUITE-MODEL.")
-    ] = None
+    suite: Annotated[str, option("NAME_OR_FILE", "Name of a shipped suite, or path of a suite's .yaml.")]
+    run: Annotated[Path | None, option("FOLDER", "Folder of the run. Default: runs/SUITE-MODEL.", "--run")] = None
     model: ModelName = None
     revision: Revision = None
     data: Data = None
     contrast: ContrastText = None
-    languages: Annotated[str | None, typer.Option(metavar="CODES", help="Only these, such as am,he.")] = None
-    tasks: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as topic.")] = None
-    methods: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these, such as zero-shot,language.")] = None
-    settings: Annotated[str | None, typer.Option(metavar="NAMES", help="Only these: zero-shot, few-shot.")] = None
-    seeds: Annotated[
-        str | None, typer.Option(metavar="NUMBERS", help="Only these generation seeds, such as 1,2 or 1-3.")
-    ] = None
-    limit: Annotated[int | None, typer.Option(metavar="NUMBER", help="At most this many texts per label.")] = None
+    languages: Languages = None
+    tasks: Tasks = None
+    methods: Methods = None
+    settings: Settings = None
+    seeds: Annotated[str | None, option("NUMBERS", "Only these generation seeds, such as 1,2 or 1-3.")] = None
+    limit: Annotated[int | None, option("NUMBER", "At most this many texts per label.")] = None
     classifiers: Classifiers = None
     embeddings: Embeddings = None
     identifiers: Identifiers = None
     plugins: Plugins = None
     device: Device = None
-    dtype: Annotated[
-        str | None, typer.Option(metavar="PRECISION", help="float32, bfloat16, float16. Default: float32 on the CPU.")
-    ] = None
-    device_map: Annotated[
-        str | None, typer.Option(metavar="auto", help="Spread a model over several GPUs (needs accelerate).")
-    ] = None
+    dtype: Annotated[str | None, option("PRECISION", "float32, bfloat16, float16. Default: float32 on the CPU.")] = None
+    device_map: Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")] = None
     batch_size: BatchSize = 64
     tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
         False

@@ -18,8 +18,10 @@ from harness.cli.options import (
     Embeddings,
     Identifiers,
     Plugins,
+    argument,
     console,
     failed,
+    option,
     report,
     run_options,
     say_next,
@@ -95,7 +97,7 @@ def run(options: RunOptions) -> None:
 
 @app.command()
 def score(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run_folder: Annotated[Path, argument("RUN", "Folder of a run.")],
     classifier: Classifiers = None,
     embedding: Embeddings = None,
     language_id: Identifiers = None,
@@ -121,8 +123,8 @@ def score(
 
 @app.command()
 def demo(
-    run_folder: Annotated[Path, typer.Option("--run", metavar="FOLDER", help="Folder of the run.")] = Path("runs/demo"),
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the page.")] = Path("site"),
+    run_folder: Annotated[Path, option("FOLDER", "Folder of the run.", "--run")] = Path("runs/demo"),
+    out: Annotated[Path, option("FOLDER", "Folder for the page.")] = Path("site"),
 ) -> None:
     """Run the mini suite offline and build its board, in minutes.
 
@@ -143,10 +145,8 @@ def demo(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="methods, suites, tasks or languages.")],
-    suite: Annotated[
-        str, typer.Option(metavar="NAME_OR_FILE", help="Suite whose tasks and languages are listed.")
-    ] = "steer11",
+    what: Annotated[str, argument("WHAT", "methods, suites, tasks or languages.")],
+    suite: Annotated[str, option("NAME_OR_FILE", "Suite whose tasks and languages are listed.")] = "steer11",
     plugin: Plugins = None,
 ) -> None:
     """List methods, suites, tasks or languages."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import console, failed, report, run_options, say_next, split
+from harness.cli.options import console, failed, option, report, run_options, say_next, split
 from harness.core.errors import UserError, pasted
 
 if TYPE_CHECKING:
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 )
 def tune(
     options: RunOptions,
-    layers: Annotated[
-        str | None, typer.Option(metavar="LAYERS", help="Layers to try: indices or depths, such as 0.21,0.48,12.")
-    ] = None,
-    strengths: Annotated[
-        str | None, typer.Option(metavar="STRENGTHS", help="Strengths to try, such as 0.1,0.2,0.4.")
-    ] = None,
+    layers: Annotated[str | None, option("LAYERS", "Layers to try: indices or depths, such as 0.21,0.48,12.")] = None,
+    strengths: Annotated[str | None, option("STRENGTHS", "Strengths to try, such as 0.1,0.2,0.4.")] = None,
 ) -> None:
     r"""Choose layer and strength of methods on validation text.
 
@@ -93,21 +89,27 @@ def _same(options: RunOptions) -> list[object]:
 
 def _write_surface(folder: Path, tuned: Tuned) -> None:
     """Write the grid of results as surface.csv, and a picture per method."""
-    import csv
-    import io
+    import pandas as pd
 
     from harness.core.files import write_text
     from leaderboard.charts.heatmap import heatmap_svg
 
-    fields = list(dict.fromkeys(field for point in tuned.surface for field in point.options))
-    rest = ["macro_f1", "gain", "valid", "eligible", "chosen", "cells", "cells_expected", "texts", "tokens", "seconds"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", *fields, *rest])
-    for point in tuned.surface:
-        options = (point.options.get(field, "") for field in fields)
-        writer.writerow([point.method, *options, *(getattr(point, name) for name in rest)])
-    write_text(folder / "surface.csv", text.getvalue())
+    columns = ["method", *dict.fromkeys(field for point in tuned.surface for field in point.options)]
+    columns += [
+        "macro_f1",
+        "gain",
+        "valid",
+        "eligible",
+        "chosen",
+        "cells",
+        "cells_expected",
+        "texts",
+        "tokens",
+        "seconds",
+    ]
+    rows = [{**point.model_dump(), **point.options} for point in tuned.surface]
+    frame = pd.DataFrame(rows, columns=columns, dtype=object)
+    write_text(folder / "surface.csv", frame.to_csv(index=False, lineterminator="\n"))
     for method in tuned.methods:
         points = [point for point in tuned.surface if point.method == method]
         write_text(folder / f"surface-{method}.svg", heatmap_svg(method, points))

@@ -9,29 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.helptext import Group
+from harness.cli.helptext import build_group
+from harness.cli.options import argument, option
 from harness.core.errors import BrokenFileError, UserError
 from harness.core.files import canonical_json
 
 if TYPE_CHECKING:
     from harness.core.interventions import Steering
 
-app = typer.Typer(
-    cls=Group,
-    help="Look at steering files, and export them to other programs.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-
-@app.callback()
-def _group() -> None:
-    pass
+app = build_group("Look at steering files, and export them to other programs.")
 
 
 @app.command()
 def show(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Steering files: RUN/steering/*.safetensors.")],
+    files: Annotated[list[Path], argument("FILE...", "Steering files: RUN/steering/*.safetensors.")],
     json: Annotated[
         bool, typer.Option("--json", help="One line of JSON per file: the header and every vector's norm.")
     ] = False,
@@ -53,14 +44,11 @@ def show(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A steering file.")],
-    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="repeng or lm-eval.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The new file: .gguf for repeng, .pt for lm-eval.")],
+    file: Annotated[Path, argument("FILE", "A steering file.")],
+    format_: Annotated[str, option("FORMAT", "repeng or lm-eval.", "--format")],
+    out: Annotated[Path, option("FILE", "The new file: .gguf for repeng, .pt for lm-eval.")],
     model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FOLDER_OR_ID", help="Folder or hub id of the model. Needed where the file names no hub model."
-        ),
+        str | None, option("FOLDER_OR_ID", "Folder or hub id of the model. Needed where the file names no hub model.")
     ] = None,
 ) -> None:
     """Write a steering file for another program.
