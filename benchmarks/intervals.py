@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.panels import differences
+from support.panels import CompleteValues, differences
 from support.simulated import Group, World, experiment, others, world
 
 from harness.ranking.gains import LEVEL
 from harness.ranking.gate.difference import critical
-from harness.ranking.stats.estimates import POWER, CompleteValues, to_square
+from harness.ranking.stats.estimates import POWER, to_square
 from harness.ranking.stats.multiplicity import holm, of_pairs, range_p
 from harness.ranking.stats.ranks import tiers
 from harness.ranking.stats.sharing import LEVEL as FOUND

@@ -21,9 +21,10 @@ from harness.ranking.pairing import (
     pair_runs,
 )
 from harness.ranking.results import ResultSet, collect
-from harness.ranking.stats.estimates import Estimate, estimate
+from harness.ranking.stats.estimates import Estimate, estimates
 from harness.ranking.stats.multiplicity import holm
 from harness.ranking.stats.sharing import noted
+from harness.ranking.stats.variance import Contrasts, moments
 from harness.scoring.metrics import Metric, metric, sort_key
 
 LEVEL = 0.05
@@ -150,7 +151,10 @@ def choose(a: ResultSet, b: ResultSet, names: Sequence[str]) -> list[Metric]:
 
 def _rows(values: PairedValues) -> list[ComparisonRow]:
     """Return a row per pair; p-values are adjusted over the rows that have one."""
-    drafts = [_draft(values, pair) for pair in values.runs.pairs]
+    array, pairs = values.array, values.runs.pairs
+    first, second = (np.array([array.position[pair.ids[side]] for pair in pairs]) for side in (1, 0))
+    found = estimates(moments(array.strata, array.examples, Contrasts.differences(first, second)))
+    drafts = [_draft(values, pair, own) for pair, own in zip(pairs, found, strict=True)]
     raw = [np.nan if row.p is None else row.p for row in drafts]
     adjusted = holm(np.array(raw, dtype=np.float64)).tolist()
     return [
@@ -159,15 +163,14 @@ def _rows(values: PairedValues) -> list[ComparisonRow]:
     ]
 
 
-def _draft(values: PairedValues, pair: EntryPair) -> ComparisonRow:
+def _draft(values: PairedValues, pair: EntryPair, found: Estimate) -> ComparisonRow:
     """Return a row with its own p-value; without one where there is nothing to test."""
     one, other = values.values(pair)
     a, b = (None if np.isnan(side).any() else float(side.mean()) for side in (one, other))
     row = ComparisonRow(values.metric, pair, a, b)
     if a is None or b is None:
-        gaps = [missing_cells(side, found) for side, found in zip("AB", values.coverage(pair), strict=True)]
+        gaps = [missing_cells(side, own) for side, own in zip("AB", values.coverage(pair), strict=True)]
         return replace(row, reason="; ".join(filter(None, gaps)))
-    found = estimate(values.array.panel(pair.ids), {1: 1.0, 0: -1.0})
     row = replace(row, difference=found)
     if values.array.mixed:
         return replace(row, reason=f"scored in different ways: {values.array.mixed[0]}")

@@ -16,7 +16,6 @@ from harness.core.errors import UserError
 from harness.core.threads import limit_blas_threads
 from harness.core.types import FloatArray
 from harness.ranking.results import CellIndex, Missing, ResultSet, by_stratum, positions
-from harness.ranking.stats.estimates import CompleteValues
 from harness.ranking.stats.resampling import (
     Measure,
     Predictions,
@@ -175,15 +174,6 @@ class MetricArray:
             rows = [self.position[name] for name in others]
             values, draws = values - values[rows], None if draws is None else draws - draws[rows]
         return build_stratum(values, draws, self.fixed, np.array(marks))
-
-    def panel(self, entries: Sequence[str]) -> CompleteValues:
-        """Return the numbers of some complete entries, in the order given."""
-        rows = [self.position[name] for name in entries]
-        draws = None
-        if self.examples is not None:
-            draws = np.stack([part.draws[rows] for part in self.parts if part.draws is not None], axis=1)
-        by_seed = np.array([name in self.by_seed for name in entries])
-        return CompleteValues(self.values[rows], draws, self.examples, self.fixed, by_seed)
 
 
 def collect_metric(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.browsing import Site, entries_named, hash_of, mean_by_hand, paired_difference
-from support.panels import differences
+from support.panels import differences, panel_of
 from support.toysite import LANGUAGES, SEEDS, TASKS
 
 from harness.ranking.slices import Slice
@@ -122,7 +122,7 @@ def test_all_primary_metrics_stand_there_with_the_differences_of_the_statistics(
     metric = SELF_CHRF
     measured, evidence = pairs_in_metric(board, metric, names), collect_metric(board.cellset, metric)
     whole = [name for name in names if name in evidence.complete]
-    wanted = differences(evidence.panel(whole))
+    wanted = differences(panel_of(evidence, whole))
     for i, one in enumerate(whole[:4]):
         for j, other in enumerate(whole[:4]):
             pair = names.index(one), names.index(other)

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.panels import differences
+from support.panels import CompleteValues, differences, estimate, sums
 from support.simulated import Group, World, clustered, coverage, experiment, world
 
-from harness.ranking.stats.estimates import CompleteValues, estimate, estimates, sums
+from harness.ranking.stats.estimates import estimates
 from harness.ranking.stats.multiplicity import benjamini_hochberg, of_pairs
 from harness.ranking.stats.ranks import tiers
 from harness.ranking.stats.resampling import draw_weights, inflate_variance

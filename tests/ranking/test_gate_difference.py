@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from support.panels import CompleteValues, estimate
 
 from harness.ranking.gate.difference import (
     SideValues,
@@ -18,7 +19,6 @@ from harness.ranking.gate.difference import (
     power,
 )
 from harness.ranking.gate.verdicts import pair_seeds
-from harness.ranking.stats.estimates import CompleteValues, estimate
 
 
 def test_with_common_seeds_the_difference_is_that_of_compare():

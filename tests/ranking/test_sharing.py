@@ -8,13 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from rich.console import Console
-from support.panels import differences, gap_closed
+from support.panels import CompleteValues, differences, estimate, gap_closed
 from support.toyruns import F1, ToyEntry, cellset_of, places, selection, toy, write_run
 
 from harness.ranking.compare import compare
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
 from harness.ranking.slices import Slice, rank_slices
-from harness.ranking.stats.estimates import CompleteValues, estimate
 from harness.ranking.stats.sharing import BASE_BY_SEED, BY_SEED, LEVEL, sharing_p
 from harness.ranking.summary import print_summary
 from harness.scoring.metrics import SELF_CHRF

@@ -7,9 +7,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 from support.helpers import python
-from support.panels import differences, gap_closed
+from support.panels import CompleteValues, differences, estimate, gap_closed, sums
 
-from harness.ranking.stats.estimates import CompleteValues, estimate, sums
 from harness.ranking.stats.multiplicity import benjamini_hochberg, holm, of_pairs, range_p
 from harness.ranking.stats.ranks import average_ranks, borda, mean_rank, rank_correlation, tiers, win_rate
 from harness.ranking.stats.resampling import draw_weights, inflate_variance

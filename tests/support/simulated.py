@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from harness.ranking.stats.estimates import CompleteValues
 from harness.ranking.stats.resampling import Predictions, bootstrap_scores, draw_weights, inflate_variance
 from harness.ranking.stats.sharing import LEVEL, sharing_p
-from support.panels import differences
+from support.panels import CompleteValues, differences
 
 
 @dataclass(frozen=True)

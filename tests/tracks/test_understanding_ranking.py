@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.helpers import MODEL, method, toy_manifest
+from support.panels import CompleteValues, estimate
 
 from harness.core.cells import cell_id, entry_of
 from harness.core.records import CellKey, CellScores, CellStatus, Generation, Selection
@@ -15,7 +16,6 @@ from harness.core.store import ANSWERS, Run
 from harness.ranking.eligibility import Eligibility
 from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.results import ResultSet, collect
-from harness.ranking.stats.estimates import CompleteValues, estimate
 from harness.ranking.stats.resampling import draw_weights, inflate_variance, load_predictions, measure_of
 from harness.ranking.summary import format_number
 from harness.ranking.values import collect_metric

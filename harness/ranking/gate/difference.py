@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.types import FloatArray
-from harness.ranking.stats.estimates import POWER, CompleteValues, sums
-from harness.ranking.stats.variance import ALPHA, Moments
+from harness.ranking.stats.estimates import POWER
+from harness.ranking.stats.variance import ALPHA, Contrasts, Moments, build_stratum, moments
 
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
 _DIFFERENT = 0.01  # p of variances that are not pooled
@@ -103,12 +103,12 @@ def difference(base: SideValues, new: SideValues, common: Sequence[tuple[int, in
 
 def paired(base: SideValues, new: SideValues) -> Moments:
     """Return new minus base of runs with the same seeds in the same order."""
-    values = np.stack([base.values, new.values])
-    if base.draws is None or new.draws is None or base.examples != new.examples:
-        panel = CompleteValues(values)
-    else:
-        panel = CompleteValues(values, np.stack([base.draws, new.draws]), base.examples)
-    return panel.moments(sums([{1: 1.0, 0: -1.0}]))
+    values, draws = np.stack([base.values, new.values]), None
+    if base.draws is not None and new.draws is not None and base.examples == new.examples:
+        draws = np.stack([base.draws, new.draws])
+    strata = [build_stratum(values[:, s], None if draws is None else draws[:, s]) for s in range(values.shape[1])]
+    only = Contrasts.differences(np.array([1]), np.array([0]))
+    return moments(strata, None if draws is None else base.examples, only)
 
 
 def _double_sampling(more: SideValues, fewer: SideValues, columns: Sequence[int]) -> GateDifference:

@@ -7,64 +7,17 @@ from that: ``harness.ranking.stats.variance``; why, and how well it holds: ``doc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.core.records import Direction
 from harness.core.types import FloatArray
-from harness.ranking.stats.variance import ALPHA, Contrasts, Moments, Stratum, build_stratum, moments
+from harness.ranking.stats.variance import ALPHA, Contrasts, Moments, Stratum, moments
 
 POWER = 0.8
 """The power that the minimum detectable effect is for."""
-
-
-@dataclass(frozen=True)
-class CompleteValues:
-    """One metric of entries without missing values.
-
-    ``values`` (entries, strata, generation seeds): mean over classifier seeds. ``draws`` (as values, resamples):
-    the same under resamples of the test examples, see ``draw_weights`` and ``inflate_variance``; None for a metric
-    without test examples. ``examples``: their number in the stratum with the fewest. ``fixed``: no seed decides a
-    value. ``by_seed`` (entries): whose strata are not independent over seeds (``harness.ranking.stats.sharing``);
-    None if all are. Raises ValueError for numbers that are not finite and shapes that do not fit.
-    """
-
-    values: FloatArray
-    draws: NDArray[np.float32] | None = None
-    examples: int | None = None
-    fixed: bool = False
-    by_seed: NDArray[np.bool_] | None = None
-
-    def __post_init__(self) -> None:
-        if self.values.ndim != 3 or not self.values.size:
-            raise ValueError(f"values have shape {self.values.shape}, not (entries, strata, seeds)")
-        if not np.isfinite(self.values).all():
-            raise ValueError("a value is not finite: entries with missing cells have no place here")
-        if self.draws is None:
-            return
-        if self.draws.shape[:3] != self.values.shape or self.draws.ndim != 4 or self.draws.shape[3] < 2:
-            raise ValueError(f"draws have shape {self.draws.shape}, values {self.values.shape}")
-        if not (self.draws.min() >= -4 and self.draws.max() <= 4):  # beyond, sums of products were not exact
-            raise ValueError("a draw is not finite or beyond 4")
-        if self.examples is None or self.examples < 2:
-            raise ValueError(f"draws need two test examples or more, not {self.examples}")
-
-    @cached_property
-    def strata(self) -> list[Stratum]:
-        """The strata."""
-        draws = self.draws
-        return [
-            build_stratum(self.values[:, s], None if draws is None else draws[:, s], self.fixed, self.by_seed)
-            for s in range(self.values.shape[1])
-        ]
-
-    def moments(self, contrasts: Contrasts) -> Moments:
-        """Return the moments of contrasts."""
-        return moments(self.strata, self.examples, contrasts)
 
 
 @dataclass(frozen=True)
@@ -92,18 +45,6 @@ def to_square(pairs: FloatArray, count: int, diagonal: float, sign: float = 1.0)
     full = np.full((count, count), diagonal)
     full[rows, columns], full[columns, rows] = pairs, 0.0 + sign * pairs  # no negative zero
     return full
-
-
-def estimate(panel: CompleteValues, weights: Mapping[int, float]) -> Estimate:
-    """Return the weighted sum of entries: ``{entry: 1, baseline: -1}`` for a difference."""
-    [found] = estimates(panel.moments(sums([weights])))
-    return found
-
-
-def sums(weights: Sequence[Mapping[int, float]]) -> Contrasts:
-    """Return weighted sums of entries, all of as many terms, as contrasts."""
-    columns = [np.array(list(each.items()), dtype=np.float64) for each in weights]
-    return Contrasts([(term[:, 0].astype(np.int64), term[:, 1]) for term in np.stack(columns, axis=1)])
 
 
 def estimates(found: Moments) -> list[Estimate]:
