@@ -167,7 +167,7 @@ def list_(
 
 def _run(options: RunOptions) -> tuple[Path, Mapping[State, int]]:
     """Generate and score; return the folder and how many cells are in which state."""
-    from harness.runner.pipeline import run_stages
+    from harness.runner.generate import run_stages
     from harness.runner.prepare import plan_run
 
     plan = plan_run(options)

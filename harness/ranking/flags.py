@@ -88,6 +88,10 @@ class Flag:
     language: str = ""
 
 
+def _membership(case: TaskMeans) -> float | None:
+    return membership_bound(case.texts)
+
+
 def _fixed(value: float) -> Bound:
     return lambda case: value
 
@@ -111,10 +115,6 @@ def _recited(case: TaskMeans) -> float | None:
     return case.baseline_rate + RECITED_BOUND if case.baseline_rate else None
 
 
-def _nearer(case: TaskMeans) -> float | None:
-    return membership_bound(case.texts)
-
-
 LONGER = 3.0
 """How many times longer than human text texts may be."""
 
@@ -135,7 +135,7 @@ COPIES = [
 RULES = [
     *COPIES,
     *(
-        Rule(MEMBERSHIP.for_provider(split), True, _nearer, f"made of {split} text: too near to it", single=True)
+        Rule(MEMBERSHIP.for_provider(split), True, _membership, f"made of {split} text: too near to it", single=True)
         for split in ("test", "validation")
     ),
     *(

@@ -24,7 +24,8 @@ BASELINE = "zero-shot"
 CellIndex = tuple[str, str, str, int]
 """Entry, task, language, seed."""
 
-_CELL = ["entry", "task", "language", "seed"]
+CELL = ["entry", "task", "language", "seed"]
+"""Columns of scores that name a cell."""
 
 
 class CellCost(NamedTuple):
@@ -203,7 +204,7 @@ def build_result_set(
         rows[name] = EntryRow(name, entry, names[name], len(wanted), len(wanted) - len(missing), missing)
     pairs = scores[["metric", "signature"]].drop_duplicates().groupby("metric", observed=True)["signature"]
     signatures = {str(name): sorted(found) for name, found in pairs}
-    twice = scores.duplicated([*_CELL, "metric"])  # of a cell that several runs have each metric counts once
+    twice = scores.duplicated([*CELL, "metric"])  # of a cell that several runs have each metric counts once
     scores = scores[~twice].reset_index(drop=True) if twice.any() else scores
     return ResultSet(manifest, rows, scores, signatures, cells, manifests, work)
 
@@ -255,7 +256,7 @@ class _Reader:
 
     def frame(self) -> pd.DataFrame:
         """Return all scores, see ``ResultSet.scores``."""
-        heads = pd.DataFrame(self._heads, columns=[*_CELL, "protocol", "texts", "count"])
+        heads = pd.DataFrame(self._heads, columns=[*CELL, "protocol", "texts", "count"])
         names = ["entry", "task", "language", "protocol", "texts"]
         heads = heads.astype(dict.fromkeys(names, "category") | {"seed": np.int64, "count": np.int64})
         frame = heads.loc[heads.index.repeat(heads["count"])].drop(columns="count").reset_index(drop=True)

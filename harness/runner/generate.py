@@ -1,19 +1,21 @@
-"""The generate stage: write the texts of every cell that has none yet."""
+"""The generate stage, which writes the texts of every cell that has none yet, and all stages in their order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell, sampling_key
 from harness.core.interventions import Steering
-from harness.core.records import Generation
+from harness.core.records import Generation, State
 from harness.engine.chat import chat_record
 from harness.methods.contract import PromptContext, Reference, SteeringMethod
 from harness.runner.cell_runner import CellStage, Texts
+from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
-from harness.runner.score import reference_texts
+from harness.runner.score import ScoringStage, reference_texts
 
 
 @dataclass
@@ -79,3 +81,13 @@ class GenerationStage(CellStage):
             "duplicates": sum(text.duplicate for text in texts),
             **vars(usage),
         }
+
+
+def run_stages(
+    plan: RunPlan, options: RunOptions, console: Console, scoring: type[ScoringStage] = ScoringStage
+) -> dict[State, int]:
+    """Fit, generate and score every open cell; return the number of cells by state."""
+    with plan.run.lock():
+        states = GenerationStage.start(plan, options, console).states  # frees the model before scoring loads others
+        scoring(plan, console).run()
+    return states

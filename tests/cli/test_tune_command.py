@@ -29,7 +29,7 @@ from support.tuning import NAMES, human, tune, tuned_file, untimed, writer
 from harness.core.records import CellStatus, Generation
 from harness.core.store import Run
 from harness.ranking.results import collect
-from harness.runner.pipeline import run_stages
+from harness.runner.generate import run_stages
 from harness.runner.prepare import RunOptions, plan_run
 from harness.runner.score import ScoringStage
 

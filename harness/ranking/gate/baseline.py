@@ -23,13 +23,15 @@ from harness.core.files import JsonValue, canonical_json, digest, write_bytes
 from harness.core.reading import check_schema, gunzip, parse_json, read_bytes
 from harness.core.records import CellScores, Manifest, Record, Selection, format_validation_error
 from harness.core.store import Run
-from harness.ranking.results import CellIndex, ResultSet, build_result_set
+from harness.ranking.results import CELL, CellIndex, ResultSet, build_result_set
 from harness.scoring.metrics import metric
 
 SCHEMA = 1
 """The version of the format of baseline files."""
 
 _KIND = "baseline"
+_NAMES = ["entry", "task", "language", "metric", "signature", "protocol", "texts"]
+_NUMBERS = ["value", "human", "size"]
 _LIMIT = 2**28  # bytes of a file once unpacked: a thousand times what the mini suite takes
 _GZIP_HEAD = b"\x1f\x8b\x08\x10\x00\x00\x00\x00\x02\xff"  # gzip with a comment, no time stamp, no system
 
@@ -146,20 +148,15 @@ def strip_private_fields(manifest: Manifest, selection: Selection) -> Manifest:
 
 def pack(runs: Sequence[ResultSet], metrics: Iterable[str]) -> BaselineData:
     """Return the cells of runs that have the same entries, with these metrics and all stored predictions."""
-    entries = [entry_id(entry) for entry in runs[0].manifest.entries]
-    heads: dict[CellIndex, tuple[str, str]] = {}
-    values: dict[str, dict[CellIndex, Any]] = {name: {} for name in metrics}
-    for each in runs:
-        for line in each.scores[each.scores["metric"].isin(list(values))].itertuples():
-            place = (str(line.entry), str(line.task), str(line.language), int(line.seed))
-            heads[place] = (str(line.texts), str(line.protocol))
-            values[str(line.metric)][place] = line
-    where = {place: found for each in runs for place, found in each.cells.items() if place in heads}
-    places = sorted(place for place in where if place[0] in entries)
+    entries, names = [entry_id(entry) for entry in runs[0].manifest.entries], list(metrics)
+    lines = pd.concat([run.scores.astype(dict.fromkeys(_NAMES, object)) for run in runs], ignore_index=True)
+    lines = lines[lines["metric"].isin(names) & lines["entry"].isin(entries)]
+    heads = lines.drop_duplicates(CELL, keep="last").set_index(CELL).sort_index()
+    cells: list[CellIndex] = list(heads.index)
+    where = {index: found for each in runs for index, found in each.cells.items()}
     tests: dict[str, ExampleSet] = {}
     predictions = []
-    for i, place in enumerate(places):
-        run, cell = where[place]
+    for i, (run, cell) in enumerate(where[index] for index in cells):
         for part, body in run.predictions(cell).items():
             try:
                 test = ExampleSet(examples=body["examples"], labels=body["labels"], gold=body["gold"])
@@ -169,33 +166,29 @@ def pack(runs: Sequence[ResultSet], metrics: Iterable[str]) -> BaselineData:
             except (KeyError, TypeError, ValueError):
                 continue  # nothing that statistics could use: test examples are then not resampled
             tests.setdefault(name, test)
+    columns = {name: lines[lines["metric"] == name].drop_duplicates(CELL, keep="last") for name in names}
     return BaselineData(
-        entry=[entries.index(entry) for entry, _, _, _ in places],
-        task=[task for _, task, _, _ in places],
-        language=[code for _, _, code, _ in places],
-        seed=[seed for _, _, _, seed in places],
-        texts=[heads[place][0] for place in places],
-        protocol=[heads[place][1] for place in places],
-        columns={name: _column([found.get(place) for place in places]) for name, found in values.items()},
+        entry=[entries.index(entry) for entry, _, _, _ in cells],
+        task=[task for _, task, _, _ in cells],
+        language=[code for _, _, code, _ in cells],
+        seed=[seed for _, _, _, seed in cells],
+        texts=heads["texts"].tolist(),
+        protocol=heads["protocol"].tolist(),
+        columns={name: _column(own.set_index(CELL).reindex(heads.index)) for name, own in columns.items()},
         tests=list(tests.values()),
         predictions=predictions,
     )
 
 
-def _column(lines: Sequence[Any]) -> MetricColumn:
-    signatures = sorted({str(line.signature) for line in lines if line is not None})
-
-    def numbers(name: str) -> list[float | None]:
-        found = [None if line is None else getattr(line, name) for line in lines]
-        return [None if value is None or value != value else float(value) for value in found]  # NaN has no JSON
-
+def _column(lines: pd.DataFrame) -> MetricColumn:
+    """Return one metric from its scores, a line per cell, with NaN where there is none."""
+    signatures = sorted(lines["signature"].dropna().unique())
+    numbers = {name: lines[name].astype(object).where(lines[name].notna(), None).tolist() for name in _NUMBERS}
     return MetricColumn(
         signatures=signatures,
-        signature=[None if line is None else signatures.index(str(line.signature)) for line in lines],
-        value=numbers("value"),
-        human=numbers("human"),
-        size=numbers("size"),
-        trainings=[0 if line is None else int(line.trainings) for line in lines],
+        signature=[signatures.index(each) if isinstance(each, str) else None for each in lines["signature"]],
+        trainings=lines["trainings"].fillna(0).astype(int).tolist(),
+        **numbers,
     )
 
 
@@ -229,13 +222,13 @@ def load_results(baseline: Baseline) -> ResultSet:
     """Return the cells of a baseline as a score table."""
     packed, store = baseline.packed, _BaselineCells(baseline.packed)
     ids = [entry_id(entry) for entry in baseline.manifest.entries]
-    places = list(zip((ids[i] for i in packed.entry), packed.task, packed.language, packed.seed, strict=True))
-    cells: dict[CellIndex, tuple[Run, str]] = {place: (store, str(i)) for i, place in enumerate(places)}
-    heads = pd.DataFrame(places, columns=["entry", "task", "language", "seed"])
+    indices = list(zip((ids[i] for i in packed.entry), packed.task, packed.language, packed.seed, strict=True))
+    cells: dict[CellIndex, tuple[Run, str]] = {index: (store, str(i)) for i, index in enumerate(indices)}
+    heads = pd.DataFrame(indices, columns=CELL)
     heads = heads.assign(protocol=packed.protocol, texts=packed.texts)
     frames = []
     for name, column in packed.columns.items():
-        numbers = {each: np.array(getattr(column, each), dtype=np.float64) for each in ("value", "human", "size")}
+        numbers = {each: np.array(getattr(column, each), dtype=np.float64) for each in _NUMBERS}
         signatures = [None if i is None else column.signatures[i] for i in column.signature]
         frame = heads.assign(metric=name, signature=signatures, trainings=column.trainings, **numbers)
         frames.append(frame[frame["signature"].notna()])

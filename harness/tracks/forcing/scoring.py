@@ -144,6 +144,6 @@ def run_forcing(
 
     Raises ``UserError`` where the folder holds another run.
     """
-    from harness.runner.pipeline import run_stages  # loads the engine
+    from harness.runner.generate import run_stages  # loads the engine
 
     return run_stages(replace(plan, parts=answer_scorers(relevance)), options, console, ForcingScorer)
