@@ -94,16 +94,24 @@ def looked_at(bench: Bench) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
     return bench.flagged(cheats, "zero-shot"), bench.flagged(bench.honest, "none")
 
 
-MINI = [("sentiment", "am", 12), ("topic", "he", 4), ("sentiment", "cs", 12)]
-REAL = [("sentiment", "he", 20), ("topic", "am", 6)]
+def _at_night(*param: object) -> object:
+    return pytest.param(param, marks=pytest.mark.nightly)
 
 
-@pytest.fixture(scope="module", params=MINI, ids=lambda p: "-".join(p[:2]))
+def _name(param: tuple[str, str, int]) -> str:
+    return "-".join(param[:2])
+
+
+MINI = [("sentiment", "am", 12), ("topic", "he", 4), _at_night("sentiment", "cs", 12)]
+REAL = [("topic", "am", 6), _at_night("sentiment", "he", 20)]
+
+
+@pytest.fixture(scope="module", params=MINI, ids=_name)
 def mini(request):
     return looked_at(Bench.of("mini", ROOT / "tasks" / "mini" / "data", *request.param, "noise"))
 
 
-@pytest.fixture(scope="module", params=REAL, ids=lambda p: "-".join(p[:2]))
+@pytest.fixture(scope="module", params=REAL, ids=_name)
 def real(request, shared):
     return looked_at(Bench.of("steer11", shared / "data", *request.param, "google"))
 

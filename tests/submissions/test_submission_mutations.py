@@ -263,29 +263,10 @@ def yaml_trick(folder: Path, rng: random.Random) -> None:
 
 PLAIN: list[Callable[[Path, random.Random], None]] = [
     *(truncated, flipped, appended, removed, cell_removed, other_encoding, linked, folder_linked, pipe),
-    *(
-        folder_for_file,
-        extra_file,
-        code,
-        swapped,
-        cells_swapped,
-        wrong_hash,
-        yaml_trick,
-        card_value,
-        card_path,
-    ),
+    *(folder_for_file, extra_file, code, swapped, cells_swapped, wrong_hash, yaml_trick, card_value, card_path),
 ]
 RENEWED: list[Callable[[Path, random.Random], None]] = [
-    *(
-        huge_number,
-        duplicate_key,
-        extra_field,
-        reordered,
-        line_changed,
-        identity,
-        cells_swapped,
-        statuses_swapped,
-    ),
+    *(huge_number, duplicate_key, extra_field, reordered, line_changed, identity, cells_swapped, statuses_swapped),
 ]
 
 
@@ -293,7 +274,8 @@ def mutate(base: Path, place: Path, number: int) -> tuple[Path, str]:
     """Return a mutated copy and what was done to it; the same for the same number."""
     rng = random.Random(number)
     renewed = number % 2 == 1
-    change = bomb if number % 100 == 99 else rng.choice(RENEWED if renewed else PLAIN)
+    kinds = RENEWED if renewed else PLAIN
+    change = bomb if number % 100 == 99 else kinds[number // 2 % len(kinds)]
     folder = place / "submissions" / base.name
     shutil.copytree(base, folder)
     before = snapshot(folder)
@@ -310,7 +292,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in regular}
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_mutated_submissions_are_refused_in_one_line(base: Path, tmp_path: Path, count: int) -> None:
     places, accepted, tried = CheckInputs(None, None, None), [], 0
     for number in range(count):

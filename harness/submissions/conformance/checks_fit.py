@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from harness.core.interventions import Intervention, Steering, load_steering
 from harness.submissions.conformance.instrumented import with_other_held_out_text
 from harness.submissions.conformance.kit import MethodUnderTest
 from harness.submissions.conformance.tiny_suite import Fit
+
+if TYPE_CHECKING:
+    from harness.engine.model import SteerableModel
 
 _SLOW = 30.0  # seconds of one fit on the pocket model; a real model is a thousand times its size
 _LONG = 1.0  # seconds of a fit from which on fewer calls are made to fail
@@ -34,10 +37,11 @@ def model_check_fit(subject: MethodUnderTest) -> str:
         key = cell.key
         subject.suite.say(f"fit: {key.task} {key.language}")
         done = subject.suite.fit(subject.configured(), cell, subject.fitter)
-        if problem := done.error or (_problem(done.steering, subject) if done.steering else ""):
-            problems.append(f"{key.task}/{key.language}: {problem}")
-        else:
+        try:
+            _check_steering(done, subject.suite.model)
             subject.fits.append(done)
+        except pytest.fail.Exception as error:
+            problems.append(f"{key.task}/{key.language}: {error}")
         if done.seconds > _SLOW:
             pytest.fail(f"the fit of {key.language!r} took {done.seconds:.0f} s on a model of 4 layers.")
     if problems:
@@ -54,25 +58,24 @@ def _one_task_and_a_second(cells: list[Cell]) -> list[Cell]:
     return main + [cell for cell in first if cell not in main][:1]
 
 
-def _problem(steering: Steering, subject: MethodUnderTest) -> str:
-    """Return why a steering does not fit the model, empty where it does."""
-    model = subject.suite.model
+def _check_steering(done: Fit, model: SteerableModel) -> None:
+    """Fail where a fit ended with an error or its steering does not fit the model."""
+    if done.error:
+        pytest.fail(done.error)
     last = len(model.layers) - 1
-    for item in steering.interventions:
+    for item in done.steering.interventions if done.steering else ():
         if type(item) is not Intervention:
-            return f"an intervention is a {type(item).__name__}, not an Intervention."
+            pytest.fail(f"an intervention is a {type(item).__name__}, not an Intervention.")
         if not isinstance(item.layer, int) or not 0 <= item.layer <= last:
-            return (
+            pytest.fail(
                 f"layer {item.layer}, the model has layers 0 to {last}. Take ctx.layer(0.5), a fraction of "
                 "the depth, or give a layer with --options."
             )
-        neurons = int(model.model.config.intermediate_size)
-        size = neurons if item.site == "mlp_neurons" else model.hidden_size
+        size = int(model.model.config.intermediate_size) if item.site == "mlp_neurons" else model.hidden_size
         if item.vector.shape != (size,):
-            return f"a vector of {len(item.vector)} numbers at {item.site}, where the model has {size}."
+            pytest.fail(f"a vector of {len(item.vector)} numbers at {item.site}, where the model has {size}.")
         if item.vector.dtype != np.float32:
-            return f"a vector of {item.vector.dtype}; give float32: vector.astype(np.float32)."
-    return ""
+            pytest.fail(f"a vector of {item.vector.dtype}; give float32: vector.astype(np.float32).")
 
 
 def _summary(subject: MethodUnderTest) -> str:

@@ -37,6 +37,9 @@ _CHECKS = ("checks_contract.py", "checks_fit.py", "checks_generation.py")
 _ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
 """Neither options nor plug-ins of the user's own tests."""
 
+_UNUSED = ("terminal", "cacheprovider", "warnings", "logging", "faulthandler", "unraisableexception", "threadexception")
+"""Parts of pytest that the kit does without; the last two collect garbage several times at the end of a session."""
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -222,7 +225,7 @@ def run_checks(
     cls, folder = registry.get(name), Path(__file__).parent
     plugin = KitPlugin(MethodUnderTest(suite, registry, name, {**cls.test_config, **options}), report)
     kind = "reference_check" if issubclass(cls, Reference) else "model_check"
-    off = [f"-pno:{part}" for part in ("terminal", "cacheprovider", "warnings", "logging", "faulthandler")]
+    off = [f"-pno:{part}" for part in _UNUSED]
     place = ["--rootdir", str(folder), "-c", os.devnull, "--noconftest", "--import-mode=importlib"]
     with patch.dict(os.environ, _ENVIRONMENT):
         files = [str(folder / file) for file in _CHECKS]
