@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.helpers import (
-    command,
+    Killed,
     contents,
-    environment,
     jsonl,
     snapshot,
     steerboard,
@@ -24,6 +21,7 @@ from support.helpers import (
 from support.translation_models import CODES, DATA, POSITIONS, SMALL, save, sentences
 
 from harness.core.languages import FLORES, LANGUAGES, code_forms
+from harness.data import backtranslation
 from harness.data.corpus import word_noise
 
 pytest_plugins = ["support.translation_models"]
@@ -83,7 +81,7 @@ def check(out: Path, code: str, expected: Callable[[str], str]) -> None:
 
 
 def test_language_tokens_each_sentence_goes_over_german_chinese_german(nllb, tmp_path):
-    build(tmp_path, "--languages", "am,he", "--limit", "6", "--noise", "0", "--translator", nllb)
+    build(tmp_path, "--languages", "am,he", "--limit", "5", "--noise", "0", "--translator", nllb)
     for code in ("am", "he"):
         path = [FLORES[code], "deu_Latn", "zho_Hans", "deu_Latn", FLORES[code]]
         check(
@@ -132,9 +130,9 @@ def test_pair_models_are_loaded_one_at_a_time(pairs):
 
 def test_the_size_of_batches_changes_nothing(nllb, tmp_path):
     options = ["--languages", "am", "--limit", "5", "--translator", nllb]
-    for size in (1, 3, 64):
+    for size in (1, 3):
         build(tmp_path / str(size), *options, "--batch-size", size)
-    assert contents(tmp_path / "1") == contents(tmp_path / "3") == contents(tmp_path / "64")
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
 
 
 def test_german_leaves_out_the_hop_to_german(nllb, tmp_path):
@@ -177,31 +175,22 @@ def test_word_noise_comes_after_every_hop_with_a_key_of_its_own(nllb, tmp_path):
     check(tmp_path, "he", expected)
 
 
-KILLED = """
-import os, signal
-import harness.data.backtranslation as b
-b.CHUNK = 2
-real = b.write_jsonl
-def write(path, rows):
-    real(path, rows)
-    if path.name == "0001.jsonl":
-        os.kill(os.getpid(), signal.SIGKILL)
-b.write_jsonl = write
-from harness.cli.main import main
-main()
-"""
-
-
 @pytest.mark.slow
 def test_a_build_killed_half_way_goes_on_and_ends_with_the_same_bytes(nllb, tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.data.backtranslation.CHUNK", 2)
+    monkeypatch.setattr(backtranslation, "CHUNK", 2)
     options = ["--languages", "am,he", "--limit", "5", "--translator", nllb]
     build(tmp_path / "whole", *options)
-    words = ["contrast", "build", "--suite", "mini", "--out", tmp_path / "cut", "--device", "cpu", *options]
-    done = subprocess.run(command(*words, code=KILLED), env=environment(), capture_output=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    parts = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut").rglob("000*.jsonl")}
-    assert sorted(parts) == ["0000.jsonl", "0001.jsonl"]
+    write = backtranslation.write_jsonl
+
+    def write_and_die(path: Path, rows: Any) -> None:
+        write(path, rows)
+        if path.name == "0001.jsonl":
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(backtranslation, "write_jsonl", write_and_die)
+        build(tmp_path / "cut", *options)
+    assert sorted(path.name for path in (tmp_path / "cut").rglob("000*.jsonl")) == ["0000.jsonl", "0001.jsonl"]
     assert not (tmp_path / "cut" / "contrast.json").exists()
 
     translated = counted(monkeypatch)
@@ -226,8 +215,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_spoiled_part_is_made_again(nllb, tmp_path, monkeypatch):
-    from harness.data import backtranslation as backtranslation
-
     monkeypatch.setattr(backtranslation, "CHUNK", 3)
     options = ["--languages", "am", "--limit", "6", "--translator", nllb]
     build(tmp_path / "whole", *options)

@@ -65,6 +65,16 @@ def go(suite, tmp_path):
     return start
 
 
+@pytest.fixture(scope="module")
+def whole(suite, tmp_path_factory) -> tuple[Outcome, Path]:
+    """A run of two sources, for tests that read it: what it printed, and its folder."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    words = ["--suite", suite, "--methods", "zero-shot,language", "--seeds", "1", "--sources", "en,am"]
+    outcome = steerboard("forcing", *words, "--run", folder)
+    assert outcome.code == 0, outcome.err
+    return outcome, folder
+
+
 def statuses(folder: Path) -> dict[tuple[str, str, str, int], CellStatus]:
     """Return how cells ended, by method, source, target and seed."""
     run = Run(folder)
@@ -73,10 +83,8 @@ def statuses(folder: Path) -> dict[tuple[str, str, str, int], CellStatus]:
     return dict(zip(keys, found, strict=True))
 
 
-def test_a_cell_holds_one_answer_to_every_test_question_of_its_source(go, tmp_path, questions):
-    outcome = go("--sources", "en,am")
-    assert outcome.code == 0, outcome.err
-    run = Run(tmp_path / "run")
+def test_a_cell_holds_one_answer_to_every_test_question_of_its_source(whole, questions):
+    run = Run(whole[1])
     assert run.manifest().track == "forcing"
     found = statuses(run.path)
     assert {key[1:3] for key in found} == {(f"from-{s}", t) for s in ("am", "en") for t in ("am", "he")}
@@ -112,16 +120,14 @@ def test_a_cell_is_steered_by_what_the_suite_itself_fits_for_the_target(go, suit
         assert (header["language"], header["method"]["name"]) == (target, method)
 
 
-def test_answers_depend_on_the_target_only_through_the_steering_and_its_noise(go, tmp_path):
-    go()
-    run, found = Run(tmp_path / "run"), statuses(tmp_path / "run")
+def test_answers_depend_on_the_target_only_through_the_steering_and_its_noise(whole):
+    run, found = Run(whole[1]), statuses(whole[1])
     texts = {key: [t.text for t in run.generations(cell_id(s.cell))] for key, s in found.items()}
     assert texts["language", "from-en", "am", 1] != texts["zero-shot", "from-en", "am", 1]
 
 
-def test_scores_and_what_was_found_per_answer_are_kept(go, tmp_path):
-    go()
-    run = Run(tmp_path / "run")
+def test_scores_and_what_was_found_per_answer_are_kept(whole):
+    run = Run(whole[1])
     for cell in run.cell_ids():
         scores = run.scores(cell)
         assert {s.metric for s in scores.scores} == {"target_share", "relevance/tfidf", "forcing/tfidf"}
@@ -133,11 +139,11 @@ def test_scores_and_what_was_found_per_answer_are_kept(go, tmp_path):
         assert {len(audit["relevance/tfidf"][name]) for name in ("rating", "nearest")} == {8}
     [results] = collect([run])
     assert results.headline.name == "forcing/tfidf"
-    assert {row.present for row in results.entries.values()} == {2}
+    assert {row.present for row in results.entries.values()} == {3}
 
 
-def test_the_summary_shows_both_shares_and_their_mean_overall_by_target_and_by_source(go):
-    out = go("--sources", "en,am").out
+def test_the_summary_shows_both_shares_and_their_mean_overall_by_target_and_by_source(whole):
+    out = whole[0].out
     assert "questions in am, en; relevance by tfidf" in " ".join(out.split())
     heads = [line.split() for line in out.splitlines() if line.split()[:1] == ["entry"]]
     assert heads == [
