@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.helpers import MINI, place, toy_encoder
+from support.helpers import MINI, scoring_context, toy_encoder
 
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
@@ -34,7 +34,7 @@ FOOD = [
     ("a bad soup", "bad"),
     ("bad, bad bread", "bad"),
 ]
-FOOD_HUMAN = place(
+FOOD_HUMAN = scoring_context(
     ["bad", "good"],
     [("bad fish", "bad"), ("good fish", "good"), ("really good", "good")],
     validation=[("good food", "good"), ("bad food", "bad")],
@@ -112,11 +112,11 @@ def by_scikit_learn(train, human):
     return model.predict_proba(weigh.transform(test[:, used]))
 
 
-def human_place(data, task, code):
-    """Return the human text of a place of the mini suite, or of a larger folder of the same form."""
+def human_context(data, task, code):
+    """Return the human text of a task and language of the mini suite, or of a larger folder of the same form."""
     definition = load_suite("mini").task(task, code)
     train, test = ([(r.text, r.label) for r in data.rows(definition, split)] for split in ("train", "test"))
-    return place(definition.labels, test, train=train, task=task, language=code)
+    return scoring_context(definition.labels, test, train=train, task=task, language=code)
 
 
 def drawn(human, per_label, seed):
@@ -128,7 +128,7 @@ def drawn(human, per_label, seed):
 @pytest.mark.parametrize("code", ["am", "he", "de"])
 @pytest.mark.parametrize(("task", "size"), [("sentiment", 8), ("topic", 5)])
 def test_tfidf_predicts_what_scikit_learn_predicts(code, task, size):
-    human = human_place(LocalData(MINI / "data"), task, code)
+    human = human_context(LocalData(MINI / "data"), task, code)
     train = drawn(human, size, seed=1)
     known, found = by_scikit_learn(train, human), TfidfClassifier().probabilities(train, human, 0)
     assert np.abs(found - known).max() < 1e-4
@@ -148,7 +148,7 @@ REAL = [(code, task, size) for code in load_suite("steer11").languages for task,
     ],
 )
 def test_tfidf_predicts_what_scikit_learn_predicts_of_real_text(shared, code, task, size):
-    human = human_place(LocalData(shared / "data"), task, code)
+    human = human_context(LocalData(shared / "data"), task, code)
     train = drawn(human, size, seed=1)
     known, found = by_scikit_learn(train, human), TfidfClassifier().probabilities(train, human, 0)
     assert np.abs(found - known).max() < 1e-4
@@ -162,7 +162,7 @@ def test_tfidf_learns_what_the_texts_tell():
 @pytest.mark.parametrize("code", MEALS)
 def test_tfidf_learns_amharic_and_hebrew(code):
     train, test = MEALS[code]
-    assert predict(TfidfClassifier(), train, place(["bad", "good"], test)) == [0, 1]
+    assert predict(TfidfClassifier(), train, scoring_context(["bad", "good"], test)) == [0, 1]
 
 
 def test_tfidf_needs_no_second_run():
@@ -170,7 +170,7 @@ def test_tfidf_needs_no_second_run():
 
 
 def test_tfidf_gives_a_label_without_texts_no_probability():
-    human = place(["bad", "fair", "good"], FOOD_HUMAN.test)
+    human = scoring_context(["bad", "fair", "good"], FOOD_HUMAN.test)
     found = TfidfClassifier().probabilities(FOOD, human, 0)
     assert found[:, 1].tolist() == [0, 0, 0]
     assert found.argmax(axis=1).tolist() == [0, 2, 2]
@@ -190,7 +190,7 @@ def test_tfidf_keeps_two_languages_apart():
     classifier = TfidfClassifier()
     first = predict(classifier, FOOD, FOOD_HUMAN)
     for train, test in MEALS.values():
-        assert predict(classifier, train, place(["bad", "good"], test)) == [0, 1]
+        assert predict(classifier, train, scoring_context(["bad", "good"], test)) == [0, 1]
     assert predict(classifier, FOOD, FOOD_HUMAN) == first == [0, 1, 1]
 
 
@@ -223,7 +223,7 @@ def test_a_frozen_encoder_is_named_with_its_weights_and_needs_no_second_run(enco
 
 
 LETTERS = [("aaaa", "bad"), ("aaa a", "bad"), ("zzzz", "good"), ("zz z", "good")]
-LETTERS_HUMAN = place(
+LETTERS_HUMAN = scoring_context(
     ["bad", "good"], [("aaaaa", "bad"), ("zzzzz", "good")], validation=[("aa", "bad"), ("zz", "good")]
 )
 
@@ -248,13 +248,13 @@ def test_a_frozen_encoder_learns_what_the_texts_tell(encoder):
 
 def test_a_frozen_encoder_reads_amharic_and_hebrew(encoder):
     train = [("ሰላም ለዓለም", "am"), ("ምግቡ ጥሩ ነበር", "am"), ("שלום עולם", "he"), ("האוכל היה טעים", "he")]
-    human = place(["am", "he"], [("ጥሩ ዳቦ", "am"), ("לחם טוב", "he")])
+    human = scoring_context(["am", "he"], [("ጥሩ ዳቦ", "am"), ("לחם טוב", "he")])
     assert predict(frozen(encoder), train, human) == [0, 1]
 
 
 def test_equal_texts_teach_a_frozen_encoder_nothing(encoder):
     train = [("same", label) for label in ("bad", "fair", "good")]
-    found = frozen(encoder).probabilities(train, place(["bad", "fair", "good"], LETTERS_HUMAN.test), 0)
+    found = frozen(encoder).probabilities(train, scoring_context(["bad", "fair", "good"], LETTERS_HUMAN.test), 0)
     assert found == pytest.approx(1 / 3)
 
 
@@ -273,7 +273,7 @@ def test_a_test_text_is_judged_alone(encoder, spec):
 
 
 def test_a_frozen_encoder_gives_a_label_without_texts_no_probability(encoder):
-    human = place(["bad", "fair", "good"], LETTERS_HUMAN.test)
+    human = scoring_context(["bad", "fair", "good"], LETTERS_HUMAN.test)
     assert frozen(encoder).probabilities(LETTERS, human, 0)[:, 1].tolist() == [0, 0]
     assert frozen(encoder).probabilities(LETTERS[:2], human, 0).tolist() == [[1, 0, 0]] * 2
 
@@ -293,7 +293,7 @@ def test_a_frozen_encoder_that_is_none_is_one_clear_error(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("code", ["am", *(pytest.param(code, marks=pytest.mark.nightly) for code in ("he", "su"))])
 def test_a_real_frozen_encoder_finds_more_than_chance(shared, code):
-    human = human_place(LocalData(shared / "data"), "sentiment", code)
+    human = human_context(LocalData(shared / "data"), "sentiment", code)
     human, train = replace(human, test=human.test[:200]), drawn(human, 50, seed=1)
     texts = TextSample([text for text, _ in train], [label for _, label in train], np.ones(len(train), bool))
     scores = ClassifierScorer(frozen(shared / "models" / "devenc")).score(texts, human).scores
@@ -388,12 +388,12 @@ def test_an_encoder_learns_what_the_texts_tell(encoder):
 def test_an_encoder_answers_in_the_order_of_the_test_texts(encoder):
     ours = trainer(encoder, max_epochs=40, patience=40, learning_rate=3e-3)
     test = [("z" * 9, "good"), ("aa", "bad"), ("zz", "good"), ("a" * 7, "bad"), ("zzzz", "good")]
-    human = place(["bad", "good"], test, validation=LETTERS_HUMAN.validation)
+    human = scoring_context(["bad", "good"], test, validation=LETTERS_HUMAN.validation)
     assert predict(ours, LETTERS, human, seed=1) == [1, 0, 1, 0, 1]
 
 
 def test_an_encoder_gives_a_label_without_texts_no_probability(encoder):
-    human = place(["fair", "bad", "good"], FOOD_HUMAN.test, validation=FOOD_HUMAN.validation)
+    human = scoring_context(["fair", "bad", "good"], FOOD_HUMAN.test, validation=FOOD_HUMAN.validation)
     found = trainer(encoder).probabilities(FOOD, human, 1)
     assert found[:, 0].tolist() == [0, 0, 0]
     assert found.sum(axis=1) == pytest.approx(1)
@@ -487,6 +487,6 @@ def test_texts_are_cut_to_the_encoders_positions_where_the_tokenizer_names_no_li
     folder = toy_encoder(tmp_path / "enc")  # 130 positions, two of them lost to padding
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
-    human = place(["a", "b"], [("ሀ" * 400, "a"), ("b", "b")], validation=[("ሀ" * 400, "a")])
+    human = scoring_context(["a", "b"], [("ሀ" * 400, "a"), ("b", "b")], validation=[("ሀ" * 400, "a")])
     classifier = open_classifier(f"hf:{folder},epochs=1,seeds=1", PROTOCOL)
     assert len(predict(classifier, [("ሀ" * 400, "a"), ("b", "b")], human, 1)) == 2

@@ -28,8 +28,8 @@ TEXTS = [
 ]
 
 
-def place(*train: str) -> ScoringContext:
-    """Return a place with human train text and nothing else."""
+def context(*train: str) -> ScoringContext:
+    """Return a context with human train text and nothing else."""
     rows = [(text, "x") for text in train]
     return ScoringContext("sentiment", "am", ["x"], rows, [], [], "", [], {}, {})
 
@@ -44,7 +44,7 @@ def cosines(rows) -> np.ndarray:
 
 @pytest.mark.parametrize("train", [TEXTS, []], ids=["human text", "no human text"])
 def test_rows_have_length_one_and_texts_equal_themselves(train):
-    found = cosines(TfidfEmbedding().embed([*TEXTS, TEXTS[0]], place(*train)))
+    found = cosines(TfidfEmbedding().embed([*TEXTS, TEXTS[0]], context(*train)))
     assert np.diag(found) == pytest.approx(1.0)
     assert found[0, -1] == pytest.approx(1.0)
     assert (found >= 0).all()
@@ -64,7 +64,7 @@ def plain_tfidf(text: str, human: list[str]) -> dict[str, float]:
 def test_cosines_are_those_of_the_definition():
     human = ["ሰላም ለዓለም ሰላም", "ሰላም ነው ወይ", "שלום עולם שלום"]
     texts = ["ሰላም ለሁሉም ሰላም", "ሰላም ነው ወይ", "שלום לכולם", "something else"]
-    found = cosines(TfidfEmbedding().embed(texts, place(*human)))
+    found = cosines(TfidfEmbedding().embed(texts, context(*human)))
     vectors = [plain_tfidf(text, human) for text in texts]
     for i, a in enumerate(vectors):
         for j, b in enumerate(vectors):
@@ -76,7 +76,7 @@ def test_cosines_are_those_of_the_definition():
 
 def test_other_human_text_gives_other_weights_and_comes_back():
     embedding = TfidfEmbedding()
-    first, second = place("ሰላም ለዓለም", "ሰላም"), place("שלום עולם")
+    first, second = context("ሰላም ለዓለም", "ሰላም"), context("שלום עולם")
     texts = ["ሰላም ለዓለም", "ሰላም ነው"]
     before = cosines(embedding.embed(texts, first))
     assert (cosines(embedding.embed(texts, second)) != before).any()
@@ -85,18 +85,18 @@ def test_other_human_text_gives_other_weights_and_comes_back():
 
 
 def test_case_and_stored_form_of_accents_do_not_matter():
-    rows = TfidfEmbedding().embed(["Caf\u00e9  noir", "cafe\u0301 NOIR"], place())
+    rows = TfidfEmbedding().embed(["Caf\u00e9  noir", "cafe\u0301 NOIR"], context())
     assert cosines(rows)[0, 1] == pytest.approx(1.0)
 
 
 def test_text_without_content_is_a_row_of_zeros():
-    rows = TfidfEmbedding().embed(["", " \n", "ሰላም"], place("ሰላም"))
+    rows = TfidfEmbedding().embed(["", " \n", "ሰላም"], context("ሰላም"))
     assert np.diag(cosines(rows)) == pytest.approx([0.0, 0.0, 1.0])
-    assert TfidfEmbedding().embed([], place("ሰላም")).shape[0] == 0
+    assert TfidfEmbedding().embed([], context("ሰላም")).shape[0] == 0
 
 
 def test_half_a_surrogate_pair_is_a_character_like_any_other():
-    rows = TfidfEmbedding().embed(["a\ud800b", "a\ud800b"], place("\udfff"))
+    rows = TfidfEmbedding().embed(["a\ud800b", "a\ud800b"], context("\udfff"))
     assert cosines(rows)[0, 1] == pytest.approx(1.0)
 
 
@@ -232,7 +232,7 @@ def test_a_folder_without_the_weights_is_refused(toy, tmp_path):
 
 def test_encoder_rows_have_length_one_or_zero(toy):
     embedding = open_embedding(f"hf:{toy}")
-    rows = embedding.embed([*TEXTS, ""], place())
+    rows = embedding.embed([*TEXTS, ""], context())
     assert rows.dtype == np.float64
     assert np.linalg.norm(rows, axis=1) == pytest.approx([1.0] * len(TEXTS) + [0.0])
 
@@ -244,9 +244,9 @@ def test_devenc_lays_translations_closer_than_other_sentences(shared):
         lines = (shared / "data" / "parallel" / f"{language}.jsonl").read_text().splitlines()[:60]
         return [json.loads(line)["text"] for line in lines]
 
-    english = embedding.embed(sentences("en"), place())
+    english = embedding.embed(sentences("en"), context())
     for language in ("am", "he"):
-        found = embedding.embed(sentences(language), place()) @ english.T
+        found = embedding.embed(sentences(language), context()) @ english.T
         others = found[~np.eye(60, dtype=bool)]
         assert np.diag(found).mean() > others.mean() + others.std()
 

@@ -53,8 +53,8 @@ each_script = pytest.mark.parametrize(
 )
 
 
-def place(**texts: object) -> ScoringContext:
-    """Return a place with the texts of its roles, all of the label ``x`` but the demonstrations."""
+def context(**texts: object) -> ScoringContext:
+    """Return a context with the texts of its roles, all of the label ``x`` but the demonstrations."""
     rows = {split: [(text, "x") for text in texts.get(split, ())] for split in SPLITS}
     given = {"vectors": texts.get("vectors", ()), "demonstrations": texts.get("demonstrations", {})}
     return ScoringContext(task="t", language="am", labels=["x", "y"], **rows, examples="", prompts={}, **given)
@@ -70,11 +70,11 @@ def scores(texts: list[str], there: ScoringContext, labels: list[str] | None = N
 
 
 def copied(texts: list[str], corpus: list[str]) -> list[bool]:
-    return LeakageScorer().score(sample(texts), place(test=corpus)).artifacts["copied/test"]
+    return LeakageScorer().score(sample(texts), context(test=corpus)).artifacts["copied/test"]
 
 
 def overlap(text: str, corpus: list[str]) -> float:
-    return scores([text], place(test=corpus))["overlap/test"].value
+    return scores([text], context(test=corpus))["overlap/test"].value
 
 
 # N-grams
@@ -154,7 +154,7 @@ def test_overlap_is_the_share_of_eight_character_ngrams_that_stand_in_the_corpus
 
 
 def test_overlap_is_the_mean_over_texts_with_its_interval():
-    found = scores(["abcdefgh", "12345678", "ABCDEFGH!"], place(test=["abcdefgh"]))["overlap/test"]
+    found = scores(["abcdefgh", "12345678", "ABCDEFGH!"], context(test=["abcdefgh"]))["overlap/test"]
     assert found.value == pytest.approx(2 / 3)
     half = 4.302653 * (1 / 3) ** 0.5 / 3**0.5  # Student's t with 2 degrees of freedom, standard deviation 0.577
     assert found.interval == pytest.approx((2 / 3 - half, 2 / 3 + half), abs=1e-5)
@@ -163,7 +163,7 @@ def test_overlap_is_the_mean_over_texts_with_its_interval():
 @each_script
 def test_unrelated_text_of_the_same_language_has_next_to_no_overlap_and_is_no_copy(text, other):
     found = scores(
-        [text], place(**{split: [other] for split in SPLITS}, vectors=[other], demonstrations={"x": [other]})
+        [text], context(**{split: [other] for split in SPLITS}, vectors=[other], demonstrations={"x": [other]})
     )
     for corpus in CORPORA:
         assert found[f"copied/{corpus}"].value == 0.0
@@ -283,7 +283,7 @@ def test_the_search_by_rare_ngrams_finds_what_comparing_all_pairs_finds():
 
 
 def test_the_share_of_copies_comes_with_its_count_and_interval():
-    found = scores([ENGLISH, OTHER, HEBREW, AMHARIC], place(train=[ENGLISH.upper(), HEBREW]))["copied/train"]
+    found = scores([ENGLISH, OTHER, HEBREW, AMHARIC], context(train=[ENGLISH.upper(), HEBREW]))["copied/train"]
     assert found.value == 0.5
     assert found.detail == {"copies": 2, "texts": 4}
     assert found.interval == pytest.approx((0.1500, 0.8500), abs=1e-4)
@@ -297,7 +297,7 @@ def test_the_interval_of_a_share_is_wilsons():
 
 
 def test_the_metrics_stand_by_corpus_and_what_is_a_copy_is_kept_per_text():
-    there = place(train=[ENGLISH], test=[HEBREW], demonstrations={"x": [OTHER], "y": []}, validation=[AMHARIC])
+    there = context(train=[ENGLISH], test=[HEBREW], demonstrations={"x": [OTHER], "y": []}, validation=[AMHARIC])
     found = LeakageScorer().score(sample([ENGLISH, HEBREW, OTHER]), there)
     names = [f"{metric}/{corpus}" for corpus in CORPORA for metric in ("copied", "overlap")]
     assert [score.metric for score in found.scores] == names
@@ -312,35 +312,35 @@ def test_the_metrics_stand_by_corpus_and_what_is_a_copy_is_kept_per_text():
 
 def test_a_corpus_without_text_has_no_value_and_says_so():
     for corpus in CORPORA:
-        score = scores([ENGLISH], place())[f"copied/{corpus}"]
+        score = scores([ENGLISH], context())[f"copied/{corpus}"]
         assert (score.value, score.note, score.interval) == (None, f"no text of {corpus}", None)
 
 
 def test_a_cell_without_texts_has_no_value():
-    assert scores([], place(test=[ENGLISH]))["copied/test"].note == "no texts"
+    assert scores([], context(test=[ENGLISH]))["copied/test"].note == "no texts"
 
 
 def test_an_echo_of_a_demonstration_is_seen_as_anchoring_for_its_own_label_alone():
     shown = {"x": ["ምግቡ ጥሩ ነበር።", "ጣፋጭ ሾርባ!"], "y": [HEBREW]}
     echo = "ጣፋጭ ሾርባ! ምግቡ ጥሩ ነበር። ጣፋጭ ሾርባ!"
-    found = scores([echo, HEBREW], place(demonstrations=shown), ["x", "y"])
+    found = scores([echo, HEBREW], context(demonstrations=shown), ["x", "y"])
     assert found["overlap/demonstrations"].value > 0.5
-    assert scores([HEBREW], place(demonstrations=shown), ["y"])["overlap/demonstrations"].value == 1.0
-    assert scores([HEBREW], place(demonstrations=shown), ["x"])["overlap/demonstrations"].value == 0.0
-    assert scores([AMHARIC_OTHER], place(demonstrations=shown), ["x"])["overlap/demonstrations"].value < 0.05
+    assert scores([HEBREW], context(demonstrations=shown), ["y"])["overlap/demonstrations"].value == 1.0
+    assert scores([HEBREW], context(demonstrations=shown), ["x"])["overlap/demonstrations"].value == 0.0
+    assert scores([AMHARIC_OTHER], context(demonstrations=shown), ["x"])["overlap/demonstrations"].value < 0.05
 
 
 def test_the_order_of_texts_and_of_the_corpus_does_not_matter():
     texts = [ENGLISH, *disguises(HEBREW, HEBREW_OTHER).values(), AMHARIC, OTHER, "", "ab"]
     corpus = [HEBREW, ENGLISH, AMHARIC_OTHER, "ab"]
-    one = scores(texts, place(test=corpus, demonstrations={"x": corpus}))
-    other = scores(texts[::-1], place(test=corpus[::-1], demonstrations={"x": corpus[::-1]}))
+    one = scores(texts, context(test=corpus, demonstrations={"x": corpus}))
+    other = scores(texts[::-1], context(test=corpus[::-1], demonstrations={"x": corpus[::-1]}))
     for name, score in one.items():
         assert other[name].value == pytest.approx(score.value) if score.value is not None else True
 
 
 def test_the_next_place_is_not_held_against_the_text_of_the_last():
-    part, one, two = LeakageScorer(), place(test=[ENGLISH]), place(test=[HEBREW])
+    part, one, two = LeakageScorer(), context(test=[ENGLISH]), context(test=[HEBREW])
     values = [part.score(sample([ENGLISH]), there).scores[6].value for there in (one, two, one)]
     assert values == [1.0, 0.0, 1.0]
 
@@ -359,11 +359,11 @@ def test_hostile_text_is_scored_as_any_other():
         " \n\t ",
     ]
     begin = time.process_time()
-    found = scores(hostile, place(test=[HEBREW, "\ud800", "a" * 3000], demonstrations={"x": [""]}))
+    found = scores(hostile, context(test=[HEBREW, "\ud800", "a" * 3000], demonstrations={"x": [""]}))
     assert time.process_time() - begin < 5
     for score in found.values():
         assert score.value is None or 0 <= score.value <= 1
-    kept = LeakageScorer().score(sample(hostile), place(test=[HEBREW])).artifacts["copied/test"]
+    kept = LeakageScorer().score(sample(hostile), context(test=[HEBREW])).artifacts["copied/test"]
     assert kept == [text.endswith(HEBREW) for text in hostile]
 
 
@@ -383,10 +383,10 @@ def test_copies_are_flagged_where_the_whole_interval_lies_above_the_bound():
 @pytest.mark.parametrize("task", ["sentiment", "topic"])
 def test_what_people_write_stays_below_the_bound_in_all_languages(shared: Path, task):
     suite = load_suite("steer11")
-    places, part = ReferenceTexts(suite, Corpus(suite, LocalData(shared / "data"))), LeakageScorer()
+    references, part = ReferenceTexts(suite, Corpus(suite, LocalData(shared / "data"))), LeakageScorer()
     human, shuffled = {}, {}
     for language in suite.languages:
-        there = places.context(task, language)
+        there = references.context(task, language)
         texts = [text for text, _ in there.train]
         shown = {text for group in there.demonstrations.values() for text in group}
         fresh = [row for row in there.train if row[0] not in shown]

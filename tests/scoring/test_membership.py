@@ -112,7 +112,7 @@ def test_marks_and_letters_of_another_script_are_hidden():
 
 def test_the_share_of_hiding_texts_stands_beside_its_interval():
     sample = TextSample(["a\u034fb", "ab", "b", "c"], ["x"] * 4, np.ones(4, dtype=bool))
-    found = HiddenTextScorer().score(sample, place([], [], []))
+    found = HiddenTextScorer().score(sample, context([], [], []))
     [score] = found.scores
     assert (score.metric, score.value, score.detail) == ("hidden_characters", 0.25, {"texts": 4})
     assert score.interval == pytest.approx((0.0456, 0.6994), abs=1e-4)
@@ -129,7 +129,7 @@ def test_texts_that_differ_in_what_is_not_seen_are_duplicates(text):
 # Membership
 
 
-def place(train: list[str], validation: list[str], test: list[str]) -> ScoringContext:
+def context(train: list[str], validation: list[str], test: list[str]) -> ScoringContext:
     rows = {
         name: [(text, "x") for text in texts]
         for name, texts in (("train", train), ("validation", validation), ("test", test))
@@ -174,7 +174,7 @@ def nearness(texts: list[str], there: ScoringContext):
 @each_alphabet
 def test_pieces_of_test_text_are_nearer_to_it_and_other_text_is_not(letters):
     texts = written(letters, 400, 1)
-    there = place(texts[:160], texts[160:220], texts[220:340])
+    there = context(texts[:160], texts[160:220], texts[220:340])
     draw = random.Random(2)
     pieces = [" ".join(t[10:40] for t in draw.sample(texts[220:340], 3)) for _ in range(40)]
     honest = nearness(texts[340:], there)["membership/test"]
@@ -191,7 +191,7 @@ def test_pieces_of_test_text_are_nearer_to_it_and_other_text_is_not(letters):
 @each_alphabet
 def test_a_piece_in_a_long_text_is_found(letters):
     texts = written(letters, 400, 3)
-    there = place(texts[:160], texts[160:220], texts[220:340])
+    there = context(texts[:160], texts[160:220], texts[220:340])
     around = written(letters, 400, 4)
     buried = [
         " ".join([*around[5 * i : 5 * i + 3], text, *around[5 * i + 3 : 5 * i + 5]])
@@ -206,7 +206,7 @@ def test_the_same_size_is_compared_whatever_the_splits_have():
     assert _weights(3, 3) == pytest.approx([1.0])
     assert _weights(1000, 500).sum() == pytest.approx(1.0, abs=1e-5)
     texts = written(LETTERS["Latin"], 460, 5)
-    honest = nearness(texts[400:], place(texts[:100], texts[100:130], texts[130:400]))["membership/test"]
+    honest = nearness(texts[400:], context(texts[:100], texts[100:130], texts[130:400]))["membership/test"]
     assert abs(honest.value) < 0.03  # nine times as many test texts
 
 
@@ -215,7 +215,7 @@ def test_texts_that_say_the_same_count_once():
     assert independent(np.array([7, 7, 7, 7])) == 1
     assert independent(np.array([1, 1, 2, 2, 3, 3])) == 3
     texts = written(LETTERS["Latin"], 100, 6)
-    there = place(texts[:40], texts[40:60], texts[60:])
+    there = context(texts[:40], texts[40:60], texts[60:])
     assert nearness([texts[70]] * 30, there)["membership/test"].detail == {"texts": 1.0}
 
 
@@ -230,15 +230,15 @@ def test_the_bound_falls_with_the_number_of_texts():
 
 
 def test_nothing_is_said_without_texts_or_without_held_out_text():
-    there = place(["abc def"], ["abd efg"], ["xyz uvw"])
+    there = context(["abc def"], ["abd efg"], ["xyz uvw"])
     assert nearness([], there)["membership/test"].note == "no texts"
     assert nearness(["", " "], there)["membership/test"].note == "no texts"
-    assert nearness(["abc"], place(["abc"], [], ["xyz"]))["membership/test"].note == "no held-out text"
-    assert nearness(["abc"], place([], ["abc"], ["xyz"]))["membership/validation"].note == "no train text"
+    assert nearness(["abc"], context(["abc"], [], ["xyz"]))["membership/test"].note == "no held-out text"
+    assert nearness(["abc"], context([], ["abc"], ["xyz"]))["membership/validation"].note == "no train text"
 
 
 def test_hostile_text_has_a_value():
-    there = place(written("abcdef", 20, 1), written("abcdef", 10, 2), written("abcdef", 10, 3))
+    there = context(written("abcdef", 20, 1), written("abcdef", 10, 2), written("abcdef", 10, 3))
     hostile = [
         "a" * 50_000,
         "\ud800" * 100,

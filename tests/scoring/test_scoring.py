@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, f1_score
-from support.helpers import place
+from support.helpers import scoring_context
 
 from harness.scoring.classification import brier_score, calibration_error, macro_f1_of
 from harness.scoring.classifiers import ClassifierScorer, TfidfClassifier, training_rows
 from harness.scoring.metrics import metric
 from harness.scoring.scorer import TextSample
 
-ABC = place(["a", "b", "c"], [("1", "a"), ("2", "b"), ("3", "c")])
+ABC = scoring_context(["a", "b", "c"], [("1", "a"), ("2", "b"), ("3", "c")])
 
 
 def sample(rows, invalid=()):
@@ -36,9 +36,9 @@ class Fixed:
         self.seeds = list(range(len(predictions)))
         self.trained_on = []
 
-    def probabilities(self, train, place, seed):
+    def probabilities(self, train, scoring_context, seed):
         self.trained_on.append(list(train))
-        return np.eye(len(place.labels))[self.predictions[seed]]
+        return np.eye(len(scoring_context.labels))[self.predictions[seed]]
 
 
 def score(texts, human, classifier):
@@ -65,7 +65,7 @@ def test_a_label_that_is_never_predicted_counts_as_0():
 
 
 def test_a_label_that_the_test_split_lacks_counts_as_0():
-    human = place(["a", "b", "c"], [("1", "a"), ("2", "b")])
+    human = scoring_context(["a", "b", "c"], [("1", "a"), ("2", "b")])
     assert macro_f1(human, [0, 1]).value == pytest.approx((1 + 1 + 0) / 3)
 
 
@@ -186,7 +186,7 @@ def test_what_is_kept_is_plain_json_that_tells_how_to_read_it():
 
 def test_of_equally_probable_labels_the_first_is_predicted():
     class Unsure(Fixed):
-        def probabilities(self, train, place, seed):
+        def probabilities(self, train, scoring_context, seed):
             return np.full((3, 3), 1 / 3)
 
     assert score(TWO, ABC, Unsure([]))[1]["predictions"] == {"macro_f1/fixed": {"0": [0, 0, 0]}}
@@ -225,7 +225,7 @@ def test_valid_text_is_trained_on_alone_and_counted():
 
 
 def test_a_label_without_valid_text_is_never_predicted_and_the_others_are_scored():
-    human = place(["bad", "good"], [("bad fish", "bad"), ("good fish", "good"), ("good", "good")])
+    human = scoring_context(["bad", "good"], [("bad fish", "bad"), ("good fish", "good"), ("good", "good")])
     texts = sample([("a bad soup", "bad"), ("good bread", "good"), ("a good soup", "good")], invalid=[0])
     scores, kept = score(texts, human, TfidfClassifier())
     assert kept["predictions"]["macro_f1/tfidf"] == {"0": [0, 1, 1]}
@@ -251,7 +251,7 @@ def test_texts_that_are_all_empty_give_no_score_and_say_why():
 
 
 def test_one_text_for_all_labels_scores_at_the_floor():
-    human = place(["bad", "good"], [("the food was good", "good"), ("the food was bad", "bad")])
+    human = scoring_context(["bad", "good"], [("the food was good", "good"), ("the food was bad", "bad")])
     scores, _ = score(sample([("we ate here", "bad"), ("we ate here", "good")] * 5), human, TfidfClassifier())
     assert scores["macro_f1"].value == pytest.approx(1 / 3)  # one label for everything: (2/3 + 0) / 2
     assert scores["calibration_error"].value == pytest.approx(0)  # sure of nothing, and half right

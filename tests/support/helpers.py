@@ -344,7 +344,7 @@ def generations(texts: Mapping[str, Iterable[str]]) -> list[Generation]:
     ]
 
 
-def place(labels: list[str], test: Rows = (), **changes: Any) -> ScoringContext:
+def scoring_context(labels: list[str], test: Rows = (), **changes: Any) -> ScoringContext:
     """Return a made-up task in Amharic with human text for testing."""
     fields: dict[str, Any] = {
         "task": "sentiment",
