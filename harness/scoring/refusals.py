@@ -1,96 +1,20 @@
 """Texts in which a chat model speaks to the user: refusals, preambles, closing remarks, chat-template tokens.
 
-Patterns find the common forms only. No native speaker has written or checked any but the English phrases.
+Patterns find the common forms only. No native speaker has written or checked any but the English phrases; those of
+other languages are in ``refusals.yaml``. A regret counts only with the rest ("I am sorry, but I cannot write"), since
+reviews, too, are sorry.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import regex
 
-# Per language: words of regret, "cannot" with a verb of writing, "as a language model", "here is", "sure".
-# A regret counts only with the rest ("I am sorry, but I cannot write"): reviews, too, are sorry.
-_PHRASES = {
-    "am": (
-        "ይቅርታ|አዝናለሁ",
-        "(መጻፍ|መፍጠር|ማቅረብ|ማዘጋጀት|መርዳት|ማመንጨት) (አልችልም|አንችልም)",
-        "እንደ (ሰው ሰራሽ|አርቴፊሻል|የቋንቋ ሞዴል|AI)",
-        "እነሆ|ከዚህ በታች",
-        "እሺ|በእርግጥ|እርግጥ ነው",
-    ),
-    "cs": (
-        "omlouvám se|promiňte|je mi líto|bohužel",
-        "(nemohu|nemůžu|nedokážu|nejsem schop\\w+) (vytvořit|napsat|poskytnout|vygenerovat|pomoci|splnit|vyhovět)",
-        "jako (umělá inteligence|(velký )?jazykový model|AI)",
-        "(zde|tady|níže) (je|jsou|najdete)",
-        "jistě|samozřejmě|určitě|ráda?|dobře",
-    ),
-    "da": (
-        "beklager|undskyld|desværre",
-        "(kan|må) (jeg )?(desværre )?ikke (skrive|generere|give|hjælpe|lave|opfylde|oprette)",
-        "som (en )?(AI|kunstig intelligens|(stor )?sprogmodel)",
-        "her (er|kommer|følger)",
-        "selvfølgelig|naturligvis|gerne|okay|javist|klart",
-    ),
-    "de": (
-        "(es )?tut mir (wirklich )?leid|leider|entschuldigung",
-        "kann (ich )?[^.!?\\n]{0,80}(schreiben|generieren|erstellen|erzeugen|helfen|verfassen|liefern|bereitstellen)",
-        "als (eine? )?(KI|künstliche intelligenz|(großes )?sprachmodell)",
-        "(hier|nachfolgend|im folgenden|unten) (ist|sind|kommt|finden sie|folgt)",
-        "natürlich|gerne?|klar|selbstverständlich|sicher|okay",
-    ),
-    "he": (
-        "אני מצטערת?|מצטערת?|אני מתנצלת?|סליחה|לצערי",
-        "(לא (יכול|יכולה|אוכל|ניתן|מסוגל|מסוגלת)|אין באפשרותי) (לי )?(לכתוב|ליצור|לספק|לייצר|לעזור|לחבר|להפיק)",
-        "כ(מודל שפה|בינה מלאכותית|מודל AI)",
-        "הנה|להלן|לפניך",
-        "בטח|כמובן|בוודאי|בשמחה|אוקיי",
-    ),
-    "id": (
-        "(mohon )?maaf",
-        "(tidak|tak) (bisa|dapat) (menulis|membuat|menghasilkan|memberikan|membantu|menyediakan|memenuhi)",
-        "sebagai (sebuah )?(AI|model bahasa|kecerdasan buatan|asisten)",
-        "berikut|di bawah ini",
-        "tentu( saja)?|baik|baiklah|oke|siap",
-    ),
-    "jv": (
-        "nyuwun pangapunten|nyuwun ngapunten|ngapunten|nuwun sewu|sepurane|ngapura",
-        "(mboten|boten|ora) (saged|bisa) (nulis|nyerat|nggawe|damel|ndamel|menehi|maringi|mbiyantu|mbantu)",
-        "minangka (AI|model basa|kecerdasan)",
-        "ing ngisor iki|punika|menika|iki (conto|ulasan|ukara)",
-        "mesthi|mesti|inggih|oke|nggih",
-    ),
-    "mt": (
-        "jiddispjaċini|niskuża ruħi|skużani|sfortunatament",
-        "(ma nistax|ma nistgħux|mhux kapaċi) (nikteb|niġġenera|nipprovdi|ngħin|noħloq|nagħmel)",
-        "bħala (AI|mudell (tal-lingwa|lingwistiku)|intelliġenza artifiċjali)",
-        "hawn(hekk)?( taħt)?|dan li ġej|din li ġejja",
-        "ċertament|żgur|naturalment|mela|iva",
-    ),
-    "sk": (
-        "prepáčte|ľutujem|je mi ľúto|ospravedlňujem sa|bohužiaľ|žiaľ",
-        "(nemôžem|nedokážem|nie som schop\\w+) (vytvoriť|napísať|poskytnúť|vygenerovať|pomôcť|splniť|vyhovieť)",
-        "ako (umelá inteligencia|(veľký )?jazykový model|AI)",
-        "(tu|nižšie) (je|sú|nájdete)",
-        "iste|samozrejme|jasné|rada?|dobre|určite",
-    ),
-    "sl": (
-        "oprostite|žal( mi je)?|opravičujem se|na žalost",
-        "(ne morem|ne zmorem|nisem zmož\\w+) (napisati|ustvariti|zagotoviti|generirati|pomagati|izpolniti)",
-        "kot (umetna inteligenca|(velik )?jezikovni model|UI|AI)",
-        "(tukaj|tu|spodaj) (je|so)",
-        "seveda|vsekakor|z veseljem|gotovo|v redu",
-    ),
-    "su": (
-        "hapunten|punten|hampura",
-        "(teu|henteu) (tiasa|bisa) (nulis|nyerat|ngadamel|nyieun|masihan|ngabantosan|mantuan)",
-        "salaku (AI|mod[eé]l basa|kecerdasan)",
-        "di handap ieu|ieu di handap|ieu (mangrupikeun|conto|ulasan|kalimah)",
-        "tangtos|tangtu|muhun|oke",
-    ),
-}
+from harness.core.reading import read_yaml
+
 _OPENING = r"^[\s\"'“”„«»‘*#_>\-–—(]*+"
 _REFUSES = rf"""{_OPENING}(
     (i['’]m\ |i\ am\ )?(very\ |so\ |truly\ |really\ )?(sorry|afraid)\b[,.;:\ ]+(but\ )?
@@ -138,8 +62,9 @@ def has_chat_preamble(text: str, code: str) -> bool:
 def _patterns(code: str) -> tuple[list[Any], list[Any]]:
     """Return the patterns of refusals and of talk for a language; only English ones for an unlisted language."""
     refusals, talk = [_REFUSES], [_TALKS, _ANYWHERE]
-    if code in _PHRASES:
-        regret, cannot, role, here, sure = (part.replace(" ", r"\ ") for part in _PHRASES[code])
+    if phrases := read_yaml(Path(__file__).with_suffix(".yaml")).get(code):
+        kinds = ("regret", "cannot", "role", "here", "sure")
+        regret, cannot, role, here, sure = (phrases[kind].replace(" ", r"\ ") for kind in kinds)
         gap = r"[^.!?።\n]{0,60}"
         refusals.append(rf"{_OPENING}(({regret})\b{gap}({cannot})\b | \w{{0,8}}\ ?({cannot})\b | ({role})\b)")
         talk.append(rf"{_OPENING}(({sure})[!,.፣]+\ *({here})\b | ({here})\b[^.!?።\n]{{0,80}}[:፦](\s|\*|$))")

@@ -190,19 +190,16 @@ class Judge:
         from harness.engine.chat import render
         from harness.engine.decoding import decode
 
-        replies: list[str] = []
-        for start in range(0, len(answers), _BATCH):
-            batch = [
-                render(
-                    self._model.tokenizer,
-                    Prompt(prompt(self._questions.texts[answer.question][answer.source], answer.text)),
-                    enable_thinking=False,
-                )
-                for answer in answers[start : start + _BATCH]
-            ]
+        if not answers:  # no model is needed
+            return []
+        asked = [prompt(self._questions.texts[answer.question][answer.source], answer.text) for answer in answers]
+        tokenizer, replies = self._model.tokenizer, list[str]()
+        for start in range(0, len(asked), _BATCH):
+            some = asked[start : start + _BATCH]
+            batch = [render(tokenizer, Prompt(text), enable_thinking=False) for text in some]
             keys = [0] * len(batch)  # the noise keys do not matter: top-p leaves one token
             rows = decode(self._model, batch, Steering(), _GREEDY, keys, _GREEDY.max_new_tokens)
-            replies += [self._model.tokenizer.decode(row.tokens, skip_special_tokens=True) for row in rows]
+            replies += [tokenizer.decode(row.tokens, skip_special_tokens=True) for row in rows]
         return replies
 
 

@@ -53,6 +53,12 @@ class SteeredLM(HFLM):  # type: ignore[misc]
     Raises ``UserError`` for a steering that does not exist or does not fit the model.
     """
 
+    _rows: dict[Any, SteeredRow] | None = None
+    _texts: Sequence[str] = ()
+    _of_position: Callable[[int], Steering] | None = None
+    _heaviest: Steering | None = None
+    _detecting: Steering | None = None
+
     def __init__(
         self,
         pretrained: Any,
@@ -77,11 +83,6 @@ class SteeredLM(HFLM):  # type: ignore[misc]
             if trusted or "trust_remote_code" not in str(error):
                 raise
             raise UserError(f"{pretrained} cannot be loaded: {why_not_loaded(error)}") from None
-        self._rows: dict[Any, SteeredRow] | None = None
-        self._texts: list[str] = []
-        self._of_position: Callable[[int], Steering] | None = None
-        self._heaviest: Steering | None = None
-        self._detecting: Steering | None = None
         self._steering_of: SteeringOf | None = steering if callable(steering) else None
         if asked:
             source, checkpoint = asked

@@ -65,13 +65,7 @@ class TaskIndex:
         """
         found: dict[tuple[str, str], TaskLanguage] = {}
         for name in dict.fromkeys(names):
-            own = list(self._find(name, languages))
-            if not own:
-                raise UserError(
-                    f"task {name!r} is in none of the languages {', '.join(languages)}. Give others with "
-                    "--languages, or another task."
-                )
-            for item in own:
+            for item in self._find(name, languages):
                 twin = found.setdefault((item.family, item.language), item)
                 if twin.name != item.name:
                     raise UserError(
@@ -114,11 +108,17 @@ class TaskIndex:
             codes = {member: language_of(member) for member in members}
             if not any(codes.values()):
                 raise UserError(f"no task of {task!r} names a language. Name one as TASK:LANGUAGE.")
-        return [
+        found = [
             TaskLanguage(task, code, member)
             for member, code in codes.items()
             if code in languages and code is not None and self._entry(member) is not None
         ]
+        if not found:
+            listed = ", ".join(languages)
+            raise UserError(
+                f"task {name!r} is in none of the languages {listed}. Give others with --languages, or another task."
+            )
+        return found
 
     def _members(self, name: str) -> list[str] | None:
         """Return the tasks of a name, itself if it is one; None for an unknown name.
