@@ -14,7 +14,7 @@ from harness.core.languages import FLORES, language
 from harness.scoring.folding import plain as folded
 from harness.scoring.ngrams import NgramIndex
 from harness.scoring.subsampling import generator
-from harness.scoring.text import letters
+from harness.scoring.text import letters, runs
 
 LOOP_OF_WORDS, SHORT_LOOP = 1 / 3, 6
 LOOP_OF_ALL, LONG_LOOP = 1 / 2, 50
@@ -110,8 +110,8 @@ def _may_loop(text: str, least: float) -> bool:
 
 def repeated_words(words: list[str], size: int = 4) -> float:
     """Return the share of runs of ``size`` words that occurred in the text before."""
-    runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    found = runs(words, size)
+    return 1 - len(set(found)) / len(found) if found else 0.0
 
 
 class PromptEchoDetector:
@@ -119,18 +119,14 @@ class PromptEchoDetector:
 
     def __init__(self, prompts: Iterable[str]) -> None:
         plain = [folded(prompt) for prompt in prompts]
-        self._words = {run for prompt in plain for run in _runs(prompt)}
+        self._words = {run for prompt in plain for run in runs(_WORD.findall(prompt), ECHOED_WORDS)}
         self._characters = {piece for prompt in plain for piece in _windows(prompt)}
 
     def echoed(self, text: str) -> bool:
         """Return whether a text repeats one of the prompts; case does not matter."""
         plain = folded(text)
-        return not self._words.isdisjoint(_runs(plain)) or not self._characters.isdisjoint(_windows(plain))
-
-
-def _runs(text: str) -> list[tuple[str, ...]]:
-    words = _WORD.findall(text)
-    return [tuple(words[i : i + ECHOED_WORDS]) for i in range(len(words) - ECHOED_WORDS + 1)]
+        words = runs(_WORD.findall(plain), ECHOED_WORDS)
+        return not self._words.isdisjoint(words) or not self._characters.isdisjoint(_windows(plain))
 
 
 def _windows(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -52,19 +52,18 @@ class EncoderClassifier:
             f"|epochs:{protocol.max_epochs}|patience:{protocol.patience}"
             f"|tokens:{protocol.max_tokens}|seeds:{len(self.seeds)}|version:2"
         )
-        self._checkpoint = checkpoint
-        self._protocol = protocol
-
-    @cached_property
-    def _trainer(self) -> Any:
-        from harness.scoring.finetuning import EncoderTrainer
-
-        return EncoderTrainer(self._checkpoint, self._protocol)
+        self._trainer = cache(lambda: _load_trainer(checkpoint, protocol))
 
     def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """See ``Classifier.probabilities``."""
-        found: Probabilities = self._trainer.probabilities(train, context, seed)
+        found: Probabilities = self._trainer().probabilities(train, context, seed)
         return found
+
+
+def _load_trainer(checkpoint: Checkpoint, protocol: ClassifierProtocol) -> Any:
+    from harness.scoring.finetuning import EncoderTrainer  # loads torch
+
+    return EncoderTrainer(checkpoint, protocol)
 
 
 def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:

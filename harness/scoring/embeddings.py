@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache
 from itertools import islice
 from typing import Any, Protocol
 
@@ -67,15 +67,11 @@ class EncoderEmbedding:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.name = f"hf:{checkpoint.name}"
         self.signature = f"{self.name}@{checkpoint.fingerprint}|mean-pooled|tokens:{self._tokens}|version:1"
-        self._checkpoint = checkpoint
-
-    @cached_property
-    def _pooler(self) -> MeanPooler:
-        return MeanPooler(self._checkpoint, self._tokens)
+        self._pooler = cache(lambda: MeanPooler(checkpoint, self._tokens))
 
     def embed(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
         """See ``Embedding.embed``; the rows are dense. Human-written text does not matter."""
-        found = self._pooler.embed(texts).astype(np.float64)
+        found = self._pooler().embed(texts).astype(np.float64)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
 

@@ -28,7 +28,7 @@ from harness.scoring.metrics import (
 )
 from harness.scoring.scorer import ScorerOutput, ScoringContext, TextSample, scores_of_all_and_valid
 from harness.scoring.subsampling import draw_subsamples, interval, mean_interval, permutations
-from harness.scoring.text import prefixes, words
+from harness.scoring.text import prefixes, runs, words
 
 _DISTINCT = {1: (DISTINCT_1, "words"), 2: (DISTINCT_2, "word pairs"), 3: (DISTINCT_3, "word triples")}
 _RUN = 4
@@ -179,9 +179,9 @@ def self_repetition(beginnings: Sequence[str], budgets: Budgets) -> Score:
     n = len(beginnings)
     if n < size:
         return SELF_REPETITION.score(None, signature, f"only {n} of {size} texts with {budgets.window} characters")
-    runs = [_runs(text) for text in sorted(beginnings)]
+    found = [set(runs(words(text), _RUN)) for text in sorted(beginnings)]
     drawn = draw_subsamples([1] * n, size, count, "windows")
-    values = [_repetition([runs[i] for i, _ in part]) for part in drawn.subsamples]
+    values = [_repetition([found[i] for i, _ in part]) for part in drawn.subsamples]
     span = drawn.interval(values, n, math.log(size))
     return SELF_REPETITION.score(float(np.mean(values)), signature, interval=span, detail={"texts": n})
 
@@ -206,16 +206,11 @@ def _to_byte_alphabet(text: str) -> bytes:
     return bytes(map(table.__getitem__, text))
 
 
-def _runs(text: str) -> set[tuple[str, ...]]:
-    tokens = words(text)
-    return set(zip(*(tokens[j:] for j in range(_RUN)), strict=False))
-
-
 def _repetition(texts: Sequence[set[tuple[str, ...]]]) -> float:
     """Return the mean over texts of log(1 + number of others that share a run)."""
     holders: dict[tuple[str, ...], set[int]] = {}
-    for i, runs in enumerate(texts):
-        for run in runs:
+    for i, own in enumerate(texts):
+        for run in own:
             holders.setdefault(run, set()).add(i)
-    others = (len(set[int]().union(*(holders[run] for run in runs)) - {i}) for i, runs in enumerate(texts))
+    others = (len(set[int]().union(*(holders[run] for run in own)) - {i}) for i, own in enumerate(texts))
     return math.fsum(math.log1p(number) for number in others) / len(texts)

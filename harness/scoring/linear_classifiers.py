@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,16 +75,12 @@ class FrozenClassifier:
             f"{self.name}@{checkpoint.fingerprint}|mean-pooled|tokens:{max_tokens}|standardised"
             f"+logreg-C{_PENALTY:g}|version:1"
         )
-        self._checkpoint, self._max_tokens = checkpoint, max_tokens
-
-    @cached_property
-    def _pooler(self) -> MeanPooler:
-        return MeanPooler(self._checkpoint, self._max_tokens)
+        self._pooler = cache(lambda: MeanPooler(checkpoint, max_tokens))
 
     def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
-        vectors = [self._pooler.embed([text for text, _ in rows]).astype(np.float64) for rows in (train, context.test)]
-        features, test = _standardised(*vectors)
+        sides = ([text for text, _ in rows] for rows in (train, context.test))
+        features, test = _standardised(*(self._pooler().embed(texts).astype(np.float64) for texts in sides))
         dual = fit_dual(features @ features.T, _targets(train, context), _PENALTY)
         return dual.probabilities(test @ (features.T @ dual.weights), len(context.labels))
 

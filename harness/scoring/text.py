@@ -80,6 +80,11 @@ def pieces(text: str, least: int = 20) -> list[str]:
     return joined if any(letters(piece) for piece in joined) else []
 
 
+def runs(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    """Return the runs of ``size`` words in a row, in order."""
+    return list(zip(*(words[i:] for i in range(size)), strict=False))
+
+
 def letters(text: str) -> int:
     """Count the letters of a text, of any script."""
     return sum(map(str.isalpha, text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -76,26 +76,19 @@ class _Findings:
 
 
 class _Models:
-    """What the texts of a context are checked with, made from its human-written text."""
+    """The models that the texts of a context are checked with, made from its human-written text."""
 
     def __init__(self, context: ScoringContext, identifier: LanguageIdentifier) -> None:
         self.context = context
         self.script = script_of(context.language)
         self.echoes = {label: PromptEchoDetector([prompt]) for label, prompt in context.prompts.items()}
         known = [text for text, _ in context.train] + list(identifier.texts.get(context.language, []))
-        self._human = known
+        self.order = cache(lambda human=known: WordOrder(human))
+        self.labels = cache(lambda: LabelVerifier(context.train, context.labels))
         held_out = [text for text, _ in context.validation]
         if not held_out:
             held_out, known = known[::5], [text for i, text in enumerate(known) if i % 5]
         self.characters = CharacterNgramModel(known, held_out)
-
-    @cached_property
-    def order(self) -> WordOrder:
-        return WordOrder(self._human)
-
-    @cached_property
-    def labels(self) -> LabelVerifier:
-        return LabelVerifier(self.context.train, self.context.labels)
 
 
 class ValidityScorer:
@@ -113,13 +106,9 @@ class ValidityScorer:
     )
 
     def __init__(self, identifier: Callable[[], LanguageIdentifier]) -> None:
-        self._make = identifier
-        self._models = PerContext(lambda context: _Models(context, self._identifier))
+        self._identifier = cache(identifier)
+        self._models = PerContext(lambda context: _Models(context, self._identifier()))
         self._recent: list[tuple[ScoringContext, list[str], list[str], _Findings]] = []
-
-    @cached_property
-    def _identifier(self) -> LanguageIdentifier:
-        return self._make()
 
     def check(self, texts: Sequence[str], labels: Sequence[str], context: ScoringContext) -> CheckedTexts:
         """Return which texts pass every check, the reasons of those that do not, and their languages."""
@@ -128,14 +117,14 @@ class ValidityScorer:
     def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
         """Return the validity metrics; artifacts per text: ``valid``, ``reasons``, ``language`` and ``label``."""
         findings, models = self._find(sample.texts, sample.labels, context), self._models(context)
-        checked, verifier = findings.checked, models.labels
+        checked, verifier = findings.checked, models.labels()
         predicted = None if verifier.missing else verifier.labels(sample.texts)
         scores = [
             findings.score(VALID_SHARE, self.signature, REASONS, without=True),
-            *language_scores(findings.pieces, context.language, self._identifier.signature),
+            *language_scores(findings.pieces, context.language, self._identifier().signature),
             _label_score(predicted, verifier, sample, context),
             _script_score(findings.script, models.script, context.language),
-            word_order(models.order.above(sample.texts)),
+            word_order(models.order().above(sample.texts)),
             findings.score(DEGENERATE, self.signature, DEGENERATE_KINDS),
             findings.score(REFUSALS, self.signature, CHAT_KINDS),
         ]
@@ -147,7 +136,7 @@ class ValidityScorer:
             if known is context and known_texts == list(texts) and known_labels == list(labels):
                 return findings
         models = self._models(context)
-        pieces = detect_language(self._identifier, texts, context.language)
+        pieces = detect_language(self._identifier(), texts, context.language)
         script = [script_share(text, models.script) for text in texts]
         odd = models.characters.gibberish(texts)
         reasons = [
