@@ -125,7 +125,7 @@ class ContrastFolder:
         """Return the pairs of a language."""
         path, pairs = self.pairs_path(language), []
         for number, row in enumerate(read_jsonl(path), 1):
-            fields = [row.get("id"), row.get("good"), row.get("bad")]
+            fields = [row.get(name) for name in ("id", "good", "bad")]
             if not all(isinstance(field, str) and field.strip() for field in fields):
                 raise BrokenFileError(f"{path}, row {number}: needs a non-empty 'id', 'good' and 'bad'.")
             pairs.append(ContrastPair(*map(str, fields)))
@@ -157,18 +157,18 @@ class ContrastFolder:
         pairs = list(pairs)
         full = [pair for pair in pairs if pair.original.strip() and pair.degraded.strip()]
         kept = [pair for pair in full if pair.original != pair.degraded]
+        empty, equal = len(pairs) - len(full), len(full) - len(kept)
         if not kept:
             raise UserError(
-                f"no contrast pair of {language!r} is left: {len(pairs) - len(full)} are empty and "
-                f"in {len(full)} both texts are equal."
+                f"no contrast pair of {language!r} is left: {empty} are empty and in {equal} both texts are equal."
             )
         made = ContrastManifest(
             recipe=recipe,
             recipe_hash=recipe.hash,
             source=source,
             pairs=len(kept),
-            dropped_equal=len(full) - len(kept),
-            dropped_empty=len(pairs) - len(full),
+            dropped_equal=equal,
+            dropped_empty=empty,
             sha256=write_jsonl(self.pairs_path(language), (pair.to_json() for pair in kept)),
             versions=versions,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -99,18 +99,19 @@ def plan_grid(options: RunOptions, names: Sequence[str], folders: Sequence[Path]
         raise UserError(f"{', '.join(names)}: there is data in {reference} alone. Give other tasks.")
     tasks = {item.name: index.load(item) for item in found}
     seeds = options.seeds or base.suite.seeds[:1]  # one, as a task rarely draws anything
-    cells = _cells(base, found, tasks, seeds, options.limit, chat)
+    cells = [
+        (cell, item) for item in found for cell in _cells(base, item, tasks[item.name], seeds, options.limit, chat)
+    ]
     there = {(item.family, item.language) for item in found}
     families, codes = list(dict.fromkeys(item.family for item in found)), {code for _, code in there}
-    suite = base.suite.model_copy(
-        update={
-            "name": f"{base.suite.name} understanding",
-            "description": "The steered model answers tasks itself, under lm-eval.",
-            "tasks": {family: TaskSize(texts_per_label=options.limit or 1) for family in families},
-            "settings": ["zero-shot"],
-            "classifiers": ["lm-eval"],
-        }
-    )
+    changes = {
+        "name": f"{base.suite.name} understanding",
+        "description": "The steered model answers tasks itself, under lm-eval.",
+        "tasks": {family: TaskSize(texts_per_label=options.limit or 1) for family in families},
+        "settings": ["zero-shot"],
+        "classifiers": ["lm-eval"],
+    }
+    suite = base.suite.model_copy(update=changes)
     absent = [f"{t}/{c}" for t in families for c in [*suite.languages, reference] if c in codes and (t, c) not in there]
     fields = {
         **vars(base),
@@ -154,44 +155,31 @@ def examples(task: Any, limit: int | None) -> list[int] | None:
 
 
 def _cells(
-    base: RunPlan,
-    found: Sequence[TaskLanguage],
-    tasks: Mapping[str, Any],
-    seeds: Sequence[int],
-    limit: int | None,
-    chat: bool,
-) -> list[tuple[Cell, TaskLanguage]]:
-    """Return the cells, neighbours sharing task and data."""
-    cells = []
-    for item in found:
-        task = tasks[item.name]
-        # How the task asks: its file, version, shots and the chat template.
-        config = {key: str(value) for key, value in sorted(task.dump_config().items()) if key not in _NOT_ASKED}
-        protocol = digest([config, str(task.VERSION), chat], 16)
-        # The examples, and the text that methods are fitted on.
-        rows, asked = [repr(sorted(dict(row).items())) for row in task.eval_docs], examples(task, limit)
-        fitted = base.corpus.fingerprint(fit_task(base.suite, item.family, item.language), item.language)
-        data = digest([fitted, rows if asked is None else [rows[i] for i in asked]], 16)
-        for method in base.methods.values():
-            if isinstance(method, Reference):
-                raise UserError(f"method {method.name!r} answers no tasks: it has no model. Leave it out.")
-            if base.model is None:
-                raise UserError("tasks are answered by a model. Give --model.")
-            for seed in seeds:
-                key = CellKey(
-                    suite=f"{base.suite.name} understanding",
-                    text_protocol=protocol,
-                    data=data,
-                    model=base.model,
-                    method=method.identity,
-                    task=item.family,
-                    language=item.language,
-                    setting="zero-shot",
-                    seed=seed,
-                    texts_per_label=limit or 0,
-                )
-                cells.append((Cell(key), item))
-    return cells
+    base: RunPlan, item: TaskLanguage, task: Any, seeds: Sequence[int], limit: int | None, chat: bool
+) -> Iterator[Cell]:
+    """Yield the cells of a task in a language, which share task and data."""
+    # How the task asks: its file, version, shots and the chat template.
+    config = {key: str(value) for key, value in sorted(task.dump_config().items()) if key not in _NOT_ASKED}
+    # The examples, and the text that methods are fitted on.
+    rows, asked = [repr(sorted(dict(row).items())) for row in task.eval_docs], examples(task, limit)
+    fitted = base.corpus.fingerprint(fit_task(base.suite, item.family, item.language), item.language)
+    fields = {
+        "suite": f"{base.suite.name} understanding",
+        "text_protocol": digest([config, str(task.VERSION), chat], 16),
+        "data": digest([fitted, rows if asked is None else [rows[i] for i in asked]], 16),
+        "model": base.model,
+        "task": item.family,
+        "language": item.language,
+        "setting": "zero-shot",
+        "texts_per_label": limit or 0,
+    }
+    for method in base.methods.values():
+        if isinstance(method, Reference):
+            raise UserError(f"method {method.name!r} answers no tasks: it has no model. Leave it out.")
+        if base.model is None:
+            raise UserError("tasks are answered by a model. Give --model.")
+        for seed in seeds:
+            yield Cell(CellKey.model_validate({**fields, "method": method.identity, "seed": seed}))
 
 
 def _selection(suite: Suite, limit: int | None, languages: set[str], seeds: list[int], absent: list[str]) -> Selection:
