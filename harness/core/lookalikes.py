@@ -23,15 +23,16 @@ def unseen(text: str) -> bool:
     return unseen_at.search(text) is not None
 
 
-def misleading(name: str) -> str:
-    """Return in words why a name of somebody or something can be taken for another; empty for a good one."""
+def check_lookalikes(name: str) -> None:
+    """Raise ``ValueError`` for a name of somebody or something that can be taken for another."""
     _, word, mixed = _patterns()
     if unseen(name) or any(sign.isspace() and sign != " " for sign in name):
-        return "holds a character that is not seen"
+        raise ValueError("holds a character that is not seen")
     if unicodedata.normalize("NFKC", name) != unicodedata.normalize("NFC", name):
-        return "holds a character that only looks like a letter"
-    found = next((part for part in word.findall(name) if mixed.search(part)), None)
-    return f"mixes scripts within the word {found!a}" if found else ""
+        raise ValueError("holds a character that only looks like a letter")
+    for part in word.findall(name):
+        if mixed.search(part):
+            raise ValueError(f"mixes scripts within the word {part!a}")
 
 
 @cache

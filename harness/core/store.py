@@ -255,20 +255,22 @@ class Run:
 
     def finished(self, cell_id: str) -> bool:
         """Say whether a cell needs no more generation: it has texts, and they are those that were written."""
-        status = self.status(cell_id)
-        return status is not None and status.state == "ok" and not self._damage(status, cell_id)
+        try:
+            return self.has_texts(cell_id)
+        except DamagedFileError:
+            return False
 
-    def damage(self, cell_id: str) -> str:
-        """Return what happened to the texts of a cell that ended ``ok``, as a sentence; empty for nothing."""
+    def has_texts(self, cell_id: str) -> bool:
+        """Say whether a cell ended with texts; ``DamagedFileError`` if they are not those that were written."""
         status = self.status(cell_id)
-        return self._damage(status, cell_id) if status is not None and status.state == "ok" else ""
-
-    def _damage(self, status: CellStatus, cell_id: str) -> str:
+        if status is None or status.state != "ok":
+            return False
         name, written = f"cells/{cell_id}/{TEXTS}", status.generations_sha256
-        path = self.files.label(name)
         if not self.files.exists(name):
-            return f"{path} is missing"
-        return f"{path} was edited or damaged" if written and self.generations_digest(cell_id) != written else ""
+            raise DamagedFileError(f"{self.files.label(name)} is missing")
+        if written and self.generations_digest(cell_id) != written:
+            raise DamagedFileError(f"{self.files.label(name)} was edited or damaged")
+        return True
 
     def texts_path(self, cell_id: str) -> Path:
         """Return where the texts of a cell are."""

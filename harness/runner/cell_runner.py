@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from rich.console import Console
 
 from harness.core.cells import Cell
-from harness.core.errors import BrokenFileError, UnsupportedError, UserError, in_words, is_infrastructure, warn
+from harness.core.errors import (
+    BrokenFileError,
+    DamagedFileError,
+    UnsupportedError,
+    UserError,
+    in_words,
+    is_infrastructure,
+    warn,
+)
 from harness.core.interventions import Steering
 from harness.core.records import CellStatus, Generation, Manifest, State
 from harness.core.store import Run
@@ -118,7 +126,13 @@ class CellStage(ABC):
         open_cells = [cell for cell in self.plan.cells if self.is_open(cell)]
         if not open_cells:
             return
-        if damaged := [words for cell in open_cells if (words := run.damage(cell.id))]:
+        damaged = []
+        for cell in open_cells:
+            try:
+                run.has_texts(cell.id)
+            except DamagedFileError as error:
+                damaged.append(str(error))
+        if damaged:
             more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
             warn(f"{', '.join(damaged[:3])}{more}; written again")
         with progress_bar(self.console, self.verb, len(open_cells)) as tracker:

@@ -148,12 +148,15 @@ class ScoringStage:
         """
         jobs, damaged = [], []
         for cell in self.plan.cells:
-            if self.plan.run.finished(cell.id):
-                old, missing = self._missing(cell)
-                if missing:
-                    jobs.append((cell, old, missing))
-            elif words := self.plan.run.damage(cell.id):
-                damaged.append(words)
+            try:
+                if not self.plan.run.has_texts(cell.id):
+                    continue
+            except DamagedFileError as error:
+                damaged.append(str(error))
+                continue
+            old, missing = self._missing(cell)
+            if missing:
+                jobs.append((cell, old, missing))
         jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language, job[0].key.seed))
         if jobs:
             # The matrices are small: more threads of BLAS only wait for one another.

@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from harness.core.files import canonical_json, digest, write_text
-from harness.core.lookalikes import misleading, unseen
+from harness.core.lookalikes import check_lookalikes, unseen
 from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, format_validation_error
 from harness.submissions.files import (
     CARD,
@@ -42,8 +42,7 @@ def _visible(text: str) -> str:
 
 
 def _named(text: str) -> str:
-    if why := misleading(text):
-        raise ValueError(why)
+    check_lookalikes(text)
     return _visible(text)
 
 
@@ -57,8 +56,10 @@ def _keys(value: Any) -> Iterator[str]:
 
 def _shallow(value: dict[str, Any]) -> dict[str, Any]:
     for key in _keys(value):
-        if why := misleading(key):
-            raise ValueError(f"the key {key!a} {why}")
+        try:
+            check_lookalikes(key)
+        except ValueError as error:
+            raise ValueError(f"the key {key!a} {error}") from None
     if len(canonical_json(value)) > _MAX_CONFIG_LENGTH:
         raise ValueError("is too large")
     return value
