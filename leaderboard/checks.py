@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from harness.core.errors import UserError
 from harness.core.reading import MAX_BYTES
@@ -34,16 +34,10 @@ _EXTREME = 1e12  # a score beyond is invalid: no metric comes near, and squares 
 _REASON = 1000  # characters of a reason that are kept
 
 
-def _valid_name(text: str) -> str:
-    if not text.strip() or len(text) > _NAME:
-        raise ValueError(f"a name has 1 to {_NAME} characters")
-    return text
-
-
 class _SuiteInfo(BaseModel):
     """The fields of the suite in a manifest that a board needs."""
 
-    name: Annotated[str, AfterValidator(_valid_name)]
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_NAME)]
     version: int | str | None = None
     description: str = ""
     classifiers: list[str]

@@ -113,16 +113,13 @@ def _gains(board: Board, tasks: Sequence[str], standing: RankedEntry) -> dict[st
     """Return the gain over zero-shot by language, as a mean over these tasks."""
     if set(tasks) == set(board.cellset.manifest.selection.tasks):
         return {code: cell.gain.mean for code, cell in standing.languages.items()}
-    found = {}
+    name, found = standing.row.id, {}
     for code in board.axes["language"]:
-        own = []
-        for task in tasks:
-            ranking = board.slice(task, code)
-            estimate = ranking.estimate(standing.row.id, board.zero_shot.get(standing.row.id)) if ranking else None
-            own.append(estimate.mean if estimate else None)
-        known = [value for value in own if value is not None]
-        if known and len(known) == len(own):
-            found[code] = sum(known) / len(known)
+        slices = [board.slice(task, code) for task in tasks]
+        known = [ranking.estimate(name, board.zero_shot.get(name)) if ranking else None for ranking in slices]
+        means = [estimate.mean for estimate in known if estimate]
+        if means and len(means) == len(known):
+            found[code] = sum(means) / len(means)
     return found
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from harness.ranking.stats.estimates import Estimate
 from leaderboard.charts.axes import WIDTH, Scale, interval_axis, interval_bar, scale, without_outliers
-from leaderboard.charts.scatter import HEIGHT, ScatterItem, pareto, scatter
-from leaderboard.charts.scatter import WIDTH as WIDE
+from leaderboard.views.plots import HEIGHT, ScatterItem, pareto, scatter
+from leaderboard.views.plots import WIDTH as WIDE
 
 
 def estimate(mean: float, low: float | None = None, high: float | None = None) -> Estimate:
