@@ -107,6 +107,11 @@ class Board:
         return method_file(self.cellset.entries[entry].entry.method.name)
 
     @cached_property
+    def names(self) -> dict[str, str]:
+        """Entry id -> its name as pages show it."""
+        return {name: name_of(row.name, 160) for name, row in self.cellset.entries.items()}
+
+    @cached_property
     def title(self) -> str:
         """The suite and the models: what a heading says."""
         return name_of(self.cellset.title, 300)
@@ -159,16 +164,14 @@ class Board:
             strata = self.chosen(task, language)
             means = self._by_stratum[column][:, :, strata].mean(axis=2).tolist() if strata else []
             self._means[key] = [[None if x != x else x for x in row] for row in means]
-        row = self._rows.get(metric.name)
-        return self._means[key][row][self._columns[entry]] if row is not None and self._means[key] else None
+        row = self._places["metric"].get(metric.name)
+        found = self._means[key]
+        return found[row][self._places["entry"][entry]] if row is not None and found else None
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.axes["metric"])}
-
-    @cached_property
-    def _columns(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.axes["entry"])}
+    def _places(self) -> dict[str, dict[str, int]]:
+        """Metric and entry -> its index along ``axes``."""
+        return {axis: {name: i for i, name in enumerate(self.axes[axis])} for axis in ("metric", "entry")}
 
     def human(self, metric: Metric, language: str | None = None) -> float | None:
         """Return the metric of human-written text, of the first entry that has it in all cells."""
@@ -177,7 +180,8 @@ class Board:
 
     def measured(self, metric: str) -> bool:
         """Return whether a metric has a complete value in any task and language."""
-        return metric in self._rows and bool(np.isfinite(self._by_stratum["value"][self._rows[metric]]).any())
+        row = self._places["metric"].get(metric)
+        return row is not None and bool(np.isfinite(self._by_stratum["value"][row]).any())
 
 
 def boards(runs: Sequence[Run]) -> list[Board]:

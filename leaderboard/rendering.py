@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, p_equals, tier_of
-from leaderboard.charts.heatmap import template_environment
+from leaderboard.charts import template_environment
 from leaderboard.text import ASSETS, clean, counted, name_of, slug
 
 BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}

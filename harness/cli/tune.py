@@ -91,7 +91,7 @@ def _write_surface(folder: Path, tuned: Tuned) -> None:
     import pandas as pd
 
     from harness.core.files import write_text
-    from leaderboard.charts.heatmap import heatmap_svg
+    from leaderboard.charts import heatmap_svg
 
     columns = ["method", *dict.fromkeys(field for point in tuned.surface for field in point.options)]
     columns += [

@@ -22,7 +22,7 @@ from harness.ranking.summary import digits_of, format_interval, format_number, p
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
-from leaderboard.charts.axes import IntervalBar, Scale, interval_axis, interval_bar
+from leaderboard.charts import IntervalBar, Scale, interval_axis, interval_bar
 from leaderboard.text import name_of
 from leaderboard.views.tables import metric_file
 

@@ -11,8 +11,7 @@ from harness.ranking.results import BASELINE
 from harness.ranking.summary import digits_of, format_interval, format_number
 from harness.scoring.metrics import VENDI
 from leaderboard.boards import Board
-from leaderboard.charts.axes import scale, without_outliers
-from leaderboard.charts.heatmap import heatmap
+from leaderboard.charts import heatmap, scale, without_outliers
 from leaderboard.rendering import BETTER
 from leaderboard.text import name_of
 from leaderboard.views.slices import kind_of

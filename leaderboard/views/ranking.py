@@ -12,7 +12,7 @@ from harness.ranking.stats.multiplicity import CORRECTION
 from harness.ranking.summary import digits_of, format_interval, format_number, format_signed, tier_of
 from harness.scoring.metrics import RELEVANCE, SELF_CHRF, TARGET_SHARE, Metric, harmonic
 from leaderboard.boards import Board, row_kind
-from leaderboard.charts.axes import Scale, interval_axis, interval_bar
+from leaderboard.charts import Scale, interval_axis, interval_bar
 from leaderboard.rendering import BETTER, sort_value
 from leaderboard.text import WORDS, name_of
 from leaderboard.views.origins import EntryOrigin
@@ -115,7 +115,7 @@ def _row(board: Board, standing: RankedEntry, origin: EntryOrigin, axis: Scale) 
     words = [standing.reason, *(flag.words for flag in standing.flags)]
     return {
         "id": standing.row.id,
-        "name": name_of(standing.row.name, 160),
+        "name": board.names[standing.row.id],
         "short": name_of(standing.row.name.removesuffix(f", {model.name}") if model else standing.row.name, 160),
         "page": board.page(standing.row.id),
         "family": row_kind(entry),

@@ -85,7 +85,7 @@ def samples_page(board: Board, code: str) -> dict[str, Any]:
     found: dict[BlockKey, list[SampleCell]] = {}
     entries = []
     for standing in board.standings.rows:
-        name, title = standing.row.id, name_of(standing.row.name, 160)
+        name, title = standing.row.id, board.names[standing.row.id]
         setting = name_of(standing.row.entry.setting) if standing.row.entry.model else ""
         any_text = False
         for task in selection.tasks:

@@ -14,7 +14,7 @@ from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import format_number, format_signed, p_equals
 from harness.tracks.separation import FOLDER, Separation, read_separation, separation_with_gain
 from leaderboard.boards import Board
-from leaderboard.charts.axes import lines
+from leaderboard.charts import lines
 from leaderboard.text import counted, name_of
 
 _FILES = 1000  # of a run that are read

@@ -12,7 +12,7 @@ from harness.ranking.slices import SliceRanking
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import answer, digits_of, format_number, in_words
 from leaderboard.boards import Board, row_kind
-from leaderboard.charts.axes import interval_axis
+from leaderboard.charts import interval_axis
 from leaderboard.text import counted, name_of
 
 QUESTION = "Is any steering better than zero-shot?"
@@ -43,9 +43,8 @@ def headline(board: Board, ranking: SliceRanking) -> Headline:
         for row in rows
         if row.row.id in ranking.gains and not row.flags and row_kind(row.row.entry) == "steering"
     }
-    names = {row.row.id: name_of(row.row.name, 160) for row in rows}
     found = answer(steering, board.headline.direction)
-    verdict, words = in_words(found, names, name_of(board.headline.title))
+    verdict, words = in_words(found, board.names, name_of(board.headline.title))
     marked = [
         name
         for name, gain in ranking.gains.items()
@@ -85,10 +84,10 @@ def _leader(board: Board, ranking: SliceRanking) -> str:
     rows.sort(key=lambda row: _order(board, ranking, row))
     first = rows[0]
     level = format_number(float(ranking.mean[ranking.position[first.row.id]]))
-    words = f"Highest mean {name_of(board.headline.title)}: {name_of(first.row.name, 160)}, {level}."
+    words = f"Highest mean {name_of(board.headline.title)}: {board.names[first.row.id]}, {level}."
     if ranking.reason:
         return words
-    peers = [name_of(row.row.name, 160) for row in rows[1:] if ranking.tiers.get(row.row.id) == 1]
+    peers = [board.names[row.row.id] for row in rows[1:] if ranking.tiers.get(row.row.id) == 1]
     if not peers:
         return f"{words} It differs significantly from every other entry."
     listed = ", ".join(peers[:3]) + (f" and {len(peers) - 3} more" if len(peers) > 3 else "")

@@ -11,8 +11,8 @@ from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import digits_of, format_interval, format_number, format_signed
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
-from leaderboard.charts.axes import interval_axis, interval_bar
-from leaderboard.text import clean, name_of, slug
+from leaderboard.charts import interval_axis, interval_bar
+from leaderboard.text import clean, slug
 from leaderboard.views.ranking import TableCell, interval, number
 from leaderboard.views.slices import shapes_axis
 
@@ -25,7 +25,7 @@ def _head(board: Board, standing: RankedEntry) -> dict[str, Any]:
     """Return what the head of an entry's row shows."""
     return {
         "id": standing.row.id,
-        "name": name_of(standing.row.name, 160),
+        "name": board.names[standing.row.id],
         "page": board.page(standing.row.id),
         "reference": standing.reference,
         "flagged": standing.flagged,

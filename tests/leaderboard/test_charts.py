@@ -7,7 +7,7 @@ import math
 import pytest
 
 from harness.ranking.stats.estimates import Estimate
-from leaderboard.charts.axes import WIDTH, Scale, interval_axis, interval_bar, scale, without_outliers
+from leaderboard.charts import WIDTH, Scale, interval_axis, interval_bar, scale, without_outliers
 from leaderboard.views.plots import HEIGHT, ScatterItem, pareto, scatter
 from leaderboard.views.plots import WIDTH as WIDE
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.core.records import GridPoint
-from leaderboard.charts.heatmap import heatmap, heatmap_svg
+from leaderboard.charts import heatmap, heatmap_svg
 
 if TYPE_CHECKING:
     from support.windows import Windows
@@ -252,7 +252,7 @@ def test_a_real_browser_finds_room_for_a_long_name(browse):
 
 @pytest.mark.slow
 def test_the_browser_check_notices_words_that_do_not_fit(browse, monkeypatch):
-    monkeypatch.setattr("leaderboard.charts.heatmap._LETTER", 1)
+    monkeypatch.setattr("leaderboard.charts._LETTER", 1)
     assert any(found.startswith("outside: of_the_prompt") for found in measured(browse, WIDE["long values"]))
 
 

@@ -20,7 +20,7 @@ from harness.core.store import Run
 from harness.tracks.separation import Separation, path_of, write_separation
 from leaderboard.boards import Board, boards
 from leaderboard.build import build_site
-from leaderboard.charts.axes import LINES_HEIGHT, LINES_WIDTH, lines
+from leaderboard.charts import LINES_HEIGHT, LINES_WIDTH, lines
 from leaderboard.checks import check_folder
 from leaderboard.views.separation import separations, stored
 

@@ -1,15 +1,20 @@
-"""Linear axes with round ticks; intervals and lines drawn on them."""
+"""Coordinates of charts: axes, intervals, lines, and sweeps as heat maps; the templates draw them as SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
 from typing import Any, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from harness.core.records import GridPoint
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import format_number
+from harness.ranking.summary import format_number, format_signed
+from leaderboard.text import name_of
 
 WIDTH = 168
 """Pixels of an interval bar; the script of the page draws with the same number."""
@@ -19,9 +24,17 @@ LINES_WIDTH, LINES_HEIGHT = 440, 280
 _FEW = 6  # values, of which none is called an outlier
 _MARGIN = 8
 _NOTHING = 0.01  # half the range of an axis without any estimate
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 36, 46
+_LINES_LEFT, _LINES_RIGHT, _LINES_TOP, _LINES_BOTTOM = 52, 12, 36, 46
 _LAYER_TICKS = 10  # at most
 _DOTTED = 60  # layers of which every one gets a dot
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+_CELL, _ROW, _LEFT, _TOP = 92, 44, 150, 78
+_LETTER = 8  # pixels, a wide one at 13 pixels
+_LEGEND = 600  # pixels of the longest line below the squares
+_LONGEST = 40  # letters of a name
+_WORSE, _EQUAL, _BETTER = (228, 160, 105), (246, 246, 244), (125, 178, 224)  # pale: dark text is on them
 
 
 @dataclass(frozen=True)
@@ -141,8 +154,8 @@ def lines(before: Sequence[float], after: Sequence[float], marked: Iterable[int]
     """
     last, chosen = len(after) - 1, sorted({layer for layer in marked if 0 <= layer < len(after)})
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if last / step <= _LAYER_TICKS)
-    x = Scale(0.0, float(max(last, 1)), float(step), _LEFT, LINES_WIDTH - _RIGHT)
-    y = scale([*before, *after], LINES_HEIGHT - _BOTTOM, _TOP)
+    x = Scale(0.0, float(max(last, 1)), float(step), _LINES_LEFT, LINES_WIDTH - _LINES_RIGHT)
+    y = scale([*before, *after], LINES_HEIGHT - _LINES_BOTTOM, _LINES_TOP)
     starts = [layer for layer in chosen if layer - 1 not in chosen]
     ends = [layer for layer in chosen if layer + 1 not in chosen]
     edges = [(x.at(start - 0.5), x.at(end + 0.5)) for start, end in zip(starts, ends, strict=True)]
@@ -161,3 +174,82 @@ def lines(before: Sequence[float], after: Sequence[float], marked: Iterable[int]
         "width": LINES_WIDTH,
         "height": LINES_HEIGHT,
     }
+
+
+# Heat maps
+
+
+def template_environment() -> Environment:
+    """Return a new environment of the templates: everything is escaped, unknown names are errors."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def heatmap(method: str, points: Sequence[GridPoint]) -> dict[str, Any]:
+    """Lay out the points of one method: columns by the last swept field, rows by all others, in pixels.
+
+    All points name the same fields; at least one point and field.
+    """
+    *y_fields, x_field = points[0].options
+    places = [(_name(p, [x_field]), _name(p, y_fields)) for p in points]
+    columns, rows = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    title, x_title = name_of(f"{method}: macro-F1 on validation text", 60), _short(x_field)
+    y_title = _short(" and ".join(y_fields))
+    left = max(_LEFT, 36 + _LETTER * max(len(_short(name)) for name in [*rows, y_title]))
+    cell = max(_CELL, 12 + _LETTER * max(len(_short(name)) for name in columns))
+    largest = max((abs(p.gain) for p in points if p.gain is not None), default=0.0) or 1.0
+    return {
+        "title": title,
+        "width": max(_LEGEND, 32 + 10 * len(title), left + 20 + max(len(columns) * cell, _LETTER * len(x_title))),
+        "height": _TOP + len(rows) * _ROW + 64,
+        "columns": [(left + i * cell + cell // 2, _short(name)) for i, name in enumerate(columns)],
+        "rows": [(_TOP + i * _ROW + _ROW // 2, _short(name)) for i, name in enumerate(rows)],
+        "x_title": x_title,
+        "y_title": y_title,
+        "squares": [
+            {
+                "x": left + columns.index(column) * cell,
+                "y": _TOP + rows.index(row) * _ROW,
+                "eligible": point.eligible,
+                "chosen": point.chosen,
+                **_square(point, largest),
+            }
+            for point, (column, row) in zip(points, places, strict=True)
+        ],
+        "left": left,
+        "cell": cell,
+        "row": _ROW,
+        "top": _TOP,
+    }
+
+
+def heatmap_svg(method: str, points: Sequence[GridPoint]) -> str:
+    """Return the heat map of a method's sweep as a stand-alone SVG, text escaped."""
+    return template_environment().get_template("heatmap.svg.j2").render(map=heatmap(method, points))
+
+
+def _square(point: GridPoint, largest: float) -> dict[str, str]:
+    share = 0.0 if point.gain is None else point.gain / largest
+    end = _BETTER if share > 0 else _WORSE
+    colour = [round(x + (y - x) * abs(share)) for x, y in zip(_EQUAL, end, strict=True)]
+    value = format_number(point.macro_f1)
+    gain = "" if point.gain is None else format_signed(point.gain)
+    settings = ", ".join(f"{field} {v}" for field, v in point.options.items())
+    valid = "not measured" if point.valid is None else format_number(point.valid)
+    cells = f"{point.cells} of {point.cells_expected} cells"
+    title = f"{settings}: macro-F1 {value}, gain {gain or '–'}, valid share {valid}, {cells}"
+    return {"fill": f"#{bytes(colour).hex()}", "value": value, "gain": gain, "title": name_of(title, 400)}
+
+
+def _name(point: GridPoint, fields: Sequence[str]) -> str:
+    """Return the values of some fields in words: layer 0 and depth 0.0 stay two."""
+    return ", ".join(str(point.options[field]) for field in fields)
+
+
+def _short(text: str) -> str:
+    return name_of(text, _LONGEST)

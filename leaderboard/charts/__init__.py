@@ -1,1 +1,0 @@
-"""Coordinates of charts; the templates draw them as SVG."""
