@@ -22,6 +22,7 @@ from leaderboard.views.tables import metric_file
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
 _WEB = re.compile(r"https://[!#$%&*+,./0-9:;=?@A-Z_a-z~-]{4,200}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_COUNTS = ("texts", "valid_texts", "prompt_tokens", "new_tokens")  # of a cost
 _OPTIONS = 60  # of a config
 _ENTRIES = 24  # whose metrics are shown next to each other, the best ones
 _FILES = 60  # of steering that a page lists
@@ -103,11 +104,9 @@ def _card(board: Board, standing: RankedEntry, row: dict[str, Any], origin: Entr
     method, cost = standing.row.entry.method, board.costs.get(standing.row.id)
     figures: list[tuple[str, str]] = []
     if cost and not standing.reference:
-        figures = [
-            ("texts", f"{cost.texts:,}"),
-            ("valid texts", _count(cost.valid_texts)),
-            ("prompt tokens", _count(cost.prompt_tokens)),
-            ("new tokens", _count(cost.new_tokens)),
+        counts = {name.replace("_", " "): getattr(cost, name) for name in _COUNTS}
+        figures = [(title, "–" if value is None else f"{value:,}") for title, value in counts.items()]
+        figures += [
             ("seconds of generation", f"{cost.seconds:,.0f}"),
             ("texts per second", format_number(cost.texts_per_second, 1)),
             ("seconds of fits", format_number(cost.fit_seconds, 1)),
@@ -127,10 +126,6 @@ def _card(board: Board, standing: RankedEntry, row: dict[str, Any], origin: Entr
         "cost": figures,
         "commands": origin.commands,
     }
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
 
 
 def _scores(board: Board, metric: Metric, shown: Sequence[RankedEntry]) -> tuple[str, Metric, list[str], str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any, NamedTuple
 
 from harness.core.errors import UserError
@@ -83,28 +83,22 @@ def samples_page(board: Board, code: str) -> dict[str, Any]:
     room = BYTES // (_USUAL * _FEW * max(n, 1))
     seeds = list(selection.seeds)[: max(1, room)]  # as many as leave room for some texts of every label
     found: dict[BlockKey, list[SampleCell]] = {}
-    entries = []
+    entries: dict[str, tuple[str, str, str]] = {}
     for standing in board.standings.rows:
         name, title = standing.row.id, board.names[standing.row.id]
         setting = name_of(standing.row.entry.setting) if standing.row.entry.model else ""
-        any_text = False
-        for task in selection.tasks:
-            for seed in seeds:
-                for label, own in _first(board, (name, task, code, seed)).items():
-                    any_text = True
-                    sample = SampleCell(name, title, board.page(name), setting, own)
-                    found.setdefault((task, label, seed), []).append(sample)
-        entries += [(name, title, board.zero_shot.get(name, ""))] if any_text else []
-    order = {
-        key: (list(selection.tasks).index(key[0]), (*labels[key[0]], key[1]).index(key[1]), key[1], key[2])
-        for key in found
-    }
-    ordered = sorted(found, key=order.__getitem__)
+        for task, seed in product(selection.tasks, seeds):
+            for label, own in _first(board, (name, task, code, seed)).items():
+                sample = SampleCell(name, title, board.page(name), setting, own)
+                found.setdefault((task, label, seed), []).append(sample)
+                entries[name] = (name, title, board.zero_shot.get(name, ""))
+    tasks = list(selection.tasks)
+    ordered = sorted(found, key=lambda k: (tasks.index(k[0]), (*labels[k[0]], k[1]).index(k[1]), k[1], k[2]))
     count = _fit(found)
     kept = _within(ordered, found)
     _anchor(kept, found)
-    asked = [str(row.row.entry.setting) for row in board.standings.rows if row.row.entry.model]
-    settings = list(dict.fromkeys(asked))[:_SETTINGS]
+    entries_asked = [row.row.entry for row in board.standings.rows if row.row.entry.model]
+    settings = list(dict.fromkeys(str(entry.setting) for entry in entries_asked))[:_SETTINGS]
     blocks = [
         {
             "id": f"block-{i}",
@@ -118,7 +112,7 @@ def samples_page(board: Board, code: str) -> dict[str, Any]:
     ]
     return {
         "language": language(code),
-        "entries": entries,
+        "entries": list(entries.values()),
         "tasks": [name_of(task) for task in selection.tasks],
         "seeds": seeds,
         "seeds_left_out": len(selection.seeds) - len(seeds),
