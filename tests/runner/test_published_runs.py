@@ -165,7 +165,7 @@ def test_a_few_shot_prompt_ends_with_the_demonstrations_that_the_status_records(
 
 def test_a_page_of_both_families_keeps_them_apart(go, tmp_path):
     for model in ("gemma", "llama"):
-        assert go(model, "zero-shot,constant").code == 0
+        assert go(model, "zero-shot,constant", "--languages", "he").code == 0
     runs = [Run(tmp_path / model) for model in ("gemma", "llama")]
     assert len(collect(runs)) == 2
     assert steerboard("board", "build", *(run.path for run in runs), "--out", tmp_path / "site").code == 0

@@ -232,6 +232,7 @@ def small_suite(folder: Path, model: Path) -> Path:
         ("name: mini", "name: small"),
         ("languages: [am, cs, da, de, he, id, jv, mt, sk, sl, su]", "languages: [am, he]"),
         ("max_new_tokens: 64, max_attempts: 5", "max_new_tokens: 4, max_attempts: 2"),
+        ("subsamples: 20", "subsamples: 4"),
         ("data: mini/data", f"data: {MINI / 'data'}"),
         ("model: mini/pocketlm", f"model: {model}"),
     ):
