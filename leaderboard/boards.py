@@ -135,7 +135,7 @@ class Board:
     @cached_property
     def strata(self) -> list[tuple[str, str]]:
         """The tasks and languages that there is data of."""
-        return self.cellset.manifest.selection.places()
+        return self.cellset.manifest.selection.task_languages()
 
     @cached_property
     def _by_stratum(self) -> dict[str, FloatArray]:
@@ -205,7 +205,7 @@ def board(cellset: ResultSet) -> Board:
     headline = cellset.headline or cellset.metrics[0]
     array, rules = collect_metric(cellset, headline), Eligibility(cellset)
     chosen, bases = cellset.manifest.selection, baselines(cellset, BASELINE)
-    checked = [code for code in chosen.checked if chosen.places(languages=[code])]
+    checked = [code for code in chosen.checked if chosen.task_languages(languages=[code])]
     return Board(
         board_id(cellset),
         cellset,

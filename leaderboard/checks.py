@@ -77,7 +77,7 @@ def check_manifest(path: Path, manifest: Manifest) -> None:
         _check_count(path, axis, len(values))
         if not values or len(set(values)) < len(values):
             raise UserError(f"{path}: {axis} of the selection are {'named twice' if values else 'missing'}.")
-    if not chosen.places():
+    if not chosen.task_languages():
         raise UserError(f"{path}: the selection is empty: all of its tasks are declared absent.")
     for axis, names in (("language", codes), ("task", chosen.tasks)):
         for name in names:

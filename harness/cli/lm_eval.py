@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import console, failed, option, report, run_options, say_next, split, summarise
+from harness.cli.options import console, finish, option, report, run_options, split
 from harness.core.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -69,6 +69,4 @@ def lm_eval(
         raise UserError("lm-eval is not installed. Install it: pip install 'steerboard[lm-eval]'.") from None
     states = run_grid(plan, options, console())
     report(plan.run, plan.cells, states)
-    summarise(plan.run.path)
-    say_next(plan.run.path, states)
-    raise typer.Exit(int(failed(states)))
+    finish(plan.run, states)

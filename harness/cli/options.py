@@ -10,7 +10,7 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_type_hints
 
 import typer
 
@@ -229,6 +229,13 @@ def say_next(folder: Path, states: Mapping[State, int]) -> None:
     else:
         what = "All were skipped, for the reasons above. Choose other --methods, --languages or another --model."
     typer.echo(f"next: no cell has texts. {what}")
+
+
+def finish(run: Run, states: Mapping[State, int]) -> NoReturn:
+    """Print the results of a run and what to do next, and end the command: with code 1 where a cell failed."""
+    summarise(run.path)
+    say_next(run.path, states)
+    raise typer.Exit(int(failed(states)))
 
 
 def summarise(folder: Path) -> None:

@@ -21,6 +21,7 @@ from harness.cli.options import (
     argument,
     console,
     failed,
+    finish,
     option,
     report,
     run_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.core.records import State
+    from harness.core.store import Run
     from harness.runner.prepare import RunOptions
 
 app = typer.Typer(
@@ -89,10 +91,7 @@ def run(options: RunOptions) -> None:
         steerboard run --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
     """
-    folder, states = _run(options)
-    summarise(folder)
-    say_next(folder, states)
-    raise typer.Exit(int(failed(states)))
+    finish(*_run(options))
 
 
 @app.command()
@@ -133,13 +132,13 @@ def demo(
     """
     from harness.runner.prepare import RunOptions
 
-    folder, states = _run(RunOptions(suite="mini", run=run_folder))
-    summarise(folder)
+    run, states = _run(RunOptions(suite="mini", run=run_folder))
+    summarise(run.path)
     if not states.get("ok"):
-        say_next(folder, states)
+        say_next(run.path, states)
         raise typer.Exit(1)
     typer.echo("These numbers show that the machinery works; they say nothing about large models.")
-    typer.echo(f"board: {board.built([folder], out)}")
+    typer.echo(f"board: {board.built([run.path], out)}")
     raise typer.Exit(int(failed(states)))
 
 
@@ -165,12 +164,12 @@ def list_(
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 
 
-def _run(options: RunOptions) -> tuple[Path, Mapping[State, int]]:
-    """Generate and score; return the folder and how many cells are in which state."""
+def _run(options: RunOptions) -> tuple[Run, Mapping[State, int]]:
+    """Generate and score; return the run and how many cells are in which state."""
     from harness.runner.generate import run_stages
     from harness.runner.prepare import plan_run
 
     plan = plan_run(options)
     states = run_stages(plan, options, console())
     report(plan.run, plan.cells, states)
-    return plan.run.path, states
+    return plan.run, states

@@ -322,7 +322,7 @@ class Selection(Record):
         body = self.model_dump(mode="json")
         return {name: value for name, value in body.items() if value or name not in {"absent", "checked"}}
 
-    def places(
+    def task_languages(
         self, tasks: Iterable[str] | None = None, languages: Iterable[str] | None = None
     ) -> list[tuple[str, str]]:
         """Return the pairs of task and language, all or some, with expected cells, task by task."""

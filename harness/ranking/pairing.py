@@ -44,9 +44,9 @@ def check_comparable(a: Manifest, b: Manifest, tasks: Sequence[str], languages: 
             f"the runs are of different suites: {_suite(a)} and {_suite(b)}{where}. "
             "Only runs of one suite can be compared: run both with the same."
         )
-    places = [f"{task}/{code}" for task in tasks for code in languages]
-    hashes = [(place, a.data_hashes.get(place), b.data_hashes.get(place)) for place in places]
-    different = [place for place, one, other in hashes if one and other and one != other]
+    strata = [f"{task}/{code}" for task in tasks for code in languages]
+    shared = [name for name in strata if a.data_hashes.get(name) and b.data_hashes.get(name)]
+    different = [name for name in shared if a.data_hashes[name] != b.data_hashes[name]]
     if different:
         raise IncomparableError(
             f"the runs are of different data in {format_list(different)}. "
@@ -204,11 +204,11 @@ def pair_runs(
     one = _side(a, "a", [pair.a for pair in pairs], every)
     other = _side(b, "b", [pair.b for pair in pairs], every)
     scores = [side.scores[side.scores["seed"].isin(own)] for side, own in zip((one, other), seeds, strict=True)]
-    joined = ResultSet(
+    joined = replace(
+        one,
         manifest=a.manifest.model_copy(update={"selection": every}),
         entries={**one.entries, **other.entries},
         scores=pd.concat(scores, ignore_index=True),
-        signatures={},
         cells={**one.cells, **other.cells},
     )
     return PairedRuns(pairs, (alone[0], alone[1]), (one, other), joined, seeds, common)
@@ -216,15 +216,14 @@ def pair_runs(
 
 def _side(run: ResultSet, side: str, rows: Sequence[EntryRow], selection: Selection) -> ResultSet:
     """Return some entries as ``a/ID`` or ``b/ID`` with their cells; cells that were not even planned are missing."""
-    places = [(*place, seed) for place in selection.places() for seed in selection.seeds]
+    wanted = [(*stratum, seed) for stratum in selection.task_languages() for seed in selection.seeds]
     ids = {row.id: f"{side}/{row.id}" for row in rows}
     entries = {}
     for row in rows:
         known = {(found.task, found.language, found.seed): found for found in row.missing}
-        gone = [known.get(place, Missing(*place, "not run")) for place in places if (row.id, *place) not in run.cells]
-        entries[ids[row.id]] = replace(
-            row, id=ids[row.id], expected=len(places), present=len(places) - len(gone), missing=gone
-        )
+        gone = [known.get(index, Missing(*index, "not run")) for index in wanted if (row.id, *index) not in run.cells]
+        present = len(wanted) - len(gone)
+        entries[ids[row.id]] = replace(row, id=ids[row.id], expected=len(wanted), present=present, missing=gone)
     lines = run.scores
     inside = lines["task"].isin(selection.tasks) & lines["language"].isin(selection.languages)
     lines = lines[inside & lines["entry"].isin(list(ids))].reset_index(drop=True)
@@ -234,7 +233,7 @@ def _side(run: ResultSet, side: str, rows: Sequence[EntryRow], selection: Select
         entries=entries,
         scores=lines.assign(entry=lines["entry"].astype(object).map(ids)),
         signatures={},
-        cells={(ids[place[0]], *place[1:]): where for place, where in run.cells.items() if place[0] in ids},
+        cells={(ids[index[0]], *index[1:]): where for index, where in run.cells.items() if index[0] in ids},
     )
 
 
@@ -271,17 +270,15 @@ class PairedValues:
     @cached_property
     def _texts(self) -> dict[str, dict[tuple[str, str, int], str]]:
         """Entry -> cell of a common seed -> digest of its texts."""
-        lines, found = self.runs.joined.scores, dict[str, dict[tuple[str, str, int], str]]()
+        lines = self.runs.joined.scores
         lines = lines[(lines["metric"] == self.metric.name) & lines["seed"].isin(self.runs.common)]
-        columns = (lines[name] for name in ("entry", "task", "language", "seed", "texts"))
-        for name, task, code, seed, texts in zip(*columns, strict=True):
-            found.setdefault(name, {})[task, code, seed] = texts
-        return found
+        texts = lines.set_index(["task", "language", "seed"])["texts"].groupby(lines["entry"].to_numpy())
+        return {str(name): own.to_dict() for name, own in texts}
 
 
 def missing_cells(side: str, found: Coverage) -> str:
     """Return in words which cells of a side are missing and why; empty where none is."""
     if not found.missing:
         return ""
-    places = format_list(list(dict.fromkeys(f"{cell.task}/{cell.language}" for cell in found.missing)))
-    return f"{len(found.missing)} of {found.expected} cells missing from {side} ({places}: {found.reasons[0]})"
+    strata = format_list(list(dict.fromkeys(f"{cell.task}/{cell.language}" for cell in found.missing)))
+    return f"{len(found.missing)} of {found.expected} cells missing from {side} ({strata}: {found.reasons[0]})"

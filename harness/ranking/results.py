@@ -113,7 +113,7 @@ class ResultSet:
         The decision uses the entry's own values only, so it is the same in every table, task and language.
         """
         chosen, names = self.manifest.selection, [m.name for m in self.metrics if m.primary]
-        task_languages, entries = chosen.places(), list(self.entries)
+        task_languages, entries = chosen.task_languages(), list(self.entries)
         if self.fixed or len(chosen.seeds) < 2 or len(task_languages) < 2 or not names:
             return frozenset()
         values = by_stratum(self.scores, entries, names, task_languages, chosen.seeds)
@@ -196,7 +196,7 @@ def build_result_set(
     manifest = manifests[0]  # suite, selection and data are the same in all of them
     entries = {entry_id(entry): entry for each in manifests for entry in each.entries}
     names, chosen = _names(entries), manifest.selection
-    wanted = [(task, language, seed) for task, language in chosen.places() for seed in chosen.seeds]
+    wanted = [(task, language, seed) for task, language in chosen.task_languages() for seed in chosen.seeds]
     rows = {}
     for name, entry in entries.items():
         gone = [index for index in wanted if (name, *index) not in cells]

@@ -124,7 +124,7 @@ def print_summary(console: Console, results: ResultSet) -> None:
 
 def _means(results: ResultSet, metric: Metric, tasks: list[str] | None = None) -> dict[str, float]:
     """Return the means of the complete entries; empty where the tasks have no data."""
-    if not results.manifest.selection.places(tasks):
+    if not results.manifest.selection.task_languages(tasks):
         return {}
     array = collect_metric(results, metric, tasks, resample=False)
     return {name: float(array.values[array.position[name]].mean()) for name in array.complete}

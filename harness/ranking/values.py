@@ -191,7 +191,7 @@ def collect_metric(
     """
     selection = results.manifest.selection
     chosen, codes = list(tasks or selection.tasks), list(languages or selection.languages)
-    task_languages = selection.places(chosen, codes)
+    task_languages = selection.task_languages(chosen, codes)
     if not task_languages:
         raise ValueError(f"no data of {chosen} in {codes}")
     entries, seeds = sorted(results.entries), list(selection.seeds)

@@ -252,12 +252,7 @@ def as_json(report: GateReport) -> str:
     """Return the report as JSON, with full precision."""
     body = {
         "schema": SCHEMA,
-        "verdict": report.verdict,
-        "exit": report.exit,
-        "run": report.run,
-        "against": report.against,
-        "suite": report.suite,
-        "reason": report.reason,
+        **{name: getattr(report, name) for name in ("verdict", "exit", "run", "against", "suite", "reason")},
         "flags": [{"entry": name, "words": words} for name, words in report.flags],
         "missing_entries": report.missing_entries,
         "new_entries": report.new_entries,

@@ -194,12 +194,12 @@ class GateValues(PairedValues):
             known = np.flatnonzero(~np.isnan(values).all(axis=1))
             gone = [m for m in self.runs.joined.entries[name].missing if m.seed in seeds]
             found |= {self.array.task_languages[i] for i in known} | {(m.task, m.language) for m in gone}
-        return [place for place in self.array.task_languages if place in found]
+        return [stratum for stratum in self.array.task_languages if stratum in found]
 
     def sides(self, pair: EntryPair) -> list[SideValues]:
         """Return the values of both sides in the compared strata, NaN where there is none."""
         array, strata = self.array, self.compared(pair)
-        kept = [i for i, place in enumerate(array.task_languages) if place in strata]
+        kept = [i for i, stratum in enumerate(array.task_languages) if stratum in strata]
         found = []
         for name, columns in zip(pair.ids, self.columns, strict=True):
             at = np.ix_([array.position[name]], kept, columns)
@@ -213,10 +213,10 @@ def _left_out(values: GateValues) -> list[str]:
     pairs, names = values.runs.pairs, dict[str, list[str]]()
     for pair in pairs:
         compared = values.compared(pair)
-        empty = [place for place in values.array.task_languages if place not in compared]
+        empty = [stratum for stratum in values.array.task_languages if stratum not in compared]
         if empty:
             reason = values.coverage(pair, empty[:1])[1].missing[0].reason
-            where = f" in {format_list(['/'.join(place) for place in empty])}" if compared else ""
+            where = f" in {format_list(['/'.join(stratum) for stratum in empty])}" if compared else ""
             names.setdefault(f"no side has values{where} ({reason})", []).append(pair.name)
     return [
         f"left out, {words}" if len(own) == len(pairs) else f"left out for {format_list(own)}, {words}"

@@ -189,6 +189,6 @@ def _name(base: Suite) -> str:
 
 def _without_own(chosen: Selection) -> Selection:
     """Leave the pairs whose target is the source out of all means, unless there are no others."""
-    pairs = chosen.places()
+    pairs = chosen.task_languages()
     own = [f"{task}/{code}" for task, code in pairs if source_of(task) == code]
     return chosen.model_copy(update={"absent": own if len(own) < len(pairs) else []})
