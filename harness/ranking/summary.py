@@ -249,15 +249,15 @@ def answer(gains: Mapping[str, Estimate], direction: Direction) -> SteeringAnswe
 
 
 def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tuple[str, str]:
-    """Return the answer (Yes, No, Cannot be said) and a sentence with its size and certainty.
+    """Return the answer (Yes, No, Inconclusive) and a sentence with its size and certainty.
 
     ``names``: entry id -> title. ``metric``: title of the metric.
     """
     if found.gain is None:
-        return "Cannot be said", "no steering with all its cells is there to compare."
+        return "Inconclusive", "no steering with all its cells is there to compare."
     entry, gain = names[found.best], f"{format_interval(found.gain)} in {metric}"
     if found.p is None:
-        return "Cannot be said", f"there is no interval. The largest gain is that of {entry}: {gain}."
+        return "Inconclusive", f"there is no interval. The largest gain is that of {entry}: {gain}."
     many = found.compared > 1
     corrected = p_equals(found.p) + (f", corrected for {found.compared} compared entries" if many else "")
     if found.verdict == "yes":
@@ -267,4 +267,4 @@ def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tu
         least = f"all {found.compared} are worse, the least {entry}" if many else f"{entry} is worse"
         return "No", f"{least}: {gain} ({corrected})."
     largest = "The largest gain is that of " if many else ""
-    return "Cannot be said", f"{largest}{entry}: {gain} ({corrected})."
+    return "Inconclusive", f"{largest}{entry}: {gain} ({corrected})."

@@ -43,7 +43,7 @@ class Columns {
     return screen && rule ? `@media screen { ${rule} }` : rule;
   }
 
-  /* On paper all usual columns stand; on the screen those at the end go until the rest can be seen at once. */
+  /* On paper all default columns stand; on the screen those at the end go until the rest can be seen at once. */
   fit() {
     this.section.classList.add("choosing");
     const off = this.heads.filter((th) => !this.shown(th)), rule = this.hide(off, false), gone = [];

@@ -91,7 +91,7 @@ class Overview {
       task, axis, cells: 0, gain: none, half: none, tier: none, marked: [], note: "", ranking: "", rules: "",
       levels: Object.fromEntries(Object.keys(levels).map((key) => [key, none])),
       reason: "the suite does not have this task there",
-      verdict: "Cannot be said",
+      verdict: "Inconclusive",
       words: "the suite does not have this task in every language that is chosen.",
     };
   }
@@ -114,7 +114,7 @@ class Overview {
       levels: Object.fromEntries(Object.keys(scopes[0].levels).map((key) => [key, mean((scope) => scope.levels[key])])),
       axis: [start, stop, step],
       reason: "intervals and tiers are of one language or of all",
-      verdict: "Cannot be said",
+      verdict: "Inconclusive",
       words: "intervals and tiers are computed for one language or for all, not for a choice of several.",
       ranking: best === undefined ? "No steering has all its cells here." : `The largest mean gain of steering: ${this.data.names[best]}, ${Figures.signed(gain[best])}.`,
       rules: "Means of several languages: no interval, no tier.",

@@ -259,7 +259,7 @@ def test_no_usual_column_is_clipped(visit, site, width, state):
     assert {"tier", "entry", "gain"} <= shown
     assert width < 1000 or {F1.name, "vendi/tfidf"} <= shown
     if width == 390:
-        assert "usual columns do not fit this screen" in said(page, ".fitted")
+        assert "default columns do not fit this screen" in said(page, ".fitted")
 
 
 def test_columns_can_be_chosen_and_the_choice_is_in_the_address(visit, site):

@@ -239,7 +239,7 @@ def test_nothing_to_compare_and_no_direction_say_nothing():
     for found in (answer({}, "up"), answer({"a": gain(0.1, 0.001)}, "none")):
         assert (found.verdict, found.gain, found.compared) == ("unknown", None, 0)
         assert in_words(found, {}, "F1") == (
-            *("Cannot be said", "no steering with all its cells is there to compare."),
+            *("Inconclusive", "no steering with all its cells is there to compare."),
         )
 
 
@@ -260,12 +260,12 @@ def test_nothing_to_compare_and_no_direction_say_nothing():
         ({"a": gain(-0.1, 0.01)}, "No: ጥሩ is worse: −0.100 [−0.150, −0.050] in F1 (p = 0.010)."),
         (
             {"a": gain(0.04, 0.2), "b": gain(0.01, 0.9)},
-            "Cannot be said: The largest gain is that of ጥሩ: +0.040 [−0.010, +0.090] in F1 (p = 0.400, "
+            "Inconclusive: The largest gain is that of ጥሩ: +0.040 [−0.010, +0.090] in F1 (p = 0.400, "
             "corrected for 2 compared entries).",
         ),
         (
             {"a": gain(0.04, None), "b": gain(0.01, None)},
-            "Cannot be said: there is no interval. The largest gain is that of ጥሩ: +0.040 in F1.",
+            "Inconclusive: there is no interval. The largest gain is that of ጥሩ: +0.040 in F1.",
         ),
     ],
 )  # fmt: skip
