@@ -1,4 +1,4 @@
-/* Which columns of a ranking are shown: chosen ones, all, or as many of the usual ones as fit the screen. */
+/* Which columns of a ranking are shown: chosen ones, all, or as many of the default ones as fit the screen. */
 class Columns {
   constructor(section, table, changed) {
     this.section = section;
@@ -59,7 +59,7 @@ class Columns {
       }
       this.style.textContent = rule + this.hide(gone, true);
     }
-    this.said.textContent = gone.length ? `${gone.length} usual ${gone.length === 1 ? "column does" : "columns do"} not fit this screen` : "";
+    this.said.textContent = gone.length ? `${gone.length} default ${gone.length === 1 ? "column does" : "columns do"} not fit this screen` : "";
     const part = this.table.hasAttribute("data-part");
     for (const box of this.boxes) {
       const th = this.heads[this.keys.indexOf(box.value)];

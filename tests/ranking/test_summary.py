@@ -239,7 +239,8 @@ def test_nothing_to_compare_and_no_direction_say_nothing():
     for found in (answer({}, "up"), answer({"a": gain(0.1, 0.001)}, "none")):
         assert (found.verdict, found.gain, found.compared) == ("unknown", None, 0)
         assert in_words(found, {}, "F1") == (
-            *("Inconclusive", "no steering with all its cells is there to compare."),
+            "Inconclusive",
+            "no steering with all its cells is there to compare.",
         )
 
 
