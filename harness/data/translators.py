@@ -24,7 +24,7 @@ from harness.core.devices import DTYPES, choose_device, choose_dtype
 from harness.core.errors import UserError, unknown
 from harness.core.languages import code_forms
 from harness.data.backtranslation import Translator
-from harness.data.contrast import ModelSource, check_code
+from harness.data.contrast import ContrastKind, ModelSource, check_code
 
 MAX_LENGTH = 512
 """Tokens of a text and of a translation at most (arXiv 2606.18389)."""
@@ -144,12 +144,16 @@ class Seq2Seq:
             raise UserError(f"{self.checkpoint.name} cannot be loaded as a translation model: {words}") from None
 
 
-class _OneModel(Translator):
-    """A translator with a single model."""
+class SingleModelTranslator(Translator):
+    """One model for all languages, by a token per language (``codes``: code -> token).
 
-    def __init__(self, model: Seq2Seq, name: str, codes: dict[str, str]) -> None:
-        self.model, self.name, self.codes = model, name, codes
-        self.dtype, self.max_length = model.dtype, model.max_length
+    ``language-tokens``: the tokenizer puts in the source's, the target's comes out first. ``prefix-tokens``: the
+    target's stands in front of the text, such as ``<2de>``.
+    """
+
+    def __init__(self, model: Seq2Seq, kind: ContrastKind, codes: dict[str, str]) -> None:
+        self.model, self.kind, self.codes = model, kind, codes
+        self.name, self.dtype, self.max_length = model.checkpoint.name, model.dtype, model.max_length
 
     @override
     def code(self, language: str) -> str:
@@ -164,26 +168,13 @@ class _OneModel(Translator):
     def sources(self, path: Sequence[str]) -> list[ModelSource]:
         return [self.model.source]
 
-
-class TokenTranslator(_OneModel):
-    """A model whose tokenizer has a token per language: the source's goes in, the target's comes out."""
-
-    kind = "language-tokens"
-
     @override
     def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        token = self.codes[target]
+        if self.kind == "prefix-tokens":
+            return self.model.translate([f"{token} {text}" for text in texts])
         self.model.tokenizer.src_lang = source
-        return self.model.translate(texts, self.model.tokenizer.convert_tokens_to_ids(self.codes[target]))
-
-
-class PrefixTranslator(_OneModel):
-    """A model that finds the target language in front of the text, such as ``<2de>``."""
-
-    kind = "prefix-tokens"
-
-    @override
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        return self.model.translate([f"{self.codes[target]} {text}" for text in texts])
+        return self.model.translate(texts, self.model.tokenizer.convert_tokens_to_ids(token))
 
 
 class PairTranslator(Translator):
@@ -263,14 +254,13 @@ def open_translator(
     takes_source = isinstance(getattr(type(model.tokenizer), "src_lang", None), property)
     own = getattr(model.tokenizer, "lang_code_to_token", None)  # M2M100: am -> __am__
     tokens = dict(own) if own else _codes(model, _LANGUAGE_TOKEN)
-    short = model.checkpoint.name
     if takes_source and tokens:
-        return TokenTranslator(model, short, tokens)
+        return SingleModelTranslator(model, "language-tokens", tokens)
     if prefixes := _codes(model, _PREFIX_TOKEN):
         token = next(iter(prefixes.values()))
         if model.vocabulary[token] not in model.tokenizer(f"{token} a")["input_ids"]:
-            raise UserError(f"the tokenizer of {short} splits its language tokens. Get it again.")
-        return PrefixTranslator(model, short, prefixes)
+            raise UserError(f"the tokenizer of {checkpoint.name} splits its language tokens. Get it again.")
+        return SingleModelTranslator(model, "prefix-tokens", prefixes)
     raise UserError(
         f"--translator {name}: a {model.config.model_type!r} model that has neither language tokens "
         "(NLLB, M2M100, mBART-50) nor prefixes such as <2de> (MADLAD-400). For one model per pair of "
