@@ -361,7 +361,7 @@ def test_length_alone_moves_no_metric(source):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "trials"),
-    [(Loop, 400), *(pytest.param(source, 1000, marks=pytest.mark.nightly) for source in (Zipf, Clusters, Loop))],
+    [(Loop, 300), *(pytest.param(source, 1000, marks=pytest.mark.nightly) for source in (Zipf, Clusters, Loop))],
 )
 def test_95_percent_intervals_hold_the_truth_in_95_percent_of_corpora(source, trials, capsys):
     """Corpora as large as the cells of steer11's tasks; the truth is the mean of twice as many single subsamples.

@@ -109,7 +109,13 @@ def test_copied_text_has_no_advantage(corpus, code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", load_suite("steer11").languages)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, marks=[] if code in {"am", "he", "id"} else pytest.mark.nightly)
+        for code in load_suite("steer11").languages
+    ],
+)
 @pytest.mark.parametrize("task", ["sentiment", "topic"])
 def test_cells_of_forty_real_texts_are_told_from_shuffled_ones(shared: Path, task: str, code: str) -> None:
     order, texts = human(Corpus(load_suite("steer11"), LocalData(shared / "data")), task, code, 1000)
