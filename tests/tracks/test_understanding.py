@@ -258,9 +258,9 @@ def test_the_grid_is_every_method_language_and_task_with_english_as_a_check(fini
     assert "6 examples of every task" in manifest.selection.narrowed
     statuses = [run.status(name) for name in run.cell_ids()]
     assert len(statuses) == 3 * 5 and {status.state for status in statuses if status} == {"ok"}
-    (cellset,) = collect([run])
-    assert cellset.headline == TASK_SCORE
-    assert all(row.complete and row.expected == 4 for row in cellset.entries.values())
+    (results,) = collect([run])
+    assert results.headline == TASK_SCORE
+    assert all(row.complete and row.expected == 4 for row in results.entries.values())
 
 
 def test_unsteered_answers_are_those_of_lm_evals_own_model(finished):
@@ -346,10 +346,10 @@ def test_tasks_of_others_are_chosen_and_written(tmp_path):
         *("--methods", "zero-shot,language", "--include-path", tmp_path / "tasks", "--run", tmp_path / "run"),
     )
     assert done.code == 0, done.err
-    (cellset,) = collect([Run(tmp_path / "run")])
-    assert cellset.manifest.selection.absent == ["colours/he", "names/am"]
-    assert all(row.complete and row.expected == 2 for row in cellset.entries.values())
-    values = cellset.scores[cellset.scores["metric"] == TASK_SCORE.name]["value"]
+    (results,) = collect([Run(tmp_path / "run")])
+    assert results.manifest.selection.absent == ["colours/he", "names/am"]
+    assert all(row.complete and row.expected == 2 for row in results.entries.values())
+    values = results.scores[results.scores["metric"] == TASK_SCORE.name]["value"]
     assert np.isfinite(values).all()
 
 

@@ -75,15 +75,15 @@ def write(
     return drop_invalid(found)
 
 
-def by_name(cellset: ResultSet) -> dict[str, str]:
-    return {row.name: name for name, row in cellset.entries.items()}
+def by_name(results: ResultSet) -> dict[str, str]:
+    return {row.name: name for name, row in results.entries.items()}
 
 
 def test_one_run_of_a_track_that_draws_nothing_has_intervals_from_its_examples(tmp_path):
     """The standard error is that of a mean of paired differences, up to the bootstrap's own noise."""
     ours, base = outcomes(1, 0.8), outcomes(2, 0.5)
-    cellset = write(tmp_path, {("a", "topic", "am"): ours, ("zero-shot", "topic", "am"): base}, ("am",))
-    found = next(row for row in rank_entries(cellset, TASK_SCORE).rows if row.row.name == "a").over_zero_shot
+    results = write(tmp_path, {("a", "topic", "am"): ours, ("zero-shot", "topic", "am"): base}, ("am",))
+    found = next(row for row in rank_entries(results, TASK_SCORE).rows if row.row.name == "a").over_zero_shot
     differences = np.array(ours) - np.array(base)
     assert found is not None and found.mean == pytest.approx(differences.mean())
     assert found.se == pytest.approx(differences.std(ddof=1) / N**0.5, rel=0.1)
@@ -92,12 +92,12 @@ def test_one_run_of_a_track_that_draws_nothing_has_intervals_from_its_examples(t
 
 
 def test_a_generation_run_of_one_seed_has_none(tmp_path):
-    cellset = write(
+    results = write(
         tmp_path,
         {("a", "topic", "am"): outcomes(1, 0.8), ("zero-shot", "topic", "am"): outcomes(2, 0.5)},
         ("am",),
     )
-    drawn = replace(cellset, manifest=cellset.manifest.model_copy(update={"track": "generation"}))
+    drawn = replace(results, manifest=results.manifest.model_copy(update={"track": "generation"}))
     (row,) = (row for row in rank_entries(drawn, TASK_SCORE).rows if row.row.name == "a")
     assert row.over_zero_shot is not None and row.over_zero_shot.low is None
     assert row.reason == "1 generation seed, 3 are needed"
@@ -106,7 +106,7 @@ def test_a_generation_run_of_one_seed_has_none(tmp_path):
 def test_entries_of_the_track_are_ranked_with_one_seed(tmp_path):
     right, wrong = [1] * N, [0] * N
     right[0], wrong[0] = 0, 1
-    cellset = write(
+    results = write(
         tmp_path,
         {
             ("good", "topic", "am"): right,
@@ -115,15 +115,15 @@ def test_entries_of_the_track_are_ranked_with_one_seed(tmp_path):
             ("zero-shot", "topic", "he"): wrong,
         },
     )
-    ranked = rank_entries(cellset, TASK_SCORE)
+    ranked = rank_entries(results, TASK_SCORE)
     assert [(row.row.name, row.tier) for row in ranked.rows] == [("good", 1), ("zero-shot", 2)]
     assert not ranked.reason
 
 
 def test_equal_answers_are_no_difference(tmp_path):
     same = outcomes(3, 0.6)
-    cellset = write(tmp_path, {("a", "topic", "am"): same, ("zero-shot", "topic", "am"): same}, ("am",))
-    ranked = rank_entries(cellset, TASK_SCORE)
+    results = write(tmp_path, {("a", "topic", "am"): same, ("zero-shot", "topic", "am"): same}, ("am",))
+    ranked = rank_entries(results, TASK_SCORE)
     assert {row.tier for row in ranked.rows} == {1}
     (gain,) = (row.over_zero_shot for row in ranked.rows if row.row.name == "a")
     assert gain is not None and (gain.mean, gain.se, gain.p) == (0.0, 0.0, 1.0)
@@ -133,13 +133,13 @@ def test_places_without_data_are_not_expected(tmp_path):
     """One task exists in one language alone: who has its three cells is complete."""
     places = [("topic", "am"), ("topic", "he"), ("xnli", "he")]
     answered = {(m, t, c): outcomes(i, 0.5) for m in ("a", "zero-shot") for i, (t, c) in enumerate(places)}
-    cellset = write(tmp_path, answered, tasks=("topic", "xnli"), absent=("xnli/am",))
-    assert all(row.expected == row.present == 3 for row in cellset.entries.values())
-    assert collect_metric(cellset, TASK_SCORE).task_languages == places
-    (mean,) = (row.mean for row in rank_entries(cellset, TASK_SCORE).rows if row.row.name == "a")
+    results = write(tmp_path, answered, tasks=("topic", "xnli"), absent=("xnli/am",))
+    assert all(row.expected == row.present == 3 for row in results.entries.values())
+    assert collect_metric(results, TASK_SCORE).task_languages == places
+    (mean,) = (row.mean for row in rank_entries(results, TASK_SCORE).rows if row.row.name == "a")
     expected = [np.mean(answered["a", t, c]) for t, c in places]
     assert mean is not None and mean.mean == pytest.approx(np.mean(expected))
-    shown = board(cellset)
+    shown = board(results)
     assert shown.slice("xnli", "he") is not None and shown.slice("xnli", "am") is None
     assert shown.standings.rows[0].mean is not None
 
@@ -147,7 +147,7 @@ def test_places_without_data_are_not_expected(tmp_path):
 def test_a_check_is_in_no_mean_and_is_shown(tmp_path):
     """English: much worse under steering, and the mean does not know."""
     same, good, bad = outcomes(1, 0.5), [1] * (N - 1) + [0], [0] * (N - 1) + [1]
-    cellset = write(
+    results = write(
         tmp_path,
         {
             ("a", "topic", "am"): same,
@@ -158,7 +158,7 @@ def test_a_check_is_in_no_mean_and_is_shown(tmp_path):
         ("am",),
         checked=("en",),
     )
-    shown, names = board(cellset), by_name(cellset)
+    shown, names = board(results), by_name(results)
     assert {row.row.name: format_number(row.mean.mean) for row in shown.standings.rows if row.mean} == {
         "a": format_number(float(np.mean(same))),
         "zero-shot": format_number(float(np.mean(same))),
@@ -166,7 +166,7 @@ def test_a_check_is_in_no_mean_and_is_shown(tmp_path):
     check = shown.checks["en"][names["a"]]
     assert check.mean == pytest.approx(np.mean(bad) - np.mean(good))
     assert check.high is not None and check.high < 0
-    (mean,) = (row.mean for row in rank_entries(cellset, TASK_SCORE).rows if row.row.name == "a")
+    (mean,) = (row.mean for row in rank_entries(results, TASK_SCORE).rows if row.row.name == "a")
     assert mean is not None and mean.mean == pytest.approx(np.mean(same))
 
 
@@ -208,6 +208,6 @@ def test_outcomes_that_are_none_are_not_resampled(outcomes):
 
 
 def test_a_board_of_the_track_ranks_by_the_task_score(tmp_path):
-    cellset = write(tmp_path, {("zero-shot", "topic", "am"): outcomes(1, 0.5)}, ("am",))
-    assert cellset.headline == TASK_SCORE
-    assert cellset.fixed and Eligibility(cellset).reason(collect_metric(cellset, TASK_SCORE), ["x"]) == ""
+    results = write(tmp_path, {("zero-shot", "topic", "am"): outcomes(1, 0.5)}, ("am",))
+    assert results.headline == TASK_SCORE
+    assert results.fixed and Eligibility(results).reason(collect_metric(results, TASK_SCORE), ["x"]) == ""
