@@ -11,10 +11,10 @@ import numpy as np
 from harness.core.records import Score
 from harness.core.types import FloatArray
 from harness.data.suite import Budgets
-from harness.scoring import subsampling
 from harness.scoring.embeddings import Embedding, Vectors
 from harness.scoring.metrics import PAIRWISE, VENDI, VENDI_COMMON, VENDI_MODE, VENDI_RARE
 from harness.scoring.scorer import PerContext, ScorerOutput, ScoringContext, TextSample, scores_of_all_and_valid
+from harness.scoring.subsampling import Subsamples, draw_subsamples, generator
 from harness.scoring.text import prefixes
 
 ORDERS = {VENDI: 1.0, VENDI_RARE: 0.5, VENDI_COMMON: 2.0, VENDI_MODE: math.inf}
@@ -134,12 +134,12 @@ class EmbeddingScorer:
             note = f"only {n} texts with {self._budgets.window} characters, of {m} for the budget"
             metrics = (*self._orders, self._pairwise)
             return [metric.score(None, self.signature, note, detail={"texts": n}) for metric in metrics]
-        drawn = subsampling.draw_subsamples([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
+        drawn = draw_subsamples([1] * n, m, self._budgets.subsamples if n > m else 1, "embedding")
         shares = eigenvalues(_kernels(rows, drawn))
         scores = []
         for metric, q in self._orders.items():
             values, detail = hill_number(shares, q), {"texts": n}
-            interval = subsampling.interval(values.tolist(), m, n, drawn.n_permutations, within=(1.0, m))
+            interval = drawn.interval(values.tolist(), n, most=m, least=1.0)
             scores.append(metric.score(float(values.mean()), self.signature, interval=interval, detail=detail))
         distance = {"texts": float(n)}
         centre = self._centre(context)
@@ -158,13 +158,12 @@ class EmbeddingScorer:
         """Return the mean row of the human train text: what all texts of the task and language have in common."""
         found = sorted(prefixes([text for text, _ in context.train], self._budgets.window)[0])
         if len(found) > _CENTRE:
-            order = subsampling.generator("centre", len(found)).permutation(len(found))
-            found = [found[i] for i in order[:_CENTRE]]
+            found = [found[i] for i in generator("centre", len(found)).permutation(len(found))[:_CENTRE]]
         rows = self._embedding.embed(found, context)
         return _sum(rows) / len(found) if found else None
 
 
-def _kernels(rows: Vectors, drawn: subsampling.Subsamples) -> FloatArray:
+def _kernels(rows: Vectors, drawn: Subsamples) -> FloatArray:
     """Return the matrix of cosines of every subsample, [subsamples, m, m]."""
     chosen = np.array([[i for i, _ in part] for part in drawn.subsamples])
     if rows.shape[0] > _TOGETHER:

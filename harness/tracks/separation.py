@@ -136,8 +136,8 @@ def analyse(
     inputs = SeparationInputs(plan, fitter, n)
     found = []
     for cells in inputs.groups():
-        first = next(iter(cells.values()))
-        title = f"{first.key.method.title}, {first.key.task}"
+        key = next(iter(cells.values())).key
+        title = f"{key.method.title}, {key.task}"
         say(f"separation: {title}")
         try:
             found.append(inputs.separation(cells))
