@@ -13,7 +13,7 @@ from harness.core.store import Run
 from harness.methods.registry import SUBMISSIONS
 from harness.submissions.check import check_files
 from harness.submissions.duplicates import clashes
-from harness.submissions.files import CARD, holds_submissions, is_root, list_submissions, why_not
+from harness.submissions.files import CARD, find_refusal, holds_submissions, is_root, list_submissions
 from harness.submissions.lockfile import NO_LOCK, LockFile
 from harness.submissions.protocol import CheckInputs
 from harness.submissions.submission import Submission
@@ -92,11 +92,12 @@ def _search(path: Path, shown: Path) -> Iterator[Run | Refused | tuple[Path, Pat
     if is_root(path) or is_root(path.resolve()):
         yield from _submissions(path)
     elif folder is not None:
-        if reason := why_not(folder):
-            raise UserError(f"{folder} {reason}.")
+        if refusal := find_refusal(folder):
+            raise UserError(f"{folder} {refusal.problem}.")
         yield folder, path
     elif _among_submissions(path.resolve()):
-        raise UserError(f"{shown} is among submissions and {why_not(path) or 'is not a part of one'}.")
+        refusal = find_refusal(path)
+        raise UserError(f"{shown} is among submissions and {refusal.problem if refusal else 'is not a part of one'}.")
     else:
         yield from _enter(path, shown, _DEPTH)
 

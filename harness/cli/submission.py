@@ -223,7 +223,7 @@ def check_changes(
 
         steerboard submission check-changes changed --repository proposed
     """
-    from harness.submissions.changes import check_changes, read_changed
+    from harness.submissions.check import check_changes, read_changed
     from harness.submissions.lockfile import ChangedError, check_against, open_lock
     from harness.submissions.protocol import CheckInputs
     from harness.submissions.report import FORMATS, SubmissionReport, render

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -86,6 +86,12 @@ ModelName = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-
 SubmissionType = Literal["code", "vectors", "outputs"]
 OLD_TYPES = {"steering": "vectors"}
 """Word of schema 1 -> that of today."""
+_OLD_RESULT_FIELDS = {"cells": "n_cells", "of": "n_expected"}
+
+
+def rename_keys(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a mapping with some keys renamed, as from one schema to the next."""
+    return {names.get(name, name): value for name, value in body.items()}
 
 
 class CardItem(Record):
@@ -148,21 +154,30 @@ class CardResult(CardItem):
 class Card(CardItem):
     """The file ``submission.yaml`` of a submission of steerboard."""
 
-    schema_version: Annotated[Literal[2], Field(alias="schema", description="Version of this format.")]
+    schema_version: Annotated[
+        Literal[2],
+        Field(
+            alias="schema",
+            description="Format: 'steerboard docs submission-schema'; 'submission check DIR' says what is missing.",
+        ),
+    ]
     name: Annotated[Name, Field(description="The submission's name: that of its folder.")]
     version: Annotated[
-        int, Field(ge=1, le=10_000, strict=True, description="Raised whenever published results change.")
+        int, Field(ge=1, le=10_000, strict=True, description="Raise it whenever published results change.")
     ]
-    authors: Annotated[list[Author], Field(min_length=1, max_length=100)]
-    contact: Annotated[Contact, Field(description="E-mail or https address.")]
+    authors: Annotated[
+        list[Author], Field(min_length=1, max_length=100, description="affiliation and orcid are optional.")
+    ]
+    contact: Annotated[Contact, Field(description="An e-mail or https address.")]
     licence: Annotated[
         Licence,
-        Field(description="SPDX id of the licence of the texts, such as CC-BY-4.0, or LicenseRef-NAME."),
+        Field(description="SPDX id of the licence of the texts, https://spdx.org/licenses, or LicenseRef-NAME."),
     ]
     paper: Annotated[Paper | None, Field(description="arXiv id, DOI or https address; null for none.")] = None
     method: Method
     type: Annotated[
-        SubmissionType, Field(description="What comes with the texts: code, vectors, or nothing (outputs).")
+        SubmissionType,
+        Field(description="code: method.py or entry_point; vectors: steering/*.safetensors; outputs: texts alone."),
     ]
     entry_point: Annotated[
         EntryPoint | None,
@@ -171,18 +186,22 @@ class Card(CardItem):
     config: Annotated[
         dict[str, Any],
         AfterValidator(_shallow),
-        Field(description="All options of the method, as in the keys of the cells."),
+        Field(description="All options, defaults included, as in the keys of the cells."),
     ] = Field(default_factory=dict)
     models: Annotated[list[ModelIdentity], Field(max_length=MAX_MODELS)] = Field(default_factory=list)
     suite: SuiteRef
-    compute: Compute
-    tuned_on: TunedOn
+    compute: Annotated[Compute, Field(description="Hours of fitting and generating, on which device.")]
+    tuned_on: Annotated[
+        TunedOn,
+        Field(description="Which split layer and strength were chosen on: none, train or validation; never test."),
+    ]
     files: Annotated[
         dict[str, Sha256],
         Field(description="SHA-256 of method.py or of every steering file, by path."),
     ] = Field(default_factory=dict)
     results: Annotated[
-        list[CardResult], Field(max_length=MAX_MODELS, description="Written by 'steerboard submission pack'.")
+        list[CardResult],
+        Field(max_length=MAX_MODELS, description="Written by 'steerboard submission pack RUN --out DIR'."),
     ] = Field(default_factory=list)
 
     @property
@@ -206,11 +225,8 @@ class Card(CardItem):
         fields = {"name", "version", "method", "entry_point", "config", "models", "suite", "files"}
         body = self.model_dump(mode="json", include=fields)  # in the words of schema 1: hashes outlive words
         body["road"] = next((old for old, new in OLD_TYPES.items() if new == self.type), self.type)
-        names = {"n_cells": "cells", "n_expected": "of"}
-        body["results"] = [
-            {names.get(name, name): value for name, value in result.model_dump(mode="json").items()}
-            for result in self.results
-        ]
+        names = {new: old for old, new in _OLD_RESULT_FIELDS.items()}
+        body["results"] = [rename_keys(result.model_dump(mode="json"), names) for result in self.results]
         return digest(body)
 
     def model(self, result: CardResult) -> ModelIdentity | None:
@@ -223,15 +239,11 @@ class Card(CardItem):
         """Read what was written before schema 2, which only renamed fields."""
         if not isinstance(body, dict) or body.get("schema") != 1 or isinstance(body["schema"], bool) or "type" in body:
             return body
-        new = {name: value for name, value in body.items() if name != "road"} | {"schema": SCHEMA}
-        if isinstance(body.get("road"), str):
-            new["type"] = OLD_TYPES.get(body["road"], body["road"])
-        names = {"cells": "n_cells", "of": "n_expected"}
-        if isinstance(body.get("results"), list):
-            new["results"] = [
-                {names.get(name, name): value for name, value in result.items()} if isinstance(result, dict) else result
-                for result in body["results"]
-            ]
+        new = rename_keys(body, {"road": "type"}) | {"schema": SCHEMA}
+        if "type" in new:
+            new["type"] = OLD_TYPES.get(str(new["type"]), new["type"])
+        if isinstance(results := body.get("results"), list):
+            new["results"] = [rename_keys(r, _OLD_RESULT_FIELDS) if isinstance(r, dict) else r for r in results]
         return new
 
     @model_validator(mode="after")
@@ -307,35 +319,20 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **body}
 
 
-_COMMENTS = {
-    "schema": "Format: 'steerboard docs submission-schema'; 'submission check DIR' says what is missing.",
-    "version": "Raise it whenever published results change.",
-    "authors": "affiliation and orcid are optional.",
-    "contact": "An e-mail or https address.",
-    "licence": "SPDX id of the licence of the texts: https://spdx.org/licenses",
-    "paper": "arXiv id, DOI or https address; null for none.",
-    "type": "code: method.py or entry_point; vectors: steering/*.safetensors; outputs: texts alone.",
-    "config": "All options, defaults included, as in the keys of the cells.",
-    "compute": "Hours of fitting and generating, on which device.",
-    "tuned_on": "Which split layer and strength were chosen on: none, train or validation; never test.",
-    "files": "SHA-256 of what comes with the texts.",
-    "results": "Written by 'steerboard submission pack RUN --out DIR'.",
-}
-
-
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def card_text(card: Card) -> str:
-    """Return ``submission.yaml``, with a comment above most fields."""
+    """Return ``submission.yaml``, with the description of a field above it."""
     body = card.model_dump(mode="json", by_alias=True)
     body["authors"] = [author.model_dump(exclude_none=True) for author in card.authors]
     lines = []
-    for field, value in body.items():
-        lines += [f"# {_COMMENTS[field]}\n"] if field in _COMMENTS else []
-        lines.append(yaml.dump({field: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+    for name, field in Card.model_fields.items():
+        key = field.alias or name
+        lines += [f"# {field.description}\n"] if field.description else []
+        lines.append(yaml.dump({key: body[key]}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
     return "".join(lines)
 
 

@@ -1,4 +1,7 @@
-"""The check of a submission, in the order in which an error makes the rest pointless. Runs nothing of it."""
+"""Check a submission, in the order in which an error makes the rest pointless, and a pull request.
+
+Nothing of either is run.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,31 @@ from pathlib import Path
 from harness.core.cells import entry_of
 from harness.core.errors import BrokenFileError, InvalidFileError, UserError, pasted
 from harness.core.interventions import load_steering
+from harness.core.reading import read_bytes
 from harness.core.records import CellKey, CellStatus, Entry, Manifest
 from harness.core.store import Run
 from harness.methods.plugins import inspect_source
-from harness.methods.registry import BUILT_IN, FORMER_MODULES
+from harness.methods.registry import BUILT_IN, FORMER_MODULES, SUBMISSIONS
 from harness.submissions.card import Card, CardResult, has_todo
 from harness.submissions.check_cells import check_cell
 from harness.submissions.duplicates import clashes, compare_texts
-from harness.submissions.files import CARD, CODE, MAX_CELLS, PACK_AGAIN, InvalidSubmissionError, scan
-from harness.submissions.lockfile import NO_LOCK, LockFile
+from harness.submissions.files import (
+    CARD,
+    CODE,
+    MAX_CELLS,
+    PACK_AGAIN,
+    InvalidSubmissionError,
+    list_submissions,
+    printable,
+    scan,
+)
+from harness.submissions.lockfile import NO_LOCK, LockFile, Lockfile
 from harness.submissions.protocol import CheckInputs, Protocol, check_manifest, expected_cells, resolve_protocol
 from harness.submissions.report import SubmissionReport
 from harness.submissions.submission import Submission, siblings
+
+_MAINTAINERS = "Leave it as it is: the maintainers change it, in a change of its own."
+_LOCKED = ("baselines", ".github")
 
 
 @dataclass
@@ -211,3 +227,65 @@ def _check_steering(done: CheckOutcome, submission: Submission) -> None:
         if tuple(header.get(field) for field in ("method", "model", "language", "task", "data")) != expected:
             problem = "its header is of another method, model, language, task or data than its name"
             done.report.add("problem", path, problem, PACK_AGAIN)
+
+
+# The changes of a pull request
+
+
+def read_changed(path: Path) -> list[str]:
+    """Return the paths that ``git diff --name-only -z`` wrote into a file; what is not UTF-8 is escaped."""
+    return [part.decode("utf-8", "backslashreplace") for part in read_bytes(path).split(b"\0") if part]
+
+
+def check_changes(changed: Iterable[str], repository: Path, lock: Lockfile) -> tuple[SubmissionReport, list[str]]:
+    """Return the report on the changed paths of a pull request, and the names of the submissions to check.
+
+    Nothing in ``repository`` is believed. ``lock``: what the target branch has checked. Nothing is reported where
+    no path is below ``submissions/``.
+    """
+    report, names = SubmissionReport("pull request"), []
+    paths = sorted({*changed})
+    inside = [path for path in paths if path.split("/")[0] == SUBMISSIONS]
+    if not inside:
+        return report, []
+    try:
+        folders, problems = list_submissions(repository / SUBMISSIONS)
+    except InvalidSubmissionError as error:
+        report.add("problem", SUBMISSIONS, error.problem, "Restore the directory.")
+        return report, []
+    for problem in problems:
+        report.add("problem", f"{SUBMISSIONS}/{problem.name}", problem.problem, problem.hint)
+    valid = {folder.name for folder in folders}
+    invalid = {problem.name for problem in problems}
+    for path in inside:
+        name, _, below = path.removeprefix(f"{SUBMISSIONS}/").partition("/")
+        if name in valid and below:
+            names += [] if name in names else [name]
+        elif path == f"{SUBMISSIONS}/README.md":
+            report.add("note", path, "is changed")
+        elif name.startswith(".") or (printable(name) not in invalid and not below):
+            report.add("problem", printable(path), "is not part of a submission", _MAINTAINERS)
+        elif printable(name) not in invalid:
+            _add_removed(report, name, lock)
+    _check_others([path for path in paths if path not in {*inside}], report)
+    return report, names
+
+
+def _check_others(paths: list[str], report: SubmissionReport) -> None:
+    for path in paths:
+        if path.split("/")[0] in _LOCKED or path.rpartition("/")[2] == ".gitattributes":
+            report.add("problem", printable(path), "is changed together with submissions", _MAINTAINERS)
+    if paths:
+        what = f"changes {len(paths)} files outside of {SUBMISSIONS}/ as well"
+        report.add("note", ".", what, "Review them as code.")
+
+
+def _add_removed(report: SubmissionReport, name: str, lock: Lockfile) -> None:
+    file = f"{SUBMISSIONS}/{printable(name)}"
+    if file in {finding.file for finding in report.findings}:
+        return
+    if name in lock.submissions:
+        hint = f"Restore it. Maintainers remove it with: steerboard submission list --allow-removed {name}"
+        report.add("problem", file, "was published and is removed", hint)
+    else:
+        report.add("note", file, "is removed")

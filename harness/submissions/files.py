@@ -174,25 +174,27 @@ class StrictReader:
         self._data, self._keep = {}, False
 
 
-def why_not(path: Path) -> str:
-    """Return why a path of a submissions directory is not a submission; empty where it is one.
+def find_refusal(path: Path) -> InvalidSubmissionError | None:
+    """Return why a path of a submissions directory is not a submission; None where it is one.
 
     A submission is a real directory, not a link, with a plain name, that holds a regular file ``submission.yaml``.
     Whether its content is right is for ``check_files`` to say.
     """
+    problem = None
     try:
         if path.is_symlink():
-            return "is a link"
-        if not path.is_dir():
-            return "is a stray file"
-        if not _NAME.fullmatch(path.name):
-            return _BAD_NAME
-        card = (path / CARD).lstat()
+            problem = "is a link"
+        elif not path.is_dir():
+            problem = "is a stray file"
+        elif not _NAME.fullmatch(path.name):
+            problem = _BAD_NAME
+        elif not stat.S_ISREG((path / CARD).lstat().st_mode):
+            problem = f"is not a submission: its {CARD} is not a regular file"
     except (FileNotFoundError, NotADirectoryError):
-        return f"is not a submission: it has no {CARD}"
+        problem = f"is not a submission: it has no {CARD}"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return "" if stat.S_ISREG(card.st_mode) else f"is not a submission: its {CARD} is not a regular file"
+        problem = f"cannot be read ({error.strerror})"
+    return InvalidSubmissionError(printable(path.name), problem, _REMOVE) if problem else None
 
 
 def is_root(path: Path) -> bool:
@@ -203,7 +205,7 @@ def is_root(path: Path) -> bool:
 def holds_submissions(path: Path) -> bool:
     """Say whether a submission lies directly below a directory."""
     try:
-        return path.is_dir() and any(not why_not(child) for child in path.iterdir())
+        return path.is_dir() and any(find_refusal(child) is None for child in path.iterdir())
     except OSError:
         return False
 
@@ -222,8 +224,8 @@ def list_submissions(root: Path) -> tuple[list[Path], list[InvalidSubmissionErro
     for path in sorted(root.iterdir()):
         if path.name.startswith(".") or (path.name in TOP_FILES and not path.is_symlink() and path.is_file()):
             continue
-        if reason := why_not(path):
-            problems.append(InvalidSubmissionError(printable(path.name), reason, _REMOVE))
+        if refusal := find_refusal(path):
+            problems.append(refusal)
         else:
             found.append(path)
     return found, problems

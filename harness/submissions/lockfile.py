@@ -22,7 +22,7 @@ from harness.core.reading import read_json
 from harness.core.records import Record, Versioned, format_validation_error
 from harness.core.store import Run
 from harness.methods.registry import checkout
-from harness.submissions.card import OLD_TYPES, CardResult, Name, Sha256, read_hashes
+from harness.submissions.card import OLD_TYPES, CardResult, Name, Sha256, read_hashes, rename_keys
 from harness.submissions.files import SCORED_FILES, SLUG, StrictReader
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class LockedSubmission(Record):
         """Read an entry written before schema 2, which only renamed fields and values."""
         if not isinstance(body, dict) or "road" not in body or "type" in body:
             return body
-        new = {_OLD_FIELDS.get(name, name): value for name, value in body.items()}
+        new = rename_keys(body, _OLD_FIELDS)
         values = {"badge": _OLD_BADGES, "type": OLD_TYPES}
         return new | {name: table.get(str(new.get(name)), new.get(name)) for name, table in values.items()}
 

@@ -95,7 +95,7 @@ def test_a_lock_beside_somebodys_submissions_is_not_believed(root: Path, monkeyp
     lock = json.loads((ROOT / "baselines" / "submissions.lock.json").read_text(encoding="utf-8"))
     for entry in lock["submissions"].values():
         entry |= {"badge": "reproduced"}
-        entry["regenerated"] = {"model": "pocketlm", "cells": 1, "texts": 8, "equal": 8}
+        entry["reproduction"] = {"model": "pocketlm", "cells": 1, "texts": 8, "equal": 8}
     other = root.parent / "baselines" / "submissions.lock.json"
     other.parent.mkdir()
     other.write_text(json.dumps(lock), encoding="utf-8")

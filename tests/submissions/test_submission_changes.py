@@ -154,7 +154,7 @@ def fewer_texts(repo: Path) -> None:
     folder = repo / PUBLISHED
     shutil.rmtree(cells(folder, language="he")[0])
     rehash(folder)
-    edit_card(folder, lambda card: card["results"][0].update(cells=1))
+    edit_card(folder, lambda card: card["results"][0].update(n_cells=1))
 
 
 def same_entry(repo: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.helpers import ROOT
-from support.submitting import cells, edit_card, edit_gz, edit_json
+from support.submitting import cells, edit_card, edit_gz, edit_json, sha256
 
 from harness.submissions.duplicates import compare_texts
 from harness.submissions.report import SubmissionReport
@@ -42,6 +42,7 @@ def write(cell: Path, texts: list[str]) -> None:
     lines = [{**row, "text": text} for row, text in zip(rows(cell), texts, strict=True)]
     body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
     edit_gz(cell / "generations.jsonl.gz", lambda _: body)
+    edit_json(cell / "status.json", lambda status: status.update(generations_sha256=sha256(body)))
 
 
 def texts(cell: Path) -> list[str]:
@@ -100,7 +101,7 @@ def test_outputs_that_are_another_submissions_from_beginning_to_end_are_found(be
     assert problems(beside / "mine") == []  # with code, that is a method that does nothing
 
     def outputs(card: dict) -> None:
-        card |= {"name": "mine", "road": "outputs", "entry_point": None}
+        card |= {"name": "mine", "type": "outputs", "entry_point": None}
 
     edit_card(beside / "mine", outputs)
     [line] = problems(beside / "mine")

@@ -120,7 +120,7 @@ def small_submission(folder: Path, baselines: Path) -> LockFile:
     for cell in {*cells(folder)} - kept:
         shutil.rmtree(cell)
     rehash(folder)
-    edit_card(folder, lambda card: card["results"][0].update(cells=2))
+    edit_card(folder, lambda card: card["results"][0].update(n_cells=2))
     baselines.mkdir(parents=True, exist_ok=True)
     submission, lock = find(folder), LockFile(baselines / FILE)
     [(result, run)] = zip(submission.card.results, submission.runs, strict=True)
