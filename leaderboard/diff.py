@@ -6,6 +6,7 @@ the question of ``harness.ranking.compare``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,10 +85,6 @@ def read_results(path: Path) -> ResultFile:
 # Matching
 
 
-def _model(entry: EntryFacts) -> str:
-    return entry.model.name if entry.model else ""
-
-
 _BOARD_KEYS: Sequence[Callable[[Any], str]] = (
     lambda board: board.id,
     lambda board: f"{board.suite.name}\n{board.suite.hash}",
@@ -95,7 +92,7 @@ _BOARD_KEYS: Sequence[Callable[[Any], str]] = (
 )
 _ENTRY_KEYS: Sequence[Callable[[Any], str]] = (
     lambda entry: entry.id,
-    lambda entry: "\n".join((entry.method.title, entry.setting, _model(entry))),
+    lambda entry: "\n".join((entry.method.title, entry.setting, entry.model.name if entry.model else "")),
 )
 
 
@@ -109,12 +106,11 @@ def _match(
     left, right = list(old), list(new)
     pairs: list[tuple[Item, Item]] = []
     for key in keys:
-        ours, theirs = [key(item) for item in left], [key(item) for item in right]
-        shared = {name for name in ours if ours.count(name) == theirs.count(name) == 1}
-        by_key = {name: item for name, item in zip(ours, left, strict=True) if name in shared}
-        pairs += [(by_key[name], item) for name, item in zip(theirs, right, strict=True) if name in shared]
-        left = [item for name, item in zip(ours, left, strict=True) if name not in shared]
-        right = [item for name, item in zip(theirs, right, strict=True) if name not in shared]
+        ours, theirs = (Counter(map(key, side)) for side in (left, right))
+        shared = {name for name, n in ours.items() if n == theirs[name] == 1}
+        by_key = {key(item): item for item in left if key(item) in shared}
+        pairs += [(by_key[key(item)], item) for item in right if key(item) in shared]
+        left, right = ([item for item in side if key(item) not in shared] for side in (left, right))
     order = {id(item): i for i, item in enumerate(new)}
     return sorted(pairs, key=lambda pair: order[id(pair[1])]), left, right
 
@@ -184,7 +180,7 @@ def _entry(old: EntryFacts, new: EntryFacts) -> dict[str, Any] | None:
     sides = [old, new]
     found = {
         "changed": _identity(old, new),
-        "tier": _differing([_tier(entry) for entry in sides]),
+        "tier": _differing([entry.tier_words for entry in sides]),
         "mean": _shift(old.standing.mean, new.standing.mean),
         "over_zero_shot": _shift(old.standing.over_zero_shot, new.standing.over_zero_shot),
         "cells": _differing([f"{entry.cells.present}/{entry.cells.expected}" for entry in sides]),
@@ -197,11 +193,6 @@ def _entry(old: EntryFacts, new: EntryFacts) -> dict[str, Any] | None:
 
 def _differing(sides: list[str]) -> list[str] | None:
     return sides if sides[0] != sides[1] else None
-
-
-def _tier(entry: EntryFacts) -> str:
-    tier = entry.standing.tier
-    return str(tier) if tier is not None else "flag" if entry.flagged else "–"
 
 
 def _shift(old: EstimateFacts | None, new: EstimateFacts | None) -> dict[str, Any] | None:

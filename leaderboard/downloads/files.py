@@ -202,7 +202,7 @@ def _caption(board: BoardFacts, version: str) -> Iterator[str]:
 def _tex_cells(board: BoardFacts, entry: EntryFacts) -> list[str]:
     standing, gain = entry.standing, entry.standing.over_zero_shot
     return [
-        str(standing.tier) if standing.tier is not None else "flag" if entry.flagged else "–",
+        entry.tier_words,
         entry.name,
         format_number(standing.mean.mean if standing.mean else None),
         format_interval(Estimate(gain.mean, low=gain.low, high=gain.high) if gain else None),

@@ -178,6 +178,11 @@ class EntryFacts(Published):
         """Whether flags count for the entry, see ``RankedEntry.flagged``."""
         return bool(self.flags) and not is_floor(self.method.name, self.setting)
 
+    @property
+    def tier_words(self) -> str:
+        """The tier, or why there is none: ``flag``, or a dash."""
+        return str(self.standing.tier) if self.standing.tier is not None else "flag" if self.flagged else "–"
+
 
 class BoardFacts(Published):
     """One set of comparable results. Entries are in the order of the ranking, the best first.
