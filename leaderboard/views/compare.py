@@ -93,10 +93,7 @@ class PairTable:
 
     def adjusted(self, row: int, i: int, j: int) -> float | None:
         """Return the p of two entries in a row, None where there is none; 1 for an entry and itself."""
-        if i == j:
-            return 1.0
-        a, b, n = min(i, j), max(i, j), len(self.rows[row].mean)
-        p = float(self.p[row, a * n - a * (a + 1) // 2 + b - a - 1])
+        p = float(to_square(self.p[row], len(self.rows[row].mean), 1.0)[i, j])
         return None if np.isnan(p) else p
 
     def encoded(self) -> list[dict[str, Any]]:
