@@ -188,7 +188,7 @@ CUT = """() => [...document.querySelectorAll("table, svg, pre, p")]
 
 
 DARK = ("compare.html", "language-he.html", "method-language.html")
-"""Pages of which the dark colours are looked at as they open; the first page and texts once somebody worked with them."""
+"""Pages whose dark colours are looked at as they open; those of the others once somebody worked with them."""
 
 
 @pytest.mark.parametrize("name", KINDS)
