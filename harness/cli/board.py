@@ -11,7 +11,8 @@ import typer
 
 from harness.cli.helptext import build_group
 from harness.cli.options import Lock, argument, option
-from harness.core.errors import UserError, require, unknown
+from harness.core.errors import UserError, require
+from harness.core.languages import check_known
 
 app = build_group("Build, view and compare leaderboards. They are static pages, made from result files alone.")
 
@@ -78,9 +79,7 @@ def diff(
 
         steerboard board diff site-before site --format md
     """
-    formats = (_TABLE, "md", "json")
-    if format_ not in formats:
-        raise unknown("format", format_, formats)
+    check_known("format", [format_], (_TABLE, "md", "json"))
     require("board")
     from leaderboard import diff_report
     from leaderboard.diff import diff as compare_builds

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import argument, option
-from harness.core.errors import unknown
+from harness.core.languages import check_known
 
 _TABLE = "table"
 
@@ -35,9 +35,7 @@ def compare(
     For a comment on a pull request: --format md. Runs of different suites, data or sizes are refused;
     of runs that only overlap, the common cells are compared.
     """
-    formats = (_TABLE, "md", "json", "csv")
-    if format_ not in formats:
-        raise unknown("format", format_, formats)
+    check_known("format", [format_], (_TABLE, "md", "json", "csv"))
     from harness.core.store import Run
     from harness.core.terminal import output
     from harness.ranking import render as rendering

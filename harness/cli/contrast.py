@@ -10,7 +10,7 @@ import typer
 from harness.cli.helptext import build_group
 from harness.cli.options import argument, console, option, run_options, split
 from harness.core.errors import pasted
-from harness.core.languages import unknown_language
+from harness.core.languages import check_known
 
 if TYPE_CHECKING:
     from harness.data.backtranslation import Job, Translator
@@ -81,9 +81,7 @@ def build(
     definition = load_suite(options.suite)
     corpus = Corpus(definition, open_data(definition, options.data))
     chosen = options.languages or definition.languages
-    for code in chosen:
-        if code not in corpus.vector_languages:
-            raise unknown_language(code, corpus.vector_languages)
+    check_known("language", chosen, corpus.vector_languages)
     opened = _open(translator, options)
     alone = opened.kind == "noise"
     way = split(pivots) if pivots is not None else ([] if alone else PUBLISHED_PIVOTS)

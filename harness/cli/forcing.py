@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from harness.cli.options import console, failed, option, report, run_options, split
-from harness.core.errors import UserError, unknown
+from harness.core.errors import UserError
+from harness.core.languages import check_known
 
 if TYPE_CHECKING:
     from harness.runner.prepare import RunOptions
@@ -59,8 +60,7 @@ def forcing(
     from harness.tracks.forcing.scoring import run_forcing
     from harness.tracks.forcing.tables import print_forcing
 
-    if half not in ("test", "validation"):
-        raise unknown("split of the questions", half, ["test", "validation"])
+    check_known("split of the questions", [half], ["test", "validation"])
     if options.languages == []:
         raise UserError("no target language is named. Give --languages, such as am,he.")
     plan = plan_forcing(options, split(sources) or [], cast("Half", half), max_new_tokens)

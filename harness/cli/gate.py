@@ -9,7 +9,8 @@ import typer
 
 from harness.cli.helptext import Group, build_group
 from harness.cli.options import Languages, Methods, Settings, Tasks, argument, option, split
-from harness.core.errors import UserError, pasted, unknown
+from harness.core.errors import UserError, pasted
+from harness.core.languages import check_known
 
 if TYPE_CHECKING:
     from harness.ranking.gate.report import GateReport
@@ -72,8 +73,7 @@ def check(
 
     Exit code 0: same or better; 1: worse; 2: inconclusive, or bad input.
     """
-    if format_ not in _FORMATS:
-        raise unknown("format", format_, _FORMATS)
+    check_known("format", [format_], _FORMATS)
     from harness.ranking.gate.calibrate import open_baseline, read_runs
     from harness.ranking.gate.verdicts import Filter, judge
 

@@ -54,10 +54,10 @@ def test(
     """
     import json
 
-    from harness.core.errors import UserError, require, unknown
+    from harness.core.errors import UserError, require
+    from harness.core.languages import check_known
 
-    if output not in {"text", "json"}:
-        raise unknown("format", output, ["text", "json"])
+    check_known("format", [output], ["text", "json"])
     try:
         config = json.loads(options) if options else {}
     except ValueError:

@@ -28,7 +28,7 @@ from harness.cli.options import (
     say_next,
     summarise,
 )
-from harness.core.errors import unknown
+from harness.core.languages import check_known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,8 +157,7 @@ def list_(
         "tasks": lambda: listing.tasks(suite),
         "languages": lambda: listing.languages(suite),
     }
-    if what not in makers:
-        raise unknown("list", what, makers)
+    check_known("list", [what], makers)
     for name, text in makers[what]():
         line = f"{name:<22} {text}".rstrip()
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from harness.core.errors import UserError, unknown
@@ -81,6 +81,13 @@ def unknown_language(value: str, valid: Iterable[str], hint: str = "", kind: str
             forms.setdefault(form.casefold(), code)
     near = difflib.get_close_matches(value.strip().casefold(), forms, n=1, cutoff=_MIN_SIMILARITY)
     return unknown(kind, value, valid, hint, [forms[near[0]]] if near else None)
+
+
+def check_known(kind: str, values: Iterable[str] | None, valid: Collection[str], hint: str = "") -> None:
+    """Raise ``UserError`` for the first value that is not one of ``valid``, with the likely one; None has none."""
+    for value in values or ():
+        if value not in valid:
+            raise unknown_language(value, valid, hint) if kind == "language" else unknown(kind, value, valid, hint)
 
 
 def code_forms(code: str) -> list[str]:

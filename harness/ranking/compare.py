@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.core.errors import UserError, unknown
+from harness.core.errors import UserError
+from harness.core.languages import check_known
 from harness.core.store import Run
 from harness.ranking.pairing import (
     EntryPair,
@@ -141,9 +142,7 @@ def choose(a: ResultSet, b: ResultSet, names: Sequence[str]) -> list[Metric]:
     measured = sorted({found.name for side in (a, b) for found in side.metrics}, key=sort_key)
     if not measured:
         raise UserError("neither run is scored yet. Run 'steerboard score' on both.")
-    for name in names:
-        if name not in (*measured, ALL):
-            raise unknown("metric", name, measured, f"Or {ALL!r} for every one.")
+    check_known("metric", [name for name in names if name != ALL], measured, f"Or {ALL!r} for every one.")
     if not names:
         return default_metrics(a, b)
     return [metric(name) for name in (measured if ALL in names else dict.fromkeys(names))]

@@ -177,14 +177,6 @@ def collect(runs: Iterable[Run]) -> list[ResultSet]:
     return [_result_set([run for run, _ in group], [manifest for _, manifest in group]) for group in groups.values()]
 
 
-def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
-    read = _Reader()
-    for run in runs:
-        for cell in run.cell_dirs():
-            read.cell(run, cell)
-    return build_result_set(manifests, read.frame(), read.cells, read.reasons, read.work)
-
-
 def build_result_set(
     manifests: list[Manifest],
     scores: pd.DataFrame,
@@ -209,61 +201,54 @@ def build_result_set(
     return ResultSet(manifest, rows, scores, signatures, cells, manifests, work)
 
 
-class _Reader:
-    """Cells read into columns: of a million scores no objects are kept."""
+def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
+    """Return the cells of runs, read into columns: of a million scores no objects are kept.
 
-    def __init__(self) -> None:
-        self.cells: dict[CellIndex, tuple[Run, str]] = {}
-        self.work: dict[CellIndex, CellCost] = {}
-        self.reasons: dict[CellIndex, str] = {}
-        self._heads: list[tuple[Any, ...]] = []  # of every scored cell: index, protocol, texts, number of scores
-        self._columns: dict[str, list[Any]] = {
-            name: [] for name in ("metric", "value", "human", "signature", "trainings", "size")
-        }
-        self._ids: dict[str, str] = {}
-
-    def cell(self, run: Run, cell: str) -> None:
-        """Read a cell; of one that several runs have the first is kept."""
+    Of a cell that several runs have the first is kept.
+    """
+    cells: dict[CellIndex, tuple[Run, str]] = {}
+    work: dict[CellIndex, CellCost] = {}
+    reasons: dict[CellIndex, str] = {}
+    ids: dict[str, str] = {}  # of entries, computed once for all of their cells
+    heads: list[tuple[Any, ...]] = []  # of every scored cell: index, protocol, texts, number of scores
+    names = ("metric", "value", "human", "signature", "trainings", "size")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for run, cell in ((each, name) for each in runs for name in each.cell_dirs()):
         status = run.read_status_fast(cell)
         if status is None:
-            return
-        key = status["cell"]
-        index = (self._entry(run, cell, status), key["task"], key["language"], key["seed"])
-        scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
-        if scored is None:
-            self.reasons[index] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
-            return
-        if index not in self.cells:
-            self.cells[index], self.work[index] = (run, cell), _cost(status)
-        scores, columns = scored["scores"], self._columns
-        self._heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scores)))
-        columns["metric"] += [score["metric"] for score in scores]
-        columns["value"] += [score["value"] for score in scores]
-        columns["human"] += [score.get("human") for score in scores]
-        columns["signature"] += [score["signature"] for score in scores]
-        columns["trainings"] += [len(score.get("by_seed", ())) for score in scores]
-        columns["size"] += [score.get("detail", {}).get("texts") for score in scores]
-
-    def _entry(self, run: Run, cell: str, status: StatusRow) -> str:
-        """Return the id of the entry of a cell, computed once for all of its cells."""
+            continue
         key = status["cell"]
         body = repr((key["method"], key["model"], key["setting"]))
-        if body not in self._ids:
+        if body not in ids:
             record = run.status(cell)
             assert record is not None
-            self._ids[body] = entry_id(entry_of(record.cell))
-        return self._ids[body]
+            ids[body] = entry_id(entry_of(record.cell))
+        index = (ids[body], key["task"], key["language"], key["seed"])
+        scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
+        if scored is None:
+            reasons[index] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
+            continue
+        if index not in cells:
+            cells[index], work[index] = (run, cell), _cost(status)
+        scores = scored["scores"]
+        heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scores)))
+        for name in names[:4]:
+            columns[name] += [score.get(name) for score in scores]
+        columns["trainings"] += [len(score.get("by_seed", ())) for score in scores]
+        columns["size"] += [score.get("detail", {}).get("texts") for score in scores]
+    return build_result_set(manifests, _frame(heads, columns), cells, reasons, work)
 
-    def frame(self) -> pd.DataFrame:
-        """Return all scores, see ``ResultSet.scores``."""
-        heads = pd.DataFrame(self._heads, columns=[*CELL, "protocol", "texts", "count"])
-        names = ["entry", "task", "language", "protocol", "texts"]
-        heads = heads.astype(dict.fromkeys(names, "category") | {"seed": np.int64, "count": np.int64})
-        frame = heads.loc[heads.index.repeat(heads["count"])].drop(columns="count").reset_index(drop=True)
-        for name, values in self._columns.items():
-            text = name in {"metric", "signature"}
-            frame[name] = pd.Categorical(values) if text else np.array(values, dtype=np.float64)  # None is NaN
-        return frame.astype({"trainings": np.int64})
+
+def _frame(heads: list[tuple[Any, ...]], columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+    """Return all scores, see ``ResultSet.scores``."""
+    frame = pd.DataFrame(heads, columns=[*CELL, "protocol", "texts", "count"])
+    names = ["entry", "task", "language", "protocol", "texts"]
+    frame = frame.astype(dict.fromkeys(names, "category") | {"seed": np.int64, "count": np.int64})
+    frame = frame.loc[frame.index.repeat(frame["count"])].drop(columns="count").reset_index(drop=True)
+    for name, values in columns.items():
+        text = name in {"metric", "signature"}
+        frame[name] = pd.Categorical(values) if text else np.array(values, dtype=np.float64)  # None is NaN
+    return frame.astype({"trainings": np.int64})
 
 
 def _cost(status: StatusRow) -> CellCost:

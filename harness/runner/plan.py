@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from harness.core.cells import Cell
-from harness.core.errors import UserError, unknown
-from harness.core.languages import unknown_language
+from harness.core.errors import UserError
+from harness.core.languages import check_known
 from harness.core.records import CellKey, MethodIdentity, ModelIdentity, Selection, Setting
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
@@ -106,8 +106,5 @@ def plan_cells(
 
 def _choose(kind: str, wanted: list[Name] | None, valid: list[Name]) -> list[Name]:
     """Return the wanted values in the suite's order, each once."""
-    for value in wanted or ():
-        if value not in valid:
-            names = [str(name) for name in valid]
-            raise unknown_language(str(value), names) if kind == "language" else unknown(kind, str(value), names)
+    check_known(kind, None if wanted is None else list(map(str, wanted)), list(map(str, valid)))
     return [value for value in valid if wanted is None or value in wanted]

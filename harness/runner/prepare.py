@@ -18,7 +18,8 @@ from typing import ClassVar
 
 from harness.core.cells import Cell, entry_id, entry_of
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
-from harness.core.errors import UserError, require, unknown, warn
+from harness.core.errors import UserError, require, warn
+from harness.core.languages import check_known
 from harness.core.records import Manifest, ModelIdentity, Selection, Track, Tuned
 from harness.core.store import Run
 from harness.data.contrast import open_contrast
@@ -279,8 +280,7 @@ def _identity(checkpoint: Checkpoint | None, options: RunOptions, old: Manifest 
     """Return the model's identity; the precision of an earlier start of the run is kept."""
     if checkpoint is None:
         return None
-    if options.dtype not in {None, *_DTYPES}:
-        raise unknown("dtype", str(options.dtype), _DTYPES)
+    check_known("dtype", [options.dtype] if options.dtype is not None else None, _DTYPES)
     dtype = options.dtype or (old.model.dtype if old and old.model else None)
     if dtype is None:
         from harness.core.devices import choose_device, choose_dtype

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.errors import UserError, unknown
+from harness.core.errors import UserError
+from harness.core.languages import check_known
 from harness.core.store import Run
 from harness.core.types import FloatArray
 from harness.ranking.compare import default_metrics
@@ -72,10 +73,7 @@ def open_baseline(path: Path, new: ResultSet, names: Sequence[str] = ()) -> tupl
     thresholds = {each.metric.name: each for each in found}
     for more in default_metrics(new):
         thresholds.setdefault(more.name, MetricThreshold(more, None, default_tolerance(more)))
-    for name in names:
-        if name not in thresholds:
-            hint = "These are in the baseline; 'gate calibrate --metric' adds others."
-            raise unknown("metric", name, thresholds, hint)
+    check_known("metric", names, thresholds, "These are in the baseline; 'gate calibrate --metric' adds others.")
     return base, [thresholds[name] for name in dict.fromkeys(names or thresholds)]
 
 
@@ -101,9 +99,7 @@ def calibrate(
         _check_alike(first, other)
     _check_complete(runs)
     wanted = judged_metrics(first, metrics)
-    for name in tolerances:
-        if name not in {found.name for found in wanted}:
-            raise unknown("metric", name, [found.name for found in wanted])
+    check_known("metric", tolerances, [found.name for found in wanted])
     known = {found: size for found in wanted if (size := _measured_spread(runs, found))}
     for found in wanted:
         if found not in known and (found == first.headline or found.name in {*metrics, *tolerances}):
@@ -166,9 +162,8 @@ def judged_metrics(results: ResultSet, more: Sequence[str] = ()) -> list[Metric]
     if results.headline is None:
         raise UserError("the run is not scored yet. Run 'steerboard score' on it.")
     measured = {found.name: found for found in results.metrics}
+    check_known("metric", more, measured)
     for name in more:
-        if name not in measured:
-            raise unknown("metric", name, measured)
         if metric(name).direction == "none":
             raise UserError(f"{name} has no better side: nothing can be worse in it. Leave it out.")
     return list(dict.fromkeys([*default_metrics(results), *(measured[name] for name in more)]))
@@ -318,10 +313,7 @@ def _check_nothing_lost(old: Baseline, results: ResultSet, dropped: Sequence[str
             f"the run has {len(now.seeds)} generation seeds, the baseline {len(known.seeds)}: with fewer, "
             "larger losses go undetected. Run as many."
         )
-    names = {entry.method.name for entry in old.manifest.entries}
-    for name in dropped:
-        if name not in names:
-            raise unknown("method", name, names)
+    check_known("method", dropped, {entry.method.name for entry in old.manifest.entries})
     have = {(row.entry.method.title, row.entry.setting) for row in results.entries.values()}
     lost = [
         f"{entry.method.title} ({entry.setting})"

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from harness.core.errors import UserError, unknown
-from harness.core.languages import unknown_language
+from harness.core.errors import UserError
+from harness.core.languages import check_known
 from harness.ranking.flags import flags
 from harness.ranking.gate.calibrate import SEEDS, MetricThreshold, bound
 from harness.ranking.gate.difference import GateDifference, SideValues, difference, min_detectable_loss, power
@@ -126,10 +126,7 @@ def judge(
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, valid: Sequence[str]) -> list[str]:
-    for name in wanted or ():
-        if name not in valid:
-            hint = "These are the baseline's."
-            raise (unknown_language(name, valid, hint) if kind == "language" else unknown(kind, name, valid, hint))
+    check_known(kind, wanted, valid, "These are the baseline's.")
     return [name for name in valid if wanted is None or name in wanted]
 
 
