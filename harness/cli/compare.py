@@ -23,10 +23,9 @@ def compare(
 ) -> None:
     """Compare two runs of a suite, entry by entry.
 
-    Is B better or worse, or can nothing be said? Every entry of A is compared with the same method and
-    setting in B, paired by task, language and seed, with a 95 % interval and a verdict per metric. "No clear
-    difference" comes with the smallest difference that would have been found. Example, before and after a
-    change:
+    Is B better or worse, or can nothing be said? Every entry of A is compared with the same method and setting in B,
+    paired by task, language and seed, with a 95 % interval and a verdict per metric. "No clear difference" comes with
+    the smallest difference that would have been found. Example, before and after a change:
 
         steerboard run --suite mini --run runs/before
         steerboard run --suite mini --run runs/after

@@ -1,8 +1,7 @@
 """Flags: signs that an entry's texts are not what its scores suggest, such as copies, collapse, another language.
 
-Every bound is stated in ``RULES``, which are checked against the mean over the cells of a task; signs of foreign
-text also in every single language, where a mean would hide them. A flag hides no number, but flagged entries
-have no tier.
+Every bound is stated in ``RULES``, which are checked against the mean over the cells of a task; signs of foreign text
+also in every single language, where a mean would hide them. A flag hides no number, but flagged entries have no tier.
 """
 
 from __future__ import annotations

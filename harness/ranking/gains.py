@@ -97,8 +97,7 @@ def gains_by_language(
 ) -> dict[str, dict[str, LanguageGain]]:
     """Return entry -> language -> gain, for entries with a baseline and no missing value there.
 
-    ``family``: the entries over whose gains the p-values are adjusted (Benjamini and Hochberg), all languages
-    together.
+    ``family``: the entries over whose gains the p-values are adjusted (Benjamini and Hochberg), all languages together.
     """
     languages = dict.fromkeys(code for _, code in array.task_languages)
     cells = {

@@ -56,10 +56,9 @@ class Coverage:
 class StratumValues:
     """One metric in one task and language: ``values`` (entries, seeds), NaN where there is none.
 
-    ``trainings``: the fewest classifier seeds of a value, None without values. ``recipes``: how the values were
-    scored, in words, where that was not always the same. ``draws`` (entries, seeds, resamples): the values under
-    resampled test examples, of which there are ``examples``; None without, and ``problem`` says why if there
-    should be some.
+    ``trainings``: the fewest classifier seeds of a value, None without values. ``recipes``: how the values were scored,
+    in words, where that was not always the same. ``draws`` (entries, seeds, resamples): the values under resampled test
+    examples, of which there are ``examples``; None without, and ``problem`` says why if there should be some.
     """
 
     task_language: TaskLanguage

@@ -98,9 +98,8 @@ def _sweep(
 def evaluate_grid(plan: RunPlan, base: Suite) -> Tuned:
     """Return the grid of results and the choice from the finished cells of a sweep; ``base`` is the run's suite.
 
-    Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and
-    where no method has a cell; ``MachineError`` where the machine failed in a cell: a choice among what is
-    left would be an accident.
+    Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and where no method
+    has a cell; ``MachineError`` where the machine failed in a cell: a choice among what is left would be an accident.
     """
     statuses = [plan.run.status(cell.id) for cell in plan.cells]
     failed = [status.reason for status in statuses if status is not None and status.state == "infra_error"]

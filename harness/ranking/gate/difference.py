@@ -114,10 +114,9 @@ def paired(base: SideValues, new: SideValues) -> Moments:
 def _double_sampling(more: SideValues, fewer: SideValues, columns: Sequence[int]) -> GateDifference:
     """Return ``fewer`` minus ``more``, whose seeds at ``columns`` are those of ``fewer``: double sampling.
 
-    Cochran (1977, chapter 12): with b the slope of ``fewer`` on ``more`` over common seeds, the difference is
-    the mean of (fewer - b common) minus the mean of (1 - b) more over all its seeds, and both are
-    uncorrelated. b = 1 is pairing, b = 0 independent runs; it is the same for all strata. The cost of
-    estimating b is added to the variance.
+    Cochran (1977, chapter 12): with b the slope of ``fewer`` on ``more`` over common seeds, the difference is the mean
+    of (fewer - b common) minus the mean of (1 - b) more over all its seeds, and both are uncorrelated. b = 1 is
+    pairing, b = 0 independent runs; it is the same for all strata. The cost of estimating b is added to the variance.
     """
     common = more.of(columns)
     slope, freedom = _slope(common.values, fewer.values)

@@ -21,11 +21,10 @@ _ORDERS = 9_999
 def tiers(means: FloatArray, p: FloatArray, alpha: float = 0.05, better: Direction = "up") -> list[int]:
     """Return the tier of every entry, from 1; entries of a tier do not differ from its best.
 
-    ``p`` (entries, entries): of the pairwise differences, adjusted for the choice of any (``of_pairs``). In
-    the order of the means, an entry opens the next tier if it differs significantly from the head of the
-    current one. Entries of equal mean that open a tier head it together, and another must differ from all of
-    them; so the order of the input changes nothing, and identical entries share a tier. An unknown p (NaN) is
-    not a difference.
+    ``p`` (entries, entries): of the pairwise differences, adjusted for the choice of any (``of_pairs``). In the order
+    of the means, an entry opens the next tier if it differs significantly from the head of the current one. Entries of
+    equal mean that open a tier head it together, and another must differ from all of them; so the order of the input
+    changes nothing, and identical entries share a tier. An unknown p (NaN) is not a difference.
     """
     oriented = _oriented(means, better)
     found = np.zeros(len(oriented), dtype=np.int64)

@@ -1,9 +1,8 @@
 """Do the seeds of an entry move all strata together, as where texts were written once and translated?
 
-The noise of our own engine is keyed by task and language, so that strata vary independently. Texts from
-elsewhere need not: a random choice may be shared by all languages. An entry's mean then varies more than its
-strata suggest.
-What the test finds, and what it misses: ``docs/statistics.md``.
+The noise of our own engine is keyed by task and language, so that strata vary independently. Texts from elsewhere need
+not: a random choice may be shared by all languages. An entry's mean then varies more than its strata suggest. What the
+test finds, and what it misses: ``docs/statistics.md``.
 """
 
 from __future__ import annotations

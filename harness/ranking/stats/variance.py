@@ -296,9 +296,8 @@ def _example_variance(strata: Sequence[Stratum], contrasts: Contrasts) -> FloatA
 def _quantise(draws: FloatArray) -> FloatArray:
     """Return draws (..., resamples) around their mean, as whole numbers of steps of the grid.
 
-    BLAS sums products of whole numbers without rounding, so that its order of summation, which depends on the
-    number of entries and threads and on the machine, changes nothing. The grid is far finer than the effect of
-    one test example.
+    BLAS sums products of whole numbers without rounding, so that its order of summation, which depends on the number of
+    entries and threads and on the machine, changes nothing. The grid is far finer than the effect of one test example.
     """
     steps: FloatArray = np.rint((draws - draws.mean(axis=-1, keepdims=True)) * _GRID)
     return steps
