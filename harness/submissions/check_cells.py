@@ -83,12 +83,18 @@ def _check_status(status: CellStatus, files: set[str], path: str) -> None:
         raise InvalidSubmissionError(path, "its steering is not that of the cell's key")
 
 
-def _check_texts(texts: Sequence[Generation], status: CellStatus, suite: Suite, path: str) -> None:
-    key = status.cell
+def is_in_order(texts: Sequence[Generation], key: CellKey, suite: Suite) -> bool:
+    """Say whether a cell has its number of texts for every label, in the suite's order."""
     labels = suite.task(key.task, key.language).labels
     expected = [(label, index) for label in labels for index in range(key.texts_per_label)]
-    if [(text.label, text.index) for text in texts] != expected:
-        problem = f"does not hold {key.texts_per_label} texts for each of {len(labels)} labels, in the suite's order"
+    return [(text.label, text.index) for text in texts] == expected
+
+
+def _check_texts(texts: Sequence[Generation], status: CellStatus, suite: Suite, path: str) -> None:
+    key = status.cell
+    if not is_in_order(texts, key, suite):
+        n_labels = len(suite.task(key.task, key.language).labels)
+        problem = f"does not hold {key.texts_per_label} texts for each of {n_labels} labels, in the suite's order"
         raise InvalidSubmissionError(path, problem)
     for number, text in enumerate(texts, 1):
         for problem in _text_problems(text, key, suite):

@@ -17,7 +17,6 @@ from harness.core.cells import entry_of
 from harness.core.errors import UserError, pasted
 from harness.core.files import canonical_json, staging, sweep
 from harness.core.records import (
-    CellKey,
     CellStatus,
     Entry,
     Manifest,
@@ -27,10 +26,11 @@ from harness.core.records import (
     format_validation_error,
 )
 from harness.core.store import CLASSIFIER, Run
-from harness.data.suite import Suite, load_suite, restore_suite, suite_files
+from harness.data.suite import load_suite, restore_suite, suite_files
 from harness.methods.registry import BUILT_IN
 from harness.submissions.card import SCHEMA, Card, CardResult, Hashes, folder_of, has_todo, write_card
 from harness.submissions.check import n_expected_cells
+from harness.submissions.check_cells import is_in_order
 from harness.submissions.files import CARD, CODE, TEXTS, sha256
 from harness.submissions.submission import find
 
@@ -268,7 +268,11 @@ def _write_result(
             scores = run.scores(cell)
             if scores is None:
                 raise UserError(f"cell {cell} has no scores. Score it first: {pasted('score', run.path)}")
-            _check_order(run, cell, status.cell, suite)
+            if not is_in_order(run.generations(cell), status.cell, suite):  # a reference may have its own order
+                raise UserError(
+                    f"{run.cell(cell)} does not hold {status.cell.texts_per_label} texts per label in the suite's "
+                    "order. Delete this directory and repeat the 'steerboard run' command."
+                )
             data = (run.cell(cell) / "generations.jsonl").read_bytes()
             texts[cell] = sha256(data)
             put(f"{cell}/{TEXTS}", gzip.compress(data, mtime=0))
@@ -286,17 +290,6 @@ def _write_result(
 
 def _compact(value: Any) -> bytes:
     return gzip.compress(canonical_json(value).encode(), mtime=0)
-
-
-def _check_order(run: Run, cell: str, key: CellKey, suite: Suite) -> None:
-    """Refuse texts that are not as they were written, and those of a reference in another order of labels."""
-    labels = suite.task(key.task, key.language).labels
-    expected = [(label, index) for label in labels for index in range(key.texts_per_label)]
-    if [(text.label, text.index) for text in run.generations(cell)] != expected:
-        raise UserError(
-            f"{run.cell(cell)} does not hold {key.texts_per_label} texts per label in the suite's order. "
-            "Delete this directory and repeat the 'steerboard run' command."
-        )
 
 
 def _narrow(manifest: Manifest, entries: list[Entry]) -> Manifest:

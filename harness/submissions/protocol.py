@@ -37,6 +37,12 @@ class Protocol:
     suite: Suite
     corpus: Corpus | None
 
+    def require_corpus(self) -> Corpus:
+        """Return the human text; ``UserError`` where it is not available."""
+        if self.corpus is None:
+            raise UserError("the human text is not available. Pass its directory with --data.")
+        return self.corpus
+
 
 def resolve_protocol(card: Card, manifest: Manifest, inputs: CheckInputs, file: str, online: bool) -> Protocol:
     """Return the protocol for the results of a model. The suite is ours, never that of the submission.

@@ -154,15 +154,14 @@ def _generate(
     from harness.runner.prepare import RunPlan
 
     protocol = checked.protocols[claimed.path.name]
-    if protocol.corpus is None:
-        raise UserError("the human text is not available. Pass its directory with --data.")
+    corpus = protocol.require_corpus()
     if isinstance(method, PrecomputedSteering):
         for name in sorted({status.steering for status in statuses.values() if status.steering}):
             write_bytes(run.steering_path(name), claimed.files.read(f"steering/{name}.safetensors"))
     cells = [Cell(status.cell) for status in statuses.values()]
     identity = cells[0].key.model
     methods = {cells[0].key.method.model_dump_json(): method}
-    plan = RunPlan(run, protocol.suite, protocol.corpus, checkpoint, methods, cells, [], identity)
+    plan = RunPlan(run, protocol.suite, corpus, checkpoint, methods, cells, [], identity)
     GenerationStage(plan, console, wanted.device, None, wanted.batch_size).run()
 
 

@@ -115,14 +115,13 @@ def _score(
     from harness.runner.score import ScoringStage
     from harness.scoring.scorers import build_scorers
 
-    if protocol.corpus is None:
-        raise UserError("the human text is not available. Pass its directory with --data.")
+    corpus = protocol.require_corpus()
     for cell, status in statuses.items():
         run.write_cell(cell, status, claimed.generations(cell) if status.state == "ok" else [])
     run.write_manifest(claimed.manifest())
-    parts = build_scorers(protocol.suite, protocol.corpus, classifiers)
+    parts = build_scorers(protocol.suite, corpus, classifiers)
     cells = [Cell(status.cell) for status in statuses.values()]
-    ScoringStage(RunPlan(run, protocol.suite, protocol.corpus, None, {}, cells, parts), console).run()
+    ScoringStage(RunPlan(run, protocol.suite, corpus, None, {}, cells, parts), console).run()
     return [part.name for part in parts]
 
 
