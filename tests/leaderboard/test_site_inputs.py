@@ -96,9 +96,9 @@ def test_runs_and_submissions_mix_and_every_run_counts_once(handed_in: Path, tmp
     entry = toy("language")
     entry.scores[F1] = flat(0.5, chosen)
     run = write_run(tmp_path / "runs" / "one", [entry], chosen)
-    found = inputs([tmp_path / "runs", run.path, handed_in]).items
+    found = inputs([tmp_path / "runs", run.path, handed_in / "human"]).items
     assert [item.badge for item in found].count("own run") == 1
-    assert len(found) == 1 + len(NAMES)
+    assert len(found) == 2
 
 
 def test_a_submission_that_cannot_be_read_is_refused_in_one_line(handed_in: Path, tmp_path: Path) -> None:

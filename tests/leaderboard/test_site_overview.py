@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
-from support.browsing import Site, hash_of, pick, picked, rows
+from support.browsing import Site, change_state, hash_of, pick, picked, rows
 from support.toyruns import F1
 from support.toysite import LANGUAGES
 
@@ -28,19 +28,19 @@ def said(page: Any, query: str) -> str:
 # The headline and the rules
 
 
-@pytest.mark.parametrize(("task", "code"), [("", ""), ("topic", ""), ("", "am"), ("sentiment", "he")])
-def test_a_choice_changes_the_headline_and_the_rules(visit, site, task, code):
-    page = visit(state=f"#task={task}&language={code}")
-    field = site.board.slice(task or None, code or None)
-    words = headline(site.board, field)
-    names = {"am": "Amharic", "he": "Hebrew"}
-    part = " in ".join(filter(None, [task, names.get(code, "")]))
-    part = f" ({part})" if part else ""
-    assert said(page, ".sentence p") == (f"Is any steering better than zero-shot? {words.verdict}{part}: {words.words}")
-    assert said(page, ".lead-entry") == words.ranking
-    assert said(page, ".rules") == f"{words.rules} {words.note}".strip()
-    marked = page.locator("tr:has(.dagger)").evaluate_all("rows => rows.map((row) => row.dataset.entry)")
-    assert sorted(marked) == sorted(words.marked)
+def test_a_choice_changes_the_headline_and_the_rules(visit, site):
+    page, names = visit(), {"am": "Amharic", "he": "Hebrew"}
+    for task, code in (("", ""), ("topic", ""), ("", "am"), ("sentiment", "he")):
+        change_state(page, f"#task={task}&language={code}")
+        words = headline(site.board, site.board.slice(task or None, code or None))
+        part = " in ".join(filter(None, [task, names.get(code, "")]))
+        part = f" ({part})" if part else ""
+        question = "Is any steering better than zero-shot?"
+        assert said(page, ".sentence p") == f"{question} {words.verdict}{part}: {words.words}"
+        assert said(page, ".lead-entry") == words.ranking
+        assert said(page, ".rules") == f"{words.rules} {words.note}".strip()
+        marked = page.locator("tr:has(.dagger)").evaluate_all("rows => rows.map((row) => row.dataset.entry)")
+        assert sorted(marked) == sorted(words.marked)
 
 
 def test_an_interval_beside_the_tier_of_zero_shot_is_explained_and_saved_without_its_mark(visit, site):
@@ -173,18 +173,23 @@ def overlap(one: list[float], other: list[float], slack: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("state", "options"),
+    ("states", "options"),
     [
-        ("", {"viewport": {"width": 1400, "height": 900}}),
-        ("", {"viewport": {"width": 1000, "height": 900}}),
-        ("", {"java_script_enabled": False}),
-        ("#task=topic&language=he", {}),
-        ("#language=am,da", {}),
-        ("", PHONE),
+        (["", "#task=topic&language=he", "#language=am,da"], {"viewport": {"width": 1400, "height": 900}}),
+        ([""], {"viewport": {"width": 1000, "height": 900}}),
+        ([""], {"java_script_enabled": False}),
+        ([""], PHONE),
     ],
 )
-def test_no_label_of_a_plot_lies_on_another_on_a_point_or_outside(visit, state, options):
-    page = visit(state=state, **options)
+def test_no_label_of_a_plot_lies_on_another_on_a_point_or_outside(visit, states, options):
+    page = visit(**options)
+    for state in states:
+        if state:
+            change_state(page, state)
+        check_labels(page)
+
+
+def check_labels(page: Any) -> None:
     plots = page.evaluate(GEOMETRY, "svg.plot")
     assert len(plots) == 2
     for plot in plots:
@@ -249,17 +254,19 @@ def clipped(page: Any, site: Site) -> int:
 
 
 @pytest.mark.parametrize(
-    ("width", "state"),
-    [(1400, ""), (1000, ""), (390, ""), (1000, "#language=he"), (390, "#language=am,he")],
+    ("width", "states"), [(1400, [""]), (1000, ["", "#language=he"]), (390, ["", "#language=am,he"])]
 )
-def test_no_usual_column_is_clipped(visit, site, width, state):
-    page = visit(state=state, viewport={"width": width, "height": 900})
-    assert clipped(page, site) == 0
-    shown = set(rows(page, f"{site.board.id}-ranking")[0])
-    assert {"tier", "entry", "gain"} <= shown
-    assert width < 1000 or {F1.name, "vendi/tfidf"} <= shown
-    if width == 390:
-        assert "default columns do not fit this screen" in said(page, ".fitted")
+def test_no_usual_column_is_clipped(visit, site, width, states):
+    page = visit(viewport={"width": width, "height": 900})
+    for state in states:
+        if state:
+            change_state(page, state)
+        assert clipped(page, site) == 0
+        shown = set(rows(page, f"{site.board.id}-ranking")[0])
+        assert {"tier", "entry", "gain"} <= shown
+        assert width < 1000 or {F1.name, "vendi/tfidf"} <= shown
+        if width == 390:
+            assert "default columns do not fit this screen" in said(page, ".fitted")
 
 
 def test_columns_can_be_chosen_and_the_choice_is_in_the_address(visit, site):

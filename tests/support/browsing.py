@@ -94,6 +94,18 @@ def rows(page: Any, table: str) -> list[dict[str, str]]:
     return page.evaluate(READ, table)
 
 
+def change_state(page: Any, state: str) -> None:
+    """Follow a link to another state of the page that is open."""
+    page.evaluate(
+        """(state) => new Promise((done) => {
+          if (location.hash === state) done();
+          addEventListener("hashchange", () => setTimeout(done), { once: true });
+          location.hash = state;
+        })""",
+        state,
+    )
+
+
 def hash_of(page: Any) -> str:
     return page.evaluate("location.hash")
 
