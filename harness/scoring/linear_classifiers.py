@@ -136,38 +136,26 @@ def fit_dual(gram: FloatArray, targets: NDArray[np.int64], penalty: float) -> Du
     # Not LogisticRegression on the n-grams themselves: it stops elsewhere within its tolerance, so calibration error
     # and Brier score would change, and few texts have many n-grams.
     from scipy.linalg import solve_triangular
+    from scipy.linalg.lapack import dpstrf
     from sklearn.linear_model import LogisticRegression
 
     trained = np.unique(targets)
     weights = np.zeros((len(gram), len(trained)))
     if len(trained) == 1:
         return DualLogReg(trained, weights, np.zeros(1))
-    rows, order, rank = _factor(gram)
+    # Cholesky with pivoting, factor @ factor.T == gram[order][:, order]: repeated texts, which add no direction, come
+    # last.
+    factor, pivots, rank, _ = dpstrf(gram, lower=1)
+    rows, order = np.tril(factor)[:, : max(rank, 1)], pivots.astype(np.int64) - 1
     model = LogisticRegression(C=penalty, solver="newton-cg", tol=_TOLERANCE).fit(rows, targets[order])
-    coefficients, intercepts = _per_label(model)
+    coefficients, intercepts = model.coef_, model.intercept_
+    if len(trained) == 2:  # of two labels scikit-learn keeps only the second's
+        coefficients = np.vstack([np.zeros_like(coefficients), coefficients])
+        intercepts = np.concatenate([[0.0], intercepts])
     if rank:
         # features[order] = rows @ basis.T: the first texts of the order alone give the basis.
         weights[order[:rank]] = solve_triangular(rows[:rank].T, coefficients[:, :rank].T)
     return DualLogReg(trained, weights, intercepts)
-
-
-def _factor(gram: FloatArray) -> tuple[FloatArray, NDArray[np.int64], int]:
-    """Return ``rows`` (at least one column) and ``order`` with rows @ rows.T == gram[order][:, order], and the rank.
-
-    Cholesky with pivoting: repeated texts, which add no direction, come last.
-    """
-    from scipy.linalg.lapack import dpstrf
-
-    factor, pivots, rank, _ = dpstrf(gram, lower=1)
-    return np.tril(factor)[:, : max(rank, 1)], pivots.astype(np.int64) - 1, int(rank)
-
-
-def _per_label(model: Any) -> tuple[FloatArray, FloatArray]:
-    """Return coefficients [k, d] and intercepts [k]; for two labels scikit-learn keeps only those of the second."""
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(intercepts) > 1:
-        return coefficients, intercepts
-    return np.vstack([np.zeros_like(coefficients), coefficients]), np.concatenate([[0.0], intercepts])
 
 
 class LabelVerifier:

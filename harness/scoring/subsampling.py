@@ -71,13 +71,9 @@ def _draw(sizes: tuple[int, ...], budget: int, count: int, axes: tuple[object, .
             if left == 0:
                 found.append(subsample)
                 subsample, left = [], budget
-    return Subsamples(found, n_permutations, float(np.mean([_effective(subsample, sizes) for subsample in found])))
-
-
-def _effective(subsample: Sequence[tuple[int, int]], sizes: Sequence[int]) -> float:
-    """Return how many texts a subsample is worth: (sum of shares)**2 / sum of squared shares."""
-    shares = [taken / sizes[i] if sizes[i] else 1.0 for i, taken in subsample]
-    return sum(shares) ** 2 / sum(share * share for share in shares)
+    shares = [[taken / sizes[i] if sizes[i] else 1.0 for i, taken in subsample] for subsample in found]
+    effective = [sum(own) ** 2 / sum(share * share for share in own) for own in shares]
+    return Subsamples(found, n_permutations, float(np.mean(effective)))
 
 
 def interval(

@@ -54,14 +54,14 @@ def test_four_questions_are_for_choosing_and_the_other_eight_are_scored(question
 
 
 def test_no_sentence_stands_there_twice_also_not_in_two_languages(questions):
-    texts = [normalise(text) for code in questions.languages for text in questions.all_in(code)]
+    texts = [normalise(text) for code in questions.languages for text in questions.asked(code)]
     assert len(texts) == 144
     assert len(set(texts)) == len(texts)
 
 
 @pytest.mark.parametrize("code", sorted(LANGUAGES))
 def test_the_questions_of_a_language_are_plain_sentences_in_its_script(questions, code):
-    for text in questions.all_in(code):
+    for text in questions.asked(code):
         assert text == " ".join(text.split())
         assert re.fullmatch(r"[^?{}]{10,80}\?", text)
         assert script_share(text, script_of(code)) == 1.0, text

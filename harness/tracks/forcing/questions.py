@@ -34,14 +34,10 @@ class Questions:
         """Return the ids of a half, or of all questions, in their order."""
         return [name for name in self.texts if half is None or (name in self.validation) == (half == "validation")]
 
-    def asked(self, language: str, half: Half) -> list[str]:
-        """Return the questions of a half in a language; ``UserError`` names the valid ones."""
+    def asked(self, language: str, half: Half | None = None) -> list[str]:
+        """Return the questions of a half, or all, in a language, in the order of ``ids``; ``UserError`` for another."""
         self.check("source language", language)
         return [self.texts[name][language] for name in self.ids(half)]
-
-    def all_in(self, language: str) -> list[str]:
-        """Return every question in a language, in the order of ``ids``."""
-        return [by_language[language] for by_language in self.texts.values()]
 
     def id_of(self, text: str, language: str) -> str:
         """Return the id of a question from its text in a language."""
@@ -86,7 +82,7 @@ def _check(questions: Questions) -> None:
         if not all(isinstance(text, str) and text.strip() and "{" not in text for text in by_language.values()):
             raise ValueError(f"question {name} is empty, not text, or contains a brace")
     for language in languages:
-        if len(set(questions.all_in(language))) < len(questions.texts):
+        if len(set(questions.asked(language))) < len(questions.texts):
             raise ValueError(f"a question occurs twice in {language}")
     if missing := questions.validation - set(questions.texts):
         raise ValueError(f"validation names {', '.join(sorted(missing))}, which is not a question")

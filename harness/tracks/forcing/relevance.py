@@ -124,7 +124,7 @@ class NearestQuestion:
         """Return the ids of the nearest questions per text; several where they are equally near."""
         if code not in self._asked:
             embedding, context = self._open(), scoring_context(code, self._human(code))
-            self._asked[code] = (embedding, context, embedding.embed(self._questions.all_in(code), context))
+            self._asked[code] = (embedding, context, embedding.embed(self._questions.asked(code), context))
         embedding, context, asked = self._asked[code]
         likeness = embedding.embed(texts, context) @ asked.T
         table = likeness.toarray() if hasattr(likeness, "toarray") else likeness
