@@ -13,15 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, Valid
 from harness.core.files import canonical_json, digest, write_text
 from harness.core.lookalikes import check_lookalikes, unseen
 from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, format_validation_error
-from harness.submissions.files import (
-    CARD,
-    CODE,
-    MAX_CELLS,
-    MAX_MODELS,
-    SLUG,
-    InvalidSubmissionError,
-    StrictReader,
-)
+from harness.submissions.files import CARD, CODE, MAX_CELLS, MAX_MODELS, SLUG, InvalidSubmissionError, StrictReader
 
 SCHEMA = 2
 _MAX_CONFIG_LENGTH = 2**18
@@ -196,8 +188,7 @@ class Card(CardItem):
         Field(description="Which split layer and strength were chosen on: none, train or validation; never test."),
     ]
     files: Annotated[
-        dict[str, Sha256],
-        Field(description="SHA-256 of method.py or of every steering file, by path."),
+        dict[str, Sha256], Field(description="SHA-256 of method.py or of every steering file, by path.")
     ] = Field(default_factory=dict)
     results: Annotated[
         list[CardResult],

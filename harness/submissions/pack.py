@@ -305,12 +305,7 @@ def _narrow(manifest: Manifest, entries: list[Entry]) -> Manifest:
 
 
 def _stage_companions(
-    staged: Path,
-    run: Run,
-    out: Path,
-    fields: Mapping[str, Any],
-    options: PackOptions,
-    cells: Mapping[str, CellStatus],
+    staged: Path, run: Run, out: Path, fields: Mapping[str, Any], options: PackOptions, cells: Mapping[str, CellStatus]
 ) -> dict[str, str]:
     """Stage the code or the steering files; return path -> SHA-256."""
     kind, found, sources = fields["type"], {}, {}

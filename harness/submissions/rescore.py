@@ -176,10 +176,7 @@ def _disagreements(claimed: Score, measured: Score) -> Iterator[str]:
     """Yield what of a score differs by more than the noise of the classifier's seeds, or rounding."""
     seeds = [*measured.by_seed.values()]
     tolerance = EXACT if len(seeds) < 2 else max(EXACT, _SIGMAS * stdev(seeds) / math.sqrt(len(seeds)))
-    pairs = {
-        "the value": (claimed.value, measured.value),
-        "the value of human text": (claimed.human, measured.human),
-    }
+    pairs = {"the value": (claimed.value, measured.value), "the value of human text": (claimed.human, measured.human)}
     if tolerance == EXACT:
         ends = zip(claimed.interval or (None, None), measured.interval or (None, None), strict=True)
         pairs |= {f"the {side} end of the interval": pair for side, pair in zip(("lower", "upper"), ends, strict=True)}

@@ -31,11 +31,7 @@ from harness.submissions.lockfile import NO_LOCK, LockedSubmission, LockFile
 
 Badge = Literal["self-reported", "rescored", "reproduced"]
 
-_STORED_AS = {
-    "generations.jsonl": TEXTS,
-    "scores.json": "scores.json.gz",
-    "audit.json.gz": "predictions.json.gz",
-}
+_STORED_AS = {"generations.jsonl": TEXTS, "scores.json": "scores.json.gz", "audit.json.gz": "predictions.json.gz"}
 """File of a cell in a run directory -> the one that has it in a submission, where they differ."""
 
 

@@ -74,15 +74,7 @@ def script(workflow: str, name: str) -> str:
 
 
 def test_there_are_workflows_for_all_that_is_promised():
-    assert [path.stem for path in WORKFLOWS] == [
-        "ci",
-        "comment",
-        "gate",
-        "nightly",
-        "pages",
-        "release",
-        "submissions",
-    ]
+    assert [path.stem for path in WORKFLOWS] == ["ci", "comment", "gate", "nightly", "pages", "release", "submissions"]
     assert [path.parent.name for path in ACTIONS] == ["gate"]
 
 
@@ -183,11 +175,7 @@ def test_a_release_is_checked_away_from_the_checkout(tmp_path):
     (tmp_path / "dist" / "steerboard-1-py3-none-any.whl").touch()
     (tmp_path / "out").mkdir()
     stand_in(tmp_path, "program", f'echo "$PWD $@" >> {tmp_path}/calls; [ "$1 $2" != "list methods" ]')
-    stand_in(
-        tmp_path / "bin",
-        "python",
-        'mkdir -p "$3/bin"; for p in pip steerboard; do cp program "$3/bin/$p"; done',
-    )
+    stand_in(tmp_path / "bin", "python", 'mkdir -p "$3/bin"; for p in pip steerboard; do cp program "$3/bin/$p"; done')
     done = bash(text, tmp_path, RUNNER_TEMP=tmp_path / "out")
     assert done.returncode == 1  # a command that fails ends the job
     calls = (tmp_path / "calls").read_text().splitlines()
@@ -255,10 +243,7 @@ def checked(repo: Path) -> tuple[int, str]:
     git(repo, "add", "--all")
     git(repo, "commit", "-qm", "change", "--allow-empty")
     done = bash(
-        script("submissions", "Check what changed"),
-        repo.parent,
-        BASE=base,
-        GITHUB_STEP_SUMMARY=repo.parent / "summary",
+        script("submissions", "Check what changed"), repo.parent, BASE=base, GITHUB_STEP_SUMMARY=repo.parent / "summary"
     )
     assert "Traceback" not in done.stderr
     report = (repo.parent / "report" / "comment.md").read_text("utf-8")
@@ -334,8 +319,7 @@ def test_a_comment_is_posted_once_and_replaced_later(tmp_path, old):
 
 @needs_jq
 @pytest.mark.parametrize(
-    "report",
-    ["**maintainers**: approved, badge `regenerated`.\n", "</details>\n<details>\n", "> [!NOTE]\n", ""],
+    "report", ["**maintainers**: approved, badge `regenerated`.\n", "</details>\n<details>\n", "> [!NOTE]\n", ""]
 )
 def test_a_comment_begins_with_whose_output_it_is_whatever_the_output_says(tmp_path, report):
     (tmp_path / "comment.md").write_text(report, encoding="utf-8")

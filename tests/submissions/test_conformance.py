@@ -67,10 +67,7 @@ BROKEN = {
     ),
     "a config that takes anything": ("config", {"# option": "model_config = {'extra': 'allow'}"}),
     "an option without default": ("config", {"# option": "depth: int"}),
-    "an option that JSON changes": (
-        "config",
-        {"# option": "path: object = (1, 2)"},
-    ),
+    "an option that JSON changes": ("config", {"# option": "path: object = (1, 2)"}),
     "a search space of an option that is not there": ("config", {"# class": "search_space = {'depth': [1]}"}),
     "supports that gives False": ("supports", {"# method": "def supports(self, ctx): return False"}),
     "supports without a reason": ("supports", {"# method": "def supports(self, ctx): return Skip('')"}),
@@ -109,10 +106,7 @@ BROKEN = {
         "independent of order",
         {"# fit": "vector = self.kept = getattr(self, 'kept', vector)"},
     ),
-    "test text by the corpus": (
-        "held out text",
-        {"# fit": "ctx._corpus.split(ctx.task.name, ctx.language, 'test')"},
-    ),
+    "test text by the corpus": ("held out text", {"# fit": "ctx._corpus.split(ctx.task.name, ctx.language, 'test')"}),
     "validation text by the data source": (
         "held out text",
         {"# fit": "vector[0] = len(ctx._corpus.source.rows(ctx.task, 'validation')[0].text)"},

@@ -26,10 +26,7 @@ BODY = {
     "schema": 2,
     "name": "my-method",
     "version": 1,
-    "authors": [
-        {"name": "አበበ በቀለ", "orcid": "0000-0002-1825-0097"},
-        {"name": "דנה לוי", "affiliation": "Univ."},
-    ],
+    "authors": [{"name": "አበበ በቀለ", "orcid": "0000-0002-1825-0097"}, {"name": "דנה לוי", "affiliation": "Univ."}],
     "contact": "https://example.org/me",
     "licence": "CC-BY-4.0",
     "paper": "2606.18389",

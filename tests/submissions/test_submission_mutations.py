@@ -266,7 +266,7 @@ PLAIN: list[Callable[[Path, random.Random], None]] = [
     *(folder_for_file, extra_file, code, swapped, cells_swapped, wrong_hash, yaml_trick, card_value, card_path),
 ]
 RENEWED: list[Callable[[Path, random.Random], None]] = [
-    *(huge_number, duplicate_key, extra_field, reordered, line_changed, identity, cells_swapped, statuses_swapped),
+    *(huge_number, duplicate_key, extra_field, reordered, line_changed, identity, cells_swapped, statuses_swapped)
 ]
 
 
