@@ -25,7 +25,7 @@ from harness.ranking.results import ResultSet, collect
 from harness.ranking.stats.estimates import Estimate, estimates
 from harness.ranking.stats.multiplicity import holm
 from harness.ranking.stats.sharing import noted
-from harness.ranking.stats.variance import Contrasts, moments
+from harness.ranking.stats.variance import Contrasts
 from harness.scoring.metrics import Metric, metric, sort_key
 
 LEVEL = 0.05
@@ -151,8 +151,8 @@ def choose(a: ResultSet, b: ResultSet, names: Sequence[str]) -> list[Metric]:
 def _rows(values: PairedValues) -> list[ComparisonRow]:
     """Return a row per pair; p-values are adjusted over the rows that have one."""
     array, pairs = values.array, values.runs.pairs
-    first, second = (np.array([array.position[pair.ids[side]] for pair in pairs]) for side in (1, 0))
-    found = estimates(moments(array.strata, array.examples, Contrasts.differences(first, second)))
+    first, second = (array.rows(pair.ids[side] for pair in pairs) for side in (1, 0))
+    found = estimates(array.moments(Contrasts.differences(first, second)))
     drafts = [_draft(values, pair, own) for pair, own in zip(pairs, found, strict=True)]
     raw = [np.nan if row.p is None else row.p for row in drafts]
     adjusted = holm(np.array(raw, dtype=np.float64)).tolist()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.records import Entry, TunedMethod, Usage, sum_or_none, total_usage
-from harness.ranking.results import CellIndex, ResultSet
+from harness.ranking.results import CELL, CellIndex, ResultSet
 from harness.scoring.metrics import VALID_SHARE
 
 
@@ -58,8 +58,7 @@ class Cost:
 def costs(results: ResultSet) -> dict[str, Cost]:
     """Return the cost of every entry that has a finished cell, by entry id."""
     lines = results.scores[results.scores["metric"] == VALID_SHARE.name].dropna(subset=["value"])
-    keys = lines[["entry", "task", "language", "seed"]].itertuples(index=False, name=None)
-    shares: dict[CellIndex, float] = dict(zip(keys, lines["value"].tolist(), strict=True))
+    shares: dict[CellIndex, float] = lines.set_index(CELL)["value"].to_dict()
     cells: dict[str, list[CellIndex]] = {}
     for index in results.cells:
         cells.setdefault(index[0], []).append(index)

@@ -105,7 +105,7 @@ class Eligibility:
         names = self.eligible(array)
         if reason := self.reason(array, names):
             return TieredEntries(names, reason, [], np.empty((0, 0, 0)), np.empty((0, 0)))
-        rows, strata = np.array([array.position[name] for name in names], dtype=np.int64), self.strata(array)
+        rows, strata = array.rows(names), self.strata(array)
         values = np.stack([each.values[rows] for each in strata], axis=1)
         p = of_pairs(to_square(moments(strata, array.examples, Contrasts.pairs(rows)).p, len(rows), 1.0))
         found = tiers(values.mean(axis=(1, 2)), p, LEVEL, array.metric.direction)

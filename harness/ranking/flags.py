@@ -156,6 +156,14 @@ RULES = [
 """All rules; each is compared with the mean over the cells of an entry and a task."""
 
 
+def human_row(results: ResultSet) -> str | None:
+    """Return the id of the row of human text, None unless there is exactly one."""
+    found = [
+        name for name, row in results.entries.items() if (row.entry.setting, row.entry.method.name) == ("none", CEILING)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
 def is_floor(method: str, setting: str) -> bool:
     """Return whether an entry is the reference that repeats one text: that is its purpose."""
     return setting == "none" and method == "constant"
@@ -267,14 +275,13 @@ def _better_than_human(results: ResultSet) -> dict[str, list[Flag]]:
     compared with human text and with zero-shot and few-shot of the entry's model: where these are as good, the
     model is that good, and no method is suspected. Without a row of human text there are no such flags.
     """
-    rows = results.entries.items()
-    human = [name for name, row in rows if row.entry.setting == "none" and row.entry.method.name == CEILING]
+    human, rows = human_row(results), results.entries.items()
     metrics = [m for m in results.metrics if m.name.partition("/")[0] == MACRO_F1.name]
-    if len(human) != 1 or not metrics:
+    if human is None or not metrics:
         return {}
     plain = [name for name, row in rows if row.entry.model and row.entry.method.name in {BASELINE, FEW_SHOT}]
-    names = [name for name in results.entries if name not in {*plain, *human}]
-    bases = [dict.fromkeys(names, human[0]), baselines(results, BASELINE), baselines(results, FEW_SHOT)]
+    names = [name for name in results.entries if name not in {*plain, human}]
+    bases = [dict.fromkeys(names, human), baselines(results, BASELINE), baselines(results, FEW_SHOT)]
     found: dict[str, list[Flag]] = {}
     for measured in metrics:
         array = collect_metric(results, measured, resample=False)
@@ -285,7 +292,7 @@ def _better_than_human(results: ResultSet) -> dict[str, list[Flag]]:
                 known = [differences[name].low for differences in over if name in differences]
                 if name not in over[0] or not all(low is not None and low > ABOVE_HUMAN for low in known):
                     continue
-                value, level = means[name].mean, means[human[0]].mean
+                value, level = means[name].mean, means[human].mean
                 words = (
                     f"better training data than human text: {measured.title} {value:.3g} in {task}, clearly more than "
                     f"{ABOVE_HUMAN} above {level:.3g}"

@@ -12,7 +12,7 @@ from harness.ranking.results import ResultSet
 from harness.ranking.stats.estimates import Estimate, estimates
 from harness.ranking.stats.multiplicity import benjamini_hochberg
 from harness.ranking.stats.ranks import RankCorrelation, rank_correlation
-from harness.ranking.stats.variance import Contrasts, moments
+from harness.ranking.stats.variance import Contrasts
 from harness.ranking.values import MetricArray
 from harness.scoring.metrics import Metric
 
@@ -64,8 +64,7 @@ def baselines(results: ResultSet, method: str) -> dict[str, str]:
 
 def entry_means(array: MetricArray) -> dict[str, Estimate]:
     """Return the mean of every complete entry."""
-    rows = np.arange(len(array.entries))
-    found = estimates(moments(array.strata, array.examples, Contrasts.means(rows)))
+    found = estimates(array.moments(Contrasts.means(np.arange(len(array.entries)))))
     return {name: each for name, each in zip(array.entries, found, strict=True) if name in array.complete}
 
 
@@ -77,19 +76,13 @@ def gains(array: MetricArray, bases: Mapping[str, str]) -> dict[str, Estimate]:
     names = [name for name in array.entries if array.complete.issuperset({name, bases.get(name, "")})]
     if not names:  # such as in a language without any values yet
         return {}
-    rows, others = (
-        np.array([array.position[name] for name in side], dtype=np.int64)
-        for side in (names, [bases[name] for name in names])
-    )
-    found = estimates(moments(array.strata, array.examples, Contrasts.differences(rows, others)))
-    return dict(zip(names, found, strict=True))
+    pairs = Contrasts.differences(array.rows(names), array.rows(bases[name] for name in names))
+    return dict(zip(names, estimates(array.moments(pairs)), strict=True))
 
 
 def mean_gains(array: MetricArray, names: Sequence[str], bases: Mapping[str, str]) -> FloatArray:
     """Return gains of entries over their baselines by stratum and seed: (entries, strata, seeds)."""
-    rows = [array.position[name] for name in names]
-    others = [array.position[bases.get(name, name)] for name in names]
-    return array.values[rows] - array.values[others]
+    return array.values[array.rows(names)] - array.values[array.rows(bases.get(name, name) for name in names)]
 
 
 def gains_by_language(

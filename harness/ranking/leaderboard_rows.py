@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.core.threads import limit_blas_threads
 from harness.ranking.eligibility import Eligibility
-from harness.ranking.flags import CEILING, Flag, is_floor
+from harness.ranking.flags import Flag, human_row, is_floor
 from harness.ranking.gains import (
     Correlation,
     LanguageGain,
@@ -155,12 +155,10 @@ def _row(
 
 def _gaps_closed(results: ResultSet, array: MetricArray, bases: Mapping[str, str]) -> dict[str, Estimate | None]:
     """Return how far entries come from their zero-shot to human text, in percent, where that is known."""
-    human = [
-        row.id for row in results.entries.values() if row.entry.setting == "none" and row.entry.method.name == CEILING
-    ]
-    if len(human) != 1:
+    human = human_row(results)
+    if human is None:
         return {}
-    three = [(name, bases[name], human[0]) for name in array.entries if name in bases and name != human[0]]
+    three = [(name, bases[name], human) for name in array.entries if name in bases and name != human]
     three = [names for names in three if array.complete.issuperset(names)]
     triples = [(array.position[a], array.position[b], array.position[c]) for a, b, c in three]
     closed = gaps_closed(array.strata, array.examples, triples, array.metric.direction)

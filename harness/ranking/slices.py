@@ -14,7 +14,7 @@ from harness.ranking.eligibility import Eligibility
 from harness.ranking.gains import gains
 from harness.ranking.results import ResultSet
 from harness.ranking.stats.estimates import Estimate, to_square
-from harness.ranking.stats.variance import Contrasts, Moments, means, moments
+from harness.ranking.stats.variance import Contrasts, Moments, means
 from harness.ranking.values import MetricArray, collect_metric
 from harness.scoring.metrics import Metric
 
@@ -111,8 +111,8 @@ def _slices(array: MetricArray) -> list[Slice]:
 def _rank_slice(rules: Eligibility, whole: MetricArray, scope: Slice) -> SliceRanking:
     array = whole.select(scope.task and [scope.task], scope.language and [scope.language])
     names = sorted(array.complete)
-    rows = np.array([array.position[name] for name in names], dtype=np.int64)
-    found = moments(array.strata, array.examples, Contrasts.pairs(rows))
+    rows = array.rows(names)
+    found = array.moments(Contrasts.pairs(rows))
     ranked = rules.rank(array)
     p = np.full((len(names), len(names)), np.nan)
     if ranked.tiers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.core.errors import UserError
 from harness.core.threads import limit_blas_threads
-from harness.core.types import FloatArray
+from harness.core.types import FloatArray, IntArray
 from harness.ranking.results import CellIndex, Missing, ResultSet, by_stratum, positions
 from harness.ranking.stats.resampling import (
     Measure,
@@ -25,7 +25,7 @@ from harness.ranking.stats.resampling import (
     load_predictions,
     measure_of,
 )
-from harness.ranking.stats.variance import Stratum, build_stratum
+from harness.ranking.stats.variance import Contrasts, Moments, Stratum, build_stratum, moments
 from harness.scoring.metrics import Metric
 
 DRAWS = 1000
@@ -154,6 +154,14 @@ class MetricArray:
         """The strata as statistics take them, rows in the order of ``entries``."""
         return self.strata_of_gains({})
 
+    def rows(self, names: Iterable[str]) -> IntArray:
+        """Return the rows of entries."""
+        return np.array([self.position[name] for name in names], dtype=np.int64)
+
+    def moments(self, contrasts: Contrasts) -> Moments:
+        """Return the moments of contrasts of entries over the strata."""
+        return moments(self.strata, self.examples, contrasts)
+
     def strata_of_gains(self, baselines: Mapping[str, str]) -> list[Stratum]:
         """Return the strata of gains: every entry minus its baseline; one without a baseline has gain 0.
 
@@ -170,7 +178,7 @@ class MetricArray:
         marks = [not self.by_seed.isdisjoint(pair) for pair in zip(self.entries, others, strict=True)]
         values, draws = part.values, part.draws
         if baselines:
-            rows = [self.position[name] for name in others]
+            rows = self.rows(others)
             values, draws = values - values[rows], None if draws is None else draws - draws[rows]
         return build_stratum(values, draws, self.fixed, np.array(marks))
 

@@ -23,6 +23,7 @@ def suite(folder: Path, strength: float) -> Path:
         ("data: mini/data", f"data: {TASKS / 'mini' / 'data'}"),
         ("model: mini/pocketlm", f"model: {TASKS / 'mini' / 'pocketlm'}"),
         ("max_new_tokens: 64, max_attempts: 5", "max_new_tokens: 32, max_attempts: 2"),
+        ("subsamples: 20", "subsamples: 4"),
     ):
         assert old in text
         text = text.replace(old, new)

@@ -254,8 +254,7 @@ def _between(
 def _measured_spread(runs: Sequence[ResultSet], measured: Metric) -> Spread | None:
     """Return the spread of a metric over strata in which some entry has all values; None without any."""
     arrays = [collect_metric(run, measured, resample=False) for run in runs]
-    names = arrays[0].entries
-    values = [array.values[[array.position[name] for name in names]] for array in arrays]
+    values = [array.values[array.rows(arrays[0].entries)] for array in arrays]
     whole = np.logical_and.reduce([~np.isnan(own).any(axis=2) for own in values])
     strata = whole.any(axis=0)
     rows = whole[:, strata].all(axis=1)
