@@ -194,7 +194,9 @@ def _judged(found: Case, base: ResultSet, new: ResultSet) -> GateReport:
             replace(threshold, tolerance=allowed) if threshold.metric == F1 else threshold
             for threshold in thresholds_of(base)
         ]
-        return judge(base, new, thresholds, ("run", "baseline"))
+        report = judge(base, new, thresholds, ("run", "baseline"))
+    assert not any("not resampled" in note for note in report.notes), report.notes
+    return report
 
 
 def line_of(report: GateReport, metric: str, entry: str = "m0"):
