@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from harness import __version__ as __version__
+from harness.core.version import __version__ as __version__
 
 TYPE_CHECKING = False  # importing typing would cost more than everything else here
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ more release.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from harness.core.version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

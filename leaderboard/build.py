@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from harness import __version__
 from harness.core.errors import UserError
 from harness.core.files import sweep, write_json, write_text
 from harness.core.languages import language
 from harness.core.reading import read_json
 from harness.core.records import SCHEMA, GridPoint, Tuned
 from harness.core.store import Run
+from harness.core.version import __version__
 from harness.data.suite import data_note
 from harness.scoring.metrics import VENDI
 from harness.submissions.lockfile import NO_LOCK, LockFile

@@ -62,7 +62,7 @@ app.command("compare")(compare.compare)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from harness import __version__
+        from harness.core.version import __version__
 
         typer.echo(f"steerboard {__version__}")
         raise typer.Exit

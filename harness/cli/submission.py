@@ -184,7 +184,7 @@ def _checked(
     report, submission = checked.report, checked.submission
     if rescore and submission is not None and not report.problems:
         require("run")
-        from harness.submissions.lockfile import check_version
+        from harness.submissions.changes import check_version
         from harness.submissions.rescore import rescored, write_record
 
         if write:
@@ -223,10 +223,12 @@ def check_changes(
 
         steerboard submission check-changes changed --repository proposed
     """
+    from harness.submissions.changes import check_against
     from harness.submissions.check import check_changes, read_changed
-    from harness.submissions.lockfile import ChangedError, check_against, open_lock
+    from harness.submissions.lockfile import open_lock
     from harness.submissions.protocol import CheckInputs
     from harness.submissions.report import FORMATS, SubmissionReport, render
+    from harness.submissions.submission import ChangedError
 
     _check_known("format", output, FORMATS)
     locked = open_lock(lock)

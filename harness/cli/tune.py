@@ -42,7 +42,8 @@ def tune(
     from harness.data.suite import Suite, load_suite
     from harness.runner.generate import run_stages
     from harness.runner.prepare import default_run, plan_run, shipped_model
-    from harness.runner.tune import evaluate_grid, tuning_suite, write_tuned
+    from harness.runner.tune import evaluate_grid, tuning_suite
+    from harness.runner.tuned import write_tuned
 
     overrides: dict[str, list[Any]] = {}
     if layers is not None:

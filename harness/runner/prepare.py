@@ -29,7 +29,7 @@ from harness.data.suite import MethodSpec, Suite, load_suite, restore_suite
 from harness.methods.contract import CellContext, SteeringMethod
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.runner.plan import describe_subset, plan_cells, select_cells
-from harness.runner.tune import apply_tuning, check_tuned, read_tuned
+from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
 from harness.scoring.scorer import Scorer
 from harness.scoring.scorers import build_scorers
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
-from harness.core.files import canonical_json, write_json
+from harness.core.files import canonical_json
 from harness.core.records import (
     CellStatus,
     GridPoint,
-    ModelIdentity,
     Tuned,
     TunedMethod,
     fit_of,
-    read_record,
     sum_or_none,
 )
 from harness.data.suite import MethodSpec, Suite
@@ -35,7 +32,6 @@ from harness.scoring.metrics import VALID_SHARE, macro_f1
 if TYPE_CHECKING:
     from harness.runner.prepare import RunPlan
 
-FILE = "tuned.json"
 CLASSIFIER = "tfidf"
 GATE = 0.9
 RULE = (
@@ -234,75 +230,3 @@ def _fields(method: SteeringMethod, configs: Sequence[str]) -> list[str]:
     loaded = [json.loads(config) for config in configs]
     differ = [field for field in loaded[0] if any(c.get(field) != loaded[0][field] for c in loaded)]
     return [*(field for field in differ if field not in method.search_space), *method.search_space]
-
-
-# The file of the choice, and its options in a run
-
-
-def write_tuned(run: Path, tuned: Tuned) -> Path:
-    """Write the choice into the folder of the run that is to use it."""
-    write_json(run / FILE, tuned.to_json())
-    return run / FILE
-
-
-def read_tuned(run: Path) -> Tuned:
-    """Read the choice of a run folder; ``UserError`` where it is missing or broken."""
-    path = run / FILE
-    if not path.is_file():
-        raise UserError(f"{run} holds no {FILE}. Make it: steerboard tune, with the same --suite and --run.")
-    return read_record(path, Tuned)
-
-
-def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | None, data: Mapping[str, str]) -> None:
-    """Raise ``UserError`` for a choice that was made for another suite, model or data (hash by task and language)."""
-    if tuned.suite_hash != suite.hash:
-        raise UserError(f"{run / FILE} was made for another suite ({tuned.suite}). Tune again.")
-    if model is not None and tuned.model != model:
-        raise UserError(
-            f"{run / FILE} was made on {tuned.model.name} ({tuned.model.fingerprint}, {tuned.model.dtype}), "
-            f"this model is {model.name} ({model.fingerprint}, {model.dtype}). Tune again."
-        )
-    other = [name for name, known in tuned.data_hashes.items() if data.get(name, known) != known]
-    if other:
-        raise UserError(f"{run / FILE} was made on other data or contrast text of {other[0]}. Tune again.")
-
-
-def apply_tuning(specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], registry: Registry) -> list[MethodSpec]:
-    """Return a suite's list of methods with the chosen options put in; controls follow their method.
-
-    A control is listed once per method that it controls. Raises ``UserError`` where a method is of another
-    version than the one that was tuned.
-    """
-    tuned: list[MethodSpec] = []
-    for name, options in named_options(specs):
-        cls = registry.get(name)
-        if issubclass(cls, Control):
-            of = options.get("of", cls.Config.model_fields["of"].default)
-            controlled = of if isinstance(of, list) else [of]
-            new = [{name: _control_options(options, one, chosen, registry)} for one in controlled]
-        else:
-            new = [{name: {**options, **_choice(name, chosen, registry)}}]
-        tuned += [item for item in new if item not in tuned]  # a sweep written as several items is one row now
-    return tuned
-
-
-def _choice(name: object, chosen: dict[str, TunedMethod], registry: Registry) -> dict[str, Any]:
-    """Return the chosen options of a method; none where it was not tuned or nothing passed the gate."""
-    found = chosen.get(name) if isinstance(name, str) else None
-    if found is None:
-        return {}
-    version = registry.get(str(name)).version
-    if found.version != version:
-        raise UserError(
-            f"method {name!r} was tuned as version {found.version} and is now version {version}. Tune again."
-        )
-    return found.options or {}
-
-
-def _control_options(
-    options: dict[str, Any], of: Any, chosen: dict[str, TunedMethod], registry: Registry
-) -> dict[str, Any]:
-    shared, found = options.get("options") or {}, _choice(of, chosen, registry)
-    if found and isinstance(shared, dict):  # else the control's config says what is wrong with it
-        shared = {**shared, **found}
-    return {**options, "of": of, **({"options": shared} if shared else {})}

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from harness.core.errors import InvalidFileError
 from harness.core.records import CellKey
+from harness.submissions.changes import regressions
 from harness.submissions.files import InvalidSubmissionError
-from harness.submissions.lockfile import LockFile, regressions
+from harness.submissions.lockfile import LockFile
 from harness.submissions.submission import Submission, find_all
 
 Level = Literal["problem", "flag", "note"]

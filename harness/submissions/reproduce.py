@@ -22,6 +22,7 @@ from harness.submissions.check import CheckOutcome
 from harness.submissions.files import CODE
 from harness.submissions.lockfile import LockFile, Reproduction
 from harness.submissions.report import cell_title
+from harness.submissions.submission import find_locked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +99,7 @@ def mark_reproduced(checked: CheckOutcome, found: Reproduction, lock: LockFile) 
     """Raise the badge of a checked submission to ``reproduced``; False where it was not rescored before."""
     assert checked.submission is not None
     lock.check_writable()
-    entry, _ = lock.valid(checked.submission)
+    entry, _ = find_locked(lock, checked.submission)
     if entry is None:
         return False
     changes = {"badge": "reproduced", "reproduction": found}

@@ -16,27 +16,21 @@ from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from harness import __version__
 from harness.core.cells import Cell
 from harness.core.errors import UserError
 from harness.core.files import file_digest, write_json_gz
 from harness.core.records import CellScores, CellStatus, Score
 from harness.core.store import Run
+from harness.core.version import __version__
 from harness.methods.registry import SUBMISSIONS
 from harness.submissions.card import CardResult
+from harness.submissions.changes import check_version
 from harness.submissions.check import CheckOutcome
 from harness.submissions.check_cells import EXACT
-from harness.submissions.lockfile import (
-    LockedSubmission,
-    LockFile,
-    PublishedResult,
-    check_version,
-    coverage,
-    result_hashes,
-)
+from harness.submissions.lockfile import LockedSubmission, LockFile, PublishedResult
 from harness.submissions.protocol import Protocol
 from harness.submissions.report import Compared, cell_title
-from harness.submissions.submission import Submission, find_all
+from harness.submissions.submission import Submission, coverage, find_all, result_hashes
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,11 +15,13 @@ from typing import Literal
 from typing_extensions import override
 
 from harness.core.errors import UserError
+from harness.core.files import digest
 from harness.core.store import Run, RunFiles
 from harness.submissions.card import Card, CardResult, read_card, read_hashes
 from harness.submissions.files import (
     CARD,
     PACK_AGAIN,
+    SCORED_FILES,
     TEXTS,
     InvalidSubmissionError,
     StrictReader,
@@ -27,7 +29,7 @@ from harness.submissions.files import (
     scan,
     sha256,
 )
-from harness.submissions.lockfile import NO_LOCK, LockedSubmission, LockFile
+from harness.submissions.lockfile import NO_LOCK, RESCORED, LockedSubmission, LockFile, PublishedResult
 
 Badge = Literal["self-reported", "rescored", "reproduced"]
 
@@ -97,6 +99,10 @@ class ResultFiles(RunFiles):
         return self._submission.reader, f"results/{path}"
 
 
+class ChangedError(UserError):
+    """A submission is not what the lockfile has under the same version."""
+
+
 class Submission:
     """A submission that can be read: its ``card`` (submission.yaml), and its runs, one for every model.
 
@@ -142,7 +148,7 @@ class Submission:
 
     @cached_property
     def _locked(self) -> tuple[LockedSubmission | None, str]:
-        return self.lock.valid(self)
+        return find_locked(self.lock, self)
 
     @property
     def entry(self) -> LockedSubmission | None:
@@ -163,6 +169,74 @@ class Submission:
     def cells(self) -> tuple[int, int]:
         """How many cells have texts, and how many the suite has."""
         return sum(r.n_cells for r in self.card.results), sum(r.n_expected for r in self.card.results)
+
+
+def find_locked(lock: LockFile, submission: Submission) -> tuple[LockedSubmission | None, str]:
+    """Return the lockfile's entry of a submission, and why there is one that does not count (else empty)."""
+    name = submission.card.name
+    entry = lock.body.submissions.get(name)
+    if entry is None:
+        return None, ""
+    try:
+        check_unchanged(entry, submission)
+        reader = StrictReader(lock.rescored(name), f"{RESCORED}/{name}/")
+        for path, expected in entry.measured.items():
+            if reader.digest(path) != expected:
+                raise ChangedError(f"{reader.prefix}{path} is not what was measured")
+    except UserError as error:
+        return None, f"version {entry.version} was {entry.badge}, but these files differ: {error}"
+    return entry, ""
+
+
+def result_hashes(submission: Submission, result: CardResult) -> dict[str, str]:
+    """Return one hash of all texts and one of all scores and predictions of a model's results."""
+    hashes = read_hashes(submission.reader, result)
+    scored = {path: value for path, value in hashes.files.items() if path.endswith(SCORED_FILES)}
+    return {"texts": digest(hashes.texts), "scores": digest(scored)}
+
+
+def coverage(run: Run) -> dict[str, list[str]]:
+    """Return which languages, tasks and settings the texts of a model cover."""
+    keys = [status.cell for status in map(run.status, run.cell_ids()) if status and status.state == "ok"]
+    axes = {"languages": "language", "tasks": "task", "settings": "setting"}
+    return {name: sorted({getattr(key, field) for key in keys}) for name, field in axes.items()}
+
+
+def check_unchanged(entry: LockedSubmission, submission: Submission, texts_only: bool = False) -> None:
+    """Raise ``ChangedError`` for the first thing in a submission that is not as it was checked.
+
+    ``texts_only``: new scores of the same texts are fine, as after a change of the metrics.
+    """
+    card = submission.card
+    for what, old, new in (
+        ("method", entry.method, card.method_title),
+        ("suite", entry.suite, card.suite_title),
+        ("type", entry.type, card.type),
+    ):
+        if old != new:
+            raise ChangedError(f"its {what} was {old}, is {new}")
+    runs = {result.folder: (result, run) for result, run in zip(card.results, submission.runs, strict=True)}
+    for folder, locked in entry.results.items():
+        if folder not in runs:
+            raise ChangedError(f"the results of {locked.model} are gone")
+        _check_result(locked, submission, *runs[folder], texts_only)
+    if texts_only:
+        return
+    if submission.broken:
+        raise ChangedError(str(submission.broken[0]).rstrip("."))
+    if entry.subject != card.subject:
+        raise ChangedError("its card or other files were changed")
+
+
+def _check_result(
+    locked: PublishedResult, submission: Submission, result: CardResult, run: Run, texts_only: bool
+) -> None:
+    for axis, found in coverage(run).items():
+        if gone := [name for name in getattr(locked, axis) if name not in found]:
+            raise ChangedError(f"{result.folder} has lost {axis} {', '.join(gone)}")
+    for what, value in result_hashes(submission, result).items():
+        if getattr(locked, what) != value and not (texts_only and what == "scores"):
+            raise ChangedError(f"{result.folder} has other {what}")
 
 
 def verify_checksums(submission: Submission) -> list[InvalidSubmissionError]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-import harness
 from harness.core.errors import UserError
 from harness.core.types import FloatArray
+from harness.core.version import __version__
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import strip_control
@@ -42,7 +42,7 @@ def results(boards: Sequence[Board], date: str) -> ResultFile:
     """
     if not re.fullmatch(DATE, date):
         raise UserError(f"date {date!r} is not ISO 8601; write it as 2026-06-30 or 2026-06-30T12:00:00Z.")
-    generator = {"name": "steerboard", "version": harness.__version__}
+    generator = {"name": "steerboard", "version": __version__}
     found = {"schema": RESULTS_SCHEMA, "generator": generator, "date": date, "boards": list(map(board_facts, boards))}
     return ResultFile.model_validate(found)
 

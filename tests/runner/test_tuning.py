@@ -18,7 +18,8 @@ from harness.methods.contract import MethodConfig, SteeringMethod
 from harness.methods.prompting import FewShot, ZeroShot
 from harness.methods.registry import Registry, load_registry, parse_methods
 from harness.runner.prepare import RunPlan
-from harness.runner.tune import apply_tuning, evaluate_grid, select_best, tuning_suite
+from harness.runner.tune import evaluate_grid, select_best, tuning_suite
+from harness.runner.tuned import apply_tuning
 from harness.scoring.metrics import VALID_SHARE, macro_f1
 
 # What is tried

@@ -11,11 +11,12 @@ from support.submitting import cells, edit_card, edit_gz, edit_json, rehash
 
 from harness.methods.registry import BUILT_IN, load_registry
 from harness.ranking.results import collect
+from harness.submissions.changes import check_against, regressions
 from harness.submissions.check import check_files
-from harness.submissions.lockfile import FILE, ChangedError, LockFile, check_against, regressions
+from harness.submissions.lockfile import FILE, LockFile
 from harness.submissions.protocol import CheckInputs
 from harness.submissions.rescore import alike
-from harness.submissions.submission import find, find_all
+from harness.submissions.submission import ChangedError, find, find_all
 
 SUBMISSIONS = ROOT / "submissions"
 NAMES = sorted(path.parent.name for path in SUBMISSIONS.glob("*/submission.yaml"))

@@ -47,7 +47,7 @@ def package_of(module: str) -> str:
     """Return the package of a module; empty for the public API."""
     first, _, rest = module.partition(".")
     second = rest.split(".")[0]
-    return first if first == "leaderboard" else second if first == "harness" and second != "__version__" else ""
+    return first if first == "leaderboard" else second if first == "harness" else ""
 
 
 def imports_of(tree: ast.AST) -> set[str]:

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from harness.core.reading import read_yaml
-from harness.submissions.lockfile import FILE, LockFile, coverage, result_hashes
-from harness.submissions.submission import find
+from harness.submissions.lockfile import FILE, LockFile
+from harness.submissions.submission import coverage, find, result_hashes
 from support.helpers import ROOT, steerboard
 
 WHO = ["--author", "Ann Other", "--contact", "ann@example.org", "--licence", "CC-BY-4.0"]
