@@ -31,12 +31,12 @@ _DIGITS = {"self_chrf": 1, "self_bleu": 1, "vendi/tfidf": 1, "length": 0, "compr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run with the reference 'human'")
-    [cellset] = collect([Run(parser.parse_args().run)])
-    [entry] = [row.id for row in cellset.entries.values() if row.entry.method.name == "human"]
-    scores = cellset.scores[cellset.scores["entry"] == entry]
-    for task in cellset.manifest.selection.tasks:
+    [result_set] = collect([Run(parser.parse_args().run)])
+    [entry] = [row.id for row in result_set.entries.values() if row.entry.method.name == "human"]
+    scores = result_set.scores[result_set.scores["entry"] == entry]
+    for task in result_set.manifest.selection.tasks:
         print(f"\n### {task}\n")
-        _print(scores[scores["task"] == task], cellset.manifest.selection.languages)
+        _print(scores[scores["task"] == task], result_set.manifest.selection.languages)
 
 
 def _print(scores: pd.DataFrame, languages: list[str]) -> None:

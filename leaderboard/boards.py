@@ -62,7 +62,7 @@ class Board:
     """
 
     id: str
-    cellset: ResultSet
+    result_set: ResultSet
     headline: Metric
     standings: Ranking
     costs: dict[str, Cost]
@@ -73,7 +73,7 @@ class Board:
     @property
     def track(self) -> Track:
         """What was measured: texts as training data, understanding, or language forcing."""
-        return self.cellset.track
+        return self.result_set.track
 
     def slice(self, task: str | None = None, language: str | None = None) -> SliceRanking | None:
         """Return the ranking in one task, language, both or all; None where the suite has no such slice."""
@@ -81,7 +81,7 @@ class Board:
 
     @cached_property
     def _by_slice(self) -> dict[Slice, SliceRanking]:
-        tasks, languages = self.cellset.manifest.selection.tasks, self.cellset.manifest.selection.languages
+        tasks, languages = self.result_set.manifest.selection.tasks, self.result_set.manifest.selection.languages
         found = {ranking.scope: ranking for ranking in self.slices}
         for ranking in self.slices:  # a suite of one task or language has no second slice of equal content
             for task in {ranking.scope.task, *(tasks if len(tasks) == 1 else [])}:
@@ -93,36 +93,36 @@ class Board:
     def zero_shot(self) -> dict[str, str]:
         """Entry id -> the unsteered zero-shot entry of its model, for those that have one without a flag."""
         flagged = {standing.row.id for standing in self.standings.rows if standing.flags}
-        return {name: base for name, base in baselines(self.cellset, BASELINE).items() if base not in flagged}
+        return {name: base for name, base in baselines(self.result_set, BASELINE).items() if base not in flagged}
 
     @property
     def secondary(self) -> list[Metric]:
         """The metrics that are shown next to the headline in the ranking."""
         if self.track == "generation":
             return [VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY]
-        return [m for m in self.cellset.metrics if m.group == self.track and m.primary and m != self.headline]
+        return [m for m in self.result_set.metrics if m.group == self.track and m.primary and m != self.headline]
 
     def page(self, entry: str) -> str:
         """Return the address of the page of an entry's method, in the directory of the board."""
-        return method_file(self.cellset.entries[entry].entry.method.name)
+        return method_file(self.result_set.entries[entry].entry.method.name)
 
     @cached_property
     def names(self) -> dict[str, str]:
         """Entry id -> its name as pages show it."""
-        return {name: name_of(row.name, 160) for name, row in self.cellset.entries.items()}
+        return {name: name_of(row.name, 160) for name, row in self.result_set.entries.items()}
 
     @cached_property
     def title(self) -> str:
         """The suite and the models: what a heading says."""
-        return name_of(self.cellset.title, 300)
+        return name_of(self.result_set.title, 300)
 
     @cached_property
     def axes(self) -> dict[str, list[Any]]:
         """Names along the axes of ``array``: entries in the order of the ranking, metrics, and the selection."""
-        chosen = self.cellset.manifest.selection
+        chosen = self.result_set.manifest.selection
         return {
             "entry": [standing.row.id for standing in self.standings.rows],
-            "metric": [metric.name for metric in self.cellset.metrics],
+            "metric": [metric.name for metric in self.result_set.metrics],
             "task": list(chosen.tasks),
             "language": list(chosen.languages),
             "seed": list(chosen.seeds),
@@ -130,12 +130,12 @@ class Board:
 
     def array(self, column: str) -> FloatArray:
         """Return all values, or those of ``human``-written text, along ``axes``; NaN where unknown."""
-        return to_array(self.cellset.scores, self.axes, column)
+        return to_array(self.result_set.scores, self.axes, column)
 
     @cached_property
     def strata(self) -> list[tuple[str, str]]:
         """The tasks and languages that there is data of."""
-        return self.cellset.manifest.selection.task_languages()
+        return self.result_set.manifest.selection.task_languages()
 
     @cached_property
     def _by_stratum(self) -> dict[str, FloatArray]:
@@ -175,7 +175,7 @@ class Board:
 
     def human(self, metric: Metric, language: str | None = None) -> float | None:
         """Return the metric of human-written text, of the first entry that has it in all cells."""
-        found = (self.level(metric, name, None, language, "human") for name in self.cellset.entries)
+        found = (self.level(metric, name, None, language, "human") for name in self.result_set.entries)
         return next((value for value in found if value is not None), None)
 
     def measured(self, metric: str) -> bool:
@@ -191,35 +191,35 @@ def boards(runs: Sequence[Run]) -> list[Board]:
     """
     for run in runs:
         check_manifest(run.manifest_path, run.manifest())
-    cellsets = [drop_invalid(cellset) for cellset in collect(runs)]
-    found = [board(cellset) for cellset in cellsets if not cellset.scores.empty]
+    result_sets = [drop_invalid(result_set) for result_set in collect(runs)]
+    found = [board(result_set) for result_set in result_sets if not result_set.scores.empty]
     if not found:
         listed = ", ".join(str(run.path) for run in runs)
         raise UserError(f"nothing is scored in {listed}. Run 'steerboard score RUN' first.")
     tracks = list(get_args(Track))
-    return sorted(found, key=lambda item: (tracks.index(item.track), -len(item.cellset.entries), item.id))
+    return sorted(found, key=lambda item: (tracks.index(item.track), -len(item.result_set.entries), item.id))
 
 
-def board(cellset: ResultSet) -> Board:
+def board(result_set: ResultSet) -> Board:
     """Return the board of one set of comparable results."""
-    headline = cellset.headline or cellset.metrics[0]
-    array, rules = collect_metric(cellset, headline), Eligibility(cellset)
-    chosen, bases = cellset.manifest.selection, baselines(cellset, BASELINE)
+    headline = result_set.headline or result_set.metrics[0]
+    array, rules = collect_metric(result_set, headline), Eligibility(result_set)
+    chosen, bases = result_set.manifest.selection, baselines(result_set, BASELINE)
     checked = [code for code in chosen.checked if chosen.task_languages(languages=[code])]
     return Board(
-        board_id(cellset),
-        cellset,
+        board_id(result_set),
+        result_set,
         headline,
-        rank_entries(cellset, headline, array=array, eligibility=rules),
-        costs(cellset),
-        rank_slices(cellset, headline, array, rules),
-        {code: gains(collect_metric(cellset, headline, languages=[code]), bases) for code in checked},
+        rank_entries(result_set, headline, array=array, eligibility=rules),
+        costs(result_set),
+        rank_slices(result_set, headline, array, rules),
+        {code: gains(collect_metric(result_set, headline, languages=[code]), bases) for code in checked},
     )
 
 
-def board_id(cellset: ResultSet) -> str:
+def board_id(result_set: ResultSet) -> str:
     """Return the name of a board in addresses and files: the suite's name and a short hash."""
-    manifest = cellset.manifest
+    manifest = result_set.manifest
     kind = [manifest.suite_hash, manifest.selection.identity(), manifest.data_hashes]
     name = re.sub(r"[^a-z0-9]+", "-", str(manifest.suite["name"])[:40].lower()).strip("-") or "suite"
     return f"{name}-{digest(kind, 6)}"

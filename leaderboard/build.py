@@ -84,7 +84,7 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused:
     for item in given:
         check_folder(item.run, claimed=item.submission is not None)
     found = boards([item.run for item in given])
-    dates = (day_of(manifest.created) for board in found for manifest in board.cellset.manifests)
+    dates = (day_of(manifest.created) for board in found for manifest in board.result_set.manifests)
     info = SiteInfo(date or max(dates, default=""), __version__)
     published = results(found, info.date)
     views = [view_of(board, given, _surfaces(board), info) for board in found]
@@ -109,7 +109,7 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused:
 def _surfaces(board: Board) -> list[tuple[str, list[GridPoint]]]:
     """Return the results of ``steerboard tune`` in the runs of a board; broken ones are left out."""
     found = []
-    for folder in dict.fromkeys(run.path for run, _ in board.cellset.cells.values()):
+    for folder in dict.fromkeys(run.path for run, _ in board.result_set.cells.values()):
         path = folder / "tuned.json"
         with contextlib.suppress(UserError, ValidationError):
             if path.is_file():
@@ -158,7 +158,7 @@ def view_of(
 
     ``anchors``: of the pages of texts, by language, which ``board_pages`` adds; ``texts_of`` links to them.
     """
-    manifest, sources = board.cellset.manifest, entry_origins(board, inputs)
+    manifest, sources = board.result_set.manifest, entry_origins(board, inputs)
     methods = dict.fromkeys(row.row.entry.method.name for row in board.standings.rows)
     anchors: dict[str, set[str]] = {}
     return {
@@ -170,7 +170,7 @@ def view_of(
         "overview": overview(board, sources),
         "scopes": slice_data(board),
         "data_note": data_note(manifest.suite.get("name"), manifest.suite_hash, manifest.data_source),
-        "origins": run_groups(board.cellset.manifests),
+        "origins": run_groups(board.result_set.manifests),
         "grid": gain_grid(board),
         "comparison": head_to_head(board),
         "diversity": plots.diversity(board),
@@ -179,7 +179,7 @@ def view_of(
         "languages": [language(code) for code in manifest.selection.languages],
         "checked": [name_of(language(code).name) for code in board.checks],
         "methods": [(name_of(name), method_file(name)) for name in methods],
-        "metrics": [(metric, metric_file(metric)) for metric in board.cellset.metrics],
+        "metrics": [(metric, metric_file(metric)) for metric in board.result_set.metrics],
         "anchors": anchors,
         "texts_of": functools.partial(_texts_of, anchors),
     }

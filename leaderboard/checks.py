@@ -108,19 +108,19 @@ def _check_count(where: object, kind: str, count: int) -> None:
         raise UserError(f"{where}: {count:,} {kind}; a board holds up to {MOST[kind]:,}.")
 
 
-def drop_invalid(cellset: ResultSet) -> ResultSet:
+def drop_invalid(result_set: ResultSet) -> ResultSet:
     """Return the cells of a board's entries and selection alone, with scores that are numbers.
 
     A score that is not finite or beyond ``_EXTREME`` counts as missing. Raises ``UserError`` for too much.
     """
-    where = name_of(cellset.title)
-    _check_count(where, "entries", len(cellset.entries))
-    _check_count(where, "metrics", len(cellset.signatures))
-    for name in cellset.signatures:
+    where = name_of(result_set.title)
+    _check_count(where, "entries", len(result_set.entries))
+    _check_count(where, "metrics", len(result_set.signatures))
+    for name in result_set.signatures:
         _check_name(where, "metric", name, printable=True)
-    chosen, scores = cellset.manifest.selection, cellset.scores
+    chosen, scores = result_set.manifest.selection, result_set.scores
     axes: dict[str, set[Any]] = {
-        "entry": set(cellset.entries),
+        "entry": set(result_set.entries),
         "task": set(chosen.tasks),
         "language": {*chosen.languages, *chosen.checked},
         "seed": set(chosen.seeds),
@@ -132,11 +132,11 @@ def drop_invalid(cellset: ResultSet) -> ResultSet:
         scores[name] = column.where(column.between(least, _EXTREME))
     cells = {
         index: cell
-        for index, cell in cellset.cells.items()
+        for index, cell in result_set.cells.items()
         if all(part in axis for part, axis in zip(index, axes.values(), strict=True))
     }
     rows = {
         name: replace(row, missing=[replace(item, reason=clean(item.reason, _REASON)) for item in row.missing])
-        for name, row in cellset.entries.items()
+        for name, row in result_set.entries.items()
     }
-    return replace(cellset, scores=scores, cells=cells, entries=rows)
+    return replace(result_set, scores=scores, cells=cells, entries=rows)

@@ -72,7 +72,7 @@ def forcing(
     scorers = [open_relevance(spec, plan.questions, human, options.device) for spec in specs]
     states = run_forcing(plan, scorers, options, console())
     report(plan.run, plan.cells, states)
-    for cellset in collect([Run(plan.run.path)]):
+    for result_set in collect([Run(plan.run.path)]):
         for scorer in scorers:
-            print_forcing(output(), cellset, scorer.name)
+            print_forcing(output(), result_set, scorer.name)
     raise typer.Exit(int(failed(states)))

@@ -245,5 +245,5 @@ def summarise(folder: Path) -> None:
     from harness.ranking.results import collect
     from harness.ranking.summary import print_summary
 
-    for cellset in collect([Run(folder)]):
-        print_summary(output(), cellset)
+    for result_set in collect([Run(folder)]):
+        print_summary(output(), result_set)

@@ -226,10 +226,10 @@ def _add_flags(checked: CheckOutcome, submission: Submission, result: RescoreRes
         for run in other.runs
         if other.card.name != own.name and _is_readable(run)
     ]
-    for cellset in collect([*result.runs.values(), *baselines]):
-        for entry, found in flags(cellset).items():
-            row = cellset.entries[entry]
-            rows = cellset.entries.values()
+    for result_set in collect([*result.runs.values(), *baselines]):
+        for entry, found in flags(result_set).items():
+            row = result_set.entries[entry]
+            rows = result_set.entries.values()
             has_baseline = any(r.entry.method.name == BASELINE and r.entry.model == row.entry.model for r in rows)
             for flag in found if row.entry.method == own.identity else ():
                 if _report_flag(checked, row.name, flag, has_baseline):

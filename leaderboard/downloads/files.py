@@ -146,18 +146,18 @@ def results_parquet(boards: Sequence[Board]) -> bytes:
 
 def _parquet_lines(board: Board) -> pd.DataFrame:
     """Return the lines of one board; cells outside of its selection are left out."""
-    scores, axes = board.cellset.scores, board.axes
+    scores, axes = board.result_set.scores, board.axes
     places = pd.DataFrame({name: positions(scores[name], axis) for name, axis in axes.items()}, index=scores.index)
     places = places[(places >= 0).all(axis=1)].sort_values(list(axes), kind="stable")
     scores = scores.loc[places.index]
-    rows = [board.cellset.entries[name] for name in axes["entry"]]
+    rows = [board.result_set.entries[name] for name in axes["entry"]]
     of_entry: dict[str, list[Any]] = {
         "name": [strip_control(row.name) for row in rows],
         "method": [row.entry.method.title for row in rows],
         "model": [row.entry.model.name if row.entry.model else None for row in rows],
         "setting": [row.entry.setting for row in rows],
     }
-    of_metric = {name: [getattr(metric, name) for metric in board.cellset.metrics] for name in ("unit", "direction")}
+    of_metric = {name: [getattr(metric, name) for metric in board.result_set.metrics] for name in ("unit", "direction")}
     columns = {name: _taken(values, places["entry"]) for name, values in of_entry.items()}
     columns |= {name: _taken(values, places["metric"]) for name, values in of_metric.items()}
     columns |= {name: _taken(axes[name], places[name]) for name in axes}

@@ -56,9 +56,9 @@ def results_json(found: ResultFile) -> str:
 
 def board_facts(board: Board) -> BoardFacts:
     """Return the published numbers of one board."""
-    cellset, ranked, manifest = board.cellset, board.standings, board.cellset.manifest
+    result_set, ranked, manifest = board.result_set, board.standings, board.result_set.manifest
     notes: dict[str, str] = {}
-    for each in cellset.manifests or [manifest]:  # the first run that describes a method counts
+    for each in result_set.manifests or [manifest]:  # the first run that describes a method counts
         for name, note in each.method_notes.items():
             notes.setdefault(name, "") or notes.update({name: strip_control(note[:_NOTE])})
     version = manifest.suite.get("version")
@@ -79,8 +79,8 @@ def board_facts(board: Board) -> BoardFacts:
             "relative": ranked.relative,
             "notes": list(ranked.notes),
             "metrics": [
-                {**asdict(metric), "signatures": list(cellset.signatures.get(metric.name, []))}
-                for metric in cellset.metrics
+                {**asdict(metric), "signatures": list(result_set.signatures.get(metric.name, []))}
+                for metric in result_set.metrics
             ],
             "entries": [_entry(board, row, notes.get(row.row.entry.method.name, "")) for row in ranked.rows],
             "values": _by_entry(board, board.array("value")),

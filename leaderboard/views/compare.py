@@ -65,7 +65,7 @@ def pairs_in_slice(ranking: SliceRanking, metric: Metric, title: str, names: Seq
 
 def pairs_in_metric(board: Board, metric: Metric, names: Sequence[str]) -> PairRow:
     """Return all pairs of ``names`` in a metric over all tasks, languages and seeds."""
-    evidence = collect_metric(board.cellset, metric)
+    evidence = collect_metric(board.result_set, metric)
     entries = sorted(evidence.complete)
     rows = np.array([evidence.position[name] for name in entries], dtype=np.int64)
     found, n = moments(evidence.strata, evidence.examples, Contrasts.pairs(rows)), len(rows)
@@ -166,7 +166,7 @@ def head_to_head(board: Board) -> dict[str, Any] | None:
     if len(ids) < 2:
         return None
     headline, whole = board.headline, Slice(None, None)
-    others = [metric for metric in board.cellset.metrics if metric.primary and metric != headline]
+    others = [metric for metric in board.result_set.metrics if metric.primary and metric != headline]
     rows = [pairs_in_slice(one, headline, headline.title, ids) for one in slices if one.scope == whole]
     rows += [pairs_in_metric(board, metric, ids) for metric in others]
     metrics = pair_table([row for row in rows if (row.mean == row.mean).sum() > 1])
@@ -178,7 +178,7 @@ def head_to_head(board: Board) -> dict[str, Any] | None:
     a, b = opening[0].row.id, opening[1].row.id
     i, j = ids.index(a), ids.index(b)
     axis = interval_axis(row.estimate(i, j) for row in parts.rows)
-    names = [(name, name_of(board.cellset.entries[name].name, 120)) for name in ids]
+    names = [(name, name_of(board.result_set.entries[name].name, 120)) for name in ids]
     of_metrics, of_parts = ([_row(table, k, i, j, axis) for k in range(len(table.rows))] for table in (metrics, parts))
     return {
         "names": names,

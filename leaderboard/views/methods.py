@@ -38,11 +38,11 @@ def method_page(board: Board, method: str, view: Mapping[str, Any]) -> dict[str,
     own = [row for row in board.standings.rows if row.row.entry.method.name == method]
     names, ranking = {row.row.id for row in own}, {row["id"]: row for row in view["overview"]["rows"]}
     note = limits = ""
-    for manifest in board.cellset.manifests:
+    for manifest in board.result_set.manifests:
         note = note or manifest.method_notes.get(method, "")
         limits = limits or manifest.method_limits.get(method, "")
     grid = [row for row in view["grid"]["rows"] if row["id"] in names]
-    scores = [_scores(board, metric, own[:_ENTRIES]) for metric in board.cellset.metrics]
+    scores = [_scores(board, metric, own[:_ENTRIES]) for metric in board.result_set.metrics]
     return {
         "name": name_of(method),
         "family": row_kind(own[0].row.entry),
@@ -70,9 +70,9 @@ def links(note: str) -> list[tuple[str, str]]:
 def _limits(board: Board, own: Sequence[RankedEntry], stated: str) -> list[str]:
     """Return the limits that the author states, and those of the results themselves."""
     found = [clean(stated, 1000)] if stated else []
-    selection = board.cellset.manifest.selection
+    selection = board.result_set.manifest.selection
     seeds = len(selection.seeds)
-    if seeds < 3 and not board.cellset.fixed:
+    if seeds < 3 and not board.result_set.fixed:
         found.append(f"Measured with {seeds} generation seed{'s' if seeds > 1 else ''}: nothing is ranked below 3.")
     if selection.narrowed:
         found.append(f"Measured in part only: {clean('; '.join(selection.narrowed[:20]))}.")
@@ -144,8 +144,8 @@ def steering_files(board: Board, entries: set[str]) -> dict[str, Any] | None:
     """
     used = [
         (file, run)
-        for index, (run, _) in board.cellset.cells.items()
-        if index[0] in entries and (file := board.cellset.work[index].steering)
+        for index, (run, _) in board.result_set.cells.items()
+        if index[0] in entries and (file := board.result_set.work[index].steering)
     ]
     files = dict(sorted(used, key=lambda file: file[0]))
     if not files:

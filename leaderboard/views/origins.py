@@ -39,12 +39,12 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
     """Return entry id -> its origin among the inputs that the board was built from."""
     by_path = {item.run.path: item for item in inputs}
     origin: dict[str, Input] = {}
-    for index, (run, _) in board.cellset.cells.items():  # an entry of several runs has the weakest of their badges
+    for index, (run, _) in board.result_set.cells.items():  # an entry of several runs has the weakest of their badges
         item = by_path.get(run.path, Input(run))
         origin[index[0]] = min(origin.get(index[0], item), item, key=lambda item: _WEAKEST.index(item.badge))
     found = {}
-    for name, row in board.cellset.entries.items():
-        own = [manifest for manifest in board.cellset.manifests if row.entry in manifest.entries]
+    for name, row in board.result_set.entries.items():
+        own = [manifest for manifest in board.result_set.manifests if row.entry in manifest.entries]
         known = origin.get(name)
         card = known.submission.card if known and known.submission else None
         people = ", ".join(name_of(author.name) for author in card.authors) if card else ""
@@ -85,7 +85,7 @@ def _self_reported(board: Board, entry: str, submission: Submission) -> list[flo
     """Return the self-reported values of the headline of an entry's cells."""
     runs = {run.path: run for run in submission.runs}
     values = []
-    for index, (run, cell) in board.cellset.cells.items():
+    for index, (run, cell) in board.result_set.cells.items():
         scores = runs[run.path].scores(cell) if index[0] == entry and run.path in runs else None
         values += [s.value for s in scores.scores if s.metric == board.headline.name] if scores else []
     return [value for value in values if value is not None]

@@ -80,7 +80,7 @@ def _of_metric(metric: Metric, human: bool, more: bool = False) -> RankingColumn
 
 def overview(board: Board, origins: dict[str, EntryOrigin]) -> dict[str, Any]:
     """Return the ranking of a board with its headline; ``origins``: by entry id."""
-    ranked, whole, selection = board.standings, board.slice(), board.cellset.manifest.selection
+    ranked, whole, selection = board.standings, board.slice(), board.result_set.manifest.selection
     assert whole is not None  # every ranking has the slice of all
     axis = interval_axis(row.over_zero_shot for row in ranked.rows if shapes_axis(row))
     rows, tier = [], None

@@ -77,9 +77,9 @@ def samples_page(board: Board, code: str) -> dict[str, Any]:
     label that are shown, or all where there are no more. ``marked``: whether any text has marks. Raises
     ``UserError`` for a broken file of texts.
     """
-    selection = board.cellset.manifest.selection
+    selection = board.result_set.manifest.selection
     labels = _labels(board, code)
-    n = len(board.cellset.entries) * sum(min(len(own), _LABELS) for own in labels.values())
+    n = len(board.result_set.entries) * sum(min(len(own), _LABELS) for own in labels.values())
     room = BYTES // (_USUAL * _FEW * max(n, 1))
     seeds = list(selection.seeds)[: max(1, room)]  # as many as leave room for some texts of every label
     found: dict[BlockKey, list[SampleCell]] = {}
@@ -157,9 +157,9 @@ def _anchor(kept: list[BlockKey], found: Mapping[BlockKey, list[SampleCell]]) ->
 
 def _labels(board: Board, code: str) -> dict[str, list[str]]:
     """Return task -> its labels in the suite's order; empty where the manifest does not name them."""
-    definitions = board.cellset.manifest.suite.get("definitions")
+    definitions = board.result_set.manifest.suite.get("definitions")
     found = {}
-    for task in board.cellset.manifest.selection.tasks:
+    for task in board.result_set.manifest.selection.tasks:
         try:
             found[task] = [str(label) for label in definitions[task][code]["labels"][:1000]]  # type: ignore[index]
         except (KeyError, TypeError):
@@ -169,11 +169,11 @@ def _labels(board: Board, code: str) -> dict[str, list[str]]:
 
 def _first(board: Board, index: tuple[str, str, str, int]) -> dict[str, list[SampleText]]:
     """Return label -> its first texts of one cell, with the findings of the scoring."""
-    if index not in board.cellset.cells:
+    if index not in board.result_set.cells:
         return {}
-    run, cell = board.cellset.cells[index]
+    run, cell = board.result_set.cells[index]
     texts = run.generations(cell)
-    reference = board.cellset.entries[index[0]].entry.model is None
+    reference = board.result_set.entries[index[0]].entry.model is None
     found = marks(run, cell, [text.label for text in texts], index[2], reference)
     first: dict[str, list[SampleText]] = {}
     for item, own in zip(texts, found, strict=True):
@@ -190,7 +190,7 @@ def prompts(board: Board, task: str, code: str, label: str, settings: Sequence[s
 
     Demonstrations are human-written text, which no page shows: their number takes their place.
     """
-    suite = board.cellset.manifest.suite
+    suite = board.result_set.manifest.suite
     try:
         templates = suite["definitions"][task][code]["prompts"]
         found = [(setting, templates[setting]) for setting in settings if setting in templates]

@@ -25,7 +25,7 @@ _NAMED = 4  # entries whose gains are shown with a figure: settings of one metho
 
 def stored(board: Board) -> list[Separation]:
     """Return the separations in the runs of a board; unreadable ones are left out."""
-    folders = dict.fromkeys(run.path / FOLDER for run, _ in board.cellset.cells.values())
+    folders = dict.fromkeys(run.path / FOLDER for run, _ in board.result_set.cells.values())
     found, left = [], _BYTES
     for path in (path for folder in folders for path in sorted(folder.glob("*.json"))[:_FILES]):
         try:
@@ -46,7 +46,7 @@ def separations(board: Board, method: str, known: Iterable[Separation]) -> dict[
     """
     measured: dict[str, list[Separation]] = {}
     for item in known:
-        if item.task in board.cellset.manifest.selection.tasks:
+        if item.task in board.result_set.manifest.selection.tasks:
             measured.setdefault(_key(item.method, item.model), []).append(item)
     entries: dict[str, list[RankedEntry]] = {}
     for standing in board.standings.rows:
@@ -111,7 +111,7 @@ def _picture(board: Board, items: Sequence[Separation], standings: Sequence[Rank
 
 def _gains(board: Board, tasks: Sequence[str], standing: RankedEntry) -> dict[str, float]:
     """Return the gain over zero-shot by language, as a mean over these tasks."""
-    if set(tasks) == set(board.cellset.manifest.selection.tasks):
+    if set(tasks) == set(board.result_set.manifest.selection.tasks):
         return {code: cell.gain.mean for code, cell in standing.languages.items()}
     name, found = standing.row.id, {}
     for code in board.axes["language"]:

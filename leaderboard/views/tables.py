@@ -57,7 +57,7 @@ def metric_page(board: Board, metric: Metric) -> dict[str, Any]:
         if any(cell.sort for cell in cells):
             lines.append({**_head(board, row), "mean": cells[0], "cells": cells[1:]})
     human = [board.human(metric, code) for code in codes]
-    signatures = board.cellset.signatures.get(metric.name, [])
+    signatures = board.result_set.signatures.get(metric.name, [])
     return {
         "metric": metric,
         "signatures": [clean(signature) for signature in signatures[:_SIGNATURES]],
@@ -74,7 +74,7 @@ def language_page(board: Board, code: str) -> dict[str, Any]:
     ranking, standings, headline = board.slice(language=code), board.standings.rows, board.headline
     metrics = [
         metric
-        for metric in board.cellset.metrics
+        for metric in board.result_set.metrics
         if metric.primary
         and metric != headline
         and any(board.level(metric, row.row.id, language=code) is not None for row in standings)
@@ -144,7 +144,7 @@ def gain_grid(board: Board) -> dict[str, Any]:
 
     ``n``: cells behind one value. ``known``: whether any cell has a gain or a level.
     """
-    selection, standings = board.cellset.manifest.selection, board.standings.rows
+    selection, standings = board.result_set.manifest.selection, board.standings.rows
     n = len(selection.tasks) * len(selection.seeds)
     gains = [cell.gain.mean for row in standings if not row.reference for cell in row.languages.values()]
     full = max([_FULL, *map(abs, gains)]) * (-1 if board.headline.direction == "down" else 1)

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 from support.helpers import ROOT, environment, second_process, steerboard
-from support.toyruns import F1, ToyEntry, cellset_of, flat, selection, toy, write_run
+from support.toyruns import F1, ToyEntry, collect_results, flat, selection, toy, write_run
 
 from harness.core.terminal import TerminalColumn, print_table
 from harness.ranking.compare import compare
@@ -46,8 +46,8 @@ def shown(width: int, draw) -> str:
 
 
 def summary(tmp_path, *entries: ToyEntry, chosen=CHOSEN, width: int = 80) -> str:
-    cellset = cellset_of(write_run(tmp_path / "run", entries, chosen))
-    return shown(width, lambda console: print_summary(console, cellset))
+    result_set = collect_results(write_run(tmp_path / "run", entries, chosen))
+    return shown(width, lambda console: print_summary(console, result_set))
 
 
 def in_one_line(text: str) -> str:

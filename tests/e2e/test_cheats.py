@@ -41,9 +41,9 @@ def run_with_cheats(folder: Path, *options: object) -> dict[str, RankedEntry]:
     done = steerboard("run", "--run", folder, "--methods", methods, "--plugin", plugin, *options)
     assert done.code == 0, done.err
     hand_in(Run(folder), CHEATS)
-    cellset = collect([Run(folder)])[0]
-    assert cellset.headline
-    rows = rank_entries(cellset, cellset.headline).rows
+    result_set = collect([Run(folder)])[0]
+    assert result_set.headline
+    rows = rank_entries(result_set, result_set.headline).rows
     return {standing.row.entry.method.name: standing for standing in rows}
 
 

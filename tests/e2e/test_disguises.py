@@ -84,8 +84,10 @@ class Bench:
                 for score in scores(group)
             ]
         manifest = SimpleNamespace(suite={}, selection=None)
-        cellset = ResultSet(manifest, entries, pd.DataFrame(lines), {})
-        return {name: {flag.metric.name for flag in found} for name, found in flags(cellset).items() if name in texts}
+        result_set = ResultSet(manifest, entries, pd.DataFrame(lines), {})
+        return {
+            name: {flag.metric.name for flag in found} for name, found in flags(result_set).items() if name in texts
+        }
 
 
 def looked_at(bench: Bench) -> tuple[dict[str, set[str]], dict[str, set[str]]]:

@@ -117,7 +117,7 @@ def test_a_language_with_more_tasks_weighs_more(visit, site):
     pick(page, "am", "he")
     gains = [site.board.slice(language=code).gains for code in ("am", "he")]
     shown = {row["id"]: row["gain"] for row in rows(page, f"{site.board.id}-ranking")}
-    [name] = [name for name, row in site.board.cellset.entries.items() if row.name == "quality, alpha"]
+    [name] = [name for name, row in site.board.result_set.entries.items() if row.name == "quality, alpha"]
     assert shown[name] == format_signed((6 * gains[0][name].mean + 2 * gains[1][name].mean) / 8)
     assert shown[name] != format_signed((gains[0][name].mean + gains[1][name].mean) / 2)
 
@@ -221,7 +221,7 @@ def test_points_and_whiskers_of_a_part_lie_where_its_numbers_are(visit, site):
         "nodes => nodes.map((node) => [node.ariaLabel, node.querySelector('circle').getAttribute('cy'),"
         " node.querySelector('.span').getAttribute('d')])"
     )
-    by_name = {site.board.cellset.entries[name].name: gain for name, gain in field.gains.items()}
+    by_name = {site.board.result_set.entries[name].name: gain for name, gain in field.gains.items()}
     assert len(drawn) == 7
     for words, y, whisker in drawn:
         name, _, rest = words.partition(": ")

@@ -89,7 +89,7 @@ def test_there_is_a_page_for_everything(crawl, site):
     assert {"index.html", "compare.html"} <= names
     assert {f"{kind}-{code}.html" for kind in ("language", "samples") for code in LANGUAGES} <= names
     assert len([name for name in names if name.startswith("method-")]) == 10
-    assert len([name for name in names if name.startswith("metric-")]) == len(site.board.cellset.metrics)
+    assert len([name for name in names if name.startswith("metric-")]) == len(site.board.result_set.metrics)
 
 
 def test_no_page_says_or_asks_for_anything(crawl):

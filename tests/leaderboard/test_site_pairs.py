@@ -114,13 +114,13 @@ def test_the_sentence_says_who_is_better_where():
 
 def test_all_primary_metrics_stand_there_with_the_differences_of_the_statistics(site):
     board, found = site.board, head_to_head(site.board)
-    primary = [metric for metric in board.cellset.metrics if metric.primary]
+    primary = [metric for metric in board.result_set.metrics if metric.primary]
     titles = [row.title for row in found["metrics"]]
     assert titles[0] == board.headline.title
     assert {metric.title for metric in primary} - set(titles) <= {"copied (test)"}  # of one entry alone
     names = [name for name, _ in found["names"]]
     metric = SELF_CHRF
-    measured, evidence = pairs_in_metric(board, metric, names), collect_metric(board.cellset, metric)
+    measured, evidence = pairs_in_metric(board, metric, names), collect_metric(board.result_set, metric)
     whole = [name for name in names if name in evidence.complete]
     wanted = differences(panel_of(evidence, whole))
     for i, one in enumerate(whole[:4]):

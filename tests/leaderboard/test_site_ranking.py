@@ -93,7 +93,7 @@ def test_a_click_sorts_the_better_end_to_the_top_and_names_as_words_and_back(vis
     button = column(page, site, "entry").locator("button")
     button.click()
     up = ids(ranking(page, site))
-    named = [site.board.cellset.entries[name].name for name in up]
+    named = [site.board.result_set.entries[name].name for name in up]
     assert named[0].startswith(FORMULA)
     methods = [name.split(",")[0].split(" ")[0] for name in named[1:]]
     assert methods == sorted(methods)
@@ -129,7 +129,7 @@ def test_the_grid_of_languages_sorts_by_gain(visit, site):
 
 
 def expected_rows(site: Site, keep: Any) -> set[str]:
-    return {name for name, row in site.board.cellset.entries.items() if keep(row)}
+    return {name for name, row in site.board.result_set.entries.items() if keep(row)}
 
 
 FILTERED = {
@@ -223,7 +223,7 @@ def test_the_whole_and_every_task_show_what_standings_say(visit, site):
     for task in (None, *TASKS):
         choose(page, task=task or "")
         found = ranking(page, site)
-        told = rank_entries(site.board.cellset, F1, [task]).rows if task else site.board.standings.rows
+        told = rank_entries(site.board.result_set, F1, [task]).rows if task else site.board.standings.rows
         assert set(ids(found)) == {standing.row.id for standing in told}
         by_id = {row["id"]: row for row in found}
         for standing in told:
@@ -255,7 +255,7 @@ def test_the_strips_of_a_part_lie_where_its_axis_says(visit, site):
     shown = 0
     for name, cx, zero in drawn:
         gain = gain_of(site, Slice("topic", "am"), name)
-        reference = site.board.cellset.entries[name].entry.model is None
+        reference = site.board.result_set.entries[name].entry.model is None
         if gain is None or reference:
             continue
         at = left + (gain.mean - low) / (high - low) * (right - left)
@@ -322,7 +322,7 @@ def test_a_new_address_and_the_way_back_are_followed(visit, site):
     page.wait_for_function("() => document.querySelector('[name=task]').value === 'topic'")
     assert set(ids(ranking(page, site))) == expected_rows(site, FILTERED["family=baseline&model=beta"]) | {
         name
-        for name, row in site.board.cellset.entries.items()
+        for name, row in site.board.result_set.entries.items()
         if row_kind(row.entry) == "baseline" and row.entry.model.name == "alpha"
     }
     page.go_back()

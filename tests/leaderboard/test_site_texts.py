@@ -119,21 +119,21 @@ def test_prompts_are_filled_in_and_hold_no_human_text(site):
 
 @pytest.mark.parametrize("definitions", [None, [], {"sentiment": 3}, {"sentiment": {"he": {"prompts": []}}}])
 def test_a_manifest_that_says_no_prompt_shows_none(site, definitions):
-    cellset = site.board.cellset
-    suite = {**cellset.manifest.suite, "definitions": definitions}
-    told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
-    assert prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "negative", ["few-shot"]) == []
+    result_set = site.board.result_set
+    suite = {**result_set.manifest.suite, "definitions": definitions}
+    told = dataclasses.replace(result_set, manifest=result_set.manifest.model_copy(update={"suite": suite}))
+    assert prompts(dataclasses.replace(site.board, result_set=told), "sentiment", "he", "negative", ["few-shot"]) == []
 
 
 def test_fields_of_a_template_are_replaced_and_never_looked_up(site):
-    cellset = site.board.cellset
+    result_set = site.board.result_set
     evil = "{label.__class__} {0} {label} {examples}"
     suite = {
         "few_shot": {"shots": True},
         "definitions": {"sentiment": {"he": {"prompts": {"few-shot": evil}}}},
     }
-    told = dataclasses.replace(cellset, manifest=cellset.manifest.model_copy(update={"suite": suite}))
-    [(_, words)] = prompts(dataclasses.replace(site.board, cellset=told), "sentiment", "he", "x", ["few-shot"])
+    told = dataclasses.replace(result_set, manifest=result_set.manifest.model_copy(update={"suite": suite}))
+    [(_, words)] = prompts(dataclasses.replace(site.board, result_set=told), "sentiment", "he", "x", ["few-shot"])
     assert words == "{label.__class__} {0} x [human-written texts of this label, not shown]"
 
 
@@ -213,7 +213,7 @@ def test_every_cell_of_the_heat_map_leads_to_its_texts(visit, site):
         "cells => cells.map((cell) => [cell.parentNode.dataset.entry, cell.cellIndex - 1,"
         " cell.querySelector('small').textContent, cell.querySelector('a')?.getAttribute('href') ?? ''])"
     )
-    assert len(cells) == len(site.board.cellset.entries) * len(LANGUAGES)
+    assert len(cells) == len(site.board.result_set.entries) * len(LANGUAGES)
     for entry, i, level, href in cells:
         wanted = f"{site.board.id}/samples-{LANGUAGES[i]}.html#a={entry}"
         assert href == (wanted if level != "–" else "")
@@ -222,7 +222,7 @@ def test_every_cell_of_the_heat_map_leads_to_its_texts(visit, site):
 
 @pytest.mark.slow
 def test_a_link_to_an_entry_opens_its_texts_beside_zero_shot(visit, site):
-    by_name = {row.name: name for name, row in site.board.cellset.entries.items()}
+    by_name = {row.name: name for name, row in site.board.result_set.entries.items()}
     entry = by_name["quality, beta"]
     page = visit()
     cell = page.locator(f"#{site.board.id}-languages tr[data-entry='{entry}'] td").nth(LANGUAGES.index("he"))
@@ -240,7 +240,7 @@ def test_a_link_to_an_entry_opens_its_texts_beside_zero_shot(visit, site):
 
 @pytest.mark.slow
 def test_without_a_script_the_link_leads_to_the_texts_themselves(visit, site):
-    entry = next(iter(site.board.cellset.entries))
+    entry = next(iter(site.board.result_set.entries))
     page = visit("samples-he.html", f"#{samples.anchor(entry, 'topic')}", java_script_enabled=False)
     target = page.locator(":target")
     assert target.evaluate("node => node.closest('article').dataset.entry") == entry
@@ -314,7 +314,7 @@ def test_all_entries_can_be_read_at_once(visit, site):
     page = visit("samples-he.html")
     page.get_by_label("all entries").check()
     found = texts_shown(page)
-    assert len({entry for _, entry in found}) == len(site.board.cellset.entries)
+    assert len({entry for _, entry in found}) == len(site.board.result_set.entries)
     assert {heading.split(" ")[-1] for heading, _ in found} == {"1"}
     assert page.locator("[name=a]").is_disabled()
     assert "all=1" in hash_of(page)

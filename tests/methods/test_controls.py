@@ -390,9 +390,9 @@ def finished(tmp_path_factory):
 
 def test_rows_are_named_after_control_and_method(finished):
     folder, printed = finished
-    (cellset,) = collect([Run(folder / "run")])
+    (result_set,) = collect([Run(folder / "run")])
     names = {"language", *(f"{name} of language" for name in CONTROLS)}
-    assert {row.name for row in cellset.entries.values()} == names
+    assert {row.name for row in result_set.entries.values()} == names
     assert all(f"{name} " in printed for name in names)
 
 

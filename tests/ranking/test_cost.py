@@ -61,8 +61,8 @@ def start(folder: Path, *identities: Any, **manifest: Any) -> Run:
 
 
 def cost_of(identity: Any, *runs: Run) -> Cost:
-    (cellset,) = collect(runs)
-    return costs(cellset)[entry_id(entry_of(cell_of(identity)))]
+    (result_set,) = collect(runs)
+    return costs(result_set)[entry_id(entry_of(cell_of(identity)))]
 
 
 @pytest.fixture
@@ -139,8 +139,8 @@ def test_a_search_on_one_model_does_not_count_on_another_one(tmp_path):
     untuned = start(tmp_path / "b", entries=[entry_of(cell)], model=other)
     finish(tuned, cell_of(STEERED))
     finish(untuned, cell)
-    (cellset,) = collect([tuned, untuned])
-    assert costs(cellset)[entry_id(entry_of(cell))].tuning_seconds == 0.0
+    (result_set,) = collect([tuned, untuned])
+    assert costs(result_set)[entry_id(entry_of(cell))].tuning_seconds == 0.0
     assert cost_of(STEERED, tuned, untuned).tuning_seconds == 12.0
 
 
@@ -195,8 +195,8 @@ def test_an_entry_without_a_finished_cell_has_no_cost(tmp_path):
     run = start(tmp_path / "run", ZERO, STEERED)
     finish(run, cell_of())
     run.write_cell("f00", CellStatus(cell=cell_of(STEERED), state="method_error", seconds=9.0), [])
-    (cellset,) = collect([run])
-    assert list(costs(cellset)) == [entry_id(entry_of(cell_of()))]
+    (result_set,) = collect([run])
+    assert list(costs(result_set)) == [entry_id(entry_of(cell_of()))]
 
 
 def test_a_status_of_before_costs_were_recorded_is_still_read(tmp_path):
@@ -267,8 +267,8 @@ def test_a_later_run_gives_its_cells_the_cost_of_the_fits_that_it_finds(finished
 
 
 def test_the_cost_of_a_real_entry_adds_up(finished):
-    (cellset,) = collect([finished])
-    by_name = {cellset.entries[name].name: cost for name, cost in costs(cellset).items()}
+    (result_set,) = collect([finished])
+    by_name = {result_set.entries[name].name: cost for name, cost in costs(result_set).items()}
     cells = statuses(finished, "language")
     found = by_name["language"]
     assert found.texts == 2 * 2 * 2  # languages, labels, texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.helpers import MODEL
 from support.rankings import AM, BOTH, VENDI_TFIDF, field_of, rows, scored
-from support.toyruns import F1, ToyEntry, cellset_of, flat, places, selection, toy, write_run
+from support.toyruns import F1, ToyEntry, collect_results, flat, places, selection, toy, write_run
 
 from harness.ranking.flags import RULES
 from harness.ranking.leaderboard_rows import rank_entries
@@ -203,7 +203,7 @@ def test_another_model_excuses_no_copies(tmp_path):
         for entry, value in zip(entries, (copied, 0.5), strict=True):
             entry.scores = {F1: flat(0.5, AM), COPIED.for_provider("train"): flat(value, AM, (0,))}
         sides.append(write_run(tmp_path / model.name, entries, AM, model=model))
-    found = rows(rank_entries(cellset_of(*sides), F1))
+    found = rows(rank_entries(collect_results(*sides), F1))
     assert (found["a, toy"].flags, len(found["a, other"].flags)) == ([], 1)
 
 

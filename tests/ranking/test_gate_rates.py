@@ -117,10 +117,10 @@ def sides(found: Case, draw: np.random.Generator) -> tuple[ResultSet, ResultSet]
             cells += [(entry, f"task{i}", f"l{s}", g + 1, one, value) for (entry, g), one, value in values]
     base = [cell for cell in cells if cell[3] <= first]
     new = [cell for cell in cells if cell[3] > first]
-    return _cellset(base, world, draw, 0.0, "base"), _cellset(new, world, draw, found.chrf, "new")
+    return _result_set(base, world, draw, 0.0, "base"), _result_set(new, world, draw, found.chrf, "new")
 
 
-def _cellset(
+def _result_set(
     cells: Sequence[tuple[int, str, str, int, Predictions, float]],
     world: World,
     draw: np.random.Generator,
@@ -150,8 +150,8 @@ def _cellset(
         seeds=sorted({cell[3] for cell in cells}),
         texts_per_label=dict.fromkeys(tasks, 9),
     )
-    [cellset] = collect([HeldRun(name, toy_manifest(entries=entries, selection=selection), held)])
-    return cellset
+    [result_set] = collect([HeldRun(name, toy_manifest(entries=entries, selection=selection), held)])
+    return result_set
 
 
 def _headlines(cells: Sequence[Predictions]) -> list[float]:

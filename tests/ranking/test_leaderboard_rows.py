@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.helpers import MODEL, environment, python
 from support.rankings import AM, BOTH, STEERED, T_2, ZERO, by_seed, field_of, rows, scored
-from support.toyruns import F1, cellset_of, flat, places, predicting, selection, toy, write_run
+from support.toyruns import F1, collect_results, flat, places, predicting, selection, toy, write_run
 
 from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.values import collect_metric, coverage
@@ -152,20 +152,20 @@ def test_a_seeded_classifier_needs_five_of_its_seeds(tmp_path, trainings, ranked
     for entry in entries:
         runs = {str(i): [0] for i in range(trainings)}
         entry.kept = {place: {"predictions": {seeded.name: runs}} for place in places(AM)}
-    found = rank_entries(cellset_of(write_run(tmp_path / "run", entries, AM)), seeded)
+    found = rank_entries(collect_results(write_run(tmp_path / "run", entries, AM)), seeded)
     assert found.reason == ("" if ranked else "4 classifier seeds, 5 are needed")
 
 
 def test_values_made_in_different_ways_are_not_ranked(tmp_path):
     one = write_run(tmp_path / "one", [scored("zero-shot", ZERO)], AM)
     other = write_run(tmp_path / "other", [scored("a", STEERED)], AM, signature="recipe 2")
-    found = rank_entries(cellset_of(one, other), F1)
+    found = rank_entries(collect_results(one, other), F1)
     assert found.reason == ("scored in different ways, sentiment/am: recipe 1 | recipe 2; score the runs again")
 
 
 def test_a_metric_that_only_describes_ranks_nobody(tmp_path):
     run = write_run(tmp_path / "run", [scored("zero-shot", ZERO, LENGTH), scored("a", STEERED, LENGTH)], AM)
-    found = rank_entries(cellset_of(run), LENGTH)
+    found = rank_entries(collect_results(run), LENGTH)
     assert found.reason == "length has no better and no worse"
     assert rows(found)["a"].over_zero_shot.mean == pytest.approx(0.1)
     assert rows(found)["a"].win_rate is None
@@ -173,7 +173,7 @@ def test_a_metric_that_only_describes_ranks_nobody(tmp_path):
 
 def test_less_is_better_where_the_metric_says_so(tmp_path):
     entries = [scored("low", flat(20, BOTH), SELF_CHRF), scored("high", flat(60, BOTH), SELF_CHRF)]
-    found = rank_entries(cellset_of(write_run(tmp_path / "run", entries, BOTH)), SELF_CHRF)
+    found = rank_entries(collect_results(write_run(tmp_path / "run", entries, BOTH)), SELF_CHRF)
     assert [(row.row.name, row.tier, row.mean_rank) for row in found.rows] == [("low", 1, 1), ("high", 2, 2)]
 
 
@@ -188,7 +188,7 @@ def test_several_models_are_ranked_by_the_gain_over_their_own_baseline(tmp_path)
         write_run(tmp_path / "weak", [*weak, scored("human", flat(0.9, BOTH))], BOTH),
         write_run(tmp_path / "strong", strong, BOTH, model=other),
     ]
-    found = rank_entries(cellset_of(*runs), F1)
+    found = rank_entries(collect_results(*runs), F1)
     assert found.relative
     assert [(row.row.name, row.tier) for row in found.rows] == [
         ("a, toy", 1),
@@ -206,7 +206,7 @@ def test_a_model_without_a_baseline_is_not_ranked_among_several(tmp_path):
         write_run(tmp_path / "one", [scored("zero-shot", ZERO), scored("a", STEERED)], AM),
         write_run(tmp_path / "two", [alone], AM, model=other),
     ]
-    found = rows(rank_entries(cellset_of(*runs), F1))["a, other"]
+    found = rows(rank_entries(collect_results(*runs), F1))["a, other"]
     assert (found.tier, found.reason) == (None, "its model has no complete zero-shot row")
     assert found.mean.mean == pytest.approx(0.9)
 
@@ -255,7 +255,7 @@ def test_one_task_can_stand_alone(tmp_path):
     values = {place: 0.5 if place[0] == "topic" else 0.9 for place in places(both)}
     gone = [("a", "sentiment", "am", 1)]
     run = write_run(tmp_path / "run", [scored("zero-shot", values), scored("a", values)], both, drop=gone)
-    found = rows(rank_entries(cellset_of(run), F1, ["topic"]))
+    found = rows(rank_entries(collect_results(run), F1, ["topic"]))
     assert found["a"].mean.mean == pytest.approx(0.5)
     assert (found["a"].present, found["a"].expected) == (3, 3)
 
@@ -329,7 +329,7 @@ def test_the_order_of_the_runs_changes_no_number(tmp_path):
     one = [predicting(toy("zero-shot"), 0.5, AM), predicting(toy("a"), 0.7, AM)]
     two = [predicting(toy("zero-shot", other), 0.6, AM), predicting(toy("a", other), 0.7, AM)]
     runs = [write_run(tmp_path / "one", one, AM), write_run(tmp_path / "two", two, AM, model=other)]
-    first, second = (rank_entries(cellset_of(*order), F1) for order in (runs, runs[::-1]))
+    first, second = (rank_entries(collect_results(*order), F1) for order in (runs, runs[::-1]))
     assert first.rows == second.rows
 
 
@@ -338,9 +338,9 @@ def test_fourteen_entries_of_the_whole_suite_are_ranked_in_three_seconds(tmp_pat
     chosen = selection(codes, ["sentiment", "topic"])
     names = ["zero-shot", "few-shot", "constant", *(f"m{i}" for i in range(10)), "human"]
     entries = [predicting(toy(name), 0.5 + i / 40, chosen, n=200) for i, name in enumerate(names)]
-    cellset = cellset_of(write_run(tmp_path / "run", entries, chosen))
+    result_set = collect_results(write_run(tmp_path / "run", entries, chosen))
     start = time.process_time()
-    found = rank_entries(cellset, F1)
+    found = rank_entries(result_set, F1)
     assert time.process_time() - start < 3
     assert found.notes == []
     assert rows(found)["m9"].tier == 1
@@ -349,8 +349,8 @@ def test_fourteen_entries_of_the_whole_suite_are_ranked_in_three_seconds(tmp_pat
 def test_what_an_entry_lacks_is_counted_once(tmp_path):
     gone = [("a", "sentiment", "am", 1)]
     values = {**flat(0.6, BOTH), ("sentiment", "he", 1): None}
-    cellset = cellset_of(write_run(tmp_path / "run", [scored("a", values)], BOTH, drop=gone))
-    evidence = collect_metric(cellset, F1)
-    found = coverage(cellset, evidence, evidence.entries[0])
+    result_set = collect_results(write_run(tmp_path / "run", [scored("a", values)], BOTH, drop=gone))
+    evidence = collect_metric(result_set, F1)
+    found = coverage(result_set, evidence, evidence.entries[0])
     assert (found.n, found.expected) == (4, 6)
     assert found.reasons == ["method_error: ValueError: no", "too few texts"]

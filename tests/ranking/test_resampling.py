@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.rankings import AM, field_of
-from support.toyruns import F1, cellset_of, flat, macro, predicting, selection, toy, write_run
+from support.toyruns import F1, collect_results, flat, macro, predicting, selection, toy, write_run
 
 from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.stats.resampling import Predictions, bootstrap_scores, draw_weights
@@ -73,7 +73,7 @@ def test_where_seeds_agree_the_test_examples_alone_make_the_interval(tmp_path):
 
 def test_draws_make_up_for_what_a_bootstrap_of_few_examples_misses(tmp_path):
     entry = predicting(toy("zero-shot"), 0.6, AM, n=30, labels=7)
-    drawn = collect_metric(cellset_of(write_run(tmp_path / "run", [entry], AM)), F1).draws[0, 0, 0]
+    drawn = collect_metric(collect_results(write_run(tmp_path / "run", [entry], AM)), F1).draws[0, 0, 0]
     cell = entry.kept["sentiment", "am", 1]
     found = np.array([cell["predictions"][F1.name]["0"]])
     kept = Predictions(cell["examples"], cell["labels"], np.array(cell["gold"]), found)
@@ -114,7 +114,7 @@ def test_broken_predictions_are_reported_and_never_used(tmp_path, broken):
     place = ("sentiment", "am", 2)
     entry.kept[place] = {**entry.kept[place], **broken}
     run = write_run(tmp_path / "run", [entry], AM)
-    evidence = collect_metric(cellset_of(run), F1)
+    evidence = collect_metric(collect_results(run), F1)
     assert evidence.draws is None
     assert evidence.note.endswith("no predictions are kept of zero-shot in sentiment/am, seed 2")
 
@@ -123,7 +123,7 @@ def test_an_unreadable_file_of_predictions_takes_the_draws_and_not_the_scores(tm
     run = write_run(tmp_path / "run", [predicting(toy("zero-shot"), 0.5, AM)], AM)
     path = next(run.path.glob("cells/*/predictions.json.gz"))
     path.write_bytes(b"not gzip")
-    found = rank_entries(cellset_of(run), F1)
+    found = rank_entries(collect_results(run), F1)
     assert found.rows[0].mean is not None
     assert "is not a gzip file or is damaged" in found.notes[0]
 
@@ -134,11 +134,11 @@ def test_valid_text_has_predictions_of_its_own_only_where_they_differ(tmp_path):
     cell = entry.kept["sentiment", "am", 1]
     cell["predictions"][F1.on_valid_texts.name] = {"0": cell["gold"]}  # after training on valid text all were right
     entry.scores[F1.on_valid_texts]["sentiment", "am", 1] = 1.0
-    cellset = cellset_of(write_run(tmp_path / "run", [entry], AM))
-    evidence = collect_metric(cellset, F1.on_valid_texts)
+    result_set = collect_results(write_run(tmp_path / "run", [entry], AM))
+    evidence = collect_metric(result_set, F1.on_valid_texts)
     assert evidence.note == ""
     assert np.all(evidence.draws[0, 0, 0] == 1.0)
-    assert np.array_equal(evidence.draws[0, 0, 1], collect_metric(cellset, F1).draws[0, 0, 1])
+    assert np.array_equal(evidence.draws[0, 0, 1], collect_metric(result_set, F1).draws[0, 0, 1])
 
 
 def test_accuracy_is_drawn_from_the_same_predictions(tmp_path):
@@ -149,6 +149,6 @@ def test_accuracy_is_drawn_from_the_same_predictions(tmp_path):
         for place, cell in entry.kept.items()
     }
     entry.scores[measured] = right
-    evidence = collect_metric(cellset_of(write_run(tmp_path / "run", [entry], AM)), measured)
+    evidence = collect_metric(collect_results(write_run(tmp_path / "run", [entry], AM)), measured)
     assert evidence.draws.shape == (1, 1, 3, 1000)
     assert evidence.draws[0, 0, 0].mean() == pytest.approx(right["sentiment", "am", 1], abs=0.01)

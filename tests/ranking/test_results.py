@@ -84,15 +84,15 @@ def run(tmp_path) -> Run:
 
 def rows(*runs: Run, metric=F1, tasks=None):
     """Return the rows of the only table by name, the best first."""
-    [cellset] = collect(runs)
-    return {row.row.name: row for row in rank_entries(cellset, metric, tasks).rows}
+    [result_set] = collect(runs)
+    return {row.row.name: row for row in rank_entries(result_set, metric, tasks).rows}
 
 
 def means(*runs: Run, language: str | None = None, tasks=None):
     """Return the means of complete entries, over all languages or one."""
-    [cellset] = collect(runs)
-    found = entry_means(collect_metric(cellset, F1, tasks).select(languages=language and [language]))
-    return {cellset.entries[name].name: mean.mean for name, mean in found.items()}
+    [result_set] = collect(runs)
+    found = entry_means(collect_metric(result_set, F1, tasks).select(languages=language and [language]))
+    return {result_set.entries[name].name: mean.mean for name, mean in found.items()}
 
 
 def gains_of(row):
@@ -138,9 +138,9 @@ def test_a_gap_in_the_baseline_takes_only_the_gains_that_need_it(run):
 
 
 def test_scores_become_an_array_over_any_of_their_columns(run):
-    [cellset] = collect([run])
-    scores = cellset.scores[cellset.scores["metric"] == F1.name]
-    ids = {row.name: name for name, row in cellset.entries.items()}
+    [result_set] = collect([run])
+    scores = result_set.scores[result_set.scores["metric"] == F1.name]
+    ids = {row.name: name for name, row in result_set.entries.items()}
     axes = {"entry": [ids["human"], "unknown", ids["zero-shot"]], "language": ["he", "am"], "seed": [2]}
     found = to_array(scores, axes)
     assert found[[0, 2]].ravel().tolist() == [0.9, 0.8, 0.6, 0.4]
@@ -173,8 +173,8 @@ def test_entries_without_an_aggregate_stand_last(run):
 
 
 def incomplete(run: Run, name: str):
-    [cellset] = collect([run])
-    return next(row for row in cellset.entries.values() if row.name == name)
+    [result_set] = collect([run])
+    return next(row for row in result_set.entries.values() if row.name == name)
 
 
 def test_a_complete_entry_has_all_its_cells(run):
@@ -236,10 +236,10 @@ OTHER = MODEL.model_copy(update={"name": "other", "fingerprint": "beef"})
 
 def test_two_models_share_a_table_and_each_has_its_own_baseline(tmp_path):
     one, two = make(tmp_path / "one"), make(tmp_path / "two", OTHER)
-    [cellset] = collect([one, two])
-    found = [(row.entry.model, row.name) for row in cellset.entries.values()]
+    [result_set] = collect([one, two])
+    found = [(row.entry.model, row.name) for row in result_set.entries.values()]
     assert len(found) == len(set(map(str, found))) == 5  # two rows per model, and one for human text
-    ranked = rank_entries(cellset, F1).rows
+    ranked = rank_entries(result_set, F1).rows
     gains = [row.over_zero_shot.mean for row in ranked if row.row.entry.method.name == "language"]
     assert gains == [pytest.approx(0.05), pytest.approx(0.05)]
 
@@ -287,7 +287,7 @@ def test_reference_rows_have_no_gain_where_two_baselines_compete(tmp_path):
 def test_what_cannot_be_compared_never_shares_a_table(tmp_path, change):
     one, two = make(tmp_path / "one"), make(tmp_path / "two", OTHER, **change)
     sets = collect([one, two])
-    assert [len(cellset.entries) for cellset in sets] == [3, 3]
+    assert [len(result_set.entries) for result_set in sets] == [3, 3]
 
 
 # Names and metrics
@@ -297,36 +297,36 @@ def test_entries_that_differ_in_config_are_told_apart_by_it(run):
     stronger = method("language", strength=0.6)
     entries = [*run.manifest().entries, entry(stronger)]
     run.write_manifest(run.manifest().model_copy(update={"entries": entries}))
-    [cellset] = collect([run])
-    names = {row.name for row in cellset.entries.values()}
+    [result_set] = collect([run])
+    names = {row.name for row in result_set.entries.values()}
     assert names == {"zero-shot", "language [strength=0.2]", "language [strength=0.6]", "human"}
 
 
 def test_an_entry_is_found_by_the_id_of_its_cells(run):
-    [cellset] = collect([run])
-    assert cellset.entries[entry_id(entry_of(cell("language", "am", 1)))].name == "language"
+    [result_set] = collect([run])
+    assert result_set.entries[entry_id(entry_of(cell("language", "am", 1)))].name == "language"
 
 
 def test_the_first_classifier_of_the_suite_that_ran_is_the_headline(tmp_path):
     classifiers = {"name": "toy", "classifiers": ["hf:big", "tfidf"]}
     run = make(tmp_path / "run", suite=classifiers)
-    [cellset] = collect([run])
-    assert cellset.headline == F1
+    [result_set] = collect([run])
+    assert result_set.headline == F1
     write(run, cell("human", "am", 1), macro_f1("hf:big").score(0.5, "hf"), F1.score(0.8, "tfidf"))
-    [cellset] = collect([run])
-    assert cellset.headline == macro_f1("hf:big")
+    [result_set] = collect([run])
+    assert result_set.headline == macro_f1("hf:big")
 
 
 def test_metrics_are_listed_downstream_first(run):
-    [cellset] = collect([run])
-    assert cellset.metrics == [F1, SELF_CHRF]
+    [result_set] = collect([run])
+    assert result_set.metrics == [F1, SELF_CHRF]
     assert (DISTINCT_2.direction, LANGUAGE_FIDELITY.direction, SELF_CHRF.direction) == ("up", "up", "down")
 
 
 def test_signatures_are_collected_so_that_a_mixture_shows(run):
     write(run, cell("human", "am", 1), F1.score(0.8, "tfidf|version:2"))
-    [cellset] = collect([run])
-    assert cellset.signatures["macro_f1/tfidf"] == ["tfidf", "tfidf|version:2"]
+    [result_set] = collect([run])
+    assert result_set.signatures["macro_f1/tfidf"] == ["tfidf", "tfidf|version:2"]
 
 
 def test_one_task_can_be_shown_alone(tmp_path):

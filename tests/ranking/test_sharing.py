@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.panels import CompleteValues, differences, estimate, gap_closed
-from support.toyruns import F1, ToyEntry, cellset_of, places, selection, toy, write_run
+from support.toyruns import F1, ToyEntry, collect_results, places, selection, toy, write_run
 
 from harness.ranking.compare import compare
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
@@ -167,7 +167,7 @@ def scored(name: str, level: float, shared: bool = False, start: int = 0, **conf
 
 
 def table(tmp_path, *entries: ToyEntry) -> Ranking:
-    return rank_entries(cellset_of(write_run(tmp_path, entries, CODES)), F1)
+    return rank_entries(collect_results(write_run(tmp_path, entries, CODES)), F1)
 
 
 def rows(ranked: Ranking) -> dict[str, RankedEntry]:
@@ -200,16 +200,16 @@ def test_every_gain_over_such_a_baseline_is_by_seed(tmp_path):
 
 
 def test_the_summary_names_the_entry(tmp_path):
-    cellset = cellset_of(write_run(tmp_path, [*HONEST, scored("translated", 0.55, shared=True)], CODES))
+    result_set = collect_results(write_run(tmp_path, [*HONEST, scored("translated", 0.55, shared=True)], CODES))
     out = io.StringIO()
-    print_summary(Console(file=out, width=200), cellset)
+    print_summary(Console(file=out, width=200), result_set)
     assert "seeds move all languages together: interval by seed: translated" in out.getvalue()
 
 
 def test_a_part_of_the_suite_is_by_seed_as_well_and_so_are_tiers(tmp_path):
-    cellset = cellset_of(write_run(tmp_path, [*HONEST, scored("translated", 0.55, shared=True)], CODES))
-    by_scope = {field.scope: field for field in rank_slices(cellset, F1)}
-    ids = {row.name: name for name, row in cellset.entries.items()}
+    result_set = collect_results(write_run(tmp_path, [*HONEST, scored("translated", 0.55, shared=True)], CODES))
+    by_scope = {field.scope: field for field in rank_slices(result_set, F1)}
+    ids = {row.name: name for name, row in result_set.entries.items()}
     whole, topic = by_scope[Slice(None, None)], by_scope[Slice("topic", None)]
     # by stratum the difference of 0.09 had 20 standard errors; by seed p is 0.07
     assert [whole.tiers[ids[name]] for name in ("translated", "language", "zero-shot")] == [1, 1, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.helpers import MODEL
-from support.toyruns import F1, ToyEntry, cellset_of, flat, places, predicting, selection, toy, write_run
+from support.toyruns import F1, ToyEntry, collect_results, flat, places, predicting, selection, toy, write_run
 
 from harness.ranking.gains import baselines
 from harness.ranking.leaderboard_rows import rank_entries
@@ -26,19 +26,19 @@ def scored(name: str, values, model=MODEL, **config) -> ToyEntry:
 
 
 def written(folder, *entries: ToyEntry, chosen=WHOLE, **options) -> ResultSet:
-    return cellset_of(write_run(folder / "run", entries, chosen, **options))
+    return collect_results(write_run(folder / "run", entries, chosen, **options))
 
 
-def by_scope(cellset: ResultSet, metric=F1) -> dict[Slice, SliceRanking]:
-    return {field.scope: field for field in rank_slices(cellset, metric)}
+def by_scope(result_set: ResultSet, metric=F1) -> dict[Slice, SliceRanking]:
+    return {field.scope: field for field in rank_slices(result_set, metric)}
 
 
-def ids(cellset: ResultSet) -> dict[str, str]:
-    return {row.name: row.id for row in cellset.entries.values()}
+def ids(result_set: ResultSet) -> dict[str, str]:
+    return {row.name: row.id for row in result_set.entries.values()}
 
 
-def rows(cellset: ResultSet, field: SliceRanking, *names: str) -> list[int]:
-    return [field.entries.index(ids(cellset)[name]) for name in names]
+def rows(result_set: ResultSet, field: SliceRanking, *names: str) -> list[int]:
+    return [field.entries.index(ids(result_set)[name]) for name in names]
 
 
 # Which scopes
@@ -62,8 +62,8 @@ def rows(cellset: ResultSet, field: SliceRanking, *names: str) -> list[int]:
 )
 def test_every_part_of_a_suite_comes_once_the_widest_first(tmp_path, codes, tasks, expected):
     chosen = selection(codes, tasks)
-    cellset = written(tmp_path, scored("zero-shot", flat(0.5, chosen)), chosen=chosen)
-    assert [(field.scope.task, field.scope.language) for field in rank_slices(cellset, F1)] == expected
+    result_set = written(tmp_path, scored("zero-shot", flat(0.5, chosen)), chosen=chosen)
+    assert [(field.scope.task, field.scope.language) for field in rank_slices(result_set, F1)] == expected
 
 
 # Numbers by hand
@@ -82,18 +82,18 @@ def test_means_differences_and_intervals_of_a_language_are_its_own(tmp_path):
     steps = {"am": 0.1, "he": -0.2, "sk": 0.0}
     zero = scored("zero-shot", stepped(dict.fromkeys(steps, 0.0)))
     other = scored("language", stepped(steps, (0.01, -0.01, 0.0)))
-    cellset = written(tmp_path, zero, other)
-    found = by_scope(cellset)
+    result_set = written(tmp_path, zero, other)
+    found = by_scope(result_set)
     error = 0.01 / 3**0.5  # of the mean of three seeds: their standard deviation is 0.01
     for code, step in steps.items():
         for task, halves in ((None, T_5 * error / 2**0.5), ("topic", T_2 * error)):
             field = found[Slice(task, code)]
-            i, j = rows(cellset, field, "language", "zero-shot")
+            i, j = rows(result_set, field, "language", "zero-shot")
             assert field.mean[i] == pytest.approx(0.5 + step)
             assert field.difference[i, j] == pytest.approx(step)
             assert field.ci_half_width[i, j] == pytest.approx(halves)
     field = found[Slice(None, None)]
-    i, j = rows(cellset, field, "language", "zero-shot")
+    i, j = rows(result_set, field, "language", "zero-shot")
     assert field.difference[i, j] == pytest.approx(-0.1 / 3)
     assert field.mean[j] == pytest.approx(0.5)
 
@@ -112,8 +112,8 @@ def test_a_language_may_have_tiers_where_all_have_none(tmp_path):
     up = {"am": 0.2, "he": -0.2, "sk": 0.0}
     noise = (0.004, -0.004, 0.0)
     zero = scored("zero-shot", stepped(dict.fromkeys(up, 0.0)))
-    found = by_scope(cellset := written(tmp_path, zero, scored("language", stepped(up, noise))))
-    zero_shot, language = (ids(cellset)[name] for name in ("zero-shot", "language"))
+    found = by_scope(result_set := written(tmp_path, zero, scored("language", stepped(up, noise))))
+    zero_shot, language = (ids(result_set)[name] for name in ("zero-shot", "language"))
     assert found[Slice(None, "am")].tiers == {language: 1, zero_shot: 2}
     assert found[Slice(None, "he")].tiers == {zero_shot: 1, language: 2}
     assert found[Slice(None, "sk")].tiers == {zero_shot: 1, language: 1}
@@ -123,8 +123,8 @@ def test_a_language_may_have_tiers_where_all_have_none(tmp_path):
 def test_gains_of_a_scope_are_its_differences_to_zero_shot_with_a_p_value(tmp_path):
     up = {"am": 0.2, "he": -0.2, "sk": 0.0}
     zero = scored("zero-shot", stepped(dict.fromkeys(up, 0.0)))
-    found = by_scope(cellset := written(tmp_path, zero, scored("language", stepped(up, (0.004, -0.004, 0.0)))))
-    zero_shot, language = (ids(cellset)[name] for name in ("zero-shot", "language"))
+    found = by_scope(result_set := written(tmp_path, zero, scored("language", stepped(up, (0.004, -0.004, 0.0)))))
+    zero_shot, language = (ids(result_set)[name] for name in ("zero-shot", "language"))
     for scope, field in found.items():
         assert list(field.gains) == [language]
         gain, same = field.gains[language], field.estimate(language, zero_shot)
@@ -136,24 +136,24 @@ def test_gains_of_a_scope_are_its_differences_to_zero_shot_with_a_p_value(tmp_pa
 
 def test_tiers_are_corrected_for_one_test_for_every_pair_of_the_ranked(tmp_path):
     entries = [scored(f"m{i}", flat(0.5 + i / 100, WHOLE)) for i in range(4)]
-    cellset = written(tmp_path, *entries, scored("human", flat(0.8, WHOLE)))
-    assert {field.comparisons for field in rank_slices(cellset, F1)} == {6}
+    result_set = written(tmp_path, *entries, scored("human", flat(0.8, WHOLE)))
+    assert {field.comparisons for field in rank_slices(result_set, F1)} == {6}
 
 
 def test_holm_counts_the_pairs_of_the_ranked_alone(tmp_path):
     entries = [scored(f"m{i}", flat(0.5 + i / 100, WHOLE, (0.0, 0.02, -0.02 * i))) for i in range(3)]
     pair = [scored("human", flat(0.8, WHOLE)), scored("constant", flat(0.1, WHOLE))]
     without = by_scope(written(tmp_path / "without", *entries))
-    cellset = written(tmp_path / "with", *entries, *pair)
-    for scope, field in by_scope(cellset).items():
-        ranked = rows(cellset, field, "m0", "m1", "m2")
-        outside = rows(cellset, field, "human", "constant")
-        order = rows(cellset, without[scope], "m0", "m1", "m2")
+    result_set = written(tmp_path / "with", *entries, *pair)
+    for scope, field in by_scope(result_set).items():
+        ranked = rows(result_set, field, "m0", "m1", "m2")
+        outside = rows(result_set, field, "human", "constant")
+        order = rows(result_set, without[scope], "m0", "m1", "m2")
         assert np.array_equal(field.p[np.ix_(ranked, ranked)], without[scope].p[np.ix_(order, order)])
         assert np.isnan(field.p[outside]).all()
         assert np.isnan(field.p[:, outside]).all()
         assert np.isfinite(field.ci_half_width[outside]).all()
-        assert set(field.tiers) == {ids(cellset)[f"m{i}"] for i in range(3)}
+        assert set(field.tiers) == {ids(result_set)[f"m{i}"] for i in range(3)}
 
 
 # The same as the standings
@@ -173,13 +173,13 @@ def suite(folder) -> list[ResultSet]:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["gathered", "shared"])
 def test_all_and_every_task_are_as_in_the_standings(tmp_path, shared):
-    for cellset in suite(tmp_path):
-        evidence = collect_metric(cellset, F1) if shared else None
-        found = {field.scope: field for field in rank_slices(cellset, F1, evidence)}
-        zero_shot = baselines(cellset, "zero-shot")
+    for result_set in suite(tmp_path):
+        evidence = collect_metric(result_set, F1) if shared else None
+        found = {field.scope: field for field in rank_slices(result_set, F1, evidence)}
+        zero_shot = baselines(result_set, "zero-shot")
         for task in (None, *WHOLE.tasks):
             field, tasks = found[Slice(task, None)], None if task is None else [task]
-            table = rank_entries(cellset, F1, tasks, array=evidence)
+            table = rank_entries(result_set, F1, tasks, array=evidence)
             assert field.tiers == {row.row.id: row.tier for row in table.rows if row.tier is not None}
             assert len(field.tiers) >= 4
             assert field.reason == table.reason == ""
@@ -201,9 +201,9 @@ def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
         predicting(entry, 0.5 + i / 10, chosen, n=400, examples="many")
         for place in places(chosen)[:3]:
             entry.kept[place], entry.scores[F1][place] = few.kept[place], few.scores[F1][place]
-    cellset = written(tmp_path, *entries, chosen=chosen)
-    found, zero_shot = by_scope(cellset), baselines(cellset, "zero-shot")
-    for row in rank_entries(cellset, F1).rows:
+    result_set = written(tmp_path, *entries, chosen=chosen)
+    found, zero_shot = by_scope(result_set), baselines(result_set, "zero-shot")
+    for row in rank_entries(result_set, F1).rows:
         for code, cell in row.languages.items():
             field = found[Slice(None, code)]
             i, j = (field.entries.index(name) for name in (row.row.id, zero_shot[row.row.id]))
@@ -213,10 +213,10 @@ def test_the_grid_of_languages_has_the_numbers_of_every_language(tmp_path):
 
 
 def test_standings_of_shared_evidence_have_the_same_bits(tmp_path):
-    for cellset in suite(tmp_path):
-        evidence = collect_metric(cellset, F1)
+    for result_set in suite(tmp_path):
+        evidence = collect_metric(result_set, F1)
         for tasks in (None, ["topic"], ["sentiment"]):
-            assert rank_entries(cellset, F1, tasks, array=evidence) == rank_entries(cellset, F1, tasks)
+            assert rank_entries(result_set, F1, tasks, array=evidence) == rank_entries(result_set, F1, tasks)
 
 
 def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):
@@ -233,8 +233,8 @@ def test_a_scope_is_as_if_nothing_else_had_been_run(tmp_path):
 
 
 def test_an_entry_is_ranked_where_it_is_complete(tmp_path):
-    [cellset, _] = suite(tmp_path)
-    found, m1 = by_scope(cellset), ids(cellset)["m1"]
+    [result_set, _] = suite(tmp_path)
+    found, m1 = by_scope(result_set), ids(result_set)["m1"]
     inside = {scope for scope, field in found.items() if m1 in field.entries}
     assert {scope for scope, field in found.items() if m1 in field.tiers} == inside
     lacks = {Slice(None, None), Slice("topic", None), Slice(None, "he"), Slice("topic", "he")}
@@ -242,9 +242,9 @@ def test_an_entry_is_ranked_where_it_is_complete(tmp_path):
 
 
 def test_models_are_ranked_by_gains_over_their_own_zero_shot(tmp_path):
-    [_, cellset] = suite(tmp_path)
-    for field in rank_slices(cellset, F1):
-        bases = [name for name in field.tiers if cellset.entries[name].entry.method.name == "zero-shot"]
+    [_, result_set] = suite(tmp_path)
+    for field in rank_slices(result_set, F1):
+        bases = [name for name in field.tiers if result_set.entries[name].entry.method.name == "zero-shot"]
         i, j = (field.entries.index(name) for name in bases)
         assert field.p[i, j] == 1  # both gain nothing over themselves
         assert field.tiers[bases[0]] == field.tiers[bases[1]]
@@ -301,11 +301,11 @@ def test_where_nobody_is_complete_a_scope_is_empty(tmp_path):
 def test_a_language_of_which_nothing_is_there_is_empty(tmp_path):
     entries = [predicting(toy(name), 0.6, WHOLE) for name in ("zero-shot", "language")]
     gone = [(name, *place) for name in ("zero-shot", "language") for place in places(WHOLE) if place[1] == "sk"]
-    cellset = written(tmp_path, *entries, drop=gone)
-    found = by_scope(cellset)
+    result_set = written(tmp_path, *entries, drop=gone)
+    found = by_scope(result_set)
     assert found[Slice(None, "sk")].entries == found[Slice("topic", "sk")].entries == []
     assert len(found[Slice(None, "am")].tiers) == 2
-    assert all(set(row.languages) <= {"am", "he"} for row in rank_entries(cellset, F1).rows)
+    assert all(set(row.languages) <= {"am", "he"} for row in rank_entries(result_set, F1).rows)
 
 
 def test_another_recipe_in_one_language_bars_the_scopes_that_hold_it(tmp_path):
@@ -316,7 +316,7 @@ def test_another_recipe_in_one_language_bars_the_scopes_that_hold_it(tmp_path):
         if '"he"' in text and '"topic"' in text and '"seed": 1' in text:
             scores = path.with_name("scores.json")
             scores.write_text(scores.read_text(encoding="utf-8").replace("recipe 1", "recipe 2"))
-    for field in rank_slices(cellset_of(run), F1):
+    for field in rank_slices(collect_results(run), F1):
         touched = field.scope.task in (None, "topic") and field.scope.language in (None, "he")
         assert bool(field.reason) == touched
         assert field.reason.startswith("scored in different ways, topic/he") == touched

@@ -8,7 +8,7 @@ import re
 import pytest
 from rich.console import Console
 from support.helpers import generations, jsonl
-from support.toyruns import F1, ToyEntry, cellset_of, flat, places, plain, selection, toy, write_run
+from support.toyruns import F1, ToyEntry, collect_results, flat, places, plain, selection, toy, write_run
 
 from harness.core.store import Run
 from harness.ranking.leaderboard_rows import rank_entries
@@ -49,7 +49,7 @@ def field(*more: ToyEntry) -> list[ToyEntry]:
 
 def shown(run: Run) -> str:
     out = io.StringIO()
-    print_summary(Console(file=out, width=160), cellset_of(run))
+    print_summary(Console(file=out, width=160), collect_results(run))
     return out.getvalue()
 
 
@@ -195,8 +195,8 @@ def test_of_many_reasons_the_most_frequent_stand_there(tmp_path):
     for i, cell in enumerate(failed):
         reason = "twice" if i < 2 else f"reason {i}"
         plain(run.cell(cell) / "status.json", run.status(cell).model_copy(update={"reason": reason}).to_json())
-    cellset = cellset_of(run)
-    [line] = gaps(rank_entries(cellset, cellset.headline))
+    result_set = collect_results(run)
+    [line] = gaps(rank_entries(result_set, result_set.headline))
     assert line.startswith("no mean: broken: 4/12 cells; 2 × method_error: twice; ")
     assert line.endswith("; and 4 more reasons")
 

@@ -92,9 +92,9 @@ def test_they_share_one_table():
     found, problems = find_all(SUBMISSIONS)
     assert problems == []
     runs = [run for submission in found if submission.card.name in {"human", "zero-shot"} for run in submission.runs]
-    (cellset,) = collect(runs)
-    assert {row.name for row in cellset.entries.values()} == {"human", "zero-shot"}
-    assert all(row.complete for row in cellset.entries.values())
+    (result_set,) = collect(runs)
+    assert {row.name for row in result_set.entries.values()} == {"human", "zero-shot"}
+    assert all(row.complete for row in result_set.entries.values())
 
 
 def test_a_folder_without_code_is_no_problem_for_the_registry():

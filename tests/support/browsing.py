@@ -112,7 +112,7 @@ def hash_of(page: Any) -> str:
 
 def mean_by_hand(site: Site, name: str, task: str | None, code: str | None) -> float | None:
     """Return the plain mean of the scores as they were read, None where a cell of the scope lacks one."""
-    lines = site.board.cellset.scores
+    lines = site.board.result_set.scores
     lines = lines[(lines["metric"] == F1.name) & (lines["entry"] == name)]
     for axis, value in (("task", task), ("language", code)):
         lines = lines[lines[axis] == value] if value else lines
@@ -137,7 +137,7 @@ def paired_difference(found: Any, a: str, b: str) -> Estimate | None:
 
 def entries_named(site: Site, *names: str) -> list[str]:
     """Return the ids of entries with these names."""
-    by_name = {row.name: name for name, row in site.board.cellset.entries.items()}
+    by_name = {row.name: name for name, row in site.board.result_set.entries.items()}
     return [by_name[name] for name in names]
 
 

@@ -9,7 +9,7 @@ from harness.scoring.metrics import (
 from support.toyruns import (
     F1,
     ToyEntry,
-    cellset_of,
+    collect_results,
     selection,
     toy,
     write_run,
@@ -37,7 +37,7 @@ def scored(name: str, values, metric=F1, **config) -> ToyEntry:
 
 
 def field_of(tmp_path, chosen, *entries, **options) -> Ranking:
-    return rank_entries(cellset_of(write_run(tmp_path / "run", entries, chosen, **options)), F1)
+    return rank_entries(collect_results(write_run(tmp_path / "run", entries, chosen, **options)), F1)
 
 
 def rows(found: Ranking) -> dict[str, RankedEntry]:

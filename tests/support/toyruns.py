@@ -199,7 +199,7 @@ def macro(gold: np.ndarray, found: np.ndarray, labels: int) -> float:
     return sum(values) / labels
 
 
-def cellset_of(*runs: Run) -> ResultSet:
+def collect_results(*runs: Run) -> ResultSet:
     """Return the only set of comparable results."""
     [found] = collect(runs)
     return found
