@@ -211,8 +211,10 @@ def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
     reasons: dict[CellIndex, str] = {}
     ids: dict[str, str] = {}  # of entries, computed once for all of their cells
     heads: list[tuple[Any, ...]] = []  # of every scored cell: index, protocol, texts, number of scores
-    names = ("metric", "value", "human", "signature", "trainings", "size")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
+    # Numbers, the names by their numbers: strings of their own for each of a million scores would fill the memory.
+    metrics: dict[str, int] = {}
+    signatures: dict[str, int] = {}
+    blocks: list[FloatArray] = [np.empty((0, 6))]
     for run, cell in ((each, name) for each in runs for name in each.cell_dirs()):
         status = run.read_status_fast(cell)
         if status is None:
@@ -232,23 +234,36 @@ def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
             cells[index], work[index] = (run, cell), _cost(status)
         scores = scored["scores"]
         heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scores)))
-        for name in names[:4]:
-            columns[name] += [score.get(name) for score in scores]
-        columns["trainings"] += [len(score.get("by_seed", ())) for score in scores]
-        columns["size"] += [score.get("detail", {}).get("texts") for score in scores]
-    return build_result_set(manifests, _frame(heads, columns), cells, reasons, work)
+        rows = [
+            (
+                metrics.setdefault(score["metric"], len(metrics)),
+                score["value"],
+                score.get("human"),
+                signatures.setdefault(score["signature"], len(signatures)),
+                len(score.get("by_seed", ())),
+                score.get("detail", {}).get("texts"),
+            )
+            for score in scores
+        ]
+        blocks.append(np.array(rows, dtype=np.float64).reshape(-1, 6))  # None is NaN
+    frame = _frame(heads, np.concatenate(blocks), list(metrics), list(signatures))
+    return build_result_set(manifests, frame, cells, reasons, work)
 
 
-def _frame(heads: list[tuple[Any, ...]], columns: Mapping[str, list[Any]]) -> pd.DataFrame:
+def _frame(heads: list[tuple[Any, ...]], rows: FloatArray, metrics: list[str], signatures: list[str]) -> pd.DataFrame:
     """Return all scores, see ``ResultSet.scores``."""
     frame = pd.DataFrame(heads, columns=[*CELL, "protocol", "texts", "count"])
     names = ["entry", "task", "language", "protocol", "texts"]
     frame = frame.astype(dict.fromkeys(names, "category") | {"seed": np.int64, "count": np.int64})
     frame = frame.loc[frame.index.repeat(frame["count"])].drop(columns="count").reset_index(drop=True)
+    columns = dict(zip(("metric", "value", "human", "signature", "trainings", "size"), rows.T, strict=True))
     for name, values in columns.items():
-        text = name in {"metric", "signature"}
-        frame[name] = pd.Categorical(values) if text else np.array(values, dtype=np.float64)  # None is NaN
-    return frame.astype({"trainings": np.int64})
+        if name in {"metric", "signature"}:
+            known = metrics if name == "metric" else signatures
+            frame[name] = pd.Categorical.from_codes(values.astype(int), known).reorder_categories(sorted(known))
+        else:
+            frame[name] = values.astype(np.int64) if name == "trainings" else values
+    return frame
 
 
 def _cost(status: StatusRow) -> CellCost:

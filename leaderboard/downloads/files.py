@@ -10,7 +10,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -164,10 +163,10 @@ def _parquet_lines(board: Board) -> pd.DataFrame:
     return scores.assign(board=board.id, signature=scores["signature"].map(encodable), **columns)[list(COLUMNS)]
 
 
-def _taken(values: Sequence[Any], places: pd.Series) -> Any:
-    """Return a value per line, text as UTF-8 can hold it."""
-    held = np.array([encodable(value) if isinstance(value, str) else value for value in values], dtype=object)
-    return held[places.to_numpy()]
+def _taken(values: Sequence[Any], places: pd.Series) -> pd.Categorical:
+    """Return a value per line, text as UTF-8 can hold it; each text is stored once."""
+    held = [encodable(value) if isinstance(value, str) else value for value in values]
+    return pd.Categorical(held).take(places.to_numpy())
 
 
 # LaTeX: the ranking of a board, for \\input
