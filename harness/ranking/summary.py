@@ -254,10 +254,10 @@ def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tu
     ``names``: entry id -> title. ``metric``: title of the metric.
     """
     if found.gain is None:
-        return "Inconclusive", "no steering with all its cells is there to compare."
+        return "Inconclusive", "no steered entry with all its cells is available for comparison."
     entry, gain = names[found.best], f"{format_interval(found.gain)} in {metric}"
     if found.p is None:
-        return "Inconclusive", f"there is no interval. The largest gain is that of {entry}: {gain}."
+        return "Inconclusive", f"no interval is available. {entry} has the largest gain: {gain}."
     many = found.compared > 1
     corrected = p_equals(found.p) + (f", corrected for {found.compared} compared entries" if many else "")
     if found.verdict == "yes":
@@ -266,5 +266,5 @@ def in_words(found: SteeringAnswer, names: Mapping[str, str], metric: str) -> tu
     if found.verdict == "no":
         least = f"all {found.compared} are worse, the least {entry}" if many else f"{entry} is worse"
         return "No", f"{least}: {gain} ({corrected})."
-    largest = "The largest gain is that of " if many else ""
-    return "Inconclusive", f"{largest}{entry}: {gain} ({corrected})."
+    largest = " has the largest gain" if many else ""
+    return "Inconclusive", f"{entry}{largest}: {gain} ({corrected})."

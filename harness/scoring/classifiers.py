@@ -168,7 +168,7 @@ class ClassifierScorer:
         return ScorerOutput(scores, {**kept, "predictions": predictions})
 
     def _test(self, rows: Rows, context: ScoringContext, gold: list[int]) -> _TestResult:
-        """Train on ``rows`` and test, with every seed; with none where there is no text."""
+        """Train on ``rows`` and test with every seed; return no results if there are no texts."""
         predictions: dict[str, list[int]] = {}
         values: dict[str, dict[str, float]] = {}
         for seed in self._classifier.seeds if rows else ():

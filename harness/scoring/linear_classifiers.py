@@ -166,7 +166,7 @@ class LabelVerifier:
     label: probabilities are divided by the label's share of the train text (logit adjustment, Menon et al. 2021), and
     at most 1,000 texts are used, balanced where possible. N-grams of a single text are left out.
 
-    ``missing``: why there is no classifier, empty if there is one.
+    ``missing``: the reason that no classifier was trained; empty if one was.
     """
 
     signature = f"tfidf-char-2-5-df2-hash18+logreg-C{_PENALTY:g}|folds:{FOLDS}|texts:{MOST}|version:1"

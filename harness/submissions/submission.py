@@ -133,7 +133,7 @@ class Submission:
         """
         if self.entry is None:
             return []
-        reader = StrictReader(self.lock.rescored(self.card.name), f"measured/{self.card.name}/")
+        reader = StrictReader(self.lock.rescored(self.card.name), f"{RESCORED}/{self.card.name}/")
         return [Run(run.path, ResultFiles(self, run.path.name, reader, self.entry.measured)) for run in self.runs]
 
     @property

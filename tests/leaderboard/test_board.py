@@ -156,7 +156,7 @@ def test_the_ranking_shows_means_gains_and_completeness(full: Path) -> None:
     assert row["k-gain"] == "+0.150"  # against zero-shot: 0.600 - 0.450
     assert row["k-cells"] == "2/2"
     assert page.rows["zero-shot"]["k-macro-f1-tfidf"] == "0.450"
-    assert "there is no interval. The largest gain is that of language: +0.150 in macro-F1" in page.text
+    assert "no interval is available. language has the largest gain: +0.150 in macro-F1" in page.text
     assert "Highest mean macro-F1 (tfidf): language, 0.600." in page.text
     assert "Not ranked: 1 generation seed, 3 are needed." in page.text
 

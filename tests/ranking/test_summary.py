@@ -139,7 +139,7 @@ def test_a_flagged_entry_leads_no_headline(tmp_path):
     entries = [entry("zero-shot", 0.5), entry("cheat", 0.95)]
     entries[1].scores[COPIED.for_provider("test")] = dict.fromkeys(places(CHOSEN), 1.0)
     page = page_of(tmp_path, entries)
-    assert "no steering with all its cells is there to compare" in page
+    assert "no steered entry with all its cells is available for comparison" in page
     assert "Highest mean macro-F1 (tfidf): zero-shot, 0.500." in page
     entries[0].scores[COPIED.for_provider("test")] = dict.fromkeys(places(CHOSEN), 1.0)
     page = page_of(tmp_path / "all", entries)
@@ -240,7 +240,7 @@ def test_nothing_to_compare_and_no_direction_say_nothing():
         assert (found.verdict, found.gain, found.compared) == ("unknown", None, 0)
         assert in_words(found, {}, "F1") == (
             "Inconclusive",
-            "no steering with all its cells is there to compare.",
+            "no steered entry with all its cells is available for comparison.",
         )
 
 
@@ -261,12 +261,12 @@ def test_nothing_to_compare_and_no_direction_say_nothing():
         ({"a": gain(-0.1, 0.01)}, "No: ጥሩ is worse: −0.100 [−0.150, −0.050] in F1 (p = 0.010)."),
         (
             {"a": gain(0.04, 0.2), "b": gain(0.01, 0.9)},
-            "Inconclusive: The largest gain is that of ጥሩ: +0.040 [−0.010, +0.090] in F1 (p = 0.400, "
+            "Inconclusive: ጥሩ has the largest gain: +0.040 [−0.010, +0.090] in F1 (p = 0.400, "
             "corrected for 2 compared entries).",
         ),
         (
             {"a": gain(0.04, None), "b": gain(0.01, None)},
-            "Inconclusive: there is no interval. The largest gain is that of ጥሩ: +0.040 in F1.",
+            "Inconclusive: no interval is available. ጥሩ has the largest gain: +0.040 in F1.",
         ),
     ],
 )  # fmt: skip
