@@ -89,6 +89,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests, and the processes that they start, away from the user's cache directory."""
+    with mock.patch.dict(os.environ, {"STEERBOARD_CACHE": str(tmp_path_factory.mktemp("cache"))}):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def unflushed() -> Iterator[None]:
     """Ask the disk for no flush: nobody cuts the power here; test_files looks that it is asked."""
     with mock.patch("os.fsync", lambda handle: None):
