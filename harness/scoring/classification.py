@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Probabilities = NDArray[np.float64]
-"""A row per test text, a column per label of the task; rows sum to 1."""
+"""A row per test text, a column per label of the task; rows sum to 1. Of several seeds: [seeds, n test, labels]."""
 
 BINS = 10
 _DIGITS = 12  # confidences that agree to so many digits count as equal: the rest is rounding

@@ -19,6 +19,7 @@ from harness.core.errors import UserError, unknown
 from harness.core.records import Score
 from harness.data.suite import ClassifierProtocol
 from harness.scoring.classification import Probabilities, brier_score, calibration_error, macro_f1_of
+from harness.scoring.embeddings import PACKED_TYPES
 from harness.scoring.linear_classifiers import FrozenClassifier, TfidfClassifier
 from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
 from harness.scoring.scorer import Rows, ScorerOutput, ScoringContext, TextSample
@@ -31,8 +32,8 @@ class Classifier(Protocol):
     signature: str
     seeds: list[int]
 
-    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
-        """Return the probabilities of every test text of ``context`` after training on ``train`` (at least one text).
+    def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
+        """Return [seeds, n test, labels] for the test texts of ``context``, trained on ``train`` (at least one text).
 
         A label without training text has probability 0, the only label with text probability 1.
         """
@@ -40,9 +41,15 @@ class Classifier(Protocol):
 
 
 class EncoderClassifier:
-    """A transformers encoder fine-tuned by the published protocol; loaded on first use."""
+    """A transformers encoder fine-tuned by the published protocol; loaded on first use.
 
-    def __init__(self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = ()) -> None:
+    ``packed``: batches without padding (``harness.scoring.packing``), which other random numbers decide, so the
+    signature says so; else padded to the longest text of the batch.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = (), packed: bool = False
+    ) -> None:
         # Options are part of the name: a changed protocol is another metric.
         self.name = ",".join([f"hf:{checkpoint.name}", *sorted(options)])
         self.seeds = list(protocol.seeds)
@@ -50,20 +57,20 @@ class EncoderClassifier:
             f"hf:{checkpoint.name}@{checkpoint.fingerprint}|dropout:{protocol.dropout}"
             f"|adamw:{protocol.learning_rate}|batch:{protocol.batch_size}"
             f"|epochs:{protocol.max_epochs}|patience:{protocol.patience}"
-            f"|tokens:{protocol.max_tokens}|seeds:{len(self.seeds)}|version:2"
+            f"|tokens:{protocol.max_tokens}|seeds:{len(self.seeds)}|{'packed|version:3' if packed else 'version:2'}"
         )
-        self._trainer = cache(lambda: _load_trainer(checkpoint, protocol))
+        self._trainer = cache(lambda: _load_trainer(checkpoint, protocol, packed))
 
-    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """See ``Classifier.probabilities``."""
-        found: Probabilities = self._trainer().probabilities(train, context, seed)
+        found: Probabilities = self._trainer().probabilities(train, context, seeds)
         return found
 
 
-def _load_trainer(checkpoint: Checkpoint, protocol: ClassifierProtocol) -> Any:
+def _load_trainer(checkpoint: Checkpoint, protocol: ClassifierProtocol, packed: bool) -> Any:
     from harness.scoring.finetuning import EncoderTrainer  # loads torch
 
-    return EncoderTrainer(checkpoint, protocol)
+    return EncoderTrainer(checkpoint, protocol, packed)
 
 
 def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
@@ -71,7 +78,8 @@ def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
     ``hf:PATH_OR_ID[,option=value...]``.
 
     The options ``lr``, ``epochs``, ``patience`` and ``seeds`` (how many) change the suite's protocol and the signature.
-    Raises ``UserError`` for anything else.
+    ``batches=padded`` trains with padded batches, as do encoders that cannot be packed: slower, bit for bit as versions
+    before packing did. Raises ``UserError`` for anything else.
     """
     if spec == "tfidf":
         return TfidfClassifier()
@@ -79,13 +87,17 @@ def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
     if kind not in {"frozen", "hf"} or not rest:
         raise unknown("classifier", spec, ["tfidf", "frozen:PATH_OR_ID", "hf:PATH_OR_ID"])
     path, *options = rest.split(",")
+    padded = kind == "hf" and _PADDED in options
+    options = [option for option in options if not (padded and option == _PADDED)]
     changed = _change(protocol, options, spec, {} if kind == "frozen" else _OPTIONS)
     checkpoint = resolve_checkpoint(path)
     if kind == "frozen":
         return FrozenClassifier(checkpoint, changed.max_tokens)
-    return EncoderClassifier(checkpoint, changed, options)
+    packed = not padded and checkpoint.model_type in PACKED_TYPES
+    return EncoderClassifier(checkpoint, changed, options, packed)
 
 
+_PADDED = "batches=padded"  # not a part of the name: the protocol is the same
 _OPTIONS: dict[str, tuple[str, type]] = {
     "lr": ("learning_rate", float),
     "epochs": ("max_epochs", int),
@@ -171,8 +183,11 @@ class ClassifierScorer:
         """Train on ``rows`` and test with every seed; return no results if there are no texts."""
         predictions: dict[str, list[int]] = {}
         values: dict[str, dict[str, float]] = {}
-        for seed in self._classifier.seeds if rows else ():
-            found = self._classifier.probabilities(rows, context, seed)
+        seeds = self._classifier.seeds if rows else []
+        # All at once: what they share is read once.
+        for seed, found in zip(
+            seeds, self._classifier.probabilities(rows, context, seeds) if rows else (), strict=True
+        ):
             predicted = found.argmax(axis=1)
             measured = {
                 MACRO_F1.name: macro_f1_of(gold, predicted, len(context.labels)),

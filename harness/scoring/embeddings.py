@@ -20,6 +20,8 @@ from harness.scoring.scorer import PerContext, ScoringContext
 
 Vectors = Any
 """A row per text: an array [n, d] of float64, or a sparse scipy matrix (CSR) of that shape."""
+PACKED_TYPES = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
+"""The model types of encoders whose batches ``harness.scoring.packing`` can pack."""
 _BATCH = 32
 _REMEMBERED = 20_000  # texts: 60 MB of vectors of 768 numbers
 

@@ -38,7 +38,7 @@ class TfidfClassifier:
         self.seeds = [0]
         self._counts = lru_cache(maxsize=3)(self._count)  # all texts of a cell, the valid ones, the test split
 
-    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
         counts, test = (self._counts(tuple(text for text, _ in rows)) for rows in (train, context.test))
         weights = TfidfWeights(counts, least=1)
@@ -50,7 +50,7 @@ class TfidfClassifier:
         features.data /= np.repeat(_lengths(squares), np.diff(features.indptr))
         dual = fit_dual((features @ features.T).toarray(), _targets(train, context), _PENALTY)
         scores = test @ (idf[:, None] * (features.T @ dual.weights)) / _lengths(test.power(2) @ idf**2)[:, None]
-        return dual.probabilities(scores, len(context.labels))
+        return _for_all(seeds, dual.probabilities(scores, len(context.labels)))
 
     def _count(self, texts: tuple[str, ...]) -> Any:
         from sklearn.feature_extraction.text import HashingVectorizer
@@ -77,12 +77,17 @@ class FrozenClassifier:
         )
         self._pooler = cache(lambda: MeanPooler(checkpoint, max_tokens))
 
-    def probabilities(self, train: Rows, context: ScoringContext, seed: int) -> Probabilities:
+    def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
         sides = ([text for text, _ in rows] for rows in (train, context.test))
         features, test = _standardised(*(self._pooler().embed(texts).astype(np.float64) for texts in sides))
         dual = fit_dual(features @ features.T, _targets(train, context), _PENALTY)
-        return dual.probabilities(test @ (features.T @ dual.weights), len(context.labels))
+        return _for_all(seeds, dual.probabilities(test @ (features.T @ dual.weights), len(context.labels)))
+
+
+def _for_all(seeds: Sequence[int], found: Probabilities) -> Probabilities:
+    """Return the probabilities of every seed where none changes them."""
+    return np.broadcast_to(found, (len(seeds), *found.shape))
 
 
 def _lengths(squares: FloatArray) -> FloatArray:

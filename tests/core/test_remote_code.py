@@ -119,7 +119,7 @@ def load_sentence_encoder(checkpoint: Checkpoint) -> None:
 def load_classifier(checkpoint: Checkpoint) -> None:
     from harness.scoring.finetuning import EncoderTrainer
 
-    EncoderTrainer(checkpoint, load_suite("mini").classifier_protocol)
+    EncoderTrainer(checkpoint, load_suite("mini").classifier_protocol, packed=True)
 
 
 def load_translator(checkpoint: Checkpoint) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from dataclasses import replace
@@ -56,9 +55,14 @@ MEALS = {
 }
 
 
+def probabilities(classifier, train, human, seed=0):
+    [found] = classifier.probabilities(train, human, [seed])
+    return found
+
+
 def predict(classifier, train, human, seed=0):
     """Return the most probable label indices; check that the probabilities are some."""
-    found = classifier.probabilities(train, human, seed)
+    found = probabilities(classifier, train, human, seed)
     assert found.shape == (len(human.test), len(human.labels))
     assert found.sum(axis=1) == pytest.approx(1)
     assert found.min() >= 0
@@ -130,7 +134,7 @@ def drawn(human, per_label, seed):
 def test_tfidf_predicts_what_scikit_learn_predicts(code, task, size):
     human = human_context(LocalData(MINI / "data"), task, code)
     train = drawn(human, size, seed=1)
-    known, found = by_scikit_learn(train, human), TfidfClassifier().probabilities(train, human, 0)
+    known, found = by_scikit_learn(train, human), probabilities(TfidfClassifier(), train, human, 0)
     assert np.abs(found - known).max() < 1e-4
     assert found.argmax(axis=1).tolist() == known.argmax(axis=1).tolist()
 
@@ -150,7 +154,7 @@ REAL = [(code, task, size) for code in load_suite("steer11").languages for task,
 def test_tfidf_predicts_what_scikit_learn_predicts_of_real_text(shared, code, task, size):
     human = human_context(LocalData(shared / "data"), task, code)
     train = drawn(human, size, seed=1)
-    known, found = by_scikit_learn(train, human), TfidfClassifier().probabilities(train, human, 0)
+    known, found = by_scikit_learn(train, human), probabilities(TfidfClassifier(), train, human, 0)
     assert np.abs(found - known).max() < 1e-4
     assert found.argmax(axis=1).tolist() == known.argmax(axis=1).tolist()
 
@@ -171,13 +175,13 @@ def test_tfidf_needs_no_second_run():
 
 def test_tfidf_gives_a_label_without_texts_no_probability():
     human = scoring_context(["bad", "fair", "good"], FOOD_HUMAN.test)
-    found = TfidfClassifier().probabilities(FOOD, human, 0)
+    found = probabilities(TfidfClassifier(), FOOD, human, 0)
     assert found[:, 1].tolist() == [0, 0, 0]
     assert found.argmax(axis=1).tolist() == [0, 2, 2]
 
 
 def test_tfidf_is_sure_of_the_only_label_with_texts():
-    found = TfidfClassifier().probabilities([("good", "good"), ("fine", "good")], FOOD_HUMAN, 0)
+    found = probabilities(TfidfClassifier(), [("good", "good"), ("fine", "good")], FOOD_HUMAN, 0)
     assert found.tolist() == [[0, 1]] * 3
 
 
@@ -196,9 +200,9 @@ def test_tfidf_keeps_two_languages_apart():
 
 def test_tfidf_weighs_part_of_the_texts_as_if_the_others_had_never_been_there():
     classifier, part = TfidfClassifier(), FOOD[:0:-1]
-    classifier.probabilities(FOOD, FOOD_HUMAN, 0)
-    again = classifier.probabilities(part, FOOD_HUMAN, 0)
-    assert again.tolist() == TfidfClassifier().probabilities(part, FOOD_HUMAN, 0).tolist()
+    probabilities(classifier, FOOD, FOOD_HUMAN, 0)
+    again = probabilities(classifier, part, FOOD_HUMAN, 0)
+    assert again.tolist() == probabilities(TfidfClassifier(), part, FOOD_HUMAN, 0).tolist()
 
 
 # The frozen encoder
@@ -239,7 +243,7 @@ def test_a_frozen_encoder_gives_what_scikit_learn_gives_of_its_standardised_vect
     model = make_pipeline(StandardScaler(), LogisticRegression(C=10 / 32, tol=1e-8))  # 32 numbers per text
     model.fit(pooler.embed([text for text, _ in FOOD]), [label for _, label in FOOD])
     known = model.predict_proba(pooler.embed([text for text, _ in FOOD_HUMAN.test]))
-    assert np.abs(frozen(encoder).probabilities(FOOD, FOOD_HUMAN, 0) - known).max() < 1e-4
+    assert np.abs(probabilities(frozen(encoder), FOOD, FOOD_HUMAN, 0) - known).max() < 1e-4
 
 
 def test_a_frozen_encoder_learns_what_the_texts_tell(encoder):
@@ -254,28 +258,28 @@ def test_a_frozen_encoder_reads_amharic_and_hebrew(encoder):
 
 def test_equal_texts_teach_a_frozen_encoder_nothing(encoder):
     train = [("same", label) for label in ("bad", "fair", "good")]
-    found = frozen(encoder).probabilities(train, scoring_context(["bad", "fair", "good"], LETTERS_HUMAN.test), 0)
+    found = probabilities(frozen(encoder), train, scoring_context(["bad", "fair", "good"], LETTERS_HUMAN.test), 0)
     assert found == pytest.approx(1 / 3)
 
 
 def test_equal_texts_teach_a_frozen_encoder_how_frequent_labels_are(encoder):
     train = [("same", "bad"), ("same", "good"), ("same", "good")]
-    found = frozen(encoder).probabilities(train, LETTERS_HUMAN, 0)
+    found = probabilities(frozen(encoder), train, LETTERS_HUMAN, 0)
     assert found == pytest.approx(np.array([[1 / 3, 2 / 3]] * 2), abs=1e-4)
 
 
 @pytest.mark.parametrize("spec", ["tfidf", "frozen:{}", "hf:{},epochs=1"])
 def test_a_test_text_is_judged_alone(encoder, spec):
     classifier = open_classifier(spec.format(encoder), PROTOCOL)
-    every = classifier.probabilities(FOOD, FOOD_HUMAN, 1)
-    alone = classifier.probabilities(FOOD, replace(FOOD_HUMAN, test=FOOD_HUMAN.test[1:2]), 1)
+    every = probabilities(classifier, FOOD, FOOD_HUMAN, 1)
+    alone = probabilities(classifier, FOOD, replace(FOOD_HUMAN, test=FOOD_HUMAN.test[1:2]), 1)
     assert alone[0] == pytest.approx(every[1], abs=1e-5)
 
 
 def test_a_frozen_encoder_gives_a_label_without_texts_no_probability(encoder):
     human = scoring_context(["bad", "fair", "good"], LETTERS_HUMAN.test)
-    assert frozen(encoder).probabilities(LETTERS, human, 0)[:, 1].tolist() == [0, 0]
-    assert frozen(encoder).probabilities(LETTERS[:2], human, 0).tolist() == [[1, 0, 0]] * 2
+    assert probabilities(frozen(encoder), LETTERS, human, 0)[:, 1].tolist() == [0, 0]
+    assert probabilities(frozen(encoder), LETTERS[:2], human, 0).tolist() == [[1, 0, 0]] * 2
 
 
 def test_a_frozen_encoder_has_no_options(encoder):
@@ -309,7 +313,22 @@ def test_the_suites_protocol_is_the_default(encoder):
     classifier = open_classifier(f"hf:{encoder}", PROTOCOL)
     assert classifier.name == "hf:toyenc"
     assert classifier.seeds == [1, 2, 3]
-    assert "|dropout:0.2|adamw:2e-05|batch:16|epochs:50|patience:10|tokens:512|seeds:3|" in (classifier.signature)
+    assert classifier.signature.endswith(
+        "|dropout:0.2|adamw:2e-05|batch:16|epochs:50|patience:10|tokens:512|seeds:3|packed|version:3"
+    )
+
+
+def test_padded_batches_are_asked_for_and_keep_name_and_signature_of_earlier_versions(encoder):
+    classifier = open_classifier(f"hf:{encoder},batches=padded", PROTOCOL)
+    assert classifier.name == "hf:toyenc"
+    assert classifier.signature.endswith("|tokens:512|seeds:3|version:2")
+
+
+def test_an_encoder_of_another_type_is_trained_with_padded_batches(encoder, tmp_path):
+    other = shutil.copytree(encoder, tmp_path / "other")
+    config = other / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "xlm-roberta"', '"model_type": "deberta-v2"'))
+    assert open_classifier(f"hf:{other}", PROTOCOL).signature.endswith("|seeds:3|version:2")
 
 
 def test_options_change_the_protocol_and_show_in_the_signature(encoder):
@@ -351,142 +370,9 @@ def test_an_unknown_classifier_is_one_clear_error(spec):
         open_classifier(spec, PROTOCOL)
 
 
-# Fine-tuning
-
-
-def trainer(folder, **changes):
-    from harness.scoring.finetuning import EncoderTrainer
-
-    protocol = PROTOCOL.model_copy(update={"max_epochs": 2, "learning_rate": 1e-3, **changes})
-    return EncoderTrainer(resolve_checkpoint(str(folder)), protocol)
-
-
-def trained_weights(folder, seed):
-    """Return the weights of the head after fine-tuning."""
-    ours, kept = trainer(folder), []
-    fit = ours._fit
-
-    def watched(model, *arguments):
-        fit(model, *arguments)
-        kept.append(model.classifier.out_proj.weight.detach().clone())
-
-    ours._fit = watched
-    ours.probabilities(FOOD, FOOD_HUMAN, seed)
-    return kept[0]
-
-
-def test_an_encoder_is_trained_and_gives_probabilities_of_every_test_text(encoder):
-    classifier = open_classifier(f"hf:{encoder},lr=1e-3,epochs=2", PROTOCOL)
-    assert set(predict(classifier, FOOD, FOOD_HUMAN, seed=1)) <= {0, 1}
-
-
-def test_an_encoder_learns_what_the_texts_tell(encoder):
-    ours = trainer(encoder, max_epochs=40, patience=40, learning_rate=3e-3)
-    assert predict(ours, LETTERS, LETTERS_HUMAN, seed=1) == [0, 1]
-
-
-def test_an_encoder_answers_in_the_order_of_the_test_texts(encoder):
-    ours = trainer(encoder, max_epochs=40, patience=40, learning_rate=3e-3)
-    test = [("z" * 9, "good"), ("aa", "bad"), ("zz", "good"), ("a" * 7, "bad"), ("zzzz", "good")]
-    human = scoring_context(["bad", "good"], test, validation=LETTERS_HUMAN.validation)
-    assert predict(ours, LETTERS, human, seed=1) == [1, 0, 1, 0, 1]
-
-
-def test_an_encoder_gives_a_label_without_texts_no_probability(encoder):
-    human = scoring_context(["fair", "bad", "good"], FOOD_HUMAN.test, validation=FOOD_HUMAN.validation)
-    found = trainer(encoder).probabilities(FOOD, human, 1)
-    assert found[:, 0].tolist() == [0, 0, 0]
-    assert found.sum(axis=1) == pytest.approx(1)
-
-
-def test_an_encoder_has_nothing_to_learn_from_one_label(encoder):
-    ours = trainer(encoder)
-    ours._fit = None  # would fail if it were called
-    assert ours.probabilities(FOOD[:2], FOOD_HUMAN, 1).tolist() == [[0, 1]] * 3
-
-
-def test_training_that_diverges_knows_nothing(encoder):
-    found = trainer(encoder, learning_rate=1e30).probabilities(FOOD, FOOD_HUMAN, 1)
-    assert found.tolist() == [[0.5, 0.5]] * 3
-
-
-def test_equal_seeds_give_equal_weights_and_other_seeds_others(encoder):
-    first, again, other = (trained_weights(encoder, seed) for seed in (1, 1, 2))
-    assert first.equal(again)
-    assert not first.equal(other)
-
-
-def test_fine_tuning_leaves_the_random_numbers_of_the_process_alone(encoder):
-    import torch
-
-    torch.manual_seed(7)
-    undisturbed = torch.rand(3)
-    torch.manual_seed(7)
-    trainer(encoder).probabilities(FOOD, FOOD_HUMAN, 1)
-    assert torch.rand(3).equal(undisturbed)
-
-
-def test_the_head_has_the_dropout_of_the_protocol(encoder):
-    model = trainer(encoder)._model(3)
-    assert model.classifier.dropout.p == 0.2
-    assert model.classifier.out_proj.out_features == 3
-
-
-def fit_by_script(encoder, validation: list[list[int]], **changes):
-    """Fit a model whose one weight is the number of the epoch, with given answers on validation."""
-    import torch
-
-    ours, epochs = trainer(encoder, max_epochs=50, **changes), []
-    model = torch.nn.Linear(1, 1, bias=False)
-
-    def epoch(model, *arguments):
-        epochs.append(len(epochs) + 1)
-        model.weight.data.fill_(epochs[-1])
-
-    ours._epoch = epoch
-    ours._logits = lambda model, texts: torch.eye(2)[validation[len(epochs) - 1]]
-    ours._fit(model, FOOD, FOOD_HUMAN, torch.Generator())
-    return model.weight.item(), len(epochs)
-
-
-RIGHT, WRONG, HALF = [1, 0], [0, 1], [0, 0]  # the validation labels are good, bad
-
-
-def test_early_stopping_restores_the_best_epoch(encoder):
-    best, epochs = fit_by_script(encoder, [HALF, RIGHT, WRONG, HALF], patience=2)
-    assert (best, epochs) == (2, 4)
-
-
-def test_of_equal_epochs_the_first_is_the_best(encoder):
-    best, epochs = fit_by_script(encoder, [HALF, RIGHT, RIGHT, RIGHT], patience=2)
-    assert (best, epochs) == (2, 4)
-
-
-def test_a_better_epoch_starts_the_patience_anew(encoder):
-    best, epochs = fit_by_script(encoder, [WRONG, WRONG, HALF, WRONG, RIGHT, WRONG, WRONG], patience=2)
-    assert (best, epochs) == (5, 7)
-
-
-def test_a_folder_whose_weights_are_no_encoder_is_one_clear_error(encoder, tmp_path):
-    broken = shutil.copytree(encoder, tmp_path / "broken")
-    config = broken / "config.json"
-    config.write_text(config.read_text().replace('"hidden_size": 32', '"hidden_size": 48'))
-    with pytest.raises(UserError, match="broken is not an encoder"):
-        trainer(broken).probabilities(FOOD, FOOD_HUMAN, 1)
-
-
 def test_half_a_download_is_one_clear_error(encoder, tmp_path):
     broken = shutil.copytree(encoder, tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors is truncated"):
         open_classifier(f"hf:{broken}", PROTOCOL)
-
-
-def test_texts_are_cut_to_the_encoders_positions_where_the_tokenizer_names_no_limit(tmp_path):
-    folder = toy_encoder(tmp_path / "enc")  # 130 positions, two of them lost to padding
-    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": 10**30}))
-    human = scoring_context(["a", "b"], [("ሀ" * 400, "a"), ("b", "b")], validation=[("ሀ" * 400, "a")])
-    classifier = open_classifier(f"hf:{folder},epochs=1,seeds=1", PROTOCOL)
-    assert len(predict(classifier, [("ሀ" * 400, "a"), ("b", "b")], human, 1)) == 2

@@ -36,9 +36,9 @@ class Fixed:
         self.seeds = list(range(len(predictions)))
         self.trained_on = []
 
-    def probabilities(self, train, scoring_context, seed):
+    def probabilities(self, train, scoring_context, seeds):
         self.trained_on.append(list(train))
-        return np.eye(len(scoring_context.labels))[self.predictions[seed]]
+        return np.eye(len(scoring_context.labels))[[self.predictions[seed] for seed in seeds]]
 
 
 def score(texts, human, classifier):
@@ -186,8 +186,8 @@ def test_what_is_kept_is_plain_json_that_tells_how_to_read_it():
 
 def test_of_equally_probable_labels_the_first_is_predicted():
     class Unsure(Fixed):
-        def probabilities(self, train, scoring_context, seed):
-            return np.full((3, 3), 1 / 3)
+        def probabilities(self, train, scoring_context, seeds):
+            return np.full((1, 3, 3), 1 / 3)
 
     assert score(TWO, ABC, Unsure([]))[1]["predictions"] == {"macro_f1/fixed": {"0": [0, 0, 0]}}
 
