@@ -6,7 +6,7 @@ import math
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.core.records import Score
 from harness.data.suite import Budgets
+from harness.scoring.closeness import BleuGroups, ChrfGroups
 from harness.scoring.duplicates import near_duplicates
 from harness.scoring.metrics import (
     COMPRESSION,
@@ -102,7 +103,7 @@ def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
     """
     from sacrebleu.metrics import CHRF
 
-    return _mean_over_groups(SELF_CHRF, CHRF(), "self-chrF", beginnings, budgets)
+    return _mean_over_groups(SELF_CHRF, CHRF(), ChrfGroups, "self-chrF", beginnings, budgets)
 
 
 def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
@@ -111,11 +112,18 @@ def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
 
     # Without effective order short texts would score 0, however alike.
     bleu = BLEU(tokenize="intl", effective_order=True, smooth_method="exp")
-    return _mean_over_groups(SELF_BLEU, bleu, "self-BLEU", beginnings, budgets)
+    return _mean_over_groups(SELF_BLEU, bleu, lambda texts: BleuGroups(texts, bleu), "self-BLEU", beginnings, budgets)
 
 
-def _mean_over_groups(metric: Metric, measure: Any, name: str, beginnings: Sequence[str], budgets: Budgets) -> Score:
-    """Return the mean score of every text against the others of its group.
+def _mean_over_groups(
+    metric: Metric,
+    measure: Any,
+    groups_of: Callable[[Sequence[str]], ChrfGroups | BleuGroups],
+    name: str,
+    beginnings: Sequence[str],
+    budgets: Budgets,
+) -> Score:
+    """Return the mean score of every text against the others of its group; ``measure``: sacrebleu's metric.
 
     Seeded permutations are cut into groups of ``budgets.references`` + 1; more references would raise the score,
     hence always the same number. At most ``budgets.panel`` texts are scored: fewer texts are permuted several
@@ -131,15 +139,11 @@ def _mean_over_groups(metric: Metric, measure: Any, name: str, beginnings: Seque
     if min(n, panel) < size:
         return metric.score(None, signature, f"only {n} of {size} texts with {budgets.window} characters")
     orders = permutations(n, max(panel // n, 1), "panel")
-    groups = [group for order in orders for group in order[: min(n, panel) // size * size].reshape(-1, size)]
-    means = [_mean_score(measure, [ordered[i] for i in group]) for group in groups]
+    groups = [group for order in orders for group in order[: min(n, panel) // size * size].reshape(-1, size).tolist()]
+    found = groups_of(ordered)
+    means = [float(np.mean(found.scores(group))) for group in groups]
     span = interval(means, size, n, len(orders), within=(0.0, 100.0))
     return metric.score(float(np.mean(means)), signature, interval=span, detail={"texts": n, "groups": len(means)})
-
-
-def _mean_score(measure: Any, group: Sequence[str]) -> float:
-    scores = [measure.sentence_score(text, [*group[:i], *group[i + 1 :]]).score for i, text in enumerate(group)]
-    return float(np.mean(scores))
 
 
 def compression(texts: Sequence[str], budgets: Budgets) -> Score:
