@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from operator import index
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,16 @@ _VERIFIED = 32
 """Most candidates of a text that are compared in full: those of the most similar MinHash."""
 _BLOCK = 10_000
 _NO_CHARACTER = 0x110000
+_PRIME, _MOST = np.uint64(2**61 - 1), np.uint64(2**32 - 1)  # datasketch's
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
-def near_duplicates(texts: Sequence[str]) -> Score:
+Grams = NDArray[np.uint64]
+Sketch = tuple[Grams, NDArray[np.uint32]]
+"""The grams of a text (``shingles``) and their MinHash values."""
+
+
+def near_duplicates(texts: Sequence[str], sketches: Callable[[str], Sketch] | None = None) -> Score:
     """Return the share of texts with another text that is equal or nearly so; ``exact`` in the detail: equal.
 
     Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8, after
@@ -34,7 +41,7 @@ def near_duplicates(texts: Sequence[str]) -> Score:
     MinHash (Broder 1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the 32 most
     similar are compared, so a few texts at the bound may be missed where thousands are nearly alike. The more
     texts, the more have a partner: there is no fixed budget, compare cells of equal size only. No value for fewer
-    than two texts.
+    than two texts. ``sketches``: ``sketch`` with a memory, for a caller that compares overlapping sets of texts.
     """
     signature = (
         f"near-duplicates|jaccard:{ALIKE}|shingle:{_SHINGLE}|minhash:{_BANDS}x{_ROWS}|seed:1"
@@ -45,8 +52,9 @@ def near_duplicates(texts: Sequence[str]) -> Score:
     counts = Counter(plain(text) for text in texts)
     unique = sorted(counts)
     repeats = np.array([counts[text] for text in unique])
-    near = _near(unique, repeats > 1)
-    near = _near([" ".join(sorted(text.split())) for text in unique], near)
+    sketches = sketches or sketch
+    near = _near([*map(sketches, unique)], repeats > 1)
+    near = _near([sketches(" ".join(sorted(text.split()))) for text in unique], near)
     exact = float(repeats[repeats > 1].sum() / len(texts))
     return NEAR_DUPLICATES.score(float(repeats[near].sum() / len(texts)), signature, detail={"exact": exact})
 
@@ -70,10 +78,10 @@ def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
     return common / (len(one) + len(other) - common)
 
 
-def _near(unique: Sequence[str], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _near(unique: Sequence[Sketch], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which of different texts are near-duplicates; those ``known`` to be are not compared again."""
-    grams = [shingles(text) for text in unique]
-    rows = _minhash(grams)
+    grams = [own for own, _ in unique]
+    rows = np.stack([row for _, row in unique])
     found, crowded = known.copy(), set[int]()
 
     def verify(i: int, others: Iterable[int]) -> None:
@@ -96,32 +104,36 @@ def _near(unique: Sequence[str], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return found
 
 
-def _minhash(grams: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint32]:
-    """Return a row of MinHash values per set of grams."""
+def sketch(text: str) -> Sketch:
+    """Return the grams of a text and its MinHash values: those of datasketch, by its permutations."""
+    factors, shifts = _permutations()
+    grams = shingles(text)
+    halves = (grams >> np.uint64(32))[:, None]
+    least = np.full(_BANDS * _ROWS, _MOST, dtype=np.uint64)
+    for start in range(0, len(halves), _BLOCK):  # a very long text would fill the memory
+        hashes = (halves[start : start + _BLOCK] * factors + shifts) % _PRIME & _MOST
+        np.minimum(least, hashes.min(axis=0), out=least)
+    return grams, least.astype(np.uint32)
+
+
+@cache
+def _permutations() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     from datasketch import MinHash
 
-    sketch = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=index)  # which leaves a number as it is
-    rows = np.empty((len(grams), _BANDS * _ROWS), dtype=np.uint32)
-    for i, values in enumerate(grams):
-        sketch.clear()
-        halves = (values >> np.uint64(32)).astype(np.uint32)
-        for start in range(0, len(halves), _BLOCK):  # a very long text would fill the memory
-            sketch.update_batch(halves[start : start + _BLOCK].tolist())
-        rows[i] = sketch.hashvalues
-    return rows
+    factors, shifts = MinHash(num_perm=_BANDS * _ROWS, seed=1).permutations
+    return factors, shifts
 
 
 def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
-    """Yield groups of two texts or more that share all values of a band."""
+    """Yield groups of two texts or more that share all values of a band, in the order of their first texts."""
     # Not datasketch's MinHashLSH: the score depends on which candidates of a crowded text are compared.
-    values = rows.tobytes()
-    size, step = _ROWS * rows.itemsize, _BANDS * _ROWS * rows.itemsize
-    for band in range(0, step, size):
-        groups: dict[bytes, list[int]] = {}
-        for i, start in enumerate(range(band, len(values), step)):
-            groups.setdefault(values[start : start + size], []).append(i)
-        if len(groups) < len(rows):
-            yield from (group for group in groups.values() if len(group) > 1)
+    for band in range(0, _BANDS * _ROWS, _ROWS):
+        values = np.ascontiguousarray(rows[:, band : band + _ROWS]).view(np.uint64)
+        order = np.lexsort((values[:, 1], values[:, 0]))
+        ordered = values[order]
+        edges = np.flatnonzero((ordered[1:] != ordered[:-1]).any(axis=1)) + 1
+        groups = [group for group in np.split(order, edges) if group.size > 1] if edges.size < len(rows) - 1 else []
+        yield from sorted((group.tolist() for group in groups), key=itemgetter(0))
 
 
 def _most_similar(signs: NDArray[np.uint8], i: int) -> list[int]:

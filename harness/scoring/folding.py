@@ -8,7 +8,7 @@ property Default_Ignorable_Code_Point and its confusables (UTS 39), as packaged 
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import regex
@@ -18,6 +18,7 @@ from harness.data.corpus import normalise
 _SILENT = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\p{Co}\p{Cn}[\p{Cc}--\s]]+", regex.V1)
 _ODD = regex.compile(r"[^\x00-\x7f]")
 _BETWEEN = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
+_FOLDED = 2**14  # texts whose folded form is remembered: the parts of scoring ask for the same ones
 _SIGN = regex.compile(r"[\p{L}\p{N}]")
 _LETTER = regex.compile(r"\p{L}")
 
@@ -44,6 +45,7 @@ _MARK = regex.compile(r"(?<=\p{L}\p{M}*)[\p{Mn}\p{Me}]")
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
 
 
+@lru_cache(maxsize=_FOLDED)
 def plain(text: str) -> str:
     """Fold a text for comparison: case, invisible characters, stray marks and look-alikes do not count.
 
@@ -84,7 +86,9 @@ def hides(text: str) -> bool:
     whole = unicodedata.normalize("NFC", rest)
     if any(not _of(script, mark) for mark in _MARK.findall(whole)):
         return True
-    return any(_mixed(word, script) for word in _WORD.findall(whole))
+    # Where every letter is of the script, no word needs a closer look.
+    foreign = script and _foreign_letter(script).search(whole)
+    return bool(foreign) and any(_mixed(word, script) for word in _WORD.findall(whole))
 
 
 def _without_look_alikes(text: str) -> str:
@@ -103,7 +107,7 @@ def _without_look_alikes(text: str) -> str:
 
 def _mixed(word: str, script: str) -> bool:
     """Return whether a word is of the main script except for letters that look like it."""
-    foreign = [sign for sign in word if not _of(script, sign)]
+    foreign = _letters_of(script).sub("", word)
     if not foreign or len(foreign) == len(word):
         return False
     similar = _look_alikes(script)
@@ -126,6 +130,11 @@ def _main_script(text: str) -> str:
 @cache
 def _letters_of(script: str) -> Any:
     return regex.compile(rf"[\p{{L}}\p{{M}}&&\p{{Script={script}}}]", regex.V1)
+
+
+@cache
+def _foreign_letter(script: str) -> Any:
+    return regex.compile(rf"[\p{{L}}\p{{M}}--\p{{Script={script}}}]", regex.V1)
 
 
 @cache

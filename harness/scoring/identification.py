@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from harness.core.types import FloatArray
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 from harness.scoring.text import pieces, plain_words, without_diacritics
+from harness.scoring.vectorizer import NgramTfidf
 
 FOLDER = Path(__file__).parent / "neighbours"
 OTHER = "other"
@@ -63,7 +64,6 @@ class LanguageIdentifier:
     name = "suite"
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
 
         # Trained once per process (``suite_identifier``): a stored scikit-learn model would have to be unpickled.
@@ -72,8 +72,8 @@ class LanguageIdentifier:
         rows += [(without_diacritics(t), code) for code in _UNMARKED.intersection(texts) for t in texts[code][::2]]
         # Neither max_features nor lbfgs: which of equally frequent n-grams the first keeps depends on the processor's
         # sort, and the second stops at a point that depends on the last bit of every sum. Newton steps converge.
-        self.vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, min_df=3)
-        features = self.vectorizer.fit_transform([text for text, _ in rows])
+        self.vectorizer = NgramTfidf((1, 3), words=True, least=3)
+        features = self.vectorizer.fit([text.lower() for text, _ in rows])
         self.model = LogisticRegression(C=10, solver="newton-cg", tol=1e-5, class_weight="balanced")
         self.model.fit(features, [code for _, code in rows])
         self.languages = [str(code) for code in self.model.classes_]
@@ -88,7 +88,7 @@ class LanguageIdentifier:
 
     def identify(self, texts: Sequence[str]) -> list[str]:
         """Return the likeliest language of every text."""
-        return [str(code) for code in self.model.predict(self.vectorizer.transform(texts))]
+        return [str(code) for code in self.model.predict(self._features(texts))]
 
     def read(self, texts: Sequence[str], asked: str) -> list[tuple[str, float]]:
         """See ``Identifier.read``. Another language is believed only if it is twice as likely as ``asked``.
@@ -100,7 +100,7 @@ class LanguageIdentifier:
         """
         if not texts:
             return []
-        likely, codes = self.model.predict_proba(self.vectorizer.transform(texts)), list(self.languages)
+        likely, codes = self.model.predict_proba(self._features(texts)), list(self.languages)
         if asked in codes:
             own = codes.index(asked)
             likely[:, own] *= _BENEFIT
@@ -114,6 +114,9 @@ class LanguageIdentifier:
         likely /= likely.sum(axis=1, keepdims=True)
         best = likely.argmax(axis=1)
         return [(codes[i], float(row[i])) for i, row in zip(best, likely, strict=True)]
+
+    def _features(self, texts: Sequence[str]) -> Any:
+        return self.vectorizer.transform([text.lower() for text in texts])
 
     def _words_of(self, code: str) -> NeighbourWords:
         if code not in self._neighbours:

@@ -7,6 +7,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from harness.core.records import Score
 from harness.data.suite import Budgets
 from harness.scoring.closeness import BleuGroups, ChrfGroups
-from harness.scoring.duplicates import near_duplicates
+from harness.scoring.duplicates import Sketch, near_duplicates, sketch
 from harness.scoring.metrics import (
     COMPRESSION,
     DISTINCT_1,
@@ -53,11 +54,14 @@ class LexicalScorer:
 
     def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
         """Return the scores of all texts, and those of the valid ones."""
-        return ScorerOutput(scores_of_all_and_valid(sample, lambda texts: lexical_scores(texts, self.budgets)))
+        sketches = cache(sketch)  # the valid texts are among all texts
+        return ScorerOutput(scores_of_all_and_valid(sample, lambda t: lexical_scores(t, self.budgets, sketches)))
 
 
-def lexical_scores(texts: Sequence[str], budgets: Budgets) -> list[Score]:
-    """Return every lexical score of the texts."""
+def lexical_scores(
+    texts: Sequence[str], budgets: Budgets, sketches: Callable[[str], Sketch] | None = None
+) -> list[Score]:
+    """Return every lexical score of the texts; for ``sketches`` see ``near_duplicates``."""
     plain = [unicodedata.normalize("NFC", text) for text in texts]
     tokens = [words(text) for text in plain]
     beginnings, _ = prefixes(plain, budgets.window)
@@ -67,7 +71,7 @@ def lexical_scores(texts: Sequence[str], budgets: Budgets) -> list[Score]:
         self_bleu(beginnings, budgets),
         compression(plain, budgets),
         self_repetition(beginnings, budgets),
-        near_duplicates(texts),
+        near_duplicates(texts, sketches),
         length(plain),
     ]
 

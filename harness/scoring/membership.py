@@ -20,6 +20,7 @@ from harness.scoring.folding import normalise_for_matching
 from harness.scoring.metrics import MEMBERSHIP
 from harness.scoring.scorer import PerContext, ScorerOutput, ScoringContext, TextSample
 from harness.scoring.subsampling import mean_interval
+from harness.scoring.vectorizer import NgramTfidf
 
 GRAMS = (2, 3)
 """Lengths of the character n-grams that texts are compared by."""
@@ -87,17 +88,14 @@ class _Index:
     """
 
     def __init__(self, context: ScoringContext) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         every = max(len(context.train) // _FITTED, 1)
         train, validation, test = (
             [normalise_for_matching(text) for text, _ in rows]
             for rows in (context.train[::every], context.validation, context.test)
         )
         self._size = max(int(np.median([len(text) for text in (*validation, *test)])), 1)
-        self._vectors = TfidfVectorizer(
-            analyzer="char", ngram_range=GRAMS, sublinear_tf=True, lowercase=False, dtype=np.float32
-        ).fit([*train, *validation, *test])
+        self._vectors = NgramTfidf(GRAMS, dtype=np.float32)
+        self._vectors.fit([*train, *validation, *test])
         splits = {"train": train[::2], "validation": validation, "test": test}
         drawn = min(len(texts) for texts in splits.values() if texts)
         self._splits = {

@@ -157,10 +157,10 @@ def _all(texts: Sequence[str], size: int) -> tuple[NDArray[np.uint64], NDArray[n
     first = np.arange(starts[-1]) + np.repeat(shift, counts)
     blanks = np.concatenate([[0], np.cumsum(codes == ord(" "))])
     inside = blanks[first + size - 1] > blanks[first + 1]
-    return _windows(codes, size)[first], inside, starts
+    return window_hashes(codes, size)[first], inside, starts
 
 
-def _windows(codes: NDArray[np.uint32], size: int) -> NDArray[np.uint64]:
+def window_hashes(codes: NDArray[np.uint32], size: int) -> NDArray[np.uint64]:
     """Return a hash of every window of ``size`` codes: a polynomial modulo 2**64 of scrambled codes."""
     # Two neighbouring windows make one of twice the length, so the cost is logarithmic in ``size``. Two different
     # n-grams collide once in 2**64 pairs.
