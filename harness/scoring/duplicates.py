@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from operator import itemgetter
+from operator import index, itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,6 @@ _VERIFIED = 32
 """Most candidates of a text that are compared in full: those of the most similar MinHash."""
 _BLOCK = 10_000
 _NO_CHARACTER = 0x110000
-_PRIME, _MOST = np.uint64(2**61 - 1), np.uint64(2**32 - 1)  # datasketch's
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -105,23 +105,20 @@ def _near(unique: Sequence[Sketch], known: NDArray[np.bool_]) -> NDArray[np.bool
 
 
 def sketch(text: str) -> Sketch:
-    """Return the grams of a text and its MinHash values: those of datasketch, by its permutations."""
-    factors, shifts = _permutations()
-    grams = shingles(text)
-    halves = (grams >> np.uint64(32))[:, None]
-    least = np.full(_BANDS * _ROWS, _MOST, dtype=np.uint64)
+    """Return the grams of a text and their MinHash values."""
+    grams, hashes = shingles(text), _empty_sketch()
+    hashes.clear()
+    halves = (grams >> np.uint64(32)).astype(np.uint32)
     for start in range(0, len(halves), _BLOCK):  # a very long text would fill the memory
-        hashes = (halves[start : start + _BLOCK] * factors + shifts) % _PRIME & _MOST
-        np.minimum(least, hashes.min(axis=0), out=least)
-    return grams, least.astype(np.uint32)
+        hashes.update_batch(halves[start : start + _BLOCK].tolist())
+    return grams, hashes.hashvalues.astype(np.uint32)
 
 
 @cache
-def _permutations() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _empty_sketch() -> Any:
     from datasketch import MinHash
 
-    factors, shifts = MinHash(num_perm=_BANDS * _ROWS, seed=1).permutations
-    return factors, shifts
+    return MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=index)  # which leaves a number as it is
 
 
 def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
@@ -132,8 +129,11 @@ def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
         order = np.lexsort((values[:, 1], values[:, 0]))
         ordered = values[order]
         edges = np.flatnonzero((ordered[1:] != ordered[:-1]).any(axis=1)) + 1
-        groups = [group for group in np.split(order, edges) if group.size > 1] if edges.size < len(rows) - 1 else []
-        yield from sorted((group.tolist() for group in groups), key=itemgetter(0))
+        starts = np.concatenate([[0], edges])
+        ends = np.append(edges, len(rows))
+        several = ends - starts > 1
+        groups = [order[i:j].tolist() for i, j in zip(starts[several], ends[several], strict=True)]
+        yield from sorted(groups, key=itemgetter(0))
 
 
 def _most_similar(signs: NDArray[np.uint8], i: int) -> list[int]:

@@ -88,7 +88,7 @@ class LanguageIdentifier:
 
     def identify(self, texts: Sequence[str]) -> list[str]:
         """Return the likeliest language of every text."""
-        return [str(code) for code in self.model.predict(self._features(texts))]
+        return [str(code) for code in self.model.predict(self.features(texts))]
 
     def read(self, texts: Sequence[str], asked: str) -> list[tuple[str, float]]:
         """See ``Identifier.read``. Another language is believed only if it is twice as likely as ``asked``.
@@ -100,7 +100,7 @@ class LanguageIdentifier:
         """
         if not texts:
             return []
-        likely, codes = self.model.predict_proba(self._features(texts)), list(self.languages)
+        likely, codes = self.model.predict_proba(self.features(texts)), list(self.languages)
         if asked in codes:
             own = codes.index(asked)
             likely[:, own] *= _BENEFIT
@@ -115,7 +115,8 @@ class LanguageIdentifier:
         best = likely.argmax(axis=1)
         return [(codes[i], float(row[i])) for i, row in zip(best, likely, strict=True)]
 
-    def _features(self, texts: Sequence[str]) -> Any:
+    def features(self, texts: Sequence[str]) -> Any:
+        """Return the TF-IDF rows of texts, sparse."""
         return self.vectorizer.transform([text.lower() for text in texts])
 
     def _words_of(self, code: str) -> NeighbourWords:

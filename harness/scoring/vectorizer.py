@@ -66,11 +66,14 @@ class NgramTfidf:
         return self._weights.fit(counts).transform(counts, copy=False)
 
     def transform(self, texts: Sequence[str]) -> Any:
-        """Return the rows of texts, sparse (CSR): of length 1, zeros for a text without any known n-gram."""
+        """Return the rows of texts, sparse (CSR): of length 1, zeros for a text without any known n-gram.
+
+        At least one text is needed, as in scikit-learn.
+        """
         from scipy.sparse import vstack
 
         blocks = [self._counts(texts[i : i + _BLOCK]) for i in range(0, len(texts), _BLOCK)]
-        return self._weights.transform(vstack(blocks, format="csr") if blocks else self._counts([]), copy=False)
+        return self._weights.transform(vstack(blocks, format="csr"), copy=False)
 
     def _counts(self, texts: Sequence[str]) -> Any:
         grams = self._grams(*self._units(texts))

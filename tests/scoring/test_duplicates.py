@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from functools import cache
 from itertools import combinations
 
+import numpy as np
 import pytest
 from support.texts import AMHARIC, HEBREW, Zipf
 
 from harness.scoring import duplicates
-from harness.scoring.duplicates import jaccard, near_duplicates, shingles
+from harness.scoring.duplicates import _buckets, jaccard, near_duplicates, shingles, sketch
 
 # Near-duplicates
 
@@ -88,6 +90,23 @@ def test_minhash_finds_the_near_duplicates_that_all_pairs_have():
         texts.append(text[:place] + text[place + cut :])
     assert 0.3 < share_by_all_pairs(texts) < 0.7
     assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
+
+
+def test_texts_that_are_compared_again_are_not_sketched_again():
+    asked = []
+    remembered = cache(lambda text: asked.append(text) or sketch(text))
+    texts = [*AMHARIC, *HEBREW, f"{AMHARIC[0]}።"]
+    assert near_duplicates(texts, remembered).value == near_duplicates(texts).value == 2 / 7
+    assert near_duplicates(texts[:3], remembered).value == 0
+    assert len(asked) == len(set(asked))
+
+
+def test_buckets_are_the_texts_that_share_a_band_in_the_order_of_their_first_texts():
+    rows = np.arange(5 * 128, dtype=np.uint32).reshape(5, 128)
+    rows[[4, 2], :4] = rows[0, :4]
+    rows[3, :4] = rows[1, :4]
+    rows[4, 124:] = rows[3, 124:]
+    assert list(_buckets(rows)) == [[0, 2, 4], [1, 3], [3, 4]]
 
 
 @pytest.mark.parametrize(

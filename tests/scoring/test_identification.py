@@ -279,7 +279,7 @@ def test_answers_do_not_depend_on_the_processor(identifier):
     """A solver that stops early stops elsewhere where sums are rounded otherwise; this one is at the optimum."""
     rows = [(text, code) for code, group in identifier.texts.items() for text in group]
     rows += [(without_diacritics(t), code) for code in ("cs", "sk", "sl") for t in identifier.texts[code][::2]]
-    features = identifier.vectorizer.transform([text for text, _ in rows])
+    features = identifier.features([text for text, _ in rows])
     exact = clone(identifier.model).set_params(tol=1e-10).fit(features, [code for _, code in rows])
     assert np.abs(exact.predict_proba(features) - identifier.model.predict_proba(features)).max() < 1e-3
 

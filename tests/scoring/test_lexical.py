@@ -14,6 +14,7 @@ from support.texts import AMHARIC, HEBREW, Zipf
 from harness.core.records import Score
 from harness.data.suite import Budgets
 from harness.scoring import lexical
+from harness.scoring.closeness import BleuGroups, ChrfGroups
 from harness.scoring.lexical import (
     LexicalScorer,
     compression,
@@ -169,17 +170,16 @@ def test_self_bleu_of_texts_of_two_words_sees_that_they_are_alike():
 
 
 @pytest.fixture
-def compared(monkeypatch) -> list[tuple[str, ...]]:
-    """Return the texts of every comparison, which is filled as they are made: the text, then the others."""
+def compared(monkeypatch) -> list[tuple[int, ...]]:
+    """Return the positions of the texts of every comparison, filled as they are made: the text, then the others."""
     seen = []
-    original = CHRF.sentence_score
+    original = ChrfGroups.scores
 
-    def watched(self, text, references):
-        if text:
-            seen.append((text, *references))
-        return original(self, text, references)
+    def watched(self, group):
+        seen.extend((i, *(j for j in group if j != i)) for i in group)
+        return original(self, group)
 
-    monkeypatch.setattr(CHRF, "sentence_score", watched)
+    monkeypatch.setattr(ChrfGroups, "scores", watched)
     return seen
 
 
@@ -202,11 +202,25 @@ def test_few_texts_are_dealt_into_groups_again_and_again_up_to_the_panel(compare
 
 def test_the_interval_of_similarity_is_that_of_the_means_of_the_groups(monkeypatch):
     means = iter([49.0, 50.0, 51.0])
-    monkeypatch.setattr(lexical, "_mean_score", lambda measure, group: next(means))
+    monkeypatch.setattr(ChrfGroups, "scores", lambda self, group: [next(means)])
     score = self_chrf(["ab"] * 6, budgets(references=1, window=2, panel=6))
     assert score.value == 50
     half_width = 4.30265 / math.sqrt(3)  # the variance of the three is 1, t of two degrees 4.30265
     assert score.interval == pytest.approx((50 - half_width, 50 + half_width))
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_similarity_is_that_of_sacrebleu_bit_for_bit(size):
+    source = Zipf(words=60).texts(6, 12)  # with repeated words, n-grams and texts
+    texts = [*AMHARIC, *HEBREW, *WEATHER, *source, source[0], "a", "a a a a", "...", "😀 (b)", "b\u2003c d"]
+    chrf, bleu = CHRF(), BLEU(tokenize="intl", effective_order=True, smooth_method="exp")
+    groups = [[(i * k + k) % len(texts) for i in range(size)] for k in range(1, len(texts))]
+    for measure, found in ((chrf, ChrfGroups(texts)), (bleu, BleuGroups(texts, bleu))):
+        for group in groups:
+            chosen = [texts[i] for i in group]
+            rest = [[*chosen[:at], *chosen[at + 1 :]] for at in range(size)]
+            scores = [measure.sentence_score(text, others).score for text, others in zip(chosen, rest, strict=True)]
+            assert found.scores(group) == scores
 
 
 def test_one_group_has_no_interval():
@@ -319,7 +333,7 @@ def test_the_part_scores_all_texts_and_the_valid_ones():
 
 def test_texts_that_are_all_valid_are_scored_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(lexical, "lexical_scores", lambda texts, limits: calls.append(1) or [])
+    monkeypatch.setattr(lexical, "lexical_scores", lambda *given: calls.append(1) or [])
     LexicalScorer(SMALL).score(TextSample(["a"], ["x"], np.array([True])), context())
     assert len(calls) == 1
 
@@ -369,7 +383,7 @@ def test_the_order_of_the_texts_changes_nothing(limits):
 @pytest.fixture
 def without_near_duplicates(monkeypatch) -> None:
     """Leave near-duplicates out, for the time that they take: they have no budget and no interval."""
-    monkeypatch.setattr(lexical, "near_duplicates", lambda texts: NEAR_DUPLICATES.score(None, "", "not asked"))
+    monkeypatch.setattr(lexical, "near_duplicates", lambda *given: NEAR_DUPLICATES.score(None, "", "not asked"))
 
 
 def naive_distinct(texts: list[str]) -> float:
