@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core.cache import cache_folder
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
-from harness.core.errors import UserError, unknown
+from harness.core.errors import MachineError, UserError, unknown, warn
+from harness.core.files import digest, sweep
+from harness.core.tensors import load_tensors, save_tensors
 from harness.data.corpus import normalise
 from harness.scoring.ngrams import TfidfWeights, count_matrix
 from harness.scoring.scorer import PerContext, ScoringContext
@@ -22,6 +26,7 @@ Vectors = Any
 """A row per text: an array [n, d] of float64, or a sparse scipy matrix (CSR) of that shape."""
 PACKED_TYPES = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
 """The model types of encoders whose batches ``harness.scoring.packing`` can pack."""
+_POOLING = 1  # raised whenever the vectors of a text change
 _BATCH = 32
 _REMEMBERED = 20_000  # texts: 60 MB of vectors of 768 numbers
 
@@ -106,7 +111,33 @@ class MeanPooler:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise not_an_encoder(checkpoint, error) from None
         self.longest = max_length(max_tokens, self.tokenizer, self.model.config)
+        self._fingerprint = checkpoint.fingerprint
         self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def embed_cached(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return what ``embed`` returns, from the cache directory that runs share, for texts that every run reads.
+
+        A file that is damaged is made again, with a warning.
+        """
+        path = cache_folder("features") / f"{self._key(texts)}.safetensors"
+        found = _stored(path, (len(texts), self.model.config.hidden_size))
+        if found is None:
+            alone = dict(self._pooled(sorted({text for text in texts if text.strip()})))
+            found = self._rows(texts, alone)
+            try:
+                save_tensors(path, {"vectors": found}, "features", {})
+                sweep(path.parent, deep=False)
+            except MachineError as error:
+                warn(f"sentence vectors are not cached: {error}")
+        return found
+
+    def _key(self, texts: Sequence[str]) -> str:
+        """Return a hash of everything that decides the vectors of texts, to the last digit."""
+        import torch
+        import transformers
+
+        versions = [torch.__version__, transformers.__version__, _POOLING]
+        return digest([self._fingerprint, self.longest, self.device, versions, list(texts)], 32)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a row per text, of the encoder's width, not normalised; zeros for text without tokens.
@@ -119,11 +150,15 @@ class MeanPooler:
             if text in self._known:
                 self._known.move_to_end(text)
                 found[text] = self._known[text]
-        nothing = np.zeros(self.model.config.hidden_size, dtype=np.float32)
-        rows = [found.get(text, nothing) for text in texts]
+        rows = self._rows(texts, found)
         self._known.update((text, found[text]) for text in new if text in found)
         for _ in range(len(self._known) - _REMEMBERED):
             self._known.popitem(last=False)
+        return rows
+
+    def _rows(self, texts: Sequence[str], found: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        nothing = np.zeros(self.model.config.hidden_size, dtype=np.float32)
+        rows = [found.get(text, nothing) for text in texts]
         return np.stack(rows) if rows else np.zeros((0, len(nothing)), dtype=np.float32)
 
     def _pooled(self, texts: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -146,6 +181,22 @@ class MeanPooler:
                 sums = states.masked_fill(~mask[..., None], 0.0).sum(dim=1)
                 means = (sums / sizes[:, None]).cpu().numpy()
             yield from zip((text for text, _ in batch), means, strict=True)
+
+
+def _stored(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Return cached vectors; None where there are none and, with a warning, where their file is damaged."""
+    from safetensors import SafetensorError
+
+    if not path.is_file():
+        return None
+    try:
+        vectors: NDArray[np.float32] = load_tensors(path, "features")[0]["vectors"]
+        if vectors.shape != shape or vectors.dtype != np.float32:
+            raise ValueError(vectors.shape)
+        return vectors
+    except (UserError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+        warn(f"{path} was edited or damaged; its sentence vectors are computed again")
+        return None
 
 
 def _load(checkpoint: Checkpoint) -> Any:

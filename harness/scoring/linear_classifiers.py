@@ -16,7 +16,7 @@ from harness.data.corpus import normalise
 from harness.scoring.classification import Probabilities
 from harness.scoring.embeddings import MeanPooler
 from harness.scoring.ngrams import TfidfWeights, count_matrix
-from harness.scoring.scorer import Rows, ScoringContext
+from harness.scoring.scorer import PerContext, Rows, ScoringContext
 from harness.scoring.subsampling import generator
 
 _PENALTY = 10.0  # scikit-learn's C, tuned for none of them
@@ -76,11 +76,12 @@ class FrozenClassifier:
             f"+logreg-C{_PENALTY:g}|version:1"
         )
         self._pooler = cache(lambda: MeanPooler(checkpoint, max_tokens))
+        self._test = PerContext(lambda context: self._pooler().embed_cached([text for text, _ in context.test]))
 
     def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
-        sides = ([text for text, _ in rows] for rows in (train, context.test))
-        features, test = _standardised(*(self._pooler().embed(texts).astype(np.float64) for texts in sides))
+        vectors = (self._pooler().embed([text for text, _ in train]), self._test(context))
+        features, test = _standardised(*(side.astype(np.float64) for side in vectors))
         dual = fit_dual(features @ features.T, _targets(train, context), _PENALTY)
         return _for_all(seeds, dual.probabilities(test @ (features.T @ dual.weights), len(context.labels)))
 

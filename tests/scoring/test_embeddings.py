@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -186,6 +188,96 @@ def test_a_text_is_read_once_while_it_is_remembered(pooler, monkeypatch):
     assert read == [2]
     assert (pooler.embed(["שלום", "ሰላም"]) == first[[1, 0]]).all()
     assert read == [2]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEERBOARD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+def new_pooler(folder, read, **settings):
+    """Return a pooler that notes in ``read`` how many texts every batch has."""
+    made = MeanPooler(resolve_checkpoint(str(folder)), **settings)
+    made.model.register_forward_pre_hook(lambda _, __, inputs: read.append(len(inputs["input_ids"])), with_kwargs=True)
+    return made
+
+
+def test_cached_vectors_are_those_of_the_texts_and_read_only_once(toy, cache):
+    read = []
+    texts = [*TEXTS, "", TEXTS[0]]
+    first = new_pooler(toy, read).embed_cached(texts)
+    assert read == [len(TEXTS)]
+    assert (first == new_pooler(toy, []).embed(texts)).all()
+    assert (first == new_pooler(toy, read).embed_cached(texts)).all()
+    assert read == [len(TEXTS)]
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_cached_vectors_do_not_depend_on_what_was_read_before(toy, cache):
+    first = new_pooler(toy, []).embed_cached(TEXTS)
+    shutil.rmtree(cache)
+    other = new_pooler(toy, [])
+    other.embed(TEXTS[:2])
+    assert (other.embed_cached(TEXTS) == first).all()
+
+
+def test_other_texts_models_and_lengths_have_their_own_cached_vectors(toy, cache, tmp_path):
+    read, other = [], toy_encoder(tmp_path / toy.name, seed=1)
+    new_pooler(toy, read).embed_cached(TEXTS[:2])
+    new_pooler(toy, read).embed_cached(TEXTS[1::-1])
+    new_pooler(toy, read, max_tokens=5).embed_cached(TEXTS[:2])
+    new_pooler(other, read).embed_cached(TEXTS[:2])
+    assert read == [2] * 4
+    assert len(list(cache.iterdir())) == 4
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "foreign", "shape"])
+def test_damaged_cached_vectors_are_made_again_with_a_warning(toy, cache, damage, capsys):
+    from harness.core.tensors import save_tensors
+
+    read = []
+    whole = new_pooler(toy, read).embed_cached(TEXTS)
+    [path] = cache.iterdir()
+    data = bytearray(path.read_bytes())
+    if damage == "shape":
+        save_tensors(path, {"vectors": whole[1:]}, "features", {})
+    else:
+        data[-5] ^= 1
+        path.write_bytes({"flip": bytes(data), "cut": data[:-9], "foreign": b"[]"}[damage])
+    assert (new_pooler(toy, read).embed_cached(TEXTS) == whole).all()
+    assert f"{path} was edited or damaged; its sentence vectors are computed again" in capsys.readouterr().err
+    assert (new_pooler(toy, read).embed_cached(TEXTS) == whole).all()
+    assert read == [len(TEXTS)] * 2
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(toy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STEERBOARD_CACHE", str(tmp_path / "file"))
+    assert new_pooler(toy, []).embed_cached(TEXTS).shape == (len(TEXTS), 32)
+    assert "sentence vectors are not cached: cannot write" in capsys.readouterr().err
+
+
+def test_a_second_scoring_process_reads_no_test_text(toy, cache):
+    script = """
+import sys
+sys.path.insert(0, "tests")
+from support.helpers import scoring_context
+from harness.data.suite import load_suite
+from harness.scoring.classifiers import open_classifier
+classifier = open_classifier(f"frozen:{sys.argv[1]}", load_suite("mini").classifier_protocol)
+seen, pooler = [], classifier._pooler()
+plain = pooler._pooled
+pooler._pooled = lambda texts: (seen.extend(texts), plain(texts))[1]
+test = [("\u1218\u1325\u134e \u12d3\u1223", "bad"), ("\u05d3\u05d2 \u05d8\u05e2\u05d9\u05dd", "good")]
+train = [("aaaa", "bad"), ("zzzz", "good")]
+found = classifier.probabilities(train, scoring_context(["bad", "good"], test), [0])
+print(len(seen), found.tolist())
+"""
+    command = [sys.executable, "-c", script, str(toy)]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert first.startswith("4 [[[")
+    assert second == "2" + first[1:]
 
 
 def test_only_the_last_texts_are_remembered(pooler, monkeypatch):

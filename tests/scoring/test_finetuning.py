@@ -257,15 +257,17 @@ def test_packed_batches_give_what_plain_training_gives_without_dropout(encoder, 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 90}
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["reading", "training"])
 @pytest.mark.parametrize("kind", sorted(PACKED_TYPES))
-def test_every_model_type_gives_the_same_logits_and_gradients_when_packed(kind):
+def test_every_model_type_gives_the_same_logits_and_gradients_when_packed(kind, training):
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     from harness.scoring.packing import PackedClassifier
 
     torch.manual_seed(3)
-    config = AutoConfig.for_model(kind, **SMALL, num_labels=3, max_position_embeddings=40)
+    rare = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"), 1e-6)
+    config = AutoConfig.for_model(kind, **SMALL, **rare, num_labels=3, max_position_embeddings=40)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     texts = [torch.randint(5, 90, (size,)).tolist() for size in (7, 1, 30, 7, 12, 3)]
     longest = max(map(len, texts))
@@ -279,7 +281,7 @@ def test_every_model_type_gives_the_same_logits_and_gradients_when_packed(kind):
         return logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     known, gradients = logits_and_gradients(lambda: model(input_ids=padded, attention_mask=mask).logits)
-    packed = PackedClassifier(model)
+    packed = PackedClassifier(model.train(training))  # so rare a dropout leaves nothing out
     found, others = logits_and_gradients(lambda: packed.logits(texts))
     assert known.std() > 1e-3
     assert torch.allclose(found, known, atol=1e-5)
