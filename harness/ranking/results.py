@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from harness.core.cells import entry_id, entry_of
 from harness.core.files import canonical_json, digest
 from harness.core.records import Entry, Manifest, Track, Usage, UsageByStep
-from harness.core.store import Run, StatusRow
+from harness.core.store import Run, ScoreRow, StatusRow
 from harness.core.types import FloatArray, IntArray
 from harness.ranking.stats.sharing import LEVEL, sharing_p
 from harness.scoring.metrics import Metric, metric, sort_key
@@ -211,10 +211,7 @@ def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
     reasons: dict[CellIndex, str] = {}
     ids: dict[str, str] = {}  # of entries, computed once for all of their cells
     heads: list[tuple[Any, ...]] = []  # of every scored cell: index, protocol, texts, number of scores
-    # Numbers, the names by their numbers: strings of their own for each of a million scores would fill the memory.
-    metrics: dict[str, int] = {}
-    signatures: dict[str, int] = {}
-    blocks: list[FloatArray] = [np.empty((0, 6))]
+    columns = _Columns()
     for run, cell in ((each, name) for each in runs for name in each.cell_dirs()):
         status = run.read_status_fast(cell)
         if status is None:
@@ -232,38 +229,61 @@ def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
             continue
         if index not in cells:
             cells[index], work[index] = (run, cell), _cost(status)
-        scores = scored["scores"]
-        heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scores)))
-        rows = [
-            (
-                metrics.setdefault(score["metric"], len(metrics)),
-                score["value"],
-                score.get("human"),
-                signatures.setdefault(score["signature"], len(signatures)),
-                len(score.get("by_seed", ())),
-                score.get("detail", {}).get("texts"),
-            )
-            for score in scores
+        heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scored["scores"])))
+        columns.add(scored["scores"])
+    return build_result_set(manifests, _frame(heads, columns), cells, reasons, work)
+
+
+class _Columns:
+    """Scores in columns. Names are numbers: strings of their own for each of a million scores would fill the memory."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, dict[str, int]] = {"metric": {}, "signature": {}}
+        self._codes: list[IntArray] = [np.empty((2, 0), dtype=np.int64)]
+        self._numbers: list[FloatArray] = [np.empty((4, 0))]
+        self._known: dict[tuple[str, ...], IntArray] = {}  # most cells have the same metrics and signatures
+
+    def add(self, scores: Sequence[ScoreRow]) -> None:
+        """Add the scores of a cell."""
+        names = (*[score["metric"] for score in scores], *[score["signature"] for score in scores])
+        if names not in self._known:
+            halves = zip(self._names.values(), (names[: len(scores)], names[len(scores) :]), strict=True)
+            codes = [[known.setdefault(name, len(known)) for name in half] for known, half in halves]
+            self._known[names] = np.array(codes, dtype=np.int64)
+        self._codes.append(self._known[names])
+        numbers = [
+            [score["value"] for score in scores],
+            [score.get("human") for score in scores],
+            [len(score["by_seed"]) if "by_seed" in score else 0 for score in scores],
+            [score["detail"].get("texts") if "detail" in score else None for score in scores],
         ]
-        blocks.append(np.array(rows, dtype=np.float64).reshape(-1, 6))  # None is NaN
-    frame = _frame(heads, np.concatenate(blocks), list(metrics), list(signatures))
-    return build_result_set(manifests, frame, cells, reasons, work)
+        self._numbers.append(np.array(numbers, dtype=np.float64))  # None is NaN
+
+    def series(self) -> dict[str, Any]:
+        """Return all scores by the name of their column."""
+        value, human, trainings, size = np.concatenate(self._numbers, axis=1)
+        codes = zip(self._names.items(), np.concatenate(self._codes, axis=1), strict=True)
+        names = {
+            column: pd.Categorical.from_codes(code, list(known)).reorder_categories(sorted(known))
+            for (column, known), code in codes
+        }
+        numbers = {"value": value, "human": human}
+        return {
+            "metric": names["metric"],
+            **numbers,
+            "signature": names["signature"],
+            "trainings": trainings.astype(np.int64),
+            "size": size,
+        }
 
 
-def _frame(heads: list[tuple[Any, ...]], rows: FloatArray, metrics: list[str], signatures: list[str]) -> pd.DataFrame:
+def _frame(heads: list[tuple[Any, ...]], columns: _Columns) -> pd.DataFrame:
     """Return all scores, see ``ResultSet.scores``."""
     frame = pd.DataFrame(heads, columns=[*CELL, "protocol", "texts", "count"])
     names = ["entry", "task", "language", "protocol", "texts"]
     frame = frame.astype(dict.fromkeys(names, "category") | {"seed": np.int64, "count": np.int64})
     frame = frame.loc[frame.index.repeat(frame["count"])].drop(columns="count").reset_index(drop=True)
-    columns = dict(zip(("metric", "value", "human", "signature", "trainings", "size"), rows.T, strict=True))
-    for name, values in columns.items():
-        if name in {"metric", "signature"}:
-            known = metrics if name == "metric" else signatures
-            frame[name] = pd.Categorical.from_codes(values.astype(int), known).reorder_categories(sorted(known))
-        else:
-            frame[name] = values.astype(np.int64) if name == "trainings" else values
-    return frame
+    return frame.assign(**columns.series())
 
 
 def _cost(status: StatusRow) -> CellCost:
@@ -273,9 +293,14 @@ def _cost(status: StatusRow) -> CellCost:
         status.get("device", ""),
         status.get("prompt_tokens"),
         status.get("new_tokens"),
-        None if fit is None else {name: used and Usage(**used) for name, used in fit.items()},
+        None if fit is None else {name: used and _usage(**used) for name, used in fit.items()},
         status.get("steering"),
     )
+
+
+@lru_cache(maxsize=4096)  # cells share steps of their fits
+def _usage(seconds: float, tokens: int) -> Usage:
+    return Usage(seconds=seconds, tokens=tokens)
 
 
 def _names(entries: dict[str, Entry]) -> dict[str, str]:
