@@ -6,8 +6,9 @@ also in every single language, where a mean would hide them. A flag hides no num
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.ranking.gains import FEW_SHOT, baselines, entry_means, gains
 from harness.ranking.results import BASELINE, ResultSet
@@ -40,8 +41,7 @@ ABOVE_HUMAN = 0.05
 _ROUNDING = 1e-9  # of a mean that lies on its bound
 
 
-@dataclass(frozen=True)
-class TaskMeans:
+class TaskMeans(NamedTuple):
     """Means of a metric over the cells of an entry and a task.
 
     ``human``: of human-written text of the same cells, None where a cell has none. ``baseline_rate``: the larger
@@ -54,6 +54,9 @@ class TaskMeans:
     baseline_rate: float
     texts: float = 0.0
 
+
+Case = tuple[tuple[str, ...], TaskMeans]
+"""Metric, task and, for a single language, that, with their means."""
 
 Bound = Callable[[TaskMeans], float | None]
 """What a value is compared with; None where that is not known."""
@@ -177,15 +180,15 @@ def flags(results: ResultSet) -> dict[str, list[Flag]]:
     found: dict[str, list[Flag]] = {}
     for name, row in sorted(results.entries.items()):
         rules = [rule for rule in RULES if rule.references or row.entry.setting != "none"]
-        by_task, by_language = sorted(tasks.get(name, {}).items()), sorted(languages.get(name, {}).items())
-        of_tasks = [flag for rule in rules for flag in _broken(rule, by_task)]
+        by_task, by_language = _by_base(tasks.get(name, {})), _by_base(languages.get(name, {}))
+        of_tasks = [flag for rule in rules for flag in _broken(rule, by_task.get(rule.base.name, ()))]
         of_languages = [
             flag
             for rule in rules
             for flag in (
                 copies.get((name, rule.base.name), [])
                 if rule in COPIES
-                else _broken(rule, by_language)
+                else _broken(rule, by_language.get(rule.base.name, ()))
                 if rule.single
                 else []
             )
@@ -203,9 +206,18 @@ def _unsteered_of_model(results: ResultSet) -> dict[str, list[str]]:
     return {name: [base for base in plain if model and models[base] == model] for name, model in models.items()}
 
 
-def _measured_by(name: str, base: Metric) -> bool:
-    """Return whether a name is that of a metric, alone or as measured with something: not on valid text."""
-    return name == base.name or name.partition("/")[0] == base.name
+def _measured_by(name: str) -> set[str]:
+    """Return the metrics that a name is of: itself, and the one that is measured with something; not on valid text."""
+    return {name, name.partition("/")[0]}
+
+
+def _by_base(cases: Mapping[tuple[str, ...], TaskMeans]) -> dict[str, list[Case]]:
+    """Return metric -> its cases in order, for rules to find them by what they are measured by."""
+    found: dict[str, list[Case]] = {}
+    for case in sorted(cases.items()):
+        for base in _measured_by(case[0][0]):
+            found.setdefault(base, []).append(case)
+    return found
 
 
 def _means(
@@ -216,7 +228,8 @@ def _means(
     ``more``: a further column to group by, such as the language; then only ``single`` rules count.
     """
     rules = [rule for rule in RULES if rule.single or not more]
-    names = [m.name for m in results.metrics if any(_measured_by(m.name, rule.base) for rule in rules)]
+    bases = {rule.base.name for rule in rules}
+    names = [m.name for m in results.metrics if _measured_by(m.name) & bases]
     known = results.scores[results.scores["metric"].isin(names)].dropna(subset=["value"])
     means = known.groupby(["entry", "metric", "task", *more], observed=True).agg(
         value=("value", "mean"),
@@ -236,10 +249,10 @@ def _means(
     return found
 
 
-def _broken(rule: Rule, cases: Sequence[tuple[tuple[str, ...], TaskMeans]]) -> Iterator[Flag]:
-    """Yield flags of a rule; ``cases``: by metric, task and, for a single language, that."""
+def _broken(rule: Rule, cases: Sequence[Case]) -> Iterator[Flag]:
+    """Yield flags of a rule; ``cases``: of its metric."""
     for (name, task, *codes), case in cases:
-        bound = rule.bound(case) if _measured_by(name, rule.base) else None
+        bound = rule.bound(case)
         if bound is None or (case.value - bound if rule.high else bound - case.value) <= _ROUNDING:
             continue
         measured, side = metric(name), "above" if rule.high else "below"
