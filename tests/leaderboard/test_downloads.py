@@ -118,6 +118,7 @@ def test_a_date_is_given_and_checked(tmp_path):
 
 def test_numbers_have_six_significant_digits(tmp_path):
     numbers = [1 / 3, 2e6 / 3, 123456789.0, -1e-9 / 7, 3e-30 / 7, 0.0, 1.0, 999999.96, 0.1 + 0.2, np.nan]
+    numbers += [0.1234565, 1.0000005, 123456.5, -9999995.0, 0.9999995, np.inf]  # near ties
     expected = [float(f"{number:.6g}") for number in numbers]
     assert np.array_equal(significant(np.array(numbers)), expected, equal_nan=True)
     many = np.random.default_rng(0).lognormal(0, 8, 10_000)
