@@ -177,7 +177,7 @@ def _by_entry(board: Board, values: FloatArray) -> dict[str, Any]:
 
 def _by_metric(board: Board, numbers: FloatArray) -> dict[str, Any]:
     metrics, tasks, languages = (board.axes[axis] for axis in ("metric", "task", "language"))
-    known, plain = np.isfinite(numbers).any(axis=(1, 2, 3)).tolist(), numbers.astype(object)
+    known, plain = np.isfinite(numbers).reshape(len(metrics), -1).any(axis=1), numbers.astype(object)
     plain[np.isnan(numbers)] = None
     return {
         metric: {task: dict(zip(languages, by_code, strict=True)) for task, by_code in zip(tasks, own, strict=True)}
