@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,8 +19,9 @@ from harness.core.reading import read_json
 from harness.core.records import SCHEMA, GridPoint, Tuned
 from harness.core.store import Run
 from harness.core.version import __version__
+from harness.core.workers import map_forked
 from harness.data.suite import data_note
-from harness.scoring.metrics import VENDI
+from harness.scoring.metrics import VENDI, Metric
 from harness.submissions.lockfile import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards, method_file
 from leaderboard.checks import check_folder
@@ -81,8 +82,7 @@ def _without_gc() -> Iterator[None]:
 def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused: Sequence[Refused] = ()) -> Path:
     """Build the site of these runs, see ``build_site``; it names the ``refused`` submissions."""
     given = [item if isinstance(item, Input) else Input(item) for item in runs]
-    for item in given:
-        check_folder(item.run, claimed=item.submission is not None)
+    map_forked(lambda item: check_folder(item.run, claimed=item.submission is not None), given)
     found = boards([item.run for item in given])
     dates = (day_of(manifest.created) for board in found for manifest in board.result_set.manifests)
     info = SiteInfo(date or max(dates, default=""), __version__)
@@ -181,7 +181,7 @@ def view_of(
         "methods": [(name_of(name), method_file(name)) for name in methods],
         "metrics": [(metric, metric_file(metric)) for metric in board.result_set.metrics],
         "anchors": anchors,
-        "texts_of": functools.partial(_texts_of, anchors),
+        "texts_of": partial(_texts_of, anchors),
     }
 
 
@@ -192,8 +192,8 @@ def _texts_of(anchors: Mapping[str, set[str]], entry: str, code: str, task: str 
     return f"samples-{slug(code)}.html#{found}" if found else ""
 
 
-def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> Iterator[Page]:
-    """Yield the pages in the directory of a board; ``citations``: by method.
+def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Page]:
+    """Return the pages in the directory of a board; ``citations``: by method.
 
     Pages of texts come first: links to texts (``texts_of`` of the view) need their anchors.
     """
@@ -205,20 +205,35 @@ def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> Iterator[
         html = render(template, *scripts, here=file, root="../", view=view, info=view["info"], **context)
         return f"{board.id}/{file}", html
 
-    for code in codes if board.track != "understanding" else []:  # its answers are labels
+    def of_texts(code: str) -> tuple[Page, set[str]]:
         texts = samples_page(board, code)
-        view["anchors"][code] = texts["anchors"]
-        yield page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts)
-    if view["comparison"]:
-        yield page("compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])
-    for code in codes:
-        yield page(f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
-    measured = stored(board)
-    for name in dict.fromkeys(row.row.entry.method.name for row in board.standings.rows):
+        return page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts), texts["anchors"]
+
+    def of_language(code: str) -> Page:
+        return page(f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
+
+    def of_method(name: str) -> Page:
         own = {**method_page(board, name, view), "separation": separations(board, name, measured)}
-        yield page(method_file(name), "method.html.j2", page=own, citation=citations.get(name, ""))
-    for metric, file in view["metrics"]:
-        yield page(file, "metric.html.j2", page=metric_page(board, metric))
+        return page(method_file(name), "method.html.j2", page=own, citation=citations.get(name, ""))
+
+    def of_metric(metric: Metric, file: str) -> Page:
+        return page(file, "metric.html.j2", page=metric_page(board, metric))
+
+    of_all_texts = _made([partial(of_texts, code) for code in codes if board.track != "understanding"])  # not of labels
+    view["anchors"].update({code: anchors for code, (_, anchors) in zip(codes, of_all_texts, strict=False)})
+    measured = stored(board)
+    makes = [partial(page, "compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])]
+    makes = makes if view["comparison"] else []
+    makes += [partial(of_language, code) for code in codes]
+    makes += [
+        partial(of_method, name) for name in dict.fromkeys(row.row.entry.method.name for row in board.standings.rows)
+    ]
+    makes += [partial(of_metric, metric, file) for metric, file in view["metrics"]]
+    return [*(made for made, _ in of_all_texts), *_made(makes)]
+
+
+def _made(makes: Sequence[Callable[[], Any]]) -> list[Any]:
+    return map_forked(lambda make: make(), makes)
 
 
 def index_page(

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.records import Entry, TunedMethod, Usage, sum_or_none, total_usage
+from harness.core.workers import map_forked
 from harness.ranking.results import CELL, CellIndex, ResultSet
 from harness.scoring.metrics import VALID_SHARE
+
+_MANY = 500  # cells whose texts are counted in several processes
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def costs(results: ResultSet) -> dict[str, Cost]:
     cells: dict[str, list[CellIndex]] = {}
     for index in results.cells:
         cells.setdefault(index[0], []).append(index)
-    return {name: _cost(results, name, found, shares) for name, found in cells.items()}
+    names = list(cells)
+    found = map_forked(lambda name: _cost(results, name, cells[name], shares), names, len(results.cells) >= _MANY)
+    return dict(zip(names, found, strict=True))
 
 
 def _cost(results: ResultSet, name: str, cells: Sequence[CellIndex], shares: dict[CellIndex, float]) -> Cost:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ import pandas as pd
 from harness.core.cells import entry_id, entry_of
 from harness.core.files import canonical_json, digest
 from harness.core.records import Entry, Manifest, Track, Usage, UsageByStep
-from harness.core.store import Run, ScoreRow, StatusRow
+from harness.core.store import Run, StatusRow
 from harness.core.types import FloatArray, IntArray
+from harness.core.workers import map_forked
 from harness.ranking.stats.sharing import LEVEL, sharing_p
 from harness.scoring.metrics import Metric, metric, sort_key
 
@@ -26,6 +28,10 @@ CellIndex = tuple[str, str, str, int]
 
 CELL = ["entry", "task", "language", "seed"]
 """Columns of scores that name a cell."""
+
+
+_CELLS = 250  # read at once: fewer are read faster than a process starts
+_MANY = 50  # entries whose strata are tested in several processes
 
 
 class CellCost(NamedTuple):
@@ -118,7 +124,8 @@ class ResultSet:
             return frozenset()
         values = by_stratum(self.scores, entries, names, task_languages, chosen.seeds)
         tasks = [task for task, _ in task_languages]
-        return frozenset(name for name, own in zip(entries, values, strict=True) if sharing_p(own, tasks) <= LEVEL)
+        found = map_forked(lambda own: sharing_p(own, tasks), list(values), len(entries) >= _MANY)
+        return frozenset(name for name, p in zip(entries, found, strict=True) if p <= LEVEL)
 
     @property
     def headline(self) -> Metric | None:
@@ -212,26 +219,82 @@ def _result_set(runs: Sequence[Run], manifests: list[Manifest]) -> ResultSet:
     ids: dict[str, str] = {}  # of entries, computed once for all of their cells
     heads: list[tuple[Any, ...]] = []  # of every scored cell: index, protocol, texts, number of scores
     columns = _Columns()
-    for run, cell in ((each, name) for each in runs for name in each.cell_dirs()):
-        status = run.read_status_fast(cell)
-        if status is None:
-            continue
-        key = status["cell"]
-        body = repr((key["method"], key["model"], key["setting"]))
-        if body not in ids:
+    for run, cell, entry, place, found in _read_all(runs):
+        if entry not in ids:
             record = run.status(cell)
             assert record is not None
-            ids[body] = entry_id(entry_of(record.cell))
-        index = (ids[body], key["task"], key["language"], key["seed"])
-        scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
-        if scored is None:
-            reasons[index] = f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
+            ids[entry] = entry_id(entry_of(record.cell))
+        index = (ids[entry], *place)
+        if isinstance(found, str):
+            reasons[index] = found
             continue
         if index not in cells:
-            cells[index], work[index] = (run, cell), _cost(status)
-        heads.append((*index, scored["protocol"], scored["generations_sha256"], len(scored["scores"])))
-        columns.add(scored["scores"])
+            cells[index], work[index] = (run, cell), found.cost
+        heads.append((*index, found.protocol, found.texts, found.numbers.shape[1]))
+        columns.add(found)
     return build_result_set(manifests, _frame(heads, columns), cells, reasons, work)
+
+
+class _CellScores(NamedTuple):
+    """The scores of a cell in columns.
+
+    ``names``: all metrics, then all signatures. ``numbers`` (4, scores): value, human, trainings and size.
+    """
+
+    cost: CellCost
+    protocol: str
+    texts: str
+    names: tuple[str, ...]
+    numbers: FloatArray
+
+
+class _CellRead(NamedTuple):
+    """What a cell has: its entry as text, task, language and seed, and its scores or why there are none."""
+
+    run: Run
+    cell: str
+    entry: str
+    place: tuple[str, str, int]
+    found: _CellScores | str
+
+
+def _read_all(runs: Sequence[Run]) -> Iterator[_CellRead]:
+    """Yield the cells of runs that have a status."""
+    every = [(run, cell) for run in runs for cell in run.cell_dirs()]
+    parts = map_forked(_read_cells, [every[i : i + _CELLS] for i in range(0, len(every), _CELLS)])
+    for (run, cell), found in zip(every, chain.from_iterable(parts), strict=True):
+        if found:
+            yield _CellRead(run, cell, *found)
+
+
+def _read_cells(cells: Sequence[tuple[Run, str]]) -> list[tuple[str, tuple[str, str, int], _CellScores | str] | None]:
+    """Return entry, place, and scores or why there are none, of cells; None for those without a status."""
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # equal names are one object, and sent once
+    return [_read_cell(run, cell, known) for run, cell in cells]
+
+
+def _read_cell(
+    run: Run, cell: str, known: dict[tuple[str, ...], tuple[str, ...]]
+) -> tuple[str, tuple[str, str, int], _CellScores | str] | None:
+    status = run.read_status_fast(cell)
+    if status is None:
+        return None
+    key = status["cell"]
+    entry, place = repr((key["method"], key["model"], key["setting"])), (key["task"], key["language"], key["seed"])
+    scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
+    if scored is None:
+        return entry, place, f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
+    scores = scored["scores"]
+    names = (*[score["metric"] for score in scores], *[score["signature"] for score in scores])
+    numbers = [
+        [score["value"] for score in scores],
+        [score.get("human") for score in scores],
+        [len(score["by_seed"]) if "by_seed" in score else 0 for score in scores],
+        [score["detail"].get("texts") if "detail" in score else None for score in scores],
+    ]
+    values = np.array(numbers, dtype=np.float64)  # None is NaN
+    names = known.setdefault(names, names)
+    return entry, place, _CellScores(_cost(status), scored["protocol"], scored["generations_sha256"], names, values)
 
 
 class _Columns:
@@ -243,21 +306,15 @@ class _Columns:
         self._numbers: list[FloatArray] = [np.empty((4, 0))]
         self._known: dict[tuple[str, ...], IntArray] = {}  # most cells have the same metrics and signatures
 
-    def add(self, scores: Sequence[ScoreRow]) -> None:
+    def add(self, cell: _CellScores) -> None:
         """Add the scores of a cell."""
-        names = (*[score["metric"] for score in scores], *[score["signature"] for score in scores])
+        names, n = cell.names, cell.numbers.shape[1]
         if names not in self._known:
-            halves = zip(self._names.values(), (names[: len(scores)], names[len(scores) :]), strict=True)
+            halves = zip(self._names.values(), (names[:n], names[n:]), strict=True)
             codes = [[known.setdefault(name, len(known)) for name in half] for known, half in halves]
             self._known[names] = np.array(codes, dtype=np.int64)
         self._codes.append(self._known[names])
-        numbers = [
-            [score["value"] for score in scores],
-            [score.get("human") for score in scores],
-            [len(score["by_seed"]) if "by_seed" in score else 0 for score in scores],
-            [score["detail"].get("texts") if "detail" in score else None for score in scores],
-        ]
-        self._numbers.append(np.array(numbers, dtype=np.float64))  # None is NaN
+        self._numbers.append(cell.numbers)
 
     def series(self) -> dict[str, Any]:
         """Return all scores by the name of their column."""

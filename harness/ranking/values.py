@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from harness.core.errors import UserError
 from harness.core.threads import limit_blas_threads
 from harness.core.types import FloatArray, IntArray
+from harness.core.workers import map_forked
 from harness.ranking.results import CellIndex, Missing, ResultSet, by_stratum, positions
 from harness.ranking.stats.resampling import (
     Measure,
@@ -31,6 +31,7 @@ from harness.scoring.metrics import Metric
 DRAWS = 1000
 """Resamples of the test examples."""
 
+_MANY = 500  # cells whose predictions are read in several processes
 _CLOSE = 1e-5  # single precision, of a mean over labels and classifier seeds
 
 TaskLanguage = tuple[str, str]
@@ -267,17 +268,16 @@ def _resampled(
     parts: Sequence[StratumValues],
 ) -> list[StratumValues]:
     """Return strata with draws; strata whose test examples are translations of one another share them."""
-    jobs: list[Future[StratumValues]] = []
-    with ThreadPoolExecutor(1) as pool:  # it resamples while the predictions of the next stratum are read
-        for part in parts:
-            cells = np.argwhere(~np.isnan(part.values)).tolist()
-            try:
-                found = [_predictions(results, metric, (entries[i], *part.task_language, seeds[g])) for i, g in cells]
-            except UserError as error:
-                jobs.append(pool.submit(replace, part, problem=str(error)))
-            else:
-                jobs.append(pool.submit(_with_draws, measure, found, part))
-    return [job.result() for job in jobs]
+
+    def resample(part: StratumValues) -> StratumValues:
+        cells = np.argwhere(~np.isnan(part.values)).tolist()
+        try:
+            found = [_predictions(results, metric, (entries[i], *part.task_language, seeds[g])) for i, g in cells]
+        except UserError as error:
+            return replace(part, problem=str(error))
+        return _with_draws(measure, found, part)
+
+    return map_forked(resample, parts, sum(np.isfinite(part.values).sum() for part in parts) >= _MANY)
 
 
 def _with_draws(measure: Measure, cells: Sequence[Predictions], part: StratumValues) -> StratumValues:

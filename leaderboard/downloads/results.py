@@ -177,10 +177,10 @@ def _by_entry(board: Board, values: FloatArray) -> dict[str, Any]:
 
 def _by_metric(board: Board, numbers: FloatArray) -> dict[str, Any]:
     metrics, tasks, languages = (board.axes[axis] for axis in ("metric", "task", "language"))
-    known, plain = np.isfinite(numbers).reshape(len(metrics), -1).any(axis=1), numbers.astype(object)
+    finite, plain = np.isfinite(numbers), numbers.astype(object)
     plain[np.isnan(numbers)] = None
     return {
         metric: {task: dict(zip(languages, by_code, strict=True)) for task, by_code in zip(tasks, own, strict=True)}
-        for metric, own, some in zip(metrics, plain.tolist(), known, strict=True)
-        if some
+        for metric, own, known in zip(metrics, plain.tolist(), finite, strict=True)
+        if known.any()
     }

@@ -6,6 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from harness.core.languages import language
 from harness.core.records import Direction
 from harness.core.types import FloatArray
+from harness.core.workers import map_forked
 from harness.ranking.slices import Slice, SliceRanking
 from harness.ranking.stats.estimates import Estimate, to_square
 from harness.ranking.stats.multiplicity import holm
@@ -28,6 +30,8 @@ from leaderboard.views.tables import metric_file
 
 LEVEL = 0.05
 UNDECIDED = "inconclusive"
+
+_MANY = 50  # entries whose pairs are tested in several processes
 
 UNKNOWN = 65_535
 """Half widths are encoded in two bytes: steps of the row's unit, rounded up, or this."""
@@ -167,12 +171,15 @@ def head_to_head(board: Board) -> dict[str, Any] | None:
         return None
     headline, whole = board.headline, Slice(None, None)
     others = [metric for metric in board.result_set.metrics if metric.primary and metric != headline]
-    rows = [pairs_in_slice(one, headline, headline.title, ids) for one in slices if one.scope == whole]
-    rows += [pairs_in_metric(board, metric, ids) for metric in others]
-    metrics = pair_table([row for row in rows if (row.mean == row.mean).sum() > 1])
-    parts = pair_table(
-        [pairs_in_slice(one, headline, slice_name(one.scope), ids) for one in slices if one.scope != whole]
-    )
+    on_all = [one for one in slices if one.scope == whole]
+    in_parts = [one for one in slices if one.scope != whole]
+    makes = [partial(pairs_in_slice, one, headline, headline.title, ids) for one in on_all]
+    makes += [partial(pairs_in_metric, board, metric, ids) for metric in others]
+    makes += [partial(pairs_in_slice, one, headline, slice_name(one.scope), ids) for one in in_parts]
+    rows = map_forked(lambda make: make(), makes, len(ids) >= _MANY)
+    n = len(rows) - len(in_parts)
+    metrics = pair_table([row for row in rows[:n] if (row.mean == row.mean).sum() > 1])
+    parts = pair_table(rows[n:])
     opening = [row for row in board.standings.rows if row.row.id in ids]
     opening.sort(key=lambda row: (row.reference, bool(row.flags)))  # the best that models wrote, without flags
     a, b = opening[0].row.id, opening[1].row.id

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,18 @@ from typing import Any
 import pytest
 from support.helpers import MODEL, contents, key, method, names_below, steerboard
 
+from harness.core import workers
 from harness.core.cells import cell_id, entry_of
 from harness.core.errors import UserError
 from harness.core.reading import read_json
 from harness.core.records import SCHEMA, CellScores, CellStatus, Generation, Manifest, Selection
 from harness.core.store import Run
 from harness.data.suite import load_suite
+from harness.ranking import cost, results, values
 from harness.scoring.metrics import macro_f1
 from leaderboard.build import build_board, build_site
 from leaderboard.text import clean, name_of, slug
+from leaderboard.views import compare
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 HEBREW, AMHARIC = "המרק היה טעים", "ሾርባው ጣፋጭ ነበር።"
@@ -300,7 +304,21 @@ def test_a_full_and_a_narrowed_run_of_one_suite_have_anchors_of_their_own(tmp_pa
     assert len(list((tmp_path / "out").glob("*/compare.html"))) == 2
 
 
-def test_two_builds_are_equal_byte_for_byte(full: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cores", [1, 2])
+def test_two_builds_are_equal_byte_for_byte(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    """On one core and with a second process, which small boards do without for most of their work."""
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # pytest itself may have threads
+    for module, least in (
+        (results, "_CELLS"),
+        (results, "_MANY"),
+        (values, "_MANY"),
+        (cost, "_MANY"),
+        (compare, "_MANY"),
+    ):
+        monkeypatch.setattr(module, "_MANY", 2)
     for _ in range(2):  # the second over the first, too
         build_site([full.parent / "run"], tmp_path)
         assert contents(tmp_path) == contents(full)
