@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,12 +16,26 @@ from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.engine.hooks import down_projection
 from harness.engine.model import SteerableModel
+from harness.engine.sinks import AttentionSinkFilter
 
-FACTOR = 10.0
-"""A token is a norm outlier above this many times the median norm of its text at that layer."""
+BUDGETS = {"cpu": 1024, "cuda": 16384}
+"""Tokens of a batch, padding included, by device: what fits the caches of a CPU, and what fills a GPU."""
 
-Progress = Callable[[int], None] | None
-_Sums = dict[int, tuple[Tensor, ...]]
+Tap = tuple[nn.ModuleList, Literal["input", "output"], Callable[[int, Tensor], None]]
+"""Modules, what of them is read, and ``read(index, state)``, which gets it."""
+
+
+@dataclass
+class ReadingState:
+    """How far a reading is: texts and tokens read, of how many."""
+
+    n_texts: int
+    n_tokens: int
+    texts: int = 0
+    tokens: int = 0
+
+
+Progress = Callable[[ReadingState], None] | None
 
 
 @dataclass(frozen=True)
@@ -48,66 +61,177 @@ class MlpActivationMeans:
     mean: NDArray[np.float64]
     n_texts: int
 
+    def over_all(self, n_texts: int) -> MlpActivationMeans:
+        """Return the means if they are of so many texts; ``UserError`` where some held no token."""
+        if self.n_texts < n_texts:
+            raise UserError(f"{n_texts - self.n_texts} texts hold no token, so no last token to read.")
+        return self
+
+
+def read_means(
+    model: SteerableModel,
+    texts: Sequence[str],
+    budget: int | None = None,
+    side: str = "right",
+    *,
+    states: bool = True,
+    neurons: bool = False,
+    exclude_sinks: bool = False,
+    progress: Progress = None,
+) -> tuple[MeanStates | None, MlpActivationMeans | None]:
+    """Return the means of hidden states and of neurons over ``texts``, all layers in one pass.
+
+    A batch holds texts of similar length, the longest first, and at most ``budget`` tokens with its padding, but at
+    least one text; where a device has too little memory, the budget is halved. Texts are cut to the model's context
+    length. With ``exclude_sinks``, tokens that ``AttentionSinkFilter`` names are left out of the states, layer by
+    layer. Raises ``UserError`` where there is no text or no token, and ``UnsupportedError`` for neurons of a layer
+    without a gated MLP.
+    """
+    if not texts:
+        raise UserError("no text to average over.")
+    sums = _Sums(
+        model, states, neurons, AttentionSinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
+    )
+    items = _token_ids(model, texts)
+    done = ReadingState(n_texts=len(texts), n_tokens=sum(map(len, items)))
+    if not done.n_tokens:
+        raise UserError("the texts hold no token to average over.")
+    order = sorted((i for i, item in enumerate(items) if item), key=lambda i: (-len(items[i]), i))
+    budget, done.texts = budget or _budget(model), len(texts) - len(order)
+    while order:
+        batch = [items[i] for i in order[: max(budget // len(items[order[0]]), 1)]]
+        try:
+            sums.read(batch, side)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            budget = len(batch) * len(batch[0]) // 2
+            torch.cuda.empty_cache()
+            continue
+        order = order[len(batch) :]
+        done.texts, done.tokens = done.texts + len(batch), done.tokens + sum(map(len, batch))
+        if progress is not None:
+            progress(done)
+    return sums.states(done), sums.neurons()
+
 
 def mean_states(
     model: SteerableModel,
-    texts: list[str],
-    batch_size: int = 32,
+    texts: Sequence[str],
+    budget: int | None = None,
     side: str = "right",
     exclude_sinks: bool = False,
-    progress: Progress = None,
 ) -> MeanStates:
-    """Return the masked means of all layers; padding on either side gives the same.
+    """Return the masked means of all layers; see ``read_means``. Padding on either side gives the same."""
+    found, _ = read_means(model, texts, budget, side, exclude_sinks=exclude_sinks)
+    assert found is not None
+    return found
 
-    Texts are cut to the model's context length. With ``exclude_sinks``, tokens that ``AttentionSinkFilter`` names
-    are left out, layer by layer. ``progress`` gets the number of texts of every batch. Raises ``UserError`` where
-    there is no text, and where there is no token.
+
+def mean_mlp_activations(model: SteerableModel, texts: Sequence[str], budget: int | None = None) -> MlpActivationMeans:
+    """Return the mean input of every ``down_proj`` at the last token of each text; see ``read_means``.
+
+    Raises ``UserError`` also for a text without a token.
     """
-    sums: _Sums = {}
-    n_tokens = 0
-    sinks = AttentionSinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
-    for inputs in _batches(model, texts, batch_size, side, progress):
-        mask = inputs["attention_mask"].bool()
-        n_tokens += int(mask.sum())
-
-        def add(layer: int, hidden: Tensor, ids: Tensor = inputs["input_ids"], mask: Tensor = mask) -> None:
-            kept = sinks.keep(layer, hidden, ids, mask) if sinks else mask
-            # Selected, not multiplied by the mask: a pad may hold NaN. Float64, since a float32 sum drifts.
-            states = hidden[kept.to(hidden.device)].to(torch.float64)
-            count = torch.tensor(len(states), device=hidden.device)
-            _add(sums, layer, states.sum(0), states.norm(dim=1).sum(), count)
-
-        forward(model, inputs, model.layers, add, "output")
-    arrays = [[_array(part) for part in layer] for layer in sums.values()]
-    if not arrays or any(count == 0 for _, _, count in arrays):
-        raise UserError("the texts hold no token to average over.")
-    mean = np.stack([state / count for state, _, count in arrays])
-    norm = np.array([float(norm / count) for _, norm, count in arrays])
-    return MeanStates(mean, norm, n_tokens, len(texts), sinks.report(n_tokens) if sinks else {})
+    _, found = read_means(model, texts, budget, states=False, neurons=True)
+    assert found is not None
+    return found.over_all(len(texts))
 
 
-def mean_mlp_activations(
-    model: SteerableModel, texts: list[str], batch_size: int = 32, progress: Progress = None
-) -> MlpActivationMeans:
-    """Return the mean input of every ``down_proj`` at the last token of each text, over ``texts``.
+class _Sums:
+    """Running float64 sums of a reading, each on the device of its layer; a batch is added when all of it is read.
 
-    Raises ``UnsupportedError`` for a layer without a gated MLP, and ``UserError`` for a text without a token.
+    Nothing here waits for the device: numbers of tokens are known before, and sums leave it at the end.
     """
-    projections = nn.ModuleList(
-        [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]  # type: ignore[misc]
-    )
-    sums: _Sums = {}
-    n_read = 0
-    for inputs in _batches(model, texts, batch_size, "left", progress):
-        n_read += int(inputs["attention_mask"][:, -1].sum())
-        forward(model, inputs, projections, lambda i, x: _add(sums, i, x[:, -1].to(torch.float64).sum(0)), "input")
-    if n_read < len(texts):
-        raise UserError(f"{len(texts) - n_read} texts hold no token, so no last token to read.")
-    return MlpActivationMeans(np.stack([_array(total) for (total,) in sums.values()]) / len(texts), len(texts))
+
+    def __init__(self, model: SteerableModel, states: bool, neurons: bool, sinks: AttentionSinkFilter | None) -> None:
+        self._model, self._sinks = model, sinks
+        self._taps: list[Tap] = []
+        if states:
+            self._taps.append((model.layers, "output", self._add_states))
+        if neurons:
+            projections = [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]
+            self._taps.append((nn.ModuleList(projections), "input", self._add_neurons))  # type: ignore[arg-type]
+        self._total: dict[tuple[str, int], tuple[Tensor, ...]] = {}
+        self._batch: dict[tuple[str, int], tuple[Tensor, ...]] = {}
+        self._n_texts = 0
+
+    def read(self, items: list[list[int]], side: str) -> None:
+        """Add the texts of a batch, as token ids."""
+        ids, mask = padded(self._model, items, side)
+        # Selected by position, not multiplied by the mask: a pad may hold NaN.
+        real = mask.flatten().nonzero().squeeze(1)
+        last = mask.shape[1] * torch.arange(len(items)) + (mask.shape[1] if side == "left" else mask.sum(dim=1)) - 1
+        device = self._model.device
+        self._ids, self._mask = ids.to(device), mask.to(device)
+        self._real, self._last = _OnDevices(real), _OnDevices(last)
+        self._batch = {}
+        try:
+            forward(self._model, {"input_ids": self._ids, "attention_mask": self._mask.long()}, *self._taps)
+        except BaseException:
+            if self._sinks is not None:
+                self._sinks.forget_batch()
+            raise
+        for key, new in self._batch.items():
+            old = self._total.get(key)
+            self._total[key] = new if old is None else tuple(x + y for x, y in zip(old, new, strict=True))
+        self._n_texts += len(items)
+
+    def _add_states(self, layer: int, hidden: Tensor) -> None:
+        here = self._real.on(hidden.device)
+        states = hidden.flatten(0, 1).index_select(0, here).to(torch.float64)  # a float32 sum drifts
+        count: tuple[Tensor, ...] = ()
+        if self._sinks is not None:
+            kept = self._sinks.keep(layer, hidden, self._ids, self._mask).flatten().index_select(0, here)
+            states = torch.where(kept[:, None], states, 0.0)
+            count = (kept.sum(),)
+        self._batch["states", layer] = (states.sum(0), states.norm(dim=1).sum(), *count)
+
+    def _add_neurons(self, layer: int, inputs: Tensor) -> None:
+        last = inputs.flatten(0, 1).index_select(0, self._last.on(inputs.device))
+        self._batch["neurons", layer] = (last.to(torch.float64).sum(0),)
+
+    def _arrays(self, kind: str) -> list[list[NDArray[np.float64]]]:
+        layers = range(len(self._model.layers))
+        return [[_array(part) for part in self._total[kind, i]] for i in layers if (kind, i) in self._total]
+
+    def states(self, done: ReadingState) -> MeanStates | None:
+        """Return the mean states; None where they were not asked for, ``UserError`` where no token was left."""
+        found = self._arrays("states")
+        if not found:
+            return None
+        counts = [float(part[2]) if self._sinks else done.n_tokens for part in found]
+        if not all(counts):
+            raise UserError("the texts hold no token to average over.")
+        mean = np.stack([part[0] / count for part, count in zip(found, counts, strict=True)])
+        norm = np.array([float(part[1] / count) for part, count in zip(found, counts, strict=True)])
+        report = self._sinks.report(done.n_tokens) if self._sinks else {}
+        return MeanStates(mean, norm, done.n_tokens, done.n_texts, report)
+
+    def neurons(self) -> MlpActivationMeans | None:
+        """Return the mean neurons; None where they were not asked for."""
+        found = self._arrays("neurons")
+        return (
+            MlpActivationMeans(np.stack([total for (total,) in found]) / self._n_texts, self._n_texts)
+            if found
+            else None
+        )
+
+
+class _OnDevices:
+    """An index that is copied once to every device that the layers of a model are on."""
+
+    def __init__(self, index: Tensor) -> None:
+        self._copies = {index.device: index}
+
+    def on(self, device: torch.device) -> Tensor:
+        if device not in self._copies:
+            self._copies[device] = next(iter(self._copies.values())).to(device)
+        return self._copies[device]
 
 
 def relative_residual_shift(
-    model: SteerableModel, steering: Steering, texts: list[str], batch_size: int = 8, progress: Progress = None
+    model: SteerableModel, steering: Steering, texts: list[str], batch_size: int = 8
 ) -> NDArray[np.float64]:
     """Return by how much a steering moves the residual stream: mean ||h' - h|| / ||h||, [layers].
 
@@ -116,13 +240,13 @@ def relative_residual_shift(
     """
     steering = _everywhere(steering)
     totals, n_tokens = np.zeros(len(model.layers)), 0
-    for inputs in _batches(model, texts, batch_size, "left", progress):
+    for inputs in _batches(model, texts, batch_size, "left"):
         mask = inputs["attention_mask"].bool()
         plain: list[Tensor] = []
         steered: list[Tensor] = []
-        forward(model, inputs, model.layers, lambda _, h, to=plain: to.append(h), "output")  # type: ignore[misc]
+        forward(model, inputs, (model.layers, "output", lambda _, h, to=plain: to.append(h)))  # type: ignore[misc]
         with model.hooks.steer([steering] * len(mask), inputs["attention_mask"]):
-            forward(model, inputs, model.layers, lambda _, h, to=steered: to.append(h), "output")  # type: ignore[misc]
+            forward(model, inputs, (model.layers, "output", lambda _, h, to=steered: to.append(h)))  # type: ignore[misc]
         for layer, (before, after) in enumerate(zip(plain, steered, strict=True)):
             here = mask.to(before.device)
             before, moved = before[here].double(), (after[here].double() - before[here].double())
@@ -162,21 +286,15 @@ def pooled_states(
             means.append((kept.sum(dim=1) / here.sum(dim=1, keepdim=True)).cpu())
 
         with model.hooks.steer([steered[i] for i in batch], inputs["attention_mask"]):
-            forward(model, inputs, model.layers, read, "output")
+            forward(model, inputs, (model.layers, "output", read))
         found[batch] = torch.stack(means, dim=1).numpy()
     return found
 
 
-def forward(
-    model: SteerableModel,
-    inputs: dict[str, Tensor],
-    modules: nn.ModuleList,
-    read: Callable[[int, Tensor], None],
-    what: Literal["input", "output"],
-) -> None:
-    """Run the decoder and give the input or output of every module to ``read(index, state)``."""
+def forward(model: SteerableModel, inputs: dict[str, Tensor], *taps: Tap) -> None:
+    """Run the decoder once; every tap gets the input or output of its modules by ``read(index, state)``."""
 
-    def hook(index: int) -> Any:
+    def hook(read: Callable[[int, Tensor], None], index: int, what: str) -> Any:
         def after(module: Any, args: Any, output: Any = None) -> None:
             state = args if what == "input" else output
             read(index, state if isinstance(state, Tensor) else state[0])
@@ -186,10 +304,32 @@ def forward(
     # Positions follow the mask: a bare forward would count padding on the left as text.
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with ExitStack() as stack, torch.inference_mode():
-        for i, module in enumerate(modules):
-            add = module.register_forward_hook if what == "output" else module.register_forward_pre_hook
-            stack.callback(add(hook(i)).remove)
+        for modules, what, read in taps:
+            for i, module in enumerate(modules):
+                add = module.register_forward_hook if what == "output" else module.register_forward_pre_hook
+                stack.callback(add(hook(read, i, what)).remove)
         model.decoder(**inputs, position_ids=positions, use_cache=False)
+
+
+def padded(model: SteerableModel, items: Sequence[Sequence[int]], side: str = "right") -> tuple[Tensor, Tensor]:
+    """Return token ids padded on a side and which of them are real, [texts, longest] each, on the CPU."""
+    lengths = torch.tensor([[len(item)] for item in items])
+    position = torch.arange(int(lengths.max()))[None, :]
+    mask = position >= position.shape[1] - lengths if side == "left" else position < lengths
+    ids = torch.full(mask.shape, model.tokenizer.pad_token_id or 0)
+    ids[mask] = torch.tensor([token for item in items for token in item])
+    return ids, mask
+
+
+def _token_ids(model: SteerableModel, texts: Sequence[str]) -> list[list[int]]:
+    limit = model.context_length
+    cut = {"truncation": True, "max_length": limit} if limit is not None else {}
+    ids: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False, **cut)["input_ids"]
+    return ids
+
+
+def _budget(model: SteerableModel) -> int:
+    return BUDGETS.get(model.device.type, BUDGETS["cuda"])
 
 
 def _everywhere(steering: Steering) -> Steering:
@@ -206,9 +346,7 @@ def _encode(model: SteerableModel, texts: list[str], side: str) -> dict[str, Ten
     return model.encode(texts, special_tokens=False, side=side, limit=model.context_length)
 
 
-def _batches(
-    model: SteerableModel, texts: list[str], batch_size: int, side: str, progress: Progress
-) -> Iterator[dict[str, Tensor]]:
+def _batches(model: SteerableModel, texts: list[str], batch_size: int, side: str) -> Iterator[dict[str, Tensor]]:
     """Yield tokenised batches; those without any token are left out. Raises ``UserError`` for no text at all."""
     if not texts:
         raise UserError("no text to average over.")
@@ -216,65 +354,7 @@ def _batches(
         inputs = _encode(model, [texts[i] for i in batch], side)
         if inputs["attention_mask"].shape[1]:
             yield inputs
-        if progress is not None:
-            progress(len(batch))
-
-
-def _add(sums: _Sums, layer: int, *new: Tensor) -> None:
-    """Add to the running sums of a layer, on its own device."""
-    sums[layer] = tuple(x + y for x, y in zip(sums[layer], new, strict=True)) if layer in sums else new
 
 
 def _array(total: Tensor) -> NDArray[np.float64]:
     return np.asarray(total.cpu().numpy(), dtype=np.float64)
-
-
-class AttentionSinkFilter:
-    """Leave out special tokens and norm outliers, which would dominate a mean; count what was left out.
-
-    A few tokens, most often the first, carry states of far larger norm than all others (arXiv 2402.17762).
-    With weight 1/length in the mean they turn differences of length, which languages have, into a direction.
-    """
-
-    def __init__(self, tokenizer: Any, n_layers: int) -> None:
-        self._tokenizer = tokenizer
-        self._special = torch.tensor(sorted(set(tokenizer.all_special_ids)), dtype=torch.int64)
-        self._by_norm = [0] * n_layers
-        self._by_id = 0
-        self._first = 0
-        self._tokens: Counter[int] = Counter()
-
-    def keep(self, layer: int, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return ``mask`` without sinks: [texts, positions], for states [texts, positions, size].
-
-        By id: special tokens, at every layer. By norm: tokens above ``FACTOR`` times the median norm of
-        the text's tokens that are not special, at this layer; the median is over the text alone, so that the
-        batch does not matter.
-        """
-        special = torch.isin(ids, self._special.to(ids.device)) & mask
-        rest = (mask & ~special).to(hidden.device)
-        norms = hidden.float().norm(dim=2).masked_fill(~rest, float("nan"))
-        outlier = (norms > FACTOR * norms.nanmedian(dim=1, keepdim=True).values) & rest
-        kept: Tensor = rest & ~outlier
-        outlier = outlier.to(ids.device)
-        first = mask.int().argmax(dim=1)
-        self._by_norm[layer] += int(outlier.sum())
-        self._first += int(outlier[torch.arange(len(first), device=ids.device), first].sum())
-        self._tokens.update(ids[outlier | special].tolist())
-        self._by_id += int(special.sum()) if layer == 0 else 0
-        return kept
-
-    def report(self, n_tokens: int) -> dict[str, Any]:
-        """Return what was left out, as JSON: counts by rule and layer, and the commonest tokens.
-
-        A token counts once for every layer at which it was left out; ``by_id`` counts it once in all.
-        """
-        common = self._tokens.most_common(10)
-        return {
-            "rule": f"special tokens; norm above {FACTOR:g} x the text's median at that layer",
-            "of_tokens": n_tokens,
-            "by_id": self._by_id,
-            "by_norm_per_layer": list(self._by_norm),
-            "by_norm_at_first_token": f"{self._first} of {sum(self._by_norm)}",
-            "tokens": {self._tokenizer.convert_ids_to_tokens(i): count for i, count in common},
-        }

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from harness.core.errors import UserError
 from harness.core.interventions import Positions
+from harness.engine.activations import padded
 from harness.engine.chat import Template, end_token
 from harness.engine.model import SteerableModel
 
@@ -321,10 +322,6 @@ def _tokens(model: SteerableModel, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _padded(model: SteerableModel, items: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-    """Return token ids padded on the right and which of them are real, [texts, longest] each."""
-    width = max(len(item) for item in items)
-    ids = torch.full((len(items), width), model.tokenizer.pad_token_id or 0)
-    for i, item in enumerate(items):
-        ids[i, : len(item)] = torch.tensor(item)
-    lengths = torch.tensor([[len(item)] for item in items])
-    return ids.to(model.device), (torch.arange(width) < lengths).to(model.device)
+    """Return token ids padded on the right and which of them are real, [texts, longest] each, on the model's device."""
+    ids, mask = padded(model, items)
+    return ids.to(model.device), mask.to(model.device)

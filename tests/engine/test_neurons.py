@@ -203,7 +203,7 @@ def test_mixtures_of_experts_take_vectors(refusing, steer, direction, family):
 def test_the_mean_is_that_of_the_last_tokens_worked_out_from_the_weights(tiny_models, family):
     model = tiny_models[family]
     last = np.stack([neurons_by_hand(model, text)[:, -1] for text in TEXTS])
-    found = mean_mlp_activations(model, TEXTS, batch_size=3)
+    found = mean_mlp_activations(model, TEXTS, budget=40)
     assert found.mean.dtype == np.float64
     assert found.n_texts == len(TEXTS)
     np.testing.assert_allclose(found.mean, last.mean(axis=0), rtol=1e-5, atol=1e-5)
@@ -212,7 +212,7 @@ def test_the_mean_is_that_of_the_last_tokens_worked_out_from_the_weights(tiny_mo
 @each_family
 def test_batches_and_the_order_of_the_texts_change_no_mean(tiny_models, family):
     model = tiny_models[family]
-    one, many = mean_mlp_activations(model, TEXTS, 1), mean_mlp_activations(model, TEXTS[::-1], 5)
+    one, many = mean_mlp_activations(model, TEXTS, 1), mean_mlp_activations(model, TEXTS[::-1], 1000)
     np.testing.assert_allclose(one.mean, many.mean, rtol=1e-4, atol=1e-5)
 
 
@@ -231,13 +231,13 @@ def test_sums_of_neurons_do_not_stall_in_half_precision(new_model, dtype):
     model.model.to(dtype)
     for layer in model.layers:
         layer.mlp.down_proj.register_forward_pre_hook(lambda m, a: (torch.full_like(a[0], 1000.0),), prepend=True)
-    assert (mean_mlp_activations(model, TEXTS * 20, 8).mean == 1000.0).all()
+    assert (mean_mlp_activations(model, TEXTS * 20, 200).mean == 1000.0).all()
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_a_text_without_a_token_is_refused_whatever_the_batch(tiny_models, batch_size):
+@pytest.mark.parametrize("budget", [1, 40, 1000])
+def test_a_text_without_a_token_is_refused_whatever_the_batch(tiny_models, budget):
     with pytest.raises(UserError, match="1 texts hold no token"):
-        mean_mlp_activations(tiny_models["llama"], ["", *TEXTS], batch_size)
+        mean_mlp_activations(tiny_models["llama"], ["", *TEXTS], budget)
 
 
 def test_no_text_is_refused(tiny_models):

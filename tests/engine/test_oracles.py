@@ -80,7 +80,7 @@ def test_means_over_all_tokens_give_the_packages_vectors_of_all_prefixes(package
     model = worded(family)
     expected = theirs(package, model, prefixes(GOOD), prefixes(BAD), "right", batch_size)
     for side in ("left", "right"):
-        means = [mean_states(model, texts, 3, side).mean for texts in (GOOD, BAD)]
+        means = [mean_states(model, texts, 60, side).mean for texts in (GOOD, BAD)]
         np.testing.assert_allclose(means[0] - means[1], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -149,7 +149,7 @@ METHODS = [LanguageSteering, QualitySteering]
 
 def vectors(model: SteerableModel, corpus: Any, method: Any, side: str, **options: Any) -> np.ndarray:
     """Return what a method fits at every layer, the vector x its norm: [layers, hidden size]."""
-    ctx = context(corpus, lambda texts: mean_states(model, texts, 8, side, **options))
+    ctx = context(corpus, lambda texts: mean_states(model, texts, 200, side, **options))
     found = []
     for layer in range(LAYERS):
         fitted = method(method.Config(layer=layer)).fit(ctx)

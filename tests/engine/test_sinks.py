@@ -16,7 +16,8 @@ from conftest import FAMILIES, LAYERS
 from support.model_probes import by_hand, token_ids
 
 from harness.core.errors import UserError
-from harness.engine.activations import FACTOR, AttentionSinkFilter, mean_states
+from harness.engine.activations import mean_states
+from harness.engine.sinks import FACTOR, AttentionSinkFilter
 from harness.engine.model import SteerableModel
 
 SINK = "q"  # in none of the other texts
@@ -105,12 +106,12 @@ def test_where_there_is_no_sink_the_option_changes_nothing_but_the_report(tiny_m
     assert filtered.excluded["tokens"] == {}
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("budget", [1, 20, 40, 1000])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_composition_of_the_batch_does_not_matter(with_sink, batch_size, side):
+def test_the_composition_of_the_batch_does_not_matter(with_sink, budget, side):
     texts = [*first_is_sink(with_sink), "one text without it"]
-    whole = mean_states(with_sink, texts, 5, exclude_sinks=True)
-    found = mean_states(with_sink, texts[::-1], batch_size, side, exclude_sinks=True)
+    whole = mean_states(with_sink, texts, 1000, exclude_sinks=True)
+    found = mean_states(with_sink, texts[::-1], budget, side, exclude_sinks=True)
     np.testing.assert_allclose(found.mean, whole.mean, rtol=1e-4, atol=1e-5)
     assert found.excluded == whole.excluded
 
@@ -137,7 +138,7 @@ def test_padding_of_any_length_is_no_sink_and_moves_no_median(with_sink, side):
     with torch.no_grad():
         with_sink.model.get_input_embeddings().weight[with_sink.tokenizer.pad_token_id] = 1e6
     texts = [SINK + " b", "a much longer text beside the short one, so that there is padding"]
-    found = mean_states(with_sink, texts, 2, side, exclude_sinks=True)
+    found = mean_states(with_sink, texts, 1000, side, exclude_sinks=True)
     assert found.excluded["by_norm_per_layer"] == [0, 1, 0]
     assert found.excluded["tokens"] == {SINK: 1}
 

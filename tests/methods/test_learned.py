@@ -57,7 +57,7 @@ class Engine:
         return len(self.model.layers)
 
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> Any:
-        return mean_states(self.model, texts, 16, exclude_sinks=exclude_sinks)
+        return mean_states(self.model, texts, exclude_sinks=exclude_sinks)
 
     def progress(self, words: str) -> None:
         self.words.append(words)
