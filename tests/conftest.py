@@ -288,7 +288,8 @@ def new_fitter(tmp_path: Path) -> Callable[..., Fitter]:
 
     def build(model: SteerableModel, corpus: Corpus, folder: str = "run") -> Fitter:
         identity = ModelIdentity(name="tiny", fingerprint="f00d", dtype="float32")
-        prepared = RunPlan(Run(tmp_path / folder), corpus.suite, corpus, None, {}, [], [], identity)
+        run, cache = Run(tmp_path / folder), tmp_path / "activations"  # of one test: its models share an identity
+        prepared = RunPlan(run, corpus.suite, corpus, None, {}, [], [], identity, cache=cache)
         return Fitter(prepared, model)
 
     return build

@@ -109,6 +109,13 @@ class Corpus:
             self.dropped[language], self._parallel[language] = len(rows) - len(kept), kept
         return self._parallel[language]
 
+    def language_of(self, texts: list[str]) -> str | None:
+        """Return the language whose parallel text ``texts`` are, None if they are not one's that was read."""
+        for code, rows in self._parallel.items():
+            if len(rows) == len(texts) and all(row.text == text for row, text in zip(rows, texts, strict=True)):
+                return code
+        return None
+
     def contrast(self, language: str) -> Contrast:
         """Return human-written sentences and their degraded versions.
 

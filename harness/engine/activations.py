@@ -150,8 +150,7 @@ class _Sums:
         if states:
             self._taps.append((model.layers, "output", self._add_states))
         if neurons:
-            projections = [down_projection(layer, required=i) for i, layer in enumerate(model.layers)]
-            self._taps.append((nn.ModuleList(projections), "input", self._add_neurons))  # type: ignore[arg-type]
+            self._taps.append((gated_projections(model), "input", self._add_neurons))
         self._total: dict[tuple[str, int], tuple[Tensor, ...]] = {}
         self._batch: dict[tuple[str, int], tuple[Tensor, ...]] = {}
         self._n_texts = 0
@@ -216,6 +215,16 @@ class _Sums:
             if found
             else None
         )
+
+
+def gated_projections(model: SteerableModel) -> nn.ModuleList:
+    """Return the ``down_proj`` of every layer; ``UnsupportedError`` names the first that has none."""
+    return nn.ModuleList([down_projection(layer, required=i) for i, layer in enumerate(model.layers)])  # type: ignore[misc]
+
+
+def has_gated_projections(model: SteerableModel) -> bool:
+    """Say whether every layer has a gated MLP, whose neurons can be read."""
+    return all(down_projection(layer) is not None for layer in model.layers)
 
 
 class _OnDevices:

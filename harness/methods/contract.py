@@ -148,7 +148,7 @@ class FitContext:
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
         """Return the mean hidden state of every layer over all tokens, without sinks if asked.
 
-        Equal texts are run once per run directory.
+        Equal texts are read once: what was read is cached for all runs.
         """
         return self.engine.mean_states(texts, exclude_sinks)
 

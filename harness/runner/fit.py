@@ -1,8 +1,8 @@
-"""The fit stage: from text and a model to a steering file. Each fit and each reading of text is done once per run.
+"""The fit stage: from text and a model to a steering file. Each fit is done once per run, each reading of text once.
 
-Their cost (seconds, and tokens that the model reads) is kept next to their files. Readings are shared by
-methods, and fits by settings, seeds and controls: each is measured when it is done, and counts in full in every fit
-that uses it, as if that fit were alone.
+Their cost (seconds, and tokens that the model reads) is kept with their files. Readings are shared by methods and
+runs (``harness.runner.readings``), and fits by settings, seeds and controls: each is measured when it is done, and
+counts in full in every fit that uses it, as if that fit were alone.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.core.cache import cache_folder
 from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, DamagedFileError, UserError, warn
 from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import Steering, check_model
 from harness.core.records import FitCost, Usage, UsageByStep, read_record
-from harness.core.tensors import load_tensors, save_tensors
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions
+from harness.runner.progress import clock
+from harness.runner.readings import FOLDER, Reading, ReadingCache
 
 if TYPE_CHECKING:
-    from harness.engine.activations import MeanStates, MlpActivationMeans
+    from torch import Tensor
+
+    from harness.engine.activations import MeanStates, MlpActivationMeans, ReadingState
     from harness.engine.model import SteerableModel
 
 _HEADER_DETAILS = ("token_rule", "bos_rule", "counts", "residual_norm")
@@ -59,7 +63,7 @@ def read_cost(path: Path) -> UsageByStep:
 class FitUsage:
     """A step under way: tokens read so far, and the seconds and steps that belong to steps inside it."""
 
-    tokens: int = 0
+    tokens: int | Tensor = 0
     inner_seconds: float = 0.0
     parts: UsageByStep = field(default_factory=dict)
 
@@ -77,7 +81,7 @@ class UsageMeter:
         try:
             with ExitStack() as stack:
                 if not self._open:
-                    hook = model.decoder.register_forward_pre_hook(self._count, with_kwargs=True)
+                    hook = model.decoder.register_forward_pre_hook(self.count, with_kwargs=True)
                     stack.callback(hook.remove)
                 self._open.append(measured)
                 stack.callback(self._open.pop)
@@ -86,14 +90,15 @@ class UsageMeter:
             seconds = time.monotonic() - started
             if self._open:
                 self._open[-1].inner_seconds += seconds
-        measured.parts[name] = Usage(seconds=round(seconds - measured.inner_seconds, 3), tokens=measured.tokens)
+        tokens = int(measured.tokens)  # only now: it waits for the device
+        measured.parts[name] = Usage(seconds=round(seconds - measured.inner_seconds, 3), tokens=tokens)
 
     def use(self, parts: Mapping[str, Usage | None]) -> None:
         """Record steps, measured now or earlier, as used by the step under way, if there is one."""
         if self._open:
             self._open[-1].parts.update(parts)
 
-    def _count(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def count(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Add the tokens that a pass through the decoder reads: neither padding nor what a cache holds."""
         read = kwargs.get("input_ids", args[0] if args else None)
         read = kwargs.get("inputs_embeds") if read is None else read
@@ -103,7 +108,7 @@ class UsageMeter:
             if mask is None or mask.ndim != 2:
                 self._open[-1].tokens += int(rows * positions)
             else:
-                self._open[-1].tokens += int(mask[:, -positions:].sum())
+                self._open[-1].tokens = self._open[-1].tokens + mask[:, -positions:].sum()
 
 
 @dataclass
@@ -116,10 +121,15 @@ class Fitter:
     say: Callable[[str], None] = lambda words: None
     _fitting: str = ""
     _steering: dict[str, Steering] = field(default_factory=dict)
-    _read: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _read: dict[str, Reading] = field(default_factory=dict)
     _applied: dict[str, set[str]] | None = None
     _costs: dict[Path, UsageByStep] = field(default_factory=dict)
     _meter: UsageMeter = field(default_factory=UsageMeter)
+
+    def __post_init__(self) -> None:
+        assert self.plan.model is not None
+        folder = self.plan.cache or cache_folder(FOLDER)
+        self._cache = ReadingCache(self.model, self.plan.model, folder, self._meter.count)
 
     def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         """Return the steering of a cell and the name of its file, None where nothing is steered."""
@@ -251,68 +261,63 @@ class Fitter:
         }
 
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
-        """Return the mean hidden states of the model over ``texts``, computed at most once per run."""
-        from harness.engine.activations import MeanStates, mean_states
-
-        def run() -> MeanStates:
-            counting = self._counting(texts)
-            return mean_states(self.model, texts, self.batch_size, exclude_sinks=exclude_sinks, progress=counting)
-
-        return MeanStates(**self._once(["mean states", exclude_sinks, texts], run))
+        """Return the mean hidden states of the model over ``texts``, read at most once."""
+        return self._reading(texts, exclude_sinks).states
 
     def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
-        """Return the mean MLP activations of the model over ``texts``, computed at most once per run."""
-        from harness.engine.activations import MlpActivationMeans, mean_mlp_activations
+        """Return the mean MLP activations of the model over ``texts``, read at most once."""
+        from harness.engine.activations import gated_projections
 
-        def run() -> MlpActivationMeans:
-            return mean_mlp_activations(self.model, texts, self.batch_size, self._counting(texts))
-
-        return MlpActivationMeans(**self._once(["neuron means", texts], run))
+        gated_projections(self.model)  # says which layer has none
+        found = self._reading(texts).neurons
+        assert found is not None
+        return found.over_all(len(texts))
 
     def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
         """Return how far a steering moves the residual stream over ``texts``, per layer."""
         from harness.engine.activations import relative_residual_shift
 
-        return relative_residual_shift(self.model, steering, texts, progress=self._counting(texts))
+        return relative_residual_shift(self.model, steering, texts)
 
-    def _counting(self, texts: list[str]) -> Callable[[int], None]:
-        """Return a callback that shows how many sentences have been read."""
-        done = 0
+    def _reading(self, texts: list[str], exclude_sinks: bool = False) -> Reading:
+        """Return a reading from memory or the cache, else read; a model that is not as loaded is always read."""
+        key = self._cache.key(texts, exclude_sinks)
+        if not self._cache.usable:
+            return self._read_now(key, texts, exclude_sinks)
+        if key not in self._read:
+            found = self._cache.load(key)
+            if found is None:
+                found = self._read_now(key, texts, exclude_sinks)
+                self._cache.save(key, found)
+            self._read[key] = found
+        self._meter.use({f"{FOLDER}/{key}": self._read[key].usage})
+        return self._read[key]
 
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            self.progress(f"{done} of {len(texts)} sentences read")
+    def _read_now(self, key: str, texts: list[str], exclude_sinks: bool) -> Reading:
+        from harness.engine.activations import has_gated_projections, read_means
 
-        return count
+        name = f"{FOLDER}/{key}"
+        neurons = not exclude_sinks and has_gated_projections(self.model)
+        with self._meter.part(name, self.model) as measured:
+            states, means = read_means(
+                self.model, texts, neurons=neurons, exclude_sinks=exclude_sinks, progress=self._telling(texts)
+            )
+        assert states is not None
+        usage = measured.parts[name]
+        assert usage is not None
+        self._meter.use({name: usage})
+        return Reading(states, means, usage)
 
-    def _once(self, what: list[Any], run: Callable[[], Any]) -> dict[str, Any]:
-        """Return the fields of the result of ``run``, from memory or the run folder if they are known."""
-        assert self.plan.model is not None
-        name = digest([self.plan.model.model_dump(mode="json"), *what], 16)
-        path = self.plan.run.path / "activations" / f"{name}.safetensors"
-        if name not in self._read:
-            stored = _load(path) if path.is_file() else None
-            if stored is None:
-                with self._meter.part(cost_key(path), self.model) as measured:
-                    fields = vars(run())
-                write_cost(path, measured.parts)
-                arrays = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
-                save_tensors(path, arrays, "fields", {k: v for k, v in fields.items() if k not in arrays})
-                stored = _load(path)  # exactly what a later start reads
-            assert stored is not None
-            self._read[name] = stored
-        self._meter.use(self._cost_of(path))
-        return self._read[name]
+    def _telling(self, texts: list[str]) -> Callable[[ReadingState], None]:
+        """Return a callback that shows how far a reading is, how fast it is and how long it will take."""
+        started = time.monotonic()
+        code = (self.plan.base or self.plan).corpus.language_of(texts)
+        of = f" of {code}" if code else ""
 
+        def tell(done: ReadingState) -> None:
+            speed = done.tokens / max(time.monotonic() - started, 1e-9)
+            left = clock((done.n_tokens - done.tokens) / max(speed, 1e-9))
+            read = f"{done.texts} of {done.n_texts} sentences{of} read"
+            self.progress(f"{read}, {speed:,.0f} tokens/s, {left} left")
 
-def _load(path: Path) -> dict[str, Any] | None:
-    """Return stored activations; None, with a warning, where the file has changed since."""
-    from safetensors import SafetensorError
-
-    try:
-        arrays, rest = load_tensors(path, "fields")
-        return {**arrays, **rest}
-    except (DamagedFileError, SafetensorError, LookupError, TypeError, ValueError, AttributeError):
-        warn(f"{path} was edited or damaged; its activations are computed again")
-        return None
+        return tell

@@ -69,6 +69,7 @@ class RunPlan:
 
     ``methods``: JSON of a method's identity, as in a cell's key -> the method. ``parts``: the scorers. Tracks derive
     their plans from it; there ``base`` is the plan of the suite whose text the methods are fitted on.
+    ``cache``: the folder of cached activations, by default the user's.
     """
 
     run: Run
@@ -82,6 +83,7 @@ class RunPlan:
     tuned: Tuned | None = None
     selection: Selection | None = None
     base: RunPlan | None = None
+    cache: Path | None = None
 
     track: ClassVar[Track] = "generation"
 

@@ -72,9 +72,9 @@ class Tracker:
     def line(self) -> str:
         """Return the state as a line for a log: counts, rate, elapsed and remaining time, current work."""
         elapsed = time.monotonic() - self.started
-        left = f"{_clock(elapsed / self.done * (self.total - self.done))} left" if self.done else "left unknown"
+        left = f"{clock(elapsed / self.done * (self.total - self.done))} left" if self.done else "left unknown"
         speed = [f"{self.rate:.1f} texts/s"] if self.texts else []
-        parts = [f"{self.stage}: {self.done}/{self.total} {self.unit}", *speed, f"{_clock(elapsed)} elapsed", left]
+        parts = [f"{self.stage}: {self.done}/{self.total} {self.unit}", *speed, f"{clock(elapsed)} elapsed", left]
         return f"  {', '.join(parts)}" + (f"; {self.title}" if self.title else "")
 
     def _show(self) -> None:
@@ -142,7 +142,7 @@ def _log(tracker: Tracker, announced: bool) -> Iterator[None]:
         thread.join()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Return a time as hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

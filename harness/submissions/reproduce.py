@@ -162,7 +162,8 @@ def _generate(
     cells = [Cell(status.cell) for status in statuses.values()]
     identity = cells[0].key.model
     methods = {cells[0].key.method.model_dump_json(): method}
-    plan = RunPlan(run, protocol.suite, corpus, checkpoint, methods, cells, [], identity)
+    cache = run.path / "activations"  # the submission's code runs here: it gets no cache that other runs read
+    plan = RunPlan(run, protocol.suite, corpus, checkpoint, methods, cells, [], identity, cache=cache)
     GenerationStage(plan, console, wanted.device, None, wanted.batch_size).run()
 
 

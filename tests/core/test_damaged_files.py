@@ -216,17 +216,19 @@ def test_another_steering_in_its_stead_is_noticed(whole, mine, tmp_path):
     assert path.read_bytes() == (whole / "steering" / path.name).read_bytes()
 
 
-def test_damaged_activations_are_measured_again(whole, mine):
-    paths = list((mine / "activations").glob("*.safetensors"))
-    assert paths
-    for path in paths:
-        flip(path)
-    shutil.rmtree(mine / "steering")
-    (of_method(mine) / "generations.jsonl").unlink()
-    done = go(mine)
-    assert done.code == 0, done.err
+def test_damaged_activations_are_measured_again(whole, mine, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEERBOARD_CACHE", str(tmp_path / "cache"))
+    for damaged in (False, True):
+        paths = list((tmp_path / "cache" / "activations").glob("*.safetensors"))
+        assert bool(paths) is damaged
+        for path in paths:
+            flip(path)
+        shutil.rmtree(mine / "steering")
+        (of_method(mine) / "generations.jsonl").unlink()
+        done = go(mine)
+        assert done.code == 0, done.err
+        assert untimed_files(mine) == untimed_files(whole)
     assert f"{paths[0]} was edited or damaged; its activations are computed again" in done.err
-    assert untimed_files(mine) == untimed_files(whole)
 
 
 # Whole and old folders

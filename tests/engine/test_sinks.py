@@ -17,8 +17,8 @@ from support.model_probes import by_hand, token_ids
 
 from harness.core.errors import UserError
 from harness.engine.activations import mean_states
-from harness.engine.sinks import FACTOR, AttentionSinkFilter
 from harness.engine.model import SteerableModel
+from harness.engine.sinks import FACTOR, AttentionSinkFilter
 
 SINK = "q"  # in none of the other texts
 TEXTS = ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד.", "one more text here", "a b c d"]

@@ -74,20 +74,28 @@ def test_the_remaining_time_is_in_proportion(monkeypatch):
     assert tracker.line() == "  score: 4/10 cells, 1:00:00 elapsed, 1:30:00 left"
 
 
-def test_a_fit_says_method_task_language_and_how_many_sentences_it_has_read(small_suite, new_model, new_fitter):
+def test_a_fit_says_method_task_language_what_it_has_read_how_fast_and_how_long_it_will_take(
+    small_suite, new_model, new_fitter, monkeypatch
+):
+    from harness.engine import activations
     from harness.methods.difference import LanguageSteering
 
-    texts = {code: [Sentence(str(i), f"{code} {i}") for i in range(5)] for code in ("am", "he", "en")}
+    words = {"am": "ሰላም", "he": "שלום", "en": "c"}
+    texts = {code: [Sentence(str(i), f"{word} {i}") for i in range(5)] for code, word in words.items()}
     fitter = new_fitter(new_model(), Corpus(small_suite, MemoryData(texts)))
-    fitter.batch_size = 2
+    (length,) = {len(fitter.model.tokenizer(f"ሰላም {i}", add_special_tokens=False)["input_ids"]) for i in range(5)}
+    monkeypatch.setitem(activations.BUDGETS, "cpu", 2 * length)
+    now = iter(range(1000))
+    monkeypatch.setattr("harness.runner.fit.time.monotonic", lambda: float(next(now)))
     said: list[str] = []
     fitter.say = said.append
     fit(fitter, LanguageSteering(), "he")
-    assert said[:4] == [
+    assert said[:4] == [  # a batch of two sentences a second
         "fitting language, sentiment, he",
-        "fitting language, sentiment, he: 2 of 5 sentences read",
-        "fitting language, sentiment, he: 4 of 5 sentences read",
-        "fitting language, sentiment, he: 5 of 5 sentences read",
+        f"fitting language, sentiment, he: 2 of 5 sentences of am read, {2 * length} tokens/s, 0:00:02 left",
+        f"fitting language, sentiment, he: 4 of 5 sentences of am read, {2 * length} tokens/s, 0:00:00 left",
+        f"fitting language, sentiment, he: 5 of 5 sentences of am read, {5 * length / 3:.0f} tokens/s, 0:00:00 left",
     ]
+    assert any("5 of 5 sentences of en read" in line for line in said)
     fitter.progress("later")
     assert said[-1] == "later", "what is no fit is not called one"

@@ -236,7 +236,8 @@ def bench(tmp_path, mini, corpus_of, new_model) -> Callable[..., tuple[RunPlan, 
         methods = [Shifting(Shifting.Config(**config)) for config in configs or [{}]]
         cells = plan_cells(suite, select_cells(suite, tasks=list(tasks), seeds=[1]), methods, TINY, corpus)
         by_name = {method.identity.model_dump_json(): method for method in methods}
-        prepared = RunPlan(Run(tmp_path / "run"), suite, corpus, None, by_name, cells, [], TINY)
+        run, cache = Run(tmp_path / "run"), tmp_path / "activations"
+        prepared = RunPlan(run, suite, corpus, None, by_name, cells, [], TINY, cache=cache)
         return prepared, Fitter(prepared, new_model("llama"))
 
     return build

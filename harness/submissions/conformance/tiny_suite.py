@@ -130,11 +130,10 @@ class TinySuite:
         """Return a fitter without any fit; activations are kept from earlier ones unless ``fresh``."""
         self._fitters += 1
         run = Run(self.folder / str(self._fitters))
-        run.path.mkdir()
-        if not fresh:
-            self._activations.mkdir(exist_ok=True)
-            (run.path / "activations").symlink_to(self._activations)
-        prepared = RunPlan(run, self.suite, corpus or self.corpus, self._checkpoint, {}, [], [], self.identity)
+        cache = run.path / "activations" if fresh else self._activations
+        prepared = RunPlan(
+            run, self.suite, corpus or self.corpus, self._checkpoint, {}, [], [], self.identity, cache=cache
+        )
         return InstrumentedFitter(prepared, self.model, _BATCH, self.say, calls=self.calls)
 
     def fit(
@@ -194,7 +193,6 @@ class TinySuite:
         import torch
 
         shutil.rmtree(self._activations, ignore_errors=True)
-        self._activations.mkdir()
         torch.set_grad_enabled(self._clean["grad mode", "torch"])
         torch.set_default_dtype(self._clean["default dtype", "torch"])
         for name, table in vars(torch.nn.modules.module).items():
