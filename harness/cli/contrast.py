@@ -38,7 +38,7 @@ Out = Annotated[Path, option("FOLDER", "Folder for LANGUAGE.jsonl and contrast.j
     revision="Commit, branch or pull request (refs/pr/N) of a hub model.",
     suite={"default": "steer11", "help": "Suite whose languages and text are taken."},
     limit={"min": 1, "help": "At most this many sentences."},
-    batch_size="Sentences per batch.",
+    batch_size="Sentences per batch. Default: 64.",
     dtype="float32, bfloat16, float16. Default: float32 on the CPU, else as stored.",
 )
 def build(
@@ -132,7 +132,7 @@ def _open(name: str, options: RunOptions) -> Translator:
         return NoTranslator()
     from harness.data.translators import open_translator
 
-    return open_translator(name, options.revision, options.device, options.dtype, options.batch_size)
+    return open_translator(name, options.revision, options.device, options.dtype, options.batch_size or 64)
 
 
 def _make_all(out: Path, jobs: list[Job], translator: Translator) -> None:

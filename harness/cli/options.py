@@ -70,7 +70,7 @@ Identifiers = Annotated[
 ]
 Plugins = Annotated[list[Path] | None, option("FILE", "Python file with a method. Repeat for several.", "--plugin")]
 Device = Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1. Default: a GPU if any.")]
-BatchSize = Annotated[int, option("NUMBER", "Texts per batch; changes no text.", min=1)]
+BatchSize = Annotated[int | None, option("NUMBER", "Texts at once; changes no text. Default: what fits.", min=1)]
 Lock = Annotated[
     Path | None,
     option(
@@ -109,7 +109,7 @@ class _RunOptions:
     device: Device = None
     dtype: Annotated[str | None, option("PRECISION", "float32, bfloat16, float16. Default: float32 on the CPU.")] = None
     device_map: Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")] = None
-    batch_size: BatchSize = 64
+    batch_size: BatchSize = None
     tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
         False
     )

@@ -317,7 +317,7 @@ def verify(
     contrast: ContrastText = None,
     suite: OwnSuite = None,
     device: Device = None,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = None,
     seed: Annotated[
         int | None, typer.Option(metavar="NUMBER", help="Which cells are drawn. Default: another number each time.")
     ] = None,

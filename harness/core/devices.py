@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from harness.core.checkpoints import Checkpoint
@@ -20,6 +22,23 @@ def choose_device(device: str | None = None) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {chosen!r} is not available here; use --device cpu.")
     return chosen
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that can still be used on a device, None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+        group = Path("/sys/fs/cgroup")  # a container's own limit
+        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        found += [int(limit) - int(used)] if limit.isdigit() else []
+    except (OSError, ValueError):
+        pass
+    return min(found, default=None)
 
 
 def choose_dtype(device: str, checkpoint: Checkpoint) -> str:

@@ -97,6 +97,15 @@ def is_infrastructure(error: BaseException) -> bool:
     return False
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory of the machine or of the device ran out."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    )
+
+
 def in_words(error: BaseException) -> str:
     """Return an error in one line, with its class if it is not one of ours."""
     text = " ".join(str(error).split())

@@ -1,23 +1,38 @@
-"""Generate the texts of a cell in batches, to exact counts, with duplicates redrawn."""
+"""Generate the texts of many cells together, to exact counts, with duplicates drawn again.
+
+The texts of all cells wait in one queue, and a batch of rows is kept full from it. A text is a function of its prompt,
+its steering and its noise key alone, so neither the batch nor the order changes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.core.errors import UserError
+import torch
+
+from harness.core.devices import free_memory
+from harness.core.errors import UserError, is_out_of_memory
 from harness.core.interventions import Steering
 from harness.core.records import FinishReason, Generation
 from harness.data.corpus import normalise
 from harness.data.prompts import Prompt
 from harness.data.suite import SamplingParams
 from harness.engine.chat import render
-from harness.engine.decoding import decode
+from harness.engine.decoding import DecodingBatch, Row, open_batch
 from harness.engine.model import SteerableModel
 
 NoiseKey = Callable[[str, int, int], int]
 """(label, index, attempt) -> 64-bit key of the draw."""
+
+_Name = tuple[str, int]  # label and index
+
+_MOST_ROWS = 256  # where memory allows; more rows gain little speed
+_LOOK_AHEAD = 4  # batches of texts that wait, sorted by the length of their prompts
+_SHRINK = 1.5  # where nothing waits, rows are dropped when there are so many times as many as texts
+_ENTER = 8  # new texts enter when an eighth of the rows is free: one pass reads all their prompts
 
 
 @dataclass
@@ -28,6 +43,310 @@ class TokenUsage:
     new_tokens: int = 0
 
 
+@dataclass(eq=False)
+class CellRequest:
+    """The texts that one cell asks for: ``texts_per_label`` for every label of ``prompts``.
+
+    ``name`` is the caller's. ``usage`` counts the tokens of all draws, those that were drawn again included;
+    ``seconds``: its part of the time that its rows shared with others.
+    """
+
+    name: Any
+    prompts: Mapping[str, Prompt]
+    texts_per_label: int
+    steering: Steering
+    sampling: SamplingParams
+    noise_key: NoiseKey
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    seconds: float = 0.0
+
+
+class _Draws:
+    """The draws of one cell.
+
+    A text that is empty or equals an earlier one of the cell is drawn again, in rounds over the whole cell: round r
+    compares the texts as they are after r draws. A round need not wait for the one before to end: that a text
+    equals an earlier one of its round is known as soon as both are.
+    """
+
+    def __init__(self, cell: CellRequest, model: SteerableModel) -> None:
+        self.cell = cell
+        self._model = model
+        inputs = {
+            label: render(model.tokenizer, prompt, cell.sampling.template, cell.sampling.date)
+            for label, prompt in cell.prompts.items()
+        }
+        ids = model.tokenizer(list(inputs.values()), add_special_tokens=False)["input_ids"]
+        self._prompts = {label: tuple(tokens) for label, tokens in zip(inputs, ids, strict=True)}
+        self._budget = _token_budget(model, max(map(len, self._prompts.values())), cell.sampling.max_new_tokens)
+        self._names = [(label, i) for label in cell.prompts for i in range(cell.texts_per_label)]
+        self._rounds: list[dict[_Name, Generation]] = [{} for _ in range(cell.sampling.max_attempts)]
+        self._asked: set[tuple[_Name, int]] = set()
+
+    def first(self) -> list[Draw]:
+        """Return the first draw of every text."""
+        return [self._draw(name, 0) for name in self._names]
+
+    def add(self, draw: Draw) -> list[Draw]:
+        """Take up a finished draw; return the draws that it shows to be needed."""
+        row, (label, index) = draw.row, draw.name
+        text, ended = self._read(row.tokens)
+        reason: FinishReason = "stop" if row.ended or ended else "length"
+        generation = Generation(
+            index=index,
+            label=label,
+            text=text,
+            attempts=draw.attempt + 1,
+            n_prompt_tokens=len(row.prompt),
+            n_new_tokens=len(row.tokens),
+            finish_reason=reason,
+        )
+        self.cell.usage.prompt_tokens += generation.n_prompt_tokens
+        self.cell.usage.new_tokens += generation.n_new_tokens
+        self._rounds[draw.attempt][draw.name] = generation
+        return [self._draw(*name) for name in self._settle()]
+
+    def texts(self) -> list[Generation] | None:
+        """Return all texts in order, those that still repeat an earlier one marked; None while draws are under way."""
+        last = self._rounds[-1]
+        if len(last) < len(self._names):
+            return None
+        repeated = {name for name, _ in self._repeats(last)}
+        return [last[name].model_copy(update={"duplicate": name in repeated}) for name in self._names]
+
+    def _settle(self) -> list[tuple[_Name, int]]:
+        """Carry texts that stay into the next rounds; return the draws that are new."""
+        new = []
+        for number, (texts, following) in enumerate(zip(self._rounds, self._rounds[1:], strict=False), start=1):
+            repeats = dict(self._repeats(texts))
+            for name in self._names:
+                if name not in texts:
+                    break  # what comes later may still turn out to equal this one
+                if name not in repeats:
+                    following.setdefault(name, texts[name])
+            for name in repeats:
+                if (name, number) not in self._asked:
+                    self._asked.add((name, number))
+                    new.append((name, number))
+        return new
+
+    def _repeats(self, texts: Mapping[_Name, Generation]) -> Iterator[tuple[_Name, Generation]]:
+        """Yield the texts that are empty or equal an earlier one, of those that are known."""
+        seen = {""}
+        for name in self._names:
+            if name in texts:
+                form = normalise(texts[name].text)
+                if form in seen:
+                    yield name, texts[name]
+                seen.add(form)
+
+    def _draw(self, name: _Name, attempt: int) -> Draw:
+        label, index = name
+        sampling = self.cell.sampling
+        row = Row(
+            self._prompts[label],
+            self.cell.steering,
+            self.cell.noise_key(label, index, attempt),
+            self._budget,
+            sampling.temperature,
+            sampling.top_p,
+            self._enough if sampling.keep == "first-line" else None,
+        )
+        return Draw(self, name, attempt, row)
+
+    def _read(self, tokens: list[int]) -> tuple[str, bool]:
+        return answer(self._model.tokenizer.decode(tokens, skip_special_tokens=True), self.cell.sampling)
+
+    def _enough(self, tokens: list[int]) -> bool:
+        return self._read(tokens)[1]
+
+
+@dataclass(eq=False)
+class Draw:
+    """One draw of one text of a cell, in the queue or in a row. ``clock``: the shared time when it entered."""
+
+    draws: _Draws
+    name: _Name
+    attempt: int
+    row: Row
+    clock: float = 0.0
+
+    @property
+    def cell(self) -> CellRequest:
+        """The cell that the text is for."""
+        return self.draws.cell
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        self.row.tokens.clear()
+        self.row.ended = False
+
+
+class GenerationQueue:
+    """Writes the texts of cells as they come, and gives each cell out with the last of its texts.
+
+    ``batch_size``: the most texts that are written at once, None for as many as fit into memory. ``progress`` gets
+    the number of texts that were finished, those that are drawn again included.
+    """
+
+    def __init__(
+        self,
+        model: SteerableModel,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        self.model = model
+        self.most = batch_size or _MOST_ROWS
+        self._fixed = batch_size is not None
+        self._progress = progress
+        self._batch: DecodingBatch = open_batch(model)
+        self._waiting: list[Draw] = []  # the next one last
+        self._active: dict[Row, Draw] = {}
+        self._clock = 0.0  # seconds, divided by the rows that shared them
+        self._ended: list[tuple[CellRequest, list[Generation] | Exception]] = []
+        self._failed: set[CellRequest] = set()
+
+    @property
+    def active(self) -> int:
+        """Number of texts that are being written."""
+        return len(self._active)
+
+    def write(self, cells: Iterable[CellRequest]) -> Iterator[tuple[CellRequest, list[Generation] | Exception]]:
+        """Yield every cell with its texts, or with the error that ended it, as soon as it is complete.
+
+        ``cells`` is read while rows are free.
+        """
+        source: Iterator[CellRequest] | None = iter(cells)
+        while source or self._waiting or self._active:
+            if source and len(self._waiting) < self.most:
+                source = self._take_up(source)
+            self._fill()
+            if self._active:
+                self._step()
+            yield from self._ended
+            self._ended.clear()
+
+    def _fill(self) -> None:
+        """Let waiting texts enter when enough rows are free, since reading prompts and copying a cache cost time."""
+        ready = min(self.most - len(self._active), len(self._waiting))
+        idle = self._batch.rows > _SHRINK * len(self._active)
+        if ready and (ready * _ENTER >= self._batch.rows or idle):
+            self._enter([self._waiting.pop() for _ in range(ready)])
+        elif idle:
+            self._batch.shrink()
+
+    def _take_up(self, source: Iterator[CellRequest]) -> Iterator[CellRequest] | None:
+        """Let the texts of the next cells wait, those with the longest prompts first; return None after the last cell.
+
+        What waited before stays in front, so that no cell waits for all others.
+        """
+        new: list[Draw] = []
+        following: Iterator[CellRequest] | None = source
+        while len(self._waiting) + len(new) < _LOOK_AHEAD * self.most:
+            cell = next(source, None)
+            if cell is None:
+                following = None
+                break
+            try:
+                new += _Draws(cell, self.model).first()
+            except Exception as error:  # a prompt that cannot be rendered is the failure of its cell alone
+                self._ended.append((cell, error))
+        new.sort(key=lambda draw: (len(draw.row.prompt), draw.row.prompt))  # equal prompts enter together
+        self._waiting = new + self._waiting
+        if not self._fixed and new:
+            self.most = min(self.most, self._rows_that_fit(max(d.row.length + d.row.max_new_tokens for d in new)))
+        return following
+
+    def _enter(self, draws: list[Draw]) -> None:
+        started = time.monotonic()
+        try:
+            complete = self._batch.add([draw.row for draw in draws])
+        except Exception as error:
+            self._refuse(draws, error)
+            return
+        seconds = (time.monotonic() - started) / len(draws)
+        for draw in draws:
+            draw.clock = self._clock - seconds
+            self._active[draw.row] = draw
+        self._finish(complete)
+
+    def _refuse(self, draws: list[Draw], error: Exception) -> None:
+        """Try cell by cell, so that a vector that does not fit the model ends its own cell alone."""
+        for draw in draws:
+            draw.restart()
+        if is_out_of_memory(error) and len(self._active) + len(draws) > 1:
+            self._free_memory(draws)
+            return
+        of_cell: dict[CellRequest, list[Draw]] = {}
+        for draw in draws:
+            of_cell.setdefault(draw.cell, []).append(draw)
+        if len(of_cell) == 1:
+            self._fail(draws[0].cell, error)
+        else:
+            for group in of_cell.values():
+                self._enter(group)
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        try:
+            complete = self._batch.step()
+        except Exception as error:
+            self._give_up(error)
+            return
+        self._clock += (time.monotonic() - started) / len(self._active)
+        self._finish(complete)
+
+    def _give_up(self, error: Exception) -> None:
+        """Begin the texts in the rows again, fewer at a time, if memory ran out; otherwise their cells have failed."""
+        draws = list(self._active.values())
+        for draw in draws:
+            draw.restart()
+        if is_out_of_memory(error) and len(draws) > 1:
+            self._free_memory(draws)
+            return
+        self._batch, self._active = open_batch(self.model), {}
+        for cell in dict.fromkeys(draw.cell for draw in draws):
+            self._fail(cell, error)
+
+    def _free_memory(self, draws: list[Draw]) -> None:
+        """Let the texts in the rows and ``draws`` wait again, and write half as many at once from now on."""
+        again = list(dict.fromkeys([*self._active.values(), *draws]))
+        self.most = max(1, len(again) // 2)
+        self._waiting += again
+        self._active = {}
+        self._batch = open_batch(self.model)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _finish(self, rows: list[Row]) -> None:
+        for row in rows:
+            draw = self._active.pop(row)
+            draw.cell.seconds += self._clock - draw.clock
+            if draw.cell in self._failed:
+                continue
+            self._waiting += draw.draws.add(draw)
+            texts = draw.draws.texts()
+            if texts is not None:
+                self._ended.append((draw.cell, texts))
+        if rows:
+            self._progress(len(rows))
+
+    def _fail(self, cell: CellRequest, error: Exception) -> None:
+        if cell not in self._failed:
+            self._failed.add(cell)
+            self._ended.append((cell, error))
+        self._waiting = [draw for draw in self._waiting if draw.cell is not cell]
+
+    def _rows_that_fit(self, length: int) -> int:
+        """Return how many texts of so many tokens, prompts included, fit into two thirds of the free memory."""
+        free = free_memory(self.model.device)
+        if free is None:
+            return self.most
+        position, states = self.model.row_bytes or (0, 0)
+        logits = 6 * 4 * int(self.model.model.config.get_text_config().vocab_size)  # float32, and what sampling needs
+        return max(1, int(free / 1.5) // (2 * position * length + states + logits))
+
+
 def generate_cell(
     model: SteerableModel,
     prompts: Mapping[str, Prompt],
@@ -35,7 +354,7 @@ def generate_cell(
     steering: Steering,
     sampling: SamplingParams,
     noise_key: NoiseKey,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Callable[[int], None] = lambda n: None,
     usage: TokenUsage | None = None,
 ) -> list[Generation]:
@@ -43,34 +362,13 @@ def generate_cell(
 
     A text that is empty or equals an earlier one of the cell (NFKC, case-folded, blanks reduced) is
     drawn again, up to ``sampling.max_attempts`` draws in all; a remaining duplicate is kept
-    and marked, so that counts are exact. Redraws happen in rounds over the whole cell, so the result
-    does not depend on ``batch_size``. ``progress`` gets the number of texts after every batch.
-    ``usage`` counts the tokens of all draws, those that were drawn again included.
+    and marked, so that counts are exact. ``usage`` counts the tokens of all draws.
     """
-    usage = usage or TokenUsage()
-    inputs = {
-        label: render(model.tokenizer, prompt, sampling.template, sampling.date) for label, prompt in prompts.items()
-    }
-    width = model.encode(list(inputs.values()), special_tokens=False, side="left")["input_ids"].shape[1]
-    budget = _token_budget(model, width, sampling.max_new_tokens)  # the same in every batch of the cell
-    texts: dict[tuple[str, int], Generation] = {}  # in the order of the first draw, which redraws keep
-    pending = [(label, i) for label in prompts for i in range(texts_per_label)]
-    for attempt in range(sampling.max_attempts):
-        for start in range(0, len(pending), batch_size):
-            batch = pending[start : start + batch_size]
-            keys = [noise_key(label, i, attempt) for label, i in batch]
-            written = _write(model, [inputs[label] for label, _ in batch], steering, sampling, keys, budget)
-            for (label, i), fields in zip(batch, written, strict=True):
-                text = Generation(index=i, label=label, attempts=attempt + 1, **fields)
-                texts[label, i] = text
-                usage.prompt_tokens += text.n_prompt_tokens
-                usage.new_tokens += text.n_new_tokens
-            progress(len(batch))
-        pending = _needs_redraw(texts)
-        if not pending:
-            break
-    repeated = set(pending)
-    return [text.model_copy(update={"duplicate": name in repeated}) for name, text in texts.items()]
+    cell = CellRequest(None, prompts, texts_per_label, steering, sampling, noise_key, usage or TokenUsage())
+    ((_, found),) = GenerationQueue(model, batch_size, progress).write([cell])
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
@@ -85,45 +383,6 @@ def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
     if sampling.strip_quotes:
         text = text.replace('"', "").replace("'", "")
     return " ".join(text.split()), ended
-
-
-def _needs_redraw(texts: Mapping[tuple[str, int], Generation]) -> list[tuple[str, int]]:
-    """Return the names of texts that are empty or equal an earlier one."""
-    seen = {""}
-    again = []
-    for name, text in texts.items():
-        form = normalise(text.text)
-        if form in seen:
-            again.append(name)
-        seen.add(form)
-    return again
-
-
-def _write(
-    model: SteerableModel,
-    inputs: list[str],
-    steering: Steering,
-    sampling: SamplingParams,
-    keys: list[int],
-    max_new_tokens: int,
-) -> Iterator[dict[str, Any]]:
-    """Run one batch; yield text, token counts and finish reason per row."""
-
-    def read(tokens: list[int]) -> tuple[str, bool]:
-        return answer(model.tokenizer.decode(tokens, skip_special_tokens=True), sampling)
-
-    def enough(tokens: list[int]) -> bool:
-        return sampling.keep == "first-line" and read(tokens)[1]
-
-    for row in decode(model, inputs, steering, sampling, keys, max_new_tokens, enough):
-        text, ended = read(row.tokens)
-        reason: FinishReason = "stop" if row.ended or ended else "length"
-        yield {
-            "text": text,
-            "n_prompt_tokens": row.n_prompt_tokens,
-            "n_new_tokens": len(row.tokens),
-            "finish_reason": reason,
-        }
 
 
 def _token_budget(model: SteerableModel, width: int, wanted: int) -> int:

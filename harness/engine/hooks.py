@@ -31,7 +31,8 @@ class _HookSlot:
     """What one site of one layer does to each row: tables [rows, size] and a range of positions.
 
     ``used``: which rows are steered at all; ``start`` and ``stop`` bound their positions, and the
-    positions from ``pad`` up to ``width`` are padding on the right.
+    positions from ``pad`` up to ``width`` are padding on the right. ``everywhere``: the tables hold for all
+    positions, with what changes nothing for rows that are not steered; a table of one row is for all.
     """
 
     used: Tensor
@@ -39,6 +40,7 @@ class _HookSlot:
     stop: Tensor
     pad: Tensor
     width: int
+    everywhere: bool = False
     tables: dict[_Effect, Tensor] = field(default_factory=dict)
 
     @property
@@ -47,7 +49,7 @@ class _HookSlot:
 
     def apply(self, state: Tensor, past: int, measure: str) -> Tensor:
         """Return ``state`` [rows, positions, size] with the tables applied inside the ranges."""
-        if state.ndim != 3 or state.shape[0] != len(self.used):
+        if state.ndim != 3 or not (state.shape[0] == len(self.used) or (self.everywhere and len(self.used) == 1)):
             raise ValueError(f"steering {len(self.used)} rows, got a state of {tuple(state.shape)}")
         if state.shape[2] != self.size:
             raise UserError(
@@ -55,17 +57,25 @@ class _HookSlot:
             )
         for effect, table in self.tables.items():  # moved once, in the first pass
             self.tables[effect] = table.to(state.device, state.dtype)
+        if self.everywhere:
+            return self._steered(state)
         for name in ("used", "start", "stop", "pad"):
             setattr(self, name, getattr(self, name).to(state.device))
         position = past + torch.arange(state.shape[1], device=state.device)[None, :]
         within = (position >= self.start[:, None]) & (position < self.stop[:, None])
         padding = (position >= self.pad[:, None]) & (position < self.width)
-        steered = state
+        return torch.where((self.used[:, None] & within & ~padding)[:, :, None], self._steered(state), state)
+
+    def _steered(self, state: Tensor) -> Tensor:
         if "factor" in self.tables:
-            steered = steered * self.tables["factor"][:, None, :]
+            state = state * self.tables["factor"][:, None, :]
         if "add" in self.tables:
-            steered = steered + self.tables["add"][:, None, :]
-        return torch.where((self.used[:, None] & within & ~padding)[:, :, None], steered, state)
+            state = state + self.tables["add"][:, None, :]
+        return state
+
+
+SteeringTables = dict[tuple[Site, int], _HookSlot]
+"""What is done at each site of each layer."""
 
 
 class SteeringHooks:
@@ -73,7 +83,7 @@ class SteeringHooks:
 
     def __init__(self, decoder: nn.Module, layers: nn.ModuleList) -> None:
         self._layers = layers
-        self._slots: dict[tuple[Site, int], _HookSlot] = {}
+        self._slots: SteeringTables = {}
         self._past = 0
         decoder.register_forward_pre_hook(self._note_past, prepend=True, with_kwargs=True)
         for index, layer in enumerate(layers):
@@ -98,9 +108,36 @@ class SteeringHooks:
         A block within a block steers alone. Raises ``UserError`` for a vector or a site that does not
         fit the model.
         """
-        outer, self._slots = self._slots, {}
-        try:
+        with self.use({}):
             self._set(rows, attention_mask, prompt_ends)
+            yield
+
+    def tables_after_prompts(self, rows: Sequence[Steering]) -> SteeringTables:
+        """Return the tables that steer every position after the rows' prompts, for ``use``.
+
+        Raises ``UserError`` as ``steer`` does.
+        """
+        distinct = list({id(steering): steering for steering in rows}.values())
+        after = [tuple(item for item in steering.interventions if item.positions != "prompt") for steering in distinct]
+        ends = torch.ones(len(distinct), dtype=torch.int64)
+        slots: SteeringTables = {}
+        for i, items in enumerate(after):
+            for item in items:
+                self._enter(self._slot(slots, item, ends, 1), i, item, 0, 1)
+        number = {id(steering): i for i, steering in enumerate(distinct)}
+        index = torch.tensor([number[id(steering)] for steering in rows])
+        for slot in slots.values():
+            slot.everywhere = True
+            if len(distinct) > 1:  # one row for all is broadcast
+                slot.used = slot.used[index]
+                slot.tables = {effect: table[index] for effect, table in slot.tables.items()}
+        return slots
+
+    @contextmanager
+    def use(self, tables: SteeringTables) -> Iterator[None]:
+        """Steer every forward pass inside the block by ``tables``; a block within a block steers alone."""
+        outer, self._slots = self._slots, tables
+        try:
             yield
         finally:
             self._slots = outer
@@ -123,9 +160,9 @@ class SteeringHooks:
             if prompt_ends is not None and not first[i] < stops[i] <= end[i]:
                 raise ValueError(f"row {i}: the prompt ends at {stops[i]}, its text is {first[i]} to {int(end[i])}")
             for item in steering.interventions:
-                self._enter(self._slot(item, end, mask.shape[1]), i, item, first[i], stops[i])
+                self._enter(self._slot(self._slots, item, end, mask.shape[1]), i, item, first[i], stops[i])
 
-    def _slot(self, item: Intervention, end: Tensor, width: int) -> _HookSlot:
+    def _slot(self, slots: SteeringTables, item: Intervention, end: Tensor, width: int) -> _HookSlot:
         """Return the slot of an intervention's site, made where it is the first one there."""
         if not 0 <= item.layer < len(self._layers):
             raise UserError(
@@ -135,11 +172,11 @@ class SteeringHooks:
         if item.site == "mlp_neurons":
             down_projection(self._layers[item.layer], required=item.layer)
         rows, size = len(end), len(item.vector)
-        slot = self._slots.get((item.site, item.layer))
+        slot = slots.get((item.site, item.layer))
         if slot is None:
             zeros = torch.zeros(rows, dtype=torch.int64)
             slot = _HookSlot(zeros.bool(), zeros.clone(), zeros.clone(), end, width)
-            self._slots[item.site, item.layer] = slot
+            slots[item.site, item.layer] = slot
         if slot.tables and slot.size != size:
             raise UserError(f"vectors of two sizes at layer {item.layer}: {slot.size} and {size}.")
         effect: _Effect = "add" if item.operation == "add" else "factor"
@@ -168,7 +205,10 @@ class SteeringHooks:
         named at all, so it is recognised by its method.
         """
         cache = next((v for v in (*args, *kwargs.values()) if hasattr(v, "get_seq_length")), None)
-        self._past = int(cache.get_seq_length()) if cache is not None else 0
+        try:
+            self._past = int(cache.get_seq_length()) if cache is not None else 0
+        except ValueError:  # a cache of states alone counts no positions; ``use`` needs none
+            self._past = 0
 
     def _hook(self, site: tuple[Site, int], measure: str, value: Any) -> Any:
         """Return a layer's output, or a projection's arguments, steered: a tensor, or a tuple that starts with one."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class SteerableModel:
         self.model = model
         self.tokenizer = tokenizer
         self._pipelines: dict[bytes, str] = {}
+        self.rows_can_enter: bool | None = None  # whether decoding can share a cache; None until it is tried
+        self.row_bytes: tuple[int, int] | None = None  # of a position in that cache, and of a row's states
         self.decoder = find_decoder(model)
         self.layers = find_layers(self.decoder)
         self.hooks = SteeringHooks(self.decoder, self.layers)
@@ -65,6 +68,13 @@ class SteerableModel:
             rest = {k: v for k, v in json.loads(written).items() if k not in {"padding", "truncation"}}
             self._pipelines[known] = digest(rest, 16)
         return self._pipelines[known]
+
+    @cached_property
+    def line_break_tokens(self) -> frozenset[int]:
+        """The tokens that hold a line break, as byte-level, byte-fallback and plain vocabularies write it."""
+        vocabulary = self.tokenizer.get_vocab()
+        signs = ("\n", "Ċ", "<0x0A>")
+        return frozenset(i for name, i in vocabulary.items() if any(sign in name for sign in signs))
 
     @property
     def device(self) -> torch.device:

@@ -8,23 +8,22 @@ arg-max of log-probability plus Gumbel noise over the nucleus (Gumbel-max; nucle
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
-_CANDIDATES = 512  # the nucleus is looked for among this many likeliest tokens first
+_CANDIDATES = (64, 512)  # the nucleus is looked for among so many likeliest tokens, then among more, then among all
+_BLOCK = 16  # tokens of which the maximum is taken first: a maximum costs a fraction of a partial sort
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """Return the int64 with the bits of an unsigned 64-bit integer."""
     return value - 2**64 if value >= 2**63 else value
 
 
-_GOLDEN = _signed(0x9E3779B97F4A7C15)
-_MIX_A = _signed(0xBF58476D1CE4E5B9)
-_MIX_B = _signed(0x94D049BB133111EB)
+_GOLDEN = signed(0x9E3779B97F4A7C15)
+_MIX_A = signed(0xBF58476D1CE4E5B9)
+_MIX_B = signed(0x94D049BB133111EB)
 
 
 def _rotate(value: Tensor, bits: int) -> Tensor:
@@ -43,68 +42,68 @@ def mix_hash(value: Tensor) -> Tensor:
     return value ^ _rotate(value, 31)
 
 
-def uniform(keys: Tensor, step: int, tokens: Tensor) -> Tensor:
-    """Return float64 numbers in (0, 1), shape of ``tokens`` [rows, n], for ``keys`` [rows]."""
-    row = mix_hash(keys ^ mix_hash(torch.full_like(keys, step)))
+def uniform(keys: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+    """Return float64 numbers in (0, 1), shape of ``tokens`` [rows, n], for ``keys`` and ``steps`` [rows]."""
+    row = mix_hash(keys ^ mix_hash(steps))
     bits = mix_hash(row[:, None] ^ mix_hash(tokens))
     return (_rotate(bits, 12).to(torch.float64) + 0.5) * 2.0**-52  # exact, so never 0 or 1
 
 
-class KeyedSampler(LogitsProcessor):  # type: ignore[misc]  # transformers ships no types
-    """Leave one token per row: the draw of that row at that step.
+def draw_tokens(logits: Tensor, keys: Tensor, steps: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:
+    """Return the drawn token of every row of ``logits`` [rows, vocabulary].
 
-    ``keys`` holds one unsigned 64-bit integer per row; ``prompt_length`` is the padded width of the
-    prompt, from which the step is counted. Used with greedy search, which then takes the token left.
+    ``keys`` and ``steps``, int64 [rows]: the text's key and the number of its new tokens so far; ``temperature``
+    and ``top_p``: [rows], float32 and float64. A row's draw does not depend on the other rows.
     """
-
-    def __init__(self, keys: Sequence[int], prompt_length: int, temperature: float, top_p: float) -> None:
-        self.keys = torch.tensor([_signed(key) for key in keys], dtype=torch.int64)
-        self.prompt_length = prompt_length
-        self.temperature = temperature
-        self.top_p = top_p
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return ``scores`` [rows, vocabulary] with all but the drawn token at minus infinity."""
-        self.keys = self.keys.to(scores.device)
-        step = input_ids.shape[1] - self.prompt_length
-        chosen = self._draw(scores.to(torch.float32) / self.temperature, step)
-        left = torch.full_like(scores, -math.inf)
-        return left.scatter_(1, chosen[:, None], 0.0)
-
-    def _draw(self, scaled: Tensor, step: int) -> Tensor:
-        """Return the drawn token of every row of tempered logits [rows, vocabulary].
-
-        The nucleus is looked for among the likeliest tokens; only rows where it reaches beyond them
-        are sorted whole.
-        """
-        total = torch.logsumexp(scaled, dim=-1, keepdim=True)
-        values, tokens = _argmax(scaled)
-        drawn = self._pick(values, tokens, total, self.keys, step)
-        if values.shape[1] == scaled.shape[1]:
-            return drawn
-        surely = (values - total).exp() * (values > values[:, -1:])  # ties of the last may be cut off
-        flat = surely.sum(-1) < self.top_p
-        if bool(flat.any()):
-            values, tokens = torch.sort(scaled[flat], dim=-1, descending=True, stable=True)
-            drawn[flat] = self._pick(values, tokens, total[flat], self.keys[flat], step)
-        return drawn
-
-    def _pick(self, values: Tensor, tokens: Tensor, total: Tensor, keys: Tensor, step: int) -> Tensor:
-        """Return each row's Gumbel-max draw over the nucleus of its candidates, likeliest first."""
+    scaled = logits.to(torch.float32) / temperature[:, None]
+    total = torch.logsumexp(scaled, dim=-1, keepdim=True)
+    drawn = torch.zeros_like(keys)
+    rows = torch.arange(len(keys), device=keys.device)
+    for size in (*(n for n in _CANDIDATES if n < scaled.shape[1]), scaled.shape[1]):
+        values, tokens = _find_likeliest(scaled, size)
+        # Float64, on candidates alone: rounding decides where a nucleus ends and which of two tokens wins.
         mass = (values - total).exp().to(torch.float64)
         before = mass.cumsum(-1) - mass  # of all likelier tokens: 0 for the first, so one is left
-        noise = -torch.log(-torch.log(uniform(keys, step, tokens)))
-        perturbed = torch.where(before < self.top_p, values + noise, -math.inf)
-        return tokens.gather(1, perturbed.argmax(-1, keepdim=True)).squeeze(1)
+        noise = -torch.log(-torch.log(uniform(keys, steps, tokens)))
+        perturbed = torch.where(before < top_p[:, None], values + noise, -math.inf)
+        drawn[rows] = tokens.gather(1, perturbed.argmax(-1, keepdim=True)).squeeze(1)
+        surely = torch.where(values > values[:, -1:], mass, 0.0)  # ties of the last may be cut off
+        beyond = surely.sum(-1) < top_p
+        if size == scaled.shape[1] or not bool(beyond.any()):
+            break
+        rows, scaled, total, keys, steps, top_p = (part[beyond] for part in (rows, scaled, total, keys, steps, top_p))
+    return drawn
 
 
-def _argmax(scaled: Tensor) -> tuple[Tensor, Tensor]:
-    """Return values and tokens of the likeliest candidates, likeliest first, ties by number.
+def _find_likeliest(scaled: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return values and tokens of the ``size`` likeliest candidates, likeliest first, ties by number.
 
     Half-precision logits hold many ties. Top-k orders those arbitrarily, so a draw could depend on how the
     other rows of the batch are looked up.
     """
-    top = torch.topk(scaled, min(_CANDIDATES, scaled.shape[1]), dim=-1, sorted=False)
-    tokens = top.indices.sort(-1).values
+    if size == scaled.shape[1]:
+        return torch.sort(scaled, dim=-1, descending=True, stable=True)
+    pool = _find_blocks(scaled, size)
+    top = torch.topk(scaled if pool is None else scaled.gather(1, pool), size, dim=-1, sorted=False).indices
+    tokens = (top if pool is None else pool.gather(1, top)).sort(-1).values
     values, order = torch.sort(scaled.gather(1, tokens), dim=-1, descending=True, stable=True)
     return values, tokens.gather(1, order)
+
+
+def _find_blocks(scaled: Tensor, size: int) -> Tensor | None:
+    """Return tokens [rows, n] that hold the ``size`` likeliest: those of the blocks with the greatest maxima.
+
+    None where that would be most of the vocabulary. (A likelier token in another block would make that block's
+    maximum one of the greatest.)
+    """
+    rows, vocabulary = scaled.shape
+    blocks = vocabulary // _BLOCK
+    if blocks < 2 * size:
+        return None
+    whole = blocks * _BLOCK
+    maxima = scaled[:, :whole].view(rows, blocks, _BLOCK).amax(-1)
+    best = torch.topk(maxima, size, dim=-1, sorted=False).indices
+    within = torch.arange(_BLOCK, device=scaled.device)
+    pool = (best[:, :, None] * _BLOCK + within).flatten(1)
+    rest = torch.arange(whole, vocabulary, device=scaled.device).expand(rows, -1)
+    return torch.cat([pool, rest], dim=1)

@@ -6,9 +6,9 @@ import datetime
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rich.console import Console
 
@@ -36,41 +36,58 @@ Texts = tuple[list[Generation], dict[str, Any]]
 """The texts of a cell, and the fields of its status beyond state and times."""
 
 
-def run_cell(run: Run, cell: Cell, work: Callable[[], Skip | Texts]) -> CellStatus:
-    """Do the work of a cell and write its texts and status; return the status.
+Result = TypeVar("Result")
 
-    Raises ``BrokenFileError`` for a file of the run itself, for which no method is at fault, and
-    ``MachineError`` where texts or status cannot be written.
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a cell has no texts: its state, and the reason in words."""
+
+    state: State
+    reason: str
+
+
+def attempt(work: Callable[[], Skip | Result]) -> Result | Failure:
+    """Return the result of a part of a cell's work, or why there is none.
+
+    Raises ``BrokenFileError`` for a file of the run itself, for which no method is at fault.
     """
-    before = run.status(cell.id)
-    started = time.monotonic()
-    texts: list[Generation] = []
-    extra: dict[str, Any] = {}
-    state: State = "ok"
-    reason = ""
     try:
         done = work()
-        if isinstance(done, Skip):
-            state, reason = "skipped", done.reason
-        else:
-            texts, extra = done
     except BrokenFileError:
         raise
     except UnsupportedError as error:
-        state, reason = "skipped", in_words(error)
+        return Failure("skipped", in_words(error))
     except (Exception, SystemExit) as error:  # a method's failure is recorded and ends nothing else
-        state = "infra_error" if is_infrastructure(error) else "method_error"
-        reason = in_words(error)
+        return Failure("infra_error" if is_infrastructure(error) else "method_error", in_words(error))
+    return Failure("skipped", done.reason) if isinstance(done, Skip) else done
+
+
+def write_cell(run: Run, cell: Cell, done: Texts | Failure, seconds: float) -> CellStatus:
+    """Write what became of a cell and return its status; raises ``MachineError`` where that fails.
+
+    ``seconds``: what its work took, unless the fields of its texts say so.
+    """
+    before = run.status(cell.id)
+    failure = done if isinstance(done, Failure) else Failure("ok", "")
+    texts, extra = ([], {}) if isinstance(done, Failure) else done
     status = CellStatus(
         cell=cell.key,
-        state=state,
-        reason=reason.encode("utf-8", "replace").decode(),  # a method's message may hold unpaired surrogates
+        state=failure.state,
+        reason=failure.reason.encode("utf-8", "replace").decode(),  # it may hold unpaired surrogates
         attempts=(before.attempts if before else 0) + 1,
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **{"seconds": round(time.monotonic() - started, 3), **extra},
+        **{"seconds": round(seconds, 3), **extra},
     )
     run.write_cell(cell.id, status, texts)
     return status
+
+
+def run_cell(run: Run, cell: Cell, work: Callable[[], Skip | Texts]) -> CellStatus:
+    """Do the work of a cell and write its texts and status; return the status."""
+    started = time.monotonic()
+    done = attempt(work)
+    return write_cell(run, cell, done, time.monotonic() - started)
 
 
 @dataclass
@@ -81,14 +98,14 @@ class CellStage(ABC):
     console: Console
     device: str | None = None
     device_map: str | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     _fitter: Fitter | None = None
 
     verb: ClassVar[str] = "generate"
 
     @abstractmethod
-    def write(self, cell: Cell, method: SteeringMethod, steering: Steering, tracker: Tracker) -> Texts:
-        """Return the texts of a cell under its steering."""
+    def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
+        """Run open cells and write what becomes of each, whatever it is."""
 
     @abstractmethod
     def chat(self) -> dict[str, str]:
@@ -136,10 +153,7 @@ class CellStage(ABC):
             more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
             warn(f"{', '.join(damaged[:3])}{more}; written again")
         with progress_bar(self.console, self.verb, len(open_cells)) as tracker:
-            for cell in open_cells:
-                tracker.status(cell.title)
-                self.run_cell(cell, tracker)
-                tracker.finish_cell(cell.title)
+            self.run_cells(open_cells, tracker)
 
     @property
     def states(self) -> dict[State, int]:
@@ -161,10 +175,6 @@ class CellStage(ABC):
         """Say whether a cell has everything that this stage writes."""
         return self.plan.run.finished(cell.id)
 
-    def run_cell(self, cell: Cell, tracker: Tracker) -> None:
-        """Run one cell, whatever becomes of it."""
-        run_cell(self.plan.run, cell, lambda: self._work(cell, tracker))
-
     @property
     def fitter(self) -> Fitter:
         """The fits of the run, on the loaded model."""
@@ -179,26 +189,17 @@ class CellStage(ABC):
             device = choose_device(self.device)
             self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
             model = load_model(checkpoint, identity.dtype, device, self.device_map)
-            self._fitter = Fitter(self.plan, model, self.batch_size)
+            self._fitter = Fitter(self.plan, model, self.batch_size or 64)
         return self._fitter
 
-    def _work(self, cell: Cell, tracker: Tracker) -> Skip | Texts:
-        method = self.plan.method(cell)
-        return method.supports(self.plan.context(cell)) or self.texts(cell, method, tracker)
-
-    def texts(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> Texts:
-        """Fit the steering of a cell and write its texts."""
+    def fit(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> tuple[Steering, dict[str, Any]]:
+        """Return the steering of a cell, fitted where it is not yet, and the fields of its status about it."""
         fitter = self.fitter
         fitter.say = tracker.status
         name, steering = fitter.steering(cell, method)
-        tracker.status(cell.title)
-        started = time.monotonic()
-        texts, extra = self.write(cell, method, steering, tracker)
-        return texts, {
-            "seconds": round(time.monotonic() - started, 3),
+        return steering, {
             "device": str(fitter.model.device),
             "steering": name,
             "steering_sha256": fitter.file_hash(name),
             "fit": fitter.cost(cell, method),
-            **extra,
         }

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell, sampling_key
-from harness.core.interventions import Steering
 from harness.core.records import Generation, State
 from harness.engine.chat import chat_record
-from harness.methods.contract import PromptContext, Reference, SteeringMethod
-from harness.runner.cell_runner import CellStage, Texts
+from harness.methods.contract import PromptContext, Reference, Skip, SteeringMethod
+from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
 from harness.runner.score import ScoringStage, reference_texts
+
+if TYPE_CHECKING:
+    from harness.engine.generate import CellRequest
 
 
 @dataclass
@@ -39,9 +46,43 @@ class GenerationStage(CellStage):
         return chat_record(self.fitter.model.tokenizer, self.plan.suite.sampling)
 
     @override
-    def texts(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> Texts:
-        if not isinstance(method, Reference):
-            return super().texts(cell, method, tracker)
+    def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
+        """Run cells, those of the model together: each is written with the last of its texts."""
+        requests = self._requests(cells, tracker)
+        first = next(requests, None)
+        if first is None:
+            return
+        from harness.engine.generate import GenerationQueue
+
+        queue = GenerationQueue(self.fitter.model, self.batch_size, tracker.add_texts)
+        for request, found in queue.write(chain([first], requests)):
+            cell, record = request.name
+            done = attempt(partial(_complete, request, found, record))
+            write_cell(self.plan.run, cell, done, request.seconds)
+            tracker.finish_cell(f"{cell.title}; {queue.active} texts at once")
+
+    def _requests(self, cells: Sequence[Cell], tracker: Tracker) -> Iterator[CellRequest]:
+        """Yield what the model is to write, fitted; finish the cells that need none, or cannot be written."""
+        for cell in cells:
+            started = time.monotonic()
+            prepared: Texts | CellRequest | Failure = attempt(partial(self._prepare, cell, tracker))
+            if isinstance(prepared, Failure | tuple):
+                write_cell(self.plan.run, cell, prepared, time.monotonic() - started)
+                tracker.finish_cell(cell.title)
+            else:
+                yield prepared
+
+    def _prepare(self, cell: Cell, tracker: Tracker) -> Skip | Texts | CellRequest:
+        method = self.plan.method(cell)
+        skip = method.supports(self.plan.context(cell))
+        if skip is not None:
+            return skip
+        return (
+            self.draw(cell, method, tracker) if isinstance(method, Reference) else self.request(cell, method, tracker)
+        )
+
+    def draw(self, cell: Cell, method: Reference, tracker: Tracker) -> Texts:
+        """Return the texts of a reference."""
         drawn = reference_texts(method, cell.key, self.plan.suite, self.plan.corpus)
         texts = [
             Generation(index=i, label=label, text=text, finish_reason="reference")
@@ -51,11 +92,12 @@ class GenerationStage(CellStage):
         tracker.add_texts(len(texts))
         return texts, {"prompt_tokens": 0, "new_tokens": 0, "fit": {}}
 
-    @override
-    def write(self, cell: Cell, method: SteeringMethod, steering: Steering, tracker: Tracker) -> Texts:
-        from harness.engine.generate import TokenUsage, generate_cell
+    def request(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> CellRequest:
+        """Fit the steering of a cell; return what the model is to write, named by cell and fields of its status."""
+        from harness.engine.generate import CellRequest
 
-        key, context, usage = cell.key, self.plan.context(cell), TokenUsage()
+        steering, record = self.fit(cell, method, tracker)
+        key, context = cell.key, self.plan.context(cell)
         few_shot = key.setting == "few-shot"
         shots = self.plan.corpus.demonstrations(key.task, key.language) if few_shot else {}
         prompts = {
@@ -64,23 +106,20 @@ class GenerationStage(CellStage):
             )
             for label in context.task.labels
         }
-        texts = generate_cell(
-            self.fitter.model,
-            prompts,
-            key.texts_per_label,
-            steering,
-            self.plan.suite.sampling,
-            lambda label, index, attempt: sampling_key(key, label, index, attempt),
-            self.batch_size,
-            tracker.add_texts,
-            usage,
-        )
-        return texts, {
-            "demonstrations": shots,
-            "redraws": sum(text.attempts - 1 for text in texts),
-            "duplicates": sum(text.duplicate for text in texts),
-            **vars(usage),
-        }
+        name = (cell, {**record, "demonstrations": shots})
+        sampling = self.plan.suite.sampling
+        return CellRequest(name, prompts, key.texts_per_label, steering, sampling, partial(sampling_key, key))
+
+
+def _complete(request: CellRequest, found: list[Generation] | Exception, record: dict[str, Any]) -> Texts:
+    """Return the texts of a cell with the fields of its status; raise the error that ended it."""
+    if isinstance(found, Exception):
+        raise found
+    counts = {
+        "redraws": sum(text.attempts - 1 for text in found),
+        "duplicates": sum(text.duplicate for text in found),
+    }
+    return found, {**record, **counts, **vars(request.usage)}
 
 
 def run_stages(

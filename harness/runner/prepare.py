@@ -59,7 +59,7 @@ class RunOptions:
     device: str | None = None
     dtype: str | None = None
     device_map: str | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     tuned: bool = False
 
 

@@ -41,7 +41,7 @@ class SpotCheck:
     model: str | None = None
     revision: str | None = None
     device: str | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
 
 
 class PrecomputedSteering(SteeringMethod):

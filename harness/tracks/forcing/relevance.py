@@ -15,7 +15,6 @@ from harness.core.errors import unknown
 from harness.core.interventions import Steering
 from harness.data.corpus import normalise
 from harness.data.prompts import Prompt
-from harness.data.suite import SamplingParams
 from harness.scoring.checks import empty
 from harness.scoring.embeddings import Embedding, TfidfEmbedding, open_embedding
 from harness.scoring.scorer import ScoringContext
@@ -41,7 +40,7 @@ _PROMPT_VERSION = 2  # part of the judge's signature: raise it with every change
 
 _BATCH = 16
 _LONGEST = 2000  # characters of an answer that are shown
-_GREEDY = SamplingParams(temperature=1.0, top_p=1e-9, max_new_tokens=8, max_attempts=1)  # the likeliest token alone
+_MAX_TOKENS = 8  # of a reply
 _DIGIT = re.compile(r"(?<![\w.,-])[012](?![\w%]|[.,]\d)")
 
 
@@ -188,19 +187,19 @@ class Judge:
     def _ask(self, answers: Sequence[Answer]) -> list[str]:
         """Return the judge's reply to every answer."""
         from harness.engine.chat import render
-        from harness.engine.decoding import decode
+        from harness.engine.decoding import Row, write_rows
 
         if not answers:  # no model is needed
             return []
-        asked = [prompt(self._questions.texts[answer.question][answer.source], answer.text) for answer in answers]
-        tokenizer, replies = self._model.tokenizer, list[str]()
-        for start in range(0, len(asked), _BATCH):
-            some = asked[start : start + _BATCH]
-            batch = [render(tokenizer, Prompt(text), enable_thinking=False) for text in some]
-            keys = [0] * len(batch)  # the noise keys do not matter: top-p leaves one token
-            rows = decode(self._model, batch, Steering(), _GREEDY, keys, _GREEDY.max_new_tokens)
-            replies += [tokenizer.decode(row.tokens, skip_special_tokens=True) for row in rows]
-        return replies
+        tokenizer, rows = self._model.tokenizer, []
+        for answer in answers:
+            text = prompt(self._questions.texts[answer.question][answer.source], answer.text)
+            ids = tokenizer(render(tokenizer, Prompt(text), enable_thinking=False), add_special_tokens=False)
+            # The noise key does not matter: top-p leaves one token.
+            rows.append(Row(tuple(ids["input_ids"]), Steering(), 0, _MAX_TOKENS, temperature=1.0, top_p=1e-9))
+        for start in range(0, len(rows), _BATCH):
+            write_rows(self._model, rows[start : start + _BATCH])
+        return [tokenizer.decode(row.tokens, skip_special_tokens=True) for row in rows]
 
 
 def open_relevance(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,8 +25,8 @@ from harness.core.records import CellScores, Generation, PartRecord, Score, Stat
 from harness.core.store import ANSWERS
 from harness.data.suite import DATE
 from harness.engine.chat import chat_use
-from harness.methods.contract import SteeringMethod
-from harness.runner.cell_runner import CellStage, Texts
+from harness.methods.contract import Skip, SteeringMethod
+from harness.runner.cell_runner import CellStage, Texts, run_cell
 from harness.runner.prepare import RunOptions
 from harness.runner.progress import Tracker
 from harness.scoring.classification import macro_f1_of
@@ -171,8 +172,21 @@ class EvalStage(CellStage):
         return scores is not None and not run.lost(scores)
 
     @override
+    def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
+        """Run cells, one after the other."""
+        for cell in cells:
+            tracker.status(cell.title)
+            self.run_cell(cell, tracker)
+            tracker.finish_cell(cell.title)
+
     def run_cell(self, cell: Cell, tracker: Tracker) -> None:
-        super().run_cell(cell, tracker)
+        """Run one cell, whatever becomes of it."""
+        method = self.plan.method(cell)
+
+        def work() -> Skip | Texts:
+            return method.supports(self.plan.context(cell)) or self.write(cell, method, tracker)
+
+        run_cell(self.plan.run, cell, work)
         if found := self._results.pop(cell.id, None):  # only now: the scores hold the digest of the written texts
             tracker.add_texts(len(found.texts))
             record = CellScores(
@@ -184,15 +198,18 @@ class EvalStage(CellStage):
             )
             self.plan.run.write_scores(record, {ANSWERS: found.kept})
 
-    @override
-    def write(self, cell: Cell, method: SteeringMethod, steering: Steering, tracker: Tracker) -> Texts:
+    def write(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> Texts:
+        """Fit the steering of a cell and return its answers."""
+        self._steering, record = self.fit(cell, method, tracker)
+        tracker.status(cell.title)
+        started = time.monotonic()
         name = self.plan.task_of[cell.id].name
-        task, self._steering = self.plan.tasks[name], steering
+        task = self.plan.tasks[name]
         chosen = examples(task, self.plan.limit)
         with self.fitter.model.with_checkpoint_generation_config():
             results = run_lm_eval(self._model(), task, name, cell.key.seed, chosen, self.plan.chat)
         found = self._results[cell.id] = answers(task, results["results"][name], results["samples"][name])
-        return found.texts, {}
+        return found.texts, {"seconds": round(time.monotonic() - started, 3), **record}
 
     def _model(self) -> Any:
         """Return lm-eval's view of the loaded model, steered as the current cell is."""
@@ -200,7 +217,9 @@ class EvalStage(CellStage):
             from harness.tracks.understanding.lm import SteeredLM
 
             model = self.fitter.model
-            self._lm = SteeredLM.around(model, batch_size=self.batch_size, steering=lambda request: self._steering)
+            self._lm = SteeredLM.around(
+                model, batch_size=self.batch_size or 64, steering=lambda request: self._steering
+            )
             for kind in _REQUESTS:  # the run has its own progress bar
                 setattr(self._lm, kind, partial(getattr(self._lm, kind), disable_tqdm=True))
         return self._lm
