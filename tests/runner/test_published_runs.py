@@ -111,7 +111,7 @@ def test_gemma_writes_first_lines_without_quotes_to_prompts_in_the_instruction_f
         for language in ("Amharic", "Hebrew")
         for prompt in lines("<s>### Instruction:\n", ".\n\n### Response:\n", language)
     }
-    assert any("\n" in raw.strip() for raw in heard.answers), "no answer has two lines: nothing was tested"
+    assert any(raw.lstrip().endswith("\n") for raw in heard.answers), "no line ended: nothing was tested"
     assert any(set("'\"") & set(raw.strip().split("\n")[0]) for raw in heard.answers)
     kept = [raw.strip().split("\n")[0].replace('"', "").replace("'", "") for raw in heard.answers]
     texts = [text for _, group in found for text in group]
