@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.core.cells import sampling_key
 from harness.engine import sampling
-from harness.engine.sampling import KeyedSampler, mix_hash, uniform
+from harness.engine.sampling import draw_tokens, mix_hash, signed, uniform
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -29,10 +29,6 @@ def plain_mix(value: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
     return value ^ (value >> 31)
-
-
-def signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
 
 
 def mixed(value: int) -> int:
@@ -63,8 +59,14 @@ def draw(
     """Return one token per key, all rows with the same logits unless a table is given."""
     scores = torch.as_tensor(logits, dtype=torch.float32)
     scores = scores.expand(len(keys), -1) if scores.ndim == 1 else scores
-    ids = torch.zeros(len(keys), 3 + step, dtype=torch.int64)
-    return KeyedSampler(keys, 3, temperature, top_p)(ids, scores).argmax(-1).tolist()
+    rows = torch.tensor([signed(key % 2**64) for key in keys])
+    return draw_tokens(
+        scores,
+        rows,
+        torch.full_like(rows, step),
+        torch.full(rows.shape, temperature),
+        torch.full(rows.shape, top_p, dtype=torch.float64),
+    ).tolist()
 
 
 def log(probabilities: Sequence[float]) -> list[float]:
@@ -101,28 +103,29 @@ def test_mix_agrees_with_plain_integers_over_the_whole_range():
 def test_a_uniform_number_is_the_mixed_key_step_and_token():
     key_, step, token = 0xDEADBEEFCAFEF00D, 7, 123
     bits = plain_mix(plain_mix(key_ ^ plain_mix(step)) ^ plain_mix(token))
-    found = uniform(torch.tensor([signed(key_)]), step, torch.tensor([[token]]))
+    found = uniform(torch.tensor([signed(key_)]), torch.tensor([step]), torch.tensor([[token]]))
     assert found.item() == ((bits >> 12) + 0.5) / 2**52
 
 
 def test_uniform_numbers_do_not_depend_on_rows_or_tokens_beside_them():
     keys, tokens = torch.arange(6) * 977, torch.arange(50).expand(6, -1)
-    table = uniform(keys, 3, tokens)
+    steps = torch.arange(6)
+    table = uniform(keys, steps, tokens)
     some = torch.tensor([[40, 2, 17]])
-    assert torch.equal(uniform(keys[4:5], 3, some), table[4:5, [40, 2, 17]])
+    assert torch.equal(uniform(keys[4:5], steps[4:5], some), table[4:5, [40, 2, 17]])
 
 
 @pytest.mark.parametrize("bits", [0, MASK])
 def test_uniform_numbers_never_touch_the_ends(bits):
     token = unmix(unmix(bits))  # for the key whose row mixes to 0
     row = unmix(0) ^ plain_mix(0)
-    number = uniform(torch.tensor([signed(row)]), 0, torch.tensor([[signed(token)]])).item()
+    number = uniform(torch.tensor([signed(row)]), torch.tensor([0]), torch.tensor([[signed(token)]])).item()
     assert 0.0 < number < 1.0
     assert number == pytest.approx(bits / MASK, abs=1e-15)
 
 
 def test_uniform_numbers_are_uniform_and_unrelated_between_neighbours():
-    numbers = uniform(torch.arange(400), 0, torch.arange(400).expand(400, -1))
+    numbers = uniform(torch.arange(400), torch.zeros(400, dtype=torch.int64), torch.arange(400).expand(400, -1))
     assert numbers.mean().item() == pytest.approx(0.5, abs=4.5 * math.sqrt(1 / 12 / 160_000))
     assert numbers.var().item() == pytest.approx(1 / 12, abs=0.001)
     centred = numbers - 0.5
@@ -165,12 +168,12 @@ def test_the_first_token_is_kept_however_small_top_p_is():
 
 def full_sort(monkeypatch, logits: Tensor, keys: Sequence[int], top_p: float) -> list[int]:
     with monkeypatch.context() as patch:
-        patch.setattr(sampling, "_CANDIDATES", logits.shape[1])
+        patch.setattr(sampling, "_CANDIDATES", ())
         return draw(logits, keys, top_p)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 4.0], ids=["flat", "between", "peaked"])
-def test_looking_at_512_candidates_first_changes_no_draw(monkeypatch, scale):
+def test_looking_at_a_few_candidates_first_changes_no_draw(monkeypatch, scale):
     logits = torch.randn(300, 1500, generator=torch.Generator().manual_seed(1)) * scale
     keys = range(1000, 1300)
     assert draw(logits, keys, 0.9) == full_sort(monkeypatch, logits, keys, 0.9)
@@ -198,26 +201,30 @@ def test_a_row_draws_the_same_beside_a_row_that_needs_all_tokens():
     assert draw(torch.cat([peaked, flat]), range(201), 0.9)[:200] == alone
 
 
-def test_one_token_is_left_and_the_scores_keep_their_dtype():
-    scores = torch.randn(4, 30).to(torch.float16)
-    left = KeyedSampler([1, 2, 3, 4], 0, 0.8, 0.9)(torch.zeros(4, 0, dtype=torch.int64), scores)
-    assert left.dtype == torch.float16
-    assert torch.isfinite(left).sum(1).tolist() == [1, 1, 1, 1]
-
-
 def test_a_token_of_probability_zero_is_never_drawn():
     assert 1 not in draw([0.0, -math.inf, 0.0], range(500), top_p=1.0)
 
 
-def test_the_step_is_counted_from_the_end_of_the_padded_prompt():
+def test_every_row_has_its_own_step_temperature_and_top_p():
     logits, keys = torch.randn(40, 20, generator=torch.Generator().manual_seed(4)), list(range(40))
-    drawn = [
-        KeyedSampler(keys, width, 1.0, 1.0)(torch.zeros(40, width + 2, dtype=torch.int64), logits).argmax(-1)
-        for width in (1, 9)
+    rows = torch.tensor(keys)
+    steps, temperature = rows % 3, 0.5 + (rows % 2).float()
+    top_p = torch.where(rows % 5 == 0, 0.3, 0.95).double()
+    together = draw_tokens(logits, rows, steps, temperature, top_p).tolist()
+    alone = [
+        draw(logits[i : i + 1], [i], top_p[i].item(), temperature[i].item(), steps[i].item())[0] for i in range(40)
     ]
-    assert torch.equal(*drawn)
-    assert draw(logits, keys, 1.0, step=2) == drawn[0].tolist()
-    assert draw(logits, keys, 1.0, step=3) != drawn[0].tolist()
+    assert together == alone
+    assert together != draw(logits, keys, 0.95)
+
+
+@pytest.mark.parametrize("vocabulary", [1500, 4000, 4001, 4015, 8000], ids=str)
+def test_the_likeliest_tokens_are_found_through_the_maxima_of_blocks(monkeypatch, vocabulary):
+    """4,001 and 4,015 leave a rest beyond whole blocks; the likeliest token of the last rows is in that rest."""
+    logits = torch.randn(60, vocabulary, generator=torch.Generator().manual_seed(7)) * 4
+    logits[-20:, -1] = 30.0
+    assert draw(logits, range(60), 0.9) == full_sort(monkeypatch, logits, range(60), 0.9)
+    assert draw(logits, range(60), 0.9)[-20:] == [vocabulary - 1] * 20
 
 
 def test_a_draw_does_not_depend_on_its_place_in_the_batch():
@@ -242,7 +249,8 @@ def test_keys_above_the_signed_range_are_taken_as_they_are():
 def test_label_index_and_attempt_each_give_other_noise(other):
     tokens = torch.arange(100).expand(1, -1)
     first, second = (
-        uniform(torch.tensor([signed(sampling_key(key(), *name))]), 0, tokens) for name in (("positive", 0, 0), other)
+        uniform(torch.tensor([signed(sampling_key(key(), *name))]), torch.tensor([0]), tokens)
+        for name in (("positive", 0, 0), other)
     )
     assert (first != second).all()
 
