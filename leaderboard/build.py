@@ -6,6 +6,7 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from harness.core.errors import UserError
-from harness.core.files import sweep, write_json, write_text
+from harness.core.files import sweep, write_bytes, write_json, write_text
 from harness.core.languages import language
 from harness.core.reading import read_json
 from harness.core.records import SCHEMA, GridPoint, Tuned
@@ -26,7 +27,7 @@ from harness.submissions.lockfile import NO_LOCK, LockFile
 from leaderboard.boards import Board, boards, method_file
 from leaderboard.checks import check_folder
 from leaderboard.downloads.bibtex import citations, method_citations, methods_bib
-from leaderboard.downloads.files import write_downloads
+from leaderboard.downloads.files import downloads
 from leaderboard.downloads.results import results
 from leaderboard.inputs import Input, Refused, inputs
 from leaderboard.rendering import render
@@ -43,6 +44,8 @@ from leaderboard.views.tables import gain_grid, language_page, metric_file, metr
 
 LISTING = "site.json"
 """Names the files of a site, so that the next build can remove those that are no longer made."""
+
+_WRITERS = 8  # files at once
 
 Page = tuple[str, str]
 """Address within the site, and HTML."""
@@ -86,17 +89,21 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused:
     found = boards([item.run for item in given])
     dates = (day_of(manifest.created) for board in found for manifest in board.result_set.manifests)
     info = SiteInfo(date or max(dates, default=""), __version__)
-    published = results(found, info.date)
+    published = results(found, info.date, values=False)
     views = [view_of(board, given, _surfaces(board), info) for board in found]
     old, cited = _listed(out), method_citations(published)
-    pages = [page for view in views for page in board_pages(view, cited[view["id"]])]
+    pages = [page for view in views for page in text_pages(view)]
+    makes = [make for view in views for make in board_pages(view, cited[view["id"]])]
+    everything: list[Callable[[], Any]] = [partial(downloads, found, info.date), *makes]
+    files, *made = map_forked(lambda make: make(), everything)
+    pages += made
     # after the pages that it links to
     index = index_page(views, info, refused, citations(published), methods_bib(published))
     _check_addresses([address for address, _ in pages])
-    for address, html in pages:
-        write_text(out / address, html)
-    written = [address for address, _ in pages]
-    written += [path.relative_to(out).as_posix() for path in write_downloads(found, out, info.date, published)]
+    files |= {address: html.encode() for address, html in pages}
+    with ThreadPoolExecutor(_WRITERS) as pool:  # each waits for the disk
+        list(pool.map(lambda name: write_bytes(out / name, files[name]), files))
+    written = [*files]
     write_text(out / index[0], index[1])  # last: a reader never finds a link before its page
     written.append(index[0])
     write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(written)})
@@ -192,48 +199,49 @@ def _texts_of(anchors: Mapping[str, set[str]], entry: str, code: str, task: str 
     return f"samples-{slug(code)}.html#{found}" if found else ""
 
 
-def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Page]:
-    """Return the pages in the directory of a board; ``citations``: by method.
+def _page(view: Mapping[str, Any], file: str, template: str, *scripts: str, **context: Any) -> Page:
+    """Return a page in the directory of a board."""
+    html = render(template, *scripts, here=file, root="../", view=view, info=view["info"], **context)
+    return f"{view['board'].id}/{file}", html
 
-    Pages of texts come first: links to texts (``texts_of`` of the view) need their anchors.
-    """
+
+def text_pages(view: dict[str, Any]) -> list[Page]:
+    """Return the pages of texts; they come first, as links to texts (``texts_of`` of the view) need their anchors."""
     board: Board = view["board"]
-    codes = board.axes["language"]
 
-    def page(file: str, template: str, script: str = "", **context: Any) -> Page:
-        scripts = [script] if script else []
-        html = render(template, *scripts, here=file, root="../", view=view, info=view["info"], **context)
-        return f"{board.id}/{file}", html
-
-    def of_texts(code: str) -> tuple[Page, set[str]]:
+    def of_language(code: str) -> tuple[Page, set[str]]:
         texts = samples_page(board, code)
-        return page(f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts), texts["anchors"]
+        return _page(view, f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts), texts["anchors"]
+
+    codes = board.axes["language"] if board.track != "understanding" else []  # its answers are labels
+    made = map_forked(of_language, codes)
+    view["anchors"].update({code: anchors for code, (_, anchors) in zip(codes, made, strict=True)})
+    return [page for page, _ in made]
+
+
+def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Callable[[], Page]]:
+    """Return what makes the other pages in the directory of a board; ``citations``: by method."""
+    board: Board = view["board"]
+    measured = stored(board)
 
     def of_language(code: str) -> Page:
-        return page(f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
+        return _page(view, f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
 
     def of_method(name: str) -> Page:
         own = {**method_page(board, name, view), "separation": separations(board, name, measured)}
-        return page(method_file(name), "method.html.j2", page=own, citation=citations.get(name, ""))
+        return _page(view, method_file(name), "method.html.j2", page=own, citation=citations.get(name, ""))
 
     def of_metric(metric: Metric, file: str) -> Page:
-        return page(file, "metric.html.j2", page=metric_page(board, metric))
+        return _page(view, file, "metric.html.j2", page=metric_page(board, metric))
 
-    of_all_texts = _made([partial(of_texts, code) for code in codes if board.track != "understanding"])  # not of labels
-    view["anchors"].update({code: anchors for code, (_, anchors) in zip(codes, of_all_texts, strict=False)})
-    measured = stored(board)
-    makes = [partial(page, "compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])]
-    makes = makes if view["comparison"] else []
-    makes += [partial(of_language, code) for code in codes]
-    makes += [
-        partial(of_method, name) for name in dict.fromkeys(row.row.entry.method.name for row in board.standings.rows)
+    pairs = partial(_page, view, "compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])
+    names = dict.fromkeys(row.row.entry.method.name for row in board.standings.rows)
+    return [
+        *([pairs] if view["comparison"] else []),
+        *(partial(of_language, code) for code in board.axes["language"]),
+        *(partial(of_method, name) for name in names),
+        *(partial(of_metric, metric, file) for metric, file in view["metrics"]),
     ]
-    makes += [partial(of_metric, metric, file) for metric, file in view["metrics"]]
-    return [*(made for made, _ in of_all_texts), *_made(makes)]
-
-
-def _made(makes: Sequence[Callable[[], Any]]) -> list[Any]:
-    return map_forked(lambda make: make(), makes)
 
 
 def index_page(

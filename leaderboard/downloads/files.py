@@ -6,7 +6,6 @@ import functools
 import io
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -14,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.core.files import write_bytes, write_text
 from harness.ranking.results import positions
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
@@ -43,13 +41,12 @@ _COSTS = ("texts_per_second", "seconds_per_1000_valid", "tokens_per_1000_valid")
 _REMARK = 600  # characters in a caption
 
 
-def write_downloads(boards: Sequence[Board], out: Path, date: str, found: ResultFile | None = None) -> list[Path]:
-    """Write every download into ``out`` and return the paths; equal bytes for equal boards and dates.
+def downloads(boards: Sequence[Board], date: str) -> dict[str, bytes]:
+    """Return every download by the name of its file; equal bytes for equal boards and dates.
 
-    ``date``: ISO 8601, or empty where it is unknown. ``found``: the results, if they are made.
-    Raises ``UserError`` for another format of date and for a directory that cannot be written.
+    ``date``: ISO 8601, or empty where it is unknown. Raises ``UserError`` for another format of date.
     """
-    found = found or results(boards, date)
+    found = results(boards, date)
     texts = {
         "results.json": results_json(found),
         "results-schema.json": schema_json(),
@@ -57,10 +54,7 @@ def write_downloads(boards: Sequence[Board], out: Path, date: str, found: Result
         "methods.bib": methods_bib(found),
         **{f"{board.id}.tex": ranking_tex(board, found.generator.version) for board in found.boards},
     }
-    write_bytes(out / "results.parquet", results_parquet(boards))
-    for name, text in texts.items():
-        write_text(out / name, text)
-    return sorted([out / "results.parquet", *(out / name for name in texts)])
+    return {"results.parquet": results_parquet(boards), **{name: text.encode() for name, text in texts.items()}}
 
 
 @functools.cache

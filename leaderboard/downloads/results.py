@@ -37,15 +37,17 @@ _TIE = 1e-6  # of a step: far more than a product's rounding
 _ESTIMATES = ("mean", "over_zero_shot", "over_few_shot", "gap_closed")
 
 
-def results(boards: Sequence[Board], date: str) -> ResultFile:
+def results(boards: Sequence[Board], date: str, values: bool = True) -> ResultFile:
     """Return the numbers of boards, with a date in ISO 8601 (or none: empty) that the caller gives.
 
-    Equal boards and dates give equal results. Raises ``UserError`` for a date in another format.
+    ``values``: with those of every cell, which are most of it. Equal boards and dates give equal results.
+    Raises ``UserError`` for a date in another format.
     """
     if not re.fullmatch(DATE, date):
         raise UserError(f"date {date!r} is not ISO 8601; write it as 2026-06-30 or 2026-06-30T12:00:00Z.")
     generator = {"name": "steerboard", "version": __version__}
-    found = {"schema": RESULTS_SCHEMA, "generator": generator, "date": date, "boards": list(map(board_facts, boards))}
+    facts = [board_facts(board, values) for board in boards]
+    found = {"schema": RESULTS_SCHEMA, "generator": generator, "date": date, "boards": facts}
     return ResultFile.model_validate(found)
 
 
@@ -56,15 +58,15 @@ def results_json(found: ResultFile) -> str:
     return f"{encodable(text)}\n"
 
 
-def board_facts(board: Board) -> BoardFacts:
-    """Return the published numbers of one board."""
+def board_facts(board: Board, values: bool = True) -> BoardFacts:
+    """Return the published numbers of one board; ``values``: with those of every cell."""
     result_set, ranked, manifest = board.result_set, board.standings, board.result_set.manifest
     notes: dict[str, str] = {}
     for each in result_set.manifests or [manifest]:  # the first run that describes a method counts
         for name, note in each.method_notes.items():
             notes.setdefault(name, "") or notes.update({name: strip_control(note[:_NOTE])})
     version = manifest.suite.get("version")
-    human, human_by_entry = _human(board)
+    human, human_by_entry = _human(board) if values else ({}, {})
     return BoardFacts.model_validate(
         {
             "id": board.id,
@@ -85,7 +87,7 @@ def board_facts(board: Board) -> BoardFacts:
                 for metric in result_set.metrics
             ],
             "entries": [_entry(board, row, notes.get(row.row.entry.method.name, "")) for row in ranked.rows],
-            "values": _by_entry(board, board.array("value")),
+            "values": _by_entry(board, board.array("value")) if values else {},
             "human": human,
             "human_by_entry": human_by_entry,
         }

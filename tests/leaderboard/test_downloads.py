@@ -14,18 +14,18 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from support.helpers import MODEL, ROOT, contents, method
+from support.helpers import MODEL, ROOT, method
 from support.toyruns import F1, ToyEntry, flat, places, selection, toy, write_run
 
 import harness
 from harness.core.errors import UserError
-from harness.core.reading import read_json
 from harness.core.records import Entry, ModelIdentity
 from harness.core.store import Run
 from harness.scoring.metrics import LENGTH, REFUSALS, SELF_CHRF, VALID_SHARE, VENDI
 from leaderboard.boards import FAMILIES, Board, boards, row_kind
+from leaderboard.build import build_board
 from leaderboard.downloads.bibtex import key_of, methods_bib, tex
-from leaderboard.downloads.files import COLUMNS, ranking_tex, results_csv, results_parquet, schema_json, write_downloads
+from leaderboard.downloads.files import COLUMNS, downloads, ranking_tex, results_csv, results_parquet, schema_json
 from leaderboard.downloads.records import ResultFile, rounded, schema
 from leaderboard.downloads.results import results, results_json, significant
 
@@ -441,12 +441,11 @@ def test_hostile_names_cannot_break_the_table(tmp_path):
 # All of them
 
 
-def test_all_downloads_are_written_and_equal_byte_for_byte(tmp_path):
+def test_all_downloads_are_made_and_equal_byte_for_byte(tmp_path):
     found = boards([write_run(tmp_path / "run", field(), CHOSEN)])
-    one = write_downloads(found, tmp_path / "one", DATE)
-    write_downloads(boards([Run(tmp_path / "run")]), tmp_path / "two", DATE)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert [path.name for path in one] == [
+    one = downloads(found, DATE)
+    assert one == downloads(boards([Run(tmp_path / "run")]), DATE)
+    assert sorted(one) == [
         "methods.bib",
         "results-schema.json",
         "results.csv",
@@ -454,8 +453,7 @@ def test_all_downloads_are_written_and_equal_byte_for_byte(tmp_path):
         "results.parquet",
         f"{found[0].id}.tex",
     ]
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [path.name for path in one]
-    ResultFile.model_validate(read_json(tmp_path / "one" / "results.json", 1))
+    ResultFile.model_validate(json.loads(one["results.json"]))
 
 
 def test_text_from_outside_goes_through_every_format(tmp_path):
@@ -465,16 +463,16 @@ def test_text_from_outside_goes_through_every_format(tmp_path):
     manifest = run.manifest_path.read_text(encoding="utf-8")
     run.manifest_path.write_text(manifest.replace("PUT HERE", "\\ud800\\u0000\\u202e"), encoding="utf-8")
     found = boards([run])
-    write_downloads(found, tmp_path / "out", DATE)
-    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.[!p]*")]
+    made = downloads(found, DATE)
+    texts = [data.decode() for name, data in made.items() if name != "results.parquet"]
     assert len(texts) == 5
     assert [sign for sign in "\x00\u202e\ud800" if sign in "".join(texts)] == []
     assert sum(HEBREW in text for text in texts) == 4  # all but the schema
-    names = set(pd.read_parquet(tmp_path / "out" / "results.parquet")["name"])
+    names = set(pd.read_parquet(io.BytesIO(made["results.parquet"]))["name"])
     assert f"odd [text={HEBREW} {AMHARIC}]" in names
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError):
-        write_downloads(boards([write_run(tmp_path / "run", field(), CHOSEN)]), tmp_path / "file" / "x", DATE)
+        build_board([write_run(tmp_path / "run", field(), CHOSEN)], tmp_path / "file" / "x", DATE)
