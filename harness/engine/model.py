@@ -114,17 +114,24 @@ class SteerableModel:
 def find_decoder(model: nn.Module) -> nn.Module:
     """Return the part of a model that runs the decoder layers, without the head."""
     decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
-    return decoder
+    inner = getattr(decoder, "model", None)  # Llama 4's text model names itself as its decoder
+    return inner if _layers_of(decoder) is None and isinstance(inner, nn.Module) else decoder
 
 
 def find_layers(model: nn.Module) -> nn.ModuleList:
     """Return the decoder layers, in order; ``UserError`` where the architecture shows none."""
-    decoder = find_decoder(model)
-    for name in ("layers", "h"):
+    layers = _layers_of(find_decoder(model))
+    if layers is None:
+        raise UserError(f"no decoder layers found in {type(model).__name__}; steering needs a decoder-only model.")
+    return layers
+
+
+def _layers_of(decoder: nn.Module) -> nn.ModuleList | None:
+    for name in ("layers", "h", "blocks"):
         layers = getattr(decoder, name, None)
         if isinstance(layers, nn.ModuleList) and len(layers):
             return layers
-    raise UserError(f"no decoder layers found in {type(model).__name__}; steering needs a decoder-only model.")
+    return None
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None) -> SteerableModel:
