@@ -76,7 +76,7 @@ class Corpus:
     @property
     def vector_languages(self) -> list[str]:
         """The suite's languages and its reference language."""
-        return list(dict.fromkeys([*self.suite.languages, self.suite.reference_language]))
+        return self.suite.vector_languages
 
     def demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
         """Return few-shot demonstrations per label: train texts of the label, drawn as the suite says.

@@ -251,6 +251,11 @@ class Suite(SuiteModel):
         }
         return self.model_copy(update=changes)
 
+    @property
+    def vector_languages(self) -> list[str]:
+        """The suite's languages and its reference language: those with parallel text."""
+        return list(dict.fromkeys([*self.languages, self.reference_language]))
+
     def task(self, task: str, language: str) -> Task:
         """Return one task of the suite; ``UserError`` names the valid ones."""
         if task not in self.definitions:

@@ -242,6 +242,13 @@ class SteeringMethod:
         """Return why the method cannot do this cell, or None."""
         return None
 
+    def vector_languages(self, ctx: CellContext) -> list[str]:
+        """Return the languages whose parallel text ``fit`` asks for; by default all of the suite's.
+
+        Their text is looked for before the model is loaded. A method without a fit reads none.
+        """
+        return ctx.suite.vector_languages if self.has_fit else []
+
     def fit(self, ctx: FitContext) -> Steering:
         """Return the interventions for the cell's language; by default none."""
         return Steering()

@@ -70,6 +70,10 @@ class Control(SteeringMethod):
         """Return what the controlled method returns."""
         return self.target.supports(ctx)
 
+    def vector_languages(self, ctx: CellContext) -> list[str]:
+        """Return what the controlled method returns."""
+        return self.target.vector_languages(ctx)
+
     def prompt(self, ctx: PromptContext) -> Prompt:
         """Return the controlled method's prompt."""
         return self.target.prompt(ctx)
@@ -128,6 +132,10 @@ class OtherLanguage(Control):
             return Skip(f"{ctx.language} is the language that the vector is taken from")
         return Skip(f"suite {ctx.suite.name!r} has no other language")
 
+    def vector_languages(self, ctx: CellContext) -> list[str]:
+        """Return what the controlled method returns for the other language."""
+        return self.target.vector_languages(replace(ctx, task=ctx.suite.task(ctx.task.name, self._other(ctx))))
+
     def _other(self, ctx: CellContext | FitContext) -> str:
         codes = ctx.suite.languages
         at = codes.index(ctx.language) if ctx.language in codes else -1
@@ -144,6 +152,10 @@ class ShuffledLabels(Control):
         # No stored fit: the one that cells of the target use was made on the true grouping.
         shuffled = ShuffledFitContext(**{**vars(ctx), "_stored_fit": None})
         return self._changed(shuffled.fit(self.target, ctx.language), "labels of the text shuffled")
+
+    def vector_languages(self, ctx: CellContext) -> list[str]:
+        """Return all languages: sentences of any of them are drawn."""
+        return ctx.suite.vector_languages
 
 
 class ShuffledFitContext(FitContext):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Positions, Steering
-from harness.methods.contract import FitContext, MethodConfig, SteeringMethod, register
+from harness.methods.contract import CellContext, FitContext, MethodConfig, SteeringMethod, register
 
 if TYPE_CHECKING:
     from harness.engine.activations import MeanStates
@@ -84,6 +84,10 @@ class QualitySteering(SteeringMethod):
 
     class Config(VectorConfig):
         """Layer and strength of the vector."""
+
+    def vector_languages(self, ctx: CellContext) -> list[str]:
+        """Return the cell's language: the contrast is within it."""
+        return [ctx.language]
 
     def fit(self, ctx: FitContext) -> Steering:
         """Return one vector for the cell's language."""

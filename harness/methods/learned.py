@@ -79,6 +79,11 @@ class LearnedVector(SteeringMethod):
             return Skip(f"{ctx.language} is the reference language: there is nothing to align it with")
         return None
 
+    def vector_languages(self, ctx: CellContext) -> list[str]:
+        """Return the cell's language, for the residual norms; to align, the reference language, too."""
+        others = [ctx.suite.reference_language] if self.config.objective == "align" else []
+        return list(dict.fromkeys([ctx.language, *others]))
+
     def fit(self, ctx: FitContext) -> Steering:
         """Return the learned vector; all strengths share the fit of strength 1.
 

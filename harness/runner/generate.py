@@ -37,9 +37,24 @@ class GenerationStage(CellStage):
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):
                 corpus.split(task, language, split)
-        for language in corpus.vector_languages if cells else ():
+        for language in self._vector_languages(cells):
             corpus.parallel(language)
         super().check()
+
+    def _vector_languages(self, cells: list[Cell]) -> list[str]:
+        """Return the languages whose parallel text the fits or the scores of cells need, in the suite's order."""
+        every = self.plan.suite.vector_languages
+        asked: set[str] = set()
+        for cell in cells:
+            if asked.issuperset(every):
+                break
+            try:
+                asked.update(self.plan.method(cell).vector_languages(self.plan.context(cell)))
+            except Exception:  # it asks for all, as a method that does not say; a failure is recorded by its cells
+                asked.update(every)
+        if cells and self.plan.parts:  # the language identifier of the scores is trained on all
+            asked.update(every)
+        return [code for code in every if code in asked]
 
     @override
     def chat(self) -> dict[str, str]:
