@@ -176,7 +176,7 @@ def view_of(
         "sources": sources,
         "overview": overview(board, sources),
         "scopes": slice_data(board),
-        "data_note": data_note(manifest.suite.get("name"), manifest.suite_hash, manifest.data_source),
+        "data_note": data_note(manifest.suite, manifest.suite_hash, manifest.data_source),
         "origins": run_groups(board.result_set.manifests),
         "grid": gain_grid(board),
         "comparison": head_to_head(board),

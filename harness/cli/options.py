@@ -102,6 +102,10 @@ class _RunOptions:
     settings: Settings = None
     seeds: Annotated[str | None, option("NUMBERS", "Only these generation seeds, such as 1,2 or 1-3.")] = None
     limit: Annotated[int | None, option("NUMBER", "At most this many texts per label.")] = None
+    vector_sentences: Annotated[
+        int | None,
+        option("NUMBER", "Fit vectors on at most this many parallel sentences per language and contrast pairs."),
+    ] = None
     classifiers: Classifiers = None
     embeddings: Embeddings = None
     identifiers: Identifiers = None

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @run_options(
-    "suite run model revision data contrast languages tasks methods settings layers strengths limit plugins device "
-    "dtype device_map batch_size",
+    "suite run model revision data contrast languages tasks methods settings layers strengths limit vector_sentences "
+    "plugins device dtype device_map batch_size",
     run="Folder of the run that will use the choice.",
     methods="Tune these. Default: all of the suite that name a grid.",
 )
@@ -81,8 +81,8 @@ def tune(
 
 def _same(options: RunOptions) -> list[object]:
     """Return the options of this command that the run needs, too, as words of a command."""
-    names = ("model", "revision", "data", "contrast", "dtype")
-    given = [(f"--{name}", getattr(options, name)) for name in names if getattr(options, name)]
+    names = ("model", "revision", "data", "contrast", "dtype", "vector_sentences")
+    given = [(f"--{name.replace('_', '-')}", getattr(options, name)) for name in names if getattr(options, name)]
     given += [("--plugin", path) for path in options.plugins]
     return [word for pair in given for word in pair]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from harness.core.errors import UserError
 from harness.core.files import digest
@@ -65,6 +66,8 @@ class Corpus:
             if self._contrast_fingerprint is None:  # of all languages: a method may fit for another than the cell's
                 self._contrast_fingerprint = self.contrast_folder.fingerprint(self.vector_languages)
             parts.append(self._contrast_fingerprint)
+        if self.suite.vectors.sentences is not None:
+            parts.append(f"at most {self.suite.vectors.sentences} sentences")
         return digest(parts, 16)
 
     def scoring_fingerprint(self, task: str, language: str) -> str:
@@ -109,9 +112,17 @@ class Corpus:
             self.dropped[language], self._parallel[language] = len(rows) - len(kept), kept
         return self._parallel[language]
 
+    def vector_text(self, language: str) -> list[Sentence]:
+        """Return the parallel sentences that vectors are made of: all, or as many as the suite says.
+
+        Which ones depends on their ids alone, so that languages keep translations of one another.
+        """
+        return _chosen(self.parallel(language), self.suite.vectors.sentences)
+
     def language_of(self, texts: list[str]) -> str | None:
         """Return the language whose parallel text ``texts`` are, None if they are not one's that was read."""
-        for code, rows in self._parallel.items():
+        for code in self._parallel:
+            rows = self.vector_text(code)
             if len(rows) == len(texts) and all(row.text == text for row, text in zip(rows, texts, strict=True)):
                 return code
         return None
@@ -126,7 +137,7 @@ class Corpus:
         made = folder.made(language) if folder else None
         if folder and made:
             return self._from_folder(folder, language, made.recipe_hash)
-        human = self.parallel(language)
+        human = self.vector_text(language)
         for system in self.suite.vectors.systems:
             translated = {row.id: row.text for row in self.source.degraded(system, language) or []}
             pairs = [(s.text, translated[s.id]) for s in human if s.id in translated]
@@ -140,9 +151,11 @@ class Corpus:
         ids, texts = self._held_out(language)
         pairs = folder.pairs(language)
         kept = [p for p in pairs if p.id not in ids and not {normalise(p.original), normalise(p.degraded)} & texts]
+        left_out = len(pairs) - len(kept)
+        kept = _chosen(kept, self.suite.vectors.sentences)
         if not kept:
             raise UserError(f"no contrast text of {language!r} in {folder.path} is left outside of test data.")
-        dropped = f" ({len(pairs) - len(kept)} held out)" if len(kept) < len(pairs) else ""
+        dropped = f" ({left_out} held out)" if left_out else ""
         source = f"contrast:{folder.name}:{recipe}{dropped}"
         return Contrast([p.original for p in kept], [p.degraded for p in kept], source)
 
@@ -156,6 +169,22 @@ class Corpus:
                     ids.add(row.id)
                     texts.add(normalise(row.text))
         return ids, texts
+
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_HasId)
+
+
+def _chosen(rows: list[_Row], count: int | None) -> list[_Row]:
+    """Return ``count`` rows by the hash of their ids, in their order; all for None."""
+    if count is None or len(rows) <= count:
+        return rows
+    last = sorted(digest(row.id) for row in rows)[count - 1]
+    return [row for row in rows if digest(row.id) <= last]
 
 
 def normalise(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -83,10 +84,20 @@ class FewShotParams(SuiteModel):
 
 
 class Vectors(SuiteModel):
-    """Contrast text for vectors: translation ``systems`` in order of preference, else word noise."""
+    """Text for vectors. Contrast text: translation ``systems`` in order of preference, else word noise.
+
+    ``sentences``: at most so many parallel sentences per language and contrast pairs; None, left out of
+    hashes, for all.
+    """
 
     systems: list[str]
     word_noise: float = Field(gt=0, lt=1)
+    sentences: int | None = Field(default=None, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return {name: value for name, value in body.items() if name != "sentences" or value is not None}
 
 
 class ClassifierProtocol(SuiteModel):
@@ -251,6 +262,12 @@ class Suite(SuiteModel):
         }
         return self.model_copy(update=changes)
 
+    def with_vector_sentences(self, count: int | None) -> Suite:
+        """Return the suite with at most ``count`` sentences per language for vectors; itself for None."""
+        if count is None:
+            return self
+        return self.model_copy(update={"vectors": self.vectors.model_copy(update={"sentences": count})})
+
     @property
     def vector_languages(self) -> list[str]:
         """The suite's languages and its reference language: those with parallel text."""
@@ -303,14 +320,16 @@ def suite_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(tasks_root().glob("*.yaml"))}
 
 
-def data_note(suite: object, suite_hash: str, data_source: str) -> str:
-    """Return the ``data_note`` of the shipped suite of this name and hash, empty for other suites and other data.
+def data_note(suite: Mapping[str, Any], suite_hash: str, data_source: str) -> str:
+    """Return the ``data_note`` of the shipped suite that a dump is of; empty for other suites and other data.
 
-    ``data_source``: the directory that was read.
+    ``suite_hash``: the dump's; ``data_source``: the directory that was read.
     """
-    if not isinstance(suite, str) or suite not in suite_files():
+    name, vectors = suite.get("name"), suite.get("vectors")
+    if not isinstance(name, str) or name not in suite_files():
         return ""
-    shipped = load_suite(suite)
+    count = vectors.get("sentences") if isinstance(vectors, dict) else None
+    shipped = load_suite(name).with_vector_sentences(count if isinstance(count, int) else None)
     own = PurePath(shipped.data).parts if shipped.data else ()
     same = bool(own) and PurePath(data_source).parts[-len(own) :] == own
     return shipped.data_note if same and shipped.hash == suite_hash else ""

@@ -166,12 +166,12 @@ class FitContext:
 
     def parallel(self, code: str) -> list[str]:
         """Return the parallel sentences of a language, free of validation and test text."""
-        return [sentence.text for sentence in self._corpus.parallel(code)]
+        return [sentence.text for sentence in self._corpus.vector_text(code)]
 
     def pairs(self, code: str, other: str) -> list[tuple[str, str]]:
         """Return the parallel sentences of two languages as pairs of translations."""
-        there = {sentence.id: sentence.text for sentence in self._corpus.parallel(other)}
-        return [(s.text, there[s.id]) for s in self._corpus.parallel(code) if s.id in there]
+        there = {sentence.id: sentence.text for sentence in self._corpus.vector_text(other)}
+        return [(s.text, there[s.id]) for s in self._corpus.vector_text(code) if s.id in there]
 
     def contrast(self) -> Contrast:
         """Return human and degraded versions of sentences of the cell's language."""

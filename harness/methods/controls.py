@@ -163,7 +163,7 @@ class ShuffledFitContext(FitContext):
 
     def parallel(self, code: str) -> list[str]:
         """Return sentences in a random language each, as ``permute_languages`` draws them."""
-        pools = {c: {s.id: s.text for s in self._corpus.parallel(c)} for c in self.languages}
+        pools = {c: {s.id: s.text for s in self._corpus.vector_text(c)} for c in self.languages}
         if code not in pools:
             raise unknown_language(code, pools)
         return permute_languages(pools)[code]

@@ -64,6 +64,8 @@ def describe_subset(suite: Suite, selection: Selection) -> list[str]:
         part, full = getattr(selection, field), list(getattr(suite, field))
         if len(part) < len(full):
             words.append(f"{len(part)} of {len(full)} {field} ({', '.join(map(str, part))})")
+    if suite.vectors.sentences is not None:
+        words.append(f"vectors from at most {suite.vectors.sentences} sentences per language")
     for task, size in selection.texts_per_label.items():
         if size < suite.tasks[task].texts_per_label:
             words.append(f"{size} of {suite.tasks[task].texts_per_label} texts per {task} label")

@@ -52,6 +52,7 @@ class RunOptions:
     settings: list[str] | None = None
     seeds: list[int] | None = None
     limit: int | None = None
+    vector_sentences: int | None = None
     classifiers: list[str] | None = None
     embeddings: list[str] | None = None
     identifiers: list[str] | None = None
@@ -158,7 +159,9 @@ def plan_run(
     the suite are built. Raises ``UserError`` for any bad option.
     """
     require("run")
-    suite = load_suite(options.suite)
+    if options.vector_sentences is not None and options.vector_sentences < 1:
+        raise UserError(f"--vector-sentences {options.vector_sentences} is too small; give at least 1 per language.")
+    suite = load_suite(options.suite).with_vector_sentences(options.vector_sentences)
     registry = load_registry(options.plugins)
     for problem in registry.problems:
         warn(f"method not usable: {problem}")
@@ -332,11 +335,16 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
     )
 
 
+def _vector_sentences(manifest: Manifest) -> object:
+    return manifest.suite.get("vectors", {}).get("sentences")
+
+
 def _merge_manifests(old: Manifest, new: Manifest, plan: RunPlan) -> Manifest:
     """Return ``old`` with what ``new`` adds; ``UserError`` where the two do not belong together."""
     path = plan.run.path
     shared = old.data_hashes.keys() & new.data_hashes.keys()
     for what, same in (
+        ("with another --vector-sentences", _vector_sentences(old) == _vector_sentences(new)),
         ("of another suite", old.suite_hash == new.suite_hash),
         ("of another model", not (old.model and new.model) or old.model == new.model),
         ("on other data", all(old.data_hashes[name] == new.data_hashes[name] for name in shared)),

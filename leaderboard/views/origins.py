@@ -143,7 +143,10 @@ def _selection(manifest: Manifest) -> list[str]:
     words = ["--languages", ",".join(chosen.languages), "--tasks", ",".join(chosen.tasks)]
     words += ["--settings", ",".join(chosen.settings), "--seeds", ",".join(map(str, chosen.seeds))]
     sizes = chosen.texts_per_label.values()
-    return [*words, "--limit", str(max(sizes))] if sizes else words
+    words += ["--limit", str(max(sizes))] if sizes else []
+    vectors = manifest.suite.get("vectors")
+    count = vectors.get("sentences") if isinstance(vectors, dict) else None
+    return [*words, "--vector-sentences", str(count)] if isinstance(count, int) else words
 
 
 def _last_part(path: str) -> str:
