@@ -1,168 +1,240 @@
-"""Speed of generation on the mini model, as ratios within one run.
+"""Speed of generation: packed cells, steering, and one text at a time, as ratios within one run.
 
-    python benchmarks/generation.py [--model FOLDER] [--repeats 5]
+    python benchmarks/generation.py [CLAIM ...] [--model FOLDER] [--before COMMIT] [--device cuda]
 
-Compares, on topic prompts of one language: (1) reading each distinct prompt once against reading it once per
-text, (2) rows that leave the batch when they end against rows kept to the end, (3) no steering against one
-steered layer, (4) keyed sampling against transformers' own top-p sampling.
+    packed    the cells of the mini suite, against the engine of an earlier commit on the same cells, in turns
+    steered   a steered batch, against the same batch unsteered, with equally many tokens
+    alone     tokens per second, against one text at a time with a forward hook, as in the papers' programs
+    queue     13 configurations (layers x strengths) in one queue, against 13 runs one after the other
+
+Without a claim, all. ``--model`` is for all but the first; the default ships with steerboard.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import io
 import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from transformers import GenerationConfig
+from common import compare, options, report
 
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.interventions import Intervention, Steering
-from harness.data.corpus import Corpus
-from harness.data.sources import open_data
 from harness.data.suite import load_suite
-from harness.engine import decoding
-from harness.engine import generate as engine
+from harness.engine.chat import render
+from harness.engine.generate import CellRequest, GenerationQueue
 from harness.engine.model import SteerableModel, load_model
 from harness.methods.contract import PromptContext
 
-MINI = Path(__file__).parent.parent / "tasks" / "mini" / "pocketlm"
-TEXTS_PER_LABEL = 6
+ROOT = Path(__file__).resolve().parent.parent
+MINI = ROOT / "tasks" / "mini" / "pocketlm"
+BEFORE = "eafa5ef5"  # the last commit whose cells were one batch each
+CLAIMS = ("packed", "steered", "alone", "queue")
+
+WORKER = """
+import shutil, sys, time
+from pathlib import Path
+from rich.console import Console
+from harness.runner.generate import GenerationStage
+from harness.runner.prepare import RunOptions, plan_run
+
+run, languages = Path(sys.argv[1]), sys.argv[2].split(",")
+options = RunOptions("mini", run=run, languages=languages, methods=None)
+if not run.exists():
+    with (plan := plan_run(options)).run.lock():
+        GenerationStage.start(plan, options, Console(file=sys.stderr))  # fits
+shutil.rmtree(run / "cells")
+with (plan := plan_run(options)).run.lock():
+    stage = GenerationStage(plan, Console(file=sys.stderr))
+    stage.check()
+    started = time.perf_counter()
+    stage.run()
+    print(time.perf_counter() - started)
+"""
 
 
-def texts_of(model: SteerableModel, setting: str, steering: Steering) -> list[str]:
-    """Write one cell and return its texts."""
+def cells(model: SteerableModel, steerings: Sequence[Steering], texts: int, task: str = "topic") -> list[CellRequest]:
+    """Return one cell in Amharic for every steering, with the same prompts and keys, nothing drawn again."""
     suite = load_suite("mini")
-    corpus = Corpus(suite, open_data(suite, None))
-    task = suite.task("topic", "am")
-    shots = corpus.demonstrations("topic", "am")
+    definition = suite.task(task, "am")
     prompts = {
-        label: PromptContext(suite, task, setting, 1, TEXTS_PER_LABEL, label, tuple(shots[label])).suite_prompt()
-        for label in task.labels
+        label: PromptContext(suite, definition, "zero-shot", 1, texts, label).suite_prompt()
+        for label in definition.labels
     }
     sampling = suite.sampling.model_copy(update={"max_attempts": 1})
-    written = engine.generate_cell(
-        model, prompts, TEXTS_PER_LABEL, steering, sampling, lambda _, i, a: i + 1000 * a, 64
-    )
-    return [row.text for row in written]
+    return [
+        CellRequest(i, prompts, texts, steering, sampling, lambda label, i, _: hash((len(label), i)) % 2**63)
+        for i, steering in enumerate(steerings)
+    ]
 
 
-def timed(work: Callable[[], Any]) -> float:
-    """Return the seconds of one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def write(model: SteerableModel, requests: Sequence[CellRequest]) -> list[list[str]]:
+    """Write cells in one queue; return their texts."""
+    found = {}
+    for request, texts in GenerationQueue(model).write(requests):
+        if isinstance(texts, Exception):
+            raise texts
+        found[request.name] = [text.text for text in texts]
+    return [found[request.name] for request in requests]
 
 
-def compare(name: str, ours: Callable[[], Any], other: Callable[[], Any], repeats: int, same: bool) -> dict[str, Any]:
-    """Run both in turns; print and return how many times longer the other side takes.
-
-    The calls before the first measured one warm up, and show that both sides give the same where
-    they must (``same``).
-    """
-    first, second = ours(), other()
-    if same and first != second:
-        raise SystemExit(f"{name}: the two sides do not give the same")
-    pairs = [(timed(ours), timed(other)) for _ in range(repeats)]
-    ratios = sorted(b / a for a, b in pairs)
-    ratio = statistics.median(b for _, b in pairs) / statistics.median(a for a, _ in pairs)
-    print(f"{name}: {ratio:.2f}x (pairs {ratios[0]:.2f} to {ratios[-1]:.2f}), n = {repeats}")
-    spread = [round(ratios[0], 3), round(ratios[-1], 3)]
-    return {"name": name, "ratio": round(ratio, 3), "spread": spread, "repeats": repeats}
+def vector(model: SteerableModel, layer: int, strength: float) -> Steering:
+    """Return a steering by a fixed vector."""
+    direction = np.ones(model.hidden_size, dtype=np.float32) / np.float32(np.sqrt(model.hidden_size))
+    return Steering((Intervention("layer_output", layer, "add", direction, strength, "residual", 1.0, "all"),))
 
 
-def sampling_only(model: SteerableModel, keyed: bool) -> Callable[[], Any]:
-    """Return a call that writes exactly 48 tokens in 42 rows, sampled by us or by transformers."""
-    ids = torch.full((42, 16), 100, device=model.device)
-    mask = torch.ones_like(ids)
-    length = {"max_new_tokens": 48, "min_new_tokens": 48, "pad_token_id": 0, "eos_token_id": 2}
-    if keyed:
-        config = GenerationConfig(do_sample=False, **length)
-        return lambda: model.model.generate(
-            ids,
-            attention_mask=mask,
-            generation_config=config,
-            logits_processor=[decoding.KeyedSampler(list(range(42)), 16, 0.8, 0.9)],
+def packed(before: str, languages: str, repeats: int) -> dict[str, Any]:
+    """Time the cells of the mini suite in both engines; their texts must be equal."""
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder) / "before"
+        archive = subprocess.run(
+            ["git", "-C", str(ROOT), "archive", before, "harness", "tasks"], capture_output=True, check=True
         )
-    config = GenerationConfig(do_sample=True, temperature=0.8, top_p=0.9, top_k=0, **length)
-    return lambda: model.model.generate(ids, attention_mask=mask, generation_config=config)
+        tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(old, filter="data")
+        sides = {"ours": (ROOT, Path(folder) / "a"), "other": (old, Path(folder) / "b")}
+        seconds: dict[str, list[float]] = {"ours": [], "other": []}
+        for _ in range(repeats):
+            for name, (code, run) in sides.items():
+                done = subprocess.run(
+                    [sys.executable, "-c", WORKER, str(run), languages],
+                    env={"PYTHONPATH": str(code), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": folder},
+                    cwd=folder,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                )
+                seconds[name].append(float(done.stdout))
+        texts = [
+            {p.parent.name: p.read_bytes() for p in run.glob("cells/*/generations.jsonl")} for _, run in sides.values()
+        ]
+    if texts[0] != texts[1]:
+        raise SystemExit("the two engines do not write the same texts")
+    ratios = sorted(b / a for a, b in zip(seconds["ours"], seconds["other"], strict=True))
+    name = f"mini suite, generation ({len(texts[0])} cells), against the engine before ({before})"
+    medians = [statistics.median(side) for side in seconds.values()]
+    print(f"{name}: {medians[1] / medians[0]:.2f}x (pairs {ratios[0]:.2f} to {ratios[-1]:.2f}, n = {repeats})")
+    return {
+        "name": name,
+        "ratio": round(medians[1] / medians[0], 3),
+        "spread": [round(ratios[0], 3), round(ratios[-1], 3)],
+        "seconds": [round(value, 2) for value in medians],
+        "bar": ">= 5x",
+        "repeats": repeats,
+    }
+
+
+def steered(model: SteerableModel, repeats: int) -> dict[str, Any]:
+    """Time batches that write exactly as many tokens with steering as without."""
+    from harness.engine.decoding import Row, write_rows
+
+    size = 256 if model.device.type == "cuda" or model.hidden_size < 1024 else 32
+    prompt = tuple(range(100, 148))
+
+    def run(steering: Steering) -> None:
+        stops, model.model.generation_config.eos_token_id = model.model.generation_config.eos_token_id, []
+        try:
+            write_rows(model, [Row(prompt, steering, key, 64, 0.8, 0.9) for key in range(size)])
+        finally:
+            model.model.generation_config.eos_token_id = stops
+
+    one = vector(model, len(model.layers) // 2, 0.05)
+    name = f"steered batch of {size}, time of the unsteered batch over that of the steered"
+    return compare(name, lambda: run(one), lambda: run(Steering()), repeats, same=False, bar=">= 0.98 (<= 1.02x time)")
+
+
+def alone(model: SteerableModel, repeats: int, texts: int) -> dict[str, Any]:
+    """Compare tokens per second with a program that writes one text at a time, steered by a forward hook."""
+    layer = len(model.layers) // 2
+    requests = cells(model, [vector(model, layer, 0.05)], texts)
+    direction = torch.ones(model.hidden_size, dtype=model.model.dtype, device=model.device) * 0.05
+    direction /= model.hidden_size**0.5
+    sampling = requests[0].sampling
+    inputs = [render(model.tokenizer, prompt) for prompt in requests[0].prompts.values()]
+
+    def ours() -> float:
+        fresh = cells(model, [vector(model, layer, 0.05)], texts)
+        started = time.perf_counter()
+        write(model, fresh)
+        return (time.perf_counter() - started) / sum(request.usage.new_tokens for request in fresh)
+
+    def one_by_one() -> float:
+        def add(module: Any, args: Any, output: Any) -> Any:
+            return output + direction if isinstance(output, torch.Tensor) else (output[0] + direction, *output[1:])
+
+        hook = model.layers[layer].register_forward_hook(add)
+        torch.manual_seed(0)
+        started, tokens = time.perf_counter(), 0
+        try:
+            for text in inputs[:10]:
+                batch = model.tokenizer(text, add_special_tokens=False, return_tensors="pt").to(model.device)
+                written = model.model.generate(
+                    **batch,
+                    do_sample=True,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    top_k=0,
+                    max_new_tokens=sampling.max_new_tokens,
+                    pad_token_id=model.tokenizer.pad_token_id,
+                )
+                tokens += written.shape[1] - batch["input_ids"].shape[1]
+        finally:
+            hook.remove()
+        return (time.perf_counter() - started) / tokens
+
+    name = f"tokens per second, a cell of {texts * len(inputs)} texts, against one text at a time with a hook"
+    bar = ">= 50x" if model.device.type == "cuda" else ">= 15x"
+    return compare(name, ours, one_by_one, repeats, same=False, bar=bar, measure=lambda side: side())
+
+
+def queue(model: SteerableModel, repeats: int, texts: int) -> dict[str, Any]:
+    """Time 13 configurations in one queue and one after the other; their texts must be equal."""
+    depths = [round(len(model.layers) * share) for share in (0.21, 0.48, 0.74)]
+    steerings = [Steering(), *(vector(model, min(d, len(model.layers) - 1), s) for d in depths for s in (1, 2, 3, 4))]
+    return compare(
+        f"13 configurations of {texts} texts a label in one queue, against 13 runs",
+        lambda: write(model, cells(model, steerings, texts, "sentiment")),
+        lambda: [write(model, [request])[0] for request in cells(model, steerings, texts, "sentiment")],
+        repeats,
+        bar=">= 3x" if model.device.type == "cuda" else ">= 1.3x",
+    )
 
 
 def main() -> None:
-    """Print the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=str(MINI))
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(resolve_checkpoint(arguments.model), "float32", device)
-    size, layer = model.model.config.hidden_size, len(model.layers) // 2
-    vector = np.ones(size, dtype=np.float32) / np.sqrt(size).astype(np.float32)
-    steering = Steering((Intervention("layer_output", layer, "add", vector, 0.05, "residual", 1.0, "all"),))
-    shared = decoding._prefill
-
-    stride = decoding._STRIDE
-
-    def to_the_end() -> list[str]:
-        decoding._STRIDE = 10**6
-        try:
-            return texts_of(model, "zero-shot", Steering())
-        finally:
-            decoding._STRIDE = stride
-
-    def per_text() -> list[str]:
-        decoding._prefill = lambda *_: None
-        try:
-            return texts_of(model, "few-shot", Steering())
-        finally:
-            decoding._prefill = shared
-
+    """Measure the claims that are named."""
+    parser = options(__doc__)
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(CLAIMS)} (default: all)")
+    parser.add_argument("--model", default=str(MINI), help="folder of the model (default: the one that ships)")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--before", default=BEFORE, help=f"commit of the other engine (default: {BEFORE})")
+    parser.add_argument("--languages", default="am,he,da", help="of the first claim (default: am,he,da)")
+    parser.add_argument("--texts", type=int, default=15, help="texts a label (default: 15)")
+    given = parser.parse_args()
+    claims = given.claims or CLAIMS
+    if unknown := set(claims) - set(CLAIMS):
+        parser.error(f"unknown claim {', '.join(sorted(unknown))}; valid: {', '.join(CLAIMS)}")
     results = []
-    results.append(
-        compare(
-            "prompt read once per label, against once per text (few-shot)",
-            lambda: texts_of(model, "few-shot", Steering()),
-            per_text,
-            arguments.repeats,
-            same=True,
-        )
-    )
-    results.append(
-        compare(
-            "ended rows leave the batch, against rows kept to the end (zero-shot)",
-            lambda: texts_of(model, "zero-shot", Steering()),
-            to_the_end,
-            arguments.repeats,
-            same=True,
-        )
-    )
-    results.append(
-        compare(
-            "no steering, against one steered layer (zero-shot)",
-            lambda: texts_of(model, "zero-shot", Steering()),
-            lambda: texts_of(model, "zero-shot", steering),
-            arguments.repeats,
-            same=False,
-        )
-    )
-    results.append(
-        compare(
-            "keyed sampling, against transformers' top-p sampling",
-            sampling_only(model, keyed=True),
-            sampling_only(model, keyed=False),
-            arguments.repeats,
-            same=False,
-        )
-    )
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    for result in results:
-        print(json.dumps({**result, "device": device, "versions": versions}))
+    if "packed" in claims:
+        results.append(packed(given.before, given.languages, min(given.repeats, 3)))
+    if set(claims) - {"packed"}:
+        model = load_model(resolve_checkpoint(given.model), given.dtype, given.device)
+        model.model.generation_config.pad_token_id = model.tokenizer.pad_token_id
+        if "steered" in claims:
+            results.append(steered(model, given.repeats))
+        if "alone" in claims:
+            results.append(alone(model, given.repeats, given.texts))
+        if "queue" in claims:
+            results.append(queue(model, min(given.repeats, 3), given.texts))
+    report([{**result, "model": Path(given.model).name} for result in results], given.device)
 
 
 if __name__ == "__main__":
