@@ -7,10 +7,11 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, p_equals, tier_of
@@ -18,6 +19,7 @@ from leaderboard.charts import template_environment
 from leaderboard.text import ASSETS, clean, counted, name_of, slug
 
 BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}
+_OFF = Markup(' class="off"')
 ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 
@@ -29,6 +31,7 @@ def environment() -> Environment:
         plain=format_number, p_equals=p_equals, signed=format_signed, spanned=format_interval, tier_of=tier_of,
         clean=clean,
         name=name_of, slug=slug, slug_key=slug_key, counted=counted, data=data, sort=sort_value,
+        cells=table_cells, marks=text_marks,
         better=lambda metric: BETTER[metric.direction], arrow=lambda metric: ARROWS[metric.direction],
     )  # fmt: skip
     made.globals.update(style=asset("style.css"))
@@ -70,6 +73,18 @@ def sort_value(value: object) -> str:
     if isinstance(value, Estimate):
         value = value.mean
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def table_cells(cells: Sequence[tuple[str, ...]]) -> Markup:
+    """Return the cells of a row: of each its text, and what it is sorted by, without U+0000. All are escaped at once."""
+    fields = escape("\0".join(field for cell in cells for field in cell[:2])).split("\0") if cells else []
+    return Markup("".join(f'<td data-v="{s}">{text}</td>' for text, s in zip(fields[::2], fields[1::2], strict=True)))  # noqa: S704
+
+
+@functools.lru_cache(maxsize=2**12)  # most texts have the same few
+def text_marks(found: tuple[tuple[str, bool], ...]) -> Markup:
+    """Return the findings of the scoring for a text: of each its words, and whether they are not what was asked for."""
+    return Markup().join(Markup("<bdi{}>{}</bdi>").format(_OFF if off else "", words) for words, off in found)
 
 
 def slug_key(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ def clean(value: object, longest: int = LONGEST) -> str:
 
 def name_of(text: object, longest: int = 80) -> str:
     """Return a name on one line, without signs that change its direction."""
-    return _TURNING.sub("\ufffd", " ".join(clean(str(text), longest).split()))
+    return _name_of(str(text)[: longest + 1], longest)
+
+
+@functools.lru_cache(maxsize=2**14)  # pages name the same few things, again and again
+def _name_of(text: str, longest: int) -> str:
+    return _TURNING.sub("\ufffd", " ".join(clean(text, longest).split()))
 
 
 def slug(text: str, longest: int = 40) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from harness.core.errors import UserError
 from harness.core.threads import limit_blas_threads
 from harness.core.types import FloatArray, IntArray
-from harness.core.workers import map_forked
+from harness.core.workers import cores, map_forked
 from harness.ranking.results import CellIndex, Missing, ResultSet, by_stratum, positions
 from harness.ranking.stats.resampling import (
     Measure,
@@ -169,9 +170,10 @@ class MetricArray:
         They are computed once, also for selections of this array.
         """
         key = tuple(sorted(baselines.items()))
-        for part in self.parts:
-            if (part.task_language, key) not in self._strata:
-                self._strata[part.task_language, key] = self._stratum(part, baselines)
+        new = [part for part in self.parts if (part.task_language, key) not in self._strata]
+        with ThreadPoolExecutor(min(cores(), max(len(new), 1))) as pool:
+            for part, stratum in zip(new, pool.map(lambda part: self._stratum(part, baselines), new), strict=True):
+                self._strata[part.task_language, key] = stratum
         return [self._strata[part.task_language, key] for part in self.parts]
 
     def _stratum(self, part: StratumValues, baselines: Mapping[str, str]) -> Stratum:

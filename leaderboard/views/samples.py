@@ -42,7 +42,7 @@ class SampleText(NamedTuple):
     """One text and the findings of the scoring."""
 
     text: str
-    marks: list[Mark]
+    marks: tuple[Mark, ...]
 
     @property
     def size(self) -> int:
@@ -181,7 +181,7 @@ def _first(board: Board, index: tuple[str, str, str, int]) -> dict[str, list[Sam
             continue
         shown = first.setdefault(item.label, [])
         if len(shown) < MOST:
-            shown.append(SampleText(clean(item.text), own))
+            shown.append(SampleText(clean(item.text), tuple(own)))
     return first
 
 

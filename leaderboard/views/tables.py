@@ -45,17 +45,17 @@ def metric_file(metric: Metric) -> str:
 def metric_page(board: Board, metric: Metric) -> dict[str, Any]:
     """Return one metric of all entries in the order of the ranking: over all cells, and in languages with a value."""
     digits, rows = digits_of(metric.name), board.standings.rows
-    codes: list[str | None] = [None]
-    codes += [
-        code
-        for code in board.axes["language"]
-        if any(board.level(metric, row.row.id, language=code) is not None for row in rows)
+    levels = {
+        code: [board.level(metric, row.row.id, language=code) for row in rows]
+        for code in (None, *board.axes["language"])
+    }
+    codes = [code for code, values in levels.items() if code is None or any(value is not None for value in values)]
+    columns = [[number(value, digits) for value in levels[code]] for code in codes]
+    lines = [
+        {**_head(board, row), "mean": cells[0], "cells": cells[1:]}
+        for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
+        if any(cell.sort for cell in cells)
     ]
-    lines = []
-    for row in rows:
-        cells = [_level(board, metric, row.row.id, code) for code in codes]
-        if any(cell.sort for cell in cells):
-            lines.append({**_head(board, row), "mean": cells[0], "cells": cells[1:]})
     human = [board.human(metric, code) for code in codes]
     signatures = board.result_set.signatures.get(metric.name, [])
     return {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -96,8 +94,8 @@ def _is_valid(kept: Predictions) -> bool:
     n, count = len(kept.gold), len(kept.labels)
     if not 2 <= n <= _EXAMPLES or count > min(_LABELS, n):
         return False
-    both = np.concatenate([kept.gold[None], kept.predictions])
-    return bool(len(kept.predictions) and both.min() >= 0 and both.max() < count)
+    both = (kept.gold, kept.predictions)
+    return len(kept.predictions) > 0 and all(part.min() >= 0 and part.max() < count for part in both)
 
 
 def draw_weights(examples: str, n: int, count: int) -> Draws:
@@ -154,15 +152,18 @@ def _macro_f1(gold: Indices, predicted: Indices, size: int, weights: Draws) -> D
     """
     shape = (len(predicted), len(weights))
     left = np.broadcast_to(weights.sum(axis=1), shape)  # predictions that are of none of the labels so far
-    scores = []
+    total = np.zeros(shape, np.float32)
     for label in range(size):
         own = gold == label
-        found = left if label == size - 1 else _count(predicted == label, weights)
-        left = left - found
+        last = label == size - 1
+        found = left if last else _count(predicted == label, weights)
+        left = left if last else left - found
         hits = _count(predicted[:, own] == label, weights[:, own])
         both = found + weights[:, own].sum(axis=1)
-        scores.append(np.divide(2 * hits, both, out=np.zeros(shape, np.float32), where=both > 0))
-    return np.asarray(reduce(add, scores) / np.float32(size), dtype=np.float32)
+        hits *= 2
+        total += np.divide(hits, both, out=hits, where=both > 0)  # without examples and predictions there are no hits
+    total /= np.float32(size)
+    return total
 
 
 def _count(which: NDArray[np.bool_], weights: Draws) -> Draws:
