@@ -263,6 +263,17 @@ def mini() -> Suite:
 
 
 @pytest.fixture(scope="session")
+def pocketlm(mini: Suite) -> SteerableModel:
+    """The mini suite's own model, which writes Amharic and Hebrew. Leave it as it is."""
+    from harness.core.checkpoints import resolve_checkpoint
+    from harness.engine.model import load_model
+
+    folder = mini.folder("model")
+    assert folder is not None and folder.is_dir(), "the mini suite ships a model"
+    return load_model(resolve_checkpoint(str(folder)), "float32", "cpu")
+
+
+@pytest.fixture(scope="session")
 def small_suite(mini: Suite) -> Suite:
     """The mini suite in Amharic and Hebrew alone; English is the reference language."""
     return mini.model_copy(update={"languages": ["am", "he"]})

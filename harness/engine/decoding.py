@@ -30,8 +30,8 @@ _PROMPT_TOKENS = 16384  # that are read at once
 class Row:
     """A text that is being written.
 
-    ``stop`` returns whether nothing that follows the new tokens would be kept; it is asked after a token of
-    ``stop_tokens``. ``tokens``: the new tokens, without the end token; ``ended``: whether there was one, or a stop.
+    ``stop`` returns whether nothing that follows the new tokens would be kept; it is asked after a token with a
+    line break. ``tokens``: the new tokens, without the end token; ``ended``: whether there was one, or a stop.
     """
 
     prompt: tuple[int, ...]
@@ -376,9 +376,9 @@ def _try_rows(model: SteerableModel, kind: type[DecodingBatch]) -> Tensor:
         return [row.prompt[len(row.tokens) % len(row.prompt)] for row in rows]
 
     vocabulary = model.model.config.get_text_config().vocab_size
-    longest = min(12, model.context_length or 12) - 4
+    longest = max(1, min(12, model.context_length or 12) - 4)  # each has room for 4 new tokens
     rows = [
-        Row(tuple((7 * i + 3 * name) % vocabulary for i in range(length)), Steering(), name, most, 1.0, 1.0)
+        Row(tuple((7 * i + 3 * name) % vocabulary for i in range(max(1, length))), Steering(), name, most, 1.0, 1.0)
         for name, length, most in ((1, longest - 3, 2), (2, longest, 4), (3, longest - 1, 4))
     ]
     batch = kind(model, follow)

@@ -6,95 +6,21 @@ writes Amharic and Hebrew.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 from support.prompts import PROMPTS, key_of
+from support.writing import MANY, NOTHING, cell_of, watch_decoding, write
 
-from harness.core.cells import sampling_key
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
 from harness.core.interventions import Intervention, Steering
-from harness.core.records import Generation
-from harness.data.corpus import Corpus, normalise
+from harness.data.corpus import normalise
 from harness.data.prompts import Prompt
-from harness.data.sources import LocalData
-from harness.data.suite import SamplingParams, Suite
+from harness.data.suite import SamplingParams
 from harness.engine.chat import render
 from harness.engine.generate import generate_cell
 from harness.engine.model import SteerableModel, load_model
-from harness.methods.contract import PromptContext
-
-NOTHING = Steering()
-MANY = {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": 6, "max_attempts": 3}
-
-
-def write(
-    model: SteerableModel,
-    prompts: dict[str, Prompt] = PROMPTS,
-    texts: int = 4,
-    steering: Steering = NOTHING,
-    batch_size: int = 4,
-    **sampling: Any,
-) -> list[Generation]:
-    return generate_cell(model, prompts, texts, steering, SamplingParams(**{**MANY, **sampling}), key_of, batch_size)
-
-
-@pytest.fixture
-def sequences(monkeypatch):
-    """Record what a model's ``generate`` is given and gives: (prompt ids, new ids) per row."""
-
-    def spy(model: SteerableModel) -> list[tuple[list[int], list[int]]]:
-        rows: list[tuple[list[int], list[int]]] = []
-        original = model.model.generate
-
-        def generate(**inputs: Any) -> Any:
-            output = original(**inputs)
-            width = inputs["input_ids"].shape[1]
-            for given, mask, row in zip(inputs["input_ids"], inputs["attention_mask"], output.sequences, strict=True):
-                rows.append((given[mask.bool()].tolist(), row[width:].tolist()))
-            return output
-
-        monkeypatch.setattr("harness.engine.decoding._STRIDE", 10**6)  # one call a batch
-        monkeypatch.setattr(model.model, "generate", generate)
-        return rows
-
-    return spy
-
-
-@pytest.fixture(scope="module")
-def pocketlm(mini: Suite) -> SteerableModel:
-    folder = mini.folder("model")
-    assert folder is not None and folder.is_dir(), "the mini suite ships a model"
-    return load_model(resolve_checkpoint(str(folder)), "float32", "cpu")
-
-
-def cell_of(suite: Suite, task: str, language: str, setting: str, seed: int = 1) -> dict[str, Any]:
-    """Return prompts and noise of a cell of the mini suite, as a run makes them."""
-    definition = suite.task(task, language)
-    folder = suite.folder("data")
-    assert folder is not None
-    shots = Corpus(suite, LocalData(folder)).demonstrations(task, language) if setting == "few-shot" else {}
-    prompts = {
-        label: PromptContext(
-            suite, definition, setting, seed, 4, label=label, demonstrations=tuple(shots.get(label, ()))
-        ).suite_prompt()
-        for label in definition.labels
-    }
-    return {
-        "prompts": prompts,
-        "noise_key": lambda label, index, attempt: sampling_key(
-            _key(suite, task, language, setting, seed), label, index, attempt
-        ),
-    }
-
-
-def _key(suite: Suite, task: str, language: str, setting: str, seed: int) -> Any:
-    from support.helpers import key
-
-    return key(suite=suite.name, task=task, language=language, setting=setting, seed=seed)
+from harness.engine.sampling import signed
 
 
 @pytest.mark.parametrize(
@@ -205,9 +131,15 @@ def test_what_is_not_marked_is_unique_and_what_is_marked_came_before(each_model)
 
 
 def test_texts_that_differ_only_in_case_blanks_or_width_are_duplicates(new_model, monkeypatch):
-    model, answers = new_model(), iter(["Good  day", "good day", "ＧＯＯＤ DAY ", "good days"])
-    monkeypatch.setattr(model.tokenizer, "decode", lambda *_, **__: next(answers))
-    texts = write(model, {"positive": PROMPTS["positive"]}, max_attempts=1)
+    model, answers = new_model(), ["Good  day", "good day", "ＧＯＯＤ DAY ", "good days"]
+    with watch_decoding(model) as seen:
+
+        def decode(tokens: list[int], **options: object) -> str:
+            found = [i for i in range(4) if seen.tokens.get(signed(key_of("positive", i, 0))) == tokens]
+            return answers[found[0]]
+
+        monkeypatch.setattr(model.tokenizer, "decode", decode)
+        texts = write(model, {"positive": PROMPTS["positive"]}, max_attempts=1)
     assert [(t.text, t.duplicate) for t in texts] == [
         ("Good day", False),
         ("good day", True),
@@ -231,8 +163,6 @@ def test_strength_zero_writes_exactly_the_unsteered_texts(each_model, steer, cha
 
 
 def test_strength_zero_writes_exactly_the_unsteered_texts_of_the_mini_suite(mini, pocketlm):
-    from harness.core.interventions import Intervention
-
     vector = torch.ones(pocketlm.model.config.hidden_size).numpy()
     zero = Steering((Intervention("layer_output", 1, "add", vector, 0.0, "residual", 3.0),))
     sampling = mini.sampling.model_copy(update={"max_new_tokens": 12, "max_attempts": 2})
@@ -245,12 +175,16 @@ def test_nothing_is_steered_after_a_cell(tiny_models, steer):
     assert not tiny_models["llama"].hooks.active
 
 
-def test_the_chat_template_is_rendered_with_one_bos(tiny_models, sequences):
+def test_the_chat_template_is_rendered_with_one_bos(tiny_models):
     model = tiny_models["llama"]
-    rows = sequences(model)
-    write(model)
+    with watch_decoding(model) as seen:
+        write(model)
     assert render(model.tokenizer, Prompt("a b")) == "<s><|user|>a b<|assistant|>"
-    for ids, _ in rows:
+    assert {tuple(ids) for ids in seen.prompts} == {
+        tuple(model.tokenizer(render(model.tokenizer, prompt), add_special_tokens=False)["input_ids"])
+        for prompt in PROMPTS.values()
+    }
+    for ids in seen.prompts:
         assert ids[0] == model.tokenizer.bos_token_id
         assert ids.count(model.tokenizer.bos_token_id) == 1
 
@@ -260,13 +194,14 @@ def test_a_system_turn_comes_first(tiny_models):
     assert rendered == "<s><|user|>Be brief.<|user|>a b<|assistant|>"
 
 
-def test_a_tokenizer_without_a_chat_template_gets_a_plain_instruction(new_network, new_tokenizer, sequences):
+def test_a_tokenizer_without_a_chat_template_gets_a_plain_instruction(new_network, new_tokenizer):
     model = SteerableModel(new_network("llama"), new_tokenizer(chat_template=None))
-    rows = sequences(model)
-    texts = write(model)
+    with watch_decoding(model) as seen:
+        texts = write(model)
     assert render(model.tokenizer, Prompt("a b")) == "<s>### Instruction:\na b\n\n### Response:\n"
     assert render(model.tokenizer, Prompt("a b", system="Be brief.")).startswith("<s>Be brief.\n\n### Instr")
-    assert all(ids.count(1) == 1 and ids[0] == 1 for ids, _ in rows)
+    assert len(seen.prompts) >= 2
+    assert all(ids.count(1) == 1 and ids[0] == 1 for ids in seen.prompts)
     assert len(texts) == 8
 
 
@@ -286,15 +221,17 @@ def test_prompt_tokens_are_counted_without_padding(tiny_models):
         assert text.n_prompt_tokens == len(ids)
 
 
-def test_a_text_ends_before_its_first_stop_token(new_model, sequences):
+def test_a_text_ends_before_its_first_stop_token(new_model):
     """A third of the vocabulary stops: some texts stop at once, some later, some never."""
     model = new_model()
     stops = set(range(2, 300, 9))
     model.model.generation_config.eos_token_id = sorted(stops)
-    rows = sequences(model)
-    texts = write(model, texts=10, batch_size=20, max_attempts=1)
-    for text, (_, new) in zip(texts, rows, strict=True):
+    with watch_decoding(model) as seen:
+        texts = write(model, texts=10, batch_size=20, max_attempts=1)
+    for text in texts:
+        new = seen.drawn(text)
         end = next((i for i, token in enumerate(new) if token in stops), None)
+        assert end in (None, len(new) - 1), "tokens were drawn after the end"
         kept = new if end is None else new[:end]
         assert text.finish_reason == ("length" if end is None else "stop")
         assert text.n_new_tokens == len(kept)
@@ -303,13 +240,13 @@ def test_a_text_ends_before_its_first_stop_token(new_model, sequences):
     assert len({t.n_new_tokens for t in texts}) > 2
 
 
-def test_the_tokenizers_end_stops_where_the_checkpoint_names_none(new_model, sequences):
+def test_the_tokenizers_end_stops_where_the_checkpoint_names_none(new_model):
     model = new_model()
     model.model.generation_config.eos_token_id = None
     model.tokenizer.eos_token = model.tokenizer.convert_ids_to_tokens(100)
-    rows = sequences(model)
-    texts = write(model, texts=40, max_new_tokens=12, batch_size=80, max_attempts=1)
-    stopped = [100 in new for _, new in rows]
+    with watch_decoding(model) as seen:
+        texts = write(model, texts=40, max_new_tokens=12, batch_size=80, max_attempts=1)
+    stopped = [100 in seen.drawn(text) for text in texts]
     assert [t.finish_reason == "stop" for t in texts] == stopped
     assert any(stopped)
     assert not all(stopped)
@@ -376,40 +313,3 @@ def test_a_shared_prompt_is_read_once_and_writes_what_it_would_alone(tiny_models
     model, prompt = tiny_models["mistral"], {"positive": Prompt("a b " * 12)}  # beyond the sliding window
     steering = steer(positions="generated", strength=0.5)
     assert write(model, prompt, steering=steering) == write(model, prompt, steering=steering, batch_size=1)
-
-
-@pytest.mark.parametrize("stride", [1, 3, 10**6])
-def test_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, stride):
-    task = mini.task("sentiment", "am")
-    prompts = {
-        label: Prompt(task.prompts["zero-shot"].format(label=label, language="Amharic")) for label in task.labels
-    }
-    size = {"texts": 6, "batch_size": 12, "max_new_tokens": 40}
-    expected = write(pocketlm, prompts, **size)
-    monkeypatch.setattr("harness.engine.decoding._STRIDE", stride)
-    assert write(pocketlm, prompts, **size) == expected
-    assert len({text.n_new_tokens for text in expected}) > 1, "all rows end at once: nothing was tested"
-
-
-@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_steered_rows_that_leave_the_batch_change_no_text(monkeypatch, pocketlm, mini, positions):
-    task = mini.task("sentiment", "he")
-    prompts = {label: Prompt(task.prompts["zero-shot"].format(label=label, language="Hebrew")) for label in task.labels}
-    vector = np.ones(192, dtype=np.float32)
-    steering = Steering((Intervention("layer_output", 1, "add", vector, 0.3, "raw", 1.0, positions),))
-    monkeypatch.setattr("harness.engine.decoding._STRIDE", 10**6)
-    expected = write(pocketlm, prompts, 6, steering, 12, max_new_tokens=40)
-    monkeypatch.setattr("harness.engine.decoding._STRIDE", 2)
-    assert write(pocketlm, prompts, 6, steering, 12, max_new_tokens=40) == expected
-
-
-def test_a_row_leaves_when_the_line_that_is_kept_is_written_and_its_text_stays(monkeypatch, tiny_models):
-    # The tiny models break a line now and then; room for 64 tokens shows who went on after that.
-    long = {"texts": 12, "batch_size": 24, "keep": "first-line", "max_new_tokens": 64, "max_attempts": 1}
-    early = write(tiny_models["gemma2"], **long)
-    monkeypatch.setattr("harness.engine.decoding._STRIDE", 10**6)  # nobody leaves before the end
-    late = write(tiny_models["gemma2"], **long)
-    assert [row.text for row in early] == [row.text for row in late]
-    assert [row.finish_reason for row in early] == [row.finish_reason for row in late]
-    saved = [a.n_new_tokens < b.n_new_tokens for a, b in zip(early, late, strict=True)]
-    assert any(saved) and not any(a.n_new_tokens > b.n_new_tokens for a, b in zip(early, late, strict=True))
