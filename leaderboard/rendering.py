@@ -76,7 +76,7 @@ def sort_value(value: object) -> str:
 
 
 def table_cells(cells: Sequence[tuple[str, ...]]) -> Markup:
-    """Return the cells of a row: of each its text, and what it is sorted by, without U+0000. All are escaped at once."""
+    """Return the cells of a row: of each its text and what it is sorted by, without U+0000; escaped all at once."""
     fields = escape("\0".join(field for cell in cells for field in cell[:2])).split("\0") if cells else []
     return Markup("".join(f'<td data-v="{s}">{text}</td>' for text, s in zip(fields[::2], fields[1::2], strict=True)))  # noqa: S704
 

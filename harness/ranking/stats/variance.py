@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.types import FloatArray, IntArray
+from harness.ranking.stats.roots import find_roots
 
 ALPHA = 0.05
 """Level of every test; intervals hold 1 - ALPHA."""
@@ -35,7 +36,6 @@ ALPHA = 0.05
 _GRID = 2.0**18  # bootstrap values become multiples of 1 / 2^18: their products then add up exactly
 _ROUNDING = 1e-12  # relative; what is smaller is the rounding of a zero
 _SMALLEST = 1e-290  # of the p-values that are distinguished
-_TOLERANCES = {"xatol": 0.0, "xrtol": 1e-15, "fatol": 1e-12, "frtol": 0.0}  # of logarithms of p-values that agree
 
 
 class Contrasts:
@@ -156,7 +156,6 @@ def _two_component_p(t: FloatArray, share: FloatArray, seeds_df: FloatArray, exa
     t_1^2 = t^2 w / share and t_2^2 = t^2 (1 - w) / (1 - share) fit for every w; the root is the w at which both
     have the same p, which lies between the p of one source alone.
     """
-    from scipy.optimize.elementwise import find_root
     from scipy.special import stdtr, xlogy
 
     ends = [np.asarray(2 * stdtr(df, -t)) for df in (seeds_df, examples_df)]
@@ -175,9 +174,8 @@ def _two_component_p(t: FloatArray, share: FloatArray, seeds_df: FloatArray, exa
         return np.asarray(xlogy(1.0, p_of_seeds(w, t, share, df)) - xlogy(1.0, of_examples))
 
     few = seeds_df < examples_df
-    bracket = (np.where(few, share, 0.0), np.where(few, 1.0, share))
-    root = find_root(apart, bracket, args=(t, share, seeds_df), tolerances=_TOLERANCES)
-    found[both] = p_of_seeds(root.x, t, share, seeds_df)
+    root = find_roots(apart, np.where(few, share, 0.0), np.where(few, 1.0, share), (t, share, seeds_df))
+    found[both] = p_of_seeds(root, t, share, seeds_df)
     return found
 
 
