@@ -100,7 +100,8 @@ def packed(before: str, languages: str, repeats: int) -> dict[str, Any]:
         archive = subprocess.run(
             ["git", "-C", str(ROOT), "archive", before, "harness", "tasks"], capture_output=True, check=True
         )
-        tarfile.open(fileobj=io.BytesIO(archive.stdout)).extractall(old, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(old, filter="data")
         sides = {"ours": (ROOT, Path(folder) / "a"), "other": (old, Path(folder) / "b")}
         seconds: dict[str, list[float]] = {"ours": [], "other": []}
         for _ in range(repeats):
