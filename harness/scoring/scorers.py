@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from harness.core.errors import UserError
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 from harness.scoring.classifiers import ClassifierScorer, open_classifier
@@ -29,7 +32,11 @@ def build_scorers(
     ``UserError`` for a bad specification.
     """
     specs = classifiers or suite.classifiers
-    trained = [ClassifierScorer(open_classifier(spec, suite.classifier_protocol)) for spec in specs]
+    trained = [ClassifierScorer(open_classifier(spec, suite.classifier_protocol)) for spec in dict.fromkeys(specs)]
+    repeated = [name for name, number in Counter(scorer.name for scorer in trained).items() if number > 1]
+    if repeated:
+        name = repeated[0].partition("/")[2]
+        raise UserError(f"two classifiers have the name {name}, so their scores would too. Give one of {specs}.")
     validity = ValidityScorer(lambda: suite_identifier(suite, corpus))
     if suite.scored_split == "validation":
         return [validity, *trained]

@@ -115,11 +115,15 @@ def check_command(run: Run, packed: PackResult) -> str:
 
 
 def _as_given(spec: str, manifest: Manifest) -> str:
-    """Return a classifier as the run's command named it: scores have only the name of a local directory."""
+    """Return a classifier as the run's command named it.
+
+    Scores have only the name of a local directory, and not every option.
+    """
     kind, _, rest = spec.partition(":")
     for word in (word for command in manifest.commands for word in command):
         given, _, path = word.partition(":")
-        if rest and given == kind and Path(path.partition(",")[0]).name == rest.partition(",")[0]:
+        named = path.partition(",")[0]
+        if rest and given == kind and rest.partition(",")[0] in {named, Path(named).name}:
             return word
     return spec
 

@@ -58,6 +58,12 @@ def test_a_local_classifier_is_named_by_its_path(tmp_path):
     assert shlex.split(check_command(*run))[-2:] == ["--classifier", "hf:/models/my encoder,epochs=2"]
 
 
+def test_an_option_that_is_no_part_of_the_name_is_given_to_the_check_too(tmp_path):
+    commands = [["steerboard", "run", "--classifier", "hf:owner/encoder,batches=padded"]]
+    run = packed(tmp_path, "hf:owner/encoder", commands=commands)
+    assert shlex.split(check_command(*run))[-1] == "hf:owner/encoder,batches=padded"
+
+
 def test_the_check_gets_the_text_that_the_run_was_made_with(tmp_path):
     run = packed(tmp_path, "tfidf", data_source="/data/my text", contrast="/data/noise")
     words = shlex.split(check_command(*run))

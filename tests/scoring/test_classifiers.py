@@ -12,11 +12,13 @@ from support.helpers import MINI, scoring_context, toy_encoder
 
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
+from harness.data.corpus import Corpus
 from harness.data.sources import LocalData
 from harness.data.suite import ClassifierProtocol, load_suite
 from harness.scoring.classifiers import ClassifierScorer, open_classifier
 from harness.scoring.linear_classifiers import TfidfClassifier, fit_dual
 from harness.scoring.scorer import TextSample
+from harness.scoring.scorers import build_scorers
 
 PROTOCOL = ClassifierProtocol(
     seeds=[1, 2, 3],
@@ -322,6 +324,13 @@ def test_padded_batches_are_asked_for_and_keep_name_and_signature_of_earlier_ver
     classifier = open_classifier(f"hf:{encoder},batches=padded", PROTOCOL)
     assert classifier.name == "hf:toyenc"
     assert classifier.signature.endswith("|tokens:512|seeds:3|version:2")
+
+
+def test_one_encoder_is_not_trained_in_two_ways_under_one_name(encoder):
+    specs = [f"hf:{encoder}", "tfidf", f"hf:{encoder},batches=padded"]
+    suite = load_suite("mini")
+    with pytest.raises(UserError, match=r"two classifiers have the name hf:toyenc, so their scores would too"):
+        build_scorers(suite, Corpus(suite, LocalData(MINI / "data")), specs)
 
 
 def test_an_encoder_of_another_type_is_trained_with_padded_batches(encoder, tmp_path):
