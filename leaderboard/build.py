@@ -50,6 +50,9 @@ _WRITERS = 8  # files at once
 Page = tuple[str, str]
 """Address within the site, and HTML."""
 
+PageFile = tuple[str, bytes]
+"""Address within the site, and HTML in UTF-8, which takes half the memory."""
+
 
 class SiteInfo(NamedTuple):
     """What all pages show: the date of the site (given, never the clock) and the version that built it."""
@@ -100,7 +103,7 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused:
     # after the pages that it links to
     index = index_page(views, info, refused, citations(published), methods_bib(published))
     _check_addresses([address for address, _ in pages])
-    files |= {address: html.encode() for address, html in pages}
+    files.update(pages)
     with ThreadPoolExecutor(_WRITERS) as pool:  # each waits for the disk
         list(pool.map(lambda name: write_bytes(out / name, files[name]), files))
     written = [*files]
@@ -199,17 +202,17 @@ def _texts_of(anchors: Mapping[str, set[str]], entry: str, code: str, task: str 
     return f"samples-{slug(code)}.html#{found}" if found else ""
 
 
-def _page(view: Mapping[str, Any], file: str, template: str, *scripts: str, **context: Any) -> Page:
+def _page(view: Mapping[str, Any], file: str, template: str, *scripts: str, **context: Any) -> PageFile:
     """Return a page in the directory of a board."""
     html = render(template, *scripts, here=file, root="../", view=view, info=view["info"], **context)
-    return f"{view['board'].id}/{file}", html
+    return f"{view['board'].id}/{file}", html.encode()
 
 
-def text_pages(view: dict[str, Any]) -> list[Page]:
+def text_pages(view: dict[str, Any]) -> list[PageFile]:
     """Return the pages of texts; they come first, as links to texts (``texts_of`` of the view) need their anchors."""
     board: Board = view["board"]
 
-    def of_language(code: str) -> tuple[Page, set[str]]:
+    def of_language(code: str) -> tuple[PageFile, set[str]]:
         texts = samples_page(board, code)
         return _page(view, f"samples-{slug(code)}.html", "samples.html.j2", "samples.js", page=texts), texts["anchors"]
 
@@ -219,19 +222,19 @@ def text_pages(view: dict[str, Any]) -> list[Page]:
     return [page for page, _ in made]
 
 
-def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Callable[[], Page]]:
+def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Callable[[], PageFile]]:
     """Return what makes the other pages in the directory of a board; ``citations``: by method."""
     board: Board = view["board"]
     measured = stored(board)
 
-    def of_language(code: str) -> Page:
+    def of_language(code: str) -> PageFile:
         return _page(view, f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
 
-    def of_method(name: str) -> Page:
+    def of_method(name: str) -> PageFile:
         own = {**method_page(board, name, view), "separation": separations(board, name, measured)}
         return _page(view, method_file(name), "method.html.j2", page=own, citation=citations.get(name, ""))
 
-    def of_metric(metric: Metric, file: str) -> Page:
+    def of_metric(metric: Metric, file: str) -> PageFile:
         return _page(view, file, "metric.html.j2", page=metric_page(board, metric))
 
     pairs = partial(_page, view, "compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])
