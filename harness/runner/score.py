@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -14,17 +17,20 @@ from harness.core.errors import BrokenFileError, DamagedFileError, MachineError,
 from harness.core.files import digest
 from harness.core.reading import has_lone_surrogate
 from harness.core.records import CellKey, CellScores, PartRecord, Score
-from harness.core.store import KEPT, kept_in
-from harness.core.threads import limit_blas_threads
+from harness.core.store import CLASSIFIER, KEPT, Run, kept_in
+from harness.core.threads import allowed_threads, limit_blas_threads
+from harness.data.contrast import ContrastFolder
 from harness.data.corpus import Corpus
 from harness.data.prompts import suite_prompt
-from harness.data.sources import Example
+from harness.data.sources import DataSource, Example
 from harness.data.suite import Suite
 from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
 from harness.runner.prepare import RunPlan
 from harness.runner.progress import progress_bar
+from harness.runner.workers import Outcome, run_in_workers
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
+from harness.scoring.scorers import build_scorers
 from harness.scoring.validity import ValidityScorer
 
 VERSION = 2
@@ -126,6 +132,13 @@ def _rows(examples: list[Example]) -> list[tuple[str, str]]:
     return [(row.text, row.label) for row in examples]
 
 
+LIGHT = frozenset({VALIDITY, "lexical", "embedding/tfidf", "leakage", "membership", "hidden", f"{CLASSIFIER}tfidf"})
+"""Scorers that load no model, so that several processes can run them in little memory."""
+
+LEAST_CHUNK, WORTH_WORKERS = 16, 2000
+"""Cells of a chunk that a large group is cut into; texts from which on workers save more than their start takes."""
+
+
 @dataclass
 class ScoringStage:
     """Scores the cells of a plan by its scorers, reusing every stored score made by the same recipe.
@@ -144,9 +157,29 @@ class ScoringStage:
     def run(self) -> int:
         """Score every generated cell that has scores missing; return the number of cells scored.
 
-        Raises ``DamagedFileError`` at the end for cells whose texts have changed since they were written.
+        Scorers that load no model run in worker processes where there is enough to do, all others afterwards in this
+        one. A cell that fails does not stop the others, unless the machine is at fault; the first error is raised at
+        the end, or ``DamagedFileError`` for cells whose texts have changed since they were written.
         """
-        jobs, damaged = [], []
+        light = [part.name for part in self.plan.parts if part.name in LIGHT]
+        heavy = [part.name for part in self.plan.parts if part.name not in LIGHT]
+        open_cells, damaged = self._open_cells()
+        first, second = ([cell for cell, names in open_cells if not names.isdisjoint(kind)] for kind in (light, heavy))
+        failed = self._score_all(first, light, "score")
+        second = [cell for cell in second if cell.id not in failed]
+        failed |= self._score_all(second, heavy, "score with models" if first else "score")
+        if failed:
+            raise next(failed[cell.id] for cell, _ in open_cells if cell.id in failed)
+        if damaged:
+            more = f" (and {len(damaged) - 1} more cells)" if len(damaged) > 1 else ""
+            raise DamagedFileError(
+                f"{damaged[0]}{more}. Repeat the 'steerboard run' command: missing texts are written again."
+            )
+        return len(open_cells)
+
+    def _open_cells(self) -> tuple[list[tuple[Cell, set[str]]], list[str]]:
+        """Return the cells with the names of the scorers that they need, sorted; and what is damaged."""
+        found, damaged = [], []
         for cell in self.plan.cells:
             try:
                 if not self.plan.run.has_texts(cell.id):
@@ -154,23 +187,70 @@ class ScoringStage:
             except DamagedFileError as error:
                 damaged.append(str(error))
                 continue
-            old, missing = self._missing(cell)
-            if missing:
-                jobs.append((cell, old, missing))
-        jobs.sort(key=lambda job: (job[0].key.task, job[0].key.language, job[0].key.seed))
-        if jobs:
-            # The matrices are small: more threads of BLAS only wait for one another.
-            with limit_blas_threads(), progress_bar(self.console, "score", len(jobs)) as tracker:
-                for cell, old, missing in jobs:
-                    with machine_failures(f"scoring {cell.title}"):
-                        self._score(cell, old, missing)
-                    tracker.finish_cell(cell.title)
-        if damaged:
-            more = f" (and {len(damaged) - 1} more cells)" if len(damaged) > 1 else ""
-            raise DamagedFileError(
-                f"{damaged[0]}{more}. Repeat the 'steerboard run' command: missing texts are written again."
+            if missing := self._missing(cell)[1]:
+                found.append((cell, {part.name for part in missing}))
+        found.sort(key=lambda pair: (pair[0].key.task, pair[0].key.language, pair[0].key.seed))
+        return found, damaged
+
+    def _score_all(self, cells: Sequence[Cell], names: Sequence[str], title: str) -> dict[str, Exception]:
+        """Score cells by the named scorers; return the errors of those that failed, by cell id."""
+        failed: dict[str, Exception] = {}
+        if not cells:
+            return failed
+        by_id = {cell.id: cell for cell in cells}
+        with progress_bar(self.console, title, len(cells)) as tracker, closing(self._outcomes(cells, names)) as done:
+            for name, error in done:
+                if isinstance(error, MachineError):
+                    raise error
+                if error is not None:
+                    failed[name] = error
+                tracker.finish_cell(by_id[name].title)
+        return failed
+
+    def _outcomes(self, cells: Sequence[Cell], names: Sequence[str]) -> Generator[Outcome]:
+        """Yield every cell's id when it is scored, with its error if any."""
+        threads = allowed_threads()
+        chunks = self.chunks(cells, threads) if LIGHT.issuperset(names) else []
+        if min(threads, len(chunks)) > 1:
+            plan = self.plan
+            worker = ScoringWorker(
+                plan.run.path, plan.suite, plan.corpus.source, plan.corpus.contrast_folder, tuple(names)
             )
-        return len(jobs)
+            yield from run_in_workers(worker, chunks, threads)
+            return
+        for cell in cells:
+            # The matrices are small: more threads of BLAS only wait for one another.
+            with limit_blas_threads() if LIGHT.issuperset(names) else nullcontext():
+                yield cell.id, self._error_of(cell, names)
+
+    def _error_of(self, cell: Cell, names: Sequence[str]) -> Exception | None:
+        try:
+            self.score(cell, names)
+        except Exception as error:
+            return error
+        return None
+
+    def chunks(self, cells: Sequence[Cell], threads: int) -> list[list[str]]:
+        """Return the ids of cells in chunks for so many workers; none where too few texts would make workers worth it.
+
+        A chunk is of one task and language, whose human-written text is then read and counted once.
+        """
+        size = max(-(-len(cells) // (4 * threads)), LEAST_CHUNK)
+        texts = sum(len(self.plan.suite.task(c.key.task, c.key.language).labels) * c.key.texts_per_label for c in cells)
+        if texts < WORTH_WORKERS:
+            return []
+        groups = groupby(cells, key=lambda cell: (cell.key.task, cell.key.language))
+        ids = [[cell.id for cell in group] for _, group in groups]
+        return [group[i : i + size] for group in ids for i in range(0, len(group), size)]
+
+    def score(self, cell: Cell, names: Sequence[str]) -> None:
+        """Score a cell by those of the named scorers that it has no scores of, and write it.
+
+        Failures of the machine are ``MachineError``.
+        """
+        with machine_failures(f"scoring {cell.title}"):
+            old, missing = self._missing(cell)
+            self._score(cell, old, [part for part in missing if part.name in names])
 
     def protocol(self, cell: Cell) -> str:
         """Return the hash of what decides a cell's scores, except for the scorers' recipes."""
@@ -266,3 +346,27 @@ class ScoringStage:
             scores = part.score(self._checked(drawn.texts, drawn.labels, context), context).scores if drawn else []
             self._human[name] = {s.metric: s.value for s in scores if s.value is not None}
         return [score.model_copy(update={"human": self._human[name].get(score.metric)}) for score in found.scores]
+
+
+@dataclass(frozen=True)
+class ScoringWorker:
+    """What a worker process needs to score cells of a run by scorers that load no model (``LIGHT``)."""
+
+    run: Path
+    suite: Suite
+    source: DataSource
+    contrast: ContrastFolder | None
+    names: tuple[str, ...]
+
+    def __call__(self) -> Callable[[str], None]:
+        """Return what scores the cell with an id."""
+        corpus, run = Corpus(self.suite, self.source, self.contrast), Run(self.run)
+        parts = [part for part in build_scorers(self.suite, corpus, ["tfidf"], ["tfidf"]) if part.name in self.names]
+        stage = ScoringStage(RunPlan(run, self.suite, corpus, None, {}, [], parts), Console(quiet=True))
+
+        def score(name: str) -> None:
+            status = run.status(name)
+            assert status is not None  # the cell was seen before it was given away
+            stage.score(Cell(status.cell), self.names)
+
+        return score
