@@ -33,7 +33,7 @@ Out = Annotated[Path, option("FOLDER", "Folder for LANGUAGE.jsonl and contrast.j
 
 @app.command("build")
 @run_options(
-    "out languages translator revision pivots noise suite data limit batch_size device dtype",
+    "out languages translator revision pivots noise suite data limit batch_size threads device dtype",
     languages="Only these, such as am,da. Default: all.",
     revision="Commit, branch or pull request (refs/pr/N) of a hub model.",
     suite={"default": "steer11", "help": "Suite whose languages and text are taken."},

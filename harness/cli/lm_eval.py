@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @run_options(
     "tasks suite run model revision data contrast languages methods seeds limit include_path apply_chat_template "
-    "plugins device dtype device_map batch_size",
+    "plugins device dtype device_map batch_size threads",
     suite={"default": "steer11", "help": "Suite whose text the methods are fitted on: a name, or the path of a .yaml."},
     run="Folder of the run. Default: runs/SUITE-MODEL-understanding.",
     languages="Only these, such as am,he. The reference language (en) is a control and in no mean; without "

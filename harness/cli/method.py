@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.helptext import build_group
-from harness.cli.options import Plugins, argument, option
+from harness.cli.options import Plugins, Threads, argument, option
 
 app = build_group("Start a method of your own, and check it.")
 
@@ -45,6 +45,7 @@ def test(
         str | None, option("JSON", "Config to test with, as JSON: '{\"layer\": 1}'. Default: the defaults.")
     ] = None,
     plugin: Plugins = None,
+    threads: Threads = None,
     output: Annotated[str, option("FORMAT", "text, or json for machines.", "--format")] = "text",
 ) -> None:
     """Check whether a method keeps the contract.

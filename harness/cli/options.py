@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args, get_type_h
 import typer
 
 from harness.core.errors import UserError, pasted
+from harness.core.threads import set_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,6 +72,24 @@ Identifiers = Annotated[
 Plugins = Annotated[list[Path] | None, option("FILE", "Python file with a method. Repeat for several.", "--plugin")]
 Device = Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1. Default: a GPU if any.")]
 BatchSize = Annotated[int | None, option("NUMBER", "Texts at once; changes no text. Default: what fits.", min=1)]
+
+
+def _use_threads(number: int | None) -> None:
+    if number is not None:
+        set_threads(number)
+
+
+Threads = Annotated[
+    int | None,
+    option(
+        "NUMBER",
+        "Cores to use at most, threads and worker processes together; changes no result. Default: all cores that "
+        "this process may use, or OMP_NUM_THREADS.",
+        min=1,
+        callback=_use_threads,
+        expose_value=False,  # it holds from here on, for everything that the command does
+    ),
+]
 Lock = Annotated[
     Path | None,
     option(
@@ -114,6 +133,7 @@ class _RunOptions:
     dtype: Annotated[str | None, option("PRECISION", "float32, bfloat16, float16. Default: float32 on the CPU.")] = None
     device_map: Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")] = None
     batch_size: BatchSize = None
+    threads: Threads = None
     tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
         False
     )
@@ -151,6 +171,7 @@ def run_options(names: str, **changed: str | dict[str, Any]) -> Callable[..., An
         def wrapper(**given: Any) -> None:
             from harness.runner.prepare import RunOptions
 
+            given.pop("threads", None)  # in force since it was read
             read = {name: _READ.get(name, lambda value: value)(given.pop(name)) for name in [*given] if name not in own}
             command(RunOptions(**read), **given)
 

@@ -18,6 +18,7 @@ from harness.cli.options import (
     Embeddings,
     Identifiers,
     Plugins,
+    Threads,
     argument,
     console,
     failed,
@@ -80,7 +81,7 @@ def _root(
 @app.command()
 @run_options(
     "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences classifiers "
-    "embeddings identifiers plugins device dtype device_map batch_size tuned"
+    "embeddings identifiers plugins device dtype device_map batch_size threads tuned"
 )
 def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.
@@ -102,6 +103,7 @@ def score(
     language_id: Identifiers = None,
     data: Data = None,
     contrast: ContrastText = None,
+    threads: Threads = None,
 ) -> None:
     """Score the texts of a run that have no score yet.
 
@@ -124,6 +126,7 @@ def score(
 def demo(
     run_folder: Annotated[Path, option("FOLDER", "Folder of the run.", "--run")] = Path("runs/demo"),
     out: Annotated[Path, option("FOLDER", "Folder for the page.")] = Path("site"),
+    threads: Threads = None,
 ) -> None:
     """Run the mini suite offline and build its board, in minutes.
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.helptext import Group
-from harness.cli.options import BatchSize, Classifiers, ContrastText, Data, Device, Lock, ModelName, Revision, console
+from harness.cli.options import (
+    BatchSize,
+    Classifiers,
+    ContrastText,
+    Data,
+    Device,
+    Lock,
+    ModelName,
+    Revision,
+    Threads,
+    console,
+)
 from harness.core.errors import InvalidFileError, UserError, require, unknown
 
 if TYPE_CHECKING:
@@ -148,6 +159,7 @@ def check(
         bool, typer.Option("--write", help="For maintainers: write what was measured into the lockfile.")
     ] = False,
     lock: Lock = None,
+    threads: Threads = None,
     output: Format = "table",
 ) -> None:
     """Check a submission; nothing of it is executed.
@@ -213,6 +225,7 @@ def check_changes(
     ],
     lock: Lock = None,
     rescore: Rescore = True,
+    threads: Threads = None,
     output: Format = "table",
 ) -> None:
     """Check the submissions that a pull request touches.
@@ -318,6 +331,7 @@ def verify(
     suite: OwnSuite = None,
     device: Device = None,
     batch_size: BatchSize = None,
+    threads: Threads = None
     seed: Annotated[
         int | None, typer.Option(metavar="NUMBER", help="Which cells are drawn. Default: another number each time.")
     ] = None,
