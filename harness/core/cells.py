@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 from harness.core.files import digest
 from harness.core.records import CellKey, Entry
@@ -15,7 +16,7 @@ class Cell:
 
     key: CellKey
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The cell's folder name."""
         return cell_id(self.key)

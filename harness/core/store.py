@@ -121,6 +121,23 @@ class StatusRow(TypedDict):
     fit: NotRequired[dict[str, UsageRow | None] | None]
 
 
+class PartHead(TypedDict):
+    """What decides whether the scores of a scorer count, of a ``PartRecord``."""
+
+    signature: str
+
+
+@with_config(ConfigDict(extra="ignore"))
+class ScoresHead(TypedDict):
+    """What decides whether ``CellScores`` count, and which scorers are missing."""
+
+    schema: int
+    generations_sha256: str
+    protocol: str
+    parts: NotRequired[dict[str, PartHead]]
+    kept: NotRequired[dict[str, SafeInt]]
+
+
 @with_config(ConfigDict(extra="forbid"))
 class ScoresRow(TypedDict):
     """What tables need of ``CellScores``; a key that it does not have is refused here, too."""
@@ -134,6 +151,9 @@ class ScoresRow(TypedDict):
     kept: NotRequired[dict[str, Any]]
 
 
+Version = tuple[int, int, int]
+
+
 class RunFiles:
     """The files of a run directory by their names in it, such as ``cells/ID/scores.json``.
 
@@ -142,7 +162,7 @@ class RunFiles:
 
     def __init__(self, root: Path) -> None:
         self.root, self._above = root, f"{root}/"
-        self._digests: dict[str, tuple[tuple[int, int, int], str]] = {}
+        self._digests: dict[str, tuple[Version, str]] = {}
 
     def target(self, name: str) -> Path:
         """Return where a file is written."""
@@ -172,16 +192,19 @@ class RunFiles:
 
     def digest(self, name: str) -> str:
         """Return the SHA-256 of a file; one that has not changed is read once."""
-        path = self.root / name
         try:
-            state = path.stat()
-            version = (state.st_mtime_ns, state.st_size, state.st_ino)
+            version = self.version(name)
             known = self._digests.get(name)
             if known is None or known[0] != version:
-                known = self._digests[name] = (version, file_digest(path))
+                known = self._digests[name] = (version, file_digest(self.root / name))
         except OSError as error:
-            raise UnreadableFileError(path, f"cannot be read ({error.strerror or error})") from None
+            raise UnreadableFileError(self.root / name, f"cannot be read ({error.strerror or error})") from None
         return known[1]
+
+    def version(self, name: str) -> Version:
+        """Return what changes with a file that is written again: time, size and number; raises ``OSError``."""
+        state = os.stat(self._above + name)  # noqa: PTH116 (see ``exists``)
+        return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 class Run:
@@ -194,6 +217,7 @@ class Run:
         self.path = path
         self.manifest_path = path / "manifest.json"
         self.files = RunFiles(path) if files is None else files
+        self._statuses: dict[str, tuple[Version, CellStatus]] = {}
 
     def exists(self) -> bool:
         """Say whether the directory already holds a run."""
@@ -238,8 +262,18 @@ class Run:
         return parse_record(self.files.read(path), self.files.label(path), kind, depth)
 
     def status(self, cell_id: str) -> CellStatus | None:
-        """Return how a cell ended, None if it never did."""
-        return self.load(cell_id, "status.json", CellStatus)
+        """Return how a cell ended, None if it never did; a file that has not changed is read once."""
+        try:
+            version = self.files.version(f"cells/{cell_id}/status.json")
+        except OSError:
+            return self.load(cell_id, "status.json", CellStatus)  # None, or it says what is wrong
+        known = self._statuses.get(cell_id)
+        if known is None or known[0] != version:
+            status = self.load(cell_id, "status.json", CellStatus)
+            if status is None:
+                return None
+            known = self._statuses[cell_id] = (version, status)
+        return known[1]
 
     def read_status_fast(self, cell_id: str) -> StatusRow | None:
         """Return what tables need of a cell's status, None if it never ended."""
@@ -248,6 +282,10 @@ class Run:
     def scores(self, cell_id: str) -> CellScores | None:
         """Return the scores of a cell, None if it was never scored."""
         return self.load(cell_id, "scores.json", CellScores)
+
+    def read_scores_head(self, cell_id: str) -> ScoresHead | None:
+        """Return what decides whether the scores of a cell count, None if it was never scored."""
+        return self.load(cell_id, "scores.json", ScoresHead)
 
     def read_scores_fast(self, cell_id: str) -> ScoresRow | None:
         """Return what tables need of a cell's scores, None if it was never scored."""
@@ -326,14 +364,16 @@ class Run:
         sizes = {name: write_json_gz(folder / name, found) for name, found in files.items()}
         write_json(folder / "scores.json", scores.model_copy(update={"kept": sizes}).to_json())
 
-    def lost(self, scores: CellScores) -> set[str]:
-        """Return the names of the artifacts of a cell that are missing or do not have the size that was written.
+    def lost(self, cell_id: str, written: Mapping[str, int]) -> set[str]:
+        """Return the names of the artifacts of a cell that are missing or do not have the size that was ``written``.
 
         They are not read: a flipped bit shows when they are, since gzip has a checksum.
         """
-        paths = {name: self.cell(scores.cell_id) / name for name in KEPT}
-        sizes = {name: path.stat().st_size if path.is_file() else 0 for name, path in paths.items()}
-        return {name for name, size in sizes.items() if not size or scores.kept.get(name, size) != size}
+        sizes = dict.fromkeys(KEPT, 0)
+        for name in KEPT:
+            with suppress(OSError):
+                sizes[name] = self.files.version(f"cells/{cell_id}/{name}")[1]
+        return {name for name, size in sizes.items() if not size or written.get(name, size) != size}
 
     def predictions(self, cell_id: str) -> dict[str, Any]:
         """Return scorer ``classifier/NAME`` -> gold labels and predictions per classifier seed."""

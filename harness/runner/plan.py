@@ -82,12 +82,18 @@ def plan_cells(
     for method in methods:
         if method.needs_model and model is None:
             raise UserError(f"method {method.identity.name!r} needs a model. Give --model.")
+    # Once for each: a hash of all vector text takes longer than all else about a cell.
+    shared = {
+        (task, language): (suite.text_protocol(task, language), corpus.fingerprint(task, language))
+        for language in selection.languages
+        for task in selection.tasks
+    }
     return [
         Cell(
             CellKey(
                 suite=suite.name,
-                text_protocol=suite.text_protocol(task, language),
-                data=corpus.fingerprint(task, language),
+                text_protocol=shared[task, language][0],
+                data=shared[task, language][1],
                 model=model if method.needs_model else None,
                 method=method.identity,
                 task=task,

@@ -289,23 +289,26 @@ class ScoringStage:
         call valid.
         """
         run, parts = self.plan.run, self.plan.parts
-        old = run.scores(cell.id)
-        if old and (old.protocol, old.generations_sha256) != (self.protocol(cell), run.generations_digest(cell.id)):
-            old = None
-        have = {name: part.signature for name, part in old.parts.items()} if old else {}
+        head = run.read_scores_head(cell.id)
+        if head and (head["protocol"], head["generations_sha256"]) != (
+            self.protocol(cell),
+            run.generations_digest(cell.id),
+        ):
+            head = None
+        have = {name: part["signature"] for name, part in head.get("parts", {}).items()} if head else {}
         missing = [part for part in parts if have.get(part.name) != part.signature]
         if any(part.name == VALIDITY for part in missing):
             return None, list(parts)
-        lost = run.lost(old) if old else set()
+        lost = run.lost(cell.id, head.get("kept", {})) if head else set()
         missing += [p for p in parts if p not in missing and p.name in have and kept_in(p.name) in lost]
-        return old, missing
+        return run.scores(cell.id) if head and missing else None, missing
 
     def _score(self, cell: Cell, old: CellScores | None, missing: Sequence[Scorer]) -> None:
         run = self.plan.run
         context = self.context(cell)
         scores = list(old.scores) if old else []
         parts = dict(old.parts) if old else {}
-        lost = run.lost(old) if old else set(KEPT)
+        lost = run.lost(cell.id, old.kept) if old else set(KEPT)
         kept = {
             **({} if KEPT[0] in lost else run.predictions(cell.id)),
             **({} if KEPT[1] in lost else run.text_checks(cell.id)),

@@ -374,3 +374,27 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     lock = Run(tmp_path / "file" / "run").lock()
     with pytest.raises(UserError, match=r"cannot write .*Choose another --run"), lock:
         pytest.fail("locked nothing")
+
+
+def test_a_status_is_read_once_and_again_when_it_was_written_again(run, monkeypatch):
+    read = []
+    load = Run.load
+    monkeypatch.setattr(Run, "load", lambda self, *given: read.append(given[1]) or load(self, *given))
+    first, again = run.status(CELL), run.status(CELL)
+    assert again is first
+    assert read == ["status.json"]
+    run.write_cell(CELL, CellStatus(cell=key(), state="skipped", reason="later"), [])
+    assert run.status(CELL).reason == "later"
+    (run.cell(CELL) / "status.json").unlink()
+    assert run.status(CELL) is None
+
+
+def test_the_head_of_scores_says_what_counts(run):
+    head, whole = run.read_scores_head(CELL), run.scores(CELL)
+    assert (head["protocol"], head["generations_sha256"], head["kept"]) == ("p", "00", whole.kept)
+    assert head.get("parts", {}) == whole.parts == {}
+    assert run.read_scores_head("no such cell") is None
+    assert run.lost(CELL, whole.kept) == set()
+    (run.cell(CELL) / "audit.json.gz").write_bytes(b"shorter")
+    (run.cell(CELL) / "predictions.json.gz").unlink()
+    assert run.lost(CELL, whole.kept) == {"audit.json.gz", "predictions.json.gz"}

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.helpers import environment, small_suite, steerboard, toy_llm
+from support.helpers import environment, python, small_suite, steerboard, toy_llm
 from support.working import Script
 
-from harness.core import threads
+from harness.core import store, threads
 from harness.core.errors import DamagedFileError, MachineError, UserError
 from harness.runner import score
 from harness.runner.prepare import open_run
@@ -177,3 +178,27 @@ def test_a_large_group_is_cut_and_little_text_has_no_workers(run, monkeypatch):
     assert [name for chunk in stage.chunks(cells, 8) for name in chunk] == [cell.id for cell in cells]
     assert {len(chunk) for chunk in stage.chunks(cells, 8)} == {1}
     assert len(stage.chunks(cells, 1)) == len({(cell.key.task, cell.key.language) for cell in cells})
+
+
+def test_resuming_a_finished_run_reads_every_file_of_it_a_fixed_number_of_times(run, monkeypatch):
+    """One status, one head of scores and one hash of texts a cell, however often they are asked for."""
+    opened = []
+    read, digest = store.read_bytes, store.file_digest
+    monkeypatch.setattr(store, "read_bytes", lambda path, *more: opened.append(str(path)) or read(path, *more))
+    monkeypatch.setattr(store, "file_digest", lambda path: opened.append(str(path)) or digest(path))
+    plan = open_run(run)
+    assert score.ScoringStage(plan, None).run() == 0
+    of_cells = [path for path in opened if "/cells/" in path]
+    names = Counter(Path(path).name for path in of_cells)
+    assert names == dict.fromkeys(["status.json", "scores.json", "generations.jsonl"], len(plan.cells))
+
+
+def test_resuming_a_finished_run_loads_no_model_and_no_torch(run):
+    folder = run.parent
+    words = ("run", "--suite", folder / "small.yaml", "--methods", "human,constant", "--run", run)
+    words += ("--languages", "am,he", "--seeds", "1,2")
+    code = (
+        "import sys\nfrom harness.cli.main import main\ntry:\n    main()\nfinally:\n"
+        "    assert 'torch' not in sys.modules and 'sklearn' not in sys.modules\n"
+    )
+    assert "next: steerboard board build" in python(code, *words)

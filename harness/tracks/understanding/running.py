@@ -169,7 +169,7 @@ class EvalStage(CellStage):
     def is_done(self, cell: Cell) -> bool:
         run = self.plan.run
         scores = run.scores(cell.id) if run.finished(cell.id) else None
-        return scores is not None and not run.lost(scores)
+        return scores is not None and not run.lost(scores.cell_id, scores.kept)
 
     @override
     def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
