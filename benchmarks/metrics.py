@@ -5,7 +5,7 @@
 The texts are made up: words of letters of the language's script, the r-th most frequent with a chance of
 1 / r, 200 characters each; some are copies of another or of train text, some run in a loop. Every language is
 one cell of so many texts, scored by steer11's budgets, part after part, on two cores at most. Seconds and
-peaks are those of this machine; they are to stay below 60 s and 2 GB for 10,000 texts. With the packages the
+peaks are those of this machine; they are to stay below 20 s and 2 GB for 10,000 texts. With the packages the
 texts have Danish letters and no punctuation, so that their words are ours; all of the text is in the budget.
 Where a package defines a metric otherwise, both values stand side by side.
 """

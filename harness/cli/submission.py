@@ -331,7 +331,7 @@ def verify(
     suite: OwnSuite = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    threads: Threads = None
+    threads: Threads = None,
     seed: Annotated[
         int | None, typer.Option(metavar="NUMBER", help="Which cells are drawn. Default: another number each time.")
     ] = None,
