@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import resource
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from common import report
 from made_up import Place, Row, manifest_of, rows_of, write_cell, write_plain
 
 from harness.core.store import Run
@@ -142,7 +142,7 @@ def measure(folder: Path, repeats: int) -> None:
         **{name: round(statistics.median(one[name] for one in seen), 1) for name in seen[0]},
         "repeats": repeats,
     }
-    print(json.dumps(result))
+    report([result])
 
 
 def main() -> None:
