@@ -178,6 +178,12 @@ class PackedCache(DynamicCache):  # type: ignore[misc]
                 layer.write(rows, other, of)
 
     @property
+    def width(self) -> int:
+        """Number of positions that attention is given, room included; 0 where nothing was read."""
+        layers = (layer for layer in self.layers if isinstance(layer, _Positions) and layer.keys is not None)
+        return max((int(layer.keys.shape[-2]) for layer in layers), default=0)
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for another position."""
         return any(

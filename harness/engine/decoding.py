@@ -240,6 +240,7 @@ class CachedBatch(DecodingBatch):
             options["position_ids"] = positions[:, -ids.shape[1] :]
         if "logits_to_keep" in accepted:
             options["logits_to_keep"] = 1
+        mask = torch.nn.functional.pad(mask, (0, max(0, cache.width - mask.shape[1])))  # BLOOM takes no shorter one
         inputs = model.prepare_inputs_for_generation(
             ids, attention_mask=mask, use_cache=True, is_first_iteration=first, **options
         )

@@ -251,8 +251,8 @@ class GenerationQueue:
                 new += _Draws(cell, self.model).first()
             except Exception as error:  # a prompt that cannot be rendered is the failure of its cell alone
                 self._ended.append((cell, error))
-        new.sort(key=lambda draw: (len(draw.row.prompt), draw.row.prompt))  # equal prompts enter together
-        self._waiting = new + self._waiting
+        new.sort(key=lambda draw: (len(draw.row.prompt), draw.row.prompt), reverse=True)  # equal prompts together
+        self._waiting = new[::-1] + self._waiting
         if not self._fixed and new:
             self.most = min(self.most, self._rows_that_fit(max(d.row.length + d.row.max_new_tokens for d in new)))
         return following
