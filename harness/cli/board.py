@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.helptext import build_group
-from harness.cli.options import Lock, argument, option
+from harness.cli.options import Lock, Threads, argument, option
 from harness.core.errors import UserError, require
 from harness.core.languages import check_known
 
@@ -30,6 +30,7 @@ def build(
     out: Annotated[Path, option("FOLDER", "Folder for the site; index.html is its first page.")],
     date: Date = None,
     lock: Lock = None,
+    threads: Threads = None,
 ) -> None:
     """Build the leaderboard: static pages and downloads.
 
@@ -50,6 +51,7 @@ def serve(
     out: Annotated[Path | None, option("FOLDER", "Keep the site here. Default: a temporary folder.")] = None,
     date: Date = None,
     lock: Lock = None,
+    threads: Threads = None,
 ) -> None:
     """Show the leaderboard on this machine alone.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import argument, option
+from harness.cli.options import Threads, argument, option
 from harness.core.languages import check_known
 
 _TABLE = "table"
@@ -19,6 +19,7 @@ def compare(
     metric: Annotated[
         list[str] | None, option("METRIC", "Only this one, such as macro_f1/tfidf; repeat for several, or: all.")
     ] = None,
+    threads: Threads = None,
     format_: Annotated[str, option("FORMAT", "table, md, json or csv.", "--format")] = _TABLE,
 ) -> None:
     """Compare two runs of a suite, entry by entry.

@@ -13,6 +13,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from harness.core.threads import allowed_threads
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,8 +22,8 @@ _BYTES, _MOST = 2, 30_000  # of a position; as many as a pipe holds
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Return the number of cores that this command may use (``--threads``)."""
+    return allowed_threads()
 
 
 def map_forked(work: Callable[[Item], Result], items: Sequence[Item], worth: bool = True) -> list[Result]:
