@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import board, compare, contrast, docs, forcing, gate, lm_eval, method, submission, tune, vectors
+from harness.cli import bench, board, compare, contrast, docs, forcing, gate, lm_eval, method, submission, tune, vectors
 from harness.cli.helptext import SETTINGS, Group, wrapped
 from harness.cli.options import (
     Classifiers,
@@ -58,6 +58,7 @@ app.command("tune")(tune.tune)
 app.command("lm-eval")(lm_eval.lm_eval)
 app.command("forcing")(forcing.forcing)
 app.command("docs")(docs.docs)
+app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)
 
 
