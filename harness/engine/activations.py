@@ -178,13 +178,15 @@ class _Sums:
 
     def _add_states(self, layer: int, hidden: Tensor) -> None:
         here = self._real.on(hidden.device)
-        states = hidden.flatten(0, 1).index_select(0, here).to(torch.float64)  # a float32 sum drifts
+        states = hidden.flatten(0, 1).index_select(0, here)
         count: tuple[Tensor, ...] = ()
         if self._sinks is not None:
             kept = self._sinks.keep(layer, hidden, self._ids, self._mask).flatten().index_select(0, here)
             states = torch.where(kept[:, None], states, 0.0)
             count = (kept.sum(),)
-        self._batch["states", layer] = (states.sum(0), states.norm(dim=1).sum(), *count)
+        total = states.sum(0, dtype=torch.float64)  # a float32 sum drifts
+        norms = torch.linalg.vector_norm(states, dim=1, dtype=torch.float64)
+        self._batch["states", layer] = (total, norms.sum(), *count)
 
     def _add_neurons(self, layer: int, inputs: Tensor) -> None:
         last = inputs.flatten(0, 1).index_select(0, self._last.on(inputs.device))
