@@ -407,6 +407,7 @@ class Manifest(Versioned):
     method_limits: dict[str, str] = {}
     versions: dict[str, str] = {}
     git_commit: str | None = None
+    engine: str = ""
     device: str = ""
     created: str = ""
     commands: list[list[str]] = []

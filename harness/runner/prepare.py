@@ -33,6 +33,9 @@ from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
 from harness.scoring.scorer import Scorer
 from harness.scoring.scorers import build_scorers
 
+ENGINE = "packed"
+"""How texts are generated: cells share batches. In half precision a few texts depend on what shares their batch."""
+
 _DTYPES = ["float32", "bfloat16", "float16"]
 
 
@@ -329,6 +332,7 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
         method_limits={m.name: " ".join(m.known_limitations.split()) for m in methods if m.known_limitations},
         versions=library_versions(),
         git_commit=_git_commit(),
+        engine=ENGINE if plan.model and plan.track == "generation" else "",
         device=options.device or "auto",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commands=[["steerboard", *sys.argv[1:]]],
@@ -370,6 +374,7 @@ def _merge_manifests(old: Manifest, new: Manifest, plan: RunPlan) -> Manifest:
             "model": new.model or old.model,
             "model_path": new.model_path or old.model_path,
             "chat": new.chat or old.chat,
+            "engine": new.engine or old.engine,
             "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
             "created": old.created,
             "commands": [*old.commands, *(c for c in new.commands if c not in old.commands)],
