@@ -45,7 +45,9 @@ def encoder(model: str | None, shape: str) -> Iterator[Checkpoint]:
     from transformers import AutoTokenizer, XLMRobertaConfig, XLMRobertaModel
 
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = AutoTokenizer.from_pretrained(MINI / "pocketlm", padding_side="right")  # the first token is read
+        tokenizer = AutoTokenizer.from_pretrained(
+            MINI / "pocketlm", padding_side="right", trust_remote_code=False
+        )  # the first token is read
         tokenizer.save_pretrained(folder)
         special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": 1, "eos_token_id": 2}
         config = XLMRobertaConfig(

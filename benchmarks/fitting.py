@@ -59,7 +59,7 @@ def random_model(shape: str, device: str) -> SteerableModel:
     with torch.device(device):
         network = LlamaForCausalLM(LlamaConfig(**SHAPES[shape]))
     torch.set_default_dtype(torch.float32)
-    return SteerableModel(network, AutoTokenizer.from_pretrained(MINI))
+    return SteerableModel(network, AutoTokenizer.from_pretrained(MINI, trust_remote_code=False))
 
 
 def wait(model: SteerableModel) -> None:

@@ -80,8 +80,8 @@ def run_width(width: int, device: str) -> dict[str, Any]:
     shape = {"hidden_size": width, "intermediate_size": 3 * width, "num_attention_heads": width // 32}
     config = LlamaConfig(vocab_size=4000, num_hidden_layers=8, **shape)
     torch.manual_seed(0)
-    network = AutoModelForCausalLM.from_config(config).to(device)
-    model = SteerableModel(network, AutoTokenizer.from_pretrained(MINI / "pocketlm"))
+    network = AutoModelForCausalLM.from_config(config, trust_remote_code=False).to(device)
+    model = SteerableModel(network, AutoTokenizer.from_pretrained(MINI / "pocketlm", trust_remote_code=False))
     model.model.generation_config.eos_token_id = []
 
     def write() -> None:

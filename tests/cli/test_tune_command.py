@@ -429,7 +429,7 @@ def test_a_method_that_fails_everywhere_is_told_and_chooses_nothing(suite, tmp_p
     )
     words = ["--methods", "mine", "--plugin", tmp_path / "mine.py", "--languages", "am", "--limit", "2"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.engine.generate.generate_cell", writer(0.2))
+        patch.setattr("harness.engine.generate.GenerationQueue.write", writer(0.2))
         outcome = steerboard("tune", "--suite", suite, "--run", tmp_path / "run", "--tasks", "sentiment", *words)
     assert outcome.code == 1
     assert "first failure: mine/zero-shot/sentiment/am/seed 0: ValueError: no <idea>" in outcome.err

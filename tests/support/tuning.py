@@ -21,13 +21,19 @@ def human(language: str, split: str) -> list[dict[str, str]]:
 
 
 def writer(best: float) -> Any:
-    """Return a stand-in for ``generate_cell``: human text, with labels that are right as strength says.
+    """Return a stand-in for ``GenerationQueue.write``: human text, with labels that are right as strength says.
 
     At ``best`` all labels are right; at 0.4 as well, but half the texts count as duplicates; at all other
     strengths, and unsteered, one in three is wrong.
     """
 
-    def write(model: Any, prompts: Any, n: int, steering: Any, *rest: Any) -> list[Generation]:
+    def write(queue: Any, requests: Any) -> Any:
+        for request in requests:
+            rows = texts_of(request.prompts, request.texts_per_label, request.steering)
+            request.usage.prompt_tokens, request.usage.new_tokens = 10 * len(rows), 5 * len(rows)
+            yield request, rows
+
+    def texts_of(prompts: Any, n: int, steering: Any) -> list[Generation]:
         strength = steering.interventions[0].strength if steering.interventions else 0.0
         code = next(c for c, name in NAMES.items() if name in next(iter(prompts.values())).user)
         texts: dict[str, list[str]] = {label: [] for label in prompts}
@@ -42,7 +48,6 @@ def writer(best: float) -> Any:
                 fields = {"n_prompt_tokens": 10, "n_new_tokens": 5, "finish_reason": "stop"}
                 duplicate = strength == 0.4 and i % 2 == 1
                 rows.append(Generation(index=i, label=label, text=text, duplicate=duplicate, **fields))
-        rest[-1].prompt_tokens, rest[-1].new_tokens = 10 * len(rows), 5 * len(rows)
         return rows
 
     return write
@@ -54,7 +59,7 @@ def tune(suite: Path, folder: Path, *more: object, best: float | None = 0.2) -> 
     words += ["--layers", "0,1", "--strengths", "0.1,0.2,0.4"]
     with pytest.MonkeyPatch.context() as patch:
         if best is not None:
-            patch.setattr("harness.engine.generate.generate_cell", writer(best))
+            patch.setattr("harness.engine.generate.GenerationQueue.write", writer(best))
         return steerboard("tune", "--suite", suite, "--run", folder, *words, *more)
 
 
