@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import HIDDEN, LAYERS, NEURONS
-from support.prompts import PROMPTS
+from support.prompts import PROMPTS, key_of
 from support.writing import NOTHING, cell_of, request, watch_decoding, write_all
 
 from harness.core.errors import UserError, is_out_of_memory
@@ -19,6 +19,7 @@ from harness.engine import generate
 from harness.engine.decoding import CachedBatch
 from harness.engine.generate import CellRequest, GenerationQueue
 from harness.engine.model import SteerableModel
+from harness.engine.sampling import signed
 
 FAMILIES = ["llama", "gemma3_text", "gpt2", "bloom", "qwen3_moe"]
 AMHARIC, HEBREW = {"positive": Prompt("ምግቡ በጣም ጥሩ ነበር። " * 3)}, {"positive": Prompt("האוכל היה טעים מאוד.", "a b")}
@@ -271,3 +272,10 @@ def test_a_number_of_rows_that_is_asked_for_is_kept(tiny_models, monkeypatch):
     queue = GenerationQueue(tiny_models["llama"], 9)
     list(queue.write([request("a", PROMPTS, 8)]))
     assert queue.most == 9
+
+
+def test_the_longest_prompts_are_written_first_and_of_equal_ones_those_of_the_earlier_cell(tiny_models):
+    with watch_decoding(tiny_models["llama"]) as seen:
+        write_all(tiny_models["llama"], [request(name, texts=2, max_attempts=1) for name in "ab"], 1)
+    order = [(cell, label, i) for label in ("negative", "positive") for cell in "ab" for i in (0, 1)]
+    assert list(seen.tokens) == [signed(key_of(f"{cell}/{label}", i, 0)) for cell, label, i in order]
