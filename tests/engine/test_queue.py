@@ -274,7 +274,8 @@ def test_a_number_of_rows_that_is_asked_for_is_kept(tiny_models, monkeypatch):
     assert queue.most == 9
 
 
-def test_the_longest_prompts_are_written_first_and_of_equal_ones_those_of_the_earlier_cell(tiny_models):
+def test_the_longest_prompts_are_written_first_and_of_equal_ones_those_of_the_earlier_cell(tiny_models, monkeypatch):
+    monkeypatch.setattr(generate, "_LOOK_AHEAD", 8)  # both cells wait
     with watch_decoding(tiny_models["llama"]) as seen:
         write_all(tiny_models["llama"], [request(name, texts=2, max_attempts=1) for name in "ab"], 1)
     order = [(cell, label, i) for label in ("negative", "positive") for cell in "ab" for i in (0, 1)]
