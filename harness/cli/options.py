@@ -256,9 +256,19 @@ def say_next(folder: Path, states: Mapping[State, int]) -> None:
     typer.echo(f"next: no cell has texts. {what}")
 
 
-def finish(run: Run, states: Mapping[State, int]) -> NoReturn:
-    """Print the results of a run and what to do next, and end the command: with code 1 where a cell failed."""
-    summarise(run.path)
+_LARGE = 2000  # cells; to rank them takes longer than to see that all are finished
+
+
+def finish(run: Run, states: Mapping[State, int], done: int = 1) -> NoReturn:
+    """Print the results of a run and what to do next, and end the command: with code 1 where a cell failed.
+
+    ``done``: cells that were worked on, where that is counted. Where a large run had nothing left to do, its results
+    are what they were: how to see them is printed instead.
+    """
+    if done or sum(states.values()) <= _LARGE:
+        summarise(run.path)
+    else:
+        typer.echo(f"nothing was left to do; its results: {pasted('score', run.path)}")
     say_next(run.path, states)
     raise typer.Exit(int(failed(states)))
 

@@ -93,7 +93,8 @@ def run(options: RunOptions) -> None:
         steerboard run --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
     """
-    finish(*_run(options))
+    run, states, done = _run(options)
+    finish(run, states, done)
 
 
 @app.command()
@@ -136,7 +137,7 @@ def demo(
     """
     from harness.runner.prepare import RunOptions
 
-    run, states = _run(RunOptions(suite="mini", run=run_folder))
+    run, states, _ = _run(RunOptions(suite="mini", run=run_folder))
     summarise(run.path)
     if not states.get("ok"):
         say_next(run.path, states)
@@ -167,12 +168,13 @@ def list_(
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 
 
-def _run(options: RunOptions) -> tuple[Run, Mapping[State, int]]:
-    """Generate and score; return the run and how many cells are in which state."""
+def _run(options: RunOptions) -> tuple[Run, Mapping[State, int], int]:
+    """Generate and score; return the run, how many cells are in which state, and how many were worked on."""
     from harness.runner.generate import run_stages
     from harness.runner.prepare import plan_run
 
     plan = plan_run(options)
-    states = run_stages(plan, options, console())
+    done: list[int] = []
+    states = run_stages(plan, options, console(), done=done.append)
     report(plan.run, plan.cells, states)
-    return plan.run, states
+    return plan.run, states, sum(done)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from rich.console import Console
@@ -92,13 +93,17 @@ def run_cell(run: Run, cell: Cell, work: Callable[[], Skip | Texts]) -> CellStat
 
 @dataclass
 class CellStage(ABC):
-    """Fits and runs the open cells of a plan; loads the model when the first cell needs it."""
+    """Fits and runs the open cells of a plan; loads the model when the first cell needs it.
+
+    ``count``: how many cells were run.
+    """
 
     plan: RunPlan
     console: Console
     device: str | None = None
     device_map: str | None = None
     batch_size: int | None = None
+    count: int = 0
     _fitter: Fitter | None = None
 
     verb: ClassVar[str] = "generate"
@@ -134,13 +139,13 @@ class CellStage(ABC):
 
     def check(self) -> None:
         """Load the model if an open cell has one."""
-        if any(cell.key.model for cell in self.plan.cells if self.is_open(cell)):
+        if any(cell.key.model for cell in self.open_cells):
             _ = self.fitter
 
     def run(self) -> None:
         """Run every open cell."""
-        run = self.plan.run
-        open_cells = [cell for cell in self.plan.cells if self.is_open(cell)]
+        run, open_cells = self.plan.run, self.open_cells
+        self.count = len(open_cells)
         if not open_cells:
             return
         damaged = []
@@ -154,6 +159,11 @@ class CellStage(ABC):
             warn(f"{', '.join(damaged[:3])}{more}; written again")
         with progress_bar(self.console, self.verb, len(open_cells)) as tracker:
             self.run_cells(open_cells, tracker)
+
+    @cached_property
+    def open_cells(self) -> list[Cell]:
+        """The cells that have work left when the stage begins."""
+        return [cell for cell in self.plan.cells if self.is_open(cell)]
 
     @property
     def states(self) -> dict[State, int]:

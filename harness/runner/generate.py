@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -33,7 +33,7 @@ class GenerationStage(CellStage):
     def check(self) -> None:
         """Read all text that open cells need, then load the model."""
         corpus = self.plan.corpus
-        cells = [cell for cell in self.plan.cells if self.is_open(cell)]
+        cells = self.open_cells
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):
                 corpus.split(task, language, split)
@@ -138,10 +138,19 @@ def _complete(request: CellRequest, found: list[Generation] | Exception, record:
 
 
 def run_stages(
-    plan: RunPlan, options: RunOptions, console: Console, scoring: type[ScoringStage] = ScoringStage
+    plan: RunPlan,
+    options: RunOptions,
+    console: Console,
+    scoring: type[ScoringStage] = ScoringStage,
+    done: Callable[[int], None] = lambda count: None,
 ) -> dict[State, int]:
-    """Fit, generate and score every open cell; return the number of cells by state."""
+    """Fit, generate and score every open cell; return the number of cells by state.
+
+    ``done`` gets the number of cells that were generated or scored.
+    """
     with plan.run.lock():
-        states = GenerationStage.start(plan, options, console).states  # frees the model before scoring loads others
-        scoring(plan, console).run()
+        stage = GenerationStage.start(plan, options, console)
+        states, generated = stage.states, stage.count
+        del stage  # frees the model before scoring loads others
+        done(generated + scoring(plan, console).run())
     return states
