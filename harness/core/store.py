@@ -125,17 +125,20 @@ class PartHead(TypedDict):
     """What decides whether the scores of a scorer count, of a ``PartRecord``."""
 
     signature: str
+    metrics: NotRequired[Any]
 
 
-@with_config(ConfigDict(extra="ignore"))
+@with_config(ConfigDict(extra="forbid"))
 class ScoresHead(TypedDict):
-    """What decides whether ``CellScores`` count, and which scorers are missing."""
+    """What decides whether ``CellScores`` count, and which scorers are missing; the scores are not looked at."""
 
     schema: int
     generations_sha256: str
     protocol: str
     parts: NotRequired[dict[str, PartHead]]
     kept: NotRequired[dict[str, SafeInt]]
+    cell_id: NotRequired[Any]
+    scores: NotRequired[Any]
 
 
 @with_config(ConfigDict(extra="forbid"))
