@@ -7,13 +7,15 @@ import datetime
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
-SHARED = HERE.parent.parent / "shared" / "models"  # stand-ins and fetched models, where they are
+SHARED = HERE.parent.parent / "shared"  # stand-ins of real models and human text, where they are
+MADE = {"resume", "board"}  # their files are made up first
 
 # name -> script and its options; {device} is filled in
 BENCHMARKS: dict[str, list[str]] = {
@@ -21,10 +23,25 @@ BENCHMARKS: dict[str, list[str]] = {
     "steered": ["generation.py", "steered", "--device", "{device}"],
     "alone": ["generation.py", "alone", "--device", "{device}"],
     "queue": ["generation.py", "queue", "--device", "{device}"],
-    "precision": ["half_precision.py", "--device", "{device}"],
     "batching": ["continuous_batching.py", "--device", "{device}"],
+    "precision": ["half_precision.py", "--device", "{device}"],
+    "fitting": ["fitting.py", "--device", "{device}"],
+    "frozen": ["frozen_seeds.py"],
+    "finetuning": ["finetuning.py", "--device", "{device}"],
+    "scoring": ["metrics.py", "--alone"],
+    "resume": ["resume.py", "measure", "{scratch}/resume"],
+    "board": ["board.py", "measure", "{scratch}/board"],
+    "scale": ["scale.py"],
 }
-CPU_ONLY = {"packed"}
+# Real models and text, where they lie beside the checkout: name -> more options
+REAL: dict[str, list[str]] = {
+    "alone": ["--model", "{shared}/models/devlm"],
+    "queue": ["--model", "{shared}/models/devlm"],
+    "fitting": ["--model", "{shared}/models/devlm"],
+    "frozen": ["--model", "{shared}/models/devenc", "--data", "{shared}/data"],
+    "finetuning": ["--model", "{shared}/models/devenc", "--data", "{shared}/data"],
+}
+CPU_ONLY = {"packed", "frozen", "scoring", "resume", "board", "scale"}
 
 
 def main() -> int:
@@ -38,7 +55,10 @@ def main() -> int:
         return 2
     skipped = CPU_ONLY if given.device != "cpu" else set()
     names = [name for name in BENCHMARKS if name not in skipped and (not given.names or name in given.names)]
-    failed = [name for i, name in enumerate(names, 1) if not run(name, given.device, f"{i} of {len(names)}")]
+    with tempfile.TemporaryDirectory() as scratch:
+        failed = [
+            name for i, name in enumerate(names, 1) if not run(name, given.device, f"{i} of {len(names)}", scratch)
+        ]
     write_page()
     print(f"{len(names) - len(failed)} of {len(names)} measured; results: {HERE.name}/RESULTS.md")
     if failed:
@@ -48,9 +68,12 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run(name: str, device: str, number: str) -> bool:
+def run(name: str, device: str, number: str, scratch: str) -> bool:
     """Run one benchmark, pass its output through and keep its results; return whether it succeeded."""
-    script, *words = (word.format(device=device) for word in BENCHMARKS[name])
+    given = [*BENCHMARKS[name], *(REAL.get(name, ()) if SHARED.is_dir() and device == "cpu" else ())]
+    script, *words = (word.format(device=device, scratch=scratch, shared=SHARED) for word in given)
+    if name in MADE:
+        subprocess.run([sys.executable, str(HERE / script), "make", words[-1]], check=True)
     print(f"{name} ({number}): {script} {' '.join(words)}", flush=True)
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, str(HERE / script), *words], stdout=subprocess.PIPE, text=True)

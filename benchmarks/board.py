@@ -142,6 +142,13 @@ def measure(folder: Path, repeats: int) -> None:
         **{name: round(statistics.median(one[name] for one in seen), 1) for name in seen[0]},
         "repeats": repeats,
     }
+    paint = f", first paint {result['first_paint_ms']:.0f} ms" if "first_paint_ms" in result else ""
+    result["figure"] = (
+        f"{result['seconds']} s ({result['spread'][0]} to {result['spread'][1]}, n = {repeats}), "
+        f"{result['peak_mb']} MB, first page {result['page_mb']} MB{paint}"
+    )
+    result["bar"] = "<= 6 s, < 2 MB, < 300 ms"
+    print(f"board build: {result['figure']}")
     report([result])
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -22,11 +21,11 @@ import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import report
 from threadpoolctl import threadpool_limits
 
 from harness.data.suite import load_suite
@@ -156,6 +155,8 @@ def measure_parts(language: str, n: int, identifier: LanguageIdentifier) -> list
             "seconds": round(one.seconds, 2),
             "processor": round(one.processor, 2),
             "peak_mb": round(one.peak),
+            "figure": f"{one.seconds:.1f} s, {one.peak:.0f} MB",
+            "bar": "<= 20 s, <= 2 GB" if name == "all" else "",
         }
         for name, one in {
             **found,
@@ -321,6 +322,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=10_000)
     parser.add_argument("--languages", nargs="+", default=["am", "he", "da"], choices=SUITE.languages)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--alone", action="store_true", help="without the comparisons with other packages")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
@@ -331,11 +333,9 @@ def main() -> None:
     print(f"identifier of {len(sentences)} languages, once a run: {once.seconds:.1f} s, peak {once.peak:.0f} MB")
     with threadpool_limits(limits=1, user_api="blas"):  # as the scorer has it
         results = [row for code in arguments.languages for row in measure_parts(code, arguments.texts, made[0])]
-        results += compare_vendi(arguments.repeats) + compare_lexical(arguments.repeats)
-    names = ("numpy", "scipy", "scikit-learn", "sacrebleu", "vendi-score", "diversity")
-    versions = {name: version(name) for name in names}
-    for result in results:
-        print(json.dumps({**result, "device": "cpu", "versions": versions}))
+        if not arguments.alone:
+            results += compare_vendi(arguments.repeats) + compare_lexical(arguments.repeats)
+    report(results)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 ``make`` writes a run of the suite mini with as many seeds as that takes: a finished and scored cell with made-up
 texts and scores (``made_up.py``) for every cell of its plan. ``measure`` repeats the command that would have made it,
 ``steerboard run``, in a process of its own: seconds, those of processor, peak memory, and whether torch was loaded.
-The command prints the results of the run in the end; ``results`` is the part of it that this takes.
+Of a small run the command prints the results in the end; ``results`` is the part of it that this takes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import argparse
 import hashlib
 import json
 import math
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common import report
 from made_up import (
     CLASSIFIER,
     SPECS,
@@ -169,15 +168,14 @@ def measure(folder: Path, repeats: int) -> None:
         "spread": [round(pick(one["seconds"] for one in found), 2) for pick in (min, max)],
         "torch": any(one["torch"] for one in found),
         "repeats": repeats,
-        "device": "cpu",
-        "machine": platform.machine(),
-        "versions": {name: version(name) for name in ("numpy", "pydantic")},
+        "bar": "<= 3 s, no model loaded",
     }
-    print(
-        f"{result['name']}: {result['seconds']} s ({result['results']} s of it for its results), "
-        f"peak {result['peak_mb']:.0f} MB, torch {'' if result['torch'] else 'not '}loaded"
+    result["figure"] = (
+        f"{result['seconds']} s ({result['spread'][0]} to {result['spread'][1]}, n = {repeats}), "
+        f"{result['peak_mb']:.0f} MB, torch {'' if result['torch'] else 'not '}loaded"
     )
-    print(json.dumps(result))
+    print(f"{result['name']}: {result['figure']}")
+    report([result])
 
 
 def main() -> None:

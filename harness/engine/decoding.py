@@ -368,7 +368,10 @@ def _why_uncached(model: SteerableModel) -> str:
 
 
 def _try_rows(model: SteerableModel, kind: type[DecodingBatch]) -> Tensor:
-    """Return the logits of three texts of given tokens, of which one enters late and takes over a row."""
+    """Return the logits of four texts of given tokens.
+
+    Two of them enter late: one takes over a row, one needs a new row, and one is longer than what is in the cache.
+    """
     seen: dict[int, list[Tensor]] = {}  # by the key of the row
 
     def follow(rows: Sequence[Row], logits: Tensor) -> list[int]:
@@ -380,7 +383,7 @@ def _try_rows(model: SteerableModel, kind: type[DecodingBatch]) -> Tensor:
     longest = max(1, min(12, model.context_length or 12) - 4)  # each has room for 4 new tokens
     rows = [
         Row(tuple((7 * i + 3 * name) % vocabulary for i in range(max(1, length))), Steering(), name, most, 1.0, 1.0)
-        for name, length, most in ((1, longest - 3, 2), (2, longest, 4), (3, longest - 1, 4))
+        for name, length, most in ((1, longest - 4, 2), (2, longest - 3, 4), (3, longest, 4), (4, longest - 5, 3))
     ]
     batch = kind(model, follow)
     batch.ends = set()
