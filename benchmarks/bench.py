@@ -27,7 +27,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "precision": ["half_precision.py", "--device", "{device}"],
     "fitting": ["fitting.py", "--device", "{device}"],
     "frozen": ["frozen_seeds.py"],
-    "finetuning": ["finetuning.py", "--device", "{device}"],
+    "finetuning": ["finetuning.py", "--device", "{device}", "--repeats", "5"],
     "scoring": ["metrics.py", "--alone"],
     "resume": ["resume.py", "measure", "{scratch}/resume"],
     "board": ["board.py", "measure", "{scratch}/board"],

@@ -20,7 +20,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-_ROOM = 16  # positions that can be written before keys and values are copied
+_ROOM = 32  # positions that can be written before keys and values are copied
 
 
 class _Positions:
