@@ -65,7 +65,7 @@ def main() -> None:
             plain, ours, theirs = PlainTrainer(checkpoint, rule, padding, given.device), count(1), count(1)
             results.append(
                 compare(
-                    f"fine-tuning {given.model or given.shape} on {len(data.train)} texts, against padded to {words}",
+                    f"fine-tuning {Path(given.model or given.shape).name} on {len(data.train)} texts, against padded to {words}",
                     lambda ours=ours: packed.probabilities(data.train, data.context, [next(ours)]),
                     lambda plain=plain, seeds=theirs: plain.probabilities(data.train, data.context, next(seeds)),
                     given.repeats,

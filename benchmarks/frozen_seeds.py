@@ -11,6 +11,7 @@ differ, twenty draws of texts with vectors given: one fit each on both sides, so
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def main() -> None:
         print(f"largest difference of a probability from scikit-learn's, over all seeds: {gap:.1e}")
         if gap > _LOOSE:
             raise SystemExit("the two sides do not give the same")
-        title = f"{SEEDS} seeds of a frozen encoder ({given.model or given.shape}), against a loop over scikit-learn"
+        title = f"{SEEDS} seeds of a frozen encoder ({Path(given.model or given.shape).name}), against a loop over scikit-learn"
         sides: list[tuple[str, Callable[[], Any], Callable[[], Any], str]] = [
             (f"{title}, vectors given", fit, lambda: loop_over_seeds(pooler, data, SEEDS), ">= 5x"),
             (
