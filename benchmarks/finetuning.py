@@ -57,6 +57,7 @@ def main() -> None:
         raise SystemExit(f"--device {given.device}: training runs on the first GPU if there is one, else on the CPU.")
     rule = load_suite("steer11").classifier_protocol.model_copy(update={"max_epochs": given.epochs})
     data = cell(given.data, given.language)
+    name = Path(given.model or given.shape).name
     with encoder(given.model, given.shape) as checkpoint, quiet_transformers():
         check(checkpoint, rule, data, given.device)
         packed = EncoderTrainer(checkpoint, rule, packed=True)
@@ -65,7 +66,7 @@ def main() -> None:
             plain, ours, theirs = PlainTrainer(checkpoint, rule, padding, given.device), count(1), count(1)
             results.append(
                 compare(
-                    f"fine-tuning {Path(given.model or given.shape).name} on {len(data.train)} texts, against padded to {words}",
+                    f"fine-tuning {name} on {len(data.train)} texts, against padded to {words}",
                     lambda ours=ours: packed.probabilities(data.train, data.context, [next(ours)]),
                     lambda plain=plain, seeds=theirs: plain.probabilities(data.train, data.context, next(seeds)),
                     given.repeats,

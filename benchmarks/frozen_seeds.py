@@ -71,7 +71,8 @@ def main() -> None:
         print(f"largest difference of a probability from scikit-learn's, over all seeds: {gap:.1e}")
         if gap > _LOOSE:
             raise SystemExit("the two sides do not give the same")
-        title = f"{SEEDS} seeds of a frozen encoder ({Path(given.model or given.shape).name}), against a loop over scikit-learn"
+        name = Path(given.model or given.shape).name
+        title = f"{SEEDS} seeds of a frozen encoder ({name}), against a loop over scikit-learn"
         sides: list[tuple[str, Callable[[], Any], Callable[[], Any], str]] = [
             (f"{title}, vectors given", fit, lambda: loop_over_seeds(pooler, data, SEEDS), ">= 5x"),
             (
