@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import machine, options
+from common import options, report
 
 HERE = Path(__file__).resolve().parent
 MINI = HERE.parent / "tasks" / "mini"
@@ -171,7 +171,16 @@ def main() -> None:
         ("parameters", "MB", [(one["parameters"], one["megabytes"]) for one in widths]),
     ]
     (HERE / "scale.svg").write_text(draw(panels), encoding="utf-8")
-    print(json.dumps({"name": "scale", "cells": cells, "widths": widths, "machine": machine(given.device)}))
+    last, fastest = cells[-1], max(one["tokens_per_second"] for one in widths)
+    figure = (
+        f"{last['cells']:,} cells: {last['seconds']:.0f} s, {last['megabytes']:.0f} MB, "
+        f"{last['resume']:.1f} s to resume; "
+        f"{fastest:,.0f} tokens per second at most; see scale.svg"
+    )
+    report(
+        [{"name": "time and memory against cells and parameters", "figure": figure, "cells": cells, "widths": widths}],
+        given.device,
+    )
 
 
 if __name__ == "__main__":
