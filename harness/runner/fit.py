@@ -312,12 +312,12 @@ class Fitter:
         """Return a callback that shows how far a reading is, how fast it is and how long it will take."""
         started = time.monotonic()
         code = (self.plan.base or self.plan).corpus.language_of(texts)
-        of = f" of {code}" if code else ""
+        of = f"{code} " if code else ""
 
         def tell(done: ReadingState) -> None:
             speed = done.tokens / max(time.monotonic() - started, 1e-9)
             left = clock((done.n_tokens - done.tokens) / max(speed, 1e-9))
-            read = f"{done.texts} of {done.n_texts} sentences{of} read"
-            self.progress(f"{read}, {speed:,.0f} tokens/s, {left} left")
+            # Short, with the time before the rate: a terminal of 80 columns cuts the end.
+            self.progress(f"{of}{done.texts}/{done.n_texts} sentences, {left} left, {speed:,.0f} tokens/s")
 
         return tell

@@ -92,10 +92,10 @@ def test_a_fit_says_method_task_language_what_it_has_read_how_fast_and_how_long_
     fit(fitter, LanguageSteering(), "he")
     assert said[:4] == [  # a batch of two sentences a second
         "fitting language, sentiment, he",
-        f"fitting language, sentiment, he: 2 of 5 sentences of am read, {2 * length} tokens/s, 0:00:02 left",
-        f"fitting language, sentiment, he: 4 of 5 sentences of am read, {2 * length} tokens/s, 0:00:00 left",
-        f"fitting language, sentiment, he: 5 of 5 sentences of am read, {5 * length / 3:.0f} tokens/s, 0:00:00 left",
+        f"fitting language, sentiment, he: am 2/5 sentences, 0:00:02 left, {2 * length} tokens/s",
+        f"fitting language, sentiment, he: am 4/5 sentences, 0:00:00 left, {2 * length} tokens/s",
+        f"fitting language, sentiment, he: am 5/5 sentences, 0:00:00 left, {5 * length / 3:.0f} tokens/s",
     ]
-    assert any("5 of 5 sentences of en read" in line for line in said)
+    assert any(": en 5/5 sentences, " in line for line in said)
     fitter.progress("later")
     assert said[-1] == "later", "what is no fit is not called one"
