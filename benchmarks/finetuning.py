@@ -2,7 +2,7 @@
 
     python benchmarks/finetuning.py [--model FOLDER --data DIR] [--device cuda --shape xlm-roberta-base]
 
-The plain side loads the checkpoint for every seed, tokenises every batch anew and trains in float32, (1) padded to the
+The plain side loads the checkpoint for every seed, tokenises every batch again and trains in float32, (1) padded to the
 longest text of all, (2) padded to the longest of the batch, as steerboard did. Both sides read validation text after
 every epoch and test text at the end, and train for equally many epochs: time is proportional to these, so few are
 enough. A repeat is a seed. What padding costs depends on how texts differ in length: those of the mini suite, chosen by

@@ -3,7 +3,7 @@
     python benchmarks/frozen_seeds.py [--model FOLDER --data DIR]
 
 The loop shuffles the texts and fits ``StandardScaler`` and ``LogisticRegression`` for every seed, (1) from sentence
-vectors that it is given, (3) reading the texts anew, as a script per seed does. The optimum is unique, so that the
+vectors that it is given, (3) reading the texts again, as a script per seed does. The optimum is unique, so that the
 seeds agree to the solver's tolerance, which is checked: ours fits once for all. (2) tells what is left where seeds do
 differ, twenty draws of texts with vectors given: one fit each on both sides, so no gain is claimed.
 """
@@ -30,13 +30,13 @@ SEEDS = 20
 _LOOSE = 5e-3  # scikit-learn's default tolerance leaves this much between seeds
 
 
-def loop_over_seeds(pooler: MeanPooler, data: Cell, seeds: int, anew: bool = False) -> NDArray[np.float64]:
+def loop_over_seeds(pooler: MeanPooler, data: Cell, seeds: int, reread: bool = False) -> NDArray[np.float64]:
     """Return the probabilities [seeds, n test, labels] of scikit-learn, text shuffled by seed."""
     sides = [[text for text, _ in rows] for rows in (data.train, data.context.test)]
     train, test = map(pooler.embed, sides)
     found = []
     for seed in range(seeds):
-        if anew:
+        if reread:
             pooler._known.clear()
             train, test = map(pooler.embed, sides)
         order = np.random.default_rng(seed).permutation(len(train))
@@ -82,9 +82,9 @@ def main() -> None:
                 "",
             ),
             (
-                f"{title}, texts read anew",
+                f"{title}, texts read again",
                 read_and_fit,
-                lambda: loop_over_seeds(pooler, data, SEEDS, anew=True),
+                lambda: loop_over_seeds(pooler, data, SEEDS, reread=True),
                 ">= 5x",
             ),
         ]
