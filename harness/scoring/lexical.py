@@ -7,15 +7,16 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from harness.core.records import Score
+from harness.core.types import FloatArray
 from harness.data.suite import Budgets
-from harness.scoring.closeness import BleuGroups, ChrfGroups
+from harness.scoring.closeness import Groups, bleu_of_groups, chrf_of_groups
 from harness.scoring.duplicates import Sketch, near_duplicates, sketch
 from harness.scoring.metrics import (
     COMPRESSION,
@@ -107,7 +108,7 @@ def self_chrf(beginnings: Sequence[str], budgets: Budgets) -> Score:
     """
     from sacrebleu.metrics import CHRF
 
-    return _mean_over_groups(SELF_CHRF, CHRF(), ChrfGroups, "self-chrF", beginnings, budgets)
+    return _mean_over_groups(SELF_CHRF, CHRF(), chrf_of_groups, "self-chrF", beginnings, budgets)
 
 
 def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
@@ -116,13 +117,14 @@ def self_bleu(beginnings: Sequence[str], budgets: Budgets) -> Score:
 
     # Without effective order short texts would score 0, however alike.
     bleu = BLEU(tokenize="intl", effective_order=True, smooth_method="exp")
-    return _mean_over_groups(SELF_BLEU, bleu, lambda texts: BleuGroups(texts, bleu), "self-BLEU", beginnings, budgets)
+    score = partial(bleu_of_groups, bleu=bleu)
+    return _mean_over_groups(SELF_BLEU, bleu, score, "self-BLEU", beginnings, budgets)
 
 
 def _mean_over_groups(
     metric: Metric,
     measure: Any,
-    groups_of: Callable[[Sequence[str]], ChrfGroups | BleuGroups],
+    score: Callable[[Sequence[str], Groups], FloatArray],
     name: str,
     beginnings: Sequence[str],
     budgets: Budgets,
@@ -143,9 +145,8 @@ def _mean_over_groups(
     if min(n, panel) < size:
         return metric.score(None, signature, f"only {n} of {size} texts with {budgets.window} characters")
     orders = permutations(n, max(panel // n, 1), "panel")
-    groups = [group for order in orders for group in order[: min(n, panel) // size * size].reshape(-1, size).tolist()]
-    found = groups_of(ordered)
-    means = [float(np.mean(found.scores(group))) for group in groups]
+    groups = np.concatenate([order[: min(n, panel) // size * size].reshape(-1, size) for order in orders])
+    means = score(ordered, groups).mean(axis=1).tolist()
     span = interval(means, size, n, len(orders), within=(0.0, 100.0))
     return metric.score(float(np.mean(means)), signature, interval=span, detail={"texts": n, "groups": len(means)})
 

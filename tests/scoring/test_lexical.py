@@ -14,7 +14,7 @@ from support.texts import AMHARIC, HEBREW, Zipf
 from harness.core.records import Score
 from harness.data.suite import Budgets
 from harness.scoring import lexical
-from harness.scoring.closeness import BleuGroups, ChrfGroups
+from harness.scoring.closeness import bleu_of_groups, chrf_of_groups
 from harness.scoring.lexical import (
     LexicalScorer,
     compression,
@@ -173,13 +173,12 @@ def test_self_bleu_of_texts_of_two_words_sees_that_they_are_alike():
 def compared(monkeypatch) -> list[tuple[int, ...]]:
     """Return the positions of the texts of every comparison, filled as they are made: the text, then the others."""
     seen = []
-    original = ChrfGroups.scores
 
-    def watched(self, group):
-        seen.extend((i, *(j for j in group if j != i)) for i in group)
-        return original(self, group)
+    def watched(texts, groups):
+        seen.extend((i, *(j for j in group if j != i)) for group in groups.tolist() for i in group)
+        return chrf_of_groups(texts, groups)
 
-    monkeypatch.setattr(ChrfGroups, "scores", watched)
+    monkeypatch.setattr("harness.scoring.lexical.chrf_of_groups", watched)
     return seen
 
 
@@ -201,26 +200,27 @@ def test_few_texts_are_dealt_into_groups_again_and_again_up_to_the_panel(compare
 
 
 def test_the_interval_of_similarity_is_that_of_the_means_of_the_groups(monkeypatch):
-    means = iter([49.0, 50.0, 51.0])
-    monkeypatch.setattr(ChrfGroups, "scores", lambda self, group: [next(means)])
+    means = np.array([[49.0], [50.0], [51.0]])
+    monkeypatch.setattr("harness.scoring.lexical.chrf_of_groups", lambda texts, groups: means)
     score = self_chrf(["ab"] * 6, budgets(references=1, window=2, panel=6))
     assert score.value == 50
     half_width = 4.30265 / math.sqrt(3)  # the variance of the three is 1, t of two degrees 4.30265
     assert score.interval == pytest.approx((50 - half_width, 50 + half_width))
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_similarity_is_that_of_sacrebleu_bit_for_bit(size):
+@pytest.mark.parametrize(("size", "together"), [(2, 400), (4, 400), (4, 9)])
+def test_similarity_is_that_of_sacrebleu_bit_for_bit(size, together, monkeypatch):
     source = Zipf(words=60).texts(6, 12)  # with repeated words, n-grams and texts
     texts = [*AMHARIC, *HEBREW, *WEATHER, *source, source[0], "a", "a a a a", "...", "😀 (b)", "b\u2003c d"]
     chrf, bleu = CHRF(), BLEU(tokenize="intl", effective_order=True, smooth_method="exp")
-    groups = [[(i * k + k) % len(texts) for i in range(size)] for k in range(1, len(texts))]
-    for measure, found in ((chrf, ChrfGroups(texts)), (bleu, BleuGroups(texts, bleu))):
-        for group in groups:
+    draw, whole = np.random.default_rng(0), len(texts) // size * size
+    groups = np.concatenate([draw.permutation(len(texts))[:whole].reshape(-1, size) for _ in range(12)])
+    monkeypatch.setattr("harness.scoring.closeness._TOGETHER", together)
+    for measure, found in ((chrf, chrf_of_groups(texts, groups)), (bleu, bleu_of_groups(texts, groups, bleu))):
+        for group, scores in zip(groups.tolist(), found.tolist(), strict=True):
             chosen = [texts[i] for i in group]
             rest = [[*chosen[:at], *chosen[at + 1 :]] for at in range(size)]
-            scores = [measure.sentence_score(text, others).score for text, others in zip(chosen, rest, strict=True)]
-            assert found.scores(group) == scores
+            assert scores == [measure.sentence_score(*pair).score for pair in zip(chosen, rest, strict=True)]
 
 
 def test_one_group_has_no_interval():
