@@ -16,7 +16,6 @@ EXTRAS: dict[str, dict[str, str]] = {
         "torch": "torch",
         "transformers": "transformers",
         "datasets": "datasets",
-        "datasketch": "datasketch",
         "gguf": "gguf",
         "huggingface_hub": "huggingface_hub",
         "sacrebleu": "sacrebleu",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from operator import index, itemgetter
-from typing import Any
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from harness.core.records import Score
 from harness.scoring.folding import plain
 from harness.scoring.metrics import NEAR_DUPLICATES
-from harness.scoring.ngrams import distinct
+from harness.scoring.ngrams import PAD, distinct
 
 ALIKE = 0.8
 """Jaccard index from which two texts are near-duplicates."""
@@ -23,17 +22,31 @@ _BANDS, _ROWS = 32, 4
 """Two texts at the bound share a band of MinHash values with probability 1 - (1 - 0.8^4)^32 = 1 - 5e-8."""
 _VERIFIED = 32
 """Most candidates of a text that are compared in full: those of the most similar MinHash."""
-_BLOCK = 10_000
-_NO_CHARACTER = 0x110000
+_BLOCK = 512
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 Grams = NDArray[np.uint64]
 Sketch = tuple[Grams, NDArray[np.uint32]]
-"""The grams of a text (``shingles``) and their MinHash values."""
+"""The grams of a text in any order, with repeats (see ``shingles``), and their MinHash values."""
 
 
-def near_duplicates(texts: Sequence[str], sketches: Callable[[str], Sketch] | None = None) -> Score:
+class Sketches:
+    """Sketches of texts; those of a text are made once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Sketch] = {}
+
+    def __call__(self, texts: Sequence[str]) -> list[Sketch]:
+        """Return the sketch of every text."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            grams, starts = _grams(new)
+            self._known |= zip(new, zip(np.split(grams, starts[1:]), _minhash(grams, starts), strict=True), strict=True)
+        return [self._known[text] for text in texts]
+
+
+def near_duplicates(texts: Sequence[str], sketches: Sketches | None = None) -> Score:
     """Return the share of texts with another text that is equal or nearly so; ``exact`` in the detail: equal.
 
     Two texts are nearly equal where their sets of character 5-grams have a Jaccard index of at least 0.8, after
@@ -41,7 +54,7 @@ def near_duplicates(texts: Sequence[str], sketches: Callable[[str], Sketch] | No
     MinHash (Broder 1997) finds the candidates, the grams themselves decide. Of more than 32 candidates the 32 most
     similar are compared, so a few texts at the bound may be missed where thousands are nearly alike. The more
     texts, the more have a partner: there is no fixed budget, compare cells of equal size only. No value for fewer
-    than two texts. ``sketches``: ``sketch`` with a memory, for a caller that compares overlapping sets of texts.
+    than two texts. ``sketches``: kept by a caller that compares overlapping sets of texts.
     """
     signature = (
         f"near-duplicates|jaccard:{ALIKE}|shingle:{_SHINGLE}|minhash:{_BANDS}x{_ROWS}|seed:1"
@@ -52,24 +65,33 @@ def near_duplicates(texts: Sequence[str], sketches: Callable[[str], Sketch] | No
     counts = Counter(plain(text) for text in texts)
     unique = sorted(counts)
     repeats = np.array([counts[text] for text in unique])
-    sketches = sketches or sketch
-    near = _near([*map(sketches, unique)], repeats > 1)
-    near = _near([sketches(" ".join(sorted(text.split()))) for text in unique], near)
+    sketches = sketches or Sketches()
+    near = _near(sketches(unique), repeats > 1)
+    near = _near(sketches([" ".join(sorted(text.split())) for text in unique]), near)
     exact = float(repeats[repeats > 1].sum() / len(texts))
     return NEAR_DUPLICATES.score(float(repeats[near].sum() / len(texts)), signature, detail={"exact": exact})
 
 
-def shingles(text: str) -> NDArray[np.uint64]:
+def shingles(text: str) -> Grams:
     """Return the different character 5-grams of a text as sorted 64-bit hashes; a shorter text is one gram."""
+    return distinct(_grams([text])[0])
+
+
+def _grams(texts: Sequence[str]) -> tuple[Grams, NDArray[np.int64]]:
+    """Return the character 5-grams of texts as hashes, and where those of each text start."""
     # 2,000,000 different grams collide with a probability of 1e-7.
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
-    if len(codes) < _SHINGLE:
-        codes = np.append(codes, np.full(_SHINGLE - len(codes), _NO_CHARACTER, dtype=np.uint64))
+    padded = [text.ljust(_SHINGLE, PAD) for text in texts]
+    lengths = np.array([*map(len, padded)], dtype=np.int64)
+    codes = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     grams = np.zeros(len(codes) - _SHINGLE + 1, dtype=np.uint64)
     for i in range(_SHINGLE):
         grams = (grams ^ codes[i : i + len(grams)]) * _FACTOR
         grams ^= grams >> np.uint64(29)
-    return distinct(grams)
+    counts = lengths - _SHINGLE + 1
+    starts = np.cumsum(counts) - counts
+    # Between two texts lie the windows that cross from one to the other.
+    crossing = (_SHINGLE - 1) * np.arange(len(texts))
+    return grams[np.arange(counts.sum()) + np.repeat(crossing, counts)], starts
 
 
 def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
@@ -80,13 +102,13 @@ def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
 
 def _near(unique: Sequence[Sketch], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return which of different texts are near-duplicates; those ``known`` to be are not compared again."""
-    grams = [own for own, _ in unique]
+    grams = cache(lambda i: distinct(unique[i][0]))
     rows = np.stack([row for _, row in unique])
     found, crowded = known.copy(), set[int]()
 
     def verify(i: int, others: Iterable[int]) -> None:
         for j in others:
-            if j != i and jaccard(grams[i], grams[j]) >= ALIKE:
+            if j != i and jaccard(grams(i), grams(j)) >= ALIKE:
                 found[[i, j]] = True
                 return
 
@@ -104,28 +126,37 @@ def _near(unique: Sequence[Sketch], known: NDArray[np.bool_]) -> NDArray[np.bool
     return found
 
 
-def sketch(text: str) -> Sketch:
-    """Return the grams of a text and their MinHash values."""
-    grams, hashes = shingles(text), _empty_sketch()
-    hashes.clear()
-    halves = (grams >> np.uint64(32)).astype(np.uint32)
-    for start in range(0, len(halves), _BLOCK):  # a very long text would fill the memory
-        hashes.update_batch(halves[start : start + _BLOCK].tolist())
-    return grams, hashes.hashvalues.astype(np.uint32)
+def _minhash(grams: Grams, starts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return the MinHash values of the grams of each text, [texts, values], as datasketch 2 has them."""
+    # The library wants a Python number for every gram, which takes longer than the rest.
+    hashes = (grams >> np.uint64(32)).astype(np.uint32)
+    hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    hashes ^= hashes >> np.uint32(16)
+    factor, offset = _permutations()
+    cuts = np.union1d(starts, np.arange(0, len(grams), _BLOCK))
+    ends = np.append(cuts[1:], len(grams))
+    # One block after the other stays in the processor's cache.
+    least = [(factor * hashes[i:j, None] + offset).min(axis=0) for i, j in zip(cuts, ends, strict=True)]
+    found: NDArray[np.uint32] = np.minimum.reduceat(np.stack(least), np.searchsorted(cuts, starts))
+    return found
 
 
 @cache
-def _empty_sketch() -> Any:
-    from datasketch import MinHash
-
-    return MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=index)  # which leaves a number as it is
+def _permutations() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return the factors, which are odd, and the offsets of the MinHash values."""
+    draw = np.random.RandomState(1)  # numpy never changes its numbers
+    factor = draw.randint(0, 2**31, _BANDS * _ROWS, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return factor, draw.randint(0, 2**32, _BANDS * _ROWS, dtype=np.uint32)
 
 
 def _buckets(rows: NDArray[np.uint32]) -> Iterator[list[int]]:
     """Yield groups of two texts or more that share all values of a band, in the order of their first texts."""
     # Not datasketch's MinHashLSH: the score depends on which candidates of a crowded text are compared.
-    for band in range(0, _BANDS * _ROWS, _ROWS):
-        values = np.ascontiguousarray(rows[:, band : band + _ROWS]).view(np.uint64)
+    bands = np.ascontiguousarray(rows).view(np.uint64).reshape(len(rows), _BANDS, -1)
+    mixed = np.sort(bands[:, :, 0] * _FACTOR ^ bands[:, :, 1], axis=0)
+    for band in np.flatnonzero((mixed[1:] == mixed[:-1]).any(axis=0)):  # in most bands no two texts are alike
+        values = bands[:, band]
         order = np.lexsort((values[:, 1], values[:, 0]))
         ordered = values[order]
         edges = np.flatnonzero((ordered[1:] != ordered[:-1]).any(axis=1)) + 1

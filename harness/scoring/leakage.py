@@ -41,6 +41,7 @@ RARE = 0.7
 """Share of a text's n-grams, the rarest in the corpus, by which candidates are found."""
 _PAIRS = 2_000_000  # pairs of text and corpus text in memory at once
 _COMPARED = 20_000  # of these, compared in full at once
+_FEW = 1_000_000  # pairs, and n-grams in common, of which all are counted: no candidates are looked for
 _HASH_BITS, _HASH_MASK = np.uint64(40), np.uint64(2**40 - 1)
 
 
@@ -131,6 +132,11 @@ class CopyDetector:
         if not able.any():
             return copies
         positions[~able[bags.texts]] = -1
+        pairs, shared = copies.size * len(self._sizes), self._frequency[positions[positions >= 0]].sum()
+        if max(pairs, shared) <= _FEW:
+            common = self._in_common(bags, positions)
+            np.any(common >= _needed(bags.sizes[:, None], self._sizes), axis=1, out=copies)
+            return copies
         rare = self._rarest(bags, positions)
         left_out = bags.sizes - np.bincount(bags.texts[rare], minlength=len(bags.sizes))
         whole, part = self._matrix(bags, positions), self._matrix(bags, np.where(rare, positions, -1))
@@ -148,6 +154,18 @@ class CopyDetector:
                 exact = whole[row[pairs]].multiply(self._rows[column[pairs]]).sum(axis=1)
                 copies[row[pairs][np.asarray(exact).ravel() >= need[pairs]]] = True
         return copies
+
+    def _in_common(self, bags: NgramBags, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many n-grams each text and each of the corpus have in common, [texts, corpus texts]."""
+        # For the few texts of a small cell, sparse matrices would take longer to set up than all of this.
+        there = positions >= 0
+        found = positions[there]
+        times = self._frequency[found]
+        before = np.cumsum(times) - times
+        holders = self._columns.indices[np.arange(times.sum()) + np.repeat(self._columns.indptr[found] - before, times)]
+        pairs = np.repeat(bags.texts[there], times) * len(self._sizes) + holders
+        shape = (len(bags.sizes), len(self._sizes))
+        return np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
 
     def _rarest(self, bags: NgramBags, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for each pair of text and n-gram whether it is among those that are rarest in the corpus."""

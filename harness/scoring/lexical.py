@@ -7,7 +7,7 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,7 +17,7 @@ from harness.core.records import Score
 from harness.core.types import FloatArray
 from harness.data.suite import Budgets
 from harness.scoring.closeness import Groups, bleu_of_groups, chrf_of_groups
-from harness.scoring.duplicates import Sketch, near_duplicates, sketch
+from harness.scoring.duplicates import Sketches, near_duplicates
 from harness.scoring.metrics import (
     COMPRESSION,
     DISTINCT_1,
@@ -55,13 +55,11 @@ class LexicalScorer:
 
     def score(self, sample: TextSample, context: ScoringContext) -> ScorerOutput:
         """Return the scores of all texts, and those of the valid ones."""
-        sketches = cache(sketch)  # the valid texts are among all texts
+        sketches = Sketches()  # the valid texts are among all texts
         return ScorerOutput(scores_of_all_and_valid(sample, lambda t: lexical_scores(t, self.budgets, sketches)))
 
 
-def lexical_scores(
-    texts: Sequence[str], budgets: Budgets, sketches: Callable[[str], Sketch] | None = None
-) -> list[Score]:
+def lexical_scores(texts: Sequence[str], budgets: Budgets, sketches: Sketches | None = None) -> list[Score]:
     """Return every lexical score of the texts; for ``sketches`` see ``near_duplicates``."""
     plain = [unicodedata.normalize("NFC", text) for text in texts]
     tokens = [words(text) for text in plain]

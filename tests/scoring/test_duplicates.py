@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 import time
-from functools import cache
 from itertools import combinations
 
 import numpy as np
 import pytest
+from datasketch import MinHash
 from support.texts import AMHARIC, HEBREW, Zipf
 
 from harness.scoring import duplicates
-from harness.scoring.duplicates import _buckets, jaccard, near_duplicates, shingles, sketch
+from harness.scoring.duplicates import Sketches, _buckets, jaccard, near_duplicates, shingles
 
 # Near-duplicates
 
@@ -92,13 +92,24 @@ def test_minhash_finds_the_near_duplicates_that_all_pairs_have():
     assert near_duplicates(texts).value == pytest.approx(share_by_all_pairs(texts))
 
 
-def test_texts_that_are_compared_again_are_not_sketched_again():
-    asked = []
-    remembered = cache(lambda text: asked.append(text) or sketch(text))
-    texts = [*AMHARIC, *HEBREW, f"{AMHARIC[0]}።"]
-    assert near_duplicates(texts, remembered).value == near_duplicates(texts).value == 2 / 7
-    assert near_duplicates(texts[:3], remembered).value == 0
-    assert len(asked) == len(set(asked))
+def test_texts_that_are_compared_again_are_not_sketched_again(monkeypatch):
+    asked, original = [], duplicates._grams
+    monkeypatch.setattr(duplicates, "_grams", lambda texts: asked.extend(texts) or original(texts))
+    texts, sketches = [*AMHARIC, *HEBREW, f"{AMHARIC[0]}።"], Sketches()
+    assert near_duplicates(texts, sketches).value == near_duplicates(texts).value == 2 / 7
+    first = len(asked)
+    assert near_duplicates(texts[:3], sketches).value == 0
+    assert len(asked) == first > 7
+
+
+def test_minhash_values_are_those_of_datasketch():
+    texts = [*AMHARIC, "abcde", *HEBREW, *Zipf(words=300).texts(20, 200)]  # some longer than a block
+    for text, (grams, row) in zip(texts, Sketches()(texts), strict=True):
+        assert len(shingles(text)) == len({text[i : i + 5] for i in range(len(text) - 4)})
+        assert np.array_equal(np.unique(grams), shingles(text))
+        expected = MinHash(num_perm=128, seed=1, scheme="affine32", hashfunc=int)
+        expected.update_batch((grams >> np.uint64(32)).tolist())
+        assert row.tolist() == expected.hashvalues.tolist()
 
 
 def test_buckets_are_the_texts_that_share_a_band_in_the_order_of_their_first_texts():

@@ -235,6 +235,13 @@ def test_runs_of_two_texts_of_the_corpus_add_up():
     assert copied([one + filler[:165]], [ENGLISH, OTHER]) == [False]
 
 
+@pytest.fixture(params=["few texts", "many texts"])
+def _either_way(request, monkeypatch):
+    """Look for copies in both ways: count all that texts have in common, or look for candidates by rare n-grams."""
+    monkeypatch.setattr("harness.scoring.leakage._FEW", 10**9 if request.param == "few texts" else 0)
+
+
+@pytest.mark.usefixtures("_either_way")
 def test_what_is_most_common_in_the_corpus_is_not_needed_to_find_a_copy():
     # Every text shares its commonest words with all others, as reviews do.
     draw = random.Random(0)
@@ -250,6 +257,7 @@ def test_what_is_most_common_in_the_corpus_is_not_needed_to_find_a_copy():
     assert not index.copied(QueryNgrams.of(strangers)).any()
 
 
+@pytest.mark.usefixtures("_either_way")
 def test_a_copy_is_found_by_words_that_stand_everywhere_in_the_corpus():
     common = ["breakfast", "wonderful", "recommend", "especially"]
     corpus = [" ".join([*common, f"own{i}word", f"another{i}"]) for i in range(100)] + [" ".join(common)]
@@ -257,7 +265,8 @@ def test_a_copy_is_found_by_words_that_stand_everywhere_in_the_corpus():
     assert CopyDetector(corpus).copied(QueryNgrams.of([text])).tolist() == [True]
 
 
-def test_the_search_by_rare_ngrams_finds_what_comparing_all_pairs_finds():
+@pytest.mark.usefixtures("_either_way")
+def test_the_search_for_copies_finds_what_comparing_all_pairs_finds():
     draw = random.Random(5)
     vocabulary = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 9))) for _ in range(60)]
     corpus = [" ".join(draw.choices(vocabulary, k=draw.randint(4, 14))) for _ in range(80)]
