@@ -132,8 +132,8 @@ class CopyDetector:
         if not able.any():
             return copies
         positions[~able[bags.texts]] = -1
-        pairs, shared = copies.size * len(self._sizes), self._frequency[positions[positions >= 0]].sum()
-        if max(pairs, shared) <= _FEW:
+        shared = int(self._frequency[positions[positions >= 0]].sum())
+        if max(shared, copies.size * len(self._sizes)) <= _FEW:
             common = self._in_common(bags, positions)
             np.any(common >= _needed(bags.sizes[:, None], self._sizes), axis=1, out=copies)
             return copies
