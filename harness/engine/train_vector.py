@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from harness.core.interventions import Positions
 from harness.engine.activations import padded
 from harness.engine.chat import Template, end_token
 from harness.engine.model import SteerableModel
+from harness.engine.upper import UpperLayers, replaced
 
 EVERY = 10  # steps between two evaluations of the held-out loss
 PATIENCE = 3  # evaluations without a better one, after which training stops
@@ -170,30 +170,6 @@ def _batches(
             yield pool[i * size : (i + 1) * size]
 
 
-@contextmanager
-def _replaced(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replace a decoder layer's hidden state by ``change`` of it inside the block, out of place."""
-
-    def hook(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> object:
-        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _adding(vector: Tensor, where: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the change that adds ``vector`` at the positions ``where``, bool [texts, positions]."""
-
-    def add(state: Tensor) -> Tensor:
-        moved = state + vector.to(state.device, state.dtype)
-        return torch.where(where.to(state.device)[:, :, None], moved, state)
-
-    return add
-
-
 class Likelihood:
     """Negative log-likelihood of answers under their prompts: nats per token, the end token included.
 
@@ -211,7 +187,7 @@ class Likelihood:
         positions: Positions = "all",
         template: Template = "chat",
     ) -> None:
-        self.model, self.layer, self.positions = model, model.layers[layer], positions
+        self.model, self.positions = model, positions
         self.cut = 0
         distinct = list(dict.fromkeys(prompt for prompt, _ in examples))
         prompts = dict(zip(distinct, _tokens(model, distinct), strict=True))
@@ -220,6 +196,9 @@ class Likelihood:
             (prompts[prompt], self._target(text, len(prompts[prompt]), max_tokens, end))
             for (prompt, _), text in zip(examples, texts, strict=True)
         ]
+        # The last token of the prompt predicts the first of the answer: there the "generated" positions begin.
+        rests = [(prompt[:-1], [*prompt[-1:], *target[:-1]]) for prompt, target in self.items]
+        self._upper = UpperLayers(model, layer, rests)
 
     def _target(self, text: list[int], n_prompt: int, max_tokens: int, end: int | None) -> list[int]:
         limit = self.model.context_length
@@ -237,26 +216,19 @@ class Likelihood:
 
     def loss(self, rows: Sequence[int], vector: Tensor) -> tuple[Tensor, int]:
         """Return the summed negative log-likelihood and the number of predicted tokens."""
-        items = [self.items[row] for row in rows]
-        ids, mask = _padded(self.model, [(prompt + target)[:-1] for prompt, target in items])
-        # The last token of the prompt predicts the first of the answer: there the "generated" positions begin.
-        position = torch.arange(mask.shape[1], device=mask.device)[None, :]
-        turn = torch.tensor([[len(prompt) - 1] for prompt, _ in items], device=mask.device)
-        answers = mask & (position >= turn)
-        where = {"all": mask, "prompt": mask & (position < turn), "generated": answers}[self.positions]
+        batch = self._upper.batch(rows)
 
         def select(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (args[0][answers.to(args[0].device)][None], *args[1:])
+            return (args[0][batch.after.to(args[0].device)][None], *args[1:])
 
         # The head computes only the logits that the loss needs: [tokens, vocabulary].
         handle = self.model.model.get_output_embeddings().register_forward_pre_hook(select)
         try:
-            with _replaced(self.layer, _adding(vector, where)):
-                output = self.model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+            output = self._upper.run(self.model.model, batch, vector, self.positions)
         finally:
             handle.remove()
         logits: Tensor = output.logits[0]
-        tokens = torch.tensor([token for _, target in items for token in target], device=logits.device)
+        tokens = torch.tensor([token for row in rows for token in self.items[row][1]], device=logits.device)
         return nn.functional.cross_entropy(logits.float(), tokens, reduction="sum"), len(tokens)
 
 
@@ -277,15 +249,16 @@ class Alignment:
         max_tokens: int,
         batch_size: int,
     ) -> None:
-        self.model, self.layer, self.readout = model, model.layers[layer], model.layers[readout]
+        self.model, self.readout = model, model.layers[readout]
         limit = min(max_tokens, model.context_length or max_tokens)
         sentences, translations = (_tokens(model, side) for side in zip(*pairs, strict=True))
         self.items = [sentence[:limit] for sentence in sentences]
         self.cut = sum(len(sentence) > limit for sentence in sentences)
         self._unit = residual_norm
         others = [translation[:limit] for translation in translations]
+        self._upper = UpperLayers(model, layer, [((), item) for item in self.items])
         with torch.no_grad():
-            read = [self._pooled(others[i : i + batch_size]) for i in range(0, len(others), batch_size)]
+            read = [self._translated(others[i : i + batch_size]) for i in range(0, len(others), batch_size)]
         self.references = torch.cat(read)
 
     def length(self, row: int) -> int:
@@ -294,22 +267,26 @@ class Alignment:
 
     def loss(self, rows: Sequence[int], vector: Tensor) -> tuple[Tensor, int]:
         """Return the summed squared distance and the number of pairs."""
-        steered = self._pooled([self.items[row] for row in rows], vector)
+        batch = self._upper.batch(rows)
+        steered = self._pooled(batch.mask, lambda: self._upper.run(self.model.decoder, batch, vector))
         distance = (steered - self.references[list(rows)]) / self._unit
         return distance.square().sum(), len(rows)
 
-    def _pooled(self, items: list[list[int]], vector: Tensor | None = None) -> Tensor:
-        """Return the mean state after the read-out layer: float32, [sentences, hidden size]."""
+    def _translated(self, items: list[list[int]]) -> Tensor:
         ids, mask = _padded(self.model, items)
+        decoder = self.model.decoder
+        return self._pooled(mask, lambda: decoder(input_ids=ids, attention_mask=mask.long(), use_cache=False))
+
+    def _pooled(self, mask: Tensor, run: Callable[[], object]) -> Tensor:
+        """Return the mean state after the read-out layer in a pass: float32, [sentences, hidden size]."""
         found: list[Tensor] = []
 
         def read(state: Tensor) -> Tensor:
             found.append(state)
             return state.detach()  # so that the layers above build no graph
 
-        add = _adding(vector, mask) if vector is not None else lambda state: state
-        with _replaced(self.layer, add), _replaced(self.readout, read):
-            self.model.decoder(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+        with replaced(self.readout, read):
+            run()
         (state,) = found
         mask = mask.to(state.device)
         kept = torch.where(mask[:, :, None], state, 0).sum(1, dtype=torch.float32)
