@@ -218,9 +218,9 @@ class ScoringStage:
             )
             yield from run_in_workers(worker, chunks, threads)
             return
-        for cell in cells:
-            # The matrices are small: more threads of BLAS only wait for one another.
-            with limit_blas_threads() if LIGHT.issuperset(names) else nullcontext():
+        # The matrices are small: more threads of BLAS only wait for one another.
+        with limit_blas_threads() if LIGHT.issuperset(names) else nullcontext():
+            for cell in cells:
                 yield cell.id, self._error_of(cell, names)
 
     def _error_of(self, cell: Cell, names: Sequence[str]) -> Exception | None:

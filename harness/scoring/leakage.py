@@ -214,15 +214,12 @@ class LeakageScorer:
         """Return ``COPIED`` and ``OVERLAP`` of every corpus; artifacts: which texts are copies, per corpus."""
         overlap = {corpus: np.zeros(len(sample.texts)) for corpus in CORPORA}
         copied = {corpus: np.zeros(len(sample.texts), dtype=np.bool_) for corpus in CORPORA}
-        queries: dict[str | None, tuple[NDArray[np.int64], QueryNgrams]] = {}
+        query = QueryNgrams.of([normalise_for_matching(text) for text in sample.texts])
         detectors = self._detectors(context)
         for corpus, label, detector in detectors:
-            if label not in queries:
-                chosen = np.array([i for i, own in enumerate(sample.labels) if label in (None, own)], dtype=int)
-                texts = [normalise_for_matching(sample.texts[i]) for i in chosen]
-                queries[label] = chosen, QueryNgrams.of(texts)
-            chosen, query = queries[label]
-            overlap[corpus][chosen], copied[corpus][chosen] = detector.overlap(query), detector.copied(query)
+            chosen = np.array([label in (None, own) for own in sample.labels], dtype=np.bool_)
+            overlap[corpus][chosen] = detector.overlap(query)[chosen]
+            copied[corpus][chosen] = detector.copied(query)[chosen]
         known = {corpus for corpus, _, detector in detectors if not detector.empty}
         scores = []
         for corpus in CORPORA:

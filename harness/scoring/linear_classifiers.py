@@ -18,6 +18,7 @@ from harness.scoring.embeddings import MeanPooler
 from harness.scoring.ngrams import TfidfWeights, count_matrix
 from harness.scoring.scorer import PerContext, Rows, ScoringContext
 from harness.scoring.subsampling import generator
+from harness.scoring.vectorizer import hashed_counts
 
 _PENALTY = 10.0  # scikit-learn's C, tuned for none of them
 _BITS = 18  # of hashed n-grams
@@ -36,7 +37,9 @@ class TfidfClassifier:
 
     def __init__(self) -> None:
         self.seeds = [0]
-        self._counts = lru_cache(maxsize=3)(self._count)  # all texts of a cell, the valid ones, the test split
+        self._counts = lru_cache(maxsize=3)(
+            lambda texts: hashed_counts(texts, (2, 3, 4, 5), _BITS)
+        )  # all texts of a cell, the valid ones, the test split
 
     def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """See ``harness.scoring.classifiers.Classifier``."""
@@ -51,14 +54,6 @@ class TfidfClassifier:
         dual = fit_dual((features @ features.T).toarray(), _targets(train, context), _PENALTY)
         scores = test @ (idf[:, None] * (features.T @ dual.weights)) / _lengths(test.power(2) @ idf**2)[:, None]
         return _for_all(seeds, dual.probabilities(scores, len(context.labels)))
-
-    def _count(self, texts: tuple[str, ...]) -> Any:
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        counter = HashingVectorizer(
-            analyzer="char", ngram_range=(2, 5), n_features=2**_BITS, alternate_sign=False, norm=None
-        )
-        return counter.transform(texts)
 
 
 class FrozenClassifier:

@@ -84,7 +84,7 @@ class TfidfWeights:
 
     def log_counts(self, counts: Any) -> Any:
         """Return 1 + log tf of the columns that count: sparse (CSR), [texts, columns]."""
-        rows = counts[:, self._used]
+        rows = counts.copy() if self._used.size == counts.shape[1] else counts[:, self._used]
         rows.data = 1 + np.log(rows.data)
         return rows
 

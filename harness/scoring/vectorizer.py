@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from harness.scoring.ngrams import window_hashes
 
+_BLANKS = re.compile(r"\s\s+")
 _BLOCK = 1000  # texts that are counted at once: bounds memory
 _SIZES, _OFFSETS = 8, 2**24  # sizes of n-grams and offsets in a piece that a place can hold
 
@@ -71,9 +73,16 @@ class NgramTfidf:
         At least one text is needed, as in scikit-learn.
         """
         from scipy.sparse import vstack
+        from sklearn.utils.sparsefuncs_fast import inplace_csr_row_normalize_l2
 
         blocks = [self._counts(texts[i : i + _BLOCK]) for i in range(0, len(texts), _BLOCK)]
-        return self._weights.transform(vstack(blocks, format="csr"), copy=False)
+        rows = vstack(blocks, format="csr")
+        # As ``TfidfTransformer.transform``, whose checks take longer than that for a few texts.
+        np.log(rows.data, rows.data)
+        rows.data += 1.0
+        rows.data *= self._weights.idf_[rows.indices]
+        inplace_csr_row_normalize_l2(rows)
+        return rows
 
     def _counts(self, texts: Sequence[str]) -> Any:
         grams = self._grams(*self._units(texts))
@@ -119,3 +128,49 @@ class NgramTfidf:
         rest, offset = divmod(place, _OFFSETS)
         unit, size = divmod(rest, _SIZES)
         return units[unit][offset : offset + size]
+
+
+def hashed_counts(texts: Sequence[str], sizes: Sequence[int], bits: int) -> Any:
+    """Return what ``HashingVectorizer(analyzer="char", alternate_sign=False, norm=None)`` of scikit-learn counts.
+
+    The texts by 2**``bits`` columns, sparse (CSR): the MurmurHash3 of the n-gram's UTF-8.
+    """
+    from scipy.sparse import csr_array
+
+    plain = [_BLANKS.sub(" ", text.lower()) for text in texts]
+    joined = "".join(plain).encode("utf-8", "surrogatepass") + bytes(4)
+    data = np.frombuffer(joined, dtype=np.uint8)
+    begins = np.flatnonzero((data & 0xC0) != 0x80)  # of characters
+    words = np.lib.stride_tricks.sliding_window_view(data, 4).copy().view("<u4").ravel()
+    text_of = np.repeat(np.arange(len(plain)), [*map(len, plain)])
+    rows, columns = [], []
+    for size in sizes:
+        last = max(text_of.size - size + 1, 0)
+        within = np.flatnonzero(text_of[:last] == text_of[size - 1 :])
+        hashes = _murmur3(words, begins[within], begins[within + size] - begins[within])
+        rows.append(text_of[within])
+        columns.append(np.abs(hashes.view(np.int32).astype(np.int64)) % 2**bits)
+    row, column = np.concatenate(rows), np.concatenate(columns)
+    places = row.astype(np.int32), column.astype(np.int32)
+    return csr_array((np.ones(row.size), places), shape=(len(texts), 2**bits))
+
+
+def _murmur3(words: NDArray[np.uint32], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """Return MurmurHash3 (x86, 32 bits, seed 0) of runs of bytes; ``words``: the four bytes from each byte on."""
+
+    def turned(values: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
+        return (values << np.uint32(bits)) | (values >> np.uint32(32 - bits))
+
+    def mixed(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        return turned(values * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
+
+    whole, found = lengths // 4, np.zeros(starts.size, dtype=np.uint32)
+    for i in range(int(whole.max(initial=0))):
+        longer = np.flatnonzero(whole > i)
+        block = turned(found[longer] ^ mixed(words[starts[longer] + 4 * i]), 13)
+        found[longer] = block * np.uint32(5) + np.uint32(0xE6546B64)
+    rest = (np.uint32(1) << (8 * (lengths % 4)).astype(np.uint32)) - np.uint32(1)
+    found ^= mixed(words[starts + 4 * whole] & rest) ^ lengths.astype(np.uint32)
+    found = (found ^ (found >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    found = (found ^ (found >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return found ^ (found >> np.uint32(16))

@@ -56,8 +56,8 @@ class WordOrder:
         self._known = set(known)
         self._seen, self._shuffled = np.zeros(_CELLS), np.zeros(_CELLS)
         for _, cells in self._cells(list(known)):
-            self._seen += np.bincount(cells[:, 0].ravel(), minlength=_CELLS)
-            self._shuffled += np.bincount(cells[:, 1:].ravel(), minlength=_CELLS) / SHUFFLES
+            np.add.at(self._seen, cells[:, 0].ravel(), 1.0)
+            np.add.at(self._shuffled, cells[:, 1:].ravel(), 1 / SHUFFLES)  # a power of two: sums are exact
         self._weights = _log_ratio(self._seen, self._shuffled)
 
     def above(self, texts: Sequence[str]) -> NDArray[np.float64]:
