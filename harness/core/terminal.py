@@ -101,3 +101,9 @@ def _stacked(console: Console, columns: Sequence[TerminalColumn], rows: Sequence
         for i, (column, cell) in enumerate(zip(columns, row, strict=True)):
             if i != name and cell.plain not in {"", "–"}:
                 console.print(Text.assemble(f"  {column.head or 'note'}: ", cell), overflow="fold")
+
+
+def clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -7,6 +7,7 @@ in float32 until it meets the layer's own precision.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from harness.core.errors import UserError
 from harness.core.interventions import Positions
+from harness.core.terminal import clock
 from harness.engine.activations import padded
 from harness.engine.chat import Template, end_token
 from harness.engine.model import SteerableModel
@@ -90,10 +92,12 @@ def train_vector(
 
     def evaluate(step: int, train_loss: float) -> dict[str, float]:
         loss = mean_loss(objective, held_out, unit.detach() * residual_norm, plan.batch_size)
-        say(f"step {step}/{plan.steps}, held-out {loss:.4g}")
+        left = f"{clock((time.monotonic() - started) / step * (plan.steps - step))} left, " if step else ""
+        say(f"step {step}/{plan.steps}, {left}held-out {loss:.4g}")
         return {"step": step, "train": train_loss, "held_out": loss, "norm": float(unit.detach().norm())}
 
     start = mean_loss(objective, train[: plan.batch_size], unit.detach(), plan.batch_size)
+    started = time.monotonic()
     curve, best, stopped = [evaluate(0, start)], unit.detach().clone(), f"all {plan.steps} steps done"
     best_entry, sums = 0, np.zeros(2)
     for step in range(1, plan.steps + 1):

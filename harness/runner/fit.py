@@ -23,9 +23,9 @@ from harness.core.errors import BrokenFileError, DamagedFileError, UserError, wa
 from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import Steering, check_model
 from harness.core.records import FitCost, Usage, UsageByStep, read_record
+from harness.core.terminal import clock
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.prepare import RunPlan, library_versions
-from harness.runner.progress import clock
 from harness.runner.readings import FOLDER, Reading, ReadingCache
 
 if TYPE_CHECKING:

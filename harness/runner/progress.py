@@ -22,6 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from harness.core.signals import noting_stops
+from harness.core.terminal import clock
 
 _LOG_EVERY = 60.0  # seconds between lines where there is no terminal
 _AVERAGED = 3600.0  # seconds that the remaining time is estimated from: a cell of a large model takes minutes
@@ -140,9 +141,3 @@ def _log(tracker: Tracker, announced: bool) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def clock(seconds: float) -> str:
-    """Return a time as hours, minutes and seconds."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

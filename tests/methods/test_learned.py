@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,7 +225,10 @@ def test_the_curve_tells_every_tenth_step_and_progress_says_it(fit_context):
     assert told["stopped"] == "all 25 steps done"
     assert told["source"] == {"texts": 40, "used": 40, "cut": 0}
     assert {name: n["texts"] for name, n in told["counts"].items()} == {"train": 32, "held_out": 8}
-    assert ctx.engine.words[1] == f"step 10/25, held-out {told['curve'][1]['held_out']:.4g}"
+    losses = [f"held-out {point['held_out']:.4g}" for point in told["curve"]]
+    assert ctx.engine.words[0] == f"step 0/25, {losses[0]}"
+    assert re.fullmatch(rf"step 10/25, \d:\d\d:\d\d left, {re.escape(losses[1])}", ctx.engine.words[1])
+    assert ctx.engine.words[3] == f"step 25/25, 0:00:00 left, {losses[3]}"
 
 
 def test_a_fit_is_the_same_again_and_another_with_another_seed(fit_context):
