@@ -229,7 +229,7 @@ def report(run: Run, cells: Sequence[Cell], states: Mapping[State, int]) -> None
     """Print on stderr how many cells are in which state, and why the first failed."""
     counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     typer.echo(f"run {run.path}: {len(cells)} cells, {counts}", err=True)
-    for cell in cells:
+    for cell in cells if failed(states) else ():
         status = run.status(cell.id)
         if status and status.state.endswith("error"):
             typer.echo(f"first failure: {cell.title}: {status.reason}", err=True)

@@ -25,6 +25,7 @@ _STRAY_FILE = re.compile(
     r"\.[a-z0-9_]{8}"  # the pattern of earlier versions
 )
 _STRAY_FOLDER = re.compile(r"\.pack-[a-z0-9_]{8}")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: JsonValue) -> str:
@@ -32,7 +33,7 @@ def canonical_json(value: JsonValue) -> str:
 
     Raises ``ValueError`` for NaN or infinities, which have no JSON form.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def digest(value: JsonValue, length: int = 64) -> str:
@@ -88,18 +89,26 @@ def sweep(folder: Path, deep: bool = True) -> None:
 
     Those of a living writer are locked and stay, as does everything that only looks similar.
     """
-    for root, folders, files in os.walk(folder):
-        for name in [*filter(_STRAY_FOLDER.fullmatch, folders), *filter(_STRAY_FILE.fullmatch, files)]:
-            path = Path(root, name)
-            with contextlib.suppress(OSError):
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path) if name in folders else path.unlink()
-                finally:
-                    os.close(handle)
-        if not deep:
-            return
+    below = [os.fspath(folder)]
+    while below:
+        with contextlib.suppress(OSError), os.scandir(below.pop()) as found:
+            for entry in found:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if (_STRAY_FOLDER if is_folder else _STRAY_FILE).fullmatch(entry.name):
+                    _remove_if_free(entry.path, is_folder)
+                elif deep and is_folder:
+                    below.append(entry.path)
+
+
+def _remove_if_free(path: str, is_folder: bool) -> None:
+    """Remove a file or directory that no living process has locked."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path) if is_folder else Path(path).unlink()
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from harness.core.errors import DamagedFileError, InvalidFileError, UnreadableFileError, UserError
-from harness.core.files import file_digest, run_lock, write_json, write_json_gz, write_jsonl
+from harness.core.files import run_lock, write_json, write_json_gz, write_jsonl
 from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.reading import (
     MAX_BYTES,
@@ -121,6 +121,11 @@ class StatusRow(TypedDict):
     fit: NotRequired[dict[str, UsageRow | None] | None]
 
 
+@with_config(ConfigDict(extra="ignore"))
+class Skipped(TypedDict):
+    """An object whose fields are not looked at, so that nothing is built of them."""
+
+
 class PartHead(TypedDict):
     """What decides whether the scores of a scorer count, of a ``PartRecord``."""
 
@@ -137,8 +142,8 @@ class ScoresHead(TypedDict):
     protocol: str
     parts: NotRequired[dict[str, PartHead]]
     kept: NotRequired[dict[str, SafeInt]]
-    cell_id: NotRequired[Any]
-    scores: NotRequired[Any]
+    cell_id: NotRequired[str]
+    scores: NotRequired[list[Skipped]]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -199,7 +204,8 @@ class RunFiles:
             version = self.version(name)
             known = self._digests.get(name)
             if known is None or known[0] != version:
-                known = self._digests[name] = (version, file_digest(self.root / name))
+                data = read_bytes(self._above + name)
+                known = self._digests[name] = (version, hashlib.sha256(data).hexdigest())
         except OSError as error:
             raise UnreadableFileError(self.root / name, f"cannot be read ({error.strerror or error})") from None
         return known[1]

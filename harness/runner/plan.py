@@ -88,6 +88,7 @@ def plan_cells(
         for language in selection.languages
         for task in selection.tasks
     }
+    identities = [(method, method.identity) for method in methods]  # once for each: it holds the whole config
     return [
         Cell(
             CellKey(
@@ -95,7 +96,7 @@ def plan_cells(
                 text_protocol=shared[task, language][0],
                 data=shared[task, language][1],
                 model=model if method.needs_model else None,
-                method=method.identity,
+                method=identity,
                 task=task,
                 language=language,
                 setting=setting,
@@ -105,7 +106,7 @@ def plan_cells(
         )
         for language in selection.languages
         for task in selection.tasks
-        for method in methods
+        for method, identity in identities
         for setting in method.settings
         if setting == "none" or setting in selection.settings
         for seed in selection.seeds

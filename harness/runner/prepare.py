@@ -311,7 +311,9 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
     """Return the manifest of a plan as if nothing were in its folder."""
     source, contrast = plan.corpus.source, plan.corpus.contrast_folder
     methods = plan.methods.values()
-    entries = {entry_id(entry_of(cell.key)): entry_of(cell.key) for cell in plan.cells}
+    # Cells of a method share its identity as one object, and a hash for every cell would take long.
+    keys = {(id(cell.key.method), cell.key.setting): cell.key for cell in plan.cells}
+    entries = {entry_id(entry_of(key)): entry_of(key) for key in keys.values()}
     assert plan.selection is not None
     return Manifest(
         track=plan.track,
