@@ -7,6 +7,7 @@ without positions (convolutions and recurrences) hold one state per row.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from torch import Tensor
@@ -75,11 +76,11 @@ class _Positions:
             found.append(new)
         (self.keys, self.values), self.used = found, length
 
-    def write(self, rows: Tensor, source: Any, of: Tensor) -> None:
-        """Replace ``rows[i]`` by row ``of[i]`` of a layer with at most as many positions."""
+    def write(self, rows: Tensor, source: Any, of: Tensor, positions: int) -> None:
+        """Replace the last positions of ``rows[i]`` by those of row ``of[i]`` of another layer."""
         if self.keys is not None:
             for buffer, new in zip((self.keys, self.values), (source.keys, source.values), strict=True):
-                buffer[rows, :, self.used - source.used : self.used] = new[of, :, : source.used]
+                buffer[rows, :, self.used - positions : self.used] = new[of, :, source.used - positions : source.used]
 
 
 def _with_room(like: Tensor, positions: int) -> Tensor:
@@ -103,7 +104,7 @@ class _States:
         if isinstance(self, _Positions):
             super().repack(rows, drop)  # type: ignore[misc]
 
-    def write(self, rows: Tensor, source: Any, of: Tensor) -> None:
+    def write(self, rows: Tensor, source: Any, of: Tensor, positions: int) -> None:
         """Replace ``rows[i]`` by row ``of[i]`` of another layer."""
         for states, others in (
             (self.conv_states, source.conv_states),
@@ -113,7 +114,7 @@ class _States:
                 if state is not None:
                     state[rows] = others[i][of]
         if isinstance(self, _Positions):
-            super().write(rows, source, of)  # type: ignore[misc]
+            super().write(rows, source, of, positions)  # type: ignore[misc]
 
 
 class _FullLayer(_Positions, DynamicLayer):  # type: ignore[misc]  # transformers ships no types
@@ -171,11 +172,21 @@ class PackedCache(DynamicCache):  # type: ignore[misc]
             if not isinstance(layer, DummyLayer):
                 layer.repack(rows, drop)
 
-    def write(self, rows: Tensor, source: PackedCache, of: Tensor) -> None:
-        """Replace ``rows[i]`` by row ``of[i]`` of a cache with at most as many positions."""
+    def write(self, rows: Tensor, source: PackedCache, of: Tensor, positions: int) -> None:
+        """Replace the last ``positions`` of ``rows[i]``, and its states, by those of row ``of[i]`` of another cache."""
         for layer, other in zip(self.layers, source.layers, strict=True):
             if not isinstance(layer, DummyLayer):
-                layer.write(rows, other, of)
+                layer.write(rows, other, of, positions)
+
+    def take(self, rows: Tensor, drop: int) -> PackedCache:
+        """Return what ``repack`` would make of this cache, which stays as it is."""
+        found = copy(self)
+        found.layers = [copy(layer) for layer in self.layers]
+        for layer in found.layers:
+            if isinstance(layer, _States):
+                layer.conv_states, layer.recurrent_states = dict(layer.conv_states), dict(layer.recurrent_states)
+        found.repack(rows, drop)
+        return found
 
     @property
     def width(self) -> int:

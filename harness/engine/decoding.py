@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from harness.engine.sampling import draw_tokens, signed
 
 _NONE = Steering()
 _PROMPT_TOKENS = 16384  # that are read at once
+_KEPT_TOKENS = 8192  # of prompts that were read, whose keys and values are kept for later texts
 
 
 @dataclass(eq=False)
@@ -53,6 +54,31 @@ class Row:
     def done(self) -> bool:
         """Whether the text is complete."""
         return self.ended or len(self.tokens) >= self.max_new_tokens
+
+
+_Name = tuple[int, tuple[int, ...], int]
+
+
+def _name(row: Row) -> _Name:
+    """Return what rows that can share a reading of their prompt have in common; the shortest sort first."""
+    return len(row.prompt), row.prompt, id(row.steering) if row.steering.interventions else 0
+
+
+@dataclass(eq=False)
+class _Reading:
+    """Prompts that were read in one pass: their logits, keys and values.
+
+    ``of``: the place of each, with its steering, which is kept so that no other gets its id.
+    """
+
+    of: dict[_Name, tuple[int, Steering]]
+    logits: Tensor
+    cache: PackedCache
+    mask: Tensor
+
+    def places(self, rows: Sequence[Row]) -> Tensor:
+        """Return the place of the prompt of every row."""
+        return torch.tensor([self.of[_name(row)][0] for row in rows], device=self.mask.device)
 
 
 Choose = Callable[[Sequence[Row], Tensor], list[int]]
@@ -124,6 +150,7 @@ class CachedBatch(DecodingBatch):
         self._cache: PackedCache | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.int64)
         self._tables: Any = {}
+        self._readings: list[_Reading] = []  # the last used first
 
     @property
     def active(self) -> int:
@@ -143,14 +170,20 @@ class CachedBatch(DecodingBatch):
     @torch.inference_mode()
     def add(self, rows: Sequence[Row]) -> list[Row]:
         """See ``DecodingBatch``."""
-        read = [(group, *self._read_prompts(group)) for group in self._groups(rows)]
+        known: dict[_Reading, list[Row]] = {}
+        new: list[Row] = []
+        for row in rows:
+            reading = next((found for found in self._readings if _name(row) in found.of), None)
+            (new if reading is None else known.setdefault(reading, [])).append(row)
+        read = {**{self._read_prompts(group): group for group in self._groups(new)}, **known}
         complete: list[Row] = []
-        for group, logits, cache, mask, of in read:
-            ended = self._advance(group, logits[of])
-            complete += ended
+        for reading, group in read.items():
+            of = reading.places(group)
+            complete += self._advance(group, reading.logits[of])
             staying = [i for i, row in enumerate(group) if not row.done]
             if staying:
-                self._enter([group[i] for i in staying], cache, mask, of[staying])
+                self._enter([group[i] for i in staying], reading.cache, reading.mask, of[staying])
+        self._keep_readings(read)
         self._tables = self.model.hooks.tables_after_prompts(
             [row.steering if row else Steering() for row in self._rows]
         )
@@ -176,7 +209,7 @@ class CachedBatch(DecodingBatch):
         """See ``DecodingBatch``; also drops the cache where no text is left."""
         kept = [i for i, row in enumerate(self._rows) if row is not None]
         if not kept:
-            self._rows, self._cache, self._tables = [], None, {}
+            self._rows, self._cache, self._tables, self._readings = [], None, {}, []
         elif len(kept) < len(self._rows):
             self._repack(kept)
 
@@ -201,24 +234,21 @@ class CachedBatch(DecodingBatch):
     def _groups(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Split new texts into groups whose prompts are read in one pass: of one length where padding would be read."""
         same_length = PackedCache(self.model.model.config).has_states
-        order = sorted(rows, key=lambda row: len(row.prompt))
         group: list[Row] = []
-        for row in order:
-            full = (len(group) + 1) * len(row.prompt) > _PROMPT_TOKENS
+        distinct: set[_Name] = set()
+        for row in sorted(rows, key=_name):
+            full = (len(distinct) + (_name(row) not in distinct)) * len(row.prompt) > _PROMPT_TOKENS
             if group and (full or (same_length and len(row.prompt) != len(group[0].prompt))):
                 yield group
-                group = []
+                group, distinct = [], set()
             group.append(row)
+            distinct.add(_name(row))
         if group:
             yield group
 
-    def _read_prompts(self, rows: list[Row]) -> tuple[Tensor, PackedCache, Tensor, Tensor]:
-        """Read each distinct prompt under its steering once.
-
-        Returns logits, cache and mask of the distinct ones, and which of them each row has.
-        """
-        names = [(row.prompt, id(row.steering) if row.steering.interventions else 0) for row in rows]
-        distinct = dict(zip(names, rows, strict=True))
+    def _read_prompts(self, rows: list[Row]) -> _Reading:
+        """Read each distinct prompt under its steering once."""
+        distinct = {_name(row): row for row in rows}
         width = max(len(row.prompt) for row in rows)
         device = self.model.device
         pad = self.model.tokenizer.pad_token_id or 0
@@ -228,8 +258,18 @@ class CachedBatch(DecodingBatch):
         cache = PackedCache(self.model.model.config)
         with self.model.hooks.steer([row.steering for row in distinct.values()], mask):
             logits = self._forward(ids, mask, cache, first=True)
-        position = {name: i for i, name in enumerate(distinct)}
-        return logits, cache, mask, torch.tensor([position[name] for name in names], device=device)
+        return _Reading(
+            {name: (i, row.steering) for i, (name, row) in enumerate(distinct.items())}, logits, cache, mask
+        )
+
+    def _keep_readings(self, used: Iterable[_Reading]) -> None:
+        """Keep what was read last, for texts of the same prompts that enter later."""
+        tokens = 0
+        kept, self._readings = dict.fromkeys([*used, *self._readings]), []
+        for reading in kept:
+            tokens += reading.mask.numel()
+            if tokens <= _KEPT_TOKENS:
+                self._readings.append(reading)
 
     def _forward(self, ids: Tensor, mask: Tensor, cache: PackedCache, first: bool) -> Tensor:
         """Return the logits of the last position, [rows, vocabulary]."""
@@ -251,11 +291,12 @@ class CachedBatch(DecodingBatch):
 
     def _enter(self, rows: list[Row], cache: PackedCache, mask: Tensor, of: Tensor) -> None:
         """Let rows take over free ones, or new ones where too few are free."""
+        width = max(len(row.prompt) for row in rows)
+        drop = mask.shape[1] - width  # padding that only other prompts of the reading made necessary
+        mask = mask[of, drop:]
         if self._cache is None:
-            cache.repack(of)
-            self._cache, self._mask, self._rows = cache, mask[of], list(rows)
+            self._cache, self._mask, self._rows = cache.take(of, drop), mask, list(rows)
             return
-        width = mask.shape[1]
         free = [i for i, row in enumerate(self._rows) if row is None]
         more = max(0, len(rows) - len(free))
         if more or width > self._mask.shape[1]:
@@ -264,8 +305,8 @@ class CachedBatch(DecodingBatch):
             self._rows[old:] = [None] * more  # copies of the first row, replaced below
             free += range(old, old + more)
         slots = torch.tensor(free[: len(rows)], device=mask.device)
-        self._cache.write(slots, cache, of)
-        self._mask[slots] = torch.nn.functional.pad(mask[of], (self._mask.shape[1] - width, 0))
+        self._cache.write(slots, cache, of, width)
+        self._mask[slots] = torch.nn.functional.pad(mask, (self._mask.shape[1] - width, 0))
         for slot, row in zip(free, rows, strict=False):
             self._rows[slot] = row
 

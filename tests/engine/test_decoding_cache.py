@@ -140,7 +140,7 @@ def test_rows_are_kept_repeated_and_cut_in_front(config):
 def test_a_row_is_written_at_the_end_and_others_stay(config):
     packed, source = filled(config, 3, 6), filled(config, 2, 4, start=1000.0)
     before, new = used(packed).clone(), used(source).clone()
-    packed.write(torch.tensor([2, 1]), source, torch.tensor([1, 1]))
+    packed.write(torch.tensor([2, 1]), source, torch.tensor([1, 1]), 4)
     for layer in range(3):
         found = used(packed, layer)
         assert torch.equal(found[0], before[0])
@@ -174,8 +174,9 @@ def test_the_size_of_a_row_is_counted_by_hand(config):
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(layer: Any, rows: Any, source: Any, of: Any) -> None:
-        layer.keys[rows, :, layer.used - source.used : layer.used] = source.keys[of, :, : source.used]
+    def write(layer: Any, rows: Any, source: Any, of: Any, positions: int) -> None:
+        new = source.keys[of, :, source.used - positions : source.used]
+        layer.keys[rows, :, layer.used - positions : layer.used] = new
 
     monkeypatch.setattr(cache._Positions, "write", write)
 

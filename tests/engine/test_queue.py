@@ -15,8 +15,8 @@ from support.writing import NOTHING, cell_of, request, watch_decoding, write_all
 from harness.core.errors import UserError, is_out_of_memory
 from harness.core.interventions import Intervention, Steering
 from harness.data.prompts import Prompt
-from harness.engine import generate
-from harness.engine.decoding import CachedBatch
+from harness.engine import decoding, generate
+from harness.engine.decoding import CachedBatch, Row, write_rows
 from harness.engine.generate import CellRequest, GenerationQueue
 from harness.engine.model import SteerableModel
 from harness.engine.sampling import signed
@@ -103,6 +103,51 @@ def test_equal_prompts_under_equal_steering_are_read_once(tiny_models, steer):
     assert sorted(map(len, seen.prompts)) == sorted(2 * lengths)
     assert seen.passes[0] == (4, max(lengths))
     assert all(positions == 1 for _, positions in seen.passes[1:])
+
+
+@pytest.mark.parametrize(("kept", "readings"), [(8192, 2), (0, 8)])
+def test_a_prompt_is_not_read_again_for_texts_that_enter_later(tiny_models, steer, monkeypatch, kept, readings):
+    """Two cells of four texts, each with a steering of its own, one text at a time."""
+    monkeypatch.setattr(decoding, "_KEPT_TOKENS", kept)
+    model = tiny_models["llama"]
+    prompts = {"positive": PROMPTS["negative"]}
+    cells = [request(name, prompts, 4, steer(), max_attempts=1, max_new_tokens=1) for name in "ab"]
+    expected = write_all(model, cells, 64)
+    with watch_decoding(model) as seen:
+        assert write_all(model, cells, 1) == expected
+    assert len(seen.prompts) == readings
+
+
+def test_a_prompt_of_many_texts_is_read_in_one_pass(tiny_models, monkeypatch):
+    """Room for two prompts in a pass: 40 texts with three prompts need two passes, whatever order they come in."""
+    model = tiny_models["llama"]
+    prompts = {"a": (5,) * 9, "b": (6,) * 10, "c": (7,) * 10}
+    rows = [Row(prompts["abc"[key % 3]], Steering(), key, 3, 1.0, 1.0) for key in range(40)]
+    monkeypatch.setattr(decoding, "_PROMPT_TOKENS", 25)
+    with watch_decoding(model) as seen:
+        CachedBatch(model).add(rows)
+    assert seen.passes == [(2, 10), (1, 10)]
+    assert sorted(map(tuple, seen.prompts)) == sorted(prompts.values())
+
+
+def test_a_short_prompt_that_was_read_beside_a_long_one_brings_no_padding(tiny_models):
+    model, batch = tiny_models["llama"], CachedBatch(tiny_models["llama"])
+    batch.ends = set()
+
+    def row(key: int, length: int, most: int) -> Row:
+        return Row(tuple(range(9, 9 + length)), Steering(), key, most, 1.0, 1.0)
+
+    batch.add([row(0, 40, 2), row(1, 4, 12)])
+    for _ in range(3):
+        batch.step()
+    later = row(2, 4, 5)
+    batch.shrink()
+    batch.add([later])
+    while batch.active:
+        batch.step()
+        assert batch._mask.shape[1] <= 4 + 12
+    write_rows(model, [alone := row(2, 4, 5)])
+    assert later.tokens == alone.tokens
 
 
 def test_a_cell_is_given_out_with_its_last_text_and_cells_are_asked_for_when_rows_are_free(tiny_models):
