@@ -170,10 +170,11 @@ class CachedBatch(DecodingBatch):
     @torch.inference_mode()
     def add(self, rows: Sequence[Row]) -> list[Row]:
         """See ``DecodingBatch``."""
+        reading_of = {name: reading for reading in self._readings for name in reading.of}
         known: dict[_Reading, list[Row]] = {}
         new: list[Row] = []
         for row in rows:
-            reading = next((found for found in self._readings if _name(row) in found.of), None)
+            reading = reading_of.get(_name(row))
             (new if reading is None else known.setdefault(reading, [])).append(row)
         read = {**{self._read_prompts(group): group for group in self._groups(new)}, **known}
         complete: list[Row] = []
@@ -184,9 +185,7 @@ class CachedBatch(DecodingBatch):
             if staying:
                 self._enter([group[i] for i in staying], reading.cache, reading.mask, of[staying])
         self._keep_readings(read)
-        self._tables = self.model.hooks.tables_after_prompts(
-            [row.steering if row else Steering() for row in self._rows]
-        )
+        self._steer()
         return complete
 
     @torch.inference_mode()
