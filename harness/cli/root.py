@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,7 @@ from harness.core.languages import check_known
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.core.cells import Cell
     from harness.core.records import State
     from harness.core.store import Run
     from harness.runner.prepare import RunOptions
@@ -132,12 +134,13 @@ def demo(
 ) -> None:
     """Run the mini suite offline and build its board, in minutes.
 
-    Every steering method of the suite writes and scores texts with the small model that ships; the last line
-    names the page to open. Run it again to resume.
+    Every method of the suite writes and scores texts with the small model that ships; the last line names the
+    page to open. Run it again to resume. Few-shot prompts take the most time, so only the few-shot baseline has
+    them; 'steerboard run --suite mini --run runs/demo' adds them for all methods.
     """
     from harness.runner.prepare import RunOptions
 
-    run, states, _ = _run(RunOptions(suite="mini", run=run_folder))
+    run, states, _ = _run(RunOptions(suite="mini", run=run_folder), is_shown)
     summarise(run.path)
     if not states.get("ok"):
         say_next(run.path, states)
@@ -168,12 +171,22 @@ def list_(
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 
 
-def _run(options: RunOptions) -> tuple[Run, Mapping[State, int], int]:
-    """Generate and score; return the run, how many cells are in which state, and how many were worked on."""
+def is_shown(cell: Cell) -> bool:
+    """Return whether the demo has a cell."""
+    return cell.key.setting != "few-shot" or cell.key.method.name == "few-shot"
+
+
+def _run(options: RunOptions, keep: Callable[[Cell], bool] | None = None) -> tuple[Run, Mapping[State, int], int]:
+    """Generate and score; return the run, how many cells are in which state, and how many were worked on.
+
+    ``keep``: which cells of the plan to run, by default all.
+    """
     from harness.runner.generate import run_stages
     from harness.runner.prepare import plan_run
 
     plan = plan_run(options)
+    if keep:
+        plan = replace(plan, cells=[cell for cell in plan.cells if keep(cell)])
     done: list[int] = []
     states = run_stages(plan, options, console(), done=done.append)
     report(plan.run, plan.cells, states)

@@ -7,6 +7,7 @@ import hashlib
 import pytest
 from support.helpers import MODEL, key, method
 
+from harness.cli.root import is_shown
 from harness.core.cells import cell_id, entry_id, entry_of, sampling_key, steering_id
 from harness.core.errors import UserError
 from harness.data.corpus import Corpus
@@ -183,6 +184,14 @@ def test_the_mini_suite_has_792_cells(planned):
     cells = planned()
     assert len(cells) == 11 * 2 * 3 * 12  # languages, tasks, seeds; rows: 4 unsteered or human, 4 x 2 steered
     assert len({cell.id for cell in cells}) == len(cells)
+
+
+def test_the_demo_has_every_method_language_task_and_seed_but_few_shot_prompts_only_in_their_baseline(planned):
+    cells, shown = planned(), [cell for cell in planned() if is_shown(cell)]
+    assert len(shown) == 11 * 2 * 3 * 8
+    for part in (lambda key: key.method.name, lambda key: (key.language, key.task, key.seed)):
+        assert {part(cell.key) for cell in shown} == {part(cell.key) for cell in cells}
+    assert {cell.key.method.name for cell in shown if cell.key.setting == "few-shot"} == {"few-shot"}
 
 
 def test_each_method_runs_in_its_own_settings(planned):

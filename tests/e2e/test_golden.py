@@ -1,25 +1,28 @@
 """Results do not change by accident: cell ids, texts, scores and board JSON equal those of commit 846e0e3.
 
-``golden/run.tar.gz`` is a run of the mini suite, written by that commit; ``golden/results.json.gz`` is the board's JSON
-of that run and of ``submissions/``. A change that is meant to change results writes them again and says so here:
+``golden/run.tar.gz`` is a run of the mini suite as it was then (``golden/mini.yaml``), written by that commit;
+``golden/results.json.gz`` is the board's JSON of that run and of ``submissions/``. A change that is meant to change
+results writes them again and says so here:
 
 - The language identifier gives the same answer on every processor. The run's scores stayed equal but for its
   signature; ``submissions/`` were scored again, and with them the board's JSON was written again.
+- The mini suite became smaller (version 2). ``submissions/`` and the board's JSON were written again.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.helpers import ROOT, steerboard
+from support.helpers import MINI, ROOT, steerboard
 
 GOLDEN = Path(__file__).parent / "golden"
-COMMAND = "--suite mini --languages am,he --tasks sentiment --methods zero-shot,language --settings zero-shot --seeds 1"
+COMMAND = "--languages am,he --tasks sentiment --methods zero-shot,language --settings zero-shot --seeds 1"
 _TRAINED = "+".join(f"{code}:100" for code in ["am", "cs", "da", "de", "en", "he", "id", "jv", "mt", "sk", "sl", "su"])
 _RECIPE = "tfidf-char_wb-1-3{}+logreg-C10|benefit:2|neighbours:3|train:" + _TRAINED + "|version:{}"
 RENAMED = {_RECIPE.format("", 3): _RECIPE.format("-df3", 4)}
@@ -47,8 +50,17 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_equal_cells_texts_and_scores(before, tmp_path):
-    steerboard("run", *COMMAND.split(), "--run", tmp_path / "run")
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
+    """The command that wrote the run."""
+    suite = tmp_path_factory.mktemp("suite") / "mini.yaml"
+    shutil.copy(GOLDEN / "mini.yaml", suite)
+    (suite.parent / "mini").symlink_to(MINI)  # a suite names its data and model relative to its file
+    return ["run", "--suite", suite, *COMMAND.split(), "--run"]
+
+
+def test_equal_cells_texts_and_scores(before, command, tmp_path):
+    steerboard(*command, tmp_path / "run")
     cells = {path.name: path for path in (tmp_path / "run" / "cells").iterdir()}
     assert sorted(cells) == sorted(path.name for path in (before / "cells").iterdir())
     for name, cell in cells.items():
@@ -62,9 +74,9 @@ def test_equal_cells_texts_and_scores(before, tmp_path):
         assert unequal(*scores) == []
 
 
-def test_an_older_run_is_read_and_goes_on(before, tmp_path):
+def test_an_older_run_is_read_and_goes_on(before, command):
     texts = {path: path.read_bytes() for path in before.rglob("generations.jsonl")}
-    outcome = steerboard("run", *COMMAND.split(), "--run", before)
+    outcome = steerboard(*command, before)
     assert outcome.code == 0
     assert {path: path.read_bytes() for path in before.rglob("generations.jsonl")} == texts
 

@@ -72,7 +72,7 @@ def words_about_us(repo: Path) -> None:
 
 def higher_version(repo: Path) -> None:
     fewer_texts(repo)
-    edit_card(repo / PUBLISHED, lambda card: card.update(version=2))
+    edit_card(repo / PUBLISHED, lambda card: card.update(version=card["version"] + 1))
 
 
 def forged_check(repo: Path) -> None:
