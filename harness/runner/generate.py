@@ -31,7 +31,7 @@ class GenerationStage(CellStage):
 
     @override
     def check(self) -> None:
-        """Read all text that open cells need, then load the model."""
+        """Read all text that open cells need, then load the model, while the scoring workers' libraries are loaded."""
         corpus = self.plan.corpus
         cells = self.open_cells
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
@@ -39,6 +39,7 @@ class GenerationStage(CellStage):
                 corpus.split(task, language, split)
         for language in self._vector_languages(cells):
             corpus.parallel(language)
+        ScoringStage(self.plan, self.console).prepare(cells)
         super().check()
 
     def _vector_languages(self, cells: list[Cell]) -> list[str]:

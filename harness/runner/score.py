@@ -28,7 +28,7 @@ from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
 from harness.runner.prepare import RunPlan
 from harness.runner.progress import progress_bar
-from harness.runner.workers import Outcome, run_in_workers
+from harness.runner.workers import Outcome, run_in_workers, start_server
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
 from harness.scoring.scorers import build_scorers
 from harness.scoring.validity import ValidityScorer
@@ -153,6 +153,12 @@ class ScoringStage:
 
     def __post_init__(self) -> None:
         self._reference = ReferenceTexts(self.plan.suite, self.plan.corpus)
+
+    def prepare(self, cells: Sequence[Cell]) -> None:
+        """Let the libraries be loaded with which workers score cells that are about to be generated, if they will."""
+        threads = allowed_threads()
+        if threads > 1 and any(part.name in LIGHT for part in self.plan.parts) and self.chunks(cells, threads):
+            start_server()
 
     def run(self) -> int:
         """Score every generated cell that has scores missing; return the number of cells scored.

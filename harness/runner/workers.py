@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from os import _exit
@@ -77,6 +77,18 @@ class _Worker:
         self.lifeline.close()
 
 
+def start_server() -> None:
+    """Start the process that workers are forked from, so that it loads libraries while this one does other work."""
+    _context()
+    forkserver.ensure_running()
+
+
+def _context() -> ForkServerContext:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
 def run_in_workers(setup: Setup, chunks: Sequence[Sequence[str]], number: int) -> Iterator[Outcome]:
     """Work on the items of all chunks in so many processes; yield every item when it is done, with its error if any.
 
@@ -84,8 +96,7 @@ def run_in_workers(setup: Setup, chunks: Sequence[Sequence[str]], number: int) -
     another one; the second time it has failed with a ``MachineError``. Close the iterator to stop all workers at once;
     they also end when this process does.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context = _context()
     waiting, again = deque(chunks), set[str]()
     workers: dict[Connection, _Worker] = {}
 

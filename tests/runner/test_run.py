@@ -429,7 +429,7 @@ def deep(tmp_path_factory) -> Path:
     """The small suite with a model that every method can steer, and a short search of the learned one."""
     folder = tmp_path_factory.mktemp("deep")
     path = small_suite(folder, deep_llm(folder / "toy"))
-    text, steps = path.read_text(encoding="utf-8"), "learned: {steps: 8, max_texts: 32}"
+    text, steps = path.read_text(encoding="utf-8"), "learned: {steps: 4, lr: 0.01, max_texts: 32}"
     assert steps in text
     path.write_text(text.replace(steps, "learned: {steps: 4, max_texts: 16}"), encoding="utf-8")
     return path

@@ -48,7 +48,7 @@ def suite(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("suite")
     path = small_suite(folder, toy_llm(folder / "toy"))
     text = path.read_text(encoding="utf-8")
-    quick = text.replace("learned: {steps: 8, max_texts: 32}", "learned: {steps: 1, max_texts: 16}")
+    quick = text.replace("learned: {steps: 4, lr: 0.01, max_texts: 32}", "learned: {steps: 1, max_texts: 16}")
     assert quick != text
     path.write_text(quick, encoding="utf-8")
     return path
