@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.helptext import Group, build_group
-from harness.cli.options import Languages, Methods, Settings, Tasks, argument, option, split
+from harness.cli.options import Languages, Methods, Settings, Tasks, Threads, argument, option, split
 from harness.core.errors import UserError, pasted
 from harness.core.languages import check_known
 
@@ -59,6 +59,7 @@ def check(
     settings: Settings = None,
     format_: Format = _TABLE,
     output: Output = None,
+    threads: Threads = None,
 ) -> None:
     r"""Judge a run: worse, better, same, or inconclusive.
 
@@ -91,6 +92,7 @@ def calibrate(
     out: Out,
     metric: Annotated[list[str] | None, _metric("Judge this one as well")] = None,
     tolerance: Tolerances = None,
+    threads: Threads = None,
 ) -> None:
     """Measure how far equal runs differ, and write a baseline file.
 
@@ -129,6 +131,7 @@ def accept(
     drop_method: Annotated[
         list[str] | None, option("METHOD", "Method to drop from the baseline on purpose; repeatable.")
     ] = None,
+    threads: Threads = None,
 ) -> None:
     r"""Make a run the new baseline, with a reason.
 

@@ -77,7 +77,7 @@ def test_a_bad_number_of_threads_is_one_line(words, value):
     "name",
     [
         *("run", "demo", "score", "tune", "forcing", "lm-eval", "contrast build", "method test"),
-        *("board build", "board serve", "compare"),
+        *("board build", "board serve", "compare", "gate check", "gate calibrate", "gate accept"),
         *("submission check", "submission check-changes", "submission verify"),
     ],
 )
