@@ -88,7 +88,7 @@ def test_a_badge_that_is_not_of_these_files_is_no_badge_and_the_page_says_why(ha
     assert inputs([copy], lock_of(handed_in)).items[0].badge == "self-reported"
     build_site([copy.parent], tmp_path / "site", "2026-11-24", lock_of(handed_in))
     page = next((tmp_path / "site").glob("*/method-human.html")).read_text(encoding="utf-8")
-    assert "version 1 was rescored, but these files differ" in page
+    assert "version 2 was rescored, but these files differ" in page
 
 
 def test_runs_and_submissions_mix_and_every_run_counts_once(handed_in: Path, tmp_path: Path) -> None:
