@@ -125,6 +125,14 @@ class _RunOptions:
         int | None,
         option("NUMBER", "Fit vectors on at most this many parallel sentences per language and contrast pairs."),
     ] = None
+    prompt_format: Annotated[
+        str | None,
+        option(
+            "FORMAT",
+            "auto, chat (the tokenizer's template), base (the beginning of a document, for models that do not follow "
+            "instructions) or instruction. Default: chat where there is a template, else base.",
+        ),
+    ] = None
     classifiers: Classifiers = None
     embeddings: Embeddings = None
     identifiers: Identifiers = None

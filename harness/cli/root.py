@@ -83,8 +83,8 @@ def _root(
 
 @app.command()
 @run_options(
-    "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences classifiers "
-    "embeddings identifiers plugins device dtype device_map batch_size threads tuned"
+    "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
+    "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned"
 )
 def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.

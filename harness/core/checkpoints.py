@@ -29,6 +29,14 @@ class Checkpoint:
         """The architecture in its config.json, such as ``gemma2``."""
         return str(read_json(self.folder / "config.json")["model_type"])
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer has a chat template: in a file of its own, or in its config."""
+        if any((self.folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+            return True
+        config = self.folder / "tokenizer_config.json"
+        return config.is_file() and bool(read_json(config).get("chat_template"))
+
 
 def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
     """Return the checkpoint of a directory or a hub id (from the local cache when offline).

@@ -26,6 +26,7 @@ def suite_prompt(task: Task, setting: str, label: str, demonstrations: tuple[str
         "{label}": label,
         "{language}": language(task.language).name,
         "{examples}": "\n".join(demonstrations),
+        "{items}": "\n".join(f'{i}. "{text}"' for i, text in enumerate((*demonstrations, ""), 1)).removesuffix('"'),
     }
     for field, value in values.items():
         template = template.replace(field, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,15 @@ from harness.core.records import format_validation_error, refuse_flags
 
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]
+PromptFormat = Literal["chat", "base", "instruction"]
+"""How a prompt is put to a model.
+
+``chat``: by the tokenizer's chat template. ``base``: as the beginning of a document that the model goes on with, for
+models that were not taught to follow instructions. ``instruction``: plain text with headings for instruction and
+response.
+"""
+FORMATS = ("auto", *get_args(PromptFormat))
+"""What can be asked for; ``auto`` is ``chat`` where the tokenizer has a template, else ``base``."""
 MethodSpec = str | dict[str, dict[str, Any]]
 """A method of a suite: its name, or its name with options; a list as an option is a grid."""
 
@@ -54,8 +63,8 @@ class TaskSize(SuiteModel):
 class SamplingParams(SuiteModel):
     """How texts are drawn. ``max_attempts`` bounds the draws of one text, including the first.
 
-    ``template``: the tokenizer's chat template if it has one, or always the plain instruction form. ``keep``: the
-    whole answer, or its first line that is not blank. ``strip_quotes``: whether all ``"`` and ``'`` are deleted from
+    ``template``: how a prompt is put to the model, see ``PromptFormat``. ``keep``: the whole answer, or its first line
+    that is not blank. ``strip_quotes``: whether all ``"`` and ``'`` are deleted from
     the answer. ``date``: today's date for chat templates, as YEAR-MONTH-DAY; the default is left out of hashes.
     """
 
@@ -63,7 +72,7 @@ class SamplingParams(SuiteModel):
     top_p: float = Field(gt=0, le=1)
     max_new_tokens: int = Field(gt=0)
     max_attempts: int = Field(gt=0)
-    template: Literal["chat", "instruction"] = "chat"
+    template: PromptFormat = "chat"
     keep: Literal["all", "first-line"] = "all"
     strip_quotes: bool = False
     date: Annotated[str, BeforeValidator(_iso_date)] = DATE
@@ -147,13 +156,16 @@ class Task(SuiteModel):
     """One task in one language, read from a YAML that lm-eval loads too.
 
     ``prompts`` maps a setting to a template with the fields ``{label}``, ``{language}`` and, for few-shot,
-    ``{examples}``. ``fields`` and ``label_map`` map the columns and labels of the hub's rows.
+    ``{examples}``. ``base_prompt`` is for models without a chat template, in all settings, with ``{label}``,
+    ``{language}`` and ``{items}``: the examples as a list, and the opening of its next item; only ``Suite.for_format``
+    brings it into hashes. ``fields`` and ``label_map`` map the columns and labels of the hub's rows.
     """
 
     name: str
     language: str
     labels: list[str]
     prompts: dict[str, str]
+    base_prompt: str = Field(default="", exclude=True)
     dataset_path: str
     dataset_name: str | None = None
     revision: str | None = None
@@ -262,6 +274,34 @@ class Suite(SuiteModel):
         }
         return self.model_copy(update=changes)
 
+    def format_for(self, has_chat_template: bool) -> PromptFormat:
+        """Return how prompts are put to a model with or without a chat template, unless it is said."""
+        chosen = self.sampling.template
+        if chosen != "chat" or has_chat_template:
+            return chosen
+        every = [item for by_language in self.definitions.values() for item in by_language.values()]
+        return "base" if all(item.base_prompt for item in every) else "instruction"
+
+    def for_format(self, chosen: PromptFormat) -> Suite:
+        """Return the suite with the prompts of a format; ``UserError`` where it has none for it."""
+        if chosen == self.sampling.template:
+            return self
+        sampling = {"template": chosen, **({"keep": "first-line"} if chosen == "base" else {})}
+        changes: dict[str, Any] = {"sampling": self.sampling.model_copy(update=sampling)}
+        if chosen == "base":
+            if missing := [
+                name for name, found in self.definitions.items() for t in found.values() if not t.base_prompt
+            ]:
+                raise UserError(f"task {missing[0]!r} has no base_prompt, which the prompt format base needs.")
+            changes["definitions"] = {
+                task: {
+                    code: item.model_copy(update={"prompts": dict.fromkeys(item.prompts, item.base_prompt)})
+                    for code, item in by_language.items()
+                }
+                for task, by_language in self.definitions.items()
+            }
+        return self.model_copy(update=changes)
+
     def with_vector_sentences(self, count: int | None) -> Suite:
         """Return the suite with at most ``count`` sentences per language for vectors; itself for None."""
         if count is None:
@@ -330,9 +370,17 @@ def data_note(suite: Mapping[str, Any], suite_hash: str, data_source: str) -> st
         return ""
     count = vectors.get("sentences") if isinstance(vectors, dict) else None
     shipped = load_suite(name).with_vector_sentences(count if isinstance(count, int) else None)
+    shipped = shipped.for_format(prompt_format_of(suite))
     own = PurePath(shipped.data).parts if shipped.data else ()
     same = bool(own) and PurePath(data_source).parts[-len(own) :] == own
     return shipped.data_note if same and shipped.hash == suite_hash else ""
+
+
+def prompt_format_of(suite: Mapping[str, Any]) -> PromptFormat:
+    """Return how prompts were put to the model, from the dump of a suite."""
+    sampling = suite.get("sampling")
+    found = sampling.get("template") if isinstance(sampling, dict) else None
+    return cast(PromptFormat, found) if found in get_args(PromptFormat) else "chat"
 
 
 def load_suite(name_or_path: str) -> Suite:
@@ -390,7 +438,7 @@ def _load_task(path: Path, task: str) -> Task:
         return Task(
             name=task,
             **{name: metadata[name] for name in ("language", "labels", "prompts", "fields")},
-            **{name: metadata[name] for name in ("label_map", "parallel") if name in metadata},
+            **{name: metadata[name] for name in ("base_prompt", "label_map", "parallel") if name in metadata},
             dataset_path=body["dataset_path"],
             dataset_name=body.get("dataset_name"),
             revision=(body.get("dataset_kwargs") or {}).get("revision"),

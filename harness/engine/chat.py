@@ -6,16 +6,15 @@ import datetime
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import UserError, in_words
 from harness.data.prompts import Prompt
-from harness.data.suite import DATE, SamplingParams
+from harness.data.suite import DATE, PromptFormat, SamplingParams
 
 if TYPE_CHECKING:
     from harness.engine.model import SteerableModel
 
-Template = Literal["chat", "instruction"]
 Turn = dict[str, Any]
 """A turn as transformers takes it: ``role`` and ``content``."""
 
@@ -134,12 +133,11 @@ def chat_record(tokenizer: Any, sampling: SamplingParams) -> dict[str, str]:
     return chat_use(tokenizer).record(sampling.date)
 
 
-def render(tokenizer: Any, prompt: Prompt, template: Template = "chat", date: str = DATE, **options: Any) -> str:
-    """Return the text that goes into the model: by the chat template, else a plain instruction form.
+def render(tokenizer: Any, prompt: Prompt, template: PromptFormat = "chat", date: str = DATE, **options: Any) -> str:
+    """Return the text that goes into the model, with its BOS: it is later tokenised without adding special tokens.
 
-    ``instruction`` takes the plain form even where there is a chat template. Either form has its BOS,
-    so the text is later tokenised without adding special tokens. ``options`` go to the chat template. Raises
-    ``UserError`` where the template loses a text.
+    ``chat`` takes the plain instruction form where the tokenizer has no chat template. ``options`` go to the chat
+    template. Raises ``UserError`` where the template loses a text.
     """
     if template == "chat" and tokenizer.chat_template:
         turns = [{"role": "user", "content": prompt.user}]
@@ -156,10 +154,12 @@ def render(tokenizer: Any, prompt: Prompt, template: Template = "chat", date: st
         return rendered
     system = f"{prompt.system}\n\n" if prompt.system else ""
     bos = tokenizer.bos_token or ""
+    if template == "base":
+        return f"{bos}{system}{prompt.user}"
     return f"{bos}{system}### Instruction:\n{prompt.user}\n\n### Response:\n"
 
 
-def end_token(model: SteerableModel, template: Template = "chat") -> int | None:
+def end_token(model: SteerableModel, template: PromptFormat = "chat") -> int | None:
     """Return the token that an answer ends with, None for a model that has none.
 
     A model may stop at several tokens (Gemma: end of text, end of turn). The one that the chat

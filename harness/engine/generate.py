@@ -374,12 +374,15 @@ def generate_cell(
 def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
     """Return what is kept of a decoded answer, in single blanks, and whether a line break ended it.
 
-    The first line is the first that is not blank. ``strip_quotes`` deletes quotes.
+    The first line is the first that is not blank. ``strip_quotes`` deletes quotes. A base prompt ends after an opening
+    quote, so the closing one at the end is dropped.
     """
     ended = False
     if sampling.keep == "first-line":
         text, line_break, _ = text.lstrip().partition("\n")
         ended = bool(line_break)
+    if sampling.template == "base":
+        text = text.rstrip().removesuffix('"')
     if sampling.strip_quotes:
         text = text.replace('"', "").replace("'", "")
     return " ".join(text.split()), ended

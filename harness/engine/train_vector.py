@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from harness.core.errors import UserError
 from harness.core.interventions import Positions
 from harness.core.terminal import clock
+from harness.data.suite import PromptFormat
 from harness.engine.activations import padded
-from harness.engine.chat import Template, end_token
+from harness.engine.chat import end_token
 from harness.engine.model import SteerableModel
 from harness.engine.upper import UpperLayers, replaced
 
@@ -189,7 +190,7 @@ class Likelihood:
         examples: Sequence[tuple[str, str]],
         max_tokens: int,
         positions: Positions = "all",
-        template: Template = "chat",
+        template: PromptFormat = "chat",
     ) -> None:
         self.model, self.positions = model, positions
         self.cut = 0

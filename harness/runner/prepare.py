@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 from harness.core.cells import Cell, entry_id, entry_of
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
@@ -25,7 +25,15 @@ from harness.core.store import Run
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
 from harness.data.sources import LocalData, open_data
-from harness.data.suite import MethodSpec, Suite, load_suite, restore_suite
+from harness.data.suite import (
+    FORMATS,
+    MethodSpec,
+    PromptFormat,
+    Suite,
+    load_suite,
+    prompt_format_of,
+    restore_suite,
+)
 from harness.methods.contract import CellContext, SteeringMethod
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.runner.plan import describe_subset, plan_cells, select_cells
@@ -56,6 +64,7 @@ class RunOptions:
     seeds: list[int] | None = None
     limit: int | None = None
     vector_sentences: int | None = None
+    prompt_format: str | None = None
     classifiers: list[str] | None = None
     embeddings: list[str] | None = None
     identifiers: list[str] | None = None
@@ -147,6 +156,13 @@ class RunPlan:
         return _merge_manifests(old, new, self)
 
 
+def _registry(options: RunOptions) -> Registry:
+    registry = load_registry(options.plugins)
+    for problem in registry.problems:
+        warn(f"method not usable: {problem}")
+    return registry
+
+
 def default_run(suite: Suite, model: str | None) -> Path:
     """Return the run folder for a suite and a model: ``runs/<suite>-<model>``."""
     name = Path(model).resolve().name if model and Path(model).is_dir() else model
@@ -165,9 +181,7 @@ def plan_run(
     if options.vector_sentences is not None and options.vector_sentences < 1:
         raise UserError(f"--vector-sentences {options.vector_sentences} is too small; give at least 1 per language.")
     suite = load_suite(options.suite).with_vector_sentences(options.vector_sentences)
-    registry = load_registry(options.plugins)
-    for problem in registry.problems:
-        warn(f"method not usable: {problem}")
+    registry = _registry(options)
     model = options.model or shipped_model(suite)
     checkpoint = None
     if suite.families:  # prompts depend on the model; the rest is checked first, for this may be a long download
@@ -184,14 +198,15 @@ def plan_run(
     tuned = read_tuned(run.path) if options.tuned else None
     methods = _methods(suite.methods, options, registry, tuned)
     selection = _selection(options, suite)
-    corpus = Corpus(suite, open_data(suite, options.data), open_contrast(options.contrast))
+    source, contrast = open_data(suite, options.data), open_contrast(options.contrast)
     if not any(method.needs_model for method in methods):
         checkpoint = None
     elif model and checkpoint is None:
         checkpoint = resolve_checkpoint(model, options.revision)
+    suite = suite.for_format(_prompt_format(options.prompt_format, suite, checkpoint, run))
+    corpus = Corpus(suite, source, contrast)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
-    asked = (options.classifiers, options.embeddings, options.identifiers)
-    parts = build_scorers(suite, corpus, *asked) if scored else []
+    parts = build_scorers(suite, corpus, options.classifiers, options.embeddings, options.identifiers) if scored else []
     cells = plan_cells(suite, selection, methods, identity, corpus)
     if not cells:
         raise UserError(
@@ -282,6 +297,19 @@ def _methods(
     """Return the methods of a suite's list, or those asked for, with the list's or the tuned options."""
     wanted = specs if options.methods is None else pick_methods(specs, options.methods)
     return parse_methods(registry, apply_tuning(wanted, tuned.methods, registry) if tuned else wanted)
+
+
+def _prompt_format(asked: str | None, suite: Suite, checkpoint: Checkpoint | None, run: Run) -> PromptFormat:
+    """Return how prompts are put to the model: as asked for, else by its tokenizer; without one as the run has it."""
+    check_known("prompt format", [asked] if asked else None, FORMATS)
+    if asked in get_args(PromptFormat):
+        if asked == "chat" and checkpoint and not checkpoint.has_chat_template:
+            raise UserError(f"{checkpoint.name} has no chat template. Valid for --prompt-format: base, instruction.")
+        return cast(PromptFormat, asked)
+    if checkpoint:
+        return suite.format_for(checkpoint.has_chat_template)
+    old = run.manifest().suite if run.exists() else {}
+    return prompt_format_of(old) if old.get("name") == suite.name else suite.sampling.template
 
 
 def _identity(checkpoint: Checkpoint | None, options: RunOptions, old: Manifest | None) -> ModelIdentity | None:

@@ -13,7 +13,7 @@ from harness.core.records import CellKey, Manifest, ModelIdentity
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
 from harness.data.sources import open_data
-from harness.data.suite import Suite, load_suite, suite_files
+from harness.data.suite import Suite, load_suite, prompt_format_of, suite_files
 from harness.runner.plan import describe_subset
 from harness.submissions.card import Card, CardResult
 from harness.submissions.files import CARD, InvalidSubmissionError
@@ -56,6 +56,7 @@ def resolve_protocol(card: Card, manifest: Manifest, inputs: CheckInputs, file: 
     suite = load_suite(name)
     if suite.families:
         suite = suite.for_model(_model_type(manifest))
+    suite = suite.for_format(prompt_format_of(manifest.suite))
     if wrong := {card.suite.hash, manifest.suite_hash, digest(manifest.suite, 16)} - {suite.hash}:
         problem = f"is of another suite than {suite.name} {suite.hash} as it is here ({', '.join(sorted(wrong))})"
         raise InvalidSubmissionError(file, problem, "Run it again with this suite.")

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from harness.core.records import Entry, Manifest
+from harness.data.suite import prompt_format_of
 from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
 from leaderboard.boards import Board
@@ -179,6 +180,7 @@ def _provenance(run: Manifest) -> dict[tuple[str, str], str]:
     if run.model:
         revision = f" @ {run.model.revision}" if run.model.revision else ""
         found["model", ""] = f"{run.model.name}{revision}, content {run.model.fingerprint}, {run.model.dtype}"
+        found["prompt format", ""] = prompt_format_of(run.suite)
     if run.git_commit:
         found["steerboard at", ""] = run.git_commit[:12]
     if run.device:

@@ -197,14 +197,15 @@ def prompts(board: Board, task: str, code: str, label: str, settings: Sequence[s
     except (KeyError, TypeError):
         return []
     few_shot = suite.get("few_shot")
-    shots = few_shot.get("shots") if isinstance(few_shot, dict) else None
-    count = f"{shots} " if type(shots) is int and 0 < shots < 10_000 else ""
-    examples = f"[{count}human-written texts of this label, not shown]"
+    given = few_shot.get("shots") if isinstance(few_shot, dict) else None
+    shots = given if type(given) is int and 0 < given < 10_000 else None
+    examples = f"[{f'{shots} ' if shots else ''}human-written texts of this label, not shown]"
+    items = {"few-shot": f'{examples}\n{shots + 1 if shots else "…"}. "'}  # as ``suite_prompt`` writes them
     values = {"{label}": label, "{language}": language(code).name, "{examples}": examples}
     filled = []
     for setting, template in found:
         text = str(template)[:_PROMPT]
-        for name, value in values.items():
+        for name, value in {**values, "{items}": items.get(setting, '1. "')}.items():
             text = text.replace(name, value)
         filled.append((name_of(setting), clean(text, _PROMPT)))
     return filled

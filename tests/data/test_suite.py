@@ -271,7 +271,8 @@ def test_a_suite_comes_back_whole_from_the_json_of_a_manifest():
     suite = load_suite("steer11")
     restored = restore_suite(json.loads(json.dumps(suite.dump())))
     assert restored.hash == suite.hash
-    assert restored.task("topic", "he") == suite.task("topic", "he")
+    # The format of prompts is chosen before a manifest is written, and those of other formats are left out.
+    assert restored.task("topic", "he") == suite.task("topic", "he").model_copy(update={"base_prompt": ""})
 
 
 @pytest.mark.parametrize("body", [{}, {"definitions": {}}, {"schema": 1}])

@@ -23,6 +23,7 @@ def test_runs_of_equal_provenance_are_one_block():
     found = run_groups([made("2026-01-02"), made("2026-01-01"), made("2026-01-03")])
     assert found["shared"] == [
         ("model", "alpha, content a1fa, float32"),
+        ("prompt format", "chat"),
         ("steerboard at", "c0ffeec0ffee"),
         ("device", "cuda"),
         ("versions", "numpy 2.4.6, torch 2.13"),
@@ -35,6 +36,7 @@ def test_only_what_differs_stands_in_a_block():
     other = made("2026-02-01", model=BETA, versions={"numpy": "2.4.6", "torch": "2.14"})
     found = run_groups([made("2026-01-01"), other, made("2026-01-02")])
     assert found["shared"] == [
+        ("prompt format", "chat"),
         ("steerboard at", "c0ffeec0ffee"),
         ("device", "cuda"),
         ("versions", "numpy 2.4.6"),

@@ -117,6 +117,21 @@ def test_prompts_are_filled_in_and_hold_no_human_text(site):
     ]
 
 
+def test_a_base_prompt_shows_where_the_list_goes_on(site):
+    result_set = site.board.result_set
+    base = "Reviews ({label}):\n{items}"
+    suite = {
+        "few_shot": {"shots": 5},
+        "definitions": {"sentiment": {"he": {"prompts": {"zero-shot": base, "few-shot": base}}}},
+    }
+    told = dataclasses.replace(result_set, manifest=result_set.manifest.model_copy(update={"suite": suite}))
+    board = dataclasses.replace(site.board, result_set=told)
+    assert prompts(board, "sentiment", "he", "bad", ["zero-shot", "few-shot"]) == [
+        ("zero-shot", 'Reviews (bad):\n1. "'),
+        ("few-shot", 'Reviews (bad):\n[5 human-written texts of this label, not shown]\n6. "'),
+    ]
+
+
 @pytest.mark.parametrize("definitions", [None, [], {"sentiment": 3}, {"sentiment": {"he": {"prompts": []}}}])
 def test_a_manifest_that_says_no_prompt_shows_none(site, definitions):
     result_set = site.board.result_set
