@@ -32,10 +32,9 @@ class Checkpoint:
     @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer has a chat template: in a file of its own, or in its config."""
-        if any((self.folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
-            return True
         config = self.folder / "tokenizer_config.json"
-        return config.is_file() and bool(read_json(config).get("chat_template"))
+        named = config.is_file() and bool(read_json(config).get("chat_template"))
+        return named or (self.folder / "chat_template.jinja").is_file()
 
 
 def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
