@@ -8,6 +8,9 @@ from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.data.suite import Task
 
+ITEM_END = '"\n'
+"""What follows a text in the list of a base prompt, ``{items}``."""
+
 
 @dataclass(frozen=True)
 class Prompt:

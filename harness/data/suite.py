@@ -274,7 +274,7 @@ class Suite(SuiteModel):
         }
         return self.model_copy(update=changes)
 
-    def format_for(self, has_chat_template: bool) -> PromptFormat:
+    def default_format(self, has_chat_template: bool) -> PromptFormat:
         """Return how prompts are put to a model with or without a chat template, unless it is said."""
         chosen = self.sampling.template
         if chosen != "chat" or has_chat_template:

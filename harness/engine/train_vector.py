@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from harness.core.errors import UserError
 from harness.core.interventions import Positions
 from harness.core.terminal import clock
+from harness.data.prompts import ITEM_END
 from harness.data.suite import PromptFormat
 from harness.engine.activations import padded
 from harness.engine.chat import end_token
@@ -196,7 +197,9 @@ class Likelihood:
         self.cut = 0
         distinct = list(dict.fromkeys(prompt for prompt, _ in examples))
         prompts = dict(zip(distinct, _tokens(model, distinct), strict=True))
-        end, texts = end_token(model, template), _tokens(model, [text for _, text in examples])
+        # A base prompt's list has no end token between its items: generation stops at the line break.
+        closing, end = (ITEM_END, None) if template == "base" else ("", end_token(model, template))
+        texts = _tokens(model, [text + closing for _, text in examples])
         self.items = [
             (prompts[prompt], self._target(text, len(prompts[prompt]), max_tokens, end))
             for (prompt, _), text in zip(examples, texts, strict=True)

@@ -307,7 +307,7 @@ def _prompt_format(asked: str | None, suite: Suite, checkpoint: Checkpoint | Non
             raise UserError(f"{checkpoint.name} has no chat template. Valid for --prompt-format: base, instruction.")
         return cast(PromptFormat, asked)
     if checkpoint:
-        return suite.format_for(checkpoint.has_chat_template)
+        return suite.default_format(checkpoint.has_chat_template)
     old = run.manifest().suite if run.exists() else {}
     return prompt_format_of(old) if old.get("name") == suite.name else suite.sampling.template
 

@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from harness.core.files import canonical_json, digest, write_text
 from harness.core.lookalikes import check_lookalikes, unseen
 from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, format_validation_error
+from harness.data.suite import PromptFormat
 from harness.submissions.files import CARD, CODE, MAX_CELLS, MAX_MODELS, SLUG, InvalidSubmissionError, StrictReader
 
 SCHEMA = 2
@@ -109,10 +119,18 @@ class Method(CardItem):
 
 
 class SuiteRef(CardItem):
-    """The suite by name, and the hash of its whole definition."""
+    """The suite by name, and the hash of its whole definition; how its prompts were put to the model."""
 
     name: Name
     hash: Hash16
+    prompt_format: Annotated[
+        PromptFormat, Field(description="chat (left out), base or instruction; see --prompt-format.")
+    ] = "chat"
+
+    @model_serializer(mode="wrap")
+    def _without_chat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return {name: value for name, value in body.items() if (name, value) != ("prompt_format", "chat")}
 
 
 class Compute(CardItem):

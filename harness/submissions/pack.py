@@ -26,9 +26,9 @@ from harness.core.records import (
     format_validation_error,
 )
 from harness.core.store import CLASSIFIER, Run
-from harness.data.suite import load_suite, restore_suite, suite_files
+from harness.data.suite import load_suite, prompt_format_of, restore_suite, suite_files
 from harness.methods.registry import BUILT_IN
-from harness.submissions.card import SCHEMA, Card, CardResult, Hashes, folder_of, has_todo, write_card
+from harness.submissions.card import SCHEMA, Card, CardResult, Hashes, SuiteRef, folder_of, has_todo, write_card
 from harness.submissions.check import n_expected_cells
 from harness.submissions.check_cells import is_in_order
 from harness.submissions.files import CARD, CODE, TEXTS, sha256
@@ -186,7 +186,12 @@ def _card_fields(
     }
     if missing := [f"--{name.removesuffix('s')}" for name, value in stated.items() if not value]:
         raise UserError(f"say whose submission this is: {', '.join(missing)} (or {out}/{CARD}).")
-    suite = {"name": manifest.suite["name"], "hash": manifest.suite_hash}
+    ref = {
+        "name": manifest.suite["name"],
+        "hash": manifest.suite_hash,
+        "prompt_format": prompt_format_of(manifest.suite),
+    }
+    suite = SuiteRef.model_validate(ref).model_dump()
     kind = options.type or old.get("type") or "code"
     same = before is not None and (before.identity, old["suite"], old["type"]) == (identity, suite, kind)
     if identity.name in BUILT_IN and kind != "code":

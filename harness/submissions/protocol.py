@@ -83,6 +83,8 @@ def check_manifest(
 ) -> Iterator[InvalidSubmissionError]:
     """Yield what in a manifest is not what the card, the suite or the data say."""
     suite, chosen, model = protocol.suite, manifest.selection, card.model(result)
+    if card.suite.prompt_format != prompt_format_of(manifest.suite):
+        yield InvalidSubmissionError(file, f"its prompt format is not the one in {CARD}")
     if manifest.model != model:
         yield InvalidSubmissionError(file, f"its model is not the one in {CARD}")
     settings = [entry.setting for entry in manifest.entries]

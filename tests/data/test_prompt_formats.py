@@ -59,7 +59,7 @@ def test_the_answer_ends_with_its_item(written, kept):
 
 def test_the_format_follows_the_chat_template_and_is_part_of_the_identity(base_suite):
     suite = load_suite("mini")
-    assert (suite.format_for(True), suite.format_for(False)) == ("chat", "base")
+    assert (suite.default_format(True), suite.default_format(False)) == ("chat", "base")
     assert suite.for_format("chat") is suite
     base = suite.for_format("base")
     assert base.hash != suite.hash
@@ -77,7 +77,7 @@ def test_a_suite_without_base_prompts_takes_the_instruction_form(tmp_path):
     shared.write_text(shared.read_text().replace("base_prompt:", "another_prompt:"))
     (tmp_path / "mini.yaml").write_text((TASKS / "mini.yaml").read_text())
     suite = load_suite(str(tmp_path / "mini.yaml"))
-    assert suite.format_for(False) == "instruction"
+    assert suite.default_format(False) == "instruction"
     with pytest.raises(UserError, match="task 'topic' has no base_prompt"):
         suite.for_format("base")
 

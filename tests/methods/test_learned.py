@@ -363,6 +363,12 @@ def test_a_step_keeps_no_more_for_backward_than_a_plain_pass(tiny_models, family
         assert 0 < ours <= 1.3 * baseline
 
 
+def test_an_item_of_a_base_prompts_list_ends_with_its_quote_and_a_line_break(tiny_models):
+    model = tiny_models["llama"]
+    (_, target), *_ = Likelihood(model, 1, [(FIRST, "ሰላም ነው")], 256, template="base").items
+    assert model.tokenizer.decode(target) == 'ሰላም ነው"\n'
+
+
 def test_a_long_text_is_cut_and_then_has_no_end_token(new_model):
     model = new_model("llama", max_position_embeddings=32)
     n_prompt, end = len(ids_of(model, FIRST)), model.tokenizer.eos_token_id

@@ -125,7 +125,7 @@ class MethodSource:
         if isinstance(layer, int) and not 0 <= layer <= last:  # else it is seen after a long fit
             raise UserError(f"layer {layer} is outside of this model's 0 to {last}.")
         suite = self.suite.for_model(checkpoint.model_type)
-        suite = suite.for_format(suite.format_for(checkpoint.has_chat_template))
+        suite = suite.for_format(suite.default_format(checkpoint.has_chat_template))
         corpus = Corpus(suite, self._data, self._contrast)
         methods = {self.method.identity.model_dump_json(): self.method}
         self._plan = RunPlan(self._run, suite, corpus, checkpoint, methods, [], [], identity_of(checkpoint, dtype))
