@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @run_options(
     "suite run model revision data contrast sources languages methods seeds relevance half max_new_tokens "
-    "plugins device dtype device_map batch_size threads",
+    "plugins device dtype device_map batch_size threads yes",
     suite={"default": "steer11"},
     run="Folder of the run. Default: runs/SUITE-forcing-MODEL.",
     languages="Target languages, such as am,he. Default: all of the suite.",

@@ -142,6 +142,7 @@ class _RunOptions:
     device_map: Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")] = None
     batch_size: BatchSize = None
     threads: Threads = None
+    yes: Annotated[bool, typer.Option("--yes", help="Start long work without a question.")] = False
     tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
         False
     )

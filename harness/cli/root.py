@@ -84,7 +84,7 @@ def _root(
 @app.command()
 @run_options(
     "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
-    "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned"
+    "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned yes"
 )
 def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.
@@ -97,6 +97,29 @@ def run(options: RunOptions) -> None:
     """
     run, states, done = _run(options)
     finish(run, states, done)
+
+
+@app.command()
+@run_options(
+    "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
+    "prompt_format plugins device dtype tuned"
+)
+def plan(options: RunOptions) -> None:
+    r"""Show what a run will take, without loading the model's weights.
+
+    Cells, texts, tokens, sentences to read, memory and disk, and what looks wrong: no chat template, a language
+    that the tokenizer does not know, a context too short for few-shot prompts. 'steerboard run' shows the same,
+    then measures the speed of the model and the expected time. Example:
+
+        steerboard plan --suite steer11 --model google/gemma-2-9b-it \
+            --languages am,he
+    """
+    from harness.core.terminal import output
+    from harness.runner.generate import GenerationStage
+    from harness.runner.prepare import plan_run
+
+    planned = plan_run(options, scored=False)
+    GenerationStage(planned, console(), options.device).preflight().print(output())
 
 
 @app.command()

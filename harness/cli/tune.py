@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @run_options(
     "suite run model revision data contrast languages tasks methods settings layers strengths limit vector_sentences "
-    "prompt_format plugins device dtype device_map batch_size threads",
+    "prompt_format plugins device dtype device_map batch_size threads yes",
     run="Folder of the run that will use the choice.",
     methods="Tune these. Default: all of the suite that name a grid.",
 )

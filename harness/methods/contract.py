@@ -249,6 +249,14 @@ class SteeringMethod:
         """
         return ctx.suite.vector_languages if self.has_fit else []
 
+    def texts_to_read(self, ctx: CellContext, parallel: int) -> dict[str, int]:
+        """Return about how many texts ``fit`` reads beyond the parallel text of ``vector_languages``, by what is read.
+
+        It serves the estimate before a run. ``parallel``: sentences of the cell's language. Equal names count once;
+        a text that a vector is trained on counts three times per step, for its gradient.
+        """
+        return {}
+
     def fit(self, ctx: FitContext) -> Steering:
         """Return the interventions for the cell's language; by default none."""
         return Steering()

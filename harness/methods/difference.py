@@ -89,6 +89,10 @@ class QualitySteering(SteeringMethod):
         """Return the cell's language: the contrast is within it."""
         return [ctx.language]
 
+    def texts_to_read(self, ctx: CellContext, parallel: int) -> dict[str, int]:
+        """Return the number of degraded sentences."""
+        return {f"degraded {ctx.language}": parallel}
+
     def fit(self, ctx: FitContext) -> Steering:
         """Return one vector for the cell's language."""
         contrast, sinks = ctx.contrast(), self.config.exclude_sinks

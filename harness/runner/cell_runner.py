@@ -95,7 +95,7 @@ def run_cell(run: Run, cell: Cell, work: Callable[[], Skip | Texts]) -> CellStat
 class CellStage(ABC):
     """Fits and runs the open cells of a plan; loads the model when the first cell needs it.
 
-    ``count``: how many cells were run.
+    ``asks``: whether somebody at a terminal is asked before long work. ``count``: how many cells were run.
     """
 
     plan: RunPlan
@@ -103,6 +103,7 @@ class CellStage(ABC):
     device: str | None = None
     device_map: str | None = None
     batch_size: int | None = None
+    asks: bool = False
     count: int = 0
     _fitter: Fitter | None = None
 
@@ -123,7 +124,7 @@ class CellStage(ABC):
         Call it with the run folder locked. A bad checkpoint or a gap in the text is one error before the run is
         written down, instead of one in every cell.
         """
-        stage = cls(plan, console, options.device, options.device_map, options.batch_size)
+        stage = cls(plan, console, options.device, options.device_map, options.batch_size, not options.yes)
         manifest = plan.manifest(options)
         stage.check()
         plan.run.write_manifest(stage.with_chat(manifest))

@@ -13,10 +13,12 @@ from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell, sampling_key
+from harness.core.devices import choose_device
 from harness.core.records import Generation, State
 from harness.engine.chat import chat_record
-from harness.methods.contract import PromptContext, Reference, Skip, SteeringMethod
+from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
+from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
 from harness.runner.score import ScoringStage, reference_texts
@@ -31,16 +33,36 @@ class GenerationStage(CellStage):
 
     @override
     def check(self) -> None:
-        """Read all text that open cells need, then load the model, while the scoring workers' libraries are loaded."""
-        corpus = self.plan.corpus
+        """Read all text that open cells need, say what they take, and load the model; ask before work of many minutes.
+
+        The libraries of the scoring workers are loaded meanwhile.
+        """
         cells = self.open_cells
+        found = self.preflight()
+        if found.large:
+            found.print(self.console)
+        else:
+            found.print_warnings(self.console)
+        ScoringStage(self.plan, self.console).prepare(cells)
+        super().check()
+        if found.large:
+            from harness.runner.probe import confirm_start, probe_model  # loads the engine
+
+            self.console.print("probing the model")
+            probe_model(found, self.fitter.model, self.plan, cells)
+            found.print(self.console)
+            if self.asks:
+                confirm_start(self.console)
+
+    def preflight(self) -> Preflight:
+        """Read all text that open cells need, and return what these cells take."""
+        corpus, cells = self.plan.corpus, self.open_cells
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):
                 corpus.split(task, language, split)
         for language in self._vector_languages(cells):
             corpus.parallel(language)
-        ScoringStage(self.plan, self.console).prepare(cells)
-        super().check()
+        return inspect_plan(self.plan, cells, choose_device(self.device))
 
     def _vector_languages(self, cells: list[Cell]) -> list[str]:
         """Return the languages whose parallel text the fits or the scores of cells need, in the suite's order."""
@@ -113,17 +135,8 @@ class GenerationStage(CellStage):
         from harness.engine.generate import CellRequest
 
         steering, record = self.fit(cell, method, tracker)
-        key, context = cell.key, self.plan.context(cell)
-        few_shot = key.setting == "few-shot"
-        shots = self.plan.corpus.demonstrations(key.task, key.language) if few_shot else {}
-        prompts = {
-            label: method.prompt(
-                PromptContext(**vars(context), label=label, demonstrations=tuple(shots.get(label, ())))
-            )
-            for label in context.task.labels
-        }
-        name = (cell, {**record, "demonstrations": shots})
-        sampling = self.plan.suite.sampling
+        prompts, shots = self.plan.prompts(cell)
+        name, key, sampling = (cell, {**record, "demonstrations": shots}), cell.key, self.plan.suite.sampling
         return CellRequest(name, prompts, key.texts_per_label, steering, sampling, partial(sampling_key, key))
 
 

@@ -24,6 +24,7 @@ from harness.core.records import Manifest, ModelIdentity, Selection, Track, Tune
 from harness.core.store import Run
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
+from harness.data.prompts import Prompt
 from harness.data.sources import LocalData, open_data
 from harness.data.suite import (
     FORMATS,
@@ -34,7 +35,7 @@ from harness.data.suite import (
     prompt_format_of,
     restore_suite,
 )
-from harness.methods.contract import CellContext, SteeringMethod
+from harness.methods.contract import CellContext, PromptContext, SteeringMethod
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.runner.plan import describe_subset, plan_cells, select_cells
 from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
@@ -74,6 +75,7 @@ class RunOptions:
     device_map: str | None = None
     batch_size: int | None = None
     tuned: bool = False
+    yes: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,18 @@ class RunPlan:
         key = cell.key
         task = self.suite.task(key.task, key.language)
         return CellContext(self.suite, task, key.setting, key.seed, key.texts_per_label)
+
+    def prompts(self, cell: Cell) -> tuple[dict[str, Prompt], dict[str, list[str]]]:
+        """Return the prompts of a cell by label, and the demonstrations in them."""
+        key, context, method = cell.key, self.context(cell), self.method(cell)
+        shots = self.corpus.demonstrations(key.task, key.language) if key.setting == "few-shot" else {}
+        prompts = {
+            label: method.prompt(
+                PromptContext(**vars(context), label=label, demonstrations=tuple(shots.get(label, ())))
+            )
+            for label in context.task.labels
+        }
+        return prompts, shots
 
     def fit_cell(self, cell: Cell) -> Cell:
         """Return the cell whose fit steers a cell: itself, in another track one of ``base``."""

@@ -1,0 +1,273 @@
+"""What a run will take and what looks wrong, from files alone: before weights are loaded and hours are spent."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.core.cells import Cell, steering_id
+from harness.core.checkpoints import Checkpoint
+from harness.core.errors import UserError
+from harness.core.languages import language
+from harness.data.prompts import Prompt
+from harness.runner.prepare import RunPlan
+
+if TYPE_CHECKING:
+    pass
+
+_LARGE = 2e13  # floating-point operations; two cores take minutes for them
+_SAMPLED = 3  # prompts per setting, and sentences per language
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_CELL_BYTES, _TEXT_BYTES = 16_000, 700  # on disk, texts with their scores; measured on runs of steer11
+_MOST_TOKENS_PER_LETTER = 1.0
+"""A language is written in bytes where its letters take more tokens than this: Latin script takes 0.2 to 0.5."""
+
+
+@dataclass
+class Preflight:
+    """What a run will take: ``facts`` by name, as printed, and ``warnings``. The numbers are of the open cells.
+
+    ``texts``: texts that the model writes, ``most``: tokens of each at most. ``read``: tokens of prompts, ``fit``:
+    tokens of texts that are read to fit methods; both estimated. ``parameters``: None where the files do not say.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    parameters: int | None = None
+    texts: int = 0
+    most: int = 0
+    read: int = 0
+    fit: int = 0
+
+    @property
+    def large(self) -> bool:
+        """Whether the model has work for minutes or more."""
+        tokens = self.read + self.fit + self.texts * self.most
+        return 2.0 * (self.parameters or 0) * tokens > _LARGE
+
+    def print(self, console: Console) -> None:
+        """Print the facts that were not printed yet, then the warnings."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True, min_width=10)
+        grid.add_column(overflow="fold")
+        for name, words in self.facts.items():
+            grid.add_row(Text(name), Text(words))
+        console.print(grid)
+        self.facts.clear()
+        self.print_warnings(console)
+
+    def print_warnings(self, console: Console) -> None:
+        """Print the warnings that were not printed yet."""
+        for words in self.warnings:
+            console.print(Text(f"warning: {words}"))
+        self.warnings.clear()
+
+
+def inspect_plan(plan: RunPlan, cells: Sequence[Cell], device: str) -> Preflight:
+    """Return what the open ``cells`` of a plan will take, from its text, the tokenizer and the size of the weights.
+
+    No weights are loaded. Raises ``UserError`` for text that is not there and a tokenizer that cannot be loaded.
+    """
+    found = Preflight()
+    prompted = [cell for cell in cells if cell.key.model]
+    if plan.checkpoint is None or plan.model is None or not prompted:
+        found.facts["cells"] = f"{len(cells):,} of {len(plan.cells):,} to do; no model is needed"
+        return found
+    from transformers import AutoConfig
+
+    from harness.engine.model import load_tokenizer
+
+    tokenizer = load_tokenizer(plan.checkpoint)
+    config = AutoConfig.from_pretrained(plan.checkpoint.folder, trust_remote_code=False).get_text_config()
+    found.parameters = count_parameters(plan.checkpoint)
+    _add_model(found, plan, device)
+    _add_cells(found, plan, cells)
+    _add_prompts(found, plan, prompted, tokenizer, getattr(config, "max_position_embeddings", None))
+    _add_fits(found, plan, prompted, tokenizer)
+    _add_languages(found, plan, prompted, tokenizer)
+    _add_disk(found, plan, cells)
+    return found
+
+
+def count_parameters(checkpoint: Checkpoint) -> int | None:
+    """Return the number of parameters in a checkpoint's safetensors files, None where it has none."""
+    count = 0
+    for path in checkpoint.folder.glob("*.safetensors"):
+        with path.open("rb") as handle:
+            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
+        count += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return count or None
+
+
+def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
+    from harness.core.devices import free_memory
+
+    assert plan.checkpoint is not None
+    assert plan.model is not None
+    words = f"{plan.checkpoint.name} in {plan.model.dtype} on {device}"
+    if found.parameters:
+        size = found.parameters * _BYTES[plan.model.dtype]
+        words += f": {_count(found.parameters)} parameters, {_size(size)}"
+        import torch
+
+        free = free_memory(torch.device(device))
+        if free is not None and size > free:
+            found.warnings.append(f"the model takes {_size(size)} of memory, {_size(free)} are free on {device}.")
+    found.facts["model"] = words
+    chosen = plan.suite.sampling.template
+    found.facts["prompts"] = {
+        "chat": "chat: an instruction, by the tokenizer's template",
+        "base": "base: the beginning of a document that the model continues",
+        "instruction": "instruction: plain text with headings for instruction and response",
+    }[chosen]
+    if not plan.checkpoint.has_chat_template:
+        found.warnings.append(
+            f"{plan.checkpoint.name} has no chat template; its prompts have the format {chosen}. "
+            "If it follows instructions, get the tokenizer files with its template."
+        )
+
+
+def _add_cells(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
+    keys = [cell.key for cell in cells]
+    parts = [
+        (len({key.language for key in keys}), "language"),
+        (len({key.task for key in keys}), "task"),
+        (len({(id(key.method), key.setting) for key in keys}), "entry"),
+        (len({key.seed for key in keys}), "seed"),
+    ]
+    words = ", ".join(f"{n} {name}" if n == 1 else f"{n} {name}s".replace("entrys", "entries") for n, name in parts)
+    found.facts["cells"] = f"{len(cells):,} of {len(plan.cells):,} to do: {words}"
+
+
+def _add_prompts(
+    found: Preflight, plan: RunPlan, cells: Sequence[Cell], tokenizer: Any, context_length: int | None
+) -> None:
+    """Estimate the tokens of prompts and texts from three prompts of each setting."""
+    sampling = plan.suite.sampling
+    found.most = sampling.max_new_tokens
+    words = []
+    for setting in dict.fromkeys(cell.key.setting for cell in cells):
+        group = [cell for cell in cells if cell.key.setting == setting]
+        sizes = [len(tokens) for cell in spread(group) if (tokens := _first_prompt(plan, cell, tokenizer))]
+        if not sizes:
+            continue
+        found.read += round(fmean(sizes) * sum(_n_labels(plan, cell) for cell in group))
+        found.texts += sum(_n_labels(plan, cell) * cell.key.texts_per_label for cell in group)
+        words.append(f"{round(fmean(sizes)):,} ({setting})")
+        if context_length is not None and max(sizes) + sampling.max_new_tokens > context_length:
+            found.warnings.append(
+                f"the context of {context_length:,} tokens is short: a {setting} prompt has {max(sizes):,}, which "
+                f"leaves {max(0, context_length - max(sizes)):,} of {sampling.max_new_tokens} for the text."
+            )
+    found.facts["texts"] = f"{found.texts:,} to write, of at most {found.most} tokens"
+    found.facts["tokens"] = (
+        f"at most {_count(found.texts * found.most)} to write; {', '.join(words)} in a prompt, {_count(found.read)} in "
+        "all"
+    )
+
+
+def _add_fits(found: Preflight, plan: RunPlan, cells: Sequence[Cell], tokenizer: Any) -> None:
+    """Count the texts that fits read, each once: parallel text by language, then what a method says of its own."""
+    corpus, sizes, own = plan.corpus, dict[str, int](), dict[str, int]()
+    fits = {(id(cell.key.method), cell.key.task, cell.key.language): cell for cell in cells}
+    for cell in fits.values():
+        method, context = plan.method(cell), plan.context(cell)
+        if not method.has_fit or plan.run.steering_path(steering_id(plan.fit_cell(cell).key)).is_file():
+            continue
+        try:
+            codes = method.vector_languages(context)
+            for code in codes:
+                sizes.setdefault(code, len(corpus.vector_text(code)))
+            own.update(method.texts_to_read(context, sizes.get(cell.key.language, 0)))
+        except UserError:
+            raise
+        except Exception:  # noqa: S112  # of a plug-in; its cells record it
+            continue
+    if not sizes:
+        return
+    lengths = {
+        code: fmean(len(tokenizer(row.text)["input_ids"]) for row in spread(corpus.vector_text(code))) for code in sizes
+    }
+    found.fit = round(sum(n * lengths[code] for code, n in sizes.items()) + sum(own.values()) * fmean(lengths.values()))
+    more = f", then {sum(own.values()):,} texts in {len(own)} fits" if own else ""
+    found.facts["fitting"] = (
+        f"{sum(sizes.values()):,} sentences in {len(sizes)} languages to read{more}; about {_count(found.fit)} tokens"
+    )
+
+
+def _add_languages(found: Preflight, plan: RunPlan, cells: Sequence[Cell], tokenizer: Any) -> None:
+    """Warn of languages that the tokenizer writes in bytes or as unknown tokens, by their parallel text."""
+    missing = []
+    for code in dict.fromkeys(cell.key.language for cell in cells):
+        text = " ".join(row.text for row in spread(plan.corpus.vector_text(code), 20))
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        unknown = sum(token == tokenizer.unk_token_id for token in tokens) / max(len(tokens), 1)
+        rate = len(tokens) / max(len(text), 1)
+        if rate > _MOST_TOKENS_PER_LETTER:
+            missing.append(f"{language(code).name} ({rate:.1f} tokens per character)")
+        elif unknown > 0.01:
+            missing.append(f"{language(code).name} ({unknown:.0%} unknown tokens)")
+    if missing:
+        found.warnings.append(f"the tokenizer hardly knows {', '.join(missing)}: texts will be short or wrong.")
+
+
+def _add_disk(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
+    need = len(cells) * _CELL_BYTES + found.texts * _TEXT_BYTES
+    folder = plan.run.path
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found.facts["disk"] = f"about {_size(need)} in {plan.run.path}; {_size(free)} are free"
+    if need > free:
+        found.warnings.append(f"the disk of {plan.run.path} has {_size(free)} left, the run takes about {_size(need)}.")
+
+
+def _first_prompt(plan: RunPlan, cell: Cell, tokenizer: Any) -> list[int]:
+    """Return the tokens of a cell's first prompt; none where its method fails, which the cell itself records."""
+    try:
+        return encode_prompt(tokenizer, plan, next(iter(plan.prompts(cell)[0].values())))
+    except Exception:
+        return []
+
+
+def encode_prompt(tokenizer: Any, plan: RunPlan, prompt: Prompt) -> list[int]:
+    """Return the tokens of a prompt in the format of a plan."""
+    from harness.engine.chat import render
+
+    text = render(tokenizer, prompt, plan.suite.sampling.template, plan.suite.sampling.date)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _n_labels(plan: RunPlan, cell: Cell) -> int:
+    return len(plan.suite.task(cell.key.task, cell.key.language).labels)
+
+
+def spread(items: Sequence[Any], count: int = _SAMPLED) -> list[Any]:
+    """Return at most ``count`` items, evenly spread."""
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def _count(number: float) -> str:
+    """Return a number in words: 268 million."""
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,.0f}"
+
+
+def _size(number: float) -> str:
+    """Return a number of bytes in words: 1.1 GB."""
+    for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number / 1e3:.0f} kB"
