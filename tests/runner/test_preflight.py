@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -78,7 +79,7 @@ def stage(tmp_path, monkeypatch):
     """A stage whose work counts as large, on the model that ships."""
     monkeypatch.setattr(preflight, "_LARGE", 0)
     plan = plan_run(RunOptions("mini", run=tmp_path / "run", languages=["am", "he"], methods=["zero-shot"], seeds=[1]))
-    return GenerationStage(plan, Console(file=open(os.devnull, "w"), width=80))
+    return GenerationStage(plan, Console(file=io.StringIO(), width=80))
 
 
 def test_the_probe_measures_time_and_shows_texts(stage):
