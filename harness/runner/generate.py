@@ -13,7 +13,6 @@ from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell, sampling_key
-from harness.core.devices import choose_device
 from harness.core.records import Generation, State
 from harness.engine.chat import chat_record
 from harness.methods.contract import Reference, Skip, SteeringMethod
@@ -56,6 +55,8 @@ class GenerationStage(CellStage):
 
     def preflight(self) -> Preflight:
         """Read all text that open cells need, and return what these cells take."""
+        from harness.core.devices import choose_device
+
         corpus, cells = self.plan.corpus, self.open_cells
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):

@@ -17,13 +17,11 @@ from harness.core.cells import Cell, sampling_key
 from harness.core.errors import UserError, is_out_of_memory
 from harness.core.interventions import Steering
 from harness.core.terminal import clock
-from harness.engine.decoding import Row, open_batch
-from harness.engine.generate import answer
 from harness.runner.preflight import Preflight, encode_prompt, spread
 from harness.runner.prepare import RunPlan
-from harness.scoring.identification import detect_language, suite_identifier
 
 if TYPE_CHECKING:
+    from harness.engine.decoding import Row
     from harness.engine.model import SteerableModel
 
 _SECONDS = 30.0  # that the texts may take
@@ -37,6 +35,9 @@ def probe_model(found: Preflight, model: SteerableModel, plan: RunPlan, cells: S
 
     They take at most half a minute; the speed is then measured with as many texts at once as a run has.
     """
+    from harness.engine.decoding import open_batch
+    from harness.engine.generate import answer
+
     rows = _probe_rows(model, plan, [cell for cell in cells if cell.key.model])
     if not rows:
         return
@@ -55,6 +56,9 @@ def probe_model(found: Preflight, model: SteerableModel, plan: RunPlan, cells: S
 
 def _probe_rows(model: SteerableModel, plan: RunPlan, cells: Sequence[Cell]) -> list[tuple[str, Row]]:
     """Return (language, row) of up to three labels of a cell of every language, zero-shot where there is one."""
+    from harness.engine.decoding import Row
+    from harness.engine.generate import answer
+
     sampling, limit = plan.suite.sampling, model.context_length
 
     def line_ended(tokens: list[int]) -> bool:
@@ -83,6 +87,7 @@ def _probe_rows(model: SteerableModel, plan: RunPlan, cells: Sequence[Cell]) -> 
 
 def _speed(model: SteerableModel, rows: Sequence[Row], count: int) -> tuple[float, float]:
     """Return how many tokens a second the model reads, and writes with ``count`` texts at once, or as many as fit."""
+    from harness.engine.decoding import open_batch
 
     def fresh(row: Row, prompt: tuple[int, ...], most: int) -> Row:
         return replace(row, prompt=prompt, max_new_tokens=most, tokens=[], ended=False, stop=None)
@@ -121,6 +126,8 @@ def _judge_texts(
     found: Preflight, plan: RunPlan, rows: Sequence[tuple[str, Row]], texts: Sequence[tuple[str, str]]
 ) -> None:
     """Show a text of three languages; warn where all hit the limit, and of languages that were not written."""
+    from harness.scoring.identification import detect_language, suite_identifier
+
     for code, text in spread([(code, text) for code, text in texts if text]):
         found.facts[f"text in {code}"] = text if len(text) <= 120 else f"{text[:119]}…"
     if not any(row.ended for _, row in rows):

@@ -71,7 +71,7 @@ def test_a_plug_in_is_listed_with_its_file(tmp_path):
 
 
 def test_the_suites_are_listed():
-    assert list(listed("suites")) == ["mini", "published", "steer11"]
+    assert list(listed("suites")) == ["mini", "published", "steer11", "tiny-real"]
 
 
 def test_the_tasks_of_a_suite_are_listed_with_size_and_labels():
@@ -108,7 +108,7 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(monkeypatch):
 # Options that are not right: the finished run stays as it is, to the byte
 
 OPTIONS = [
-    ({"suite": "minii"}, r"unknown suite 'minii'; valid: mini, published, steer11\. Did you mean 'mini'\?"),
+    ({"suite": "minii"}, r"unknown suite 'minii'; valid: mini, published, steer11, tiny-real\. Did you mean 'mini'\?"),
     ({"suite": "none/mine.yaml"}, r"none/mine\.yaml does not exist"),
     ({"languages": "am,xx"}, r"unknown language 'xx'; valid: am, cs,"),
     ({"languages": "en"}, r"unknown language 'en'"),
@@ -258,7 +258,10 @@ def test_the_command_is_kept_in_the_manifest(finished):
 def test_a_missing_suite_lists_those_there_are():
     for words in (["run"], ["tune"]):
         line = steerboard(*words).one_line()
-        assert "Missing option '--suite'. Valid: mini, published, steer11, or the path of a suite's .yaml" in line
+        assert (
+            "Missing option '--suite'. Valid: mini, published, steer11, tiny-real, or the path of a suite's .yaml"
+            in line
+        )
     assert "Valid" not in steerboard("score").one_line()
 
 

@@ -75,7 +75,7 @@ def test_a_shipped_suite_covers_both_tasks_in_eleven_languages(name):
 
 
 def test_the_shipped_suites_are_found_by_name():
-    assert list(suite_files()) == ["mini", "published", "steer11"]
+    assert list(suite_files()) == ["mini", "published", "steer11", "tiny-real"]
 
 
 def test_steer11_writes_fifty_texts_per_sentiment_label_and_twenty_per_topic_label():
@@ -219,7 +219,7 @@ def test_a_language_without_a_task_file_is_one_clear_error(tasks):
 
 
 def test_an_unknown_suite_is_told_the_names_there_are():
-    with pytest.raises(UserError, match=r"unknown suite 'steer1'; valid: mini, .*, steer11\. Did you mean"):
+    with pytest.raises(UserError, match=r"unknown suite 'steer1'; valid: mini, .*, tiny-real\. Did you mean"):
         load_suite("steer1")
 
 

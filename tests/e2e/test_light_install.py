@@ -117,7 +117,7 @@ def test_the_light_commands_import_nothing_that_generates_or_scores(runs, tmp_pa
     )
     for outcome in (listed, methods, compared, built, new, checked, board):
         assert (outcome.code, outcome.err) == (0, "")
-    assert [line.split()[0] for line in listed.out.splitlines()] == ["mini", "published", "steer11"]
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["mini", "published", "steer11", "tiny-real"]
     assert "language" in methods.out
     assert "+0.020" in compared.out
     assert "<html" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
