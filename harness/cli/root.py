@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import bench, board, compare, contrast, docs, forcing, gate, lm_eval, method, submission, tune, vectors
+from harness.cli import (
+    bench,
+    board,
+    compare,
+    contrast,
+    docs,
+    forcing,
+    gate,
+    imports,
+    lm_eval,
+    method,
+    submission,
+    tune,
+    vectors,
+)
 from harness.cli.helptext import SETTINGS, Group, wrapped
 from harness.cli.options import (
     Classifiers,
@@ -52,6 +66,7 @@ app = typer.Typer(
 )
 app.add_typer(board.app, name="board")
 app.add_typer(contrast.app, name="contrast")
+app.add_typer(imports.app, name="import")
 app.add_typer(vectors.app, name="vectors")
 app.add_typer(method.app, name="method")
 app.add_typer(gate.app, name="gate")

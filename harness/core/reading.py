@@ -20,7 +20,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
@@ -162,8 +162,15 @@ def parse_json_lines(
     data: bytes, name: object, *, depth: int = MAX_DEPTH, strict: bool = False
 ) -> list[dict[str, JsonValue]]:
     """Return the object of every line that is not blank; errors name the line, counted from 1."""
-    rows = []
-    for number, line in enumerate((_utf8 if strict else decode)(data, name).split("\n"), start=1):
+    text = (_utf8 if strict else decode)(data, name)
+    return [row for _, row in number_json_lines(text, name, depth=depth, strict=strict)]
+
+
+def number_json_lines(
+    text: str, name: object, *, depth: int = MAX_DEPTH, strict: bool = False
+) -> Iterator[tuple[int, dict[str, JsonValue]]]:
+    """Yield the number, counted from 1, and the object of every line that is not blank."""
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -173,8 +180,7 @@ def parse_json_lines(
                 raise InvalidFileError(name, "holds half a character (a lone surrogate)")
         except InvalidFileError as error:
             raise InvalidFileError(f"{name}, line {number}", error.problem, _LINE) from None
-        rows.append(row)
-    return rows
+        yield number, row
 
 
 def read_json(path: Path, schema: int | None = None) -> dict[str, JsonValue]:

@@ -61,7 +61,8 @@ State = Literal["ok", "skipped", "method_error", "infra_error"]
 Direction = Literal["up", "down", "none"]
 """Whether a higher or a lower value is better; ``none`` for what only describes, such as length."""
 
-FinishReason = Literal["stop", "length", "reference"]
+FinishReason = Literal["stop", "length", "reference", "imported"]
+"""Why a text ended; ``reference`` and ``imported``: no model of this run wrote it."""
 
 
 def strict_numbers(schema: Any) -> Any:
@@ -137,6 +138,10 @@ class ModelIdentity(Record):
     dtype: str
 
 
+IMPORTED = "imported"
+"""The version of a method of which nothing but its texts is known."""
+
+
 class MethodIdentity(Record):
     """Which method wrote the texts: its name, version and full config."""
 
@@ -146,9 +151,11 @@ class MethodIdentity(Record):
 
     @property
     def title(self) -> str:
-        """The name; a control's with the method that it controls."""
+        """The name; a control's with the method that it controls, and a mark where texts were imported."""
         of = self.config.get("of")
-        return f"{self.name} of {of}" if isinstance(of, str) else self.name
+        if isinstance(of, str):
+            return f"{self.name} of {of}"
+        return f"{self.name} ({IMPORTED})" if self.version == IMPORTED else self.name
 
     @property
     def options(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from harness.core.errors import DamagedFileError
 from harness.core.records import CellKey, CellScores, CellStatus, Generation, Score
 from harness.core.store import CLASSIFIER, Run
 from harness.data.suite import Suite
+from harness.data.tables import MAX_TEXT_LENGTH
 from harness.scoring.metrics import METRICS, metric
-from harness.submissions.files import CELL_FILES, MAX_TEXT_LENGTH, TEXTS, InvalidSubmissionError, submission_errors
+from harness.submissions.files import CELL_FILES, TEXTS, InvalidSubmissionError, submission_errors
 
 EXACT = 1e-6
 """How far two values of one calculation may differ."""

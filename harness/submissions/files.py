@@ -48,7 +48,6 @@ MAX_NESTING = 40
 MAX_MODELS = 20
 MAX_CELLS = 5_000  # of one model
 MAX_TEXTS = 20_000  # of one cell
-MAX_TEXT_LENGTH = 50_000  # characters
 
 PACK_AGAIN = "Pack it again with 'steerboard submission pack'."
 _REMOVE = "Remove it."
