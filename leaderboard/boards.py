@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.core.errors import UserError
 from harness.core.files import digest
-from harness.core.records import Entry, Track
+from harness.core.records import IMPORTED, Entry, Track
 from harness.core.store import Run
 from harness.core.types import FloatArray
 from harness.ranking.cost import Cost, costs
@@ -27,7 +27,7 @@ from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF
 from leaderboard.checks import check_manifest, drop_invalid
 from leaderboard.text import name_of, slug
 
-RowKind = Literal["steering", "baseline", "control", "reference"]
+RowKind = Literal["steering", "imported", "baseline", "control", "reference"]
 
 FAMILIES: tuple[RowKind, ...] = get_args(RowKind)
 """All kinds of rows, in the order in which they are listed."""
@@ -37,10 +37,13 @@ def row_kind(entry: Entry) -> RowKind:
     """Return what an entry is on the board for; pages colour and filter by it.
 
     ``reference``: no model wrote the texts. ``baseline``: zero-shot and few-shot, unsteered. ``control``: a
-    method that shows what remains without another method's claim. ``steering``: everything else.
+    method that shows what remains without another method's claim. ``imported``: texts that were made elsewhere.
+    ``steering``: everything else.
     """
     if entry.setting == "none":
         return "reference"
+    if entry.method.version == IMPORTED:
+        return "imported"
     if entry.method.name in {BASELINE, FEW_SHOT}:
         return "baseline"
     return "control" if "of" in entry.method.config else "steering"

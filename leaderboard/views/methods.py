@@ -11,6 +11,7 @@ import numpy as np
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.core.languages import language
+from harness.core.records import IMPORTED
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
@@ -113,6 +114,8 @@ def _card(board: Board, standing: RankedEntry, row: dict[str, Any], origin: Entr
             ("seconds of tuning", format_number(cost.tuning_seconds, 1)),
             ("device", name_of(", ".join(cost.devices)) or "–"),
         ]
+    if row_kind(standing.row.entry) == IMPORTED:  # nobody knows what they cost
+        figures = figures[:2]
     if board.track != "generation":  # figures that are recorded for texts only are left out
         figures = [(title.replace("texts", "answers"), value) for title, value in figures if value != "–"]
     return {

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from harness.core.records import Entry, Manifest
+from harness.core.records import IMPORTED, Entry, Manifest
 from harness.data.suite import prompt_format_of
 from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
-from leaderboard.boards import Board
+from leaderboard.boards import Board, row_kind
 from leaderboard.inputs import OWN, Input
 from leaderboard.text import WORDS, clean, counted, day_of, name_of
 
@@ -48,13 +48,16 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
         own = [manifest for manifest in board.result_set.manifests if row.entry in manifest.entries]
         known = origin.get(name)
         card = known.submission.card if known and known.submission else None
+        badge, checked = (known.badge, _checked(board, name, known)) if known else (OWN, "there are no cells yet")
+        if known and card is None and row_kind(row.entry) == IMPORTED:
+            badge, checked = IMPORTED, WORDS["badges"][IMPORTED]
         people = ", ".join(name_of(author.name) for author in card.authors) if card else ""
         found[name] = EntryOrigin(
-            badge=known.badge if known else OWN,
-            checked=_checked(board, name, known) if known else "there are no cells yet",
+            badge=badge,
+            checked=checked,
             people=f"{people}; texts under {name_of(card.licence)}" if card else "",
             date=max((day_of(manifest.created) for manifest in own), default=""),
-            commands=list(dict.fromkeys(command(row.entry, manifest) for manifest in own)),
+            commands=list(dict.fromkeys(filter(None, (command(row.entry, manifest) for manifest in own)))),
         )
     return found
 
@@ -96,8 +99,10 @@ def command(entry: Entry, manifest: Manifest) -> str:
     """Return the command that makes one entry's cells again, with the baseline of its gain.
 
     Directories of the machine that made the run are named by their last part alone. Defaults of the suite need
-    no option.
+    no option. Imported texts cannot be made again: the command imports them.
     """
+    if entry.method.version == IMPORTED:
+        return _import_command(entry, manifest)
     if manifest.track != "generation":
         return _as_given(entry, manifest)
     words = ["steerboard", "run", "--suite", _last_part(manifest.suite_source)]
@@ -126,6 +131,13 @@ def _as_given(entry: Entry, manifest: Manifest) -> str:
     elif words:
         words += ["--methods", methods]
     return clean(shlex.join(words), 2000)
+
+
+def _import_command(entry: Entry, manifest: Manifest) -> str:
+    """Return the command that imported an entry's texts; empty where it is not recorded."""
+    given = next((w for w in manifest.commands if w[1:3] == ["import", "texts"] and entry.method.name in w), [])
+    stated = {entry.method.name, entry.model.name if entry.model else ""}
+    return clean(shlex.join(word if word in stated else _last_part(word) for word in given[:_COMMAND]), 2000)
 
 
 def _model(entry: Entry, manifest: Manifest) -> list[str]:

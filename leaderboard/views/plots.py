@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from harness.core.records import GridPoint
+from harness.core.records import IMPORTED, GridPoint
 from harness.ranking.results import BASELINE
 from harness.ranking.summary import digits_of, format_interval, format_number
 from harness.scoring.metrics import VENDI
@@ -168,7 +168,8 @@ def scatter(
     ]
     corners = " ".join(f"{x.at(item.x)},{y.at(item.y)}" for item in front)
     axes = {"x": x, "y": y, "x_title": x_title, "y_title": y_title, "width": WIDTH, "height": HEIGHT}
-    return {**axes, "points": points, "front": corners}
+    imported = any(item.kind == IMPORTED for item in drawn)  # the key names it only where it is
+    return {**axes, "points": points, "front": corners, "imported": imported}
 
 
 def pareto(items: Sequence[ScatterItem], x_better: Way = "up", y_better: Way = "up") -> list[ScatterItem]:
