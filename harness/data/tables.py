@@ -53,8 +53,8 @@ class Table:
     def text(self, number: int, column: str, value: Any) -> str:
         """Return a value that has to be text; ``InvalidFileError`` for anything that cannot be scored as one."""
         if not isinstance(value, str):
-            what = "missing" if value is None else f"a {type(value).__name__} ({value!r:.40}), not text"
-            self.refuse(number, f"has a value of {column!r} that is {what}", "Correct the row, or remove it.")
+            problem = f"has no value of {column!r}" if value is None else f"has {value!r:.40} in {column!r}, not text"
+            self.refuse(number, problem, "Correct the row, or remove it.")
         if "\0" in value:
             self.refuse(number, f"has a NUL character in {column!r}", "Remove the character.")
         if has_lone_surrogate(value):
@@ -138,7 +138,7 @@ def _number_csv_rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[in
     except csv.Error as error:
         problem = f"is not valid CSV ({error})"
         raise InvalidFileError(
-            f"{path}, line {first}", problem, "Write a quotation mark within quotes twice."
+            f"{path}, line {first}", problem, "Close all quotes; write a quotation mark within quotes twice."
         ) from None
 
 

@@ -35,6 +35,7 @@ _HUMAN = {"human", "test", "gold", "validation", "dev"}
 """Words of file names of human-written text, which data sets have beside the generated."""
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_SHELL = re.compile(r"[\w./+-]{1,40}")  # a value that a command needs no quotes for
 _WORDS = re.compile(r"[^\W_]+")
 _SEED = re.compile(r"(?:^|[^a-z])(?:seed|run)[-_ ]?(\d{1,9})(?!\d)")
 
@@ -180,7 +181,9 @@ class _FileReader:
         self.suite, self.options = found.suite, found.options
         root = found.options.path.resolve()
         inside = (
-            [path.parent.name] if not root.is_dir() else [root.name, *path.parent.relative_to(found.options.path).parts]
+            [path.resolve().parent.name]
+            if not root.is_dir()
+            else [root.name, *path.parent.relative_to(found.options.path).parts]
         )
         self.parts = [path.stem, *reversed(inside)]  # the nearest word counts
 
@@ -388,7 +391,8 @@ class _FileReader:
         labels = _labels(self.suite, task)
         label = self._label(value, labels)
         if label is None or (label and label not in labels):
-            known, own = ", ".join(labels), value if isinstance(value, str | int) else "VALUE"
+            known, own = ", ".join(labels), str(value).strip()
+            own = own if _SHELL.fullmatch(own) else "VALUE"
             self.table.refuse(
                 number,
                 f"has the label {value!r:.60} ({self.sources['label']}), not one of task {task!r}; valid: {known}",
