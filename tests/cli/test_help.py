@@ -90,6 +90,8 @@ SHOWN = [
     ("contrast",),
     ("contrast", "build"),
     ("contrast", "import"),
+    ("import",),
+    ("import", "texts"),
     ("submission", "pack"),
     ("submission", "check"),
     ("submission", "verify"),

@@ -211,7 +211,7 @@ def test_several_models_share_a_board(tmp_path):
 
 
 def test_families():
-    assert FAMILIES == ("steering", "baseline", "control", "reference")
+    assert FAMILIES == ("steering", "imported", "baseline", "control", "reference")
     kinds = {
         "zero-shot": "baseline",
         "few-shot": "baseline",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from support.helpers import MINI, ROOT, snapshot, steerboard
 from support.submitting import cells, check, edit_card, edit_gz, edit_json, lines, pack, rehash, sha256
 
 from harness.core.store import Run
-from harness.data.suite import load_suite
 from harness.methods.template import render_template
 from harness.ranking.results import collect
 from harness.submissions.lockfile import FILE, LockFile
@@ -297,25 +295,6 @@ def test_code_runs_for_verify_only_when_that_is_said(mine, small_run, tmp_path):
     assert "warning: code of" in done.err
     out = pack(small_run, tmp_path / "outputs", "my-method", "--type", "outputs")
     assert "nothing to verify" in steerboard("submission", "verify", out).one_line()
-
-
-def test_texts_from_elsewhere_are_submitted_as_outputs(tmp_path, monkeypatch):
-    guide = (ROOT / "docs" / "submitting.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    Path("my_texts.py").write_text(code, encoding="utf-8")
-    texts = {"positive": ["ጥሩ ቀን ነው", "ደስ ብሎኛል"], "negative": ["መጥፎ ቀን ነው", "አዝኛለሁ"]}
-    labels = load_suite("mini").task("sentiment", "am").labels
-    path = Path("texts/sentiment/am/1.json")
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(dict(zip(labels, texts.values(), strict=True))), encoding="utf-8")
-    narrow = ("--languages", "am", "--tasks", "sentiment", "--seeds", 1, "--limit", 2)
-    chosen = ("--plugin", "my_texts.py", "--methods", "my-texts", "--run", "run")
-    done = steerboard("run", "--suite", "mini", *chosen, *narrow)
-    assert done.code == 0, done.err
-    out = pack(Path("run"), tmp_path / "submissions" / "my-texts", "my-texts", "--type", "outputs")
-    assert check(out)["code"] == 0
-    assert find(out).runs[0].generations(cells(out)[0].name)[0].text == "ጥሩ ቀን ነው"
 
 
 def test_links_and_foreign_files_are_refused_before_anything_is_read(mine):
