@@ -33,12 +33,12 @@ Example, beside the zero-shot row of the same model:
 
 @app.command("texts")
 @run_options(
-    "path name model setting suite run data languages tasks limit columns map_ task language seed dry_run",
+    "path name model setting suite run like data languages tasks limit columns map_ task language seed dry_run",
     suite={
         "default": "",
         "help": "Suite whose tasks, labels and counts hold. Default: that of the run in the folder, else steer11.",
     },
-    run="Folder of the run to add to, or of a new one. Default: runs/SUITE-MODEL.",
+    run="Folder of the run to add to, or of a new one. Default: runs/SUITE-MODEL, or a new runs/SUITE-MODEL-imported.",
     languages="For a new run: only these, such as am,he.",
     tasks="For a new run: only these, such as topic.",
     limit={"min": 1, "help": "For a new run: at most this many texts per label."},
@@ -49,6 +49,9 @@ def texts(
     name: Annotated[str, option("NAME", "Name of the entry on the board.")],
     model: Annotated[str, option("NAME", "Model that wrote the texts; you state it, nobody checks it.")],
     setting: Annotated[str, option("SETTING", "zero-shot or few-shot: how it was prompted.")] = "zero-shot",
+    like: Annotated[
+        Path | None, option("FOLDER", "For a new run: run of another model that the texts are to share a table with.")
+    ] = None,
     columns: Annotated[
         str | None, option("ROLE=COLUMN", "Columns of text, label, task, language, seed: text=review,label=stars.")
     ] = None,
@@ -85,7 +88,7 @@ def texts(
         path, name, model, setting, _pairs(columns.split(",") if columns else [], "--columns"),
         _pairs(map_ or [], "--map"), task, language, seed,
     )  # fmt: skip
-    base, manifest = open_target(options, model)
+    base, manifest = open_target(options, model, like)
     plan = plan_import(stated, base, manifest)
     _show_texts(plan)
     if dry_run:

@@ -283,7 +283,8 @@ def _read_cell(
     entry, place = repr((key["method"], key["model"], key["setting"])), (key["task"], key["language"], key["seed"])
     scored = run.read_scores_fast(cell) if status["state"] == "ok" else None
     if scored is None:
-        return entry, place, f"{status['state']}: {status.get('reason') or 'generated, not yet scored'}"
+        reason = "" if status["state"] == "ok" else status.get("reason")  # that of texts says which ones they are
+        return entry, place, f"{status['state']}: {reason or 'generated, not yet scored'}"
     scores = scored["scores"]
     names = (*[score["metric"] for score in scores], *[score["signature"] for score in scores])
     numbers = [

@@ -165,7 +165,7 @@ def _check_seeds(found: ImportedTexts) -> None:
                 )
     without = [key for key in found.texts if not key[2]]
     if without and len({key[2] for key in found.texts}) > 1:
-        raise UserError(f"{'/'.join(without[0][:2])} has no seed, others have one. Name the seed of all of them.")
+        raise UserError(f"texts of {'/'.join(without[0][:2])} have no seed, others have one. Name the seeds of all.")
     if found.options.seed is not None and not without:
         raise UserError(f"--seed {found.options.seed}: the files have seeds of their own. Leave out --seed.")
     if gone := [seed for seed in sorted({key[2] for key in found.texts}, key=_by_number) if seed not in found.seeds]:
@@ -179,13 +179,10 @@ class _FileReader:
     def __init__(self, found: ImportedTexts, path: Path) -> None:
         self.found, self.path = found, path
         self.suite, self.options = found.suite, found.options
-        root = found.options.path.resolve()
-        inside = (
-            [path.resolve().parent.name]
-            if not root.is_dir()
-            else [root.name, *path.parent.relative_to(found.options.path).parts]
-        )
-        self.parts = [path.stem, *reversed(inside)]  # the nearest word counts
+        root = found.options.path
+        inside = path.parent.relative_to(root).parts if root.is_dir() else ()
+        above = root.resolve().name if root.is_dir() else path.resolve().parent.name
+        self.parts = [path.stem, *reversed(inside), above]  # the nearest word counts
 
     def read(self) -> None:
         self.table = table = read_table(self.path)
@@ -246,7 +243,7 @@ class _FileReader:
 
     def _task_of_labels(self) -> str:
         """Return the only task whose labels some column holds."""
-        fitting = [task for task in self.suite.tasks if self._columns_with(task)]
+        fitting = [task for task in self.suite.tasks if self._columns_with([task])]
         if len(fitting) != 1:
             names = ", ".join(self.suite.tasks)
             raise LeftOutError(f"neither path nor labels name one task of the suite ({names}); --task says which")
@@ -291,8 +288,9 @@ class _FileReader:
             words = _words(part)
             found = dict.fromkeys(forms[word] for word in words if word in forms)
             if len(found) > 1:
+                how = "in a column 'label'" if what == "label" else f"with --{what}"
                 raise UserError(
-                    f"{self.table.name}: its name holds several {what}s ({', '.join(found)}). Say which: --{what}."
+                    f"{self.table.name}: its path holds several {what}s ({', '.join(found)}). Say which one {how}."
                 )
             if found:
                 self.sources[what] = "the path"
@@ -308,9 +306,9 @@ class _FileReader:
             return self.options.labels[text]
         return next((label for label in labels if label.casefold() == text.casefold()), None)
 
-    def _columns_with(self, task: str) -> list[str]:
-        """Return the columns of labels by name of which most values are labels of a task."""
-        table, labels = self.table, _labels(self.suite, task)
+    def _columns_with(self, tasks: Iterable[str]) -> list[str]:
+        """Return the columns of labels by name of which most values are labels of the tasks."""
+        table, labels = self.table, [label for task in tasks for label in _labels(self.suite, task)]
         named = {name.strip().casefold().replace(" ", "_"): name for name in table.columns}
         found = []
         for name in (named[each] for each in _COLUMNS["label"] if each in named):
@@ -325,16 +323,15 @@ class _FileReader:
         if "label" in self.options.columns:
             column = self._column("label")
         else:
-            named = dict.fromkeys(name for task in dict.fromkeys(tasks) if task for name in self._columns_with(task))
-            columns = list(named)
+            columns = self._columns_with(dict.fromkeys(task for task in tasks if task))
             if len(columns) > 1 and any(table.column(name) != table.column(columns[0]) for name in columns[1:]):
                 raise UserError(
                     f"{table.name}: columns {_listed(columns)} could each be the label. "
                     f"Say which one: --columns label={columns[0]}."
                 )
             column = columns[0] if columns else None
-            if column is None and (task := self._label_in_path(tasks)) is not None:
-                return [task] * len(table.rows)
+            if column is None and (label := self._label_in_path(tasks)) is not None:
+                return [label] * len(table.rows)
             column = column or self._column("label")  # its values are not labels: the first is named below
         if column is None:
             raise UserError(
@@ -382,7 +379,7 @@ class _FileReader:
             if table.name not in names:
                 names.append(table.name)
         for reason, count in gone.items():
-            found.left_out.setdefault(reason, []).append(f"{count} rows of {self.path.name}")
+            found.left_out.setdefault(reason, []).append(f"{count} row{'s' if count > 1 else ''} of {self.path.name}")
         if empty:
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             found.notes.append(f"{table.name}, {table.unit} {empty[0]}{more}: the text is empty; it counts as invalid")

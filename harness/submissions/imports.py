@@ -108,30 +108,37 @@ def plan_import(options: ImportOptions, base: RunPlan, manifest: Manifest | None
     )
 
 
-def open_target(options: RunOptions, model: str) -> tuple[RunPlan, Manifest | None]:
+def open_target(options: RunOptions, model: str, like: Path | None = None) -> tuple[RunPlan, Manifest | None]:
     """Return the suite, text and selection that an import is for: those of the run in the folder, or of a new run.
 
-    Raises ``UserError`` for an option that does not fit the run in the folder.
+    ``like``: folder of a run that a new one is to share a table with. Raises ``UserError`` for an option that does not
+    fit the run in the folder.
     """
     suite = load_suite(options.suite) if options.suite else None
-    run = Run(options.run or default_run(suite or load_suite(DEFAULT_SUITE), model))
-    if run.exists():
-        manifest = run.manifest().require_generation_track(run.path)
+    run = Run(options.run or _default_run(suite or load_suite(DEFAULT_SUITE), model))
+    given = [f"--{name}" for name in ("languages", "tasks", "limit") if getattr(options, name) is not None]
+    given += ["--like"] if like and run.exists() else []
+    source = run if run.exists() else Run(like) if like else None
+    if source is not None:
+        manifest = source.manifest().require_generation_track(source.path)
         if suite is not None and manifest.suite["name"] != suite.name:
-            raise UserError(f"{run.path} holds a run of suite {manifest.suite['name']!r}. Leave out --suite.")
-        given = [name for name in ("languages", "tasks", "limit") if getattr(options, name) is not None]
+            raise UserError(f"{source.path} holds a run of suite {manifest.suite['name']!r}. Leave out --suite.")
         if given:
-            raise UserError(f"{run.path} holds a run, whose part of the suite it is. Leave out --{given[0]}.")
-        plan = open_run(run.path, data=options.data)
-        return replace(plan, run=run, selection=manifest.selection), manifest
+            raise UserError(f"{source.path} holds a run: the texts get its part of the suite. Leave out {given[0]}.")
+        plan = replace(open_run(source.path, data=options.data), run=run, selection=manifest.selection)
+        return plan, manifest if source is run else None
     suite = suite or load_suite(DEFAULT_SUITE)
     if suite.families:
-        raise UserError(
-            f"the prompts of suite {suite.name!r} depend on the model. Give the --run folder of a run of it."
-        )
+        raise UserError(f"prompts of suite {suite.name!r} depend on the model. Give a run of it with --run or --like.")
     selection = select_cells(suite, options.languages, options.tasks, None, None, options.limit)
     corpus = Corpus(suite, open_data(suite, options.data), open_contrast(None))
     return RunPlan(run, suite, corpus, None, {}, [], [], selection=selection), None
+
+
+def _default_run(suite: Suite, model: str) -> Path:
+    """Return the folder of the model's run; where there is none another one, which the model can still be run in."""
+    own = default_run(suite, model)
+    return own if Run(own).exists() else own.with_name(f"{own.name}-{IMPORTED}")
 
 
 def _model_of(options: ImportOptions, manifest: Manifest | None, path: Path) -> ModelIdentity:
@@ -142,7 +149,7 @@ def _model_of(options: ImportOptions, manifest: Manifest | None, path: Path) -> 
     if own.name != options.model:
         raise UserError(
             f"{path} holds a run of model {own.name!r}, not {options.model!r}. Give that name if the texts are of it, "
-            "else another --run folder; a board shows both."
+            f"else another --run folder, with --like {path}: a board shows both."
         )
     return own
 
@@ -200,7 +207,7 @@ def _content(plan: ImportPlan, cell: Cell, reason: str) -> tuple[CellStatus, lis
 def _manifest(plan: ImportPlan, options: RunOptions, old: Manifest | None) -> Manifest:
     """Return the manifest with the entry; what the run says of texts that it wrote itself stays."""
     if old is None:
-        new = plan.base.manifest(replace(options, suite=options.suite or DEFAULT_SUITE))
+        new = plan.base.manifest(replace(options, suite=options.suite or plan.base.suite.name))
         base = new.model_copy(update={"engine": "", "entries": []})
     else:
         base = old

@@ -12,6 +12,7 @@ from support.helpers import Outcome, killed_after, steerboard
 
 from harness.core.records import IMPORTED
 from harness.core.store import Run
+from harness.data.suite import load_suite
 from harness.ranking.eligibility import Eligibility
 from harness.ranking.leaderboard_rows import rank_entries
 from harness.ranking.results import collect
@@ -110,10 +111,12 @@ def test_a_table_of_one_seed_says_why_it_is_not_ranked(tmp_path):
     assert "not ranked: generation seeds: 1, 3 are needed" in done.out
     [results] = collect([Run(run)])
     [row] = results.entries.values()
+    reasons = {status.reason for name in Run(run).cell_ids() if (status := Run(run).status(name)).state == "ok"}
+    assert reasons == {"the first 2 of up to 3 texts of a label"}
     assert (row.present, row.expected, row.name) == (0, 6, "elsewhere (imported)")
     assert {missing.reason for missing in row.missing} == {
         "skipped: no texts were imported",
-        "ok: the first 2 of up to 3 texts of a label",
+        "ok: generated, not yet scored",
     }
 
 
@@ -153,13 +156,28 @@ def test_seeds_labels_and_languages_can_be_in_the_paths(tmp_path):
     assert sorted(texts_of(tmp_path / "run")) == [("he", 1), ("he", 2)]
 
 
+def test_a_table_may_hold_both_tasks(tmp_path):
+    labels = load_suite("mini").task("topic", "he").labels
+    rows = [
+        [text, label, "sentiment"] for label, texts in (("positive", GOOD), ("negative", BAD)) for text in texts["he"]
+    ]
+    rows += [[f"{label} בעברית", label.upper(), "topic"] for label in labels]
+    path = write_csv(tmp_path / "he.csv", ["text", "class", "task"], rows)
+    new = ("--suite", "mini", "--languages", "he", "--limit", 1)
+    words = ("--run", tmp_path / "run", "--name", "elsewhere", "--model", "pocketlm")
+    done = steerboard("import", "texts", path, *words, *new)
+    assert done.code == 0, done.err
+    assert "topic      he        1      1 of each of 7 labels" in done.out
+    assert "not ranked: 4 of 6 cells are missing" in done.out
+
+
 def test_columns_and_labels_can_be_named(tmp_path):
     rows = [["x", t, 5] for t in GOOD["he"]] + [["x", t, 1] for t in BAD["he"]] + [["x", "בסדר", 3]]
     path = write_csv(tmp_path / "he.csv", ["text", "review", "stars"], rows)
     stated = ("--columns", "text=review,label=stars", "--map", "5=positive", "--map", "1=negative", "--map", "3=")
     done = add(path, tmp_path / "run", "--task", "sentiment", "--seed", 2, *stated)
     assert done.code == 0, done.err
-    assert "left out: 1 rows of he.csv: labels that --map leaves out" in done.out
+    assert "left out: 1 row of he.csv: labels that --map leaves out" in done.out
     assert texts_of(tmp_path / "run")["he", 2][3] == ("positive", GOOD["he"][1])
 
 
@@ -270,13 +288,24 @@ def test_texts_of_another_model_get_a_run_of_their_own(own, tmp_path):
     path = write_lines(tmp_path / "mine.jsonl", lines())
     refused = add(path, own, model="google/gemma-3-1b-it").one_line()
     assert "holds a run of model 'pocketlm', not 'google/gemma-3-1b-it'" in refused
-    done = add(path, tmp_path / "run", model="google/gemma-3-1b-it")
+    words = ("--run", tmp_path / "run", "--name", "elsewhere", "--model", "google/gemma-3-1b-it", "--like", own)
+    done = steerboard("import", "texts", path, *words)
+    assert done.code == 0, done.err
     assert "no gain: the run has no zero-shot row of google/gemma-3-1b-it" in done.out
     assert steerboard("score", tmp_path / "run").code == 0
     built = steerboard("board", "build", own, tmp_path / "run", "--out", tmp_path / "site")
     assert built.code == 0, built.err
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "its model has no complete zero-shot row" in page
+
+
+def test_a_new_run_leaves_the_folder_of_the_model_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_lines(tmp_path / "mine.jsonl", lines())
+    words = ("import", "texts", path, "--suite", "mini", "--name", "elsewhere", "--model", "google/gemma-3-1b-it")
+    assert steerboard(*words, *NARROW).code == 0
+    assert [folder.name for folder in Path("runs").iterdir()] == ["mini-google--gemma-3-1b-it-imported"]
+    assert "nothing to do" in steerboard(*words).out
 
 
 def test_nothing_is_written_by_a_dry_run(tmp_path):
@@ -330,7 +359,7 @@ FILES: dict[str, tuple[str, str | bytes, str]] = {
     "no label column": ("he.csv", "text,stars\na,5\n", "--columns label=NAME"),
     "two text columns": ("he.csv", "sentence,review,label\na,b,positive\n", "--columns text=sentence"),
     "two label columns": ("he.csv", "text,label,sentiment\na,positive,negative\n", "--columns label=label"),
-    "two languages": ("am_he.csv", HEAD, "its name holds several languages (am, he). Say which: --language"),
+    "two languages": ("am_he.csv", HEAD, "its path holds several languages (am, he). Say which one with --language"),
     "no language": ("mine.csv", HEAD, "no language of the suite in the path"),
     "human text": ("he-test.csv", HEAD, "human-written text, by the word 'test'"),
     "another format": ("he.json", "{}", "Valid: files ending in .csv, .tsv, .jsonl, .parquet"),
@@ -376,7 +405,7 @@ def test_two_files_of_one_seed_are_refused(tmp_path):
         (("--columns", "text=nope"), "valid: category, generated_text, lang, seed."),
         (("--map", "pos"), "--map 'pos': give it as pos=positive."),
         (("--map", "pos=good"), "unknown label in --map 'good'"),
-        (("--suite", "published", "--run", "elsewhere"), "depend on the model. Give the --run folder of a run of it."),
+        (("--suite", "published", "--run", "elsewhere"), "depend on the model. Give a run of it with --run or --like."),
     ],
 )
 def test_bad_options_are_one_clear_line(tmp_path, words, expected):
