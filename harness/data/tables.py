@@ -154,29 +154,42 @@ def _read_parquet(data: bytes, path: Path) -> Table:
     import pyarrow.parquet as pq
 
     rows: list[tuple[int, list[Any]]] = []
+    unpacked = 0
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        fields = list(file.schema_arrow)
+        fields = list(pq.read_schema(pa.BufferReader(data)))
         _check_columns([each.name for each in fields], path)
         odd = {each.name: str(each.type) for each in fields if not _is_plain(each.type)}
         columns = [each.name for each in fields if each.name not in odd]
-        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-        size = sum(group.total_byte_size for group in groups)  # as the file says, hence counted again below
-        unpacked = 0
-        for batch in file.iter_batches(_BATCH, columns=columns) if size <= MAX_FILE else ():
-            unpacked += batch.nbytes
+        # Values that repeat stay packed until their size is known: a few bytes can stand for many long texts.
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=columns)
+        stated = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        unpacked = stated if stated > MAX_FILE else 0
+        for batch in () if unpacked else file.iter_batches(_BATCH, columns=columns):
+            arrays = [batch.column(batch.schema.get_field_index(name)) for name in columns]
+            unpacked += sum(map(_unpacked_size, arrays))
             if unpacked > MAX_FILE:
                 break
-            values = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in columns]
+            values = [array.to_pylist() for array in arrays]
             rows += [(len(rows) + i, list(row)) for i, row in enumerate(zip(*values, strict=True), 1)]
+    except UserError:
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
-        if isinstance(error, UserError):
-            raise
         problem = f"is not a Parquet file that can be read ({' '.join(str(error).split())[:120]})"
         raise InvalidFileError(path, problem, "Write it again.") from None
-    if max(size, unpacked) > MAX_FILE:
+    if unpacked > MAX_FILE:
         raise InvalidFileError(path, f"unpacks to more than {MAX_FILE >> 20} MiB", "Split it into several files.")
     return Table(str(path), columns, rows, "row", odd)
+
+
+def _unpacked_size(array: Any) -> int:
+    """Return the bytes of an array's values, each counted as often as it stands there."""
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    if types.is_dictionary(array.type) and not types.is_integer(array.type.value_type):
+        lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
+        return int(pc.sum(lengths).as_py() or 0)
+    return int(array.nbytes)
 
 
 def _is_plain(kind: Any) -> bool:

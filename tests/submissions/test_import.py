@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.helpers import Outcome, killed_after, steerboard
 
@@ -386,6 +388,14 @@ def test_parquet_of_other_types_is_refused(tmp_path):
         pd.DataFrame(rows).to_parquet(path)
         line = add(path, tmp_path / "run", "--task", "sentiment").one_line()
         assert f"column '{column}' is of type {kind}" in line
+
+
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
+    rows = 200_000
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["א" * 40_000]))
+    pq.write_table(pa.table({"text": text, "label": ["positive"] * rows}), path := tmp_path / "he.parquet")
+    assert path.stat().st_size < 10_000
+    assert "unpacks to more than 256 MiB" in add(path, tmp_path / "run", "--task", "sentiment").one_line()
 
 
 def test_two_files_of_one_seed_are_refused(tmp_path):
