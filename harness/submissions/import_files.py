@@ -19,7 +19,7 @@ from harness.data.suite import Suite
 from harness.data.tables import find_tables, read_table
 from harness.methods.contract import check_name
 from harness.methods.registry import BUILT_IN
-from harness.submissions.duplicates import skeleton
+from harness.submissions.duplicates import LEAST, SHARED, skeleton
 
 ROLES = ("text", "label", "task", "language", "seed")
 """What a column can hold."""
@@ -124,6 +124,7 @@ def read_texts(options: ImportOptions, suite: Suite) -> ImportedTexts:
         reason, names = next(iter(found.left_out.items()), ("no row is of the suite", [str(options.path)]))
         raise UserError(f"nothing to import from {options.path}: {names[0]}: {reason}.")
     _check_seeds(found)
+    _check_draws(found)
     repeats = {
         key: sum(len(group) - len(set(group)) for group in by_label.values()) for key, by_label in found.texts.items()
     }
@@ -171,6 +172,22 @@ def _check_seeds(found: ImportedTexts) -> None:
     if gone := [seed for seed in sorted({key[2] for key in found.texts}, key=_by_number) if seed not in found.seeds]:
         reason = f"more seeds than the suite's {len(found.suite.seeds)}"
         found.left_out[reason] = [f"seed {seed}" for seed in gone]
+
+
+def _check_draws(found: ImportedTexts) -> None:
+    """Raise ``UserError`` where two seeds have the same texts: copies would make intervals too small."""
+    draws: dict[tuple[str, str], list[tuple[str, set[str]]]] = {}
+    for key in sorted(found.texts):
+        task, language, seed = key
+        own = {text for texts in found.texts[key].values() for text in texts}
+        for other, theirs in draws.setdefault((task, language), []):
+            fewer = min(len(own), len(theirs))
+            if len(own & theirs) > SHARED * fewer and fewer >= LEAST:
+                raise UserError(
+                    f"seeds {other} and {seed} of {task}/{language} share {len(own & theirs)} of {fewer} texts. Every "
+                    "seed has to be a draw of its own; import one of them."
+                )
+        draws[task, language].append((seed, own))
 
 
 class _FileReader:

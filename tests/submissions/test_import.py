@@ -151,7 +151,9 @@ def test_all_formats_give_the_same_texts(tmp_path, kind):
 def test_seeds_labels_and_languages_can_be_in_the_paths(tmp_path):
     for seed in (41, 42):
         for label, texts in (("positive", GOOD), ("negative", BAD)):
-            write_csv(tmp_path / f"data/Hebrew/seed_{seed}/{label}.csv", ["text"], [[t] for t in texts["he"]])
+            write_csv(
+                tmp_path / f"data/Hebrew/seed_{seed}/{label}.csv", ["text"], [[f"{t} {seed}"] for t in texts["he"]]
+            )
     done = add(tmp_path / "data", tmp_path / "run", "--task", "sentiment")
     assert done.code == 0, done.err
     assert "seeds: 41 stands for 1, 42 stands for 2" in done.out
@@ -396,6 +398,14 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
     pq.write_table(pa.table({"text": text, "label": ["positive"] * rows}), path := tmp_path / "he.parquet")
     assert path.stat().st_size < 10_000
     assert "unpacks to more than 256 MiB" in add(path, tmp_path / "run", "--task", "sentiment").one_line()
+
+
+def test_one_draw_is_not_taken_for_three(tmp_path):
+    for seed in (1, 2, 3):
+        rows = [[t, "positive"] for t in GOOD["he"]] + [[t, "negative"] for t in BAD["he"]]
+        write_csv(tmp_path / f"data/he_seed{seed}.csv", ["text", "label"], rows)
+    line = add(tmp_path / "data", tmp_path / "run").one_line()
+    assert "seeds 1 and 2 of sentiment/he share 6 of 6 texts. Every seed has to be a draw of its own" in line
 
 
 def test_two_files_of_one_seed_are_refused(tmp_path):
