@@ -26,6 +26,7 @@ from support.plain_finetuning import PlainTrainer
 from harness.core.checkpoints import Checkpoint
 from harness.data.suite import ClassifierProtocol, load_suite
 from harness.scoring.embeddings import quiet_transformers
+from harness.scoring.encoders import Encoder
 from harness.scoring.finetuning import EncoderTrainer
 
 PADDING = {"max_length": "the longest text", "longest": "the longest of the batch"}
@@ -34,11 +35,11 @@ PADDING = {"max_length": "the longest text", "longest": "the longest of the batc
 def check(checkpoint: Checkpoint, rule: ClassifierProtocol, data: Cell, device: str) -> None:
     """Stop unless both sides train on the same: equal to the bit when padded, and to rounding before any step."""
     if device == "cpu":
-        padded = EncoderTrainer(checkpoint, rule, packed=False).probabilities(data.train, data.context, [1])[0]
+        padded = EncoderTrainer(Encoder(checkpoint), rule, packed=False).probabilities(data.train, data.context, [1])[0]
         if not np.array_equal(padded, PlainTrainer(checkpoint, rule).probabilities(data.train, data.context, 1)):
             raise SystemExit("padded batches do not give what plain training gives")
     still = rule.model_copy(update={"learning_rate": 1e-12})
-    packed = EncoderTrainer(checkpoint, still, packed=True).probabilities(data.train, data.context, [1])[0]
+    packed = EncoderTrainer(Encoder(checkpoint), still, packed=True).probabilities(data.train, data.context, [1])[0]
     plain = PlainTrainer(checkpoint, still, device=device).probabilities(data.train, data.context, 1)
     if np.abs(packed - plain).max() > (1e-5 if device == "cpu" else 1e-2):  # bfloat16 on a GPU
         raise SystemExit("packed batches do not give what plain ones give")
@@ -60,7 +61,7 @@ def main() -> None:
     name = Path(given.model or given.shape).name
     with encoder(given.model, given.shape) as checkpoint, quiet_transformers():
         check(checkpoint, rule, data, given.device)
-        packed = EncoderTrainer(checkpoint, rule, packed=True)
+        packed = EncoderTrainer(Encoder(checkpoint), rule, packed=True)
         results = []
         for padding, words in PADDING.items():
             plain, ours, theirs = PlainTrainer(checkpoint, rule, padding, given.device), count(1), count(1)

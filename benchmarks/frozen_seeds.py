@@ -23,14 +23,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from harness.core.threads import limit_blas_threads
-from harness.scoring.embeddings import MeanPooler
+from harness.scoring.embeddings import Pooler
+from harness.scoring.encoders import Encoder
 from harness.scoring.linear_classifiers import FrozenClassifier
 
 SEEDS = 20
 _LOOSE = 5e-3  # scikit-learn's default tolerance leaves this much between seeds
 
 
-def loop_over_seeds(pooler: MeanPooler, data: Cell, seeds: int, reread: bool = False) -> NDArray[np.float64]:
+def loop_over_seeds(pooler: Pooler, data: Cell, seeds: int, reread: bool = False) -> NDArray[np.float64]:
     """Return the probabilities [seeds, n test, labels] of scikit-learn, text shuffled by seed."""
     sides = [[text for text, _ in rows] for rows in (data.train, data.context.test)]
     train, test = map(pooler.embed, sides)
@@ -58,7 +59,7 @@ def main() -> None:
     draws = [cell(given.data, given.language, seed) for seed in range(SEEDS)]
     data, context, seeds = draws[0], draws[0].context, list(range(SEEDS))
     with encoder(given.model, given.shape) as checkpoint, limit_blas_threads():
-        ours, pooler = FrozenClassifier(checkpoint, 512), MeanPooler(checkpoint)
+        ours, pooler = FrozenClassifier(Encoder(checkpoint), 512), Pooler(Encoder(checkpoint))
 
         def fit(data: Cell = data, seeds: list[int] = seeds) -> Any:
             return ours.probabilities(data.train, context, seeds)

@@ -15,6 +15,10 @@ _SAMPLE = 2**20
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.spm", "*.txt", "*.jinja"]
 
 
+class NotDownloadedError(UserError):
+    """A hub id is not in the local cache and cannot be downloaded."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model on disk. ``revision`` is the hub's commit, None for a plain folder."""
@@ -40,7 +44,7 @@ class Checkpoint:
 def resolve_checkpoint(name_or_path: str, revision: str | None = None) -> Checkpoint:
     """Return the checkpoint of a directory or a hub id (from the local cache when offline).
 
-    Raises ``UserError`` for a directory without a model and for an id that cannot be downloaded.
+    Raises ``UserError`` for a directory without a model, ``NotDownloadedError`` for an id that cannot be downloaded.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -80,7 +84,7 @@ def _snapshot(repository: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=_PATTERNS))
     except (OSError, HFValidationError) as error:  # every hub error is an OSError
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise NotDownloadedError(
             f"the model {repository!r} is not a folder and cannot be downloaded from the hub ({first:.120}). "
             "Check the name, or download it once while online."
         ) from None

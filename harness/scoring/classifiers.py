@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, unknown
 from harness.core.records import Score
 from harness.data.suite import ClassifierProtocol
 from harness.scoring.classification import Probabilities, brier_score, calibration_error, macro_f1_of
 from harness.scoring.embeddings import PACKED_TYPES
+from harness.scoring.encoders import OPTIONS as ENCODER_OPTIONS
+from harness.scoring.encoders import Encoder, open_encoder, signature_of_prefix
 from harness.scoring.linear_classifiers import FrozenClassifier, TfidfClassifier
 from harness.scoring.metrics import ACCURACY, BRIER, CALIBRATION_ERROR, MACRO_F1, Metric
 from harness.scoring.scorer import Rows, ScorerOutput, ScoringContext, TextSample
@@ -48,18 +49,20 @@ class EncoderClassifier:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, protocol: ClassifierProtocol, options: Sequence[str] = (), packed: bool = False
+        self, encoder: Encoder, protocol: ClassifierProtocol, options: Sequence[str] = (), packed: bool = False
     ) -> None:
+        checkpoint = encoder.checkpoint
         # Options are part of the name: a changed protocol is another metric.
-        self.name = ",".join([f"hf:{checkpoint.name}", *sorted(options)])
+        self.name = ",".join([f"hf:{checkpoint.name}", *sorted([*options, *encoder.options])])
         self.seeds = list(protocol.seeds)
         self.signature = (
-            f"hf:{checkpoint.name}@{checkpoint.fingerprint}|dropout:{protocol.dropout}"
+            f"hf:{checkpoint.name}@{checkpoint.fingerprint}{signature_of_prefix(encoder.prefix)}"
+            f"|dropout:{protocol.dropout}"
             f"|adamw:{protocol.learning_rate}|batch:{protocol.batch_size}"
             f"|epochs:{protocol.max_epochs}|patience:{protocol.patience}"
             f"|tokens:{protocol.max_tokens}|seeds:{len(self.seeds)}|{'packed|version:3' if packed else 'version:2'}"
         )
-        self._trainer = cache(lambda: _load_trainer(checkpoint, protocol, packed))
+        self._trainer = cache(lambda: _load_trainer(encoder, protocol, packed))
 
     def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """See ``Classifier.probabilities``."""
@@ -67,17 +70,16 @@ class EncoderClassifier:
         return found
 
 
-def _load_trainer(checkpoint: Checkpoint, protocol: ClassifierProtocol, packed: bool) -> Any:
+def _load_trainer(encoder: Encoder, protocol: ClassifierProtocol, packed: bool) -> Any:
     from harness.scoring.finetuning import EncoderTrainer  # loads torch
 
-    return EncoderTrainer(checkpoint, protocol, packed)
+    return EncoderTrainer(encoder, protocol, packed)
 
 
 def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
-    """Return the classifier that ``spec`` names: ``tfidf``, ``frozen:PATH_OR_ID`` or
-    ``hf:PATH_OR_ID[,option=value...]``.
+    """Return the classifier that ``spec`` names: ``tfidf``, or ``frozen:`` or ``hf:PATH_OR_ID[,option=value...]``.
 
-    The options ``lr``, ``epochs``, ``patience`` and ``seeds`` (how many) change the suite's protocol and the signature.
+    Both take the options of ``open_encoder``, ``pooling`` only ``frozen:``. Of ``hf:``, ``lr``, ``epochs``, ``patience`` and ``seeds`` (how many) change the suite's protocol and the signature.
     ``batches=padded`` trains with padded batches, as do encoders that cannot be packed: slower, bit for bit as versions
     before packing did. Raises ``UserError`` for anything else.
     """
@@ -86,15 +88,14 @@ def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
     kind, _, rest = spec.partition(":")
     if kind not in {"frozen", "hf"} or not rest:
         raise unknown("classifier", spec, ["tfidf", "frozen:PATH_OR_ID", "hf:PATH_OR_ID"])
-    path, *options = rest.split(",")
-    padded = kind == "hf" and _PADDED in options
-    options = [option for option in options if not (padded and option == _PADDED)]
-    changed = _change(protocol, options, spec, {} if kind == "frozen" else _OPTIONS)
-    checkpoint = resolve_checkpoint(path)
     if kind == "frozen":
-        return FrozenClassifier(checkpoint, changed.max_tokens)
-    packed = not padded and checkpoint.model_type in PACKED_TYPES
-    return EncoderClassifier(checkpoint, changed, options, packed)
+        return FrozenClassifier(open_encoder(spec), protocol.max_tokens)
+    given = rest.split(",")[1:]
+    options = [option for option in given if option != _PADDED and option.partition("=")[0] not in ENCODER_OPTIONS]
+    changed = _change(protocol, options, spec)
+    encoder = open_encoder(spec, training=[*_OPTIONS, "batches"])
+    packed = _PADDED not in given and encoder.checkpoint.model_type in PACKED_TYPES
+    return EncoderClassifier(encoder, changed, options, packed)
 
 
 _PADDED = "batches=padded"  # not a part of the name: the protocol is the same
@@ -106,15 +107,13 @@ _OPTIONS: dict[str, tuple[str, type]] = {
 }
 
 
-def _change(
-    protocol: ClassifierProtocol, options: list[str], spec: str, known: dict[str, tuple[str, type]]
-) -> ClassifierProtocol:
+def _change(protocol: ClassifierProtocol, options: list[str], spec: str) -> ClassifierProtocol:
     fields = protocol.model_dump()
     for option in options:
         name, _, text = option.partition("=")
-        if name not in known:
-            raise unknown("option", name, known, f"In classifier {spec!r}.")
-        field, convert = known[name]
+        if name not in _OPTIONS:
+            raise unknown("option", name, [*_OPTIONS, "name", "prefix"], f"In classifier {spec!r}.")
+        field, convert = _OPTIONS[name]
         try:
             fields[field] = convert(text)
             if name == "seeds":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import islice
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.cache import cache_folder
-from harness.core.checkpoints import Checkpoint, resolve_checkpoint, why_not_loaded
+from harness.core.checkpoints import Checkpoint, why_not_loaded
 from harness.core.errors import MachineError, UserError, unknown, warn
 from harness.core.files import digest, sweep
 from harness.core.tensors import load_tensors, save_tensors
 from harness.data.corpus import normalise
+from harness.scoring.encoders import Encoder, open_encoder
 from harness.scoring.ngrams import TfidfWeights, count_matrix
 from harness.scoring.scorer import PerContext, ScoringContext
 
@@ -67,14 +68,14 @@ class TfidfEmbedding:
 
 
 class EncoderEmbedding:
-    """The mean-pooled states of a transformers encoder, loaded on first use."""
+    """The pooled states of a transformers encoder, loaded on first use."""
 
     _tokens = 512
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.name = f"hf:{checkpoint.name}"
-        self.signature = f"{self.name}@{checkpoint.fingerprint}|mean-pooled|tokens:{self._tokens}|version:1"
-        self._pooler = cache(lambda: MeanPooler(checkpoint, self._tokens))
+    def __init__(self, encoder: Encoder) -> None:
+        self.name = f"hf:{encoder.name}"
+        self.signature = f"hf:{encoder.signature}|tokens:{self._tokens}|version:1"
+        self._pooler = cache(lambda: Pooler(encoder, self._tokens))
 
     def embed(self, texts: Sequence[str], context: ScoringContext) -> Vectors:
         """See ``Embedding.embed``; the rows are dense. Human-written text does not matter."""
@@ -84,7 +85,7 @@ class EncoderEmbedding:
 
 
 def open_embedding(spec: str) -> Embedding:
-    """Return the embedding that ``spec`` names: ``tfidf`` or ``hf:PATH_OR_ID``.
+    """Return the embedding that ``spec`` names: ``tfidf``, or ``hf:PATH_OR_ID`` with options of ``open_encoder``.
 
     Raises ``UserError`` for anything else, and for a directory or hub id without a model.
     """
@@ -93,17 +94,18 @@ def open_embedding(spec: str) -> Embedding:
     kind, _, path = spec.partition(":")
     if kind != "hf" or not path:
         raise unknown("embedding", spec, ["tfidf", "hf:PATH_OR_ID"])
-    return EncoderEmbedding(resolve_checkpoint(path))
+    return EncoderEmbedding(open_encoder(spec))
 
 
-class MeanPooler:
-    """The mean of an encoder's last states over the tokens of a text; the vectors of the last texts are cached."""
+class Pooler:
+    """A vector per text from an encoder's last states of its tokens; the vectors of the last texts are cached."""
 
-    def __init__(self, checkpoint: Checkpoint, max_tokens: int = 512) -> None:
-        """Load the encoder in float32; ``UserError`` where the directory has none. Longer texts are truncated."""
+    def __init__(self, encoder: Encoder, max_tokens: int = 512) -> None:
+        """Load the encoder in float32; ``UserError`` where the directory has none. Longer texts lose their end."""
         import torch  # here: listing and comparing scores must not load it
         from transformers import AutoTokenizer
 
+        checkpoint, self.encoder = encoder.checkpoint, encoder
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
@@ -111,7 +113,7 @@ class MeanPooler:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise not_an_encoder(checkpoint, error) from None
         self.longest = max_length(max_tokens, self.tokenizer, self.model.config)
-        self._fingerprint = checkpoint.fingerprint
+        keep_prefix(self.tokenizer, encoder.prefix, self.longest)
         self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def embed_cached(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -136,8 +138,8 @@ class MeanPooler:
         import torch
         import transformers
 
-        versions = [torch.__version__, transformers.__version__, _POOLING]
-        return digest([self._fingerprint, self.longest, self.device, versions, list(texts)], 32)
+        recipe = [torch.__version__, transformers.__version__, _POOLING, self.encoder.pooling, self.encoder.prefix]
+        return digest([self.encoder.checkpoint.fingerprint, self.longest, self.device, recipe, list(texts)], 32)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return a row per text, of the encoder's width, not normalised; zeros for text without tokens.
@@ -167,7 +169,8 @@ class MeanPooler:
 
         if not texts:
             return
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.longest)["input_ids"]
+        read = with_prefix(self.encoder.prefix, texts)
+        encoded = self.tokenizer(read, truncation=True, max_length=self.longest)["input_ids"]
         pairs = [pair for pair in zip(texts, encoded, strict=True) if pair[1]]
         queue = iter(sorted(pairs, key=lambda pair: -len(pair[1])))
         while batch := list(islice(queue, _BATCH)):
@@ -178,9 +181,16 @@ class MeanPooler:
             mask = torch.arange(inputs.shape[1], device=self.device) < sizes[:, None]
             with torch.inference_mode():
                 states = self.model(input_ids=inputs, attention_mask=mask.long()).last_hidden_state
-                sums = states.masked_fill(~mask[..., None], 0.0).sum(dim=1)
-                means = (sums / sizes[:, None]).cpu().numpy()
-            yield from zip((text for text, _ in batch), means, strict=True)
+                vectors = self._pool(states, mask, sizes).cpu().numpy()
+            yield from zip((text for text, _ in batch), vectors, strict=True)
+
+    def _pool(self, states: Any, mask: Any, sizes: Any) -> Any:
+        """Return the vectors [n, d] of states [n, tokens, d], of which ``sizes`` [n] are not padding."""
+        if self.encoder.pooling == "cls":
+            return states[:, 0]
+        if self.encoder.pooling == "last":
+            return states[range(len(sizes)), sizes - 1]
+        return states.masked_fill(~mask[..., None], 0.0).sum(dim=1) / sizes[:, None]
 
 
 def _stored(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
@@ -222,6 +232,19 @@ def _load(checkpoint: Checkpoint) -> Any:
 def not_an_encoder(checkpoint: Checkpoint, error: Exception) -> UserError:
     """Return the error of a checkpoint that cannot be loaded as an encoder."""
     return UserError(f"{checkpoint.folder} is not an encoder: {why_not_loaded(error)}")
+
+
+def with_prefix(prefix: str, texts: Iterable[str]) -> list[str]:
+    """Return texts as a tokenizer reads them; half a surrogate pair, which none accepts, as a question mark."""
+    return [f"{prefix}{text}".encode("utf-8", "replace").decode() for text in texts]
+
+
+def keep_prefix(tokenizer: Any, prefix: str, longest: int) -> None:
+    """Let a tokenizer truncate texts at their end; ``UserError`` for a prefix that leaves no room for a text."""
+    if prefix:
+        tokenizer.truncation_side = "right"
+        if len(tokenizer(prefix)["input_ids"]) >= longest:
+            raise UserError(f"the prefix {prefix!r:.60} fills the {longest} tokens that the encoder reads. Shorten it.")
 
 
 def max_length(max_tokens: int, tokenizer: Any, config: Any) -> int:

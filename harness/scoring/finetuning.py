@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.core.checkpoints import Checkpoint
 from harness.data.suite import ClassifierProtocol
 from harness.scoring.classification import Probabilities, macro_f1_of
-from harness.scoring.embeddings import PACKED_TYPES, max_length, not_an_encoder, quiet_transformers
+from harness.scoring.embeddings import (
+    PACKED_TYPES,
+    keep_prefix,
+    max_length,
+    not_an_encoder,
+    quiet_transformers,
+    with_prefix,
+)
+from harness.scoring.encoders import Encoder
 from harness.scoring.packing import PackedClassifier
 from harness.scoring.scorer import Rows, ScoringContext
 
@@ -50,8 +57,9 @@ class EncoderTrainer:
     their longest text, in float32. Results differ as those of two seeds do.
     """
 
-    def __init__(self, checkpoint: Checkpoint, protocol: ClassifierProtocol, packed: bool) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, encoder: Encoder, protocol: ClassifierProtocol, packed: bool) -> None:
+        self.checkpoint = checkpoint = encoder.checkpoint
+        self.prefix = encoder.prefix
         self.protocol = protocol
         self.packed = packed
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,6 +71,7 @@ class EncoderTrainer:
         except (OSError, ValueError, KeyError) as error:
             raise not_an_encoder(checkpoint, error) from None
         self.longest = max_length(protocol.max_tokens, self.tokenizer, self._config)
+        keep_prefix(self.tokenizer, self.prefix, self.longest)
 
     def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:
         """Return the probabilities [seeds, n test, n labels] of the test texts after fine-tuning with every seed.
@@ -96,7 +105,8 @@ class EncoderTrainer:
         validation = sorted(context.validation, key=lambda row: len(row[0]))
         order = sorted(range(len(context.test)), key=lambda i: len(context.test[i][0]))
         texts = [[text for text, _ in train], [text for text, _ in validation], [context.test[i][0] for i in order]]
-        encoded = [dict(self.tokenizer(part, truncation=True, max_length=self.longest)) for part in texts]
+        read = (with_prefix(self.prefix, part) for part in texts)
+        encoded = [dict(self.tokenizer(part, truncation=True, max_length=self.longest)) for part in read]
         return _Data(
             train=encoded[0],
             targets=targets,

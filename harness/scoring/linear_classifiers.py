@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.checkpoints import Checkpoint
 from harness.core.types import FloatArray
 from harness.data.corpus import normalise
 from harness.scoring.classification import Probabilities
-from harness.scoring.embeddings import MeanPooler
+from harness.scoring.embeddings import Pooler
+from harness.scoring.encoders import Encoder
 from harness.scoring.ngrams import TfidfWeights, count_matrix
 from harness.scoring.scorer import PerContext, Rows, ScoringContext
 from harness.scoring.subsampling import generator
@@ -63,14 +63,11 @@ class FrozenClassifier:
     penalty alone would decide (Ethayarajh 2019, arXiv 1909.00512).
     """
 
-    def __init__(self, checkpoint: Checkpoint, max_tokens: int) -> None:
-        self.name = f"frozen:{checkpoint.name}"
+    def __init__(self, encoder: Encoder, max_tokens: int) -> None:
+        self.name = f"frozen:{encoder.name}"
         self.seeds = [0]
-        self.signature = (
-            f"{self.name}@{checkpoint.fingerprint}|mean-pooled|tokens:{max_tokens}|standardised"
-            f"+logreg-C{_PENALTY:g}|version:1"
-        )
-        self._pooler = cache(lambda: MeanPooler(checkpoint, max_tokens))
+        self.signature = f"frozen:{encoder.signature}|tokens:{max_tokens}|standardised+logreg-C{_PENALTY:g}|version:1"
+        self._pooler = cache(lambda: Pooler(encoder, max_tokens))
         self._test = PerContext(lambda context: self._pooler().embed_cached([text for text, _ in context.test]))
 
     def probabilities(self, train: Rows, context: ScoringContext, seeds: Sequence[int]) -> Probabilities:

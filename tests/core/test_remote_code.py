@@ -111,15 +111,17 @@ def load_llm(checkpoint: Checkpoint) -> None:
 
 
 def load_sentence_encoder(checkpoint: Checkpoint) -> None:
-    from harness.scoring.embeddings import MeanPooler
+    from harness.scoring.embeddings import Pooler
+    from harness.scoring.encoders import Encoder
 
-    MeanPooler(checkpoint)
+    Pooler(Encoder(checkpoint))
 
 
 def load_classifier(checkpoint: Checkpoint) -> None:
+    from harness.scoring.encoders import Encoder
     from harness.scoring.finetuning import EncoderTrainer
 
-    EncoderTrainer(checkpoint, load_suite("mini").classifier_protocol, packed=True)
+    EncoderTrainer(Encoder(checkpoint), load_suite("mini").classifier_protocol, packed=True)
 
 
 def load_translator(checkpoint: Checkpoint) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from support.helpers import MINI, scoring_context, toy_encoder
 
-from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
 from harness.data.corpus import Corpus
 from harness.data.sources import LocalData
 from harness.data.suite import ClassifierProtocol, load_suite
 from harness.scoring.classifiers import ClassifierScorer, open_classifier
+from harness.scoring.encoders import open_encoder
 from harness.scoring.linear_classifiers import TfidfClassifier, fit_dual
 from harness.scoring.scorer import TextSample
 from harness.scoring.scorers import build_scorers
@@ -239,9 +239,9 @@ def test_a_frozen_encoder_gives_what_scikit_learn_gives_of_its_standardised_vect
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from harness.scoring.embeddings import MeanPooler
+    from harness.scoring.embeddings import Pooler
 
-    pooler = MeanPooler(resolve_checkpoint(str(encoder)))
+    pooler = Pooler(open_encoder(f"frozen:{encoder}"))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=10 / 32, tol=1e-8))  # 32 numbers per text
     model.fit(pooler.embed([text for text, _ in FOOD]), [label for _, label in FOOD])
     known = model.predict_proba(pooler.embed([text for text, _ in FOOD_HUMAN.test]))
@@ -284,8 +284,8 @@ def test_a_frozen_encoder_gives_a_label_without_texts_no_probability(encoder):
     assert probabilities(frozen(encoder), LETTERS[:2], human, 0).tolist() == [[1, 0, 0]] * 2
 
 
-def test_a_frozen_encoder_has_no_options(encoder):
-    with pytest.raises(UserError, match=r"unknown option 'lr'; valid: \(none\)\. In classifier 'frozen:"):
+def test_a_frozen_encoder_has_no_options_of_training(encoder):
+    with pytest.raises(UserError, match=r"unknown option 'lr'; valid: name, pooling, prefix\. In 'frozen:"):
         open_classifier(f"frozen:{encoder},lr=1", PROTOCOL)
 
 
@@ -357,7 +357,7 @@ def test_the_signature_names_the_weights(encoder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("rate=1", r"unknown option 'rate'; valid: epochs, lr, patience, seeds"),
+        ("rate=1", r"unknown option 'rate'; valid: epochs, lr, name, patience, prefix, seeds"),
         ("lr=fast", r"'fast' is not a value for 'lr'"),
         ("lr=0", r"'0' is not a value for 'lr'"),
         ("lr", r"'' is not a value for 'lr'"),

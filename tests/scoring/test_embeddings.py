@@ -17,7 +17,8 @@ from support.helpers import byte_tokenizer, toy_encoder
 from harness.core.checkpoints import resolve_checkpoint
 from harness.core.errors import UserError
 from harness.scoring import embeddings
-from harness.scoring.embeddings import EncoderEmbedding, MeanPooler, TfidfEmbedding, open_embedding
+from harness.scoring.embeddings import EncoderEmbedding, Pooler, TfidfEmbedding, open_embedding
+from harness.scoring.encoders import open_encoder
 from harness.scoring.scorer import ScoringContext
 
 TEXTS = [
@@ -111,9 +112,13 @@ def toy(tmp_path_factory):
     return toy_encoder(tmp_path_factory.mktemp("encoder"))
 
 
+def opened(folder, options=""):
+    return open_encoder(f"hf:{folder}{options}")
+
+
 @pytest.fixture
 def pooler(toy):
-    return MeanPooler(resolve_checkpoint(str(toy)))
+    return Pooler(opened(toy))
 
 
 @pytest.fixture(params=["toy", "devenc"])
@@ -123,15 +128,15 @@ def folder(request, toy):
 
 
 def test_neither_batch_size_nor_order_changes_a_vector(folder, monkeypatch):
-    checkpoint = resolve_checkpoint(str(folder))
-    together = MeanPooler(checkpoint).embed(TEXTS)
+    encoder = opened(folder)
+    together = Pooler(encoder).embed(TEXTS)
     assert together.dtype == np.float32
     assert np.abs(together).max() > 0.1
-    backwards = MeanPooler(checkpoint).embed(TEXTS[::-1])[::-1]
-    single = MeanPooler(checkpoint)
+    backwards = Pooler(encoder).embed(TEXTS[::-1])[::-1]
+    single = Pooler(encoder)
     alone = np.concatenate([single.embed([text]) for text in TEXTS])
     monkeypatch.setattr(embeddings, "_BATCH", 2)
-    pairs = MeanPooler(checkpoint).embed(TEXTS)
+    pairs = Pooler(encoder).embed(TEXTS)
     for other in (backwards, alone, pairs):
         assert other == pytest.approx(together, abs=1e-5)
 
@@ -146,7 +151,7 @@ def test_a_vector_is_the_mean_of_the_states_of_all_tokens(pooler):
 
 
 def test_what_a_pad_holds_does_not_matter(toy):
-    clean, poisoned = (MeanPooler(resolve_checkpoint(str(toy))) for _ in range(2))
+    clean, poisoned = (Pooler(opened(toy)) for _ in range(2))
     words = poisoned.model.get_input_embeddings()
     with torch.no_grad():
         words.weight[poisoned.tokenizer.pad_token_id] = 1e4
@@ -154,18 +159,18 @@ def test_what_a_pad_holds_does_not_matter(toy):
 
 
 def test_longer_texts_lose_their_end(toy, tmp_path):
-    checkpoint = resolve_checkpoint(str(toy))
+    encoder = opened(toy)
     long = "שלום עולם " * 100
-    assert MeanPooler(checkpoint).longest == 128
-    assert MeanPooler(checkpoint, max_tokens=20).longest == 20
-    short = MeanPooler(checkpoint, max_tokens=20).embed([long, long[:30]])
+    assert Pooler(encoder).longest == 128
+    assert Pooler(encoder, max_tokens=20).longest == 20
+    short = Pooler(encoder, max_tokens=20).embed([long, long[:30]])
     assert short[0] == pytest.approx(short[1], abs=1e-5)
     folder = shutil.copytree(toy, tmp_path / "silent")  # its tokenizer does not say where to cut
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 10**30}))
-    silent = MeanPooler(resolve_checkpoint(str(folder)))
+    silent = Pooler(opened(folder))
     assert silent.longest == 128
-    assert silent.embed([long]) == pytest.approx(MeanPooler(checkpoint).embed([long]))
+    assert silent.embed([long]) == pytest.approx(Pooler(encoder).embed([long]))
 
 
 def test_blank_texts_are_zeros_and_no_texts_no_rows(pooler):
@@ -198,7 +203,7 @@ def cache(tmp_path, monkeypatch):
 
 def new_pooler(folder, read, **settings):
     """Return a pooler that notes in ``read`` how many texts every batch has."""
-    made = MeanPooler(resolve_checkpoint(str(folder)), **settings)
+    made = Pooler(opened(folder), **settings)
     made.model.register_forward_pre_hook(lambda _, __, inputs: read.append(len(inputs["input_ids"])), with_kwargs=True)
     return made
 
@@ -294,7 +299,7 @@ def test_loading_leaves_the_global_random_numbers_alone(toy):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    MeanPooler(resolve_checkpoint(str(toy)))
+    Pooler(opened(toy))
     assert (torch.rand(2) == expected).all()
 
 
@@ -306,9 +311,9 @@ def test_the_encoder_of_a_translation_model_is_read_alone(tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(special), **tokens).save_pretrained(tmp_path)
     config = T5Config(vocab_size=258, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4)
     T5Model(config).save_pretrained(tmp_path)
-    pooler = MeanPooler(resolve_checkpoint(str(tmp_path)))
+    pooler = Pooler(opened(tmp_path))
     alone = np.concatenate([pooler.embed([text]) for text in TEXTS[:2]])
-    assert MeanPooler(resolve_checkpoint(str(tmp_path))).embed(TEXTS)[:2] == pytest.approx(alone, abs=1e-5)
+    assert Pooler(opened(tmp_path)).embed(TEXTS)[:2] == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_folder_without_the_weights_is_refused(toy, tmp_path):
@@ -319,7 +324,7 @@ def test_a_folder_without_the_weights_is_refused(toy, tmp_path):
     kept = {name: array for name, array in weights.items() if "layer.0.attention" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"half is not an encoder: no weights for .*attention.* and 9 more"):
-        MeanPooler(resolve_checkpoint(str(folder)))
+        Pooler(opened(folder))
 
 
 def test_encoder_rows_have_length_one_or_zero(toy):

@@ -15,6 +15,7 @@ from harness.core.errors import UserError
 from harness.data.suite import ClassifierProtocol
 from harness.scoring.classifiers import open_classifier
 from harness.scoring.embeddings import PACKED_TYPES
+from harness.scoring.encoders import Encoder, open_encoder
 
 PROTOCOL = ClassifierProtocol(
     seeds=[1, 2, 3],
@@ -55,7 +56,7 @@ def protocol(**changes):
 def trainer(folder, packed=True, **changes):
     from harness.scoring.finetuning import EncoderTrainer
 
-    return EncoderTrainer(resolve_checkpoint(str(folder)), protocol(**changes), packed)
+    return EncoderTrainer(open_encoder(f"hf:{folder}", ["lr"]), protocol(**changes), packed)
 
 
 def predict(classifier, train, human, seed=1):
@@ -324,7 +325,7 @@ def test_packed_training_has_the_mean_and_spread_of_plain_training_over_50_seeds
     human, train = short_texts(shared, "su")
     rule, seeds = protocol(max_epochs=6, learning_rate=5e-4), range(1, 51)
     checkpoint = resolve_checkpoint(str(shared / "models" / "devenc"))
-    plain, packed = PlainTrainer(checkpoint, rule), EncoderTrainer(checkpoint, rule, packed=True)
+    plain, packed = PlainTrainer(checkpoint, rule), EncoderTrainer(Encoder(checkpoint), rule, packed=True)
     gold = [human.labels.index(label) for _, label in human.test]
 
     def score(found):
