@@ -58,15 +58,17 @@ def encoder(model: str | None, shape: str) -> Iterator[Checkpoint]:
         yield resolve_checkpoint(folder)
 
 
-def cell(data: str | None, language: str, seed: int = 1) -> Cell:
-    """Return a draw of human topic texts, by default of the mini suite."""
-    folder = (Path(data) if data else MINI / "data") / "topic" / language
+def cell(
+    data: str | None, language: str, seed: int = 1, task: str = "topic", per_label: int = PER_LABEL
+) -> Cell:
+    """Return a draw of human texts, by default of the mini suite."""
+    folder = (Path(data) if data else MINI / "data") / task / language
     rows = {split: _rows(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}
     labels = sorted({label for _, label in rows["train"]})
     of_label = [[row for row in rows["train"] if row[1] == label] for label in labels]
-    train = [row for group in of_label for row in random.Random(seed).sample(group, PER_LABEL)]
+    train = [row for group in of_label for row in random.Random(seed).sample(group, per_label)]
     test, validation = rows["test"], rows["validation"]
-    return Cell(train, ScoringContext("topic", language, labels, [], validation, test, "", [], {}, {}))
+    return Cell(train, ScoringContext(task, language, labels, [], validation, test, "", [], {}, {}))
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:

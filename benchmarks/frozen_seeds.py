@@ -42,7 +42,7 @@ def loop_over_seeds(pooler: Pooler, data: Cell, seeds: int, reread: bool = False
             train, test = map(pooler.embed, sides)
         order = np.random.default_rng(seed).permutation(len(train))
         width = train.shape[1]
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=10 / width, max_iter=1000))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / width, max_iter=1000))
         model.fit(train[order], [data.train[i][1] for i in order])
         found.append(model.predict_proba(test))
     return np.stack(found)

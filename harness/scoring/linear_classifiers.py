@@ -20,7 +20,8 @@ from harness.scoring.scorer import PerContext, Rows, ScoringContext
 from harness.scoring.subsampling import generator
 from harness.scoring.vectorizer import hashed_counts
 
-_PENALTY = 10.0  # scikit-learn's C, tuned for none of them
+_PENALTY = 10.0  # scikit-learn's C of n-grams, tuned for none of them
+_FROZEN_PENALTY = 1.0  # of sentence vectors: the best of 0.3 to 10 on validation text, of e5 and of a small encoder
 _BITS = 18  # of hashed n-grams
 FOLDS, MOST = 5, 1000  # of ``LabelVerifier``
 _TOLERANCE = 1e-6  # of the gradient: probabilities then hold to 1e-5 (at scikit-learn's default, to 1e-3)
@@ -66,7 +67,7 @@ class FrozenClassifier:
     def __init__(self, encoder: Encoder, max_tokens: int) -> None:
         self.name = f"frozen:{encoder.name}"
         self.seeds = [0]
-        self.signature = f"frozen:{encoder.signature}|tokens:{max_tokens}|standardised+logreg-C{_PENALTY:g}|version:1"
+        self.signature = f"frozen:{encoder.signature}|tokens:{max_tokens}|standardised+logreg-C{_FROZEN_PENALTY:g}|version:1"
         self._pooler = cache(lambda: Pooler(encoder, max_tokens))
         self._test = PerContext(lambda context: self._pooler().embed_cached([text for text, _ in context.test]))
 
@@ -74,7 +75,7 @@ class FrozenClassifier:
         """See ``harness.scoring.classifiers.Classifier``."""
         vectors = (self._pooler().embed([text for text, _ in train]), self._test(context))
         features, test = _standardised(*(side.astype(np.float64) for side in vectors))
-        dual = fit_dual(features @ features.T, _targets(train, context), _PENALTY)
+        dual = fit_dual(features @ features.T, _targets(train, context), _FROZEN_PENALTY)
         return _for_all(seeds, dual.probabilities(test @ (features.T @ dual.weights), len(context.labels)))
 
 
