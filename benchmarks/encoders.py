@@ -58,9 +58,7 @@ def encoder(model: str | None, shape: str) -> Iterator[Checkpoint]:
         yield resolve_checkpoint(folder)
 
 
-def cell(
-    data: str | None, language: str, seed: int = 1, task: str = "topic", per_label: int = PER_LABEL
-) -> Cell:
+def cell(data: str | None, language: str, seed: int = 1, task: str = "topic", per_label: int = PER_LABEL) -> Cell:
     """Return a draw of human texts, by default of the mini suite."""
     folder = (Path(data) if data else MINI / "data") / task / language
     rows = {split: _rows(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}

@@ -2,9 +2,9 @@
 
     python benchmarks/human_f1.py --data DIR --encoder FOLDER [--languages da,he,am]
 
-The table in docs/metrics.md: as many train texts of a label as ``steer11`` asks for, the human test text, TF-IDF beside
-the frozen encoder. ``--split validation`` is for choosing a setting. Texts are read once; the seconds of a fit are those
-of the second draw on.
+The table in docs/metrics.md: as many train texts of a label as ``steer11`` asks for, the human test text, TF-IDF
+beside the frozen encoder. ``--split validation`` is for choosing a setting. The seconds of a draw are the median from
+the second on: its texts are read, the test text is known.
 """
 
 from __future__ import annotations

@@ -11,6 +11,14 @@ from harness.methods.registry import load_registry
 
 Lines = list[tuple[str, str]]
 
+# Measured on one core with multilingual-e5-small, 140 texts to train on: docs/metrics.md.
+_COSTS = {
+    "tfidf": "0.1 s a cell",
+    "frozen": "45 new texts a second on one core for a small encoder, then 0.1 s a cell",
+    "hf": "{trainings} trainings a cell, each 2 to 8 minutes on one core for a small encoder",
+}
+"""Kind of a classifier -> what it costs, roughly."""
+
 
 def methods(plugins: list[Path]) -> Lines:
     """Return every method with the first line of its docstring, then what could not be used.
@@ -30,8 +38,19 @@ def methods(plugins: list[Path]) -> Lines:
 
 
 def suites() -> Lines:
-    """Return the shipped suites."""
-    return [(name, load_suite(name).description) for name in suite_files()]
+    """Return the shipped suites with their classifiers, the preferred first, and what these cost."""
+    lines = []
+    for name in suite_files():
+        suite = load_suite(name)
+        priced = [f"{spec} ({_cost(spec, len(suite.classifier_protocol.seeds))})" for spec in suite.classifiers]
+        lines.append((name, f"{suite.description} Classifiers, the preferred first: {'; '.join(priced)}."))
+    return lines
+
+
+def _cost(spec: str, trainings: int) -> str:
+    kind, _, rest = spec.partition(":")
+    given = [option.removeprefix("seeds=") for option in rest.split(",") if option.startswith("seeds=")]
+    return _COSTS[kind].format(trainings=given[-1] if given else trainings)
 
 
 def tasks(suite_name: str) -> Lines:

@@ -51,7 +51,8 @@ Classifiers = Annotated[
     list[str] | None,
     option(
         "CLASSIFIER",
-        "tfidf, frozen:PATH_OR_ID, or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for several.",
+        "tfidf, frozen:PATH_OR_ID[,prefix=query,pooling=cls], or hf:PATH_OR_ID[,lr=2e-4,epochs=12,seeds=2]. Repeat for "
+        "several.",
         "--classifier",
     ),
 ]
@@ -59,7 +60,8 @@ Embeddings = Annotated[
     list[str] | None,
     option(
         "ENCODER",
-        "Encoder for Vendi score and pairwise distance: tfidf, or hf:PATH_OR_ID. Repeat for several.",
+        "Encoder for Vendi score and pairwise distance: tfidf, or hf:PATH_OR_ID[,prefix=query,pooling=cls]. Repeat for "
+        "several.",
         "--embedding",
     ),
 ]

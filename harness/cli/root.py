@@ -204,7 +204,22 @@ def list_(
         "languages": lambda: listing.languages(suite),
     }
     check_known("list", [what], makers)
-    for name, text in makers[what]():
+    _show(makers[what]())
+
+
+@app.command()
+def suites() -> None:
+    """List the shipped suites, with their classifiers and what these cost.
+
+    The costs are rough. 'steerboard run --classifier' chooses others.
+    """
+    from harness.cli import list as listing
+
+    _show(listing.suites())
+
+
+def _show(lines: list[tuple[str, str]]) -> None:
+    for name, text in lines:
         line = f"{name:<22} {text}".rstrip()
         typer.echo(wrapped(line, 23) if sys.stdout.isatty() else line)
 

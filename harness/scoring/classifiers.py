@@ -79,8 +79,8 @@ def _load_trainer(encoder: Encoder, protocol: ClassifierProtocol, packed: bool) 
 def open_classifier(spec: str, protocol: ClassifierProtocol) -> Classifier:
     """Return the classifier that ``spec`` names: ``tfidf``, or ``frozen:`` or ``hf:PATH_OR_ID[,option=value...]``.
 
-    Both take the options of ``open_encoder``, ``pooling`` only ``frozen:``. Of ``hf:``, ``lr``, ``epochs``, ``patience``
-    and ``seeds`` (how many) change the suite's protocol and the signature.
+    Both take the options of ``open_encoder``, but only ``frozen:`` a pooling. Of ``hf:``, the options ``lr``,
+    ``epochs``, ``patience`` and ``seeds`` (how many) change the suite's protocol and the signature.
     ``batches=padded`` trains with padded batches, as do encoders that cannot be packed: slower, bit for bit as versions
     before packing did. Raises ``UserError`` for anything else.
     """

@@ -19,7 +19,7 @@ POOLINGS = get_args(Pooling)
 OPTIONS = ("name", "pooling", "prefix")
 NONE = "none"  # the prefix option's word for no prefix
 _LONGEST_PREFIX = 1000  # characters
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)  # as on the hub
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # as on the hub
 _POOLING_FILE, _PROMPTS_FILE = "1_Pooling/config.json", "config_sentence_transformers.json"
 _POOLING_MODES: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",

@@ -67,7 +67,8 @@ class FrozenClassifier:
     def __init__(self, encoder: Encoder, max_tokens: int) -> None:
         self.name = f"frozen:{encoder.name}"
         self.seeds = [0]
-        self.signature = f"frozen:{encoder.signature}|tokens:{max_tokens}|standardised+logreg-C{_FROZEN_PENALTY:g}|version:1"
+        penalty = f"logreg-C{_FROZEN_PENALTY:g}"
+        self.signature = f"frozen:{encoder.signature}|tokens:{max_tokens}|standardised+{penalty}|version:1"
         self._pooler = cache(lambda: Pooler(encoder, max_tokens))
         self._test = PerContext(lambda context: self._pooler().embed_cached([text for text, _ in context.test]))
 

@@ -34,6 +34,7 @@ from harness.submissions.check_cells import is_in_order
 from harness.submissions.files import CARD, CODE, TEXTS, sha256
 from harness.submissions.submission import find
 
+_ENCODER = re.compile(r"((?:frozen|hf):)([^,]*)(,.*|)", re.DOTALL)
 _ABSOLUTE = re.compile(r"(?<![\w/.~])~?/(?:[^\s/'\",;:()<>]+/)*([^\s/'\",;:()<>]+)/?")
 
 
@@ -120,10 +121,14 @@ def _as_given(spec: str, manifest: Manifest) -> str:
     Scores have only the name of a local directory, and not every option.
     """
     kind, _, rest = spec.partition(":")
+    name, *wanted = rest.split(",")
     for word in (word for command in manifest.commands for word in command):
         given, _, path = word.partition(":")
-        named = path.partition(",")[0]
-        if rest and given == kind and rest.partition(",")[0] in {named, Path(named).name}:
+        named, *options = path.split(",")
+        names = {named, Path(named).name, *(option.removeprefix("name=") for option in options)}
+        shown = sorted(option for option in options if not option.startswith(("name=", "batches=")))
+        same = len(shown) == len(wanted) and all(map(str.startswith, shown, wanted))  # a prefix: without its colon
+        if rest and given == kind and name in names and same:
             return word
     return spec
 
@@ -360,7 +365,10 @@ def without_folders(text: str) -> str:
 
 def name_alone(word: str) -> str:
     """Return a word of a command, a path in it (also after ``--x=`` and ``hf:``) reduced to its last part."""
-    head, mark, tail = word.rpartition("=") if word.startswith("--") else word.rpartition(":")
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if encoder := _ENCODER.fullmatch(value):  # what is typed after it may have any sign
+        return f"{option}{equals}{encoder[1]}{name_alone(encoder[2])}{encoder[3]}"
+    head, mark, tail = (option, equals, value) if equals else word.rpartition(":")
     deep = tail.count("/") > 1 or tail.startswith(("/", "~", "./", "../")) or tail == ".."
     return f"{head}{mark}{PurePath(tail).name or 'folder'}" if deep else word
 

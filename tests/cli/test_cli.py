@@ -15,6 +15,7 @@ from support.references import assert_line, finished_references
 from support.references import run_references as run
 
 import harness
+from harness.data.suite import load_suite
 from harness.methods.registry import BUILT_IN
 
 COMMANDS = [[], ["run"], ["score"], ["demo"], ["list"], ["board"], ["board", "build"]]
@@ -71,7 +72,21 @@ def test_a_plug_in_is_listed_with_its_file(tmp_path):
 
 
 def test_the_suites_are_listed():
-    assert list(listed("suites")) == ["mini", "published", "steer11", "tiny-real"]
+    suites = listed("suites")
+    assert list(suites) == ["mini", "published", "steer11", "tiny-real"]
+    assert suites["mini"].endswith("Classifiers, the preferred first: tfidf (0.1 s a cell).")
+    assert "tfidf (0.1 s a cell); hf:FacebookAI/xlm-roberta-base (20 trainings a cell, " in suites["steer11"]
+    assert steerboard("suites").out == steerboard("list", "suites").out
+
+
+def test_a_suite_says_what_its_own_encoders_cost(monkeypatch):
+    suite = load_suite("mini")
+    specs = ["frozen:intfloat/multilingual-e5-small,prefix=query", "hf:owner/name,lr=2e-4,seeds=2"]
+    changed = suite.model_copy(update={"classifiers": specs})
+    monkeypatch.setattr("harness.cli.list.load_suite", lambda _: changed)
+    text = listed("suites")["mini"]
+    assert "frozen:intfloat/multilingual-e5-small,prefix=query (45 new texts a second on one core" in text
+    assert "hf:owner/name,lr=2e-4,seeds=2 (2 trainings a cell, " in text
 
 
 def test_the_tasks_of_a_suite_are_listed_with_size_and_labels():

@@ -58,6 +58,21 @@ def test_a_local_classifier_is_named_by_its_path(tmp_path):
     assert shlex.split(check_command(*run))[-2:] == ["--classifier", "hf:/models/my encoder,epochs=2"]
 
 
+@pytest.mark.parametrize(
+    ("scored", "given"),
+    [
+        ("frozen:e5,prefix=query", "frozen:/models/e5,prefix=query: "),
+        ("frozen:e5", "frozen:/models/e5"),
+        ("frozen:intfloat/e5,prefix=query", "frozen:/models/e5,name=intfloat/e5,prefix=query"),
+    ],
+)
+def test_an_encoder_is_named_with_the_prefix_that_its_scores_have(tmp_path, scored, given):
+    others = ["frozen:/models/e5,prefix=passage", "frozen:/models/e5,pooling=cls"]
+    words = [word for spec in (*others, given) for word in ("--classifier", spec)]
+    run = packed(tmp_path, scored, commands=[["steerboard", "run", *words]])
+    assert shlex.split(check_command(*run))[-1] == given
+
+
 def test_an_option_that_is_no_part_of_the_name_is_given_to_the_check_too(tmp_path):
     commands = [["steerboard", "run", "--classifier", "hf:owner/encoder,batches=padded"]]
     run = packed(tmp_path, "hf:owner/encoder", commands=commands)

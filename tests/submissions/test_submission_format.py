@@ -278,6 +278,11 @@ def test_a_file_above_its_bound_is_refused(tmp_path):
 def test_words_without_the_folders_of_a_machine():
     assert name_alone("--data=/home/me/data") == "--data=data"
     assert name_alone("hf:/home/me/xlmr") == "hf:xlmr"
+    assert name_alone("frozen:/home/me/e5,prefix=query: ") == "frozen:e5,prefix=query: "
+    assert name_alone("frozen:/home/me/e5,name=intfloat/e5") == "frozen:e5,name=intfloat/e5"
+    assert name_alone("--classifier=hf:/home/me/xlmr,lr=2e-4") == "--classifier=hf:xlmr,lr=2e-4"
+    assert name_alone("--classifier=frozen:/home/me/e5,prefix=query") == "--classifier=frozen:e5,prefix=query"
+    assert name_alone("--classifier=hf:/home/me/xlmr") == "--classifier=hf:xlmr"
     assert name_alone("google/gemma-2-9b-it") == "google/gemma-2-9b-it"
     assert name_alone("../shared/models/x") == "x"
     assert without_folders("OSError: /home/me/x y/z.bin is gone") == "OSError: x y/z.bin is gone"
