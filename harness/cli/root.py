@@ -209,7 +209,7 @@ def list_(
 
 @app.command()
 def suites() -> None:
-    """List the shipped suites, with their classifiers and what these cost.
+    """List the suites, their classifiers and what these cost.
 
     The costs are rough. 'steerboard run --classifier' chooses others.
     """

@@ -61,7 +61,7 @@ def open_encoder(spec: str, training: Collection[str] = ()) -> Encoder:
     """Return the encoder of ``KIND:PATH_OR_ID[,option=value...]``.
 
     ``prefix``: the name of one of the checkpoint's prompts, or the text itself: ``query``, ``query:`` and ``query: ``
-    are all "query: ", and ``none`` is no prefix. ``pooling``: one of ``POOLINGS``. Without these, a checkpoint of
+    are all "query: ", and ``none`` means none. ``pooling``: one of ``POOLINGS``. Without these, a checkpoint of
     sentence-transformers is read as its own files say, any other by the mean and without a prefix. ``name``: the hub id
     that a local copy goes by in names of metrics.
 
