@@ -81,7 +81,7 @@ def open_encoder(spec: str, training: Collection[str] = ()) -> Encoder:
         checkpoint = resolve_checkpoint(path)
     except NotDownloadedError as error:
         local = ",".join([f"{kind}:FOLDER", f"name={path}", *options])
-        raise UserError(f"{error} A local copy goes by its name as {local}.") from None
+        raise UserError(f"{error} For a local copy under its name, give {local}.") from None
     if "name" in given:
         checkpoint = _renamed(checkpoint, given["name"], spec)
     prompts, default = _prompts(checkpoint)

@@ -156,7 +156,7 @@ def test_a_hub_id_that_cannot_be_downloaded_says_how_to_give_a_copy(monkeypatch)
     with pytest.raises(UserError) as refused:
         opened("nobody/no-such-encoder", ",prefix=query")
     assert str(refused.value).endswith(
-        "A local copy goes by its name as frozen:FOLDER,name=nobody/no-such-encoder,prefix=query."
+        "For a local copy under its name, give frozen:FOLDER,name=nobody/no-such-encoder,prefix=query."
     )
 
 
