@@ -37,7 +37,14 @@ def argument(metavar: str, text: str) -> Any:
     return typer.Argument(metavar=metavar, help=text)
 
 
-ModelName = Annotated[str | None, option("FOLDER_OR_ID", "Folder or hub id of a chat model. Default: the suite's own.")]
+ModelName = Annotated[
+    str | None,
+    option(
+        "PATH_OR_ID",
+        "Folder of a model or of a LoRA adapter, .gguf file, hub id OWNER/NAME or OWNER/NAME:FILE.gguf. "
+        "Default: the suite's own model.",
+    ),
+]
 Revision = Annotated[str | None, option("COMMIT", "Commit or branch of a hub model.")]
 Data = Annotated[
     Path | None,
@@ -140,7 +147,13 @@ class _RunOptions:
     identifiers: Identifiers = None
     plugins: Plugins = None
     device: Device = None
-    dtype: Annotated[str | None, option("PRECISION", "float32, bfloat16, float16. Default: float32 on the CPU.")] = None
+    dtype: Annotated[
+        str | None,
+        option(
+            "PRECISION",
+            "auto, float32, bfloat16, float16. Default: auto, what the run folder has, else what the device does fast.",
+        ),
+    ] = None
     device_map: Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")] = None
     batch_size: BatchSize = None
     threads: Threads = None

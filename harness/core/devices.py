@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from harness.core.checkpoints import DTYPES as NAMES
 from harness.core.checkpoints import Checkpoint
 from harness.core.errors import UserError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in NAMES}
 
 
 def choose_device(device: str | None = None) -> str:
@@ -42,11 +43,28 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def choose_dtype(device: str, checkpoint: Checkpoint) -> str:
-    """Return the precision to run in: float32 on the CPU, else the checkpoint's own."""
-    if torch.device(device).type == "cpu":
-        return "float32"
-    from transformers import AutoConfig
+    """Return the precision to run in: one that the device computes fast and that holds the stored weights' range.
 
-    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    stored = str(config.dtype or torch.bfloat16).removeprefix("torch.")
-    return stored if stored in DTYPES else "bfloat16"
+    A GPU runs in bfloat16, or float16 where the weights are stored so; one without bfloat16 units in float32 rather
+    than in float16, which weights trained in bfloat16 overflow. A CPU runs in float32, except that one with AMX units
+    keeps weights in bfloat16 as they are.
+    """
+    # Measured roughly, with Gemma 3 270M on one AMX core of a busy machine, bfloat16 against float32: prompts are read
+    # 1.5 to 4 times as fast, texts decoded 2.3 times as fast at 8 rows, 1.9 at 32 and 0.9 alone. A CPU without such
+    # units has to emulate bfloat16, and in float32 no text was seen to depend on what shares its batch.
+    kind, stored = torch.device(device).type, checkpoint.stored_dtype
+    if kind == "cpu":
+        return "bfloat16" if stored == "bfloat16" and _has_amx() else "float32"
+    if stored == "float16":
+        return "float16"
+    return "bfloat16" if kind != "cuda" or _has_bfloat16(device) else "float32"
+
+
+def _has_amx() -> bool:
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
+    return bool(known.get("amx_bf16"))
+
+
+def _has_bfloat16(device: str) -> bool:
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

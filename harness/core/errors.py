@@ -21,6 +21,8 @@ EXTRAS: dict[str, dict[str, str]] = {
         "sacrebleu": "sacrebleu",
         "sklearn": "scikit-learn",
     },
+    "gguf": {"accelerate": "accelerate"},
+    "lora": {"peft": "peft"},
     "test": {"pytest": "pytest"},
     "lm-eval": {"lm_eval": "lm-eval"},
 }

@@ -20,7 +20,7 @@ import transformers
 from typing_extensions import override
 
 from harness.core.checkpoints import Checkpoint, is_path, resolve_checkpoint, why_not_loaded
-from harness.core.devices import DTYPES, choose_device, choose_dtype
+from harness.core.devices import DTYPES, choose_device
 from harness.core.errors import UserError, unknown
 from harness.core.languages import code_forms
 from harness.data.backtranslation import Translator
@@ -250,7 +250,8 @@ def open_translator(
             raise UserError(f"--translator {name!r} needs both {{src}} and {{tgt}}.")
         return PairTranslator(name, revision, device, dtype or ("float32" if on_cpu else "float16"), batch_size)
     checkpoint = _resolve(name, revision)
-    model = Seq2Seq(checkpoint, device, dtype or choose_dtype(device, checkpoint), batch_size)
+    stored = "float32" if on_cpu else checkpoint.stored_dtype or "bfloat16"
+    model = Seq2Seq(checkpoint, device, dtype or stored, batch_size)
     takes_source = isinstance(getattr(type(model.tokenizer), "src_lang", None), property)
     own = getattr(model.tokenizer, "lang_code_to_token", None)  # M2M100: am -> __am__
     tokens = dict(own) if own else _codes(model, _LANGUAGE_TOKEN)
@@ -276,7 +277,7 @@ def _codes(model: Seq2Seq, pattern: re.Pattern[str]) -> dict[str, str]:
 
 def _resolve(name: str, revision: str | None) -> Checkpoint:
     try:
-        return resolve_checkpoint(name, revision)
+        return resolve_checkpoint(name, revision, plain=True)
     except UserError as error:
         if "no *.safetensors" not in str(error) or revision or Path(name).is_dir():
             raise

@@ -92,7 +92,7 @@ def read_means(
     sums = _Sums(
         model, states, neurons, AttentionSinkFilter(model.tokenizer, len(model.layers)) if exclude_sinks else None
     )
-    items = _token_ids(model, texts)
+    items = model.token_ids(texts, limit=model.context_length)
     done = ReadingState(n_texts=len(texts), n_tokens=sum(map(len, items)))
     if not done.n_tokens:
         raise UserError("the texts hold no token to average over.")
@@ -157,7 +157,7 @@ class _Sums:
 
     def read(self, items: list[list[int]], side: str) -> None:
         """Add the texts of a batch, as token ids."""
-        ids, mask = padded(self._model, items, side)
+        ids, mask = self._model.padded(items, side)
         # Selected by position, not multiplied by the mask: a pad may hold NaN.
         real = mask.flatten().nonzero().squeeze(1)
         last = mask.shape[1] * torch.arange(len(items)) + (mask.shape[1] if side == "left" else mask.sum(dim=1)) - 1
@@ -320,23 +320,6 @@ def forward(model: SteerableModel, inputs: dict[str, Tensor], *taps: Tap) -> Non
                 add = module.register_forward_hook if what == "output" else module.register_forward_pre_hook
                 stack.callback(add(hook(read, i, what)).remove)
         model.decoder(**inputs, position_ids=positions, use_cache=False)
-
-
-def padded(model: SteerableModel, items: Sequence[Sequence[int]], side: str = "right") -> tuple[Tensor, Tensor]:
-    """Return token ids padded on a side and which of them are real, [texts, longest] each, on the CPU."""
-    lengths = torch.tensor([[len(item)] for item in items])
-    position = torch.arange(int(lengths.max()))[None, :]
-    mask = position >= position.shape[1] - lengths if side == "left" else position < lengths
-    ids = torch.full(mask.shape, model.tokenizer.pad_token_id or 0)
-    ids[mask] = torch.tensor([token for item in items for token in item])
-    return ids, mask
-
-
-def _token_ids(model: SteerableModel, texts: Sequence[str]) -> list[list[int]]:
-    limit = model.context_length
-    cut = {"truncation": True, "max_length": limit} if limit is not None else {}
-    ids: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False, **cut)["input_ids"]
-    return ids
 
 
 def _budget(model: SteerableModel) -> int:

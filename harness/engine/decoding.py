@@ -248,12 +248,8 @@ class CachedBatch(DecodingBatch):
     def _read_prompts(self, rows: list[Row]) -> _Reading:
         """Read each distinct prompt under its steering once."""
         distinct = {_name(row): row for row in rows}
-        width = max(len(row.prompt) for row in rows)
-        device = self.model.device
-        pad = self.model.tokenizer.pad_token_id or 0
-        padded = [[pad] * (width - len(row.prompt)) + list(row.prompt) for row in distinct.values()]
-        real = [[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in distinct.values()]
-        ids, mask = torch.tensor(padded, device=device), torch.tensor(real, device=device)
+        ids, mask = self.model.padded([row.prompt for row in distinct.values()], "left")
+        ids, mask = ids.to(self.model.device), mask.long().to(self.model.device)
         cache = PackedCache(self.model.model.config)
         with self.model.hooks.steer([row.steering for row in distinct.values()], mask):
             logits = self._forward(ids, mask, cache, first=True)

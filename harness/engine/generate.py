@@ -76,7 +76,7 @@ class _Draws:
             label: render(model.tokenizer, prompt, cell.sampling.template, cell.sampling.date)
             for label, prompt in cell.prompts.items()
         }
-        ids = model.tokenizer(list(inputs.values()), add_special_tokens=False)["input_ids"]
+        ids = model.token_ids(list(inputs.values()))
         self._prompts = {label: tuple(tokens) for label, tokens in zip(inputs, ids, strict=True)}
         self._budget = _token_budget(model, max(map(len, self._prompts.values())), cell.sampling.max_new_tokens)
         self._names = [(label, i) for label in cell.prompts for i in range(cell.texts_per_label)]

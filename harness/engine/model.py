@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from harness.core.devices import DTYPES
 from harness.core.errors import UserError
 from harness.core.files import digest
 from harness.engine.hooks import SteeringHooks
+from harness.engine.weights import end_tokens, load_network, load_tokenizer
 
 
 class SteerableModel:
@@ -38,7 +39,7 @@ class SteerableModel:
         self.shipped_generation_config = model.generation_config
         # generate() would follow a checkpoint's own settings, such as a repetition penalty.
         model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
-        if tokenizer.pad_token_id is None:
+        if tokenizer.pad_token_id is None:  # lm-eval pads with it; see pad_id for rows of our own
             tokenizer.pad_token = tokenizer.eos_token
 
     @contextmanager
@@ -89,26 +90,49 @@ class SteerableModel:
         length: int | None = getattr(config, "max_position_embeddings", None)
         return length
 
+    @property
+    def pad_id(self) -> int:
+        """The token that rows are filled up with. It is masked, so any that has an embedding will do."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in known if token is not None and 0 <= token < self._embeddings)
+
+    @property
+    def _embeddings(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def token_ids(
+        self, texts: Sequence[str], special_tokens: bool = False, limit: int | None = None
+    ) -> list[list[int]]:
+        """Return the tokens of texts, each cut after ``limit``; ``UserError`` for one without an embedding."""
+        cut = {"truncation": True, "max_length": limit} if limit is not None else {}
+        rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=special_tokens, **cut)["input_ids"]
+        highest = max((token for row in rows for token in row), default=0)
+        if highest >= self._embeddings:
+            name = self.tokenizer.convert_ids_to_tokens(highest)
+            raise UserError(
+                f"the tokenizer writes {name!r} as token {highest}, but the model has {self._embeddings} embeddings. "
+                "Give the model its own tokenizer."
+            )
+        return rows
+
     def encode(
-        self, texts: list[str], special_tokens: bool, side: str, limit: int | None = None
+        self, texts: Sequence[str], special_tokens: bool, side: str, limit: int | None = None
     ) -> dict[str, torch.Tensor]:
         """Return ``input_ids`` and ``attention_mask``, [texts, longest], padded on ``side``.
 
         A text of more than ``limit`` tokens is cut.
         """
-        batch = self.tokenizer(
-            texts,
-            add_special_tokens=special_tokens,
-            padding=True,
-            padding_side=side,
-            truncation=limit is not None,
-            max_length=limit,
-            return_tensors="pt",
-        )
-        return {
-            "input_ids": batch["input_ids"].to(self.device),
-            "attention_mask": batch["attention_mask"].to(self.device),
-        }
+        ids, mask = self.padded(self.token_ids(texts, special_tokens, limit), side)
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.long().to(self.device)}
+
+    def padded(self, rows: Sequence[Sequence[int]], side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens padded on a side and which of them are real, [texts, longest] each, on the CPU."""
+        lengths = torch.tensor([[len(row)] for row in rows])
+        position = torch.arange(int(lengths.max()))[None, :]
+        mask = position >= position.shape[1] - lengths if side == "left" else position < lengths
+        ids = torch.full(mask.shape, self.pad_id)
+        ids[mask] = torch.tensor([token for row in rows for token in row], dtype=torch.int64)
+        return ids, mask
 
 
 def find_decoder(model: nn.Module) -> nn.Module:
@@ -146,35 +170,23 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None) -> SteerableModel:
-    """Load a checkpoint from safetensors, without running code that comes with it.
+    """Load a checkpoint, without running code that comes with it.
 
     ``device_map`` (such as ``auto``) spreads a large model over several GPUs and then decides
     the device. Raises ``UserError`` where the files are not a causal language model.
     """
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     transformers.utils.logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            checkpoint.folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **({"device_map": device_map} if device_map else {}),
-        )
+        model: Any = load_network(checkpoint, DTYPES[dtype], device_map)
+        tokenizer = load_tokenizer(checkpoint, model.config)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = why_not_loaded(error)
-        raise UserError(f"{checkpoint.folder} cannot be loaded as a causal LM: {reason}") from None
-    missing = sorted(report["missing_keys"])
-    if missing:  # they would be random numbers, other ones in every process
-        raise UserError(
-            f"{checkpoint.folder} is missing {len(missing)} weights, such as {missing[0]}. Download it again."
-        )
+        raise UserError(f"{checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
+    if stops := end_tokens(checkpoint, tokenizer):
+        model.generation_config.eos_token_id = stops
     if not device_map:
         model.to(device)
     return SteerableModel(model, tokenizer)

@@ -22,7 +22,6 @@ from harness.core.interventions import Positions
 from harness.core.terminal import clock
 from harness.data.prompts import ITEM_END
 from harness.data.suite import PromptFormat
-from harness.engine.activations import padded
 from harness.engine.chat import end_token
 from harness.engine.model import SteerableModel
 from harness.engine.upper import UpperLayers, replaced
@@ -196,10 +195,10 @@ class Likelihood:
         self.model, self.positions = model, positions
         self.cut = 0
         distinct = list(dict.fromkeys(prompt for prompt, _ in examples))
-        prompts = dict(zip(distinct, _tokens(model, distinct), strict=True))
+        prompts = dict(zip(distinct, model.token_ids(distinct), strict=True))
         # A base prompt's list has no end token between its items: generation stops at the line break.
         closing, end = (ITEM_END, None) if template == "base" else ("", end_token(model, template))
-        texts = _tokens(model, [text + closing for _, text in examples])
+        texts = model.token_ids([text + closing for _, text in examples])
         self.items = [
             (prompts[prompt], self._target(text, len(prompts[prompt]), max_tokens, end))
             for (prompt, _), text in zip(examples, texts, strict=True)
@@ -259,7 +258,7 @@ class Alignment:
     ) -> None:
         self.model, self.readout = model, model.layers[readout]
         limit = min(max_tokens, model.context_length or max_tokens)
-        sentences, translations = (_tokens(model, side) for side in zip(*pairs, strict=True))
+        sentences, translations = (model.token_ids(side) for side in zip(*pairs, strict=True))
         self.items = [sentence[:limit] for sentence in sentences]
         self.cut = sum(len(sentence) > limit for sentence in sentences)
         self._unit = residual_norm
@@ -301,12 +300,7 @@ class Alignment:
         return kept / mask.sum(1, keepdim=True).clamp(min=1)
 
 
-def _tokens(model: SteerableModel, texts: Sequence[str]) -> list[list[int]]:
-    ids: list[list[int]] = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return ids
-
-
 def _padded(model: SteerableModel, items: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
     """Return token ids padded on the right and which of them are real, [texts, longest] each, on the model's device."""
-    ids, mask = padded(model, items)
+    ids, mask = model.padded(items)
     return ids.to(model.device), mask.to(model.device)

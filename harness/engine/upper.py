@@ -19,7 +19,6 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from harness.core.errors import is_out_of_memory
 from harness.core.interventions import Positions
-from harness.engine.activations import padded
 from harness.engine.model import SteerableModel
 
 
@@ -68,7 +67,7 @@ class UpperLayers:
     def _tokens(self, rows: Sequence[int]) -> Batch:
         texts = [self._texts[row] for row in rows]
         items = [[*rest] if self.shares else [*prompt, *rest] for prompt, rest in texts]
-        ids, mask = (part.to(self.model.device) for part in padded(self.model, items))
+        ids, mask = (part.to(self.model.device) for part in self.model.padded(items))
         starts = torch.tensor([[0 if self.shares else len(prompt)] for prompt, _ in texts], device=mask.device)
         return Batch(rows, ids, mask, mask & (torch.arange(mask.shape[1], device=mask.device) >= starts))
 
@@ -151,7 +150,7 @@ class UpperLayers:
     def _read_prompts(self) -> None:
         """Read the prompts, padded on the left, and keep their states and the keys and values up to the layer."""
         device = self.model.device
-        ids, mask = padded(self.model, self._prompts, "left")
+        ids, mask = self.model.padded(self._prompts, "left")
         self._prompt_ids, self._prompt_mask = ids.to(device), mask.to(device)
         self._prompt_cache = DynamicCache(config=self.model.model.config)
         with torch.inference_mode():

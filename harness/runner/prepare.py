@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar, cast, get_args
 
 from harness.core.cells import Cell, entry_id, entry_of
-from harness.core.checkpoints import Checkpoint, resolve_checkpoint
+from harness.core.checkpoints import DTYPES, Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, require, warn
 from harness.core.languages import check_known
 from harness.core.records import Manifest, ModelIdentity, Selection, Track, Tuned
@@ -44,8 +45,6 @@ from harness.scoring.scorers import build_scorers
 
 ENGINE = "packed"
 """How texts are generated: cells share batches. In half precision a few texts depend on what shares their batch."""
-
-_DTYPES = ["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,8 @@ def _registry(options: RunOptions) -> Registry:
 
 def default_run(suite: Suite, model: str | None) -> Path:
     """Return the run folder for a suite and a model: ``runs/<suite>-<model>``."""
-    name = Path(model).resolve().name if model and Path(model).is_dir() else model
-    return Path("runs") / "-".join(filter(None, [suite.name, (name or "").replace("/", "--")]))
+    name = Path(model).resolve().name if model and Path(model).exists() else model
+    return Path("runs") / "-".join(filter(None, [suite.name, re.sub("[/:]", "--", name or "")]))
 
 
 def plan_run(
@@ -327,11 +326,12 @@ def _prompt_format(asked: str | None, suite: Suite, checkpoint: Checkpoint | Non
 
 
 def _identity(checkpoint: Checkpoint | None, options: RunOptions, old: Manifest | None) -> ModelIdentity | None:
-    """Return the model's identity; the precision of an earlier start of the run is kept."""
+    """Return the model's identity; the precision of an earlier start of the run is kept where none is asked for."""
     if checkpoint is None:
         return None
-    check_known("dtype", [options.dtype] if options.dtype is not None else None, _DTYPES)
-    dtype = options.dtype or (old.model.dtype if old and old.model else None)
+    check_known("dtype", [options.dtype] if options.dtype is not None else None, ["auto", *DTYPES])
+    dtype = options.dtype if options.dtype != "auto" else None
+    dtype = dtype or (old.model.dtype if old and old.model else None)
     if dtype is None:
         from harness.core.devices import choose_device, choose_dtype
 
@@ -363,7 +363,7 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
         suite_hash=plan.suite_hash,
         suite_source=options.suite,
         model=plan.model,
-        model_path=str(plan.checkpoint.folder.resolve()) if plan.checkpoint else None,
+        model_path=str(plan.checkpoint.path) if plan.checkpoint else None,
         data_source=str(source.root.resolve()) if isinstance(source, LocalData) else "hub",
         data_revisions=source.revisions,
         contrast=str(contrast.path.resolve()) if contrast else None,

@@ -78,7 +78,7 @@ def open_encoder(spec: str, training: Collection[str] = ()) -> Encoder:
     if given.get("pooling", "mean") not in POOLINGS:
         raise unknown("pooling", given["pooling"], POOLINGS, f"In {spec!r}.")
     try:
-        checkpoint = resolve_checkpoint(path)
+        checkpoint = resolve_checkpoint(path, plain=True)
     except NotDownloadedError as error:
         local = ",".join([f"{kind}:FOLDER", f"name={path}", *options])
         raise UserError(f"{error} For a local copy under its name, give {local}.") from None

@@ -194,9 +194,9 @@ class Judge:
         tokenizer, rows = self._model.tokenizer, []
         for answer in answers:
             text = prompt(self._questions.texts[answer.question][answer.source], answer.text)
-            ids = tokenizer(render(tokenizer, Prompt(text), enable_thinking=False), add_special_tokens=False)
+            (ids,) = self._model.token_ids([render(tokenizer, Prompt(text), enable_thinking=False)])
             # The noise key does not matter: top-p leaves one token.
-            rows.append(Row(tuple(ids["input_ids"]), Steering(), 0, _MAX_TOKENS, temperature=1.0, top_p=1e-9))
+            rows.append(Row(tuple(ids), Steering(), 0, _MAX_TOKENS, temperature=1.0, top_p=1e-9))
         for start in range(0, len(rows), _BATCH):
             write_rows(self._model, rows[start : start + _BATCH])
         return [tokenizer.decode(row.tokens, skip_special_tokens=True) for row in rows]

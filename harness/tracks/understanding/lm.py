@@ -29,6 +29,7 @@ from harness.data.suite import DATE
 from harness.engine.chat import apply, chat_use
 from harness.engine.hooks import SteeringHooks
 from harness.engine.model import SteerableModel, find_decoder, find_layers
+from harness.engine.weights import load_tokenizer
 from harness.tracks.understanding.sources import Arguments, SteeringSource, open_source
 
 if TYPE_CHECKING:
@@ -118,10 +119,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
     def _bound(self, source: SteeringSource, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
         """Bind a source to the loaded model; keep the settings that lm-eval's results depend on."""
-        from transformers import AutoTokenizer
-
         generation = self.model.generation_config
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=trusted)
+        tokenizer = load_tokenizer(checkpoint, self.model.config, trusted)
         model = SteerableModel(self.model, tokenizer)
         self.model.generation_config = generation
         source.bind(model, checkpoint, str(self.model.dtype).removeprefix("torch."))
@@ -288,7 +287,7 @@ def _asked(pretrained: Any, steering: Any, more: dict[str, Any]) -> tuple[Steeri
             )
     network = pretrained.model if isinstance(pretrained, SteerableModel) else pretrained
     path = network if isinstance(network, str) else network.name_or_path
-    return source, resolve_checkpoint(path, more.get("revision"))
+    return source, resolve_checkpoint(path, more.get("revision"), plain=True)
 
 
 UNSTEERED = Steering()
