@@ -138,8 +138,6 @@ def _merge_adapter(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
     missing = [name for name in found.missing_keys if "lora_" in name]
     if found.unexpected_keys or missing:
         name = (found.unexpected_keys or missing)[0]
-        raise UserError(
-            f"the adapter {folder} is not one of {base}: {name} is in one of them alone. Name its own base."
-        )
+        raise UserError(f"the adapter {folder} does not fit its base {base}, by {name}. Name the base it was trained on.")
     merged: nn.Module = adapted.merge_and_unload()
     return merged
