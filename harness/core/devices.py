@@ -43,26 +43,20 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def choose_dtype(device: str, checkpoint: Checkpoint) -> str:
-    """Return the precision to run in: one that the device computes fast and that holds the stored weights' range.
+    """Return the precision to run in: one that the device computes fast and that holds the range of the weights.
 
-    A GPU runs in bfloat16, or float16 where the weights are stored so; one without bfloat16 units in float32 rather
-    than in float16, which weights trained in bfloat16 overflow. A CPU runs in float32, except that one with AMX units
-    keeps weights in bfloat16 as they are.
+    A CPU runs in float32. A GPU runs in bfloat16, or in float16 where the weights are stored so; a GPU without
+    bfloat16 units in float32, since weights trained in bfloat16 overflow in float16.
     """
-    # Measured roughly, with Gemma 3 270M on one AMX core of a busy machine, bfloat16 against float32: prompts are read
-    # 1.5 to 4 times as fast, texts decoded 2.3 times as fast at 8 rows, 1.9 at 32 and 0.9 alone. A CPU without such
-    # units has to emulate bfloat16, and in float32 no text was seen to depend on what shares its batch.
-    kind, stored = torch.device(device).type, checkpoint.stored_dtype
+    # Most CPUs emulate bfloat16. On one with AMX units (Gemma 3 270M, one core of a busy machine, seconds of CPU time)
+    # texts were decoded 1.0 to 1.5 times as fast as in float32, but prompts read several times slower, and the first
+    # took a minute. In float32 no text was seen to depend on what shares its batch, and runs of all CPUs compare.
+    kind = torch.device(device).type
     if kind == "cpu":
-        return "bfloat16" if stored == "bfloat16" and _has_amx() else "float32"
-    if stored == "float16":
+        return "float32"
+    if checkpoint.stored_dtype == "float16":
         return "float16"
     return "bfloat16" if kind != "cuda" or _has_bfloat16(device) else "float32"
-
-
-def _has_amx() -> bool:
-    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
-    return bool(known.get("amx_bf16"))
 
 
 def _has_bfloat16(device: str) -> bool:
