@@ -39,7 +39,7 @@ Out = Annotated[Path, option("FOLDER", "Folder for LANGUAGE.jsonl and contrast.j
     suite={"default": "steer11", "help": "Suite whose languages and text are taken."},
     limit={"min": 1, "help": "At most this many sentences."},
     batch_size="Sentences per batch. Default: 64.",
-    dtype="float32, bfloat16, float16. Default: float32 on the CPU, else as stored.",
+    dtype="auto, float32, bfloat16, float16. Default: auto, float32 on the CPU, else as stored.",
 )
 def build(
     options: RunOptions,

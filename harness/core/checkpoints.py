@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import escape
@@ -149,21 +149,22 @@ def _resolve(name_or_path: str, revision: str | None, base: bool) -> Checkpoint:
 def _open_repository(name: str, revision: str | None, base: bool) -> Checkpoint:
     """Return a checkpoint of the hub, which its commit identifies."""
     repository, _, file = name.partition(":")
-    folder = _snapshot(repository, revision, [file, *_TOKENIZER] if file else _PATTERNS)
-    commit = folder.name
     if not file:
-        return replace(_open_folder(folder, name, commit, base), revision=commit)
+        folder = _snapshot(repository, revision)
+        return replace(_open_folder(folder, name, folder.name, base), revision=folder.name)
+    folder = _snapshot(repository, revision, [escape(file), *_TOKENIZER])
+    commit = folder.name
     if not (folder / file).is_file():
         raise UserError(f"{repository} has no file {file} at commit {commit}. Look up its GGUF files on the hub.")
     return replace(_open_gguf(folder / file, name, digest([commit, file], 16)), revision=commit)
 
 
-def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
+def _snapshot(repository: str, revision: str | None, patterns: Sequence[str] = _PATTERNS) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except (OSError, HFValidationError) as error:  # every hub error is an OSError
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotDownloadedError(

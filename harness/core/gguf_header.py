@@ -41,7 +41,7 @@ def read_header(path: Path) -> dict[str, Any]:
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             found = _read(_Cursor(data))
     except (struct.error, ValueError, OverflowError) as error:  # also an empty file, and text that is not UTF-8
-        raise UserError(f"{path} is truncated or not a GGUF file ({error:.100}). Get it again.") from None
+        raise UserError(f"{path} is truncated or not a GGUF file ({error!s:.100}). Get it again.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from None
     parts = found.get("split.count", 0)

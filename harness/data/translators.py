@@ -241,8 +241,9 @@ def open_translator(
         return Translator()
     device = choose_device(device)
     on_cpu = torch.device(device).type == "cpu"
+    dtype = None if dtype == "auto" else dtype
     if dtype is not None and dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
+        raise unknown("dtype", dtype, ["auto", *DTYPES])
     if on_cpu and dtype not in {None, "float32"}:
         raise UserError(f"--dtype {dtype} is for a GPU; on the CPU leave it out (float32).")
     if "{src}" in name or "{tgt}" in name:

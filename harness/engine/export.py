@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.checkpoints import why_not_loaded
+from harness.core.checkpoints import resolve_checkpoint, why_not_loaded
 from harness.core.errors import UserError, unknown
 from harness.core.files import canonical_json, write_bytes
 from harness.core.interventions import Steering
@@ -75,15 +75,21 @@ def layer_vectors(steering: Steering, format_: str) -> dict[int, NDArray[np.floa
 
 
 def model_config(name_or_path: str, revision: str | None = None) -> Any:
-    """Return the transformers config of a model folder or hub id; no weights are loaded.
+    """Return the transformers config of a folder, GGUF file, adapter or hub id; no weights are loaded.
 
     Raises ``UserError`` where there is none, and for a model that needs code of its own.
     """
     from transformers import AutoConfig
     from transformers.utils import logging
 
+    from harness.engine.weights import load_config
+
     logging.set_verbosity_error()  # its warnings on configs are not about steering
+    path = Path(name_or_path)
+    other = path.exists() and not (path / "config.json").is_file()
     try:
+        if other or ":" in name_or_path:  # a GGUF file or an adapter
+            return load_config(resolve_checkpoint(name_or_path, revision))
         return AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=False)
     except Exception as error:  # a config.json from outside can fail anywhere
         reason = why_not_loaded(error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,11 +39,7 @@ def load_network(checkpoint: Checkpoint, dtype: torch.dtype, device_map: str | N
     import transformers
 
     whole = checkpoint.base or checkpoint
-    with TemporaryDirectory() as empty:  # a GGUF file is read alone: transformers would take in what lies beside it
-        source: dict[str, Any] = {"pretrained_model_name_or_path": empty if whole.gguf else whole.folder}
-        if whole.gguf:
-            # A relative name would be looked up in the working directory first.
-            source["gguf_file"] = str(whole.gguf.absolute())
+    with _source(whole) as source:
         config = transformers.AutoConfig.from_pretrained(**source, trust_remote_code=False)
         if whole.gguf and hasattr(transformers, "GgufConfig"):  # newer versions keep the blocks otherwise
             source["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -66,6 +63,25 @@ def load_network(checkpoint: Checkpoint, dtype: torch.dtype, device_map: str | N
     return network
 
 
+def load_config(checkpoint: Checkpoint) -> Any:
+    """Return the config of a checkpoint's model; errors of transformers pass."""
+    from transformers import AutoConfig
+
+    with _source(checkpoint.base or checkpoint) as source:
+        return AutoConfig.from_pretrained(**source, trust_remote_code=False)
+
+
+@contextmanager
+def _source(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    """Yield the arguments by which transformers finds config and weights, or the tokenizer of a GGUF file."""
+    if checkpoint.gguf is None:
+        yield {"pretrained_model_name_or_path": checkpoint.folder}
+        return
+    with TemporaryDirectory() as empty:  # the file is read alone: transformers would take in what lies beside it
+        # A relative name would be looked up in the working directory first.
+        yield {"pretrained_model_name_or_path": empty, "gguf_file": str(checkpoint.gguf.absolute())}
+
+
 def load_tokenizer(checkpoint: Checkpoint, config: Any, trust_remote_code: bool = False) -> Any:
     """Return the tokenizer of a checkpoint: of its folder, else of its GGUF file or of its base.
 
@@ -77,9 +93,8 @@ def load_tokenizer(checkpoint: Checkpoint, config: Any, trust_remote_code: bool 
     if base and not checkpoint.has_tokenizer:
         return load_tokenizer(base, config, trust_remote_code)
     if checkpoint.gguf and not checkpoint.has_tokenizer:
-        with TemporaryDirectory() as empty:
-            file = str(checkpoint.gguf.absolute())
-            tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file, trust_remote_code=trust_remote_code)
+        with _source(checkpoint) as source:
+            tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=trust_remote_code)
         tokenizer.name_or_path = str(checkpoint.path)
         return tokenizer
     known = {"config": config} if base or checkpoint.gguf else {}  # such a folder has no config.json
@@ -138,6 +153,8 @@ def _merge_adapter(model: nn.Module, checkpoint: Checkpoint) -> nn.Module:
     missing = [name for name in found.missing_keys if "lora_" in name]
     if found.unexpected_keys or missing:
         name = (found.unexpected_keys or missing)[0]
-        raise UserError(f"the adapter {folder} does not fit its base {base}, by {name}. Name the base it was trained on.")
+        raise UserError(
+            f"the adapter {folder} does not fit its base {base}, by {name}. Name the base it was trained on."
+        )
     merged: nn.Module = adapted.merge_and_unload()
     return merged

@@ -122,6 +122,16 @@ def test_a_whole_run_of_a_gguf_file(plain, tmp_path):
     assert manifest["model_path"] == str(file)
 
 
+@pytest.mark.parametrize("kind", ["gguf", "lora"])
+def test_vectors_are_exported_for_a_model_in_any_format(plain, tmp_path, lora, kind):
+    from harness.engine.export import model_config
+
+    write_adapter(tmp_path / "lora", str(plain))
+    write_gguf(plain, tmp_path / "model.gguf")
+    config = model_config(str(tmp_path / {"gguf": "model.gguf", "lora": "lora"}[kind]))
+    assert (config.model_type, config.hidden_size, config.num_hidden_layers) == ("llama", 32, 2)
+
+
 # LoRA
 
 

@@ -35,7 +35,7 @@ def stored(dtype: str | None) -> Checkpoint:
     class Stored(Checkpoint):
         stored_dtype = dtype  # type: ignore[assignment]
 
-    return Stored(Path("."), "a", None, "b")
+    return Stored(Path(), "a", None, "b")
 
 
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])

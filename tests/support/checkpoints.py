@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from support.helpers import byte_tokenizer
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
