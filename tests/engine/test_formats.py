@@ -159,6 +159,32 @@ def test_an_adapter_is_added_to_the_weights_of_its_base(plain, tmp_path, lora):
     assert type(model.model).__name__ == "LlamaForCausalLM"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"use_rslora": True}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"trainable_token_indices": [5, 6]}],
+    ids=lambda options: next(iter(options)),
+)
+def test_kinds_of_lora_compute_what_peft_computes(plain, tmp_path, lora, options):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(plain, trust_remote_code=False)
+    adapted = get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **options)).eval()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter) if "magnitude" not in name else 0.5)
+    adapted.save_pretrained(tmp_path / "adapter")
+    model = load(tmp_path / "adapter")
+    batch = model.encode(TEXTS, special_tokens=False, side="right")
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        wanted = adapted(**batch).logits[real]
+    assert torch.allclose(logits(model), wanted, atol=1e-4)
+    assert not torch.allclose(logits(load(plain)), wanted, atol=1e-2)
+
+
 def test_the_base_is_looked_for_from_the_adapter(plain, tmp_path, monkeypatch, lora):
     shutil.copytree(plain, tmp_path / "base")
     byte_model(tmp_path / "elsewhere" / "base", seed=1)
