@@ -49,8 +49,8 @@ def choose_dtype(device: str, checkpoint: Checkpoint) -> str:
     bfloat16 units in float32, since weights trained in bfloat16 overflow in float16.
     """
     # Most CPUs emulate bfloat16. On one with AMX units (Gemma 3 270M, one core of a busy machine, seconds of CPU time)
-    # texts were decoded 1.0 to 1.5 times as fast as in float32, but prompts read several times slower, and the first
-    # took a minute. In float32 no text was seen to depend on what shares its batch, and runs of all CPUs compare.
+    # texts were decoded 1.0 to 1.5 times as fast as in float32, but a prompt took 2 to 10 times as long, the first a
+    # minute. In float32 no text was seen to depend on what shares its batch, and runs of all CPUs compare.
     kind = torch.device(device).type
     if kind == "cpu":
         return "float32"

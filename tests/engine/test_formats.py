@@ -122,6 +122,14 @@ def test_a_whole_run_of_a_gguf_file(plain, tmp_path):
     assert manifest["model_path"] == str(file)
 
 
+def test_an_architecture_that_transformers_does_not_read_is_one_line(plain, tmp_path):
+    file = write_gguf(plain, tmp_path / "model.gguf")
+    file.write_bytes(file.read_bytes().replace(b"llama", b"abacu"))
+    with pytest.raises(UserError, match=r"model\.gguf cannot be loaded as a causal LM: .*architecture abacu") as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["gguf", "lora"])
 def test_vectors_are_exported_for_a_model_in_any_format(plain, tmp_path, lora, kind):
     from harness.engine.export import model_config
