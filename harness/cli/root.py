@@ -133,7 +133,7 @@ def plan(options: RunOptions) -> None:
     from harness.runner.generate import GenerationStage
     from harness.runner.prepare import plan_run
 
-    planned = plan_run(options, scored=False)
+    planned = plan_run(replace(options, weights=False), scored=False)
     GenerationStage(planned, console(), options.device).preflight().print(output())
 
 

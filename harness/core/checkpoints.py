@@ -99,14 +99,17 @@ class Checkpoint:
         return read_header(self.gguf)
 
 
-def resolve_checkpoint(name_or_path: str, revision: str | None = None, *, plain: bool = False) -> Checkpoint:
+def resolve_checkpoint(
+    name_or_path: str, revision: str | None = None, *, plain: bool = False, weights: bool = True
+) -> Checkpoint:
     """Return the checkpoint of a path or a hub id (from the local cache when offline).
 
     A path is a folder with safetensors, with one GGUF file or with a LoRA adapter, or a GGUF file; a hub id is that of
     such a folder, or OWNER/NAME:FILE.gguf. ``plain``: only whole weights in safetensors will do, as for encoders.
+    ``weights``: whether those of a hub id are downloaded; without them it can be planned with, not loaded.
     Raises ``UserError`` for a path without a model, ``NotDownloadedError`` for an id that cannot be downloaded.
     """
-    found = _resolve(name_or_path, revision, base=False)
+    found = _resolve(name_or_path, revision, base=False, weights=weights)
     if plain and (found.gguf or found.base):
         kind = "a GGUF file" if found.gguf else "a LoRA adapter"
         raise UserError(f"{name_or_path} is {kind}, which is loaded as --model alone. Give a folder with safetensors.")
@@ -133,7 +136,7 @@ def why_not_loaded(error: Exception) -> str:
     return f"{words:.200}"
 
 
-def _resolve(name_or_path: str, revision: str | None, base: bool) -> Checkpoint:
+def _resolve(name_or_path: str, revision: str | None, base: bool, weights: bool = True) -> Checkpoint:
     path = Path(name_or_path)
     if path.is_dir():
         return _open_folder(path, path.resolve().name, base=base)
@@ -143,12 +146,16 @@ def _resolve(name_or_path: str, revision: str | None, base: bool) -> Checkpoint:
         raise UserError(
             f"the model folder {name_or_path} does not exist. Give a folder, a .gguf file or a hub id (owner/name)."
         )
-    return _open_repository(name_or_path, revision, base)
+    return _open_repository(name_or_path, revision, base, weights)
 
 
-def _open_repository(name: str, revision: str | None, base: bool) -> Checkpoint:
+def _open_repository(name: str, revision: str | None, base: bool, weights: bool) -> Checkpoint:
     """Return a checkpoint of the hub, which its commit identifies."""
     repository, _, file = name.partition(":")
+    if not file and not weights:
+        folder = _snapshot(repository, revision, [pattern for pattern in _PATTERNS if pattern != "*.safetensors"])
+        if (folder / "config.json").is_file():  # an adapter has none; its base is found by its weights
+            return Checkpoint(folder, name, folder.name, folder.name)
     if not file:
         folder = _snapshot(repository, revision)
         return replace(_open_folder(folder, name, folder.name, base), revision=folder.name)

@@ -158,17 +158,6 @@ def _layers_of(decoder: nn.Module) -> nn.ModuleList | None:
     return None
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Return the tokenizer of a checkpoint; ``UserError`` where it cannot be loaded."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = why_not_loaded(error)
-        raise UserError(f"the tokenizer of {checkpoint.folder} cannot be loaded: {reason}") from None
-
-
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None) -> SteerableModel:
     """Load a checkpoint, without running code that comes with it.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.core.cells import Cell, steering_id
-from harness.core.checkpoints import Checkpoint
+from harness.core.checkpoints import Checkpoint, why_not_loaded
 from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.data.prompts import Prompt
@@ -82,30 +82,41 @@ def inspect_plan(plan: RunPlan, cells: Sequence[Cell], device: str) -> Preflight
     if plan.checkpoint is None or plan.model is None or not prompted:
         found.facts["cells"] = f"{len(cells):,} of {len(plan.cells):,} to do; no model is needed"
         return found
-    from transformers import AutoConfig
+    from harness.engine.weights import load_config, load_tokenizer
 
-    from harness.engine.model import load_tokenizer
-
-    tokenizer = load_tokenizer(plan.checkpoint)
-    config = AutoConfig.from_pretrained(plan.checkpoint.folder, trust_remote_code=False).get_text_config()
-    found.parameters = count_parameters(plan.checkpoint)
+    try:
+        config = load_config(plan.checkpoint)
+        tokenizer = load_tokenizer(plan.checkpoint, config)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(f"{plan.checkpoint.path} cannot be loaded: {why_not_loaded(error)}") from None
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    found.parameters = count_parameters(plan.checkpoint, config)
     _add_model(found, plan, device)
     _add_cells(found, plan, cells)
-    _add_prompts(found, plan, prompted, tokenizer, getattr(config, "max_position_embeddings", None))
+    _add_prompts(found, plan, prompted, tokenizer, length)
     _add_fits(found, plan, prompted, tokenizer)
     _add_languages(found, plan, prompted, tokenizer)
     _add_disk(found, plan, cells)
     return found
 
 
-def count_parameters(checkpoint: Checkpoint) -> int | None:
-    """Return the number of parameters in a checkpoint's safetensors files, None where it has none."""
+def count_parameters(checkpoint: Checkpoint, config: Any) -> int | None:
+    """Return the number of parameters by the heads of safetensors files, else by the config, None if that fails."""
     count = 0
-    for path in checkpoint.folder.glob("*.safetensors"):
+    for path in [] if checkpoint.gguf else (checkpoint.base or checkpoint).folder.glob("*.safetensors"):
         with path.open("rb") as handle:
             header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
         count += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return count or None
+    if count:
+        return count
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):  # shapes alone
+            return sum(int(part.numel()) for part in AutoModelForCausalLM.from_config(config).parameters())
+    except (ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, NotImplementedError):
+        return None
 
 
 def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:

@@ -49,7 +49,10 @@ ENGINE = "packed"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of ``steerboard run``; None leaves the choice to the suite or to the machine."""
+    """The options of ``steerboard run``; None leaves the choice to the suite or to the machine.
+
+    ``weights``: whether those of a model on the hub are downloaded; a plan needs none.
+    """
 
     suite: str
     run: Path | None = None
@@ -75,6 +78,7 @@ class RunOptions:
     batch_size: int | None = None
     tuned: bool = False
     yes: bool = False
+    weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,7 @@ def plan_run(
             raise UserError(
                 f"the prompts of suite {suite.name!r} depend on the model. Give --model (also for references)."
             )
-        checkpoint = resolve_checkpoint(model, options.revision)
+        checkpoint = resolve_checkpoint(model, options.revision, weights=options.weights)
         suite = suite.for_model(checkpoint.model_type)
     suite = suite_transform(suite, registry) if suite_transform else suite
     run = Run(options.run or default_run(suite, model))
@@ -215,7 +219,7 @@ def plan_run(
     if not any(method.needs_model for method in methods):
         checkpoint = None
     elif model and checkpoint is None:
-        checkpoint = resolve_checkpoint(model, options.revision)
+        checkpoint = resolve_checkpoint(model, options.revision, weights=options.weights)
     suite = suite.for_format(_prompt_format(options.prompt_format, suite, checkpoint, run))
     corpus = Corpus(suite, source, contrast)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)

@@ -74,6 +74,22 @@ def test_a_model_that_cannot_do_the_task_is_warned_of_before_the_run(tmp_path):
     assert "of memory, 1 kB are free on cpu" in warned
 
 
+def test_a_model_of_the_hub_is_planned_with_from_its_config_and_tokenizer_alone(tmp_path, monkeypatch):
+    """The parameters: 2 layers of 4 x 16 x 16 + 3 x 16 x 32 + 2 x 16, 2 x 259 x 16 embeddings and a norm of 16."""
+    repository = tmp_path / "hub" / "models--owner--tiny"
+    snapshot = repository / "snapshots" / ("ab" * 20)
+    toy_llm(snapshot)
+    (snapshot / "model.safetensors").unlink()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("ab" * 20)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    words = ["--suite", small_suite(tmp_path, tmp_path / "none"), "--model", "owner/tiny", "--run", tmp_path / "run"]
+    shown = steerboard("plan", *words)
+    assert shown.code == 0, shown.err
+    assert "owner/tiny in float32 on cpu: 13,488 parameters, 54 kB" in facts(shown.out)["model"]
+    assert "no *.safetensors file" in steerboard("run", *words).one_line()
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
     """A stage whose work counts as large, on the model that ships."""
