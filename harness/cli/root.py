@@ -79,6 +79,12 @@ app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)
 
 
+_RUN = (
+    "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
+    "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned yes"
+)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from harness.core.version import __version__
@@ -97,10 +103,7 @@ def _root(
 
 
 @app.command()
-@run_options(
-    "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
-    "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned yes"
-)
+@run_options(_RUN)
 def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.
 
@@ -115,16 +118,13 @@ def run(options: RunOptions) -> None:
 
 
 @app.command()
-@run_options(
-    "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
-    "prompt_format plugins device dtype tuned"
-)
+@run_options(_RUN)
 def plan(options: RunOptions) -> None:
     r"""Show what a run will take, without loading the model's weights.
 
     Cells, texts, tokens, sentences to read, memory and disk, and what looks wrong: no chat template, a language
-    that the tokenizer does not know, a context too short for few-shot prompts. 'steerboard run' shows the same,
-    then measures the speed of the model and the expected time. Example:
+    that the tokenizer does not know, a context too short for few-shot prompts. It takes the options of
+    'steerboard run', which shows the same, then measures the model's speed and the expected time. Example:
 
         steerboard plan --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
