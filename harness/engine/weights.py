@@ -82,7 +82,7 @@ def _source(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         yield {"pretrained_model_name_or_path": empty, "gguf_file": str(checkpoint.gguf.absolute())}
 
 
-def load_tokenizer(checkpoint: Checkpoint, config: Any, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(checkpoint: Checkpoint, config: Any) -> Any:
     """Return the tokenizer of a checkpoint: of its folder, else of its GGUF file or of its base.
 
     ``config``: that of the loaded model. Raises ``UserError`` where there is none; errors of transformers pass.
@@ -91,15 +91,15 @@ def load_tokenizer(checkpoint: Checkpoint, config: Any, trust_remote_code: bool 
 
     base = checkpoint.base
     if base and not checkpoint.has_tokenizer:
-        return load_tokenizer(base, config, trust_remote_code)
+        return load_tokenizer(base, config)
     if checkpoint.gguf and not checkpoint.has_tokenizer:
         with _source(checkpoint) as source:
-            tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
         tokenizer.name_or_path = str(checkpoint.path)
         return tokenizer
     known = {"config": config} if base or checkpoint.gguf else {}  # such a folder has no config.json
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=trust_remote_code, **known)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, **known)
     except (OSError, ValueError) as error:
         if checkpoint.has_tokenizer or "trust_remote_code" in str(error):
             raise
@@ -107,7 +107,7 @@ def load_tokenizer(checkpoint: Checkpoint, config: Any, trust_remote_code: bool 
             f"{checkpoint.folder} has no tokenizer (tokenizer.json or tokenizer.model). Put that of the model there."
         ) from None
     if base and not tokenizer.chat_template:
-        tokenizer.chat_template = load_tokenizer(base, config, trust_remote_code).chat_template
+        tokenizer.chat_template = load_tokenizer(base, config).chat_template
     return tokenizer
 
 

@@ -29,7 +29,6 @@ from harness.data.suite import DATE
 from harness.engine.chat import apply, chat_use
 from harness.engine.hooks import SteeringHooks
 from harness.engine.model import SteerableModel, find_decoder, find_layers
-from harness.engine.weights import load_tokenizer
 from harness.tracks.understanding.sources import Arguments, SteeringSource, open_source
 
 if TYPE_CHECKING:
@@ -119,8 +118,10 @@ class SteeredLM(HFLM):  # type: ignore[misc]
 
     def _bound(self, source: SteeringSource, checkpoint: Checkpoint, trusted: bool) -> SteerableModel:
         """Bind a source to the loaded model; keep the settings that lm-eval's results depend on."""
+        from transformers import AutoTokenizer
+
         generation = self.model.generation_config
-        tokenizer = load_tokenizer(checkpoint, self.model.config, trusted)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=trusted)
         model = SteerableModel(self.model, tokenizer)
         self.model.generation_config = generation
         source.bind(model, checkpoint, str(self.model.dtype).removeprefix("torch."))
