@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -312,14 +313,15 @@ def forward(model: SteerableModel, inputs: dict[str, Tensor], *taps: Tap) -> Non
 
         return after
 
-    # Positions follow the mask: a bare forward would count padding on the left as text.
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    if "position_ids" in inspect.signature(model.decoder.forward).parameters:
+        # Positions follow the mask: a bare forward would count padding on the left as text.
+        inputs = {**inputs, "position_ids": (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)}
     with ExitStack() as stack, torch.inference_mode():
         for modules, what, read in taps:
             for i, module in enumerate(modules):
                 add = module.register_forward_hook if what == "output" else module.register_forward_pre_hook
                 stack.callback(add(hook(read, i, what)).remove)
-        model.decoder(**inputs, position_ids=positions, use_cache=False)
+        model.decoder(**inputs, use_cache=False)
 
 
 def _budget(model: SteerableModel) -> int:

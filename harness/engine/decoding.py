@@ -377,7 +377,7 @@ def open_batch(model: SteerableModel) -> DecodingBatch:
     read as text.
     """
     if model.rows_can_enter is None:
-        reason = _why_uncached(model)
+        reason = why_uncached(model)
         model.rows_can_enter = reason == ""
         if reason:
             model.row_bytes = None
@@ -385,7 +385,7 @@ def open_batch(model: SteerableModel) -> DecodingBatch:
     return CachedBatch(model) if model.rows_can_enter else UncachedBatch(model)
 
 
-def _why_uncached(model: SteerableModel) -> str:
+def why_uncached(model: SteerableModel) -> str:
     """Return why texts of this model are written without a cache; empty if the cache gives the same logits."""
     if not {"past_key_values", "cache_params"} & _arguments(model.model):
         return "its forward pass takes no cache"
@@ -399,7 +399,7 @@ def _why_uncached(model: SteerableModel) -> str:
     difference = float((found - expected).abs().max()) / max(spread, 1e-12)
     bound = 1e-3 if model.model.dtype == torch.float32 else 0.1
     return (
-        "" if difference <= bound else f"its logits change by {difference:.1%} of their range where rows share a cache"
+        "" if difference <= bound else f"its logits change where rows share a cache (by {difference:.1%} of their range)"
     )
 
 

@@ -137,24 +137,29 @@ class SteerableModel:
 
 def find_decoder(model: nn.Module) -> nn.Module:
     """Return the part of a model that runs the decoder layers, without the head."""
-    decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
-    inner = getattr(decoder, "model", None)  # Llama 4's text model names itself as its decoder
-    return inner if _layers_of(decoder) is None and isinstance(inner, nn.Module) else decoder
+    named: Any = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
+    # Llama 4's text model names itself as its decoder, ModernBERT's a part of its head.
+    others = (named, getattr(named, "model", None), getattr(model, "base_model", None))
+    found: nn.Module = next((part for part in others if isinstance(part, nn.Module) and _layers_of(part)), named)
+    return found
 
 
 def find_layers(model: nn.Module) -> nn.ModuleList:
     """Return the decoder layers, in order; ``UserError`` where the architecture shows none."""
     layers = _layers_of(find_decoder(model))
     if layers is None:
-        raise UserError(f"no decoder layers found in {type(model).__name__}; steering needs a decoder-only model.")
+        raise UserError(
+            f"no decoder layers found in {type(model).__name__}; steering needs one list of layers that run in turn."
+        )
     return layers
 
 
 def _layers_of(decoder: nn.Module) -> nn.ModuleList | None:
-    for name in ("layers", "h", "blocks"):
-        layers = getattr(decoder, name, None)
-        if isinstance(layers, nn.ModuleList) and len(layers):
-            return layers
+    for owner in (decoder, getattr(decoder, "encoder", None)):  # what was made from an encoder keeps its names
+        for name in ("layers", "h", "blocks", "layer"):
+            layers = getattr(owner, name, None)
+            if isinstance(layers, nn.ModuleList) and len(layers):
+                return layers
     return None
 
 
