@@ -20,7 +20,7 @@ ARGS ?=# more arguments for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the runs that 'make board' shows
 OUT ?= site# where it writes the site
 
-.PHONY: help demo test test-all fast lint types check board docs clean
+.PHONY: help demo test test-all fast lint types check board docs models clean
 
 help: ## list the targets (this text)
 	@echo "make TARGET; sets up .venv first if needed"
@@ -53,6 +53,9 @@ board: $(USER_STAMP) ## rebuild the board: RUNS="runs/demo ..." OUT=site
 
 docs: $(STAMP) ## build the documentation site in site-docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site-docs
+
+models: $(STAMP) ## try every architecture of transformers, for the table in docs/models.md
+	PYTHONPATH=tests $(BIN)/python -m support.families
 
 clean: ## remove caches, built packages and site/; keeps runs/ and .venv
 	rm -rf site site-docs build dist .mypy_cache .pytest_cache .ruff_cache

@@ -56,9 +56,7 @@ class Checkpoint:
     @property
     def model_type(self) -> str:
         """The architecture by transformers' name, such as ``gemma2``."""
-        if self.base:
-            return self.base.model_type
-        return model_type_of(self._header) if self.gguf else str(self._config["model_type"])
+        return str(self.config["model_type"])
 
     @property
     def stored_dtype(self) -> str | None:
@@ -67,8 +65,8 @@ class Checkpoint:
             return self.base.stored_dtype
         if self.gguf:
             return stored_dtype_of(self._header)
-        text = self._config.get("text_config")  # of a model that also reads pictures
-        parts = [self._config, text if isinstance(text, dict) else {}]
+        text = self.config.get("text_config")  # of a model that also reads pictures
+        parts = [self.config, text if isinstance(text, dict) else {}]
         said = (part.get(key) for part in parts for key in ("dtype", "torch_dtype"))
         return next((str(dtype) for dtype in said if dtype in DTYPES), None)
 
@@ -90,8 +88,11 @@ class Checkpoint:
         return self.base is not None and self.base.has_chat_template
 
     @cached_property
-    def _config(self) -> dict[str, Any]:
-        return read_json(self.folder / "config.json")
+    def config(self) -> dict[str, Any]:
+        """Its config.json; of a GGUF file the model type alone, of an adapter that of its base."""
+        if self.base:
+            return self.base.config
+        return {"model_type": model_type_of(self._header)} if self.gguf else read_json(self.folder / "config.json")
 
     @cached_property
     def _header(self) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def _refuse(name: str, reason: str) -> None:
 def _why_not_by_config(config: Mapping[str, Any]) -> str:
     """Return why a model with this config.json cannot be steered, empty where its config does not say."""
     family = str(config.get("model_type"))
-    translator = f"it is an encoder-decoder ({family}), whose decoder writes nothing of use without the encoder's states"
+    translator = (
+        f"it is an encoder-decoder ({family}), whose decoder writes nothing of use without the encoder's states"
+    )
     if config.get("is_encoder_decoder"):
         return translator
     from transformers import CONFIG_MAPPING
@@ -61,8 +63,8 @@ def _why_not_by_config(config: Mapping[str, Any]) -> str:
     if family not in CONFIG_MAPPING:
         return ""  # transformers says more about it when it is loaded
     defaults = CONFIG_MAPPING[family]
-    if "is_encoder_decoder" not in config and getattr(defaults, "is_encoder_decoder", False):
-        return translator
+    if getattr(defaults, "is_encoder_decoder", False):
+        return translator if config.get("is_encoder_decoder") is None else ""  # else a decoder that was trained alone
     causal = family in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if masked and not (causal and config.get("is_decoder", not hasattr(defaults, "is_decoder"))):
@@ -71,14 +73,15 @@ def _why_not_by_config(config: Mapping[str, Any]) -> str:
 
 
 class _Trial:
-    """Passes of one text of a few tokens: alone, beside another one, beside a shorter one, and steered."""
+    """Passes of one text of a few tokens: alone, beside others, beside a shorter one, and steered."""
 
     def __init__(self, model: SteerableModel) -> None:
         import torch
 
         self.model = model
-        config = model.model.config.get_text_config()
-        self.text = (7 * torch.arange(1, min(_TOKENS, model.context_length or _TOKENS) + 1)) % config.vocab_size
+        limit = model.context_length or 0  # XLNet says -1
+        numbers = torch.arange(1, min(_TOKENS, limit if limit > 0 else _TOKENS) + 1)
+        self.text = (7 * numbers) % model.model.config.get_text_config().vocab_size
         self.exact = model.model.dtype == torch.float32
 
     def why_not(self) -> str:
@@ -113,11 +116,11 @@ class _Trial:
         alone = self._stacked([text])[:, 0]
         if self._apart(alone, self._generating()[:, 0]) > self._bound:
             return "it counts the positions of a text from another number than 0"
-        both = self._stacked([text, changed])
-        if self._apart(both[:, 1, :-1], both[:, 0, :-1]) > self._bound / 10:
+        three = self._stacked([text, changed, text.flip(0)])
+        if self._apart(three[:, 1, :-1], three[:, 0, :-1]) > self._bound / 10:
             return "a token's state depends on the tokens after it, so it does not write from left to right"
-        if self._apart(both[:, 0], alone) > self._bound:
-            return "the states of a text depend on the text beside it in a batch"
+        if self._apart(three[:, 0], alone) > self._bound:
+            return "the states of a text depend on the texts beside it in a batch"
         padded = self._stacked([text, text[:short]])
         if self._apart(padded[:, 1, :short], alone[:, :short]) > self._bound:
             return "padding changes the states of a text"

@@ -191,6 +191,7 @@ class CellStage(ABC):
         """The fits of the run, on the loaded model."""
         if self._fitter is None:
             from harness.core.devices import choose_device
+            from harness.engine.architectures import check_model
             from harness.engine.model import load_model
             from harness.runner.fit import Fitter
 
@@ -200,6 +201,7 @@ class CellStage(ABC):
             device = choose_device(self.device)
             self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
             model = load_model(checkpoint, identity.dtype, device, self.device_map)
+            check_model(model, checkpoint.name)
             self._fitter = Fitter(self.plan, model, self.batch_size or 64)
         return self._fitter
 

@@ -36,6 +36,7 @@ from harness.data.suite import (
     prompt_format_of,
     restore_suite,
 )
+from harness.engine.architectures import check_config
 from harness.methods.contract import CellContext, PromptContext, SteeringMethod
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.runner.plan import describe_subset, plan_cells, select_cells
@@ -218,8 +219,9 @@ def plan_run(
     source, contrast = open_data(suite, options.data), open_contrast(options.contrast)
     if not any(method.needs_model for method in methods):
         checkpoint = None
-    elif model and checkpoint is None:
-        checkpoint = resolve_checkpoint(model, options.revision, weights=options.weights)
+    elif model:
+        checkpoint = checkpoint or resolve_checkpoint(model, options.revision, weights=options.weights)
+        check_config(checkpoint.config, checkpoint.name)
     suite = suite.for_format(_prompt_format(options.prompt_format, suite, checkpoint, run))
     corpus = Corpus(suite, source, contrast)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)

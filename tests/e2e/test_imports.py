@@ -23,7 +23,12 @@ HEAVY = (  # what may import torch, transformers or scikit-learn at its top
     "harness.data.translators",
     "harness.tracks.understanding.lm",
 )
-LIGHT_ALL_THE_SAME = ("harness.engine.export", "harness.engine.inspect_vectors", "harness.scoring.metrics")
+LIGHT_ALL_THE_SAME = (
+    "harness.engine.architectures",
+    "harness.engine.export",
+    "harness.engine.inspect_vectors",
+    "harness.scoring.metrics",
+)
 
 
 def is_light(module: str) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from conftest import HIDDEN, LAYERS
-from test_cache_families import ALONE, SHARED
-from transformers import AutoConfig, AutoModelForCausalLM
+from support.families import ATTENTION, FAST, SLOW, tiny_model
 
 from harness.engine.model import SteerableModel
 from harness.engine.upper import UpperLayers
@@ -18,13 +16,6 @@ from harness.engine.upper import UpperLayers
 PROMPTS = [[1, *range(10, 22)], [1, 30, 31]]
 TEXTS = [(PROMPTS[0], [40, 41, 42]), (PROMPTS[1], [43]), (PROMPTS[0], [44, 45, 46, 47, 48, 49, 50, 51, 52, 53])]
 ROWS = [2, 0, 1, 0]
-
-
-def model_of(family: str, tokenizer: Any) -> SteerableModel:
-    torch.manual_seed(0)
-    shape = {**SHARED, **ALONE}[family]
-    config = AutoConfig.for_model(family, pad_token_id=0, bos_token_id=1, eos_token_id=2, **shape)
-    return SteerableModel(AutoModelForCausalLM.from_config(config).float(), tokenizer)
 
 
 def states_and_gradient(upper: UpperLayers, positions: Any, value: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,11 +46,11 @@ def test_every_family_gives_the_states_and_gradients_of_whole_texts(each_model, 
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("family", [*SHARED, *ALONE])
-def test_families_with_states_learn_from_whole_prompts(family: str, new_tokenizer: Callable[..., Any]):
-    model = model_of(family, new_tokenizer())
+@pytest.mark.parametrize("family", [*FAST, *SLOW])
+def test_families_with_states_learn_from_whole_prompts_and_others_share_them(family: str):
+    model = tiny_model(family)
     upper = UpperLayers(model, 1, TEXTS)
-    assert upper.shares == (family in {"gpt_oss", "llama4_text", "opt"})
+    assert upper.shares == (family in ATTENTION)
     ours, plain = (states_and_gradient(which, "all", 1.0) for which in (upper, whole(model, 1)))
     for found, expected in zip(ours, plain, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))

@@ -26,6 +26,7 @@ from harness.core.devices import choose_device
 from harness.core.errors import UserError, unknown
 from harness.core.interventions import Steering
 from harness.data.suite import DATE
+from harness.engine.architectures import check_model
 from harness.engine.chat import apply, chat_use
 from harness.engine.hooks import SteeringHooks
 from harness.engine.model import SteerableModel, find_decoder, find_layers
@@ -123,6 +124,8 @@ class SteeredLM(HFLM):  # type: ignore[misc]
         generation = self.model.generation_config
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=trusted)
         model = SteerableModel(self.model, tokenizer)
+        if self.backend == "causal":  # what is not is refused by that name
+            check_model(model, checkpoint.name)
         self.model.generation_config = generation
         source.bind(model, checkpoint, str(self.model.dtype).removeprefix("torch."))
         return model
