@@ -55,9 +55,12 @@ def _why_not_by_config(config: Mapping[str, Any]) -> str:
     translator = (
         f"it is an encoder-decoder ({family}), whose decoder writes nothing of use without the encoder's states"
     )
+    encoder = f"it is an encoder ({family}), which reads a text in both directions and does not continue it"
     if config.get("is_encoder_decoder"):
         return translator
-    from transformers import CONFIG_MAPPING
+    if not config.get("is_decoder") and any(str(kind).endswith("ForMaskedLM") for kind in _architectures(config)):
+        return encoder
+    from transformers import CONFIG_MAPPING  # takes seconds
     from transformers.models.auto import modeling_auto as auto
 
     if family not in CONFIG_MAPPING:
@@ -68,8 +71,13 @@ def _why_not_by_config(config: Mapping[str, Any]) -> str:
     causal = family in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     masked = family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if masked and not (causal and config.get("is_decoder", not hasattr(defaults, "is_decoder"))):
-        return f"it is an encoder ({family}), which reads a text in both directions and does not continue it"
+        return encoder
     return ""
+
+
+def _architectures(config: Mapping[str, Any]) -> list[object]:
+    found = config.get("architectures")
+    return found if isinstance(found, list) else []
 
 
 class _Trial:

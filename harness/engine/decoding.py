@@ -399,9 +399,7 @@ def why_uncached(model: SteerableModel) -> str:
     difference = float((found - expected).abs().max()) / max(spread, 1e-12)
     bound = 1e-3 if model.model.dtype == torch.float32 else 0.1
     return (
-        ""
-        if difference <= bound
-        else f"its logits change where rows share a cache (by {difference:.1%} of their range)"
+        "" if difference <= bound else f"its logits change by {difference:.1%} of their range where rows share a cache"
     )
 
 

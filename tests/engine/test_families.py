@@ -63,6 +63,7 @@ def test_a_model_without_a_shared_cache_says_so_once(family, capsys):
         ({"model_type": "bart"}, "an encoder-decoder (bart)"),  # as its config class has it
         ({"model_type": "t5"}, "an encoder-decoder (t5)"),
         ({"model_type": "own", "is_encoder_decoder": True}, "an encoder-decoder (own)"),
+        ({"model_type": "own", "architectures": ["OwnForMaskedLM"]}, "an encoder (own)"),
         ({"model_type": "xlm-roberta"}, "an encoder (xlm-roberta), which reads a text in both directions"),
         ({"model_type": "modernbert"}, "an encoder (modernbert), which"),
     ],
@@ -84,6 +85,7 @@ def test_a_config_alone_refuses_what_does_not_continue_a_text(config, words):
         {"model_type": "bart", "is_encoder_decoder": False},  # a decoder that was trained on its own: its layers tell
         {"model_type": "bert", "is_decoder": True},
         {"model_type": "of-tomorrow"},
+        {"model_type": "of-tomorrow", "architectures": "OwnForMaskedLM"},
     ],
 )
 def test_a_config_that_does_not_say_is_left_to_the_model(config):

@@ -274,7 +274,7 @@ def assert_texts_are_right(model: SteerableModel, kind: type[DecodingBatch]) -> 
 
 def _in_general(reason: str) -> str:
     """Return a reason without what holds for one model or one run of it."""
-    reason = re.sub(r"^\S+ cannot be steered: |\. Give another .*$| \([^)]*\)", "", reason)
+    reason = re.sub(r"^\S+ cannot be steered: |\. Give another .*$| \([^)]*\)| by [\d.]+% of their range", "", reason)
     return re.sub(r" in \w+;", ";", reason).rstrip(".")
 
 
