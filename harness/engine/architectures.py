@@ -122,15 +122,15 @@ class _Trial:
         text, changed, short = self.text, self.text.clone(), max(1, len(self.text) - 3)
         changed[-1] += -1 if changed[-1] else 1
         alone = self._stacked([text])[:, 0]
-        if self._apart(alone, self._generating()[:, 0]) > self._bound:
+        if self._differ(alone, self._generating()[:, 0]):
             return "it counts the positions of a text from another number than 0"
         three = self._stacked([text, changed, text.flip(0)])
-        if self._apart(three[:, 1, :-1], three[:, 0, :-1]) > self._bound / 10:
+        if self._differ(three[:, 1, :-1], three[:, 0, :-1], 1e-3 if self.exact else 1e-2):  # one pass: equally rounded
             return "a token's state depends on the tokens after it, so it does not write from left to right"
-        if self._apart(three[:, 0], alone) > self._bound:
+        if self._differ(three[:, 0], alone):
             return "the states of a text depend on the texts beside it in a batch"
         padded = self._stacked([text, text[:short]])
-        if self._apart(padded[:, 1, :short], alone[:, :short]) > self._bound:
+        if self._differ(padded[:, 1, :short], alone[:, :short]):
             return "padding changes the states of a text"
         return ""
 
@@ -152,9 +152,13 @@ class _Trial:
             steered = self._stacked([self.text] * len(rows), rows)
             for row, layer in enumerate(layers):
                 moved = steered[layer, row] - plain[layer]
-                if self._apart(moved, vectors[layer].expand_as(moved)) > self._bound:
+                # In the median: beside the huge state of a first token, a vector is a matter of rounding.
+                if _apart(moved, vectors[layer].expand_as(moved)).median() > self._bound:
                     return f"a vector added after a layer does not move its output by that vector (layer {layer})"
-                if layer + 1 < len(plain) and self._apart(steered[layer + 1, row], plain[layer + 1]) < self._bound:
+                if (
+                    layer + 1 < len(plain)
+                    and _apart(steered[layer + 1, row], plain[layer + 1]).median() < self._bound / 10
+                ):
                     return f"a vector added after a layer does not reach the layer above it (layer {layer})"
         return ""
 
@@ -208,13 +212,19 @@ class _Trial:
         """From which share of its norm a state counts as another one."""
         return 1e-3 if self.exact else 0.1
 
-    def _apart(self, found: Tensor, expected: Tensor) -> float:
-        """Return by what share of their norm states differ: the one that differs most, in half precision the median.
+    def _differ(self, found: Tensor, expected: Tensor, bound: float | None = None) -> bool:
+        """Say whether states differ: the one that differs most, in half precision the median.
 
-        Rounding can send a token to another expert, which changes single states altogether.
+        There, rounding can send a token to another expert, which changes single states altogether.
         """
-        import torch
+        apart = _apart(found, expected)
+        return float(apart.max() if self.exact else apart.median()) > (bound or self._bound)
 
-        gap = torch.linalg.vector_norm(found - expected, dim=-1)
-        share = (gap / torch.linalg.vector_norm(expected, dim=-1).clamp(min=1e-12)).flatten()
-        return float(share.max() if self.exact else share.median())
+
+def _apart(found: Tensor, expected: Tensor) -> Tensor:
+    """Return by what share of its norm every state differs from the expected one."""
+    import torch
+
+    gap = torch.linalg.vector_norm(found - expected, dim=-1)
+    apart: Tensor = gap / torch.linalg.vector_norm(expected, dim=-1).clamp(min=1e-12)
+    return apart.flatten()
