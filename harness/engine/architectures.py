@@ -170,10 +170,10 @@ class _Trial:
 
     def _read(self, texts: Sequence[Tensor], rows: Sequence[Steering] | None = None) -> list[list[Tensor]]:
         """Return what each layer gives in a pass, as often as it runs, as float32 on the CPU."""
-        from harness.engine.activations import forward, padded
+        from harness.engine.activations import forward
 
         model = self.model
-        ids, mask = padded(model, [text.tolist() for text in texts])
+        ids, mask = model.padded([text.tolist() for text in texts])
         inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.long().to(model.device)}
         with ExitStack() as stack:
             seen = stack.enter_context(self._watched())

@@ -220,8 +220,7 @@ def plan_run(
     if not any(method.needs_model for method in methods):
         checkpoint = None
     elif model:
-        checkpoint = checkpoint or resolve_checkpoint(model, options.revision, weights=options.weights)
-        check_config(checkpoint.config, checkpoint.name)
+        checkpoint = _steerable(checkpoint or resolve_checkpoint(model, options.revision, weights=options.weights))
     suite = suite.for_format(_prompt_format(options.prompt_format, suite, checkpoint, run))
     corpus = Corpus(suite, source, contrast)
     identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
@@ -316,6 +315,12 @@ def _methods(
     """Return the methods of a suite's list, or those asked for, with the list's or the tuned options."""
     wanted = specs if options.methods is None else pick_methods(specs, options.methods)
     return parse_methods(registry, apply_tuning(wanted, tuned.methods, registry) if tuned else wanted)
+
+
+def _steerable(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose config does not rule steering out; ``UserError`` with the reason where it does."""
+    check_config(checkpoint.config, checkpoint.name)
+    return checkpoint
 
 
 def _prompt_format(asked: str | None, suite: Suite, checkpoint: Checkpoint | None, run: Run) -> PromptFormat:
