@@ -175,8 +175,8 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str 
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}.")
     try:
+        tokenizer = load_tokenizer(checkpoint)  # first: it fails sooner
         model: Any = load_network(checkpoint, DTYPES[dtype], device_map)
-        tokenizer = load_tokenizer(checkpoint, model.config)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
     if stops := end_tokens(checkpoint, tokenizer):

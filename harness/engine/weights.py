@@ -82,22 +82,22 @@ def _source(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
         yield {"pretrained_model_name_or_path": empty, "gguf_file": str(checkpoint.gguf.absolute())}
 
 
-def load_tokenizer(checkpoint: Checkpoint, config: Any) -> Any:
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Return the tokenizer of a checkpoint: of its folder, else of its GGUF file or of its base.
 
-    ``config``: that of the loaded model. Raises ``UserError`` where there is none; errors of transformers pass.
+    Raises ``UserError`` where there is none; errors of transformers pass.
     """
     from transformers import AutoTokenizer
 
     base = checkpoint.base
     if base and not checkpoint.has_tokenizer:
-        return load_tokenizer(base, config)
+        return load_tokenizer(base)
     if checkpoint.gguf and not checkpoint.has_tokenizer:
         with _source(checkpoint) as source:
             tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
         tokenizer.name_or_path = str(checkpoint.path)
         return tokenizer
-    known = {"config": config} if base or checkpoint.gguf else {}  # such a folder has no config.json
+    known = {"config": load_config(checkpoint)} if base or checkpoint.gguf else {}  # such a folder has no config.json
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, **known)
     except (OSError, ValueError) as error:
@@ -107,7 +107,7 @@ def load_tokenizer(checkpoint: Checkpoint, config: Any) -> Any:
             f"{checkpoint.folder} has no tokenizer (tokenizer.json or tokenizer.model). Put that of the model there."
         ) from None
     if base and not tokenizer.chat_template:
-        tokenizer.chat_template = load_tokenizer(base, config).chat_template
+        tokenizer.chat_template = load_tokenizer(base).chat_template
     return tokenizer
 
 
