@@ -86,7 +86,7 @@ def inspect_plan(plan: RunPlan, cells: Sequence[Cell], device: str) -> Preflight
 
     try:
         config = load_config(plan.checkpoint)
-        tokenizer = load_tokenizer(plan.checkpoint, config)
+        tokenizer = load_tokenizer(plan.checkpoint)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{plan.checkpoint.path} cannot be loaded: {why_not_loaded(error)}") from None
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
