@@ -85,10 +85,9 @@ class LearnedVector(SteeringMethod):
         return list(dict.fromkeys([ctx.language, *others]))
 
     def texts_to_read(self, ctx: CellContext, parallel: int) -> dict[str, int]:
-        """Return the texts of all steps; only the layers above the vector read them."""
-        depth = self.config.layer if isinstance(self.config.layer, float) else 0.0
-        texts = 3 * self.config.steps * self.config.batch_size * (1 - depth)
-        return {f"learned {ctx.task.name} {ctx.language} {self.config.model_dump_json()}": round(texts)}
+        """Return the texts of all steps, forward and backward; the gain of early stopping is not counted."""
+        name = f"learned {ctx.task.name} {ctx.language} {self.config.model_dump_json()}"
+        return {name: 3 * self.config.steps * self.config.batch_size}
 
     def fit(self, ctx: FitContext) -> Steering:
         """Return the learned vector; all strengths share the fit of strength 1.

@@ -46,8 +46,8 @@ def test_a_plan_counts_what_a_run_would_do_and_loads_no_weights(tmp_path, monkey
     assert found["cells"] == "48 of 48 to do: 2 languages, 1 task, 12 entries, 2 seeds"
     assert found["texts"] == "320 to write, of at most 64 tokens"
     assert found["tokens"].startswith("at most 20,480 to write; ")
-    # parallel text: 12 languages x 100; degraded: 2 x 100; learned: 2 x 3 x 4 steps x 16 texts x 0.52 of the depth
-    assert found["fitting"].startswith("1,200 sentences in 12 languages to read, then 400 texts in 4 fits;")
+    # parallel text: 12 languages x 100; degraded: 2 x 100; learned: 2 x 3 x 4 steps x 16 texts
+    assert found["fitting"].startswith("1,200 sentences in 12 languages to read, then 584 texts in 4 fits;")
     assert "warning" not in found
     assert not list(tmp_path.iterdir())
 
