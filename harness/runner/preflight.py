@@ -149,13 +149,13 @@ def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
 
 def _add_cells(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
     keys = [cell.key for cell in cells]
-    parts = [
-        (len({key.language for key in keys}), "language"),
-        (len({key.task for key in keys}), "task"),
-        (len({(id(key.method), key.setting) for key in keys}), "entry"),
-        (len({key.seed for key in keys}), "seed"),
-    ]
-    words = ", ".join(f"{n} {name}" if n == 1 else f"{n} {name}s".replace("entrys", "entries") for n, name in parts)
+    counts = {
+        ("language", "languages"): len({key.language for key in keys}),
+        ("task", "tasks"): len({key.task for key in keys}),
+        ("entry", "entries"): len({(id(key.method), key.setting) for key in keys}),
+        ("seed", "seeds"): len({key.seed for key in keys}),
+    }
+    words = ", ".join(f"{n} {one if n == 1 else several}" for (one, several), n in counts.items())
     found.facts["cells"] = f"{len(cells):,} of {len(plan.cells):,} to do: {words}"
 
 
