@@ -55,15 +55,13 @@ class GenerationStage(CellStage):
 
     def preflight(self) -> Preflight:
         """Read all text that open cells need, and return what these cells take."""
-        from harness.core.devices import choose_device
-
         corpus, cells = self.plan.corpus, self.open_cells
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):
                 corpus.split(task, language, split)
         for language in self._vector_languages(cells):
             corpus.parallel(language)
-        return inspect_plan(self.plan, cells, choose_device(self.device))
+        return inspect_plan(self.plan, cells, self.device)
 
     def _vector_languages(self, cells: list[Cell]) -> list[str]:
         """Return the languages whose parallel text the fits or the scores of cells need, in the suite's order."""
@@ -74,7 +72,7 @@ class GenerationStage(CellStage):
                 break
             try:
                 asked.update(self.plan.method(cell).vector_languages(self.plan.context(cell)))
-            except Exception:  # it asks for all, as a method that does not say; a failure is recorded by its cells
+            except (Exception, SystemExit):  # it asks for all; a failure is recorded by its cells
                 asked.update(every)
         if cells and self.plan.parts:  # the language identifier of the scores is trained on all
             asked.update(every)

@@ -72,16 +72,18 @@ class Preflight:
         self.warnings.clear()
 
 
-def inspect_plan(plan: RunPlan, cells: Sequence[Cell], device: str) -> Preflight:
+def inspect_plan(plan: RunPlan, cells: Sequence[Cell], asked: str | None) -> Preflight:
     """Return what the open ``cells`` of a plan will take, from its text, the tokenizer and the size of the weights.
 
-    No weights are loaded. Raises ``UserError`` for text that is not there and a tokenizer that cannot be loaded.
+    ``asked``: the device that was asked for. No weights are loaded. Raises ``UserError`` for text that is not there
+    and a tokenizer that cannot be loaded.
     """
     found = Preflight()
     prompted = [cell for cell in cells if cell.key.model]
     if plan.checkpoint is None or plan.model is None or not prompted:
         found.facts["cells"] = f"{len(cells):,} of {len(plan.cells):,} to do; no model is needed"
         return found
+    from harness.core.devices import choose_device
     from harness.engine.weights import load_config, load_tokenizer
 
     try:
@@ -91,7 +93,7 @@ def inspect_plan(plan: RunPlan, cells: Sequence[Cell], device: str) -> Preflight
         raise UserError(f"{plan.checkpoint.path} cannot be loaded: {why_not_loaded(error)}") from None
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     found.parameters = count_parameters(plan.checkpoint, config)
-    _add_model(found, plan, device)
+    _add_model(found, plan, choose_device(asked))
     _add_cells(found, plan, cells)
     _add_prompts(found, plan, prompted, tokenizer, length)
     _add_fits(found, plan, prompted, tokenizer)
@@ -201,7 +203,7 @@ def _add_fits(found: Preflight, plan: RunPlan, cells: Sequence[Cell], tokenizer:
             own.update(method.texts_to_read(context, sizes.get(cell.key.language, 0)))
         except UserError:
             raise
-        except Exception:  # noqa: S112  # of a plug-in; its cells record it
+        except (Exception, SystemExit):  # noqa: S112  # of a plug-in; its cells record it
             continue
     if not sizes:
         return
@@ -246,7 +248,7 @@ def _first_prompt(plan: RunPlan, cell: Cell, tokenizer: Any) -> list[int]:
     """Return the tokens of a cell's first prompt; none where its method fails, which the cell itself records."""
     try:
         return encode_prompt(tokenizer, plan, next(iter(plan.prompts(cell)[0].values())))
-    except Exception:
+    except (Exception, SystemExit):
         return []
 
 

@@ -220,10 +220,10 @@ def plan_run(
     if not any(method.needs_model for method in methods):
         checkpoint = None
     elif model:
-        checkpoint = _steerable(checkpoint or resolve_checkpoint(model, options.revision, weights=options.weights))
+        checkpoint = checkpoint or resolve_checkpoint(model, options.revision, weights=options.weights)
     suite = suite.for_format(_prompt_format(options.prompt_format, suite, checkpoint, run))
     corpus = Corpus(suite, source, contrast)
-    identity = _identity(checkpoint, options, run.manifest() if run.exists() else None)
+    identity = _identity(checkpoint, options, run)
     parts = build_scorers(suite, corpus, options.classifiers, options.embeddings, options.identifiers) if scored else []
     cells = plan_cells(suite, selection, methods, identity, corpus)
     if not cells:
@@ -317,12 +317,6 @@ def _methods(
     return parse_methods(registry, apply_tuning(wanted, tuned.methods, registry) if tuned else wanted)
 
 
-def _steerable(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint whose config does not rule steering out; ``UserError`` with the reason where it does."""
-    check_config(checkpoint.config, checkpoint.name)
-    return checkpoint
-
-
 def _prompt_format(asked: str | None, suite: Suite, checkpoint: Checkpoint | None, run: Run) -> PromptFormat:
     """Return how prompts are put to the model: as asked for, else by its tokenizer; without one as the run has it."""
     check_known("prompt format", [asked] if asked else None, FORMATS)
@@ -336,10 +330,16 @@ def _prompt_format(asked: str | None, suite: Suite, checkpoint: Checkpoint | Non
     return prompt_format_of(old) if old.get("name") == suite.name else suite.sampling.template
 
 
-def _identity(checkpoint: Checkpoint | None, options: RunOptions, old: Manifest | None) -> ModelIdentity | None:
-    """Return the model's identity; the precision of an earlier start of the run is kept where none is asked for."""
+def _identity(checkpoint: Checkpoint | None, options: RunOptions, run: Run) -> ModelIdentity | None:
+    """Return the model's identity; the precision of an earlier start of the run is kept.
+
+    Raises ``UserError`` where the config of a new run's model rules steering out; that of another was looked at then.
+    """
     if checkpoint is None:
         return None
+    old = run.manifest() if run.exists() else None
+    if old is None or old.model is None:
+        check_config(checkpoint.config, checkpoint.name)
     check_known("dtype", [options.dtype] if options.dtype is not None else None, ["auto", *DTYPES])
     dtype = options.dtype if options.dtype != "auto" else None
     dtype = dtype or (old.model.dtype if old and old.model else None)

@@ -73,7 +73,7 @@ def _probe_rows(model: SteerableModel, plan: RunPlan, cells: Sequence[Cell]) -> 
     for code, cell in chosen.items():
         try:
             prompts = list(plan.prompts(cell)[0].items())
-        except Exception:  # noqa: S112  # of a plug-in; its cells record it
+        except (Exception, SystemExit):  # noqa: S112  # of a plug-in; its cells record it
             continue
         for i in range(_PROBED):
             label, prompt = prompts[i % len(prompts)]
