@@ -90,7 +90,7 @@ def inspect_plan(plan: RunPlan, cells: Sequence[Cell], asked: str | None) -> Pre
         config = load_config(plan.checkpoint)
         tokenizer = load_tokenizer(plan.checkpoint)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(f"{plan.checkpoint.path} cannot be loaded: {why_not_loaded(error)}") from None
+        raise UserError(f"{plan.checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     found.parameters = count_parameters(plan.checkpoint, config)
     _add_model(found, plan, choose_device(asked))
@@ -116,7 +116,8 @@ def count_parameters(checkpoint: Checkpoint, config: Any) -> int | None:
 
     try:
         with torch.device("meta"):  # shapes alone
-            return sum(int(part.numel()) for part in AutoModelForCausalLM.from_config(config).parameters())
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return sum(int(part.numel()) for part in model.parameters())
     except (ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, NotImplementedError):
         return None
 

@@ -148,7 +148,7 @@ OPTIONS = [
     ({"methods": "zero-shot", "model": "none/of/these"}, r"the model folder none/of/these does not exist"),
     ({"methods": "zero-shot", "model": "owner/none"}, r"'owner/none' is not a folder and cannot be downloaded"),
     ({"methods": "zero-shot", "device": "abacus"}, r"unknown device 'abacus'; valid: cpu"),
-    ({"methods": "zero-shot", "dtype": "float8"}, r"unknown dtype 'float8'; valid: bfloat16, float16"),
+    ({"methods": "zero-shot", "dtype": "float8"}, r"unknown dtype 'float8'; valid: auto, bfloat16, float16, float32"),
     ({"colour": "red"}, r"No such option: '?--colour"),
 ]
 

@@ -104,7 +104,11 @@ def test_draws_equal_plain_rounds_over_the_whole_cell(monkeypatch, new_tokenizer
     words = choice.sample(WORDS, choice.randint(1, len(WORDS)))
     tokenizer = new_tokenizer()
     tokenizer.decode = lambda tokens, **options: words[tokens[0]]
-    model: Any = SimpleNamespace(tokenizer=tokenizer, context_length=None)
+    model: Any = SimpleNamespace(
+        tokenizer=tokenizer,
+        context_length=None,
+        token_ids=lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"],
+    )
     monkeypatch.setattr(generate, "open_batch", lambda model: KeyedBatch(len(words), choice))
 
     def cell(name: int) -> CellRequest:
