@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from harness.core.terminal import TerminalColumn, print_table
+from harness.core.terminal import TerminalColumn, format_json, print_table, strip_control
 from harness.ranking.render import escaped, row_of
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import format_interval, format_number, format_signed, strip_control
+from harness.ranking.summary import format_interval, format_number, format_signed
 from harness.scoring.metrics import metric
 from leaderboard.text import WORDS, counted
 
@@ -72,8 +71,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
 
 def as_json(found: Mapping[str, Any]) -> str:
     """Return what changed as JSON, boards without changes left out; signs that cannot be seen are escaped."""
-    text = json.dumps(found, ensure_ascii=False, indent=1, allow_nan=False)
-    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text) + "\n"
+    return format_json(found) + "\n"
 
 
 def _heading(found: Mapping[str, Any]) -> Iterator[str]:

@@ -16,11 +16,13 @@ from harness.cli import (
     compare,
     contrast,
     docs,
+    doctor,
     forcing,
     gate,
     imports,
     lm_eval,
     method,
+    status,
     submission,
     tune,
     vectors,
@@ -74,6 +76,8 @@ app.add_typer(submission.app, name="submission")
 app.command("tune")(tune.tune)
 app.command("lm-eval")(lm_eval.lm_eval)
 app.command("forcing")(forcing.forcing)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("docs")(docs.docs)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)

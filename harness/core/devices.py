@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from harness.core.checkpoints import DTYPES as NAMES
 from harness.core.checkpoints import Checkpoint
 from harness.core.errors import UserError
+from harness.core.machine import memory
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in NAMES}
 
@@ -30,16 +29,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-        group = Path("/sys/fs/cgroup")  # a container's own limit
-        limit, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        found += [int(limit) - int(used)] if limit.isdigit() else []
-    except (OSError, ValueError):
-        pass
-    return min(found, default=None)
+    return memory()[0]
 
 
 def choose_dtype(device: str, checkpoint: Checkpoint) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -181,3 +182,21 @@ def run_lock(folder: Path, option: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether a process holds the lock of a file, without waiting or changing it; False where there is no file."""
+    # Network file systems lock a whole file as a range of bytes: a lock of one's own then needs the right to write.
+    for mode, kind in ((os.O_RDWR, fcntl.LOCK_EX), (os.O_RDONLY, fcntl.LOCK_SH)):
+        try:
+            handle = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in {errno.EWOULDBLOCK, errno.EACCES}
+        finally:
+            os.close(handle)
+        return False
+    return False

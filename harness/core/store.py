@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from harness.core.errors import DamagedFileError, InvalidFileError, UnreadableFileError, UserError
-from harness.core.files import run_lock, write_json, write_json_gz, write_jsonl
+from harness.core.files import is_locked, run_lock, write_json, write_json_gz, write_jsonl
 from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.reading import (
     MAX_BYTES,
@@ -113,6 +113,7 @@ class StatusRow(TypedDict):
     reason: NotRequired[str]
     seconds: NotRequired[SafeFloat]
     device: NotRequired[str]
+    finished: NotRequired[str]
     steering: NotRequired[str | None]
     generations_sha256: NotRequired[str | None]
     steering_sha256: NotRequired[str | None]
@@ -248,6 +249,10 @@ class Run:
     def lock(self) -> AbstractContextManager[None]:
         """Lock the directory for one writing process; the system frees it when the process dies."""
         return run_lock(self.path, "--run")
+
+    def is_locked(self) -> bool:
+        """Say whether a process holds the lock of the directory now."""
+        return is_locked(self.path / ".lock")
 
     def cell(self, cell_id: str) -> Path:
         """Return the directory of a cell."""

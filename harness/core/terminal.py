@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -107,3 +109,22 @@ def clock(seconds: float) -> str:
     """Return a time as hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def format_size(number: float) -> str:
+    """Return a number of bytes in words: 1.1 GB."""
+    for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number / 1e3:.0f} kB"
+
+
+def strip_control(text: str) -> str:
+    """Return text from outside on one line, without control and direction characters."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
+
+
+def format_json(value: Any) -> str:
+    """Return indented JSON that is safe to show: characters that cannot be seen, or act on a terminal, are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
+    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)

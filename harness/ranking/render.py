@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from harness.core.terminal import TerminalColumn, print_table
+from harness.core.terminal import TerminalColumn, print_table, strip_control
 from harness.ranking.compare import Comparison, ComparisonRow
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import digits_of, format_number, format_signed, p_value, strip_control
+from harness.ranking.summary import digits_of, format_number, format_signed, p_value
 from harness.scoring.metrics import Metric
 
 SCHEMA = 2

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.core.records import Direction
-from harness.core.terminal import TerminalColumn, print_table
+from harness.core.terminal import TerminalColumn, print_table, strip_control
 from harness.ranking.gains import LEVEL
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
 from harness.ranking.results import BASELINE, ResultSet
@@ -25,11 +25,6 @@ _SIDE = (VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LABEL_FIDELITY)
 _ONE_DIGIT = ("self_chrf", "self_bleu", "vendi")
 _REASONS = 3  # of an entry, shown at most
 _TIED = 5  # entries named that share a tier with the best
-
-
-def strip_control(text: str) -> str:
-    """Return text from outside on one line, without control and direction characters."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
 
 def format_signed(value: float | None, digits: int = 3) -> str:

@@ -18,6 +18,7 @@ from harness.core.cells import Cell, steering_id
 from harness.core.checkpoints import Checkpoint, why_not_loaded
 from harness.core.errors import UserError
 from harness.core.languages import language
+from harness.core.terminal import format_size
 from harness.data.prompts import Prompt
 from harness.runner.prepare import RunPlan
 
@@ -130,12 +131,14 @@ def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
     words = f"{plan.checkpoint.name} in {plan.model.dtype} on {device}"
     if found.parameters:
         size = found.parameters * _BYTES[plan.model.dtype]
-        words += f": {_count(found.parameters)} parameters, {_size(size)}"
+        words += f": {_count(found.parameters)} parameters, {format_size(size)}"
         import torch
 
         free = free_memory(torch.device(device))
         if free is not None and size > free:
-            found.warnings.append(f"the model takes {_size(size)} of memory, {_size(free)} are free on {device}.")
+            found.warnings.append(
+                f"the model takes {format_size(size)} of memory, {format_size(free)} are free on {device}."
+            )
     found.facts["model"] = words
     chosen = plan.suite.sampling.template
     found.facts["prompts"] = {
@@ -240,9 +243,11 @@ def _add_disk(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
     while not folder.is_dir():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    found.facts["disk"] = f"about {_size(need)} in {plan.run.path}; {_size(free)} are free"
+    found.facts["disk"] = f"about {format_size(need)} in {plan.run.path}; {format_size(free)} are free"
     if need > free:
-        found.warnings.append(f"the disk of {plan.run.path} has {_size(free)} left, the run takes about {_size(need)}.")
+        found.warnings.append(
+            f"the disk of {plan.run.path} has {format_size(free)} left, the run takes about {format_size(need)}."
+        )
 
 
 def _first_prompt(plan: RunPlan, cell: Cell, tokenizer: Any) -> list[int]:
@@ -277,11 +282,3 @@ def _count(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {name}"
     return f"{number:,.0f}"
-
-
-def _size(number: float) -> str:
-    """Return a number of bytes in words: 1.1 GB."""
-    for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if number >= size:
-            return f"{number / size:.3g} {name}"
-    return f"{number / 1e3:.0f} kB"

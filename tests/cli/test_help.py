@@ -84,6 +84,8 @@ SHOWN = [
     ("lm-eval",),
     ("forcing",),
     ("score",),
+    ("status",),
+    ("doctor",),
     ("board", "build"),
     ("gate", "check"),
     ("gate", "accept"),

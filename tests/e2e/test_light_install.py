@@ -105,7 +105,7 @@ def test_every_dependency_is_pinned_for_tests():
 def test_the_light_commands_import_nothing_that_generates_or_scores(runs, tmp_path):
     handed_in = tmp_path / "submissions"
     shutil.copytree(ROOT / "submissions" / "human", handed_in / "human")
-    listed, methods, compared, built, new, checked, board = without(
+    listed, methods, compared, built, new, checked, board, status, doctor = without(
         HEAVY,
         ["list", "suites"],
         ["list", "methods"],
@@ -114,11 +114,16 @@ def test_the_light_commands_import_nothing_that_generates_or_scores(runs, tmp_pa
         ["method", "new", "mine", "--out", tmp_path / "mine.py"],
         ["submission", "check", handed_in / "human", "--no-rescore"],
         ["board", "build", handed_in, "--out", tmp_path / "handed"],
+        ["status", runs / "a"],
+        ["doctor"],
     )
-    for outcome in (listed, methods, compared, built, new, checked, board):
+    for outcome in (listed, methods, compared, built, new, checked, board, status):
         assert (outcome.code, outcome.err) == (0, "")
     assert [line.split()[0] for line in listed.out.splitlines()] == ["mini", "published", "steer11", "tiny-real"]
     assert "language" in methods.out
+    assert "24 of 24 cells" in status.out
+    assert doctor.code == 1  # it can say what is missing all the same
+    assert "not installed: " in doctor.out
     assert "+0.020" in compared.out
     assert "<html" in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert (tmp_path / "mine.py").is_file()

@@ -12,10 +12,10 @@ from xml.etree import ElementTree as ET
 from rich.console import Console
 from rich.text import Text
 
-from harness.core.terminal import TerminalColumn, print_table
+from harness.core.terminal import TerminalColumn, print_table, strip_control
 from harness.ranking.render import escaped, row_of
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import digits_of, format_interval, format_number, format_signed, p_value, strip_control
+from harness.ranking.summary import digits_of, format_interval, format_number, format_signed, p_value
 from harness.scoring.metrics import Metric
 
 SCHEMA = 2
