@@ -76,6 +76,7 @@ def print_status(console: Console, found: RunStatus) -> None:
         grid.add_row(Text(name), Text(strip_control(words)))
     console.print(grid)
     if found.methods:
+        console.print()
         _print_methods(console, found)
     for title, lines in (
         ("failed", _reasons([reason for reason in found.reasons if reason.state != "skipped"])),
@@ -141,7 +142,12 @@ def _print_methods(console: Console, found: RunStatus) -> None:
         counts = [f"{row.ok}/{row.expected}" if row else "–" for row in mine]
         rows.append([strip_control(name), *counts, *(str(n) if n else "–" for n in rest)])
     heads = [*("no prompt" if setting == "none" else setting for setting in settings), "scored", "skipped", "failed"]
-    print_table(console, [TerminalColumn("method", words=True), *map(TerminalColumn, heads)], rows)
+    print_table(
+        console,
+        [TerminalColumn("method", words=True), *map(TerminalColumn, heads)],
+        rows,
+        "cells with texts, of those expected",
+    )
 
 
 def _reasons(reasons: list[Reason]) -> list[str]:

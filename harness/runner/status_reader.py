@@ -20,7 +20,7 @@ from harness.core.files import is_locked
 from harness.core.reading import read_bytes
 from harness.core.records import Manifest, State
 from harness.core.store import Run, StatusRow, Version
-from harness.runner.run_status import MethodProgress, Reason, RunState, RunStatus, Speed, WorkerState
+from harness.runner.run_status import MethodProgress, Reason, RunStage, RunState, RunStatus, Speed, WorkerState
 
 _WINDOWS = (600.0, 3600.0, float("inf"))  # seconds: the rate is that of the first one with enough cells
 _ENOUGH = 3  # cells that a rate is computed from
@@ -144,7 +144,7 @@ class _Tally:
         each = len(self._strata) * len(self._seeds)
         self.expected = each * len(self._names)
         rows = Counter(self._names.values())
-        self._counts = {row: Counter(expected=each * n) for row, n in rows.items()}
+        self._counts = {row: Counter[str](expected=each * n) for row, n in rows.items()}
         self._seen: set[tuple[str, tuple[str, str, int]]] = set()
         self._reasons: dict[tuple[State, str], Reason] = {}
         self.states: Counter[State] = Counter()
@@ -182,7 +182,10 @@ class _Tally:
 
     @property
     def methods(self) -> list[MethodProgress]:
-        return [MethodProgress(*name, **counts) for name, counts in self._counts.items()]
+        return [
+            MethodProgress(method, setting, n["expected"], n["ok"], n["scored"], n["skipped"], n["failed"])
+            for (method, setting), n in self._counts.items()
+        ]
 
     @property
     def reasons(self) -> list[Reason]:
@@ -201,10 +204,10 @@ def _with_speed(found: RunStatus, board: _Tally, started: float, now: float) -> 
     """Return the status of a run that is worked on, with its stage, its rate and the time that is left."""
     open_cells = found.not_run + board.again
     texts, scores = (max((when for when, _ in times), default=0.0) for times in (board.written, board.rated))
-    if not open_cells or scores > max(texts, started):
-        stage, times, open_cells = "score", board.rated, found.states.get("ok", 0) - found.scored
-    else:
-        stage, times = "generate", [each for each in board.written if each[0] >= started - 1]
+    stage: RunStage = "score" if not open_cells or scores > max(texts, started) else "generate"
+    times = [each for each in board.written if each[0] >= started - 1]
+    if stage == "score":
+        times, open_cells = board.rated, found.states.get("ok", 0) - found.scored
     speed = measure_speed(times, now)
     if speed and stage == "score":
         speed = replace(speed, tokens=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from string import Template
 
 from harness.core.files import digest
-from harness.ranking.summary import strip_control
+from harness.core.terminal import strip_control
 from leaderboard.downloads.records import BoardFacts, ResultFile
 from leaderboard.text import ASSETS
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.core.terminal import strip_control
 from harness.ranking.results import positions
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
-from harness.ranking.summary import digits_of, format_interval, format_number, strip_control
+from harness.ranking.summary import digits_of, format_interval, format_number
 from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
 from leaderboard.boards import Board
 from leaderboard.downloads.bibtex import methods_bib, tex

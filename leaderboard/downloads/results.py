@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import UserError
+from harness.core.terminal import strip_control
 from harness.core.types import FloatArray
 from harness.core.version import __version__
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.stats.estimates import Estimate
-from harness.ranking.summary import strip_control
 from leaderboard.boards import Board, row_kind
 from leaderboard.downloads.records import (
     DATE,

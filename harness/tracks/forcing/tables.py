@@ -10,9 +10,9 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from harness.core.terminal import TerminalColumn, print_table
+from harness.core.terminal import TerminalColumn, print_table, strip_control
 from harness.ranking.results import EntryRow, ResultSet
-from harness.ranking.summary import format_number, mark, strip_control
+from harness.ranking.summary import format_number, mark
 from harness.scoring.metrics import RELEVANCE, TARGET_SHARE, harmonic
 from harness.tracks.forcing.planning import source_of
 
