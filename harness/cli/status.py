@@ -192,7 +192,7 @@ def _next(found: RunStatus) -> str:
         return pasted("score", found.path)
     words = found.manifest.commands[-1] if found.manifest and found.manifest.commands else []
     command = shlex.join(words)
-    if words[:1] != ["steerboard"] or command != strip_control(command):  # not ours, or not fit to be pasted
+    if words[:1] != ["steerboard"] or command != strip_control(command):  # or not fit to be pasted
         command = "the command that made the run, once more"
     before = "remove the damaged files, then " if found.damaged else "fix what failed, then " if found.failed else ""
     return f"{before}{command}"

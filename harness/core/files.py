@@ -186,7 +186,7 @@ def run_lock(folder: Path, option: str) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Say whether a process holds the lock of a file, without waiting or changing it; False where there is no file."""
-    # Network file systems lock a whole file as a range of bytes: a lock of one's own then needs the right to write.
+    # An exclusive lock on a network file system, where it is one of a range of bytes, needs the right to write.
     for mode, kind in ((os.O_RDWR, fcntl.LOCK_EX), (os.O_RDONLY, fcntl.LOCK_SH)):
         try:
             handle = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
