@@ -150,9 +150,9 @@ def _threads() -> list[MachineCheck]:
     found = f"{used} at most, as without --threads; {VARIABLES[0]} is {asked or 'not set'}"
     if asked and not (asked.isdecimal() and int(asked)):
         return [MachineCheck("threads", "warning", found, f"set {VARIABLES[0]} to a whole number, or give --threads")]
-    if quota is not None and quota < used:
-        fewer = f"{found}; the container has the time of {quota:g} cores"
-        return [MachineCheck("threads", "warning", fewer, f"give --threads {max(1, int(quota))}")]
+    if quota is not None and (fewer := max(1, int(quota))) < used:
+        found += f"; the container has the time of {quota:g} cores"
+        return [MachineCheck("threads", "warning", found, f"give --threads {fewer}")]
     return [MachineCheck("threads", "ok", found)]
 
 

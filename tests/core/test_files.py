@@ -196,3 +196,15 @@ def test_strays_of_a_site_are_removed_by_the_next_build(tmp_path):
     build_board([run], tmp_path / "site")
     assert not left.exists()
     assert other.exists()
+
+
+def test_a_lock_is_seen_and_looking_takes_none(tmp_path):
+    path = tmp_path / ".lock"
+    assert not files.is_locked(path)
+    assert not path.exists()
+    with files.run_lock(tmp_path, "--run"):
+        assert files.is_locked(path)
+    assert path.exists()
+    assert not files.is_locked(path)
+    with files.run_lock(tmp_path, "--run"):  # looking left it free
+        pass
