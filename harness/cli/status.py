@@ -167,7 +167,7 @@ def _workers(found: RunStatus) -> list[str]:
 
     shown = sorted(found.workers, key=lambda worker: worker.heartbeat)
     lines = [
-        f"{worker.name}: {worker.claims} cells and fits, heartbeat {clock(worker.heartbeat)} ago"
+        f"{worker.name}: works on {worker.claims}, heartbeat {clock(worker.heartbeat)} ago"
         + ("" if worker.alive else " (dead)")
         for worker in shown[:_SHOWN]
     ]
