@@ -24,6 +24,7 @@ from harness.cli import (
     method,
     status,
     submission,
+    sync,
     tune,
     vectors,
 )
@@ -81,6 +82,8 @@ app.command("doctor")(doctor.doctor)
 app.command("docs")(docs.docs)
 app.command("bench")(bench.bench)
 app.command("compare")(compare.compare)
+app.command("push")(sync.push)
+app.command("pull")(sync.pull)
 
 
 _RUN = (

@@ -23,6 +23,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "gguf": {"accelerate": "accelerate"},
     "lora": {"peft": "peft"},
+    "s3": {"fsspec": "fsspec", "s3fs": "s3fs"},
     "test": {"pytest": "pytest"},
     "lm-eval": {"lm_eval": "lm-eval"},
 }

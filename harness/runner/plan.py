@@ -72,6 +72,17 @@ def describe_subset(suite: Suite, selection: Selection) -> list[str]:
     return words
 
 
+def merge_selections(suite: Suite, old: Selection, new: Selection) -> Selection:
+    """Return what two selections of a suite cover together."""
+    fields = {
+        name: [v for v in getattr(suite, name) if v in getattr(old, name) or v in getattr(new, name)]
+        for name in ("languages", "tasks", "settings", "seeds")
+    }
+    sizes = {**old.texts_per_label, **new.texts_per_label}
+    both = Selection.model_validate({**fields, "texts_per_label": sizes})
+    return both.model_copy(update={"narrowed": describe_subset(suite, both)})
+
+
 def plan_cells(
     suite: Suite, selection: Selection, methods: Sequence[HasIdentity], model: ModelIdentity | None, corpus: Corpus
 ) -> list[Cell]:

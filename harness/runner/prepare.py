@@ -39,7 +39,7 @@ from harness.data.suite import (
 from harness.engine.architectures import check_config
 from harness.methods.contract import CellContext, PromptContext, SteeringMethod
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
-from harness.runner.plan import describe_subset, plan_cells, select_cells
+from harness.runner.plan import merge_selections, plan_cells, select_cells
 from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
 from harness.scoring.scorer import Scorer
 from harness.scoring.scorers import build_scorers
@@ -151,13 +151,7 @@ class RunPlan:
 
     def merge_selections(self, old: Selection, new: Selection) -> Selection:
         """Return what two starts of the run cover together."""
-        fields = {
-            name: [v for v in getattr(self.suite, name) if v in getattr(old, name) or v in getattr(new, name)]
-            for name in ("languages", "tasks", "settings", "seeds")
-        }
-        sizes = {**old.texts_per_label, **new.texts_per_label}
-        both = Selection.model_validate({**fields, "texts_per_label": sizes})
-        return both.model_copy(update={"narrowed": describe_subset(self.suite, both)})
+        return merge_selections(self.suite, old, new)
 
     def manifest(self, options: RunOptions) -> Manifest:
         """Return the manifest to write, merged with that in the folder; call it with the run folder locked.
@@ -171,7 +165,7 @@ class RunPlan:
         if old.track != self.track:
             raise UserError(f"{self.run.path} holds a run of the {old.track} track. Choose another --run folder.")
         self.check_old(old)
-        return _merge_manifests(old, new, self)
+        return merge_manifests(old, new, self.run.path, self.merge_selections)
 
 
 def _registry(options: RunOptions) -> Registry:
@@ -395,12 +389,21 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
 
 
 def _vector_sentences(manifest: Manifest) -> object:
-    return manifest.suite.get("vectors", {}).get("sentences")
+    vectors = manifest.suite.get("vectors")
+    return vectors.get("sentences") if isinstance(vectors, dict) else None
 
 
-def _merge_manifests(old: Manifest, new: Manifest, plan: RunPlan) -> Manifest:
-    """Return ``old`` with what ``new`` adds; ``UserError`` where the two do not belong together."""
-    path = plan.run.path
+def merge_manifests(
+    old: Manifest,
+    new: Manifest,
+    where: object,
+    merge: Callable[[Selection, Selection], Selection],
+    other: str = "another --run folder",
+) -> Manifest:
+    """Return ``old`` with what ``new`` adds; ``UserError`` where the two do not belong together.
+
+    ``where`` has the old one; ``merge`` returns what two selections cover together; ``other``: what to choose instead.
+    """
     shared = old.data_hashes.keys() & new.data_hashes.keys()
     for what, same in (
         ("with another --vector-sentences", _vector_sentences(old) == _vector_sentences(new)),
@@ -409,12 +412,11 @@ def _merge_manifests(old: Manifest, new: Manifest, plan: RunPlan) -> Manifest:
         ("on other data", all(old.data_hashes[name] == new.data_hashes[name] for name in shared)),
     ):
         if not same:
-            raise UserError(f"{path} holds a run {what}. Choose another --run folder.")
+            raise UserError(f"{where} holds a run {what}. Choose {other}.")
     sizes = old.selection.texts_per_label
     if any(sizes.get(t, n) != n for t, n in new.selection.texts_per_label.items()):
         raise UserError(
-            f"{path} holds a run with another number of texts per label ({sizes}). "
-            "Give the same --limit, or another --run folder."
+            f"{where} holds a run with another number of texts per label ({sizes}). Give the same --limit, or {other}."
         )
     joined = {
         name: {**getattr(old, name), **getattr(new, name)}
@@ -424,7 +426,7 @@ def _merge_manifests(old: Manifest, new: Manifest, plan: RunPlan) -> Manifest:
     return new.model_copy(
         update={
             **joined,
-            "selection": plan.merge_selections(old.selection, new.selection),
+            "selection": merge(old.selection, new.selection),
             "entries": list(entries.values()),
             "model": new.model or old.model,
             "model_path": new.model_path or old.model_path,

@@ -97,6 +97,8 @@ SHOWN = [
     ("submission", "pack"),
     ("submission", "check"),
     ("submission", "verify"),
+    ("push",),
+    ("pull",),
 ]
 
 
