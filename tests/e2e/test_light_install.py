@@ -160,6 +160,16 @@ def test_a_command_that_needs_more_says_so_before_it_writes_anything(runs, tmp_p
     assert names_below(tmp_path) == ["mine.py"]
 
 
+def test_a_storage_is_reached_without_what_generates_and_scores(runs, tmp_path):
+    url = f"file://{tmp_path}/storage"
+    pushed, pulled = without(HEAVY, ["push", runs / "a", url], ["pull", url, tmp_path / "run"])
+    assert (pushed.code, pulled.code) == (0, 0)
+    assert (tmp_path / "run" / "manifest.json").read_bytes() == (runs / "a" / "manifest.json").read_bytes()
+    [missing] = without({"fsspec"}, ["push", runs / "a", url])
+    said = "this command needs fsspec, which is not installed: pip install 'steerboard[s3]'."
+    assert missing.one_line() == f"steerboard: {said}"
+
+
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_every_module_of_an_extra_is_named_by_its_package(extra, monkeypatch):
     for module, package in EXTRAS[extra].items():

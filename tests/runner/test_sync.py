@@ -164,11 +164,12 @@ def test_a_dry_run_writes_nothing(a, url, tmp_path):
     assert stored(url) == before
 
 
-def test_a_pulled_run_is_a_run(tmp_path, url):
+@pytest.mark.slow
+def test_a_pulled_run_is_a_run(tmp_path, memory):
     words = ("run", "--suite", "mini", "--methods", "human", "--languages", "he", "--tasks", "topic", "--seeds", "1")
     assert steerboard(*words, "--limit", 6, "--run", tmp_path / "a").code == 0
-    push(Run(tmp_path / "a"), url)
-    pull(url, tmp_path / "b")
+    push(Run(tmp_path / "a"), memory)
+    pull(memory, tmp_path / "b")
     before = contents(tmp_path / "b" / "cells")
     assert steerboard("board", "build", tmp_path / "b", "--out", tmp_path / "site").code == 0
     assert steerboard("score", tmp_path / "b").out.startswith("0 cells scored\n")

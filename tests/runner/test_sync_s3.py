@@ -81,15 +81,16 @@ def test_a_run_comes_back_from_s3_byte_for_byte(bucket, tmp_path):
     assert SECRET not in index
 
 
+@pytest.mark.slow
 def test_a_push_killed_at_any_moment_goes_on(bucket, tmp_path):
-    run = write_run(tmp_path / "a", *(f"l{i}" for i in range(120)))
+    run = write_run(tmp_path / "a", *(f"l{i}" for i in range(50)))
     url, n_files = f"{bucket}/big", len(travelling(run))
     with subprocess.Popen(command("push", run.path, url), env=environment(), stderr=subprocess.DEVNULL) as process:
-        while len(stored_names(url)) < 100:
+        while len(stored_names(url)) < 64:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     there = len([name for name in stored_names(url) if "/objects/" in name])
-    assert 100 <= there < n_files
+    assert 60 <= there < n_files
     assert steerboard("push", run.path, url).code == 0
     assert steerboard("pull", url, tmp_path / "b").code == 0
     assert travelling(Run(tmp_path / "b")) == travelling(run)
