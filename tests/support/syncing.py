@@ -13,7 +13,7 @@ from harness.core.interventions import Intervention, Steering
 from harness.core.records import CellScores, CellStatus, PartRecord, Score, Selection
 from harness.core.store import Run
 from harness.data.suite import load_suite
-from support.helpers import contents, generations, key, toy_manifest
+from support.helpers import Outcome, contents, generations, key, steerboard, toy_manifest
 
 SUITE = load_suite("mini").dump()
 TEXTS = {"positive": ["ምግቡ በጣም ጥሩ ነበር።", "האוכל היה טעים מאוד."], "negative": ["a", "b\u2028c"]}
@@ -74,3 +74,11 @@ def stored(url: str) -> dict[str, bytes]:
 def travelling(run: Run) -> dict[str, bytes]:
     """Return the files of a run that travel."""
     return {name: data for name, data in contents(run.path).items() if not name.endswith(STAYS)}
+
+
+def push(run: Run, url: str, *options: str) -> Outcome:
+    return steerboard("push", run.path, url, *options)
+
+
+def pull(url: str, folder: Path, *options: str) -> Outcome:
+    return steerboard("pull", url, folder, *options)
