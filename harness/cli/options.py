@@ -80,6 +80,7 @@ Identifiers = Annotated[
 ]
 Plugins = Annotated[list[Path] | None, option("FILE", "Python file with a method. Repeat for several.", "--plugin")]
 Device = Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1. Default: a GPU if any.")]
+DeviceMap = Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")]
 BatchSize = Annotated[int | None, option("NUMBER", "Texts at once; changes no text. Default: what fits.", min=1)]
 
 
@@ -154,9 +155,18 @@ class _RunOptions:
             "auto, float32, bfloat16, float16. Default: auto, what the run folder has, else what the device does fast.",
         ),
     ] = None
-    device_map: Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")] = None
+    device_map: DeviceMap = None
     batch_size: BatchSize = None
     threads: Threads = None
+    workers: Annotated[
+        int | None,
+        option(
+            "NUMBER",
+            "Processes that write texts: one per GPU, or on the CPU with the threads divided; changes no result there. "
+            "Default: 1.",
+            min=1,
+        ),
+    ] = None
     yes: Annotated[bool, typer.Option("--yes", help="Start long work without a question.")] = False
     tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
         False

@@ -30,9 +30,12 @@ from harness.cli import (
 )
 from harness.cli.helptext import SETTINGS, Group, wrapped
 from harness.cli.options import (
+    BatchSize,
     Classifiers,
     ContrastText,
     Data,
+    Device,
+    DeviceMap,
     Embeddings,
     Identifiers,
     Plugins,
@@ -90,6 +93,7 @@ _RUN = (
     "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
     "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned yes"
 )
+_RUN_HERE = _RUN.replace("threads", "threads workers")
 
 
 def _version(wanted: bool) -> None:
@@ -110,7 +114,7 @@ def _root(
 
 
 @app.command()
-@run_options(_RUN)
+@run_options(_RUN_HERE)
 def run(options: RunOptions) -> None:
     r"""Generate and score every cell of a suite.
 
@@ -122,6 +126,42 @@ def run(options: RunOptions) -> None:
     """
     run, states, done = _run(options)
     finish(run, states, done)
+
+
+@app.command()
+def work(
+    run_folder: Annotated[Path, argument("RUN", "Folder of a run that 'steerboard run' has started.")],
+    model: Annotated[
+        str | None, option("PATH_OR_ID", "The run's model, where it has another path on this machine.")
+    ] = None,
+    data: Data = None,
+    contrast: ContrastText = None,
+    plugin: Plugins = None,
+    device: Device = None,
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = None,
+    threads: Threads = None,
+    local: Annotated[bool, typer.Option("--local", hidden=True)] = False,
+) -> None:
+    """Write texts of a run together with other processes.
+
+    Start it as often as you like, on any machine that has the run's folder, while 'steerboard run' is at work or
+    after it: each worker claims cells that nobody else has, and ends when none is left. Cells of a worker that
+    dies are taken over, within a minute. It writes texts; 'steerboard run' or 'steerboard score' scores them.
+    Example:
+
+        steerboard work runs/gemma --device cuda:1
+    """
+    from harness.runner.work import WorkOptions, start_work
+
+    where = WorkOptions(data, contrast, model, plugin or [], device, device_map, batch_size)
+    stage = start_work(run_folder, where, console(), local)
+    written, states = stage.work(), stage.states
+    report(stage.plan.run, stage.plan.cells, states)
+    typer.echo(f"{written} cells written")
+    if states.get("ok"):
+        typer.echo(f"next: {pasted('score', run_folder)}")
+    raise typer.Exit(int(failed(states)))
 
 
 @app.command()
@@ -241,13 +281,15 @@ def _run(options: RunOptions, keep: Callable[[Cell], bool] | None = None) -> tup
 
     ``keep``: which cells of the plan to run, by default all.
     """
-    from harness.runner.generate import run_stages
+    from harness.runner.generate import GenerationStage, run_stages
     from harness.runner.prepare import plan_run
+    from harness.runner.work import LocalWorkers
 
     plan = plan_run(options)
     if keep:
         plan = replace(plan, cells=[cell for cell in plan.cells if keep(cell)])
     done: list[int] = []
-    states = run_stages(plan, options, console(), done=done.append)
+    stage = LocalWorkers if (options.workers or 1) > 1 else GenerationStage
+    states = run_stages(plan, options, console(), done=done.append, generation=stage)
     report(plan.run, plan.cells, states)
     return plan.run, states, sum(done)

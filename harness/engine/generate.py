@@ -211,12 +211,14 @@ class GenerationQueue:
         """Number of texts that are being written."""
         return len(self._active)
 
-    def write(self, cells: Iterable[CellRequest]) -> Iterator[tuple[CellRequest, list[Generation] | Exception]]:
+    def write(
+        self, cells: Iterable[CellRequest | None]
+    ) -> Iterator[tuple[CellRequest, list[Generation] | Exception]]:
         """Yield every cell with its texts, or with the error that ended it, as soon as it is complete.
 
-        ``cells`` is read while rows are free.
+        ``cells`` is read while rows are free; None in it means none for now: it is read again after the next step.
         """
-        source: Iterator[CellRequest] | None = iter(cells)
+        source: Iterator[CellRequest | None] | None = iter(cells)
         while source or self._waiting or self._active:
             if source and len(self._waiting) < self.most:
                 source = self._take_up(source)
@@ -235,17 +237,20 @@ class GenerationQueue:
         elif idle:
             self._batch.shrink()
 
-    def _take_up(self, source: Iterator[CellRequest]) -> Iterator[CellRequest] | None:
+    def _take_up(self, source: Iterator[CellRequest | None]) -> Iterator[CellRequest | None] | None:
         """Let the texts of the next cells wait, those with the longest prompts first; return None after the last cell.
 
         What waited before stays in front, so that no cell waits for all others.
         """
         new: list[Draw] = []
-        following: Iterator[CellRequest] | None = source
+        following: Iterator[CellRequest | None] | None = source
         while len(self._waiting) + len(new) < _LOOK_AHEAD * self.most:
-            cell = next(source, None)
-            if cell is None:
+            try:
+                cell = next(source)
+            except StopIteration:
                 following = None
+                break
+            if cell is None:
                 break
             try:
                 new += _Draws(cell, self.model).first()

@@ -95,7 +95,8 @@ def run_cell(run: Run, cell: Cell, work: Callable[[], Skip | Texts]) -> CellStat
 class CellStage(ABC):
     """Fits and runs the open cells of a plan; loads the model when the first cell needs it.
 
-    ``asks``: whether somebody at a terminal is asked before long work. ``count``: how many cells were run.
+    ``asks``: whether somebody at a terminal is asked before long work. ``workers``: how many processes of this
+    machine work on the run. ``count``: how many cells were run.
     """
 
     plan: RunPlan
@@ -104,6 +105,7 @@ class CellStage(ABC):
     device_map: str | None = None
     batch_size: int | None = None
     asks: bool = False
+    workers: int = 1
     count: int = 0
     _fitter: Fitter | None = None
 
@@ -124,7 +126,8 @@ class CellStage(ABC):
         Call it with the run folder locked. A bad checkpoint or a gap in the text is one error before the run is
         written down, instead of one in every cell.
         """
-        stage = cls(plan, console, options.device, options.device_map, options.batch_size, not options.yes)
+        workers = options.workers or 1
+        stage = cls(plan, console, options.device, options.device_map, options.batch_size, not options.yes, workers)
         manifest = plan.manifest(options)
         stage.check()
         plan.run.write_manifest(stage.with_chat(manifest))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 _HEADER_DETAILS = ("token_rule", "bos_rule", "counts", "residual_norm")
 """Details of a fit that every steering file has in its header."""
+
+
+def fit_claim(name: str) -> str:
+    """Return the name by which a worker claims the fit with a file name."""
+    return f"steering-{name}"
 
 
 def cost_key(path: Path) -> str:
@@ -98,6 +103,11 @@ class UsageMeter:
         if self._open:
             self._open[-1].parts.update(parts)
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count so many of the seconds of the step under way."""
+        if self._open:
+            self._open[-1].inner_seconds += seconds
+
     def count(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Add the tokens that a pass through the decoder reads: neither padding nor what a cache holds."""
         read = kwargs.get("input_ids", args[0] if args else None)
@@ -113,12 +123,16 @@ class UsageMeter:
 
 @dataclass
 class Fitter:
-    """The ``Engine`` of fit contexts: fits methods on one model, keeps results in memory and in the run folder."""
+    """The ``Engine`` of fit contexts: fits methods on one model, keeps results in memory and in the run folder.
+
+    ``exclusive``: holds off other workers of the run while a fit or a reading with this name is made.
+    """
 
     plan: RunPlan
     model: SteerableModel
     batch_size: int = 64
     say: Callable[[str], None] = lambda words: None
+    exclusive: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()
     _fitting: str = ""
     _steering: dict[str, Steering] = field(default_factory=dict)
     _read: dict[str, Reading] = field(default_factory=dict)
@@ -170,7 +184,8 @@ class Fitter:
     def _steering_of(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
         name = steering_id(cell.key)
         if name not in self._steering:
-            self._steering[name] = self._stored(name) or self._fit(name, cell, method)
+            with self._alone(fit_claim(name)):
+                self._steering[name] = self._stored(name) or self._fit(name, cell, method)
         self._meter.use(self._cost_of(self._path(cell)))
         steering = self._steering[name]
         return (name if steering.interventions else None), steering
@@ -193,6 +208,14 @@ class Fitter:
         if self.plan.model is not None:
             check_model(stored, self.plan.model.model_dump(mode="json"), self.model.tokenizer_hash, str(path))
         return stored
+
+    
+    def _alone(self, name: str) -> Iterator[None]:
+        """Hold off other workers; the time to wait for one is not a cost of the fit."""
+        started = time.monotonic()
+        with self.exclusive(name):
+            self._meter.leave_out(time.monotonic() - started)
+            yield
 
     def _fit(self, name: str, cell: Cell, method: SteeringMethod) -> Steering:
         path = self._path(cell)
@@ -285,10 +308,11 @@ class Fitter:
         if not self._cache.usable:
             return self._read_now(key, texts, exclude_sinks)
         if key not in self._read:
-            found = self._cache.load(key)
-            if found is None:
-                found = self._read_now(key, texts, exclude_sinks)
-                self._cache.save(key, found)
+            with self._alone(f"reading-{key}"):
+                found = self._cache.load(key)
+                if found is None:
+                    found = self._read_now(key, texts, exclude_sinks)
+                    self._cache.save(key, found)
             self._read[key] = found
         self._meter.use({f"{FOLDER}/{key}": self._read[key].usage})
         return self._read[key]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from typing_extensions import override
 
-from harness.core.cells import Cell, sampling_key
+from harness.core.cells import Cell, sampling_key, steering_id
 from harness.core.records import Generation, State
 from harness.engine.chat import chat_record
 from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
+from harness.runner.claims import POLL, Claims
+from harness.runner.fit import fit_claim
 from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class GenerationStage(CellStage):
-    """Writes the texts of the cells of a run."""
+    """Writes the texts of the cells of a run, beside any other workers of it."""
+
+    _own: set[str] = field(default_factory=set)
+    _claims: Claims | None = None
 
     @override
     def check(self) -> None:
@@ -55,13 +60,17 @@ class GenerationStage(CellStage):
 
     def preflight(self) -> Preflight:
         """Read all text that open cells need, and return what these cells take."""
+        self.read_text()
+        return inspect_plan(self.plan, self.open_cells, self.device)
+
+    def read_text(self) -> None:
+        """Read all text that open cells need, so that a gap in it ends the command before any work."""
         corpus, cells = self.plan.corpus, self.open_cells
         for task, language in {(c.key.task, c.key.language): None for c in cells}:
             for split in ("train", "validation", "test"):
                 corpus.split(task, language, split)
         for language in self._vector_languages(cells):
             corpus.parallel(language)
-        return inspect_plan(self.plan, cells, self.device)
 
     def _vector_languages(self, cells: list[Cell]) -> list[str]:
         """Return the languages whose parallel text the fits or the scores of cells need, in the suite's order."""
@@ -84,30 +93,114 @@ class GenerationStage(CellStage):
 
     @override
     def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
-        """Run cells, those of the model together: each is written with the last of its texts."""
-        requests = self._requests(cells, tracker)
-        first = next(requests, None)
-        if first is None:
-            return
-        from harness.engine.generate import GenerationQueue
+        """Claim and run cells, those of the model together: each is written with the last of its texts.
 
-        queue = GenerationQueue(self.fitter.model, self.batch_size, tracker.add_texts)
-        for request, found in queue.write(chain([first], requests)):
-            cell, record = request.name
-            done = attempt(partial(_complete, request, found, record))
-            write_cell(self.plan.run, cell, done, request.seconds)
-            tracker.finish_cell(f"{cell.title}; {queue.active} texts at once")
+        It ends when every cell is settled, by this worker or another one.
+        """
+        with Claims(self.plan.run.path) as self._claims:
+            requests = self._requests(self._claims, cells, tracker)
+            first = next(requests, None)
+            if first is None:
+                return
+            from harness.engine.generate import GenerationQueue
 
-    def _requests(self, cells: Sequence[Cell], tracker: Tracker) -> Iterator[CellRequest]:
-        """Yield what the model is to write, fitted; finish the cells that need none, or cannot be written."""
-        for cell in cells:
+            queue = GenerationQueue(self.fitter.model, self.batch_size, tracker.add_texts)
+            for request, found in queue.write(chain([first], requests)):
+                cell, record = request.name
+                done = attempt(partial(_complete, request, found, record))
+                self._write(self._claims, cell, done, request.seconds)
+                tracker.finish_cell(f"{cell.title}; {queue.active} texts at once")
+
+    def _requests(self, claims: Claims, cells: Sequence[Cell], tracker: Tracker) -> Iterator[CellRequest | None]:
+        """Yield what the model is to write, fitted; finish the cells that need none, or cannot be written.
+
+        None where this worker has enough, or others have all that is left.
+        """
+        for cell in self._claimed(claims, cells, tracker):
+            if cell is None:
+                yield None
+                continue
             started = time.monotonic()
             prepared: Texts | CellRequest | Failure = attempt(partial(self._prepare, cell, tracker))
+            claims.release(fit_claim(self._fit_of(cell)))
             if isinstance(prepared, Failure | tuple):
-                write_cell(self.plan.run, cell, prepared, time.monotonic() - started)
+                self._write(claims, cell, prepared, time.monotonic() - started)
                 tracker.finish_cell(cell.title)
             else:
                 yield prepared
+
+    def _claimed(self, claims: Claims, cells: Sequence[Cell], tracker: Tracker) -> Iterator[Cell | None]:
+        """Yield cells as this worker claims them, with their fit where it is still to be made; None as ``_requests``.
+
+        Cells whose fit another worker makes come later. Those that others have finished are counted.
+        """
+        left = list(cells)
+        while left:
+            taken, found = claims.taken(), False
+            for position, cell in enumerate(left):
+                if cell.id in self._own or cell.id in taken or self.is_settled(cell):
+                    continue
+                name = self._fit_of(cell)
+                fit = "" if not name or self.plan.run.steering_path(name).is_file() else fit_claim(name)
+                if fit in taken:
+                    continue
+                while not self._has_room(claims, len(left) - position):
+                    yield None
+                if (fit and not claims.take(fit)) or not claims.take(cell.id):
+                    claims.release(fit)
+                elif self.is_settled(cell):  # by the worker that had it before
+                    claims.release(fit)
+                    claims.release(cell.id)
+                else:
+                    found = True
+                    self._own.add(cell.id)
+                    yield cell
+            started = time.monotonic()
+            left = [cell for cell in left if not self._is_over(claims, cell, tracker)]
+            ended = time.monotonic()
+            again = ended + max(POLL, 10 * (ended - started))  # many cells: to look costs less than the work
+            while left and not found and time.monotonic() < again:
+                if claims.held:
+                    yield None
+                else:
+                    time.sleep(POLL / 10)
+
+    def _has_room(self, claims: Claims, left: int) -> bool:
+        """Say whether this worker may claim a cell: not more than its share of those that may be ``left``."""
+        workers = max(self.workers, claims.workers)
+        return workers == 1 or len(claims.held) < max(1, left // workers)
+
+    def _is_over(self, claims: Claims, cell: Cell, tracker: Tracker) -> bool:
+        if cell.id in self._own:
+            return cell.id not in claims.held
+        if not self.is_settled(cell):
+            return False
+        tracker.finish_cell(cell.title)
+        return True
+
+    def is_settled(self, cell: Cell) -> bool:
+        """Say whether a cell needs no more work: it is done, or ended otherwise since the run was last started."""
+        run = self.plan.run
+        status = run.status(cell.id)
+        if status is None or status.state == "ok":
+            return status is not None and self.is_done(cell)
+        return run.files.version(f"cells/{cell.id}/status.json")[0] >= self._since
+
+    @cached_property
+    def _since(self) -> int:
+        """The time when the manifest was written, which every start of the run does; of the system of files."""
+        files = self.plan.run.files
+        return files.version("manifest.json")[0] if files.exists("manifest.json") else 0
+
+    def _fit_of(self, cell: Cell) -> str:
+        """Return the name of the file with the fit of a cell; empty where nothing is fitted."""
+        return steering_id(self.plan.fit_cell(cell).key) if self.plan.method(cell).has_fit else ""
+
+    def _write(self, claims: Claims, cell: Cell, done: Texts | Failure, seconds: float) -> None:
+        """Write what became of a claimed cell, unless another worker has, and give it back."""
+        if not self.is_settled(cell):
+            write_cell(self.plan.run, cell, done, seconds)
+        claims.release(cell.id)
 
     def _prepare(self, cell: Cell, tracker: Tracker) -> Skip | Texts | CellRequest:
         method = self.plan.method(cell)
@@ -133,6 +226,8 @@ class GenerationStage(CellStage):
         """Fit the steering of a cell; return what the model is to write, named by cell and fields of its status."""
         from harness.engine.generate import CellRequest
 
+        if self._claims:
+            self.fitter.exclusive = self._claims.exclusive
         steering, record = self.fit(cell, method, tracker)
         prompts, shots = self.plan.prompts(cell)
         name, key, sampling = (cell, {**record, "demonstrations": shots}), cell.key, self.plan.suite.sampling
@@ -156,13 +251,14 @@ def run_stages(
     console: Console,
     scoring: type[ScoringStage] = ScoringStage,
     done: Callable[[int], None] = lambda count: None,
+    generation: type[GenerationStage] = GenerationStage,
 ) -> dict[State, int]:
     """Fit, generate and score every open cell; return the number of cells by state.
 
     ``done`` gets the number of cells that were generated or scored.
     """
     with plan.run.lock():
-        stage = GenerationStage.start(plan, options, console)
+        stage = generation.start(plan, options, console)
         states, generated = stage.states, stage.count
         del stage  # frees the model before scoring loads others
         done(generated + scoring(plan, console).run())

@@ -80,6 +80,7 @@ class RunOptions:
     tuned: bool = False
     yes: bool = False
     weights: bool = True
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,9 @@ class RunPlan:
         return merge_manifests(old, new, self.run.path, self.merge_selections)
 
 
-def _registry(options: RunOptions) -> Registry:
-    registry = load_registry(options.plugins)
+def open_registry(plugins: Sequence[Path]) -> Registry:
+    """Return the methods that can be used, with a warning of those that cannot; see ``load_registry``."""
+    registry = load_registry(plugins)
     for problem in registry.problems:
         warn(f"method not usable: {problem}")
     return registry
@@ -193,7 +195,7 @@ def plan_run(
     if options.vector_sentences is not None and options.vector_sentences < 1:
         raise UserError(f"--vector-sentences {options.vector_sentences} is too small; give at least 1 per language.")
     suite = load_suite(options.suite).with_vector_sentences(options.vector_sentences)
-    registry = _registry(options)
+    registry = open_registry(options.plugins)
     model = options.model or shipped_model(suite)
     checkpoint = None
     if suite.families:  # prompts depend on the model; the rest is checked first, for this may be a long download
@@ -249,6 +251,18 @@ def open_run(
     require("run")
     run = Run(path)
     manifest = run.manifest().require_generation_track(path)
+    corpus = open_text(manifest, data, contrast)
+    cells = [Cell(status.cell) for name in run.cell_ids() if (status := run.status(name))]
+    classifiers = classifiers or _classifiers_of(manifest, corpus.suite)
+    parts = build_scorers(corpus.suite, corpus, classifiers, embeddings, identifiers)
+    return RunPlan(run, corpus.suite, corpus, None, {}, cells, parts)
+
+
+def open_text(manifest: Manifest, data: Path | None = None, contrast: Path | None = None) -> Corpus:
+    """Return the text of an existing run; ``data`` and ``contrast``: new folders, where they were moved.
+
+    Raises ``UserError`` where the text has moved or changed.
+    """
     suite = restore_suite(manifest.suite)
     if manifest.contrast is None and contrast is not None:
         raise UserError("the run was made without contrast text; leave out --contrast.")
@@ -267,9 +281,7 @@ def open_run(
             f"the data of {changed} in {corpus.source.description}{also} is not what the run was made "
             f"with. Give the right folder with {option}."
         )
-    cells = [Cell(status.cell) for name in run.cell_ids() if (status := run.status(name))]
-    parts = build_scorers(suite, corpus, classifiers or _classifiers_of(manifest, suite), embeddings, identifiers)
-    return RunPlan(run, suite, corpus, None, {}, cells, parts)
+    return corpus
 
 
 def _classifiers_of(manifest: Manifest, suite: Suite) -> list[str]:
@@ -380,7 +392,7 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
         method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
         method_limits={m.name: " ".join(m.known_limitations.split()) for m in methods if m.known_limitations},
         versions=library_versions(),
-        git_commit=_git_commit(),
+        git_commit=git_commit(),
         engine=ENGINE if plan.model and plan.track == "generation" else "",
         device=options.device or "auto",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -466,7 +478,7 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Return the commit of the checkout that the package lies in, None for an installed wheel."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

@@ -79,6 +79,7 @@ def examples(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> list[st
 
 SHOWN = [
     ("run",),
+    ("work",),
     ("tune",),
     ("compare",),
     ("lm-eval",),
