@@ -50,6 +50,7 @@ from harness.cli.options import (
     say_next,
     summarise,
 )
+from harness.core.errors import pasted
 from harness.core.languages import check_known
 
 if TYPE_CHECKING:

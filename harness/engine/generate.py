@@ -211,9 +211,7 @@ class GenerationQueue:
         """Number of texts that are being written."""
         return len(self._active)
 
-    def write(
-        self, cells: Iterable[CellRequest | None]
-    ) -> Iterator[tuple[CellRequest, list[Generation] | Exception]]:
+    def write(self, cells: Iterable[CellRequest | None]) -> Iterator[tuple[CellRequest, list[Generation] | Exception]]:
         """Yield every cell with its texts, or with the error that ended it, as soon as it is complete.
 
         ``cells`` is read while rows are free; None in it means none for now: it is read again after the next step.

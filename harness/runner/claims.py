@@ -149,7 +149,8 @@ class Claims:
         if worker == self.worker:
             return True
         try:
-            with (self.folder / f"{worker}{_WORKER}").open("rb") as file:  # opened: a network's time is then a fresh one
+            # Opened and not only looked at: on a network file system the time is then a fresh one.
+            with (self.folder / f"{worker}{_WORKER}").open("rb") as file:
                 if self._is_old(os.fstat(file.fileno())):
                     return False
                 if file.read() != _machine():

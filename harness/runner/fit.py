@@ -209,7 +209,7 @@ class Fitter:
             check_model(stored, self.plan.model.model_dump(mode="json"), self.model.tokenizer_hash, str(path))
         return stored
 
-    
+    @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         """Hold off other workers; the time to wait for one is not a cost of the fit."""
         started = time.monotonic()

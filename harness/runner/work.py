@@ -234,7 +234,7 @@ def _started(stage: LocalWorkers, number: int, ids: list[str]) -> Iterator[list[
             log.parent.mkdir(exist_ok=True)
             gpu = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
             with log.open("w", encoding="utf-8") as output:
-                process = subprocess.Popen(
+                process = subprocess.Popen(  # noqa: S603
                     [sys.executable, *safe, "-m", "steerboard", "work", *words],
                     stdin=subprocess.PIPE,
                     stdout=output,

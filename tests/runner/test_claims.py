@@ -175,7 +175,7 @@ def test_a_block_waits_for_the_worker_that_has_the_name(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "claims").write_text("a file")
-    with pytest.raises(MachineError, match="cannot write .*claims"):
+    with pytest.raises(MachineError, match=r"cannot write .*claims"):
         Claims(tmp_path).__enter__()
 
 
