@@ -148,14 +148,14 @@ class LocalWorkers(GenerationStage):
     @override
     def check(self) -> None:
         """Read all text and say what the cells take; the workers load the model."""
-        from harness.runner.probe import confirm_start  # loads the engine
-
         if self.device_map:
             raise UserError("--device-map spreads one model over all GPUs. Leave it out, or leave out --workers.")
         found = self.preflight()
         if found.large:
             found.print(self.console)
             if self.asks:
+                from harness.runner.probe import confirm_start  # loads the engine
+
                 confirm_start(self.console)
         else:
             found.print_warnings(self.console)
