@@ -160,7 +160,7 @@ def work(
     written, states = stage.work(), stage.states
     report(stage.plan.run, stage.plan.cells, states)
     typer.echo(f"{written} cells written")
-    if states.get("ok"):
+    if states.get("ok") and not local:  # else it is scored by the run that started this
         typer.echo(f"next: {pasted('score', run_folder)}")
     raise typer.Exit(int(failed(states)))
 
