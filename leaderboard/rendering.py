@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import format_interval, format_number, format_signed, p_equals, tier_of
 from leaderboard.charts import template_environment
-from leaderboard.text import ASSETS, clean, counted, name_of, slug
+from leaderboard.text import ASSETS, clean, counted, direction_of, name_of, slug
 
 BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}
 _OFF = Markup(' class="off"')
@@ -29,7 +29,7 @@ def environment() -> Environment:
     made = template_environment()
     made.filters.update(
         plain=format_number, p_equals=p_equals, signed=format_signed, spanned=format_interval, tier_of=tier_of,
-        clean=clean,
+        clean=clean, direction=direction_of,
         name=name_of, slug=slug, slug_key=slug_key, counted=counted, data=data, sort=sort_value,
         cells=table_cells, marks=text_marks,
         better=lambda metric: BETTER[metric.direction], arrow=lambda metric: ARROWS[metric.direction],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import functools
 import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,17 @@ def name_of(text: object, longest: int = 80) -> str:
 @functools.lru_cache(maxsize=2**14)  # pages name the same few things, again and again
 def _name_of(text: str, longest: int) -> str:
     return _TURNING.sub("\ufffd", " ".join(clean(text, longest).split()))
+
+
+def direction_of(text: str, otherwise: str) -> str:
+    """Return the direction of most letters of a text: "ltr" or "rtl"; ``otherwise`` where it has none or as many.
+
+    A model may answer in another language than the page is of, and a name may come first, so the first letter, by which
+    browsers decide, is not enough.
+    """
+    kinds = Counter(map(unicodedata.bidirectional, text))
+    left, right = kinds["L"], kinds["R"] + kinds["AL"]
+    return otherwise if left == right else "ltr" if left > right else "rtl"
 
 
 def slug(text: str, longest: int = 40) -> str:

@@ -24,7 +24,7 @@ from harness.data.suite import load_suite
 from harness.ranking import cost, results, values
 from harness.scoring.metrics import macro_f1
 from leaderboard.build import build_board, build_site
-from leaderboard.text import clean, name_of, slug
+from leaderboard.text import clean, direction_of, name_of, slug
 from leaderboard.views import compare
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
@@ -221,6 +221,20 @@ def test_a_column_without_any_value_is_not_shown(full: Path) -> None:
     heads = re.findall(r'<th scope="col" data-key="([^"]+)" data-better', text)
     assert heads[:5] == ["tier", "entry", "gain", "macro_f1/tfidf", "wins"]
     assert not {"gap", "few", "mde", "vendi/tfidf", "seconds"} & set(heads)
+
+
+@pytest.mark.parametrize(
+    ("text", "direction"),
+    [
+        (HEBREW, "rtl"),
+        (f"iPhone: {HEBREW}", "rtl"),
+        ("A very good product. Thanks!", "ltr"),
+        (AMHARIC, "ltr"),
+        ("5!", "rtl"),
+    ],
+)
+def test_a_text_runs_in_the_direction_of_most_of_its_letters(text: str, direction: str) -> None:
+    assert direction_of(text, "rtl") == direction
 
 
 def test_text_carries_its_language_and_direction(full: Path) -> None:
