@@ -50,7 +50,6 @@ from harness.cli.options import (
     say_next,
     summarise,
 )
-from harness.core.errors import pasted
 from harness.core.languages import check_known
 
 if TYPE_CHECKING:
@@ -144,12 +143,11 @@ def work(
     threads: Threads = None,
     local: Annotated[bool, typer.Option("--local", hidden=True)] = False,
 ) -> None:
-    """Write texts of a run together with other processes.
+    """Write and score texts of a run together with other processes.
 
     Start it as often as you like, on any machine that has the run's folder, while 'steerboard run' is at work or
-    after it: each worker claims cells that nobody else has, and ends when none is left. Cells of a worker that
-    dies are taken over, within a minute. It writes texts; 'steerboard run' or 'steerboard score' scores them.
-    Example:
+    after it: each worker claims cells that nobody else has, and ends when all have texts and scores. Cells of a
+    worker that dies are taken over, within a minute. Scorers are those of the 'steerboard run' command. Example:
 
         steerboard work runs/gemma --device cuda:1
     """
@@ -157,11 +155,12 @@ def work(
 
     where = WorkOptions(data, contrast, model, plugin or [], device, device_map, batch_size)
     stage = start_work(run_folder, where, console(), local)
-    written, states = stage.work(), stage.states
+    written, scored = stage.work()
+    states = stage.states
     report(stage.plan.run, stage.plan.cells, states)
-    typer.echo(f"{written} cells written")
-    if states.get("ok") and not local:  # else it is scored by the run that started this
-        typer.echo(f"next: {pasted('score', run_folder)}")
+    typer.echo(f"{written} cells written, {scored} scored")
+    if not local:  # else the run that started this says it
+        say_next(run_folder, states)
     raise typer.Exit(int(failed(states)))
 
 
@@ -206,9 +205,10 @@ def score(
     from harness.runner.score import ScoringStage
 
     plan = open_run(run_folder, classifier, data, contrast, embedding, language_id)
-    with plan.run.lock():
-        scored = ScoringStage(plan, console()).run()
-    typer.echo(f"{scored} cells scored")
+    with plan.run.lock(shared=True):
+        stage = ScoringStage(plan, console())
+        stage.run()
+    typer.echo(f"{stage.count} cells scored")
     summarise(run_folder)
 
 
@@ -283,8 +283,8 @@ def _run(options: RunOptions, keep: Callable[[Cell], bool] | None = None) -> tup
     ``keep``: which cells of the plan to run, by default all.
     """
     from harness.runner.generate import GenerationStage, run_stages
+    from harness.runner.local import LocalWorkers
     from harness.runner.prepare import plan_run
-    from harness.runner.work import LocalWorkers
 
     plan = plan_run(options)
     if keep:

@@ -162,10 +162,11 @@ def waiting(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def run_lock(folder: Path, option: str) -> Iterator[None]:
+def run_lock(folder: Path, option: str, shared: bool = False) -> Iterator[None]:
     """Lock a directory, made if missing, for one writing process, and sweep it; freed when that process dies.
 
-    Raises ``UserError`` if it cannot be written or is locked; ``option`` is the command line option that chose it.
+    ``shared``: for one of several that claim what they write. Raises ``UserError`` if it cannot be written or is
+    locked; ``option`` is the command line option that chose it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +174,7 @@ def run_lock(folder: Path, option: str) -> Iterator[None]:
     except OSError as error:
         raise MachineError(f"cannot write {folder}: {error.strerror}. Choose another {option} folder.") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         raise UserError(f"{folder} is in use by another steerboard. Wait for it, or use another {option}.") from None

@@ -246,9 +246,9 @@ class Run:
         """Write the manifest."""
         write_json(self.files.target("manifest.json"), manifest.to_json())
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Lock the directory for one writing process; the system frees it when the process dies."""
-        return run_lock(self.path, "--run")
+    def lock(self, shared: bool = False) -> AbstractContextManager[None]:
+        """Lock the directory for one writing process, or for those that share its work by claims; see ``run_lock``."""
+        return run_lock(self.path, "--run", shared)
 
     def is_locked(self) -> bool:
         """Say whether a process holds the lock of the directory now."""

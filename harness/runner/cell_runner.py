@@ -27,6 +27,7 @@ from harness.core.interventions import Steering
 from harness.core.records import CellStatus, Generation, Manifest, State
 from harness.core.store import Run
 from harness.methods.contract import Skip, SteeringMethod
+from harness.runner.claims import Claims
 from harness.runner.prepare import RunOptions, RunPlan, with_chat
 from harness.runner.progress import Tracker, progress_bar
 
@@ -128,9 +129,10 @@ class CellStage(ABC):
         """
         workers = options.workers or 1
         stage = cls(plan, console, options.device, options.device_map, options.batch_size, not options.yes, workers)
-        manifest = plan.manifest(options)
+        plan.manifest(options)  # refuses a folder that holds another run
         stage.check()
-        plan.run.write_manifest(stage.with_chat(manifest))
+        with Claims(plan.run.path) as claims, claims.exclusive("manifest"):  # others may have added to it since
+            plan.run.write_manifest(stage.with_chat(plan.manifest(options)))
         stage.run()
         return stage
 

@@ -207,6 +207,17 @@ class Claims:
             (self.folder / name).unlink(missing_ok=True)
 
 
+def claims_by_process(run: Path) -> dict[int, set[str]]:
+    """Return what processes of any machine have claimed in a run, by their process ids."""
+    found: dict[int, set[str]] = {}
+    with suppress(OSError):
+        for path in (run / FOLDER).iterdir():
+            if path.suffix != _WORKER:
+                with suppress(OSError, ValueError, IndexError):
+                    found.setdefault(int(path.read_text(encoding="utf-8").split("-")[-2]), set()).add(path.stem)
+    return found
+
+
 def _expiry() -> float:
     text = os.environ.get(EXPIRY_VARIABLE, "")
     try:

@@ -211,6 +211,11 @@ class GenerationStage(CellStage):
             self.draw(cell, method, tracker) if isinstance(method, Reference) else self.request(cell, method, tracker)
         )
 
+    def score(self, scoring: type[ScoringStage]) -> int:
+        """Score what needs it; return how many cells did."""
+        self._fitter = None  # frees the model before scorers load others
+        return scoring(self.plan, self.console).run()
+
     def draw(self, cell: Cell, method: Reference, tracker: Tracker) -> Texts:
         """Return the texts of a reference."""
         drawn = reference_texts(method, cell.key, self.plan.suite, self.plan.corpus)
@@ -257,9 +262,8 @@ def run_stages(
 
     ``done`` gets the number of cells that were generated or scored.
     """
-    with plan.run.lock():
+    with plan.run.lock(shared=True):
         stage = generation.start(plan, options, console)
-        states, generated = stage.states, stage.count
-        del stage  # frees the model before scoring loads others
-        done(generated + scoring(plan, console).run())
+        states = stage.states
+        done(stage.count + stage.score(scoring))
     return states

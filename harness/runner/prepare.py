@@ -253,9 +253,25 @@ def open_run(
     manifest = run.manifest().require_generation_track(path)
     corpus = open_text(manifest, data, contrast)
     cells = [Cell(status.cell) for name in run.cell_ids() if (status := run.status(name))]
-    classifiers = classifiers or _classifiers_of(manifest, corpus.suite)
-    parts = build_scorers(corpus.suite, corpus, classifiers, embeddings, identifiers)
+    parts = scorers_of(manifest, corpus, classifiers, embeddings, identifiers)
     return RunPlan(run, corpus.suite, corpus, None, {}, cells, parts)
+
+
+def scorers_of(
+    manifest: Manifest,
+    corpus: Corpus,
+    classifiers: list[str] | None = None,
+    embeddings: list[str] | None = None,
+    identifiers: list[str] | None = None,
+) -> list[Scorer]:
+    """Return the scorers of an existing run; lists that are not given are those of the commands that made it."""
+    return build_scorers(
+        corpus.suite,
+        corpus,
+        classifiers or _asked(manifest, "--classifier", corpus.suite.classifiers),
+        embeddings or _asked(manifest, "--embedding", corpus.suite.metrics.embeddings),
+        identifiers or _asked(manifest, "--language-id", []),
+    )
 
 
 def open_text(manifest: Manifest, data: Path | None = None, contrast: Path | None = None) -> Corpus:
@@ -284,16 +300,15 @@ def open_text(manifest: Manifest, data: Path | None = None, contrast: Path | Non
     return corpus
 
 
-def _classifiers_of(manifest: Manifest, suite: Suite) -> list[str]:
-    """Return the classifiers of the commands that made a run, the suite's for commands that name none."""
+def _asked(manifest: Manifest, option: str, default: list[str]) -> list[str]:
+    """Return the values of an option in the commands that made a run, ``default`` for commands without it."""
     found: list[str] = []
     for words in manifest.commands:
         if words[1:2] == ["run"]:
-            pairs = pairwise(words)
-            named = [value for option, value in pairs if option == "--classifier"]
-            named += [word.partition("=")[2] for word in words if word.startswith("--classifier=")]
-            found += named or suite.classifiers
-    return list(dict.fromkeys(found)) or suite.classifiers
+            named = [value for name, value in pairwise(words) if name == option]
+            named += [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+            found += named or default
+    return list(dict.fromkeys(found)) or default
 
 
 def _changed(manifest: Manifest, corpus: Corpus) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -26,8 +28,9 @@ from harness.data.sources import DataSource, Example
 from harness.data.suite import Suite
 from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
+from harness.runner.claims import POLL, Claims
 from harness.runner.prepare import RunPlan
-from harness.runner.progress import progress_bar
+from harness.runner.progress import Tracker, progress_bar
 from harness.runner.workers import Outcome, run_in_workers, start_server
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
 from harness.scoring.scorers import build_scorers
@@ -128,8 +131,18 @@ def _unless_too_small(draw: Callable[[], Drawn]) -> Drawn | None:
         return None
 
 
+def _place(cell: Cell) -> tuple[str, str]:
+    """Return what decides the human-written text that a cell's scores need."""
+    return cell.key.task, cell.key.language
+
+
 def _rows(examples: list[Example]) -> list[tuple[str, str]]:
     return [(row.text, row.label) for row in examples]
+
+
+def score_claim(cell: str) -> str:
+    """Return the name by which a process claims the scoring of a cell, by its id."""
+    return f"score-{cell}"
 
 
 LIGHT = frozenset({VALIDITY, "lexical", "embedding/tfidf", "leakage", "membership", "hidden", f"{CLASSIFIER}tfidf"})
@@ -143,11 +156,14 @@ LEAST_CHUNK, WORTH_WORKERS = 16, 2000
 class ScoringStage:
     """Scores the cells of a plan by its scorers, reusing every stored score made by the same recipe.
 
-    Tracks override ``protocol``, ``context`` and ``sample``.
+    Other processes may score the same cells: each claims those that it is at. ``count``: how many cells this one has
+    scored. Tracks override ``protocol``, ``context`` and ``sample``.
     """
 
     plan: RunPlan
     console: Console
+    count: int = 0
+    _claims: Claims | None = None
     _human: dict[tuple[object, ...], dict[str, float]] = field(default_factory=dict)
     _protocols: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -161,7 +177,7 @@ class ScoringStage:
             start_server()
 
     def run(self) -> int:
-        """Score every generated cell that has scores missing; return the number of cells scored.
+        """Score every generated cell that has scores missing, or wait until others have; return how many had some.
 
         Scorers that load no model run in worker processes where there is enough to do, all others afterwards in this
         one. A cell that fails does not stop the others, unless the machine is at fault; the first error is raised at
@@ -171,9 +187,11 @@ class ScoringStage:
         heavy = [part.name for part in self.plan.parts if part.name not in LIGHT]
         open_cells, damaged = self._open_cells()
         first, second = ([cell for cell, names in open_cells if not names.isdisjoint(kind)] for kind in (light, heavy))
-        failed = self._score_all(first, light, "score")
-        second = [cell for cell in second if cell.id not in failed]
-        failed |= self._score_all(second, heavy, "score with models" if first else "score")
+        failed: dict[str, Exception] = {}
+        with Claims(self.plan.run.path) if open_cells else nullcontext() as self._claims:
+            failed |= self._score_all(first, light, "score")
+            second = [cell for cell in second if cell.id not in failed]
+            failed |= self._score_all(second, heavy, "score with models" if first else "score")
         if failed:
             raise next(failed[cell.id] for cell, _ in open_cells if cell.id in failed)
         if damaged:
@@ -203,31 +221,99 @@ class ScoringStage:
         failed: dict[str, Exception] = {}
         if not cells:
             return failed
-        by_id = {cell.id: cell for cell in cells}
-        with progress_bar(self.console, title, len(cells)) as tracker, closing(self._outcomes(cells, names)) as done:
-            for name, error in done:
-                if isinstance(error, MachineError):
-                    raise error
-                if error is not None:
-                    failed[name] = error
-                tracker.finish_cell(by_id[name].title)
+        left = {cell.id: cell for cell in cells}
+        with progress_bar(self.console, title, len(cells)) as tracker:
+            look = time.monotonic() + POLL
+            while left:
+                with closing(self._outcomes([*left.values()], names)) as done:
+                    for name, error in done:
+                        if self._claims:
+                            self._claims.release(score_claim(name))
+                        if isinstance(error, MachineError):
+                            raise error
+                        if error is not None:
+                            failed[name] = error
+                        self.count += error is None
+                        tracker.finish_cell(left.pop(name).title)
+                        if time.monotonic() > look:
+                            look = self._drop_scored(left, names, tracker)
+                look = self._drop_scored(left, names, tracker)
+                while left and time.monotonic() < look:
+                    tracker.advance(0)
+                    time.sleep(POLL / 10)
         return failed
 
+    def _drop_scored(self, left: dict[str, Cell], names: Sequence[str], tracker: Tracker) -> float:
+        """Count what other processes have scored; return when to look again: it is to cost little beside the work."""
+        started = time.monotonic()
+        held = self._claims.held if self._claims else set()
+        for name, cell in [*left.items()]:
+            if score_claim(name) not in held and not self._is_open(cell, names):
+                tracker.finish_cell(left.pop(name).title)
+        ended = time.monotonic()
+        return ended + max(POLL, 20 * (ended - started))
+
+    def _is_open(self, cell: Cell, names: Sequence[str]) -> bool:
+        """Say whether a cell still needs one of the named scorers."""
+        try:
+            return any(part.name in names for part in self._missing(cell)[1])
+        except UserError:  # to be said by whoever scores it
+            return True
+
     def _outcomes(self, cells: Sequence[Cell], names: Sequence[str]) -> Generator[Outcome]:
-        """Yield every cell's id when it is scored, with its error if any."""
+        """Yield a cell's id when it is scored, with its error if any; those that other processes have are left out."""
         threads = allowed_threads()
-        chunks = self.chunks(cells, threads) if LIGHT.issuperset(names) else []
+        everywhere = threads * (self._claims.workers if self._claims else 1)
+        chunks = self.chunks(cells, everywhere) if LIGHT.issuperset(names) else []
         if min(threads, len(chunks)) > 1:
             plan = self.plan
             worker = ScoringWorker(
                 plan.run.path, plan.suite, plan.corpus.source, plan.corpus.contrast_folder, tuple(names)
             )
-            yield from run_in_workers(worker, chunks, threads)
+            yield from run_in_workers(worker, self.claimed(chunks, cells, names), threads)
             return
         # The matrices are small: more threads of BLAS only wait for one another.
         with limit_blas_threads() if LIGHT.issuperset(names) else nullcontext():
-            for cell in cells:
-                yield cell.id, self._error_of(cell, names)
+            by_id = {cell.id: cell for cell in cells}
+            for (name,) in self.claimed([[cell.id] for cell in cells], cells, names):
+                yield name, self._error_of(by_id[name], names)
+
+    def claimed(
+        self, chunks: Sequence[Sequence[str]], cells: Sequence[Cell], names: Sequence[str]
+    ) -> Iterator[list[str]]:
+        """Yield what this process gets of chunks of the ids of ``cells``, each claimed when it is asked for.
+
+        Those of the last task and language come first, whose human-written text is at hand, then those of tasks and
+        languages that no other process is at. Each claim ends with its cell's outcome.
+        """
+        if self._claims is None:  # nobody else can be at it
+            yield from map(list, chunks)
+            return
+        by_id = {cell.id: cell for cell in cells}
+        waiting: dict[tuple[str, str], deque[Sequence[str]]] = {}
+        for chunk in chunks:
+            waiting.setdefault(_place(by_id[chunk[0]]), deque()).append(chunk)
+        last: tuple[str, str] | None = None
+        while waiting:
+            if last not in waiting:
+                taken = self._claims.taken()
+                busy = {_place(cell) for cell in cells if score_claim(cell.id) in taken} if taken else set()
+                last = next((place for place in waiting if place not in busy), next(iter(waiting)))
+            chunk = waiting[last].popleft()
+            if not waiting[last]:
+                del waiting[last]
+            if mine := [name for name in chunk if self._claim(by_id[name], names)]:
+                yield mine
+
+    def _claim(self, cell: Cell, names: Sequence[str]) -> bool:
+        assert self._claims is not None
+        claim = score_claim(cell.id)
+        if not self._claims.take(claim):
+            return False
+        if self._is_open(cell, names):
+            return True
+        self._claims.release(claim)  # scored by the process that had it before
+        return False
 
     def _error_of(self, cell: Cell, names: Sequence[str]) -> Exception | None:
         try:
@@ -245,7 +331,7 @@ class ScoringStage:
         texts = sum(len(self.plan.suite.task(c.key.task, c.key.language).labels) * c.key.texts_per_label for c in cells)
         if texts < WORTH_WORKERS:
             return []
-        groups = groupby(cells, key=lambda cell: (cell.key.task, cell.key.language))
+        groups = groupby(cells, key=_place)
         ids = [[cell.id for cell in group] for _, group in groups]
         return [group[i : i + size] for group in ids for i in range(0, len(group), size)]
 
@@ -256,7 +342,9 @@ class ScoringStage:
         """
         with machine_failures(f"scoring {cell.title}"):
             old, missing = self._missing(cell)
-            self._score(cell, old, [part for part in missing if part.name in names])
+            wanted = [part for part in missing if part.name in names]
+            if wanted:  # else another process has been quicker
+                self._score(cell, old, wanted)
 
     def protocol(self, cell: Cell) -> str:
         """Return the hash of what decides a cell's scores, except for the scorers' recipes."""

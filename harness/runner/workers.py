@@ -10,9 +10,10 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -89,15 +90,15 @@ def _context() -> ForkServerContext:
     return context
 
 
-def run_in_workers(setup: Setup, chunks: Sequence[Sequence[str]], number: int) -> Iterator[Outcome]:
+def run_in_workers(setup: Setup, chunks: Iterable[Sequence[str]], number: int) -> Iterator[Outcome]:
     """Work on the items of all chunks in so many processes; yield every item when it is done, with its error if any.
 
-    The items of a chunk are worked on in order by one worker. An item whose worker is killed is tried once more, in
-    another one; the second time it has failed with a ``MachineError``. Close the iterator to stop all workers at once;
-    they also end when this process does.
+    A chunk is taken when a worker is free, which works on its items in order. An item whose worker is killed is tried
+    once more, in another one; the second time it has failed with a ``MachineError``. Close the iterator to stop all
+    workers at once; they also end when this process does.
     """
     context = _context()
-    waiting, again = deque(chunks), set[str]()
+    waiting, again = iter(chunks), set[str]()
     workers: dict[Connection, _Worker] = {}
 
     def engage(chunk: Sequence[str]) -> None:
@@ -106,8 +107,8 @@ def run_in_workers(setup: Setup, chunks: Sequence[Sequence[str]], number: int) -
         worker.give(chunk)
 
     try:
-        for _ in range(min(number, len(waiting))):
-            engage(waiting.popleft())
+        for chunk in islice(waiting, number):
+            engage(chunk)
         while workers:
             for ready in wait(list(workers)):
                 worker = workers[ready]  # type: ignore[index]
@@ -117,12 +118,13 @@ def run_in_workers(setup: Setup, chunks: Sequence[Sequence[str]], number: int) -
                     yield from _after_death(workers.pop(worker.connection), again, engage)
                     continue
                 yield worker.left.popleft(), failure and failure.error()
-                if not worker.left and waiting:
-                    worker.give(waiting.popleft())
+                if not worker.left and (more := next(waiting, None)):
+                    worker.give(more)
                 elif not worker.left:
                     workers.pop(worker.connection).stop()
-            while waiting and len(workers) < number:  # in the place of one that died with its last item
-                engage(waiting.popleft())
+            # In the place of one that died with its last item.
+            for chunk in islice(waiting, max(0, number - len(workers))):
+                engage(chunk)
     finally:
         for worker in workers.values():
             worker.stop()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,11 +159,20 @@ def texts(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(folder).items() if name.endswith(ends)}
 
 
+def claims(folder: Path) -> list[Path]:
+    return sorted((folder / "claims").glob("*.[0-9]"))
+
+
+def owner(claim: Path) -> int:
+    """Return the id of the process that has made a claim."""
+    return int(claim.read_text().split("-")[-2])
+
+
 def owned(folder: Path, worker: Worker) -> int:
     """Return how many cells a worker has claimed."""
     name = f"-{worker.process.pid}-"
     found = 0
-    for path in (folder / "claims").glob("*.[0-9]"):
+    for path in claims(folder):
         try:
             found += name in path.read_text() and not path.name.startswith(("steering-", "reading-"))
         except OSError:  # given back
@@ -174,14 +185,17 @@ def test_two_workers_write_each_cell_once_and_fit_each_steering_once(begun, alon
     workers = [start("work", begun, "--batch-size", 4) for _ in range(2)]
     ended = [worker.end() for worker in workers]
     assert [outcome.code for outcome in ended] == [0, 0], ended
-    written = [int(outcome.out.split()[0]) for outcome in ended]
+    written, scored = zip(
+        *(map(int, re.findall(r"\d+", outcome.out.splitlines()[0])) for outcome in ended), strict=True
+    )
     assert sum(written) == len(statuses(begun)) - 1  # the first was there
+    assert sum(scored) == len(statuses(begun))
     assert {status.attempts for status in statuses(begun)} == {1}
-    assert texts(begun) == texts(alone)
+    assert untimed_files(begun) == untimed_files(alone)
     fits = Counter(line.split()[0] for line in (tmp_path / "fits").read_text().splitlines())
     assert fits == {f"{task}/{code}": 1 for task in ("sentiment", "topic") for code in ("am", "he")}
     assert not (begun / "claims").exists()
-    assert "next: steerboard score" in ended[0].out
+    assert "next: steerboard board build" in ended[0].out
 
 
 @slow
@@ -207,10 +221,14 @@ def test_cells_of_a_worker_that_is_killed_or_stands_still_go_to_others(begun, al
 
 
 @slow
-def test_a_run_with_workers_is_that_of_one_process(words, alone, tmp_path):
+def test_a_run_with_workers_is_that_of_one_process_also_where_one_is_killed(words, alone, start, tmp_path):
     folder = tmp_path / "run"
-    outcome = steerboard(*words(folder), "--workers", "2")
+    parent = start(*words(folder), "--workers", "2")
+    until(lambda: any("steering-" not in path.name for path in claims(folder)))
+    os.kill(owner(next(path for path in claims(folder) if "steering-" not in path.name)), signal.SIGKILL)
+    outcome = parent.end()
     assert outcome.code == 0, outcome.err
+    assert len(re.findall(r"warning: worker [12] was killed by signal 9 .*; started again", outcome.err)) == 1
     logs = [(folder / f"logs/worker-{i}.log").read_text() for i in (1, 2)]
     assert all("cells written" in log for log in logs), logs
     shutil.rmtree(folder / "logs")
