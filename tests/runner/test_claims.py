@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,18 +12,11 @@ from pathlib import Path
 
 import pytest
 from support.helpers import command, environment, names_below, python
+from support.working import CLAIM_AND_DIE
 
 from harness.core.errors import MachineError, UserError
 from harness.runner.claims import Claims
 
-CLAIM_AND_DIE = """
-import os, sys
-from pathlib import Path
-from harness.runner.claims import Claims
-claims = Claims(Path(sys.argv[1])).__enter__()
-assert all([claims.take(name) for name in sys.argv[2:]])
-os._exit(0)  # as a kill does: nothing is given back
-"""
 TAKE_ALL = """
 import sys, time
 from pathlib import Path
@@ -171,6 +165,35 @@ def test_a_block_waits_for_the_worker_that_has_the_name(tmp_path):
         with other.exclusive("mine"):
             pass
         assert other.held == {"mine"}  # it was claimed before the block
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_block_goes_on_when_the_worker_that_has_the_name_dies_or_stands_still(tmp_path, how):
+    """A death is seen at once on this machine; otherwise the expiry counts."""
+    expiry = 60.0 if how == signal.SIGKILL else 2.0
+    words = command(tmp_path, "reading-a", code=TAKE_ALL)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, env=environment(), text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline().split() == ["reading-a"]
+        entered = threading.Event()
+        with Claims(tmp_path, expiry=expiry) as claims:
+
+            def wait() -> None:
+                with claims.exclusive("reading-a"):
+                    entered.set()
+
+            thread = threading.Thread(target=wait)
+            thread.start()
+            assert not entered.wait(1.0)
+            process.send_signal(how)
+            assert entered.wait(30)  # less than the expiry of one that is killed
+            thread.join()
+        process.kill()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

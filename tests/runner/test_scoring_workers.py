@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support.helpers import environment, python, small_suite, steerboard, toy_llm
-from support.working import Script
+from support.working import CLAIM_AND_DIE, Script
 
 from harness.core import store, threads
 from harness.core.errors import DamagedFileError, MachineError, UserError
 from harness.runner import score
+from harness.runner.claims import Claims
 from harness.runner.prepare import open_run
 from harness.runner.workers import run_in_workers
 
@@ -113,13 +116,15 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def two_workers(monkeypatch) -> list[int]:
-    """Let every scoring have two workers; return the numbers of chunks, filled as they start."""
+def two_workers(monkeypatch) -> list[list[str]]:
+    """Let every scoring have two workers; return the chunks, as lists, in which they get cells."""
     started = []
 
     def watched(worker, chunks, number):
-        started.append((len(chunks), number))
-        return run_in_workers(worker, chunks, number)
+        assert number == 2
+        for chunk in chunks:
+            started.append(chunk)
+            yield from run_in_workers(worker, [chunk], number)
 
     monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
@@ -139,9 +144,51 @@ def test_scores_are_the_same_bytes_in_one_process_and_in_two(run, unscored, two_
     done = steerboard("score", unscored)
     assert done.code == 0, done.err
     assert files(unscored) == files(run)
-    [(chunks, number)] = two_workers
-    assert chunks == len({(c.key.task, c.key.language) for c in open_run(run).cells}) > number == 2
+    places = {cell.id: (cell.key.task, cell.key.language) for cell in open_run(run).cells}
+    assert [len({places[name] for name in chunk}) for chunk in two_workers] == [1] * len({*places.values()}) == [1] * 4
     assert f"{len(open_run(run).cells)} cells scored" in done.out
+
+
+def test_a_cell_that_another_process_is_at_is_left_to_it(run, unscored):
+    cells = sorted(path.name for path in (unscored / "cells").iterdir())
+    with Claims(unscored) as other:
+        assert other.take(score.score_claim(cells[0]))
+        stage = score.ScoringStage(open_run(unscored), Console(quiet=True))
+        with ThreadPoolExecutor() as pool:
+            done = pool.submit(stage.run)
+            wait_until(lambda: len(list(unscored.glob("cells/*/scores.json"))) == len(cells) - 1 or done.done())
+            time.sleep(0.3)
+            assert not done.done()
+            assert not (unscored / "cells" / cells[0] / "scores.json").exists()
+            for path in sorted((run / "cells" / cells[0]).iterdir(), reverse=True):  # scores.json is the last
+                shutil.copy(path, unscored / "cells" / cells[0] / path.name)
+            other.release(score.score_claim(cells[0]))
+            assert done.result(timeout=60) == len(cells)
+    assert stage.count == len(cells) - 1
+    assert files(unscored) == files(run)
+    assert not (unscored / "claims").exists()
+
+
+def test_a_cell_whose_process_has_died_is_scored_by_another(run, unscored):
+    cells = [path.name for path in (unscored / "cells").iterdir()]
+    python(CLAIM_AND_DIE, unscored, *map(score.score_claim, cells[:3]))
+    stage = score.ScoringStage(open_run(unscored), Console(quiet=True))
+    assert stage.run() == stage.count == len(cells)
+    assert files(unscored) == files(run)
+
+
+def test_processes_keep_to_tasks_and_languages_of_their_own(unscored):
+    plan = open_run(unscored)
+    one, other = (score.ScoringStage(plan, Console(quiet=True)) for _ in range(2))
+    names = [part.name for part in plan.parts]
+    cells = [cell for cell, _ in one._open_cells()[0]]
+    places = {cell.id: (cell.key.task, cell.key.language) for cell in cells}
+    chunks = [[cell.id] for cell in cells]
+    with Claims(unscored) as one._claims, Claims(unscored) as other._claims:
+        turns = [stage.claimed(chunks, cells, names) for stage in (one, other)]
+        got = [next(turn)[0] for turn in turns * 4]
+    assert len({*got}) == 8
+    assert {places[name] for name in got[::2]}.isdisjoint(places[name] for name in got[1::2])
 
 
 def test_one_thread_has_no_workers(run, unscored, two_workers):

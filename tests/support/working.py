@@ -13,6 +13,16 @@ from threadpoolctl import threadpool_info
 
 from harness.core.errors import DamagedFileError, InvalidFileError
 
+CLAIM_AND_DIE = """
+import os, sys
+from pathlib import Path
+from harness.runner.claims import Claims
+claims = Claims(Path(sys.argv[1])).__enter__()
+assert all([claims.take(name) for name in sys.argv[2:]])
+os._exit(0)  # as a kill does: nothing is given back
+"""
+"""Code of a process that claims names in a run and dies without giving them back."""
+
 
 @dataclass(frozen=True)
 class Script:
