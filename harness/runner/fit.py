@@ -38,6 +38,10 @@ _HEADER_DETAILS = ("token_rule", "bos_rule", "counts", "residual_norm")
 """Details of a fit that every steering file has in its header."""
 
 
+READING = "reading-"
+"""What the names begin with by which workers claim a reading of text."""
+
+
 def fit_claim(name: str) -> str:
     """Return the name by which a worker claims the fit with a file name."""
     return f"steering-{name}"
@@ -308,7 +312,7 @@ class Fitter:
         if not self._cache.usable:
             return self._read_now(key, texts, exclude_sinks)
         if key not in self._read:
-            with self._alone(f"reading-{key}"):
+            with self._alone(f"{READING}{key}"):
                 found = self._cache.load(key)
                 if found is None:
                     found = self._read_now(key, texts, exclude_sinks)

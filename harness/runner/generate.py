@@ -18,7 +18,7 @@ from harness.engine.chat import chat_record
 from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
 from harness.runner.claims import POLL, Claims
-from harness.runner.fit import fit_claim
+from harness.runner.fit import READING, fit_claim
 from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
@@ -132,9 +132,10 @@ class GenerationStage(CellStage):
     def _claimed(self, claims: Claims, cells: Sequence[Cell], tracker: Tracker) -> Iterator[Cell | None]:
         """Yield cells as this worker claims them, with their fit where it is still to be made; None as ``_requests``.
 
-        Cells whose fit another worker makes come later. Those that others have finished are counted.
+        Cells whose fit another worker makes come later; also other fits while one reads text, which all need: this
+        worker would wait for it. Those that others have finished are counted.
         """
-        left = list(cells)
+        left, busy = list(cells), True
         while left:
             taken, found = claims.taken(), False
             for position, cell in enumerate(left):
@@ -142,7 +143,8 @@ class GenerationStage(CellStage):
                     continue
                 name = self._fit_of(cell)
                 fit = "" if not name or self.plan.run.steering_path(name).is_file() else fit_claim(name)
-                if fit in taken:
+                taken = claims.taken() if fit else taken  # others may have begun it since
+                if fit in taken or (fit and busy and any(other.startswith(READING) for other in taken)):
                     continue
                 while not self._has_room(claims, len(left) - position):
                     yield None
@@ -158,6 +160,7 @@ class GenerationStage(CellStage):
             started = time.monotonic()
             left = [cell for cell in left if not self._is_over(claims, cell, tracker)]
             ended = time.monotonic()
+            busy = found or bool(claims.held)
             again = ended + max(POLL, 10 * (ended - started))  # many cells: to look costs less than the work
             while left and not found and time.monotonic() < again:
                 if claims.held:
