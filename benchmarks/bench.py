@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "frozen": ["frozen_seeds.py"],
     "finetuning": ["finetuning.py", "--device", "{device}", "--repeats", "5"],
     "scoring": ["metrics.py", "--alone"],
+    "workers": ["workers.py"],
     "resume": ["resume.py", "measure", "{scratch}/resume"],
     "board": ["board.py", "measure", "{scratch}/board"],
     "scale": ["scale.py"],
@@ -38,10 +39,11 @@ REAL: dict[str, list[str]] = {
     "alone": ["--model", "{shared}/models/devlm"],
     "queue": ["--model", "{shared}/models/devlm"],
     "fitting": ["--model", "{shared}/models/devlm"],
+    "workers": ["--model", "{shared}/models/devlm"],
     "frozen": ["--model", "{shared}/models/devenc", "--data", "{shared}/data"],
     "finetuning": ["--model", "{shared}/models/devenc", "--data", "{shared}/data"],
 }
-CPU_ONLY = {"packed", "frozen", "scoring", "resume", "board", "scale"}
+CPU_ONLY = {"packed", "frozen", "scoring", "workers", "resume", "board", "scale"}
 
 
 def main() -> int:

@@ -109,7 +109,8 @@ def _lines(found: RunStatus) -> dict[str, str]:
         ok, parts = found.states.get("ok", 0), {"skipped": found.states.get("skipped", 0), "failed": found.failed}
         others = "".join(f", {n:,} {name}" for name, n in {**parts, "not run": found.not_run}.items() if n)
         lines["generated"] = f"{ok:,} of {found.expected:,} cells{others}"
-        lines["scored"] = f"{found.scored:,} of {ok:,} cells"
+        scoring = sum(worker.scoring for worker in found.workers if worker.alive)
+        lines["scored"] = f"{found.scored:,} of {ok:,} cells" + (f", {scoring:,} being scored" if scoring else "")
     if found.unexpected:
         lines["other"] = f"{found.unexpected:,} cells that the manifest does not name, or twice"
     if found.speed:
@@ -167,7 +168,7 @@ def _workers(found: RunStatus) -> list[str]:
 
     shown = sorted(found.workers, key=lambda worker: worker.heartbeat)
     lines = [
-        f"{worker.name}: works on {worker.claims}, heartbeat {clock(worker.heartbeat)} ago"
+        f"{worker.name}: {'scores' if worker.scoring else 'works on'} {worker.claims}, heartbeat {clock(worker.heartbeat)} ago"
         + ("" if worker.alive else " (dead)")
         for worker in shown[:_SHOWN]
     ]

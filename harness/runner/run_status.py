@@ -53,12 +53,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A process that works on cells and fits; ``heartbeat``: seconds since its last sign of life."""
+    """A process that works on cells and fits; ``heartbeat``: seconds since its last sign of life.
+
+    ``claims``: how many it has claimed; ``scoring``: those of them that are cells to be scored.
+    """
 
     name: str
     claims: int
     heartbeat: float
     alive: bool
+    scoring: int = 0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ _WINDOWS = (600.0, 3600.0, float("inf"))  # seconds: the rate is that of the fir
 _ENOUGH = 3  # cells that a rate is computed from
 _SKEW = 60.0  # seconds that the clocks of two machines may differ by
 _SILENT = 120.0  # seconds without a heartbeat after which a worker is taken for dead
-_WORKER, _DIGITS, _LONGEST_NAME = ".worker", 18, 1000  # of the files in claims; bytes of a worker's name
+_WORKER, _SCORE = ".worker", "score-"  # of the files in claims
+_DIGITS, _LONGEST_NAME = 18, 1000  # of a claim's number; bytes of a worker's name
 _PATTERN = 300  # characters of a reason by which it is told from others
 
 
@@ -233,17 +234,20 @@ def read_workers(folder: Path, now: float) -> list[WorkerState]:
     One of this machine lives as long as it holds its lock, any other one while it gives signs of life.
     """
     names, claims, found = sorted(_names_in(folder / "claims")), Counter[str](), []
+    scoring = Counter[str]()
     machine = _read_bytes(Path("/proc/sys/kernel/random/boot_id"))
     last = {name.rpartition(".")[0]: name for name in sorted(names, key=_number_of) if _number_of(name) >= 0}
     for name in last.values():
-        claims[_read_bytes(folder / "claims" / name).decode("utf-8", "replace")] += 1
+        worker = _read_bytes(folder / "claims" / name).decode("utf-8", "replace")
+        claims[worker] += 1
+        scoring[worker] += name.startswith(_SCORE)
     for name in names:
         path = folder / "claims" / name
         with suppress(OSError):  # workers come and go
             if name.endswith(_WORKER):
                 worker, silent = name.removesuffix(_WORKER), max(0.0, now - path.stat().st_mtime)
                 alive = silent < _SILENT and (_read_bytes(path) != machine or is_locked(path))
-                found.append(WorkerState(worker, claims[worker], round(silent, 1), alive))
+                found.append(WorkerState(worker, claims[worker], round(silent, 1), alive, scoring[worker]))
     return found
 
 

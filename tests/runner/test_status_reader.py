@@ -254,13 +254,13 @@ def test_workers_are_those_of_the_claims(tmp_path):
     run = growing(tmp_path)
     claim(run, "node1-7.worker", "another machine", 5)
     claim(run, "node2-9.worker", "another machine", 4000)
-    for name in ("a.0", "b.1", "c.0"):
+    for name in ("a.0", "b.1", "score-c.0"):
         claim(run, name, "node1-7", 30)
     claim(run, "b.0", "node2-9", 40)  # taken over since
     claim(run, "d.0", "", 1)
     claim(run, "notes.txt", "", 1)
     found = read(run)
-    assert found.workers == [WorkerState("node1-7", 3, 5.0, True), WorkerState("node2-9", 0, 4000.0, False)]
+    assert found.workers == [WorkerState("node1-7", 3, 5.0, True, 1), WorkerState("node2-9", 0, 4000.0, False)]
     assert (found.locked, found.state) == (False, "running")
     assert read(run, NOW + 600).state == "stopped"
 
