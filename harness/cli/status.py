@@ -168,8 +168,8 @@ def _workers(found: RunStatus) -> list[str]:
 
     shown = sorted(found.workers, key=lambda worker: worker.heartbeat)
     lines = [
-        f"{worker.name}: {'scores' if worker.scoring else 'works on'} {worker.claims}, heartbeat {clock(worker.heartbeat)} ago"
-        + ("" if worker.alive else " (dead)")
+        f"{worker.name}: {'scores' if worker.scoring else 'works on'} {worker.claims}, "
+        f"heartbeat {clock(worker.heartbeat)} ago" + ("" if worker.alive else " (dead)")
         for worker in shown[:_SHOWN]
     ]
     return lines + _more(len(shown), "workers")

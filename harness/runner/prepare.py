@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, cast, get_args
 
@@ -42,7 +41,7 @@ from harness.methods.registry import Registry, load_registry, parse_methods, pic
 from harness.runner.plan import merge_selections, plan_cells, select_cells
 from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
 from harness.scoring.scorer import Scorer
-from harness.scoring.scorers import build_scorers
+from harness.scoring.scorers import build_scorers, scorers_of
 
 ENGINE = "packed"
 """How texts are generated: cells share batches. In half precision a few texts depend on what shares their batch."""
@@ -257,23 +256,6 @@ def open_run(
     return RunPlan(run, corpus.suite, corpus, None, {}, cells, parts)
 
 
-def scorers_of(
-    manifest: Manifest,
-    corpus: Corpus,
-    classifiers: list[str] | None = None,
-    embeddings: list[str] | None = None,
-    identifiers: list[str] | None = None,
-) -> list[Scorer]:
-    """Return the scorers of an existing run; lists that are not given are those of the commands that made it."""
-    return build_scorers(
-        corpus.suite,
-        corpus,
-        classifiers or _asked(manifest, "--classifier", corpus.suite.classifiers),
-        embeddings or _asked(manifest, "--embedding", corpus.suite.metrics.embeddings),
-        identifiers or _asked(manifest, "--language-id", []),
-    )
-
-
 def open_text(manifest: Manifest, data: Path | None = None, contrast: Path | None = None) -> Corpus:
     """Return the text of an existing run; ``data`` and ``contrast``: new folders, where they were moved.
 
@@ -298,17 +280,6 @@ def open_text(manifest: Manifest, data: Path | None = None, contrast: Path | Non
             f"with. Give the right folder with {option}."
         )
     return corpus
-
-
-def _asked(manifest: Manifest, option: str, default: list[str]) -> list[str]:
-    """Return the values of an option in the commands that made a run, ``default`` for commands without it."""
-    found: list[str] = []
-    for words in manifest.commands:
-        if words[1:2] == ["run"]:
-            named = [value for name, value in pairwise(words) if name == option]
-            named += [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
-            found += named or default
-    return list(dict.fromkeys(found)) or default
 
 
 def _changed(manifest: Manifest, corpus: Corpus) -> str | None:

@@ -235,7 +235,7 @@ class ScoringStage:
                             failed[name] = error
                         self.count += error is None
                         tracker.finish_cell(left.pop(name).title)
-                        if time.monotonic() > look:
+                        if self._claims and self._claims.workers > 1 and time.monotonic() > look:
                             look = self._drop_scored(left, names, tracker)
                 look = self._drop_scored(left, names, tracker)
                 while left and time.monotonic() < look:

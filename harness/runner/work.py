@@ -24,8 +24,9 @@ from harness.methods.contract import SteeringMethod
 from harness.runner.cell_runner import CellStage
 from harness.runner.generate import GenerationStage
 from harness.runner.plan import plan_cells
-from harness.runner.prepare import RunPlan, git_commit, library_versions, open_registry, open_text, scorers_of
+from harness.runner.prepare import RunPlan, git_commit, library_versions, open_registry, open_text
 from harness.runner.score import ScoringStage
+from harness.scoring.scorers import scorers_of
 
 _DECIDING = ("steerboard", "commit", "torch", "transformers", "numpy", "scikit-learn", "sacrebleu")
 """What decides texts and scores; a worker needs the same versions as the run."""

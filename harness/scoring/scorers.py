@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from harness.core.errors import UserError
+from harness.core.records import Manifest
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 from harness.scoring.classifiers import ClassifierScorer, open_classifier
@@ -51,3 +53,31 @@ def build_scorers(
         *(IdentifierScorer(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
     ]
+
+
+def scorers_of(
+    manifest: Manifest,
+    corpus: Corpus,
+    classifiers: list[str] | None = None,
+    embeddings: list[str] | None = None,
+    identifiers: list[str] | None = None,
+) -> list[Scorer]:
+    """Return the scorers of an existing run; lists that are not given are those of the commands that made it."""
+    return build_scorers(
+        corpus.suite,
+        corpus,
+        classifiers or _asked(manifest, "--classifier", corpus.suite.classifiers),
+        embeddings or _asked(manifest, "--embedding", corpus.suite.metrics.embeddings),
+        identifiers or _asked(manifest, "--language-id", []),
+    )
+
+
+def _asked(manifest: Manifest, option: str, default: list[str]) -> list[str]:
+    """Return the values of an option in the commands that made a run, ``default`` for commands without it."""
+    found: list[str] = []
+    for words in manifest.commands:
+        if words[1:2] == ["run"]:
+            named = [value for name, value in pairwise(words) if name == option]
+            named += [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+            found += named or default
+    return list(dict.fromkeys(found)) or default

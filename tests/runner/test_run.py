@@ -29,6 +29,7 @@ from harness.core.cells import cell_id
 from harness.core.records import CellStatus
 from harness.core.store import Run
 from harness.data.suite import load_suite
+from harness.runner.prepare import open_run
 
 slow = pytest.mark.slow
 PLUGIN = """
@@ -274,6 +275,23 @@ def test_score_takes_the_classifiers_of_the_commands_that_made_the_run(suite, tm
         outcome = steerboard("score", run.path)
         assert outcome.code == 0, outcome.err
         assert scores == {path: path.read_bytes() for path in run.path.glob("cells/*/scores.json")}
+
+
+def test_embeddings_and_identifiers_are_those_of_the_commands_too(go, tmp_path):
+    encoder = toy_encoder(tmp_path / "toyenc")
+    go(methods="human")
+    run = Run(tmp_path / "run")
+    manifest = run.manifest()
+    more = [
+        *manifest.commands,
+        ["steerboard", "run", f"--embedding=hf:{encoder}"],
+        ["steerboard", "gate", "--embedding", "x"],
+    ]
+    run.write_manifest(manifest.model_copy(update={"commands": more}))
+    assert [part.name for part in open_run(run.path).parts if part.name.startswith("embedding/")] == [
+        "embedding/tfidf",
+        "embedding/hf:toyenc",
+    ]
 
 
 def test_a_further_classifier_adds_its_score_and_leaves_the_rest(go, tmp_path):
