@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from copy import copy
 from functools import partial, wraps
@@ -163,9 +164,28 @@ class _RunOptions:
         option(
             "NUMBER",
             "Processes that write texts: one per GPU, or on the CPU with the threads divided; changes no result there. "
-            "Default: 1.",
+            "Default: 1; with ray one per GPU, or per node.",
             min=1,
         ),
+    ] = None
+    executor: Annotated[
+        str,
+        option(
+            "NAME",
+            "Where the workers run: local (this machine), ray (processes of Ray, on a cluster with --address), slurm "
+            "(array jobs of 'steerboard work').",
+        ),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        option(
+            "HOST:PORT",
+            "Ray cluster to join, or auto for that of this machine. Default: Ray is started here, for this command.",
+        ),
+    ] = None
+    slurm: Annotated[
+        list[str] | None,
+        option("KEY=VALUE", "Option of sbatch for every worker, such as partition=gpu. Repeat for several.", "--slurm"),
     ] = None
     yes: Annotated[bool, typer.Option("--yes", help="Start long work without a question.")] = False
     tuned: Annotated[bool, typer.Option("--tuned", help="Use what 'steerboard tune' chose for this run folder.")] = (
@@ -246,9 +266,21 @@ def numbers(text: str | None, option: str) -> list[int] | None:
     return found
 
 
+def pairs(words: list[str] | None) -> dict[str, str]:
+    """Return options of sbatch written as KEY=VALUE, or KEY for a switch; ``UserError`` for anything else."""
+    found = {}
+    for word in words or ():
+        key, _, value = word.removeprefix("--").partition("=")
+        if not re.fullmatch("[a-z][a-z_-]*", key) or not (value or word.endswith(key)) or "\n" in value:
+            raise UserError(f"--slurm {word!r} is not KEY=VALUE with an option of sbatch; write it as time=4:00:00.")
+        found[key] = value
+    return found
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("languages", "tasks", "methods", "settings"), split),
     "seeds": partial(numbers, option="--seeds"),
+    "slurm": pairs,
     "plugins": lambda paths: paths or [],
 }
 """Field of RunOptions -> how the words of its option are read; others are taken as they are."""

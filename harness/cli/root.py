@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,6 +51,7 @@ from harness.cli.options import (
     say_next,
     summarise,
 )
+from harness.core.errors import UserError, pasted
 from harness.core.languages import check_known
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from harness.core.cells import Cell
     from harness.core.records import State
     from harness.core.store import Run
+    from harness.runner.generate import GenerationStage
     from harness.runner.prepare import RunOptions
 
 app = typer.Typer(
@@ -93,7 +96,7 @@ _RUN = (
     "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
     "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned yes"
 )
-_RUN_HERE = _RUN.replace("threads", "threads workers")
+_RUN_HERE = _RUN.replace("threads", "threads workers executor address slurm")
 
 
 def _version(wanted: bool) -> None:
@@ -124,6 +127,13 @@ def run(options: RunOptions) -> None:
         steerboard run --suite steer11 --model google/gemma-2-9b-it \
             --languages am,he
     """
+    check_known("executor", [options.executor], ("local", "ray", "slurm"))
+    for name, given in (("ray", options.address and "--address"), ("slurm", options.slurm and "--slurm")):
+        if given and options.executor != name:
+            raise UserError(f"{given} is for --executor {name}. Add that, or leave it out.")
+    if options.executor == "slurm":
+        _submit(options)
+        return
     run, states, done = _run(options)
     finish(run, states, done)
 
@@ -282,15 +292,40 @@ def _run(options: RunOptions, keep: Callable[[Cell], bool] | None = None) -> tup
 
     ``keep``: which cells of the plan to run, by default all.
     """
-    from harness.runner.generate import GenerationStage, run_stages
-    from harness.runner.local import LocalWorkers
+    from harness.runner.generate import run_stages
     from harness.runner.prepare import plan_run
 
     plan = plan_run(options)
     if keep:
         plan = replace(plan, cells=[cell for cell in plan.cells if keep(cell)])
     done: list[int] = []
-    stage = LocalWorkers if (options.workers or 1) > 1 else GenerationStage
-    states = run_stages(plan, options, console(), done=done.append, generation=stage)
+    with _generation(options) as generation:
+        states = run_stages(plan, options, console(), done=done.append, generation=generation)
     report(plan.run, plan.cells, states)
     return plan.run, states, sum(done)
+
+
+def _generation(options: RunOptions) -> AbstractContextManager[type[GenerationStage]]:
+    """Return what generates: this process, processes that it starts, or those of Ray, which is there in the block."""
+    from harness.runner.generate import GenerationStage
+    from harness.runner.local import LocalWorkers
+
+    if options.executor == "ray":
+        from harness.runner.ray_executor import RayWorkers, ray_session
+
+        return ray_session(options.address, RayWorkers)
+    return nullcontext(LocalWorkers if (options.workers or 1) > 1 else GenerationStage)
+
+
+def _submit(options: RunOptions) -> None:
+    """Submit the workers of a run as jobs of SLURM, and say what to do next."""
+    from harness.runner.prepare import plan_run
+    from harness.runner.slurm_executor import submit_run
+
+    plan = plan_run(options)
+    job = submit_run(plan, options, console())
+    if job:
+        typer.echo(f"submitted {options.workers or 1} workers as SLURM job {job}")
+        typer.echo(f"next: {pasted('status', plan.run.path)}")
+    else:
+        typer.echo(f"every cell has its texts and scores; next: {pasted('board', 'build', plan.run.path)}")

@@ -24,6 +24,8 @@ EXTRAS: dict[str, dict[str, str]] = {
     "gguf": {"accelerate": "accelerate"},
     "lora": {"peft": "peft"},
     "s3": {"fsspec": "fsspec", "s3fs": "s3fs"},
+    "ray": {"ray": "ray"},
+    "slurm": {"submitit": "submitit"},
     "test": {"pytest": "pytest"},
     "lm-eval": {"lm_eval": "lm-eval"},
 }

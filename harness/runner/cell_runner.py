@@ -122,7 +122,14 @@ class CellStage(ABC):
 
     @classmethod
     def start(cls, plan: RunPlan, options: RunOptions, console: Console) -> Self:
-        """Load the model that open cells need, write the manifest, and run every open cell.
+        """Load the model that open cells need, write the manifest, and run every open cell; see ``begin``."""
+        stage = cls.begin(plan, options, console)
+        stage.run()
+        return stage
+
+    @classmethod
+    def begin(cls, plan: RunPlan, options: RunOptions, console: Console) -> Self:
+        """Load the model that open cells need and write the manifest.
 
         Call it with the run folder locked. A bad checkpoint or a gap in the text is one error before the run is
         written down, instead of one in every cell.
@@ -133,7 +140,6 @@ class CellStage(ABC):
         stage.check()
         with Claims(plan.run.path) as claims, claims.exclusive("manifest"):  # others may have added to it since
             plan.run.write_manifest(stage.with_chat(plan.manifest(options)))
-        stage.run()
         return stage
 
     def with_chat(self, manifest: Manifest) -> Manifest:

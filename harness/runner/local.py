@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +29,7 @@ from harness.runner.score import ScoringStage, score_claim
 from harness.runner.workers import Outcome
 
 LOGS = "logs"
-_PATIENCE = 10.0  # seconds that a worker has to end before it is killed
+PATIENCE = 10.0  # seconds that a worker has to end before it is killed
 _STARTS = 3  # that follow a kill, of one worker that finishes nothing in between
 
 
@@ -79,6 +80,12 @@ class _Worker:
         return f"worker {self.number} {how} ({self.log}: {lines[-1].removeprefix('steerboard: '):.300})"
 
 
+def work_command(words: Sequence[str]) -> list[str]:
+    """Return the command of a worker, to be started as a process."""
+    safe = [] if {"", str(Path.cwd())} & {*sys.path} else ["-P"]  # where this program's code is not the one at hand
+    return [sys.executable, *safe, "-m", "steerboard", "work", *words]
+
+
 class Team:
     """The workers of a run on this machine; they end with ``close``, also when this process is killed.
 
@@ -89,8 +96,7 @@ class Team:
     def __init__(
         self, run: Path, number: int, words: Sequence[str], gpus: Sequence[str], orders: Mapping[str, Any]
     ) -> None:
-        safe = [] if {"", str(Path.cwd())} & {*sys.path} else ["-P"]  # where this program's code is not the one at hand
-        command = [sys.executable, *safe, "-m", "steerboard", "work", *words]
+        command = work_command(words)
         (run / LOGS).mkdir(exist_ok=True)
         self._run, self._running = run, list[_Worker]()
         self._cells = {*orders["cells"], *map(score_claim, orders["cells"])}
@@ -211,16 +217,27 @@ class LocalWorkers(GenerationStage):
     @cached_property
     def team(self) -> Team:
         """The workers, started when there is something to do."""
-        cells = [cell.id for cell in self.plan.cells]
+        orders = self.orders()
+        words = [*self.words(), "--local", "--threads", str(max(1, allowed_threads() // orders["workers"]))]
+        return Team(self.plan.run.path, orders["workers"], words, _gpus(self.device), orders)
+
+    def orders(self) -> dict[str, Any]:
+        """Return what workers read that this process starts."""
+        cells, texts = ([cell.id for cell in cells] for cells in (self.plan.cells, self.open_cells))
         number = min(self.workers, len(cells))
-        words = [str(self.plan.run.path), "--local", "--threads", str(max(1, allowed_threads() // number))]
-        if self.plan.checkpoint and not self.plan.checkpoint.revision:
-            words += ["--model", str(self.plan.checkpoint.path)]
-        words += ["--device", self.device] if self.device else []
-        words += ["--batch-size", str(self.batch_size)] if self.batch_size else []
-        texts = [cell.id for cell in self.open_cells]
-        orders = {"workers": number, "methods": list(self.plan.methods), "cells": cells, "open": texts}
-        return Team(self.plan.run.path, number, words, _gpus(self.device), orders)
+        return {"workers": number, "methods": list(self.plan.methods), "cells": cells, "open": texts}
+
+    @property
+    def model(self) -> str | None:
+        """Where workers find the model, None where the hub has it."""
+        checkpoint = self.plan.checkpoint
+        return str(checkpoint.path.absolute()) if checkpoint and not checkpoint.revision else None
+
+    def words(self) -> list[str]:
+        """Return the words of a worker's command after ``steerboard work``."""
+        given = {"--model": self.model, "--device": self.device, "--batch-size": self.batch_size}
+        options = [[name, str(value)] for name, value in given.items() if value]
+        return [str(self.plan.run.path.absolute()), *chain.from_iterable(options)]
 
     def _give_up(self, left: int) -> NoReturn:
         last = self.team.last
@@ -244,7 +261,7 @@ class _TeamScoring(ScoringStage):
 
 def _wait(processes: Sequence[subprocess.Popen[str]]) -> None:
     """Wait for the end of processes, for a while."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + PATIENCE
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, until - time.monotonic()))

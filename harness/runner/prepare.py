@@ -51,7 +51,7 @@ ENGINE = "packed"
 class RunOptions:
     """The options of ``steerboard run``; None leaves the choice to the suite or to the machine.
 
-    ``weights``: whether those of a model on the hub are downloaded; a plan needs none.
+    ``weights``: whether those of a model on the hub are downloaded; a plan needs none. ``slurm``: options of sbatch.
     """
 
     suite: str
@@ -80,6 +80,9 @@ class RunOptions:
     yes: bool = False
     weights: bool = True
     workers: int | None = None
+    executor: str = "local"
+    address: str | None = None
+    slurm: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

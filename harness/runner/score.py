@@ -29,7 +29,7 @@ from harness.data.suite import Suite
 from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
 from harness.runner.claims import POLL, Claims
-from harness.runner.prepare import RunPlan
+from harness.runner.prepare import RunPlan, scorers_of
 from harness.runner.progress import Tracker, progress_bar
 from harness.runner.workers import Outcome, run_in_workers, start_server
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
@@ -447,7 +447,7 @@ class ScoringStage:
 
 @dataclass(frozen=True)
 class ScoringWorker:
-    """What a worker process needs to score cells of a run by scorers that load no model (``LIGHT``)."""
+    """What a worker process needs to score cells of a run by the named scorers."""
 
     run: Path
     suite: Suite
@@ -458,7 +458,9 @@ class ScoringWorker:
     def __call__(self) -> Callable[[str], None]:
         """Return what scores the cell with an id."""
         corpus, run = Corpus(self.suite, self.source, self.contrast), Run(self.run)
-        parts = [part for part in build_scorers(self.suite, corpus, ["tfidf"], ["tfidf"]) if part.name in self.names]
+        light = LIGHT.issuperset(self.names)
+        found = build_scorers(self.suite, corpus, ["tfidf"], ["tfidf"]) if light else scorers_of(run.manifest(), corpus)
+        parts = [part for part in found if part.name in {*self.names, VALIDITY}]
         stage = ScoringStage(RunPlan(run, self.suite, corpus, None, {}, [], parts), Console(quiet=True))
 
         def score(name: str) -> None:

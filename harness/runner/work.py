@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from rich.console import Console
 from typing_extensions import override
@@ -155,8 +155,16 @@ def start_work(path: Path, options: WorkOptions, console: Console, local: bool =
     orders = json.loads(sys.stdin.readline()) if local else {}
     if local:
         threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True, name="lifeline").start()
+    return join_work(path, options, console, orders)
+
+
+def join_work(path: Path, options: WorkOptions, console: Console, orders: Mapping[str, Any]) -> WorkStage:
+    """Return one worker of a run; ``orders``: of the command that started it, none where a user did.
+
+    Raises ``UserError`` as ``join_run``.
+    """
     plan, scored = join_run(path, options, orders.get("methods")), None
-    if local:
+    if orders:
         known = {cell.id: cell for cell in plan.cells}
         texts, scored = ([known[name] for name in orders[kind] if name in known] for kind in ("open", "cells"))
         plan = replace(plan, cells=texts)
