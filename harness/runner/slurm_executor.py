@@ -8,7 +8,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from rich.console import Console
 
 from harness.core.errors import MachineError, UserError, require
 from harness.core.threads import VARIABLES
-from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.local import LOGS, PATIENCE, LocalWorkers, work_command
+from harness.runner.prepare import RunOptions, RunPlan
 
 _REQUEUES = 100  # times that a job is put back into the queue at its time limit, as long as cells are left
 _OURS = {"array", "error", "open_mode", "output", "signal"}
@@ -102,7 +104,8 @@ def submit_workers(executor: Any, words: list[str], number: int) -> list[Any]:
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        jobs: list[Any] = executor.map_array(WorkerJob(work_command(words)), range(1, number + 1))
+        with redirect_stderr(StringIO()):  # submitit repeats there what sbatch says
+            jobs: list[Any] = executor.map_array(WorkerJob(work_command(words)), range(1, number + 1))
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         lines = str(getattr(error, "stderr", "") or error).strip().splitlines() or [""]
         raise UserError(f"SLURM refused the job: {lines[-1]:.300}") from None
