@@ -106,7 +106,9 @@ def workers_at_cells(folder: Path, number: int) -> list[int]:
 
 
 def unlogged(folder: Path) -> dict[str, bytes]:
-    return {name: data for name, data in untimed_files(folder).items() if not name.startswith("logs/")}
+    """Return the files of a run but for logs, and what a writer left that was killed while it wrote."""
+    files = untimed_files(folder).items()
+    return {name: data for name, data in files if not name.startswith("logs/") and not name.endswith(".tmp")}
 
 
 # Real runs
