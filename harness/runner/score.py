@@ -29,11 +29,11 @@ from harness.data.suite import Suite
 from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
 from harness.runner.claims import POLL, Claims
-from harness.runner.prepare import RunPlan, scorers_of
+from harness.runner.prepare import RunPlan
 from harness.runner.progress import Tracker, progress_bar
 from harness.runner.workers import Outcome, run_in_workers, start_server
 from harness.scoring.scorer import Scorer, ScorerOutput, ScoringContext, TextSample
-from harness.scoring.scorers import build_scorers
+from harness.scoring.scorers import build_scorers, scorers_of
 from harness.scoring.validity import ValidityScorer
 
 VERSION = 2
