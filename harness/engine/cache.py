@@ -11,8 +11,8 @@ from copy import copy
 from typing import Any
 
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicCache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -21,6 +21,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
+_EmptyLayer: Any = getattr(cache_utils, "DummyLayer", ())  # new in transformers 5.20
 _ROOM = 32  # positions that can be written before keys and values are copied
 
 
@@ -169,13 +170,13 @@ class PackedCache(DynamicCache):  # type: ignore[misc]
         A negative ``drop`` puts padding in front. Afterwards there is room for new positions.
         """
         for layer in self.layers:
-            if not isinstance(layer, DummyLayer):
+            if not isinstance(layer, _EmptyLayer):
                 layer.repack(rows, drop)
 
     def write(self, rows: Tensor, source: PackedCache, of: Tensor, positions: int) -> None:
         """Replace the last ``positions`` of ``rows[i]``, and its states, by those of row ``of[i]`` of another cache."""
         for layer, other in zip(self.layers, source.layers, strict=True):
-            if not isinstance(layer, DummyLayer):
+            if not isinstance(layer, _EmptyLayer):
                 layer.write(rows, other, of, positions)
 
     def take(self, rows: Tensor, drop: int) -> PackedCache:
@@ -217,7 +218,7 @@ class PackedCache(DynamicCache):  # type: ignore[misc]
 def _packed(layer: Any) -> Any:
     """Return an empty layer of our own for one of transformers'."""
     kind = type(layer)
-    if kind is DummyLayer:
+    if isinstance(layer, _EmptyLayer):
         return layer
     options = {"number_of_states": layer.number_of_states} if hasattr(layer, "number_of_states") else {}
     if kind in _WITHOUT_WINDOW:

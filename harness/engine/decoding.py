@@ -19,7 +19,7 @@ from harness.core.errors import is_out_of_memory, warn
 from harness.core.interventions import Steering
 from harness.engine.attention import fast_attention
 from harness.engine.cache import PackedCache
-from harness.engine.model import SteerableModel
+from harness.engine.model import LanguageModel, SteerableModel
 from harness.engine.sampling import draw_tokens, signed
 
 _NONE = Steering()
@@ -102,10 +102,9 @@ def choose_tokens(rows: Sequence[Row], logits: Tensor) -> list[int]:
 class DecodingBatch(ABC):
     """The texts that are being written now."""
 
-    def __init__(self, model: SteerableModel, choose: Choose = choose_tokens) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self._choose = choose
-        self.ends = _end_tokens(model)
+        self.ends = model.end_tokens
 
     @property
     @abstractmethod
@@ -128,20 +127,33 @@ class DecodingBatch(ABC):
     def shrink(self) -> None:  # noqa: B027  # nothing to do where rows take no room
         """Free the rows of complete texts, when no others wait for them."""
 
+    def _append(self, row: Row, token: int) -> None:
+        """Give a row its next token."""
+        if token in self.ends:
+            row.ended = True
+            return
+        row.tokens.append(token)
+        if row.stop is not None and token in self.model.line_break_tokens and row.stop(row.tokens):
+            row.ended = True
+
+
+class OwnBatch(DecodingBatch):
+    """A batch that is computed here, from logits."""
+
+    model: SteerableModel
+
+    def __init__(self, model: SteerableModel, choose: Choose = choose_tokens) -> None:
+        super().__init__(model)
+        self._choose = choose
+
     def _advance(self, rows: Sequence[Row], logits: Tensor) -> list[Row]:
         """Give every row its next token; return the rows that are complete."""
-        lines = self.model.line_break_tokens
         for row, token in zip(rows, self._choose(rows, logits), strict=True):
-            if token in self.ends:
-                row.ended = True
-                continue
-            row.tokens.append(token)
-            if row.stop is not None and token in lines and row.stop(row.tokens):
-                row.ended = True
+            self._append(row, token)
         return [row for row in rows if row.done]
 
 
-class CachedBatch(DecodingBatch):
+class CachedBatch(OwnBatch):
     """A batch with a cache of rows that can be replaced: one pass through the model writes one token of each."""
 
     def __init__(self, model: SteerableModel, choose: Choose = choose_tokens) -> None:
@@ -313,7 +325,7 @@ class CachedBatch(DecodingBatch):
             self._mask[slots] = 0  # positions of what is computed there begin at 0 again
 
 
-class UncachedBatch(DecodingBatch):
+class UncachedBatch(OwnBatch):
     """A batch for models without a cache that rows can enter: every token reads its text from the start.
 
     Texts of one length are read together, so that there is no padding. Slow, and right for every model.
@@ -370,12 +382,22 @@ class UncachedBatch(DecodingBatch):
         return logits[:, -1]
 
 
-def open_batch(model: SteerableModel) -> DecodingBatch:
-    """Return an empty batch of the fast kind where the model gives the same logits in it, else of the slow kind.
+class ServedModel(LanguageModel, ABC):
+    """A model that another engine runs, which decides itself how many texts are in memory."""
 
-    Models are tried once, on a few tokens: families differ in what their caches hold, and in whether padding is
-    read as text.
+    @abstractmethod
+    def open_batch(self) -> DecodingBatch:
+        """Return an empty batch; texts of one before are given up."""
+
+
+def open_batch(model: SteerableModel | ServedModel) -> DecodingBatch:
+    """Return an empty batch: that of another engine, or an own one.
+
+    That is of the fast kind where the model gives the same logits in it, else of the slow kind. Models are tried once,
+    on a few tokens: families differ in what their caches hold, and in whether padding is read as text.
     """
+    if isinstance(model, ServedModel):
+        return model.open_batch()
     if model.rows_can_enter is None:
         reason = why_uncached(model)
         model.rows_can_enter = reason == ""
@@ -403,7 +425,7 @@ def why_uncached(model: SteerableModel) -> str:
     )
 
 
-def _try_rows(model: SteerableModel, kind: type[DecodingBatch]) -> Tensor:
+def _try_rows(model: SteerableModel, kind: type[OwnBatch]) -> Tensor:
     """Return the logits of four texts of given tokens.
 
     Two of them enter late: one takes over a row, one needs a new row, and one is longer than what is in the cache.
@@ -433,18 +455,12 @@ def _try_rows(model: SteerableModel, kind: type[DecodingBatch]) -> Tensor:
     return torch.stack([logits for key in sorted(seen) for logits in seen[key]])
 
 
-def write_rows(model: SteerableModel, rows: Sequence[Row]) -> None:
+def write_rows(model: SteerableModel | ServedModel, rows: Sequence[Row]) -> None:
     """Write texts to their ends, all in one batch."""
     batch = open_batch(model)
     batch.add(rows)
     while batch.active:
         batch.step()
-
-
-def _end_tokens(model: SteerableModel) -> set[int]:
-    stops = model.model.generation_config.eos_token_id
-    stops = model.tokenizer.eos_token_id if stops is None else stops
-    return {token for token in (stops if isinstance(stops, list) else [stops]) if token is not None}
 
 
 def _arguments(model: Any) -> set[str]:

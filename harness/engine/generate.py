@@ -21,8 +21,8 @@ from harness.data.corpus import normalise
 from harness.data.prompts import Prompt
 from harness.data.suite import SamplingParams
 from harness.engine.chat import render
-from harness.engine.decoding import DecodingBatch, Row, open_batch
-from harness.engine.model import SteerableModel
+from harness.engine.decoding import DecodingBatch, Row, ServedModel, open_batch
+from harness.engine.model import LanguageModel, SteerableModel
 
 NoiseKey = Callable[[str, int, int], int]
 """(label, index, attempt) -> 64-bit key of the draw."""
@@ -69,7 +69,7 @@ class _Draws:
     equals an earlier one of its round is known as soon as both are.
     """
 
-    def __init__(self, cell: CellRequest, model: SteerableModel) -> None:
+    def __init__(self, cell: CellRequest, model: LanguageModel) -> None:
         self.cell = cell
         self._model = model
         inputs = {
@@ -191,15 +191,15 @@ class GenerationQueue:
 
     def __init__(
         self,
-        model: SteerableModel,
+        model: SteerableModel | ServedModel,
         batch_size: int | None = None,
         progress: Callable[[int], None] = lambda n: None,
     ) -> None:
         self.model = model
         self.most = batch_size or _MOST_ROWS
-        self._fixed = batch_size is not None
         self._progress = progress
         self._batch: DecodingBatch = open_batch(model)
+        self._fixed = batch_size is not None or isinstance(model, ServedModel)  # vLLM decides itself how many fit
         self._waiting: list[Draw] = []  # the next one last
         self._active: dict[Row, Draw] = {}
         self._clock = 0.0  # seconds, divided by the rows that shared them
@@ -345,13 +345,14 @@ class GenerationQueue:
         free = free_memory(self.model.device)
         if free is None:
             return self.most
+        assert isinstance(self.model, SteerableModel)
         position, states = self.model.row_bytes or (0, 0)
-        logits = 6 * 4 * int(self.model.model.config.get_text_config().vocab_size)  # float32, and what sampling needs
+        logits = 6 * 4 * int(self.model.config.vocab_size)  # float32, and what sampling needs
         return max(1, int(free / 1.5) // (2 * position * length + states + logits))
 
 
 def generate_cell(
-    model: SteerableModel,
+    model: SteerableModel | ServedModel,
     prompts: Mapping[str, Prompt],
     texts_per_label: int,
     steering: Steering,
@@ -391,7 +392,7 @@ def answer(text: str, sampling: SamplingParams) -> tuple[str, bool]:
     return " ".join(text.split()), ended
 
 
-def _token_budget(model: SteerableModel, width: int, wanted: int) -> int:
+def _token_budget(model: LanguageModel, width: int, wanted: int) -> int:
     limit = model.context_length
     if limit is None:
         return wanted

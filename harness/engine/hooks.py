@@ -187,7 +187,7 @@ class SteeringHooks:
     @staticmethod
     def _enter(slot: _HookSlot, row: int, item: Intervention, first: int, end: int) -> None:
         """Put one intervention into the row's entry of the slot's tables."""
-        start, stop = _position_range(item.positions, first, end)
+        start, stop = position_range(item.positions, first, end)
         if slot.used[row] and (int(slot.start[row]), int(slot.stop[row])) != (start, stop):
             raise UserError("two interventions at one layer must share their positions.")
         vector = torch.from_numpy(np.array(item.vector, dtype=np.float32, order="C")) * item.raw_strength
@@ -220,7 +220,7 @@ class SteeringHooks:
         return (slot.apply(value[0], self._past, measure), *value[1:])
 
 
-def _position_range(positions: Positions, first: int, end: int) -> tuple[int, int]:
+def position_range(positions: Positions, first: int, end: int) -> tuple[int, int]:
     """Return the half-open range of steered positions of a row whose prompt is first to end."""
     if positions == "prompt":
         return first, end - 1

@@ -20,15 +20,89 @@ from harness.engine.hooks import SteeringHooks
 from harness.engine.weights import end_tokens, load_network, load_tokenizer
 
 
-class SteerableModel:
+class LanguageModel:
+    """What the texts of any engine need of a model: its tokenizer, its config, and the tokens that end a text."""
+
+    def __init__(self, config: Any, tokenizer: Any) -> None:
+        self.config = config.get_text_config()
+        self.tokenizer = tokenizer
+        self._pipelines: dict[bytes, str] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        raise NotImplementedError
+
+    @property
+    def stops(self) -> int | list[int] | None:
+        """The tokens that end a text, by the model's generation config."""
+        raise NotImplementedError
+
+    @property
+    def end_tokens(self) -> set[int]:
+        """The tokens that end a text, the tokenizer's own where the model names none."""
+        stops = self.tokenizer.eos_token_id if self.stops is None else self.stops
+        return {token for token in (stops if isinstance(stops, list) else [stops]) if token is not None}
+
+    @property
+    def hidden_size(self) -> int:
+        """How many numbers the residual stream has."""
+        return int(self.config.hidden_size)
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """Hash of the tokenizer: its whole pipeline, without the padding that the last call left."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return digest(sorted(self.tokenizer.get_vocab().items()), 16)
+        written = backend.to_str()
+        known = hashlib.sha256(written.encode()).digest()  # parsing megabytes of JSON again would cost more
+        if known not in self._pipelines:
+            rest = {k: v for k, v in json.loads(written).items() if k not in {"padding", "truncation"}}
+            self._pipelines[known] = digest(rest, 16)
+        return self._pipelines[known]
+
+    @cached_property
+    def line_break_tokens(self) -> frozenset[int]:
+        """The tokens that hold a line break, as byte-level, byte-fallback and plain vocabularies write it."""
+        vocabulary = self.tokenizer.get_vocab()
+        signs = ("\n", "Ċ", "<0x0A>")
+        return frozenset(i for name, i in vocabulary.items() if any(sign in name for sign in signs))
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest sequence the model takes, None where its config does not say."""
+        length: int | None = getattr(self.config, "max_position_embeddings", None)
+        return length
+
+    @property
+    def _embeddings(self) -> int:
+        return int(self.config.vocab_size)
+
+    def token_ids(
+        self, texts: Sequence[str], special_tokens: bool = False, limit: int | None = None
+    ) -> list[list[int]]:
+        """Return the tokens of texts, each cut after ``limit``; ``UserError`` for one without an embedding."""
+        cut = {"truncation": True, "max_length": limit} if limit is not None else {}
+        rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=special_tokens, **cut)["input_ids"]
+        highest = max((token for row in rows for token in row), default=0)
+        if highest >= self._embeddings:
+            name = self.tokenizer.convert_ids_to_tokens(highest)
+            raise UserError(
+                f"the tokenizer writes {name!r} as token {highest}, but the model has {self._embeddings} embeddings. "
+                "Give the model its own tokenizer."
+            )
+        return rows
+
+
+class SteerableModel(LanguageModel):
     """A loaded causal LM with its tokenizer, its decoder layers and the always-on steering hooks."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         from transformers import GenerationConfig
 
+        super().__init__(model.config, tokenizer)
         self.model = model
-        self.tokenizer = tokenizer
-        self._pipelines: dict[bytes, str] = {}
         self.rows_can_enter: bool | None = None  # whether decoding can share a cache; None until it is tried
         self.row_bytes: tuple[int, int] | None = None  # of a position in that cache, and of a row's states
         self.decoder = find_decoder(model)
@@ -53,42 +127,16 @@ class SteerableModel:
             self.model.generation_config = ours
 
     @property
-    def hidden_size(self) -> int:
-        """How many numbers the residual stream has."""
-        return int(self.model.config.get_text_config().hidden_size)
-
-    @property
-    def tokenizer_hash(self) -> str:
-        """Hash of the tokenizer: its whole pipeline, without the padding that the last call left."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            return digest(sorted(self.tokenizer.get_vocab().items()), 16)
-        written = backend.to_str()
-        known = hashlib.sha256(written.encode()).digest()  # parsing megabytes of JSON again would cost more
-        if known not in self._pipelines:
-            rest = {k: v for k, v in json.loads(written).items() if k not in {"padding", "truncation"}}
-            self._pipelines[known] = digest(rest, 16)
-        return self._pipelines[known]
-
-    @cached_property
-    def line_break_tokens(self) -> frozenset[int]:
-        """The tokens that hold a line break, as byte-level, byte-fallback and plain vocabularies write it."""
-        vocabulary = self.tokenizer.get_vocab()
-        signs = ("\n", "Ċ", "<0x0A>")
-        return frozenset(i for name, i in vocabulary.items() if any(sign in name for sign in signs))
-
-    @property
     def device(self) -> torch.device:
         """Where the inputs go: the device of the embeddings."""
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
     @property
-    def context_length(self) -> int | None:
-        """The longest sequence the model takes, None where its config does not say."""
-        config = self.model.config.get_text_config()
-        length: int | None = getattr(config, "max_position_embeddings", None)
-        return length
+    def stops(self) -> int | list[int] | None:
+        """See ``LanguageModel``."""
+        stops: int | list[int] | None = self.model.generation_config.eos_token_id
+        return stops
 
     @property
     def pad_id(self) -> int:
@@ -99,21 +147,6 @@ class SteerableModel:
     @property
     def _embeddings(self) -> int:
         return int(self.model.get_input_embeddings().weight.shape[0])
-
-    def token_ids(
-        self, texts: Sequence[str], special_tokens: bool = False, limit: int | None = None
-    ) -> list[list[int]]:
-        """Return the tokens of texts, each cut after ``limit``; ``UserError`` for one without an embedding."""
-        cut = {"truncation": True, "max_length": limit} if limit is not None else {}
-        rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=special_tokens, **cut)["input_ids"]
-        highest = max((token for row in rows for token in row), default=0)
-        if highest >= self._embeddings:
-            name = self.tokenizer.convert_ids_to_tokens(highest)
-            raise UserError(
-                f"the tokenizer writes {name!r} as token {highest}, but the model has {self._embeddings} embeddings. "
-                "Give the model its own tokenizer."
-            )
-        return rows
 
     def encode(
         self, texts: Sequence[str], special_tokens: bool, side: str, limit: int | None = None
