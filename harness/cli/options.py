@@ -148,6 +148,14 @@ class _RunOptions:
     embeddings: Embeddings = None
     identifiers: Identifiers = None
     plugins: Plugins = None
+    engine: Annotated[
+        str | None,
+        option(
+            "ENGINE",
+            "What writes texts: transformers, or vllm for large models (steerboard docs vllm). Default: what the run "
+            "folder has, else transformers.",
+        ),
+    ] = None
     device: Device = None
     dtype: Annotated[
         str | None,

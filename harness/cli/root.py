@@ -94,7 +94,8 @@ app.command("pull")(sync.pull)
 
 _RUN = (
     "suite run model revision data contrast languages tasks methods settings seeds limit vector_sentences "
-    "prompt_format classifiers embeddings identifiers plugins device dtype device_map batch_size threads tuned yes"
+    "prompt_format classifiers embeddings identifiers plugins engine device dtype device_map batch_size threads "
+    "tuned yes"
 )
 _RUN_HERE = _RUN.replace("threads", "threads workers executor address slurm")
 

@@ -99,7 +99,7 @@ def _lines(found: RunStatus) -> dict[str, str]:
     lines = {"run": str(found.path)}
     if found.manifest:
         manifest, model = found.manifest, found.manifest.model
-        on = f"{model.name} ({model.dtype}), prompts: {prompt_format_of(manifest.suite)}" if model else "no model"
+        on = f"{model.title} ({model.dtype}), prompts: {prompt_format_of(manifest.suite)}" if model else "no model"
         track = "" if manifest.track == "generation" else f", {manifest.track}"
         lines["suite"] = "; ".join([f"{suite_name(manifest)}{track}, {on}", *manifest.selection.narrowed])
     stage = {"generate": ": writing texts", "score": ": scoring"}.get(found.stage or "", "")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @run_options(
     "suite run model revision data contrast languages tasks methods settings layers strengths limit vector_sentences "
-    "prompt_format plugins device dtype device_map batch_size threads yes",
+    "prompt_format plugins engine device dtype device_map batch_size threads yes",
     run="Folder of the run that will use the choice.",
     methods="Tune these. Default: all of the suite that name a grid.",
 )
@@ -81,7 +81,7 @@ def tune(
 
 def _same(options: RunOptions) -> list[object]:
     """Return the options of this command that the run needs, too, as words of a command."""
-    names = ("model", "revision", "data", "contrast", "dtype", "vector_sentences", "prompt_format")
+    names = ("model", "revision", "data", "contrast", "engine", "dtype", "vector_sentences", "prompt_format")
     given = [(f"--{name.replace('_', '-')}", getattr(options, name)) for name in names if getattr(options, name)]
     given += [("--plugin", path) for path in options.plugins]
     return [word for pair in given for word in pair]

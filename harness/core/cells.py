@@ -47,7 +47,7 @@ def steering_id(key: CellKey) -> str:
     """Return the hash of everything that decides a fit; one fit serves all settings and seeds."""
     return digest(
         {
-            "model": key.model.model_dump(mode="json") if key.model else None,
+            "model": key.model.fitted if key.model else None,
             "method": key.method.model_dump(mode="json"),
             "task": key.task,
             "language": key.language,

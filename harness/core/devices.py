@@ -52,3 +52,9 @@ def choose_dtype(device: str, checkpoint: Checkpoint) -> str:
 def _has_bfloat16(device: str) -> bool:
     with torch.cuda.device(device):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def free_cache() -> None:
+    """Give memory of GPUs that nothing uses any more back to the system, for other programs."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -23,6 +23,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "gguf": {"accelerate": "accelerate"},
     "lora": {"peft": "peft"},
+    "vllm": {"vllm": "vllm"},
     "s3": {"fsspec": "fsspec", "s3fs": "s3fs"},
     "ray": {"ray": "ray"},
     "slurm": {"submitit": "submitit"},

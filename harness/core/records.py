@@ -16,9 +16,11 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_serializer,
 )
 from pydantic_core import CoreSchema
 
@@ -129,13 +131,38 @@ class Generation(Record):
     duplicate: bool = False
 
 
+Engine = Literal["transformers", "vllm"]
+"""What ran the model: transformers with the decode loop of steerboard, or vLLM."""
+
+OWN_ENGINE: Engine = "transformers"
+
+
 class ModelIdentity(Record):
-    """Which model wrote the texts: hub id or folder name, commit, content hash, precision."""
+    """Which model wrote the texts: hub id or folder name, commit, content hash, precision.
+
+    ``engine``: what ran it; the default is left out of hashes.
+    """
 
     name: str
     revision: str | None = None
     fingerprint: str
     dtype: str
+    engine: Engine = OWN_ENGINE
+
+    @model_serializer(mode="wrap")
+    def _without_own_engine(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return {name: value for name, value in body.items() if (name, value) != ("engine", OWN_ENGINE)}
+
+    @property
+    def title(self) -> str:
+        """The name, with the engine where it is another one."""
+        return self.name if self.engine == OWN_ENGINE else f"{self.name} ({self.engine})"
+
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """What fits depend on, as JSON: all but the engine that writes texts with them."""
+        return self.model_dump(mode="json", exclude={"engine"})
 
 
 IMPORTED = "imported"

@@ -111,6 +111,7 @@ def _environment(manifest: Manifest) -> dict[str, str | None]:
         "model weights": model.fingerprint if model else None,
         "model revision": model.revision if model else None,
         "precision": model.dtype if model else None,
+        "engine": model.engine if model else None,
         **{f"version of {name}": version for name, version in manifest.versions.items()},
     }
 

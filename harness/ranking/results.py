@@ -377,7 +377,7 @@ def _names(entries: dict[str, Entry]) -> dict[str, str]:
             differing.append(f"v{method.version}")
         title = method.title + (f" [{', '.join(differing)}]" if differing else "")
         title = f"{title} + few-shot" if entry.setting == "few-shot" and method.name != "few-shot" else title
-        titles[name] = f"{title}, {entry.model.name}" if several and entry.model else title
+        titles[name] = f"{title}, {entry.model.title}" if several and entry.model else title
     return titles
 
 

@@ -210,7 +210,7 @@ class Fitter:
             warn(f"{path} is not the file that finished cells were written with; it is fitted again")
             return None
         if self.plan.model is not None:
-            check_model(stored, self.plan.model.model_dump(mode="json"), self.model.tokenizer_hash, str(path))
+            check_model(stored, self.plan.model.fitted, self.model.tokenizer_hash, str(path))
         return stored
 
     @contextmanager
@@ -270,7 +270,7 @@ class Fitter:
             lifted["residual_norm"] = [float(value) for value in own.norm]
         return {
             "method": key.method.model_dump(mode="json"),
-            "model": key.model.model_dump(mode="json") if key.model else None,
+            "model": key.model.fitted if key.model else None,
             "tokenizer": self.model.tokenizer_hash,
             "language": key.language,
             "task": key.task,

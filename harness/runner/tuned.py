@@ -36,8 +36,8 @@ def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | No
         raise UserError(f"{run / FILE} was made for another suite ({tuned.suite}). Tune again.")
     if model is not None and tuned.model != model:
         raise UserError(
-            f"{run / FILE} was made on {tuned.model.name} ({tuned.model.fingerprint}, {tuned.model.dtype}), "
-            f"this model is {model.name} ({model.fingerprint}, {model.dtype}). Tune again."
+            f"{run / FILE} was made on {tuned.model.title} ({tuned.model.fingerprint}, {tuned.model.dtype}), "
+            f"this model is {model.title} ({model.fingerprint}, {model.dtype}). Tune again."
         )
     other = [name for name, known in tuned.data_hashes.items() if data.get(name, known) != known]
     if other:

@@ -18,7 +18,7 @@ from typing_extensions import override
 from harness.core.cells import Cell, entry_of
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, require
-from harness.core.records import Manifest, ModelIdentity
+from harness.core.records import OWN_ENGINE, Manifest, ModelIdentity
 from harness.core.store import Run
 from harness.methods.contract import SteeringMethod
 from harness.runner.cell_runner import CellStage
@@ -28,7 +28,7 @@ from harness.runner.prepare import RunPlan, git_commit, library_versions, open_r
 from harness.runner.score import ScoringStage
 from harness.scoring.scorers import scorers_of
 
-_DECIDING = ("steerboard", "commit", "torch", "transformers", "numpy", "scikit-learn", "sacrebleu")
+_DECIDING = ("steerboard", "commit", "torch", "transformers", "numpy", "scikit-learn", "sacrebleu", "vllm")
 """What decides texts and scores; a worker needs the same versions as the run."""
 
 
@@ -71,7 +71,7 @@ def join_run(path: Path, options: WorkOptions, only: Collection[str] | None = No
 
 def _check_versions(manifest: Manifest, path: Path) -> None:
     """Raise ``UserError`` where other code would write and score the texts than the run was started with."""
-    here = {**library_versions(), "commit": git_commit() or ""}
+    here = {**library_versions(manifest.model.engine if manifest.model else OWN_ENGINE), "commit": git_commit() or ""}
     there = {**manifest.versions, "commit": manifest.git_commit or ""}
     wrong = [name for name in _DECIDING if here.get(name) != there.get(name)]
     if wrong:

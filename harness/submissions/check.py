@@ -222,7 +222,7 @@ def _check_steering(done: CheckOutcome, submission: Submission) -> None:
         except BrokenFileError as error:
             done.report.add("problem", path, str(error), PACK_AGAIN)
             continue
-        model = key.model.model_dump(mode="json") if key.model else None
+        model = key.model.fitted if key.model else None
         expected = (key.method.model_dump(mode="json"), model, key.language, key.task, key.data)
         if tuple(header.get(field) for field in ("method", "model", "language", "task", "data")) != expected:
             problem = "its header is of another method, model, language, task or data than its name"

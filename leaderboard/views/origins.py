@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from harness.core.records import IMPORTED, Entry, Manifest
+from harness.core.records import IMPORTED, OWN_ENGINE, Entry, Manifest
 from harness.data.suite import prompt_format_of
 from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
@@ -107,6 +107,7 @@ def command(entry: Entry, manifest: Manifest) -> str:
         return _as_given(entry, manifest)
     words = ["steerboard", "run", "--suite", _last_part(manifest.suite_source)]
     words += _model(entry, manifest)
+    words += ["--engine", entry.model.engine] if entry.model and entry.model.engine != OWN_ENGINE else []
     methods = dict.fromkeys([entry.method.name, "zero-shot"] if entry.model else [entry.method.name])
     words += ["--methods", ",".join(methods), *_selection(manifest)]
     if manifest.data_source not in {"", "hub"} and not manifest.suite.get("data"):
@@ -192,6 +193,8 @@ def _provenance(run: Manifest) -> dict[tuple[str, str], str]:
     if run.model:
         revision = f" @ {run.model.revision}" if run.model.revision else ""
         found["model", ""] = f"{run.model.name}{revision}, content {run.model.fingerprint}, {run.model.dtype}"
+        if run.model.engine != OWN_ENGINE:
+            found["engine", ""] = run.model.engine
         found["prompt format", ""] = prompt_format_of(run.suite)
     if run.git_commit:
         found["steerboard at", ""] = run.git_commit[:12]

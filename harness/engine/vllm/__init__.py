@@ -1,1 +1,1 @@
-"""The engine of vLLM: the same texts as from the own engine, up to rounding, for models that need its speed and memory."""
+"""vLLM as the engine: the texts of the own one up to rounding, for models that need its speed and memory."""

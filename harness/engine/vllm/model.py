@@ -123,8 +123,8 @@ def layer_vectors(steering: Steering, n_layers: int, size: int) -> dict[int, tup
     for item in steering.interventions:
         if (item.site, item.operation) != ("layer_output", "add"):
             raise UnsupportedError(
-                f"the engine vllm only adds vectors at layer_output; this steering {_VERBS[item.operation]} {item.site}. "
-                "Use --engine transformers."
+                f"the engine vllm only adds vectors at layer_output; this steering {_VERBS[item.operation]} "
+                f"{item.site}. Use --engine transformers."
             )
         if item.layer >= n_layers:
             raise UserError(
@@ -194,7 +194,11 @@ class VllmBatch(DecodingBatch):
 
 
 def load_vllm(
-    checkpoint: Checkpoint, dtype: str, device: str | None = None, device_map: str | None = None, most: int | None = None
+    checkpoint: Checkpoint,
+    dtype: str,
+    device: str | None = None,
+    device_map: str | None = None,
+    most: int | None = None,
 ) -> VllmModel:
     """Load a checkpoint into vLLM, without running code that comes with it, and prove that it can be steered.
 

@@ -1,4 +1,4 @@
-"""Proof, before any text, that vLLM's layers do what the hooks say: plug-ins of other versions ran silently unsteered."""
+"""Proof, before any text, that vLLM applies steering: plug-ins made for other versions of it ran silently unsteered."""
 
 from __future__ import annotations
 
