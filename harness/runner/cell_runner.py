@@ -21,11 +21,10 @@ from harness.core.errors import (
     UserError,
     in_words,
     is_infrastructure,
-    require,
     warn,
 )
 from harness.core.interventions import Steering
-from harness.core.records import OWN_ENGINE, CellStatus, Generation, Manifest, State
+from harness.core.records import CellStatus, Generation, Manifest, State
 from harness.core.store import Run
 from harness.methods.contract import Skip, SteeringMethod
 from harness.runner.claims import Claims
@@ -148,14 +147,11 @@ class CellStage(ABC):
 
         Raises ``UserError`` where the template cannot be used, or was used otherwise for earlier texts.
         """
-        known = self._fitter is not None or (self.served and self.needs_model)
-        return with_chat(manifest, self.chat(), self.plan.run) if known else manifest
+        return manifest if self._fitter is None else with_chat(manifest, self.chat(), self.plan.run)
 
     def check(self) -> None:
-        """Load the model if an open cell has one; another engine loads it after the fits."""
-        if self.served:
-            require("vllm")
-        elif self.needs_model:
+        """Load the model if an open cell has one."""
+        if any(cell.key.model for cell in self.open_cells):
             _ = self.fitter
 
     def run(self) -> None:
@@ -202,37 +198,27 @@ class CellStage(ABC):
         return self.plan.run.finished(cell.id)
 
     @property
-    def needs_model(self) -> bool:
-        """Whether a model writes texts of an open cell."""
-        return any(cell.key.model for cell in self.open_cells)
-
-    @property
-    def served(self) -> bool:
-        """Whether another engine writes the texts."""
-        return self.plan.model is not None and self.plan.model.engine != OWN_ENGINE
-
-    @property
     def fitter(self) -> Fitter:
         """The fits of the run, on the loaded model."""
         if self._fitter is None:
-            from harness.core.devices import choose_device
-            from harness.engine.architectures import check_model
-            from harness.engine.model import load_model
-            from harness.runner.fit import Fitter
-
-            checkpoint, identity = self.plan.checkpoint, self.plan.model
-            if checkpoint is None or identity is None:
-                raise UserError("this run has no model. Give --model.")
-            device = choose_device(self.device)
-            self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
-            model = load_model(checkpoint, identity.dtype, device, self.device_map)
-            check_model(model, checkpoint.name)
-            self._fitter = Fitter(self.plan, model, self.batch_size or 64)
+            self._fitter = self.open_fitter()
         return self._fitter
 
-    def release_model(self) -> None:
-        """Forget the model, if it was loaded."""
-        self._fitter = None
+    def open_fitter(self) -> Fitter:
+        """Load the model."""
+        from harness.core.devices import choose_device
+        from harness.engine.architectures import check_model
+        from harness.engine.model import load_model
+        from harness.runner.fit import Fitter
+
+        checkpoint, identity = self.plan.checkpoint, self.plan.model
+        if checkpoint is None or identity is None:
+            raise UserError("this run has no model. Give --model.")
+        device = choose_device(self.device)
+        self.console.print(f"loading {checkpoint.name} ({identity.dtype}, {device})")
+        model = load_model(checkpoint, identity.dtype, device, self.device_map)
+        check_model(model, checkpoint.name)
+        return Fitter(self.plan, model, self.batch_size or 64)
 
     def fit(self, cell: Cell, method: SteeringMethod, tracker: Tracker) -> tuple[Steering, dict[str, Any]]:
         """Return the steering of a cell, fitted where it is not yet, and the fields of its status about it."""

@@ -13,17 +13,17 @@ from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell, sampling_key, steering_id
-from harness.core.records import Generation, State
+from harness.core.records import OWN_ENGINE, Generation, State
 from harness.engine.chat import chat_record
 from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
 from harness.runner.claims import POLL, Claims
-from harness.runner.fit import READING, fit_claim
+from harness.runner.fit import READING, Fitter, fit_claim
 from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
 from harness.runner.score import ScoringStage, reference_texts
-from harness.runner.served import serve_model
+from harness.runner.served import make_fits, open_served
 
 if TYPE_CHECKING:
     from harness.engine.generate import CellRequest
@@ -91,12 +91,16 @@ class GenerationStage(CellStage):
 
     @override
     def chat(self) -> dict[str, str]:
-        if not self.served:
-            return chat_record(self.fitter.model.tokenizer, self.plan.suite.sampling)
-        from harness.engine.weights import load_tokenizer
+        return chat_record(self.fitter.model.tokenizer, self.plan.suite.sampling)
 
-        assert self.plan.checkpoint is not None
-        return chat_record(load_tokenizer(self.plan.checkpoint), self.plan.suite.sampling)
+    @property
+    def served(self) -> bool:
+        """Whether another engine writes the texts."""
+        return self.plan.model is not None and self.plan.model.engine != OWN_ENGINE
+
+    @override
+    def open_fitter(self) -> Fitter:
+        return open_served(self) if self.served else super().open_fitter()
 
     @override
     def run_cells(self, cells: Sequence[Cell], tracker: Tracker) -> None:
@@ -105,8 +109,8 @@ class GenerationStage(CellStage):
         It ends when every cell is settled, by this worker or another one.
         """
         with Claims(self.plan.run.path) as self._claims:
-            if self.served and self.needs_model:
-                self._fitter = serve_model(self, cells, self._claims, tracker)
+            if self.served:
+                make_fits(cells, self.fitter, super().open_fitter, self._claims, tracker)
             requests = self._requests(self._claims, cells, tracker)
             first = next(requests, None)
             if first is None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from harness.core.cells import Cell, steering_id
-from harness.core.errors import BrokenFileError, UserError
+from harness.core.errors import BrokenFileError, UserError, require
+from harness.core.interventions import Steering
 from harness.methods.contract import SteeringMethod
 from harness.runner.cell_runner import CellStage
 from harness.runner.claims import Claims
@@ -29,46 +30,57 @@ class StoredFits(Fitter):
         """Nothing is read, so there is no cache of readings."""
 
     @override
+    def steering(self, cell: Cell, method: SteeringMethod) -> tuple[str | None, Steering]:
+        """As ``Fitter``; raises ``UnsupportedError`` for a steering that the engine cannot apply."""
+        from harness.engine.vllm.model import check_supported
+
+        name, steering = super().steering(cell, method)
+        check_supported(steering)
+        return name, steering
+
+    @override
     def _fit(self, name: str, cell: Cell, method: SteeringMethod) -> NoReturn:
         raise self.failed.get(name) or UserError(f"{self._path(cell)} was removed while the run went on. Run it again.")
 
 
-def serve_model(stage: CellStage, cells: Sequence[Cell], claims: Claims, tracker: Tracker) -> StoredFits:
-    """Make the fits that cells need, then load the model into vLLM and return both.
+def open_served(stage: CellStage) -> StoredFits:
+    """Return the fits of a run, on a model that vLLM loads when the first text is to be written.
 
-    Raises ``UserError`` where vLLM does not load the model, or does not steer it.
+    Raises ``UserError`` for a model or a device that vLLM does not take.
     """
-    plan, failed = stage.plan, _make_fits(stage, cells, claims, tracker)
-    from harness.engine.vllm.model import load_vllm
+    plan = stage.plan
+    if plan.checkpoint is None or plan.model is None:
+        raise UserError("this run has no model. Give --model.")
+    require("vllm")
+    from harness.engine.vllm.model import open_model
 
-    assert plan.checkpoint is not None
-    assert plan.model is not None
-    tracker.status(f"loading {plan.checkpoint.name} into vLLM")
-    model: Any = load_vllm(plan.checkpoint, plan.model.dtype, stage.device, stage.device_map, stage.batch_size)
-    return StoredFits(plan, model, failed=failed)
+    model: Any = open_model(plan.checkpoint, plan.model.dtype, stage.device, stage.device_map, stage.batch_size)
+    return StoredFits(plan, model)
 
 
-def _make_fits(
-    stage: CellStage, cells: Sequence[Cell], claims: Claims, tracker: Tracker
-) -> dict[str, Exception | SystemExit]:
-    """Make the fits that no file has yet; return the errors of those that failed, by the name of the file."""
-    plan, failed = stage.plan, dict[str, Exception | SystemExit]()
+def make_fits(
+    cells: Sequence[Cell], stored: Fitter, load: Callable[[], Fitter], claims: Claims, tracker: Tracker
+) -> None:
+    """Make the fits of cells that have no file yet, on the model that ``load`` loads and that is then let go."""
+    assert isinstance(stored, StoredFits)
+    plan, own = stored.plan, None
     for cell in cells:
         method, name = plan.method(cell), steering_id(plan.fit_cell(cell).key)
-        if not method.has_fit or name in failed or plan.run.steering_path(name).is_file():
+        if not method.has_fit or name in stored.failed or plan.run.steering_path(name).is_file():
             continue
         try:
             if method.supports(plan.context(cell)) is not None:
                 continue
-            stage.fitter.say, stage.fitter.exclusive = tracker.status, claims.exclusive
-            stage.fitter.steering(cell, method)
+            own = own or load()
+            own.say, own.exclusive = tracker.status, claims.exclusive
+            own.steering(cell, method)
         except BrokenFileError:
             raise
         except (Exception, SystemExit) as error:  # its cells record it
-            failed[name] = error
-    stage.release_model()
-    gc.collect()  # hooks and layers refer to each other
-    from harness.core.devices import free_cache
+            stored.failed[name] = error
+    if own is not None:
+        from harness.core.devices import free_cache
 
-    free_cache()
-    return failed
+        del own
+        gc.collect()  # hooks and layers refer to each other
+        free_cache()

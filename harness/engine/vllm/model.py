@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from harness.core.checkpoints import Checkpoint
+from harness.core.checkpoints import Checkpoint, why_not_loaded
 from harness.core.errors import MachineError, UnsupportedError, UserError, in_words, is_infrastructure
 from harness.core.interventions import Positions, Steering
 from harness.engine.decoding import DecodingBatch, Row, ServedModel
@@ -30,22 +32,33 @@ _HERE = "harness.engine.vllm"
 
 
 class VllmModel(ServedModel):
-    """A model inside vLLM, with the hooks that steer it. ``engine``: vLLM's; ``stops``: tokens that end a text."""
+    """A model inside vLLM, which loads it with the first batch, with the hooks that steer it.
 
-    def __init__(self, engine: Any, config: Any, tokenizer: Any, stops: int | list[int] | None) -> None:
+    ``start``: returns vLLM's engine. ``stops``: tokens that end a text. ``kind``: of the device.
+    """
+
+    def __init__(
+        self, start: Callable[[], Any], config: Any, tokenizer: Any, stops: int | list[int] | None, kind: str, name: str
+    ) -> None:
         super().__init__(config, tokenizer)
-        self.engine = engine
-        self._stops = stops
-        self.n_layers = int(self.config.num_hidden_layers)
+        self.name, self.n_layers = name, int(self.config.num_hidden_layers)
+        self._start, self._stops, self._kind = start, stops, kind
         self._known: dict[int, tuple[str, Steering]] = {}  # kept, so that no other steering gets an id again
         self._numbers = count()
         self._asked: set[str] = set()
+        self._proven = False
+
+    @cached_property
+    def engine(self) -> Any:
+        """vLLM's engine, with hooks."""
+        engine = self._start()
         engine.collective_rpc("steerboard_attach", args=(self.n_layers,))
+        return engine
 
     @property
     @override
     def device(self) -> torch.device:
-        return torch.device(self.engine.vllm_config.device_config.device_type)
+        return torch.device(self._kind)
 
     @property
     @override
@@ -53,7 +66,12 @@ class VllmModel(ServedModel):
         return self._stops
 
     @override
-    def open_batch(self) -> DecodingBatch:
+    def open_batch(self) -> VllmBatch:
+        if not self._proven:
+            from harness.engine.vllm.probe import check_steering
+
+            self._proven = True
+            check_steering(self)
         self.engine.abort_request(list(self._asked))
         self._asked.clear()
         return VllmBatch(self)
@@ -114,18 +132,25 @@ class VllmModel(ServedModel):
         return self._known[id(steering)][0]
 
 
+def check_supported(steering: Steering) -> None:
+    """Raise ``UnsupportedError`` for what vLLM's layers are not asked for."""
+    for item in steering.interventions:
+        if (item.site, item.operation) != ("layer_output", "add"):
+            verb = "adds to" if item.operation == "add" else "scales"
+            raise UnsupportedError(
+                f"the engine vllm only adds vectors at layer_output, and this method {verb} {item.site}. Use --engine "
+                "transformers."
+            )
+
+
 def layer_vectors(steering: Steering, n_layers: int, size: int) -> dict[int, tuple[np.ndarray, Positions]]:
     """Return the vector that a steering adds to each layer's output, and at which positions.
 
     Raises ``UnsupportedError`` for what vLLM's layers are not asked for, ``UserError`` for what no engine does.
     """
     found: dict[int, tuple[np.ndarray, Positions]] = {}
+    check_supported(steering)
     for item in steering.interventions:
-        if (item.site, item.operation) != ("layer_output", "add"):
-            raise UnsupportedError(
-                f"the engine vllm only adds vectors at layer_output; this steering {_VERBS[item.operation]} "
-                f"{item.site}. Use --engine transformers."
-            )
         if item.layer >= n_layers:
             raise UserError(
                 f"the steering is for layer {item.layer}, this model has layers 0 to {n_layers - 1}. Fit it on this "
@@ -140,9 +165,6 @@ def layer_vectors(steering: Steering, n_layers: int, size: int) -> dict[int, tup
             raise UserError("two interventions at one layer must share their positions.")
         found[item.layer] = total + item.vector * np.float32(item.raw_strength), positions
     return found
-
-
-_VERBS = {"add": "adds to", "scale": "scales"}
 
 
 class VllmBatch(DecodingBatch):
@@ -193,20 +215,18 @@ class VllmBatch(DecodingBatch):
         return complete
 
 
-def load_vllm(
+def open_model(
     checkpoint: Checkpoint,
     dtype: str,
     device: str | None = None,
     device_map: str | None = None,
     most: int | None = None,
 ) -> VllmModel:
-    """Load a checkpoint into vLLM, without running code that comes with it, and prove that it can be steered.
+    """Return a model that vLLM loads with the first batch, and that then proves that it can be steered.
 
-    ``device_map``: ``auto`` spreads it over all GPUs. ``most``: texts at once. Raises ``UserError`` for what vLLM does
-    not load, or does not steer.
+    No code that comes with it is run. ``device_map``: ``auto`` spreads it over all GPUs. ``most``: texts at once.
+    Raises ``UserError`` for what vLLM does not take.
     """
-    from harness.engine.vllm.probe import check_steering
-
     os.environ.update(_SETTINGS)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -216,43 +236,51 @@ def load_vllm(
             f"{checkpoint.path} is {kind}, which the engine vllm does not take. Give a folder of safetensors, or use "
             "--engine transformers."
         )
-    from vllm import LLMEngine
-    from vllm.engine.arg_utils import EngineArgs
-    from vllm.platforms import current_platform
+    with warnings.catch_warnings(action="ignore"):
+        from vllm.platforms import current_platform
 
     kind = current_platform.device_type
     if device not in (None, kind):
         raise UserError(
             f"this vLLM runs on {kind}, not on {device}. Leave out --device; CUDA_VISIBLE_DEVICES chooses GPUs."
         )
-    tokenizer, config = load_tokenizer(checkpoint), load_config(checkpoint)
-    rows = most or _MOST_ROWS
     try:
-        arguments = EngineArgs(
-            model=str(checkpoint.folder),
-            dtype=dtype,
-            load_format="safetensors",
-            trust_remote_code=False,
-            generation_config="vllm",  # none of the checkpoint's own settings, such as a repetition penalty
-            enforce_eager=True,  # a compiled graph would leave the hooks out
-            async_scheduling=False,  # the sampler counts the tokens of a text
-            max_model_len=-1,  # as long as memory allows
-            max_num_seqs=rows,
-            tensor_parallel_size=torch.cuda.device_count() if device_map and kind == "cuda" else 1,
-            language_model_only=True,
-            logits_processors=[f"{_HERE}.sampler:KeyedSampler"],
-            worker_extension_cls=f"{_HERE}.worker.SteeringWorker",
-            use_tqdm_on_load=False,
-            disable_log_stats=True,
-        )
-        model = VllmModel(LLMEngine.from_engine_args(arguments), config, tokenizer, _stops(checkpoint, config))
+        tokenizer, config = load_tokenizer(checkpoint), load_config(checkpoint)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
+    gpus = torch.cuda.device_count() if device_map and kind == "cuda" else 1
+    start = partial(_start, checkpoint, dtype, gpus, most or _MOST_ROWS)
+    return VllmModel(start, config, tokenizer, _stops(checkpoint, config), kind, checkpoint.name)
+
+
+def _start(checkpoint: Checkpoint, dtype: str, gpus: int, most: int) -> Any:
+    """Return vLLM's engine with a checkpoint; ``UserError`` where it does not load."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            from vllm import LLMEngine
+            from vllm.engine.arg_utils import EngineArgs
+
+            arguments = EngineArgs(
+                model=str(checkpoint.folder),
+                dtype=dtype,
+                load_format="safetensors",
+                trust_remote_code=False,
+                generation_config="vllm",  # none of the checkpoint's own settings, such as a repetition penalty
+                enforce_eager=True,  # a compiled graph would leave the hooks out
+                async_scheduling=False,  # the sampler counts the tokens of a text
+                max_model_len=-1,  # as long as memory allows
+                max_num_seqs=most,
+                tensor_parallel_size=gpus,
+                language_model_only=True,
+                logits_processors=[f"{_HERE}.sampler:KeyedSampler"],
+                worker_extension_cls=f"{_HERE}.worker.SteeringWorker",
+                use_tqdm_on_load=False,
+                disable_log_stats=True,
+            )
+            return LLMEngine.from_engine_args(arguments)
     except Exception as error:  # whatever vLLM raises on its way
-        if isinstance(error, UserError):
-            raise
         words = f"{checkpoint.path} cannot be loaded by vLLM: {in_words(error)}"
         raise (MachineError if is_infrastructure(error) else UserError)(words) from error
-    check_steering(model, checkpoint.name)
-    return model
 
 
 def _stops(checkpoint: Checkpoint, config: Any) -> int | list[int] | None:

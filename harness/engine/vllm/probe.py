@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +15,7 @@ _LAYERS = 16  # that are steered at once, each for one request
 _PLAIN = "plain"
 
 
-def check_steering(model: VllmModel, name: str) -> None:
+def check_steering(model: VllmModel) -> None:
     """Raise ``UserError`` where a vector does not move the output of its layer, for its request alone, by itself.
 
     Requests that are steered at one layer each, and one that is not, go through the model in one batch: a short prompt
@@ -29,7 +27,7 @@ def check_steering(model: VllmModel, name: str) -> None:
             import vllm
 
             raise UserError(
-                f"vLLM {vllm.__version__} does not steer {name}: {reason}. Use --engine transformers, or another "
+                f"vLLM {vllm.__version__} does not steer {model.name}: {reason}. Use --engine transformers, or another "
                 "version of vLLM."
             )
 
@@ -67,7 +65,7 @@ def _read(
     model: VllmModel, watched: list[int], steering: dict[int, Steering]
 ) -> dict[tuple[int, str], NDArray[np.float32]]:
     """Return what the layers give for each request of a batch; they all write the same token."""
-    batch: Any = model.open_batch()
+    batch = model.open_batch()
     numbers = range(_TOKENS)
     prompts = {str(layer): tuple(3 + (7 * i + layer) % 64 for i in numbers) for layer in steering}
     model.call_workers("watch", watched)

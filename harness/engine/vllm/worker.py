@@ -1,7 +1,8 @@
 """Steering inside vLLM: hooks on the decoder layers of its workers. vLLM loads this module by its name.
 
-A batch of vLLM is one row of tokens: those of each request in turn, as many as this step computes. returns the residual stream, or two tensors whose sum it is (what the layer wrote, and what came before it); a vector that
-is added to the first of them is added to the sum.
+A batch of vLLM is one row of tokens: those of each request in turn, as many as this step computes. A layer returns the
+residual stream, or two tensors whose sum it is (what the layer wrote, and what came before it); a vector that is added
+to the first of them is added to the sum.
 """
 
 from __future__ import annotations
