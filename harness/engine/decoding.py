@@ -389,6 +389,10 @@ class ServedModel(LanguageModel, ABC):
     def open_batch(self) -> DecodingBatch:
         """Return an empty batch; texts of one before are given up."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Free the memory; another batch loads the model again."""
+
 
 def open_batch(model: SteerableModel | ServedModel) -> DecodingBatch:
     """Return an empty batch: that of another engine, or an own one.

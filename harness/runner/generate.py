@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
@@ -117,12 +118,14 @@ class GenerationStage(CellStage):
                 return
             from harness.engine.generate import GenerationQueue
 
-            queue = GenerationQueue(self.fitter.model, self.batch_size, tracker.add_texts)
-            for request, found in queue.write(chain([first], requests)):
-                cell, record = request.name
-                done = attempt(partial(_complete, request, found, record))
-                self._write(self._claims, cell, done, request.seconds)
-                tracker.finish_cell(f"{cell.title}; {queue.active} texts at once")
+            model: Any = self.fitter.model
+            with closing(model) if self.served else nullcontext():  # another engine stops with its texts
+                queue = GenerationQueue(model, self.batch_size, tracker.add_texts)
+                for request, found in queue.write(chain([first], requests)):
+                    cell, record = request.name
+                    done = attempt(partial(_complete, request, found, record))
+                    self._write(self._claims, cell, done, request.seconds)
+                    tracker.finish_cell(f"{cell.title}; {queue.active} texts at once")
 
     def _requests(self, claims: Claims, cells: Sequence[Cell], tracker: Tracker) -> Iterator[CellRequest | None]:
         """Yield what the model is to write, fitted; finish the cells that need none, or cannot be written.

@@ -43,8 +43,8 @@ from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
 from harness.scoring.scorer import Scorer
 from harness.scoring.scorers import build_scorers, scorers_of
 
-_DECODING = "packed"
-"""How the own engine writes: cells share batches. In half precision a few texts depend on what shares their batch."""
+_ENGINES: dict[Engine, str] = {"transformers": "packed", "vllm": "vllm"}
+"""How texts are generated; packed: cells share batches. In half precision a few depend on what shares their batch."""
 
 
 @dataclass(frozen=True)
@@ -385,15 +385,11 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
         method_limits={m.name: " ".join(m.known_limitations.split()) for m in methods if m.known_limitations},
         versions=library_versions(plan.model.engine if plan.model else OWN_ENGINE),
         git_commit=git_commit(),
-        engine=_engine(plan.model) if plan.model and plan.track == "generation" else "",
+        engine=_ENGINES[plan.model.engine] if plan.model and plan.track == "generation" else "",
         device=options.device or "auto",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commands=[["steerboard", *sys.argv[1:]]],
     )
-
-
-def _engine(model: ModelIdentity) -> str:
-    return _DECODING if model.engine == OWN_ENGINE else model.engine
 
 
 def _vector_sentences(manifest: Manifest) -> object:

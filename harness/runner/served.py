@@ -52,7 +52,7 @@ def open_served(stage: CellStage) -> StoredFits:
     if plan.checkpoint is None or plan.model is None:
         raise UserError("this run has no model. Give --model.")
     require("vllm")
-    from harness.engine.vllm.model import open_model
+    from harness.engine.vllm.loading import open_model
 
     model: Any = open_model(plan.checkpoint, plan.model.dtype, stage.device, stage.device_map, stage.batch_size)
     return StoredFits(plan, model)

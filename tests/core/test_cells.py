@@ -32,6 +32,7 @@ CHANGES = [
     {"model": MODEL.model_copy(update={"name": "boy"})},
     {"model": MODEL.model_copy(update={"revision": "abc"})},
     {"model": MODEL.model_copy(update={"dtype": "bfloat16"})},
+    {"model": MODEL.model_copy(update={"engine": "vllm"})},
     {"method": method("few-shot")},
     {"method": method(version="2")},
     {"method": method(strength=0.2)},
@@ -56,6 +57,14 @@ def test_the_id_of_a_cell_never_changes():
 
 def test_every_field_of_the_key_counts():
     assert {field for change in CHANGES for field in change} == set(type(key()).model_fields)
+
+
+def test_a_fit_serves_the_texts_of_every_engine():
+    served = MODEL.model_copy(update={"engine": "vllm"})
+    assert steering_id(key(model=served)) == steering_id(key())
+    assert entry_id(entry_of(key(model=served))) != entry_id(entry_of(key()))
+    assert "engine" not in MODEL.model_dump_json()
+    assert type(MODEL).model_validate_json(served.model_dump_json()) == served
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -13,36 +11,32 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from harness.core.checkpoints import Checkpoint, why_not_loaded
-from harness.core.errors import MachineError, UnsupportedError, UserError, in_words, is_infrastructure
+from harness.core.errors import MachineError, UnsupportedError, UserError
 from harness.core.interventions import Positions, Steering
 from harness.engine.decoding import DecodingBatch, Row, ServedModel
 from harness.engine.vllm.worker import NAME
-from harness.engine.weights import load_config, load_tokenizer
-
-_SETTINGS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the scheduler in this process: every step is seen, and ends with it
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # it takes no logits processors
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-}
-_DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "4"}  # GiB, without a GPU
-_MOST_ROWS = 256
-_HERE = "harness.engine.vllm"
 
 
 class VllmModel(ServedModel):
     """A model inside vLLM, which loads it with the first batch, with the hooks that steer it.
 
-    ``start``: returns vLLM's engine. ``stops``: tokens that end a text. ``kind``: of the device.
+    ``start``: returns vLLM's engine. ``prove``: raises an error where it does not steer. ``stops``: tokens that end a
+    text. ``kind``: of the device.
     """
 
     def __init__(
-        self, start: Callable[[], Any], config: Any, tokenizer: Any, stops: int | list[int] | None, kind: str, name: str
+        self,
+        start: Callable[[], Any],
+        prove: Callable[[VllmModel], None],
+        config: Any,
+        tokenizer: Any,
+        stops: int | list[int] | None,
+        kind: str,
+        name: str,
     ) -> None:
         super().__init__(config, tokenizer)
         self.name, self.n_layers = name, int(self.config.num_hidden_layers)
-        self._start, self._stops, self._kind = start, stops, kind
+        self._start, self._prove, self._stops, self._kind = start, prove, stops, kind
         self._known: dict[int, tuple[str, Steering]] = {}  # kept, so that no other steering gets an id again
         self._numbers = count()
         self._asked: set[str] = set()
@@ -68,13 +62,18 @@ class VllmModel(ServedModel):
     @override
     def open_batch(self) -> VllmBatch:
         if not self._proven:
-            from harness.engine.vllm.probe import check_steering
-
             self._proven = True
-            check_steering(self)
+            self._prove(self)
         self.engine.abort_request(list(self._asked))
         self._asked.clear()
         return VllmBatch(self)
+
+    def close(self) -> None:
+        """Stop vLLM, which would otherwise end some time later, and take what another engine has begun with it."""
+        if "engine" in self.__dict__:
+            self.engine.engine_core.shutdown()
+            del self.engine
+        self._known, self._asked, self._proven = {}, set(), False
 
     def call_workers(self, name: str, *args: Any) -> Any:
         """Call a method of the hooks in every worker; return what the first says."""
@@ -213,83 +212,3 @@ class VllmBatch(DecodingBatch):
                 self.model.forget(output.request_id, output.finished)
                 complete.append(row)
         return complete
-
-
-def open_model(
-    checkpoint: Checkpoint,
-    dtype: str,
-    device: str | None = None,
-    device_map: str | None = None,
-    most: int | None = None,
-) -> VllmModel:
-    """Return a model that vLLM loads with the first batch, and that then proves that it can be steered.
-
-    No code that comes with it is run. ``device_map``: ``auto`` spreads it over all GPUs. ``most``: texts at once.
-    Raises ``UserError`` for what vLLM does not take.
-    """
-    os.environ.update(_SETTINGS)
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    if checkpoint.gguf or checkpoint.base:
-        kind = "a GGUF file" if checkpoint.gguf else "a LoRA adapter"
-        raise UserError(
-            f"{checkpoint.path} is {kind}, which the engine vllm does not take. Give a folder of safetensors, or use "
-            "--engine transformers."
-        )
-    with warnings.catch_warnings(action="ignore"):
-        from vllm.platforms import current_platform
-
-    kind = current_platform.device_type
-    if device not in (None, kind):
-        raise UserError(
-            f"this vLLM runs on {kind}, not on {device}. Leave out --device; CUDA_VISIBLE_DEVICES chooses GPUs."
-        )
-    try:
-        tokenizer, config = load_tokenizer(checkpoint), load_config(checkpoint)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
-    gpus = torch.cuda.device_count() if device_map and kind == "cuda" else 1
-    start = partial(_start, checkpoint, dtype, gpus, most or _MOST_ROWS)
-    return VllmModel(start, config, tokenizer, _stops(checkpoint, config), kind, checkpoint.name)
-
-
-def _start(checkpoint: Checkpoint, dtype: str, gpus: int, most: int) -> Any:
-    """Return vLLM's engine with a checkpoint; ``UserError`` where it does not load."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            from vllm import LLMEngine
-            from vllm.engine.arg_utils import EngineArgs
-
-            arguments = EngineArgs(
-                model=str(checkpoint.folder),
-                dtype=dtype,
-                load_format="safetensors",
-                trust_remote_code=False,
-                generation_config="vllm",  # none of the checkpoint's own settings, such as a repetition penalty
-                enforce_eager=True,  # a compiled graph would leave the hooks out
-                async_scheduling=False,  # the sampler counts the tokens of a text
-                max_model_len=-1,  # as long as memory allows
-                max_num_seqs=most,
-                tensor_parallel_size=gpus,
-                language_model_only=True,
-                logits_processors=[f"{_HERE}.sampler:KeyedSampler"],
-                worker_extension_cls=f"{_HERE}.worker.SteeringWorker",
-                use_tqdm_on_load=False,
-                disable_log_stats=True,
-            )
-            return LLMEngine.from_engine_args(arguments)
-    except Exception as error:  # whatever vLLM raises on its way
-        words = f"{checkpoint.path} cannot be loaded by vLLM: {in_words(error)}"
-        raise (MachineError if is_infrastructure(error) else UserError)(words) from error
-
-
-def _stops(checkpoint: Checkpoint, config: Any) -> int | list[int] | None:
-    """Return the tokens that end a text, as transformers finds them."""
-    from transformers import GenerationConfig
-
-    try:
-        found = GenerationConfig.from_pretrained(checkpoint.folder)
-    except OSError:
-        found = GenerationConfig.from_model_config(config)
-    stops: int | list[int] | None = found.eos_token_id
-    return stops

@@ -121,13 +121,11 @@ class RowSteering:
         names = sorted({span.steering for span in self._spans if layer in self._vectors.get(span.steering, {})})
         if not names:
             return state
-        if state.ndim != 2 or len(state) < self._spans[-1].row + self._spans[-1].count:
-            raise RuntimeError(f"layer {layer} returns a state of {list(state.shape)}, not one for every token")
-        index = torch.zeros(len(state), dtype=torch.int64)  # of padding after the last request, too
+        index = torch.zeros(self._tokens(layer, state), dtype=torch.int64)  # of padding after the last request, too
         for span in self._spans:
             if span.steering in names:
                 index[span.rows(self._vectors[span.steering][layer][1])] = 1 + names.index(span.steering)
-        table = [torch.full_like(state[0], -0.0)]  # leaves every number as it is, bit for bit
+        table = [torch.full_like(state.reshape(-1, state.shape[-1])[0], -0.0)]  # leaves a number as it is, bit for bit
         for name in names:
             vector, where = self._vectors[name][layer]
             vector = vector.to(state.device, state.dtype)
@@ -135,11 +133,23 @@ class RowSteering:
             table.append(vector)
         return state + torch.stack(table)[index.to(state.device)]
 
+    def _tokens(self, layer: int, state: Tensor) -> int:
+        """Return the number of tokens of a state: [tokens, size], or [1, tokens, size] in models of transformers."""
+        assert self._spans is not None
+        tokens = state.shape[-2] if state.ndim > 1 else 0
+        if (
+            state.ndim - (state.ndim > 2 and len(state) == 1) != 2
+            or tokens < self._spans[-1].row + self._spans[-1].count
+        ):
+            raise RuntimeError(f"layer {layer} returns {list(state.shape)}, not one state for every token")
+        return tokens
+
     def _keep(self, layer: int, state: Tensor, output: Any) -> None:
         assert self._watched is not None
         assert self._spans is not None
         before = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         stream = state + before if isinstance(before, Tensor) and before.shape == state.shape else state
+        stream = stream.reshape(self._tokens(layer, state), -1)
         for span in self._spans:
             if span.watch:
                 rows = stream[span.row : span.row + span.count].float().cpu()
