@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from support.helpers import steerboard
 
@@ -31,6 +29,10 @@ def by_key(run):
         for name, s in zip(run.cell_ids(), statuses, strict=True)
         if s.state == "ok"
     }
+
+
+def times(run):
+    return {str(path): path.stat().st_mtime_ns for path in run.path.glob("cells/*/generations.jsonl")}
 
 
 def test_both_engines_write_the_same_texts_with_the_same_fits(runs):
@@ -65,15 +67,12 @@ def test_the_engine_is_part_of_the_run_and_refusals_are_named(runs):
 
 def test_a_run_goes_on_by_its_own_engine_and_loads_nothing_for_what_is_skipped(runs):
     _, served = runs
-    before = {
-        name: (served.path / "cells" / name / "generations.jsonl").stat().st_mtime_ns for name in served.cell_ids()
-    }
+    before = times(served)
     again = steerboard("run", *WORDS, *METHODS, "--run", served.path)
     assert again.code == 0, again.err
     assert "loading" not in again.err
-    assert {n: (served.path / "cells" / n / "generations.jsonl").stat().st_mtime_ns for n in before} == before
-    command = json.loads((served.path / "manifest.json").read_text())["model"]
-    assert command["engine"] == "vllm"
+    assert times(served) == before
+    assert served.manifest().model.engine == "vllm"
 
 
 def test_devices_and_formats_that_vllm_does_not_take_are_one_line(tmp_path, runs):
