@@ -15,6 +15,7 @@ try:
     from typing import Any
 
     from harness.core.errors import UserError, in_words, is_infrastructure, not_installed
+    from harness.core.redaction import hide_secrets
     from harness.core.signals import noting_stops
 except KeyboardInterrupt:  # nothing has begun
     os.write(2, b"steerboard: stopped\n")
@@ -48,7 +49,7 @@ def main() -> None:
             by = "" if code == _INTERRUPTED else f" by {signal.Signals(code - 128).name}"
             line = f"stopped{by}; finished cells are kept, run the same command again to resume"
         if line:
-            print(f"steerboard: {' '.join(line.split())}", file=sys.stderr)
+            print(f"steerboard: {hide_secrets(' '.join(line.split()))}", file=sys.stderr)
         raise SystemExit(code)
 
 
@@ -66,8 +67,13 @@ def _outcome(stops: list[int]) -> Outcome:
         if stops:  # it is what foreign code made of the interrupt
             return _INTERRUPTED, ""
         line = _in_words(error)
-        if line is None:
+        if line is None and not isinstance(error, Exception):
             raise
+        if line is None:
+            import traceback
+
+            print(hide_secrets(traceback.format_exc()), end="", file=sys.stderr)
+            return 1, ""
         return _BAD_INPUT, line
 
 

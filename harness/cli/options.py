@@ -30,12 +30,30 @@ if TYPE_CHECKING:
 
 def option(metavar: str, text: str, *names: str, **more: Any) -> Any:
     """Return an option with the word for its value, its help and, where they are not the parameter's, its names."""
-    return typer.Option(*names, metavar=metavar, help=text, **more)
+    return typer.Option(*names, metavar=metavar, help=text, **{"callback": _refuse_url, **more})
 
 
 def argument(metavar: str, text: str) -> Any:
     """Return an argument with its name in help, and its help."""
-    return typer.Argument(metavar=metavar, help=text)
+    return typer.Argument(metavar=metavar, help=text, callback=_refuse_url)
+
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):(?:/|$)", re.IGNORECASE)
+
+
+def _refuse_url(value: Any) -> Any:
+    """Return the value of an option; ``UserError`` for a path that was written as a URL."""
+    for path in value if isinstance(value, list) else [value]:
+        if isinstance(path, Path) and (found := _URL.match(str(path))):
+            rest = str(path)[found.end() :]
+            url = f"{found[1]}://{rest}"
+            if found[1].lower() == "file":
+                raise UserError(f"file:///{rest} is a URL. Give the path: /{rest}.")
+            raise UserError(
+                f"{url} is a URL; give a folder or file of this machine. Runs are copied from and to a storage with "
+                "'steerboard pull URL RUN' and 'steerboard push RUN URL'."
+            )
+    return value
 
 
 ModelName = Annotated[

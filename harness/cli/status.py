@@ -13,6 +13,7 @@ import typer
 
 from harness.cli.options import argument
 from harness.core.errors import UserError, pasted
+from harness.core.redaction import hide_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -192,7 +193,7 @@ def _next(found: RunStatus) -> str:
     if found.state == "stopped" and not (found.not_run or found.damaged):
         return pasted("score", found.path)
     words = found.manifest.commands[-1] if found.manifest and found.manifest.commands else []
-    command = shlex.join(words)
+    command = hide_secrets(shlex.join(words))
     if words[:1] != ["steerboard"] or command != strip_control(command):  # or not fit to be pasted
         command = "the command that made the run, once more"
     before = "remove the damaged files, then " if found.damaged else "fix what failed, then " if found.failed else ""

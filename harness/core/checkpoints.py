@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,10 @@ _VOCABULARIES = ("tokenizer.json", "*.model", "*.spm", "tekken.json", "vocab.jso
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "*.jinja")
 _TOKENIZER = [*_VOCABULARIES, *_SETTINGS]
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/(?:/[^/]*)?", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"/(?P<name>[\w.-]+/[\w.-]+)/?(?:(?:tree|blob|resolve)/(?P<revision>[\w.-]+)/?(?P<file>[\w./-]*))?(?:[?#]|$)"
+)
 _INDEX = "model.safetensors.index.json"
 
 
@@ -137,8 +142,21 @@ def why_not_loaded(error: Exception) -> str:
     return f"{words:.200}"
 
 
+def _without_address(rest: str) -> str:
+    """Return what to give instead of a URL, of which ``rest`` comes after the host: the hub's name if it has one."""
+    found = _ADDRESS.match(rest)
+    if found is None:
+        return "Give a folder, a .gguf file or a hub id (owner/name)."
+    revision, file = found["revision"], found["file"] or ""
+    name = f"{found['name']}:{file}" if file.endswith(".gguf") else found["name"]
+    more = f" and --revision {revision}" if revision and revision != "main" else ""
+    return f"Give the hub id {name}{more}; a token is read from HF_TOKEN or from what 'hf auth login' stored."
+
+
 def _resolve(name_or_path: str, revision: str | None, base: bool, weights: bool = True) -> Checkpoint:
     path = Path(name_or_path)
+    if url := _URL.match(name_or_path):
+        raise UserError(f"{name_or_path!r:.200} is a URL, not a model. {_without_address(name_or_path[url.end() :])}")
     if path.is_dir():
         return _open_folder(path, path.resolve().name, base=base)
     if path.is_file():

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from harness.core.redaction import hide_secrets
+
 EXTRAS: dict[str, dict[str, str]] = {
     "board": {"jinja2": "jinja2", "pyarrow": "pyarrow", "watchfiles": "watchfiles"},
     "run": {
@@ -36,8 +38,11 @@ EXTRAS: dict[str, dict[str, str]] = {
 class UserError(Exception):
     """Bad input. Shown as one line, without a traceback; the command ends with exit code 2.
 
-    The message names the bad value, the valid ones and the next step.
+    The message names the bad value, the valid ones and the next step; what signs in is hidden in it.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(hide_secrets(str(message)))
 
 
 class InvalidFileError(UserError):
@@ -114,7 +119,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def in_words(error: BaseException) -> str:
     """Return an error in one line, with its class if it is not one of ours."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"[:500]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {hide_secrets(text)}"[:500]
 
 
 @contextmanager
@@ -135,12 +140,12 @@ def machine_failures(what: str) -> Iterator[None]:
 
 def warn(words: str) -> None:
     """Print one line on stderr; a progress bar stays below it."""
-    print(f"warning: {words}", file=sys.stderr)
+    print(f"warning: {hide_secrets(words)}", file=sys.stderr)
 
 
 def pasted(*words: object) -> str:
     """Return a ``steerboard`` command with these words, as it can be pasted into a shell."""
-    return shlex.join(["steerboard", *map(str, words)])
+    return shlex.join(["steerboard", *(hide_secrets(str(word)) for word in words)])
 
 
 def unknown(

@@ -221,5 +221,10 @@ def _missing(protocol: str, error: Exception) -> UserError:
     if protocol == "s3":
         return UserError("s3:// needs s3fs, which is not installed: pip install 'steerboard[s3]'.")
     if isinstance(error, ImportError):
-        return UserError(f"{protocol}:// needs a package that is not installed ({error}).")
+        from fsspec.registry import known_implementations
+
+        package = str(known_implementations.get(protocol, {}).get("class", "fsspec")).partition(".")[0]
+        if package == "fsspec":  # its own class, which needs another package
+            return UserError(f"{protocol}:// needs a package that is not installed ({error}).")
+        return UserError(f"{protocol}:// needs {package}, which is not installed: pip install {package}.")
     return UserError(f"{protocol!r:.40} is not a kind of storage that fsspec knows. Valid: s3, gs, az, file, ...")

@@ -19,6 +19,7 @@ from typing import get_args
 
 from harness.core.errors import UserError, unknown
 from harness.core.records import Setting
+from harness.core.redaction import hide_secrets
 from harness.methods.contract import RENAMED, MethodConfig, SteeringMethod, check_name
 
 Classes = dict[str, type[SteeringMethod]]
@@ -132,7 +133,7 @@ def in_words(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error.msg}"
     else:
         text = f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:300]
+    return " ".join(hide_secrets(text).split())[:300]
 
 
 class _FreshLoader(SourceFileLoader):

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +20,7 @@ from harness.core.checkpoints import DTYPES, Checkpoint, resolve_checkpoint
 from harness.core.errors import UserError, require, warn
 from harness.core.languages import check_known
 from harness.core.records import OWN_ENGINE, Engine, Manifest, ModelIdentity, Selection, Track, Tuned
+from harness.core.redaction import command_line
 from harness.core.store import Run
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
@@ -388,7 +388,7 @@ def _new_manifest(plan: RunPlan, options: RunOptions) -> Manifest:
         engine=_ENGINES[plan.model.engine] if plan.model and plan.track == "generation" else "",
         device=options.device or "auto",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        commands=[["steerboard", *sys.argv[1:]]],
+        commands=[command_line()],
     )
 
 

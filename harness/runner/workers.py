@@ -20,6 +20,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from os import _exit
 
 from harness.core.errors import BrokenFileError, DamagedFileError, MachineError, UserError
+from harness.core.redaction import hide_secrets
 from harness.core.signals import STOPS
 
 Setup = Callable[[], Callable[[str], None]]
@@ -41,7 +42,7 @@ class _Failure:
     @classmethod
     def of(cls, error: Exception) -> _Failure:
         kind = next((i for i, known in enumerate(_KINDS) if isinstance(error, known)), None)
-        return cls(kind, str(error) if kind is not None else traceback.format_exc())
+        return cls(kind, str(error) if kind is not None else hide_secrets(traceback.format_exc()))
 
     def error(self) -> Exception:
         return RuntimeError(f"in a worker: {self.words}") if self.kind is None else _KINDS[self.kind](self.words)

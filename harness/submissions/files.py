@@ -14,6 +14,7 @@ from typing import Any
 from harness.core import reading
 from harness.core.errors import InvalidFileError
 from harness.core.records import REMOVE, SCHEMA
+from harness.core.redaction import hide_secrets
 from harness.methods.registry import SUBMISSIONS
 
 CARD = "submission.yaml"
@@ -68,7 +69,7 @@ class InvalidSubmissionError(InvalidFileError):
 
     def __init__(self, name: object, problem: str, hint: str = PACK_AGAIN) -> None:
         super().__init__(name, problem, hint)
-        self.args = (f"{name}: {problem}. {hint}".rstrip(),)
+        self.args = (hide_secrets(f"{name}: {problem}. {hint}".rstrip()),)
 
     @classmethod
     def from_reader(cls, error: InvalidFileError, hint: str = PACK_AGAIN) -> InvalidSubmissionError:

@@ -7,7 +7,6 @@ its version is ``imported``, by which boards mark it.
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from harness.core.records import (
     ModelIdentity,
     Setting,
 )
+from harness.core.redaction import command_line
 from harness.core.store import Run
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
@@ -211,7 +211,7 @@ def _manifest(plan: ImportPlan, options: RunOptions, old: Manifest | None) -> Ma
         base = new.model_copy(update={"engine": "", "entries": []})
     else:
         base = old
-    command = ["steerboard", *sys.argv[1:]]
+    command = command_line()
     return base.model_copy(
         update={
             "model": base.model or plan.entry.model,

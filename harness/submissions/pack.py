@@ -25,6 +25,7 @@ from harness.core.records import (
     fit_of,
     format_validation_error,
 )
+from harness.core.redaction import hide_secrets
 from harness.core.store import CLASSIFIER, Run
 from harness.data.suite import load_suite, prompt_format_of, restore_suite, suite_files
 from harness.methods.registry import BUILT_IN
@@ -383,6 +384,6 @@ def anonymous(manifest: Manifest) -> Manifest:
             "data_source": source if source == "hub" else PurePath(source).name,
             "contrast": manifest.contrast and PurePath(manifest.contrast).name,
             "plugins": [PurePath(path).name for path in manifest.plugins],
-            "commands": [[name_alone(word) for word in words] for words in manifest.commands],
+            "commands": [[name_alone(hide_secrets(word)) for word in words] for words in manifest.commands],
         }
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from harness.core.records import IMPORTED, OWN_ENGINE, Entry, Manifest
+from harness.core.redaction import hide_secrets
 from harness.data.suite import prompt_format_of
 from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
@@ -116,7 +117,7 @@ def command(entry: Entry, manifest: Manifest) -> str:
     words += ["--tuned"] if entry.method.name in manifest.tuning else []
     for plugin in manifest.plugins:
         words += ["--plugin", _last_part(plugin)]
-    return clean(shlex.join(words), 2000)
+    return _shown(words)
 
 
 def _as_given(entry: Entry, manifest: Manifest) -> str:
@@ -131,14 +132,19 @@ def _as_given(entry: Entry, manifest: Manifest) -> str:
         words[words.index("--methods") + 1] = methods
     elif words:
         words += ["--methods", methods]
-    return clean(shlex.join(words), 2000)
+    return _shown(words)
 
 
 def _import_command(entry: Entry, manifest: Manifest) -> str:
     """Return the command that imported an entry's texts; empty where it is not recorded."""
     given = next((w for w in manifest.commands if w[1:3] == ["import", "texts"] and entry.method.name in w), [])
     stated = {entry.method.name, entry.model.name if entry.model else ""}
-    return clean(shlex.join(word if word in stated else _last_part(word) for word in given[:_COMMAND]), 2000)
+    return _shown(word if word in stated else _last_part(word) for word in given[:_COMMAND])
+
+
+def _shown(words: Iterable[str]) -> str:
+    """Return a command for the page, without secrets that a manifest of an earlier version may hold."""
+    return hide_secrets(clean(shlex.join(words), 2000), known=())
 
 
 def _model(entry: Entry, manifest: Manifest) -> list[str]:

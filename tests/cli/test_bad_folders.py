@@ -248,3 +248,33 @@ def test_a_run_in_use_is_one_line(finished):
         assert_line(run(finished), r"is in use by another steerboard")
         assert_line(steerboard("score", finished), r"is in use by another steerboard")
     assert snapshot(finished) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run --suite mini --run {}",
+        "run --suite mini --run runs/x --data {}",
+        "work {}",
+        "score {}",
+        "status {}",
+        "board build runs {} --out site",
+        "board build runs --out {}",
+        "push {} memory://x",
+        "pull memory://x {}",
+        "vectors show {}",
+    ],
+)
+@pytest.mark.parametrize("url", ["s3://KEY:hunter2@bucket/gemma", "memory://x"])
+def test_a_url_in_the_place_of_a_folder_is_one_line_and_makes_none(words, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = steerboard(*words.format(url).split()).one_line()
+    shown = url.replace("KEY:hunter2", "***")
+    assert f"{shown} is a URL; give a folder or file of this machine. Runs are copied from and to a storage" in line
+    assert "steerboard pull URL RUN" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_url_of_a_file_names_its_path():
+    line = steerboard("status", "file:///runs/gemma").one_line()
+    assert line.endswith("file:///runs/gemma is a URL. Give the path: /runs/gemma.")

@@ -249,12 +249,14 @@ def test_what_is_not_there_is_said(a, url, tmp_path):
     ("address", "words"),
     [
         ("s3://bucket/x", "s3:// needs s3fs, which is not installed: pip install 'steerboard[s3]'."),
-        ("gs://bucket/x", "gs:// needs a package that is not installed (Please install gcsfs"),
+        ("gs://bucket/x", "gs:// needs gcsfs, which is not installed: pip install gcsfs."),
+        ("abfs://bucket/x", "abfs:// needs adlfs, which is not installed: pip install adlfs."),
+        ("sftp://bucket/x", "sftp:// needs a package that is not installed (SFTPFileSystem requires paramiko)."),
     ],
 )
 def test_a_missing_package_is_named(address, words, a, monkeypatch):
     def refuse(protocol: str) -> None:
-        raise ImportError("Please install gcsfs to access Google Storage")
+        raise ImportError("SFTPFileSystem requires paramiko")
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", refuse)
     assert words in push(a, address).one_line()
