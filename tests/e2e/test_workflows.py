@@ -184,6 +184,27 @@ def test_a_release_is_checked_away_from_the_checkout(tmp_path):
     assert all(line.startswith(f"{tmp_path / 'out'} ") for line in calls[1:])
 
 
+def test_a_release_lists_its_dependencies_and_stops_at_a_known_vulnerability(tmp_path):
+    text = script("release", "Audit the dependencies and list them")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "steerboard-1.2-py3-none-any.whl").touch()
+    kept = f'echo "${{0##*/}} $@" >> {tmp_path}/calls; [ "$1" != freeze ] || echo numpy==2.4.6'
+    stand_in(tmp_path, "program", f'{kept}; [ "${{0##*/}}" != pip-audit ] || exit "$FOUND"')
+    names = "pip pip-audit cyclonedx-py python"
+    stand_in(tmp_path / "bin", "python", f'mkdir -p "$3/bin"; for p in {names}; do cp program "$3/bin/$p"; done')
+    assert bash(text, tmp_path, RUNNER_TEMP=tmp_path / "out", FOUND=1).returncode == 1
+    assert "cyclonedx-py" not in (tmp_path / "calls").read_text()
+    assert bash(text, tmp_path, RUNNER_TEMP=tmp_path / "out", FOUND=0).returncode == 0
+    *_, audit, listing = (tmp_path / "calls").read_text().splitlines()
+    assert audit == f"pip-audit --strict --no-deps --disable-pip -r {tmp_path}/out/installed.txt"
+    assert (tmp_path / "out" / "installed.txt").read_text() == "numpy==2.4.6\n"
+    assert listing.endswith(f"-o dist/steerboard-1.2.cdx.json {tmp_path}/out/full/bin/python")
+    names = [step.get("name") for step in steps(load(GITHUB / "workflows" / "release.yml"))]
+    assert names.index("Audit the dependencies and list them") > names.index("Build")
+    jobs = load(GITHUB / "workflows" / "release.yml")["jobs"]
+    assert jobs["build"]["steps"][-1]["with"]["path"] == "dist/"  # all of it is signed and attached
+
+
 @pytest.mark.parametrize(("name", "text"), scripts(), ids=[name for name, _ in scripts()])
 def test_scripts_are_bash(name, text):
     done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
