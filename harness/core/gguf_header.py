@@ -45,7 +45,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from None
     parts = found.get("split.count", 0)
-    if parts > 1:
+    if isinstance(parts, int) and parts > 1:
         raise UserError(
             f"{path} is one of {parts} parts of a model. Join them first: llama-gguf-split --merge FIRST_PART NEW_FILE."
         )

@@ -93,7 +93,7 @@ def read_bytes(
             return data
         finally:
             os.close(handle)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: a path with a NUL character
         raise InvalidFileError(name, "does not exist", "Check the path.") from None
     except OSError as error:
         if error.errno == errno.ELOOP and not follow_links:

@@ -29,6 +29,7 @@ POLL = 1.0
 EXPIRY_VARIABLE = "STEERBOARD_EXPIRY"
 _EXPIRY = 60.0  # seconds without a heartbeat after which a worker counts as dead
 _WORKER = ".worker"
+_DIGITS = 6  # of the number of a claim, of which every lower one is looked for in the end
 
 
 class Claims:
@@ -132,7 +133,7 @@ class Claims:
         found: dict[str, int] = {}
         for entry in self._names():
             name, _, number = entry.rpartition(".")
-            if number.isdecimal():
+            if number.isdecimal() and len(number) <= _DIGITS:  # else another program wrote it
                 found[name] = max(found.get(name, -1), int(number))
         return found
 
@@ -140,7 +141,7 @@ class Claims:
         """Say whether a claim is that of a living worker, or has just been given back: the next one is then 0."""
         path = self.folder / f"{name}.{number}"
         try:
-            worker = path.read_text(encoding="utf-8")
+            worker = path.read_text(encoding="utf-8", errors="replace")
             return self._lives(worker) if worker else not self._is_old(path.stat())  # about to be written
         except OSError:
             return True
@@ -159,7 +160,7 @@ class Claims:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     return False
                 return True
-        except OSError:
+        except (OSError, ValueError):  # ValueError: NUL characters, as a crash of the machine leaves them
             return False
 
     def _is_old(self, state: os.stat_result) -> bool:
