@@ -212,13 +212,15 @@ def score(
 
         steerboard score runs/gemma --embedding hf:sentence-transformers/LaBSE
     """
+    from harness.runner.event_log import record_stages
     from harness.runner.prepare import open_run
     from harness.runner.score import ScoringStage
 
     plan = open_run(run_folder, classifier, data, contrast, embedding, language_id)
     with plan.run.lock(shared=True):
         stage = ScoringStage(plan, console())
-        stage.run()
+        if stage.run():
+            record_stages(plan.run)
     typer.echo(f"{stage.count} cells scored")
     summarise(run_folder)
 

@@ -124,6 +124,9 @@ def _lines(found: RunStatus) -> dict[str, str]:
         lines["latest"] = f"a cell ended {clock(max(0.0, time.time() - found.last))} ago"
     if found.seconds:
         lines["work"] = f"{clock(found.seconds['generate'])} of writing texts, {clock(found.seconds['fit'])} of fits"
+    if found.manifest and (stages := found.manifest.stages):
+        most = (f"{format_size(cost.peak_memory)} ({name}, {clock(cost.seconds)})" for name, cost in stages.items())
+        lines["memory"] = f"at most {', '.join(most)}"
     free = "" if found.free is None else f"; {format_size(found.free)} are free"
     lines["disk"] = f"{format_size(found.size)}{free}"
     return lines

@@ -41,6 +41,17 @@ def memory() -> tuple[int | None, int | None]:
     return min(free, default=None), min(total, default=None)
 
 
+def peak_memory() -> int:
+    """Return the bytes of the largest amount of memory that this process has held so far."""
+    known = {key: 1024 * int(value.split()[0]) for key, value in _pairs(_read(Path("/proc/self/status")))}
+    if "VmHWM" in known:  # of this program alone: getrusage counts what the process held before it was started
+        return known["VmHWM"]
+    import resource
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def _pairs(text: str) -> list[tuple[str, str]]:
     pairs = [line.split(":", 1) for line in text.splitlines() if ":" in line]
     return [(key, value) for key, value in pairs if value.split()[:1] and value.split()[0].isdigit()]

@@ -419,6 +419,17 @@ class Tuned(Versioned):
     surface: list[GridPoint]
 
 
+class StageCost(Record):
+    """What a stage of a run took. ``seconds``: of clock time in which at least one process worked on it.
+
+    ``peak_memory`` and ``peak_gpu_memory``: the largest amount of memory of one process, in bytes; 0 for none known.
+    """
+
+    seconds: SafeFloat
+    peak_memory: SafeInt = 0
+    peak_gpu_memory: SafeInt = 0
+
+
 class Manifest(Versioned):
     """What a run is: suite, model, data, versions; enough to render it without any other file."""
 
@@ -445,6 +456,12 @@ class Manifest(Versioned):
     device: str = ""
     created: str = ""
     commands: list[list[str]] = []
+    stages: dict[str, StageCost] = {}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; ``stages`` only where they are known."""
+        body = super().to_json()
+        return body if self.stages else {name: value for name, value in body.items() if name != "stages"}
 
     def require_generation_track(self, where: object) -> Manifest:
         """Return itself; ``UserError`` for a run whose cells hold no texts to train on."""

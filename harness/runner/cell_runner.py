@@ -28,6 +28,7 @@ from harness.core.records import CellStatus, Generation, Manifest, State
 from harness.core.store import Run
 from harness.methods.contract import Skip, SteeringMethod
 from harness.runner.claims import Claims
+from harness.runner.event_log import log_event, logged_stage
 from harness.runner.prepare import RunOptions, RunPlan, with_chat
 from harness.runner.progress import Tracker, progress_bar
 
@@ -82,6 +83,8 @@ def write_cell(run: Run, cell: Cell, done: Texts | Failure, seconds: float) -> C
         **{"seconds": round(seconds, 3), **extra},
     )
     run.write_cell(cell.id, status, texts)
+    reason = {"reason": status.reason} if status.reason else {}
+    log_event(run.path, "cell", cell=cell.id, state=status.state, seconds=status.seconds, **reason)
     return status
 
 
@@ -169,7 +172,10 @@ class CellStage(ABC):
         if damaged:
             more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
             warn(f"{', '.join(damaged[:3])}{more}; written again")
-        with progress_bar(self.console, self.verb, len(open_cells)) as tracker:
+        with (
+            logged_stage(run.path, self.verb, len(open_cells)),
+            progress_bar(self.console, self.verb, len(open_cells)) as tracker,
+        ):
             self.run_cells(open_cells, tracker)
 
     @cached_property

@@ -25,6 +25,7 @@ from harness.core.interventions import Steering, check_model
 from harness.core.records import FitCost, Usage, UsageByStep, read_record
 from harness.core.terminal import clock
 from harness.methods.contract import FitContext, SteeringMethod
+from harness.runner.event_log import log_event
 from harness.runner.prepare import RunPlan, library_versions
 from harness.runner.readings import FOLDER, Reading, ReadingCache
 
@@ -231,6 +232,7 @@ class Fitter:
         finally:
             self._fitting = outer
         self._costs[path] = measured.parts
+        log_event(self.plan.run.path, "fit", steering=name)
         write_cost(path, measured.parts)  # before the steering, so that none is without its cost after a crash
         self.plan.run.write_steering(name, steering)
         return steering

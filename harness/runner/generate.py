@@ -19,6 +19,7 @@ from harness.engine.chat import chat_record
 from harness.methods.contract import Reference, Skip, SteeringMethod
 from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
 from harness.runner.claims import POLL, Claims
+from harness.runner.event_log import record_stages
 from harness.runner.fit import READING, Fitter, fit_claim
 from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
@@ -284,5 +285,8 @@ def run_stages(
     with plan.run.lock(shared=True):
         stage = generation.start(plan, options, console)
         states = stage.states
-        done(stage.count + stage.score(scoring))
+        worked = stage.count + stage.score(scoring)
+        if worked:
+            record_stages(plan.run)
+        done(worked)
     return states

@@ -22,13 +22,13 @@ from harness.core.errors import MachineError, UserError, warn
 from harness.core.records import Manifest
 from harness.core.threads import allowed_threads
 from harness.runner.claims import POLL, claims_by_process
+from harness.runner.event_log import LOGS
 from harness.runner.generate import GenerationStage
 from harness.runner.prepare import with_chat
 from harness.runner.progress import Tracker
 from harness.runner.score import ScoringStage, score_claim
 from harness.runner.workers import Outcome
 
-LOGS = "logs"
 PATIENCE = 10.0  # seconds that a worker has to end before it is killed
 _STARTS = 3  # that follow a kill, of one worker that finishes nothing in between
 

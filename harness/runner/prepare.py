@@ -439,6 +439,7 @@ def merge_manifests(
             "engine": new.engine or old.engine,
             "plugins": list(dict.fromkeys([*old.plugins, *new.plugins])),
             "created": old.created,
+            "stages": {**old.stages, **new.stages},
             "commands": [*old.commands, *(c for c in new.commands if c not in old.commands)],
         }
     )

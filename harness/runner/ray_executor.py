@@ -26,7 +26,8 @@ from harness.core.errors import MachineError, UserError, in_words, require, warn
 from harness.core.files import file_digest
 from harness.core.threads import allowed_threads, set_threads
 from harness.runner.claims import EXPIRY_VARIABLE, POLL
-from harness.runner.local import LOGS, PATIENCE, LocalWorkers, Team
+from harness.runner.event_log import LOGS
+from harness.runner.local import PATIENCE, LocalWorkers, Team
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.score import LIGHT, ScoringStage, ScoringWorker
 from harness.runner.work import WorkOptions, join_work

@@ -129,6 +129,9 @@ class RunStatus:
             "seconds_left": None if self.left is None else round(self.left),
             "last_finished": None if self.last is None else _iso(self.last),
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "stages": {name: cost.model_dump(mode="json") for name, cost in manifest.stages.items()}
+            if manifest
+            else {},
             "reasons": [asdict(reason) for reason in self.reasons],
             "damaged": self.damaged,
             "workers": [asdict(worker) for worker in self.workers],

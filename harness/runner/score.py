@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -29,6 +29,7 @@ from harness.data.suite import Suite
 from harness.methods.contract import Reference, ReferenceContext
 from harness.methods.references import Human
 from harness.runner.claims import POLL, Claims
+from harness.runner.event_log import log_event, logged_stage
 from harness.runner.prepare import RunPlan
 from harness.runner.progress import Tracker, progress_bar
 from harness.runner.workers import Outcome, run_in_workers, start_server
@@ -188,7 +189,7 @@ class ScoringStage:
         open_cells, damaged = self._open_cells()
         first, second = ([cell for cell, names in open_cells if not names.isdisjoint(kind)] for kind in (light, heavy))
         failed: dict[str, Exception] = {}
-        with Claims(self.plan.run.path) if open_cells else nullcontext() as self._claims:
+        with self._stage(len(open_cells)):
             failed |= self._score_all(first, light, "score")
             second = [cell for cell in second if cell.id not in failed]
             failed |= self._score_all(second, heavy, "score with models" if first else "score")
@@ -200,6 +201,15 @@ class ScoringStage:
                 f"{damaged[0]}{more}. Repeat the 'steerboard run' command: missing texts are written again."
             )
         return len(open_cells)
+
+    @contextmanager
+    def _stage(self, count: int) -> Iterator[None]:
+        """Log the stage, and claim what is scored in it, if there is anything to do."""
+        if not count:
+            yield
+            return
+        with logged_stage(self.plan.run.path, "score", count), Claims(self.plan.run.path) as self._claims:
+            yield
 
     def _open_cells(self) -> tuple[list[tuple[Cell, set[str]]], list[str]]:
         """Return the cells with the names of the scorers that they need, sorted; and what is damaged."""
@@ -340,11 +350,14 @@ class ScoringStage:
 
         Failures of the machine are ``MachineError``.
         """
+        began = time.monotonic()
         with machine_failures(f"scoring {cell.title}"):
             old, missing = self._missing(cell)
             wanted = [part for part in missing if part.name in names]
             if wanted:  # else another process has been quicker
                 self._score(cell, old, wanted)
+        seconds = round(time.monotonic() - began, 3)
+        log_event(self.plan.run.path, "scored", stage="score", cell=cell.id, seconds=seconds)
 
     def protocol(self, cell: Cell) -> str:
         """Return the hash of what decides a cell's scores, except for the scorers' recipes."""

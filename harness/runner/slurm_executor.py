@@ -18,7 +18,8 @@ from rich.console import Console
 
 from harness.core.errors import MachineError, UserError, require
 from harness.core.threads import VARIABLES
-from harness.runner.local import LOGS, PATIENCE, LocalWorkers, work_command
+from harness.runner.event_log import LOGS
+from harness.runner.local import PATIENCE, LocalWorkers, work_command
 from harness.runner.prepare import RunOptions, RunPlan
 
 _REQUEUES = 100  # times that a job is put back into the queue at its time limit, as long as cells are left

@@ -22,6 +22,7 @@ from harness.core.records import OWN_ENGINE, Manifest, ModelIdentity
 from harness.core.store import Run
 from harness.methods.contract import SteeringMethod
 from harness.runner.cell_runner import CellStage
+from harness.runner.event_log import record_stages
 from harness.runner.generate import GenerationStage
 from harness.runner.plan import plan_cells
 from harness.runner.prepare import RunPlan, git_commit, library_versions, open_registry, open_text
@@ -144,6 +145,8 @@ class WorkStage(GenerationStage):
         cells = self.plan.cells if self.scored is None else self.scored
         scoring = ScoringStage(replace(self.plan, cells=cells), self.console)
         scoring.run()
+        if self.scored is None:  # else the command that started this worker does so
+            record_stages(self.plan.run)
         return len(self._own), scoring.count
 
 

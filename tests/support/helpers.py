@@ -156,7 +156,8 @@ def finished_cells(folder: Path) -> int:
 def untimed_files(folder: Path) -> dict[str, bytes]:
     """Return every file of a run that must not depend on when and how it was run."""
     timed = ("status.json", "manifest.json", ".cost.json", ".lock")
-    return {name: data for name, data in contents(folder).items() if not name.endswith(timed)}
+    found = contents(folder).items()
+    return {name: data for name, data in found if not name.endswith(timed) and not name.startswith("logs/")}
 
 
 def python(code: str, *arguments: object, env: Mapping[str, str] | None = None) -> str:
