@@ -99,7 +99,9 @@ Identifiers = Annotated[
 ]
 Plugins = Annotated[list[Path] | None, option("FILE", "Python file with a method. Repeat for several.", "--plugin")]
 Device = Annotated[str | None, option("DEVICE", "cpu, cuda, cuda:1. Default: a GPU if any.")]
-DeviceMap = Annotated[str | None, option("auto", "Spread a model over several GPUs (needs accelerate).")]
+DeviceMap = Annotated[
+    str | None, option("auto", "Spread a model over GPUs, memory and disk (pip install 'steerboard[large]').")
+]
 BatchSize = Annotated[int | None, option("NUMBER", "Texts at once; changes no text. Default: what fits.", min=1)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,20 @@ _ADDRESS = re.compile(
     r"/(?P<name>[\w.-]+/[\w.-]+)/?(?:(?:tree|blob|resolve)/(?P<revision>[\w.-]+)/?(?P<file>[\w./-]*))?(?:[?#]|$)"
 )
 _INDEX = "model.safetensors.index.json"
+_QUANTISERS = {
+    "awq": ["gptqmodel"],
+    "bitsandbytes": ["bitsandbytes"],
+    "compressed-tensors": ["compressed-tensors"],
+    "fbgemm_fp8": ["fbgemm-gpu"],
+    "gptq": ["optimum", "gptqmodel"],
+    "hqq": ["hqq"],
+    "quanto": ["optimum-quanto"],
+    "torchao": ["torchao"],
+}
+"""``quant_method`` in a config.json -> packages that transformers loads such weights with, besides accelerate.
+
+Of other methods transformers itself says what is missing."""
+_MODULES = {"fbgemm-gpu": "fbgemm_gpu", "optimum-quanto": "optimum.quanto", "compressed-tensors": "compressed_tensors"}
 
 
 class NotDownloadedError(UserError):
@@ -74,6 +89,12 @@ class Checkpoint:
         parts = [self.config, text if isinstance(text, dict) else {}]
         said = (part.get(key) for part in parts for key in ("dtype", "torch_dtype"))
         return next((str(dtype) for dtype in said if dtype in DTYPES), None)
+
+    @property
+    def quantised(self) -> str:
+        """By which method the weights in the files are quantised, as config.json names it; empty if they are not."""
+        found = self.config.get("quantization_config") or self.config.get("compression_config")
+        return str(found.get("quant_method", "bitsandbytes")) if isinstance(found, dict) else ""
 
     @property
     def has_tokenizer(self) -> bool:
@@ -120,6 +141,31 @@ def resolve_checkpoint(
         kind = "a GGUF file" if found.gguf else "a LoRA adapter"
         raise UserError(f"{name_or_path} is {kind}, which is loaded as --model alone. Give a folder with safetensors.")
     return found
+
+
+def require_packages(checkpoint: Checkpoint, device_map: str | None = None) -> None:
+    """Raise ``UserError`` where a package is missing that a quantised or spread model is loaded with."""
+    words = missing_packages(checkpoint, device_map)
+    if words:
+        raise UserError(words)
+
+
+def missing_packages(checkpoint: Checkpoint, device_map: str | None = None) -> str:
+    """Return in words which packages a quantised or spread model lacks here, empty where it lacks none."""
+    method = checkpoint.quantised
+    wanted = [*(["accelerate"] if method or device_map else []), *_QUANTISERS.get(method, [])]
+    missing = [name for name in wanted if not _is_installed(_MODULES.get(name, name))]
+    if not missing:
+        return ""
+    why = f"{checkpoint.name} is quantised by {method}, which" if method else f"--device-map {device_map}"
+    return f"{why} needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}."
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # what it is a part of is missing
+        return False
 
 
 def is_path(name: str) -> bool:
@@ -254,6 +300,11 @@ def _open_adapter(folder: Path, name: str, commit: str | None) -> Checkpoint:
         on = _resolve(str(near) if near.exists() else base, str(revision) if revision else None, base=True)
     except UserError as error:
         raise UserError(f"the base of the adapter {folder} (base_model_name_or_path in {_ADAPTER}): {error}") from None
+    if on.quantised:
+        raise UserError(
+            f"the base of the adapter {folder} is quantised ({on.quantised}), so merging would round its weights "
+            "again. Name the base as it was before."
+        )
     own = commit or _fingerprint(folder, _PATTERNS)
     return Checkpoint(folder, name, None, digest([own, on.fingerprint], 16), base=on)
 

@@ -90,7 +90,7 @@ class _Trial:
         limit = model.context_length or 0  # XLNet says -1
         numbers = torch.arange(1, min(_TOKENS, limit if limit > 0 else _TOKENS) + 1)
         self.text = (7 * numbers) % model.model.config.get_text_config().vocab_size
-        self.exact = model.model.dtype == torch.float32
+        self.exact = model.exact
 
     def why_not(self) -> str:
         """Return the first reason against the model, empty where there is none."""

@@ -70,7 +70,7 @@ class _Positions:
         found = []
         for old in (self.keys, self.values):
             kept = old[:, :, max(drop, 0) : self.used]
-            kept = kept if rows is None else kept[rows]
+            kept = kept if rows is None else kept[rows.to(old.device)]  # layers may be on several devices
             new = _with_room(kept, length)
             new[:, :, : max(-drop, 0)] = 0
             new[:, :, max(-drop, 0) : length] = kept
@@ -80,6 +80,7 @@ class _Positions:
     def write(self, rows: Tensor, source: Any, of: Tensor, positions: int) -> None:
         """Replace the last positions of ``rows[i]`` by those of row ``of[i]`` of another layer."""
         if self.keys is not None:
+            rows, of = rows.to(self.keys.device), of.to(self.keys.device)
             for buffer, new in zip((self.keys, self.values), (source.keys, source.values), strict=True):
                 buffer[rows, :, self.used - positions : self.used] = new[of, :, source.used - positions : source.used]
 
@@ -101,7 +102,7 @@ class _States:
         """Keep these rows, as positions do."""
         if rows is not None:
             for states in (self.conv_states, self.recurrent_states):
-                states.update({i: state[rows] for i, state in states.items() if state is not None})
+                states.update({i: state[rows.to(state.device)] for i, state in states.items() if state is not None})
         if isinstance(self, _Positions):
             super().repack(rows, drop)  # type: ignore[misc]
 
@@ -113,7 +114,7 @@ class _States:
         ):
             for i, state in states.items():
                 if state is not None:
-                    state[rows] = others[i][of]
+                    state[rows.to(state.device)] = others[i][of.to(state.device)]
         if isinstance(self, _Positions):
             super().write(rows, source, of, positions)  # type: ignore[misc]
 

@@ -423,7 +423,7 @@ def why_uncached(model: SteerableModel) -> str:
         return f"rows cannot enter its cache ({type(error).__name__}: {str(error).splitlines()[0]:.80})"
     spread = float(expected.max() - expected.min())
     difference = float((found - expected).abs().max()) / max(spread, 1e-12)
-    bound = 1e-3 if model.model.dtype == torch.float32 else 0.1
+    bound = 1e-3 if model.exact else 0.1
     return (
         "" if difference <= bound else f"its logits change by {difference:.1%} of their range where rows share a cache"
     )

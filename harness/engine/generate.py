@@ -342,13 +342,15 @@ class GenerationQueue:
 
     def _rows_that_fit(self, length: int) -> int:
         """Return how many texts of so many tokens, prompts included, fit into two thirds of the free memory."""
-        free = free_memory(self.model.device)
-        if free is None:
-            return self.most
         assert isinstance(self.model, SteerableModel)
         position, states = self.model.row_bytes or (0, 0)
         logits = 6 * 4 * int(self.model.config.vocab_size)  # float32, and what sampling needs
-        return max(1, int(free / 1.5) // (2 * position * length + states + logits))
+        rows = [self.most]
+        for device, share in self.model.layer_shares.items():
+            free = free_memory(device)
+            if free is not None:
+                rows.append(int(free / 1.5) // int(share * (2 * position * length + states) + logits))
+        return max(1, min(rows))
 
 
 def generate_cell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.core.checkpoints import Checkpoint, why_not_loaded
+from harness.core.checkpoints import Checkpoint, require_packages, why_not_loaded
 from harness.core.devices import DTYPES
-from harness.core.errors import UserError
+from harness.core.errors import UserError, warn
 from harness.core.files import digest
 from harness.engine.hooks import SteeringHooks
 from harness.engine.weights import end_tokens, load_network, load_tokenizer
@@ -129,8 +130,21 @@ class SteerableModel(LanguageModel):
     @property
     def device(self) -> torch.device:
         """Where the inputs go: the device of the embeddings."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        return device_of(self.model.get_input_embeddings())
+
+    @property
+    def layer_shares(self) -> dict[torch.device, float]:
+        """Which share of the layers every device computes."""
+        counts = Counter(map(device_of, self.layers))
+        return {device: count / len(self.layers) for device, count in counts.items()}
+
+    @property
+    def exact(self) -> bool:
+        """Whether a state differs by rounding in float32 alone where its batch does.
+
+        Some quantised layers round by what else is in the batch, so they count as half precision.
+        """
+        return self.model.dtype == torch.float32 and getattr(self.model, "hf_quantizer", None) is None
 
     @property
     def stops(self) -> int | list[int] | None:
@@ -168,6 +182,20 @@ class SteerableModel(LanguageModel):
         return ids, mask
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module computes.
+
+    Its weights may be elsewhere: those that do not fit are fetched by accelerate for the length of a pass.
+    """
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in getattr(hook, "hooks", [hook]):
+            device = getattr(each, "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+    return next(module.parameters()).device
+
+
 def find_decoder(model: nn.Module) -> nn.Module:
     """Return the part of a model that runs the decoder layers, without the head."""
     named: Any = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
@@ -199,21 +227,36 @@ def _layers_of(decoder: nn.Module) -> nn.ModuleList | None:
 def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str | None = None) -> SteerableModel:
     """Load a checkpoint, without running code that comes with it.
 
-    ``device_map`` (such as ``auto``) spreads a large model over several GPUs and then decides
-    the device. Raises ``UserError`` where the files are not a causal language model.
+    ``device_map`` (such as ``auto``) spreads a large model over several GPUs, the CPU's memory and the disk, and then
+    decides the device. Raises ``UserError`` where the files are not a causal language model, where they need a package
+    that is missing, and where their quantisation computes in another precision than ``dtype``.
     """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}; valid: {', '.join(DTYPES)}.")
+    require_packages(checkpoint, device_map)
+    placed = device_map or (device if checkpoint.quantised else None)  # what is quantised is not moved afterwards
     try:
         tokenizer = load_tokenizer(checkpoint)  # first: it fails sooner
-        model: Any = load_network(checkpoint, DTYPES[dtype], device_map)
+        model: Any = load_network(checkpoint, DTYPES[dtype], placed)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
     if stops := end_tokens(checkpoint, tokenizer):
         model.generation_config.eos_token_id = stops
-    if not device_map:
+    if not placed:
         model.to(device)
-    return SteerableModel(model, tokenizer)
+    if model.dtype != DTYPES[dtype]:
+        computes = str(model.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{checkpoint.name} ({checkpoint.quantised}) computes in {computes}, not {dtype}. Give --dtype."
+        )
+    found = SteerableModel(model, tokenizer)
+    elsewhere = sum(any(weight.is_meta for weight in layer.parameters()) for layer in found.layers)
+    if elsewhere:
+        warn(
+            f"{elsewhere} of {len(found.layers)} layers do not fit on {found.device} and are fetched for every token, "
+            "which is slow. More GPUs or a quantised checkpoint avoid it."
+        )
+    return found

@@ -82,7 +82,7 @@ class UpperLayers:
         self._pass(self.model.decoder, self._prompt_ids[used], mask, cache, self._prompt_states[used], add)
         _fill(cache, mask)
         place = {prompt: i for i, prompt in enumerate(used)}
-        of = torch.tensor([place[self._prompt_of[row]] for row in batch.rows], device=mask.device)
+        of = torch.tensor([place[self._prompt_of[row]] for row in batch.rows])  # on the CPU: layers may be on others
         cache.batch_select_indices(of)
         whole = torch.cat([mask[of], batch.mask], 1)
         return self._pass(network, batch.ids, whole, cache, batch.states, _adding(vector, where))
@@ -117,7 +117,7 @@ class UpperLayers:
                 reading = self._tokens(new)
                 cache, mask = None, reading.mask
                 if self.shares:
-                    of = torch.tensor([self._prompt_of[row] for row in new], device=mask.device)
+                    of = torch.tensor([self._prompt_of[row] for row in new])
                     cache, mask = copy.deepcopy(self._prompt_cache), torch.cat([self._prompt_mask[of], mask], 1)
                     cache.batch_select_indices(of)
                 found = self._read(reading.ids, mask, cache).cpu()  # they may be many more than fit on a GPU
@@ -164,7 +164,7 @@ class UpperLayers:
         order = sorted(filled, key=lambda row: len(self._texts[row][0]))
         rows = list(dict.fromkeys([*order[:1], *order[-1:]]))
         zero = torch.zeros(self.model.hidden_size, device=self.model.device)
-        bound = 1e-3 if self.model.model.dtype == torch.float32 else 0.1
+        bound = 1e-3 if self.model.exact else 0.1
 
         def states() -> Tensor:
             self._states: dict[int, Tensor] = {}

@@ -33,6 +33,7 @@ _HARMLESS_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")  # other
 def load_network(checkpoint: Checkpoint, dtype: torch.dtype, device_map: str | None = None) -> nn.Module:
     """Return the causal language model of a checkpoint, without running code that comes with it.
 
+    ``device_map``: a device, or how to spread the model over several (``auto``); None leaves it on the CPU.
     Of a model that also sees or hears, the towers for that are left out. Raises ``UserError`` where weights are
     missing or the adapter does not fit; errors of transformers pass.
     """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from rich.console import Console
 
 from harness.core.cells import Cell
+from harness.core.checkpoints import require_packages
 from harness.core.errors import (
     BrokenFileError,
     DamagedFileError,
@@ -140,6 +141,8 @@ class CellStage(ABC):
         workers = options.workers or 1
         stage = cls(plan, console, options.device, options.device_map, options.batch_size, not options.yes, workers)
         plan.manifest(options)  # refuses a folder that holds another run
+        if plan.checkpoint and any(cell.key.model for cell in stage.open_cells):
+            require_packages(plan.checkpoint, options.device_map)
         stage.check()
         with Claims(plan.run.path) as claims, claims.exclusive("manifest"):  # others may have added to it since
             plan.run.write_manifest(stage.with_chat(plan.manifest(options)))

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.core.cells import Cell, steering_id
-from harness.core.checkpoints import Checkpoint, why_not_loaded
+from harness.core.checkpoints import Checkpoint, missing_packages, why_not_loaded
 from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.core.terminal import format_size
@@ -98,6 +98,9 @@ def inspect_plan(plan: RunPlan, cells: Sequence[Cell], asked: str | None) -> Pre
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{plan.checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    missing = missing_packages(plan.checkpoint)
+    if missing:
+        found.warnings.append(missing)
     found.parameters = count_parameters(plan.checkpoint, config)
     _add_model(found, plan, choose_device(asked))
     _add_cells(found, plan, cells)

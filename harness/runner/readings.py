@@ -137,7 +137,19 @@ class ReadingCache:
             (
                 *(hook for hook in module._forward_hooks.values() if hook != self._ignored),
                 *(hook for hook in module._forward_pre_hooks.values() if hook != self._ignored),
-                *((weight.data_ptr(), weight._version) for weight in module.parameters(recurse=False)),
+                *(mark for weight in module.parameters(recurse=False) for mark in _marks(weight)),
             )
             for module in self._model.model.modules()
         ]
+
+
+def _marks(weight: Any) -> list[tuple[int, int]]:
+    """Return memory and version of a weight, or of the parts of a quantised one.
+
+    Of one that is fetched for each pass there is nothing to compare: what is kept elsewhere cannot be assigned to.
+    """
+    if weight.is_meta:
+        return []
+    names = weight.__tensor_flatten__()[0] if hasattr(weight, "__tensor_flatten__") else []
+    parts = [getattr(weight, name) for name in names] or [weight]
+    return [(part.data_ptr(), part._version) for part in parts]
