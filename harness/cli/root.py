@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -176,11 +177,17 @@ def work(
 
 
 @app.command()
-@run_options(_RUN)
-def plan(options: RunOptions) -> None:
+@run_options(_RUN.replace("batch_size", "batch_size throughput"))
+def plan(
+    options: RunOptions,
+    throughput: Annotated[
+        float | None,
+        option("NUMBER", "Tokens a second of all GPUs that hold the model together: shows GPU hours.", min=1e-3),
+    ] = None,
+) -> None:
     r"""Show what a run will take, without loading the model's weights.
 
-    Cells, texts, tokens, sentences to read, memory and disk, and what looks wrong: no chat template, a language
+    Cells, texts, tokens, sentences to read, memory, GPUs and disk, and what looks wrong: no chat template, a language
     that the tokenizer does not know, a context too short for few-shot prompts. It takes the options of
     'steerboard run', which shows the same, then measures the model's speed and the expected time. Example:
 
@@ -191,8 +198,13 @@ def plan(options: RunOptions) -> None:
     from harness.runner.generate import GenerationStage
     from harness.runner.prepare import plan_run
 
-    planned = plan_run(replace(options, weights=False), scored=False)
-    GenerationStage(planned, console(), options.device).preflight().print(output())
+    gc.disable()  # it looks through all modules and rows again and again, a tenth of the time
+    try:
+        planned = plan_run(replace(options, weights=False), scored=False)
+        stage = GenerationStage(planned, console(), options.device, options.device_map, options.batch_size)
+        stage.preflight(throughput).print(output())
+    finally:
+        gc.enable()
 
 
 @app.command()

@@ -133,7 +133,8 @@ def resolve_checkpoint(
 
     A path is a folder with safetensors, with one GGUF file or with a LoRA adapter, or a GGUF file; a hub id is that of
     such a folder, or OWNER/NAME:FILE.gguf. ``plain``: only whole weights in safetensors will do, as for encoders.
-    ``weights``: whether those of a hub id are downloaded; without them it can be planned with, not loaded.
+    ``weights``: whether those of a hub id are downloaded, and have to be in a folder; without them it can be planned
+    with, not loaded.
     Raises ``UserError`` for a path without a model, ``NotDownloadedError`` for an id that cannot be downloaded.
     """
     found = _resolve(name_or_path, revision, base=False, weights=weights)
@@ -204,7 +205,7 @@ def _resolve(name_or_path: str, revision: str | None, base: bool, weights: bool 
     if url := _URL.match(name_or_path):
         raise UserError(f"{name_or_path!r:.200} is a URL, not a model. {_without_address(name_or_path[url.end() :])}")
     if path.is_dir():
-        return _open_folder(path, path.resolve().name, base=base)
+        return _open_folder(path, path.resolve().name, base=base, weights=weights)
     if path.is_file():
         return _open_gguf(path, path.stem)
     if path.exists() or is_path(name_or_path):
@@ -245,25 +246,28 @@ def _snapshot(repository: str, revision: str | None, patterns: Sequence[str] = _
         ) from None
 
 
-def _open_folder(folder: Path, name: str, commit: str | None = None, base: bool = False) -> Checkpoint:
+def _open_folder(
+    folder: Path, name: str, commit: str | None = None, base: bool = False, weights: bool = True
+) -> Checkpoint:
     """Return the checkpoint of a folder: whole safetensors win over a GGUF file beside them.
 
-    ``base``: it is that of an adapter, so it cannot be one itself.
+    ``base``: it is that of an adapter, so it cannot be one itself. ``weights``: whether it needs any.
     """
-    weights = sorted(path for path in folder.glob("*.safetensors") if path.name != _ADAPTER_WEIGHTS)
+    found = sorted(path for path in folder.glob("*.safetensors") if path.name != _ADAPTER_WEIGHTS)
     if (folder / _ADAPTER).is_file():
         if base:
             raise UserError(f"{folder} is an adapter itself. Merge it first.")
-        if weights:  # transformers would choose between the two by whether peft is installed
-            raise UserError(f"{folder} holds a LoRA adapter and whole weights ({weights[0].name}). Move one elsewhere.")
+        if found:  # transformers would choose between the two by whether peft is installed
+            raise UserError(f"{folder} holds a LoRA adapter and whole weights ({found[0].name}). Move one elsewhere.")
         return _open_adapter(folder, name, commit)
     files = [] if commit else sorted(path for path in folder.glob("*.gguf") if "mmproj" not in path.name)
-    if files and not weights:
+    if files and not found:
         if len(files) > 1:
             listed = ", ".join(path.name for path in files)
             raise UserError(f"{folder} holds {len(files)} GGUF files ({listed:.300}). Give the path of one of them.")
         return _open_gguf(files[0], name)
-    _check_folder(folder, weights, of_hub=commit is not None)
+    if weights or found or not (folder / "config.json").is_file():
+        _check_folder(folder, found, of_hub=commit is not None)
     return Checkpoint(folder, name, None, commit or _fingerprint(folder, _PATTERNS))
 
 

@@ -62,10 +62,10 @@ class GenerationStage(CellStage):
             if self.asks:
                 confirm_start(self.console)
 
-    def preflight(self) -> Preflight:
-        """Read all text that open cells need, and return what these cells take."""
+    def preflight(self, throughput: float | None = None) -> Preflight:
+        """Read all text that open cells need, and return what these cells take, with hours at so many tokens/s."""
         self.read_text()
-        return inspect_plan(self.plan, self.open_cells, self.device)
+        return inspect_plan(self.plan, self.open_cells, self.device, self.batch_size, throughput)
 
     def read_text(self) -> None:
         """Read all text that open cells need, so that a gap in it ends the command before any work."""

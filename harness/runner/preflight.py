@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.core.cells import Cell, steering_id
-from harness.core.checkpoints import Checkpoint, missing_packages, why_not_loaded
+from harness.core.checkpoints import missing_packages, why_not_loaded
 from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.core.terminal import format_size
 from harness.data.prompts import Prompt
 from harness.runner.prepare import RunPlan
-
-if TYPE_CHECKING:
-    pass
+from harness.runner.resources import Footprint, count_parameters, gpu_hours, gpus_for, measure
 
 _LARGE = 2e13  # floating-point operations; two cores take minutes for them
+_SMALL = 10**9  # bytes of weights that need no word about GPUs
 _SAMPLED = 3  # prompts per setting, and sentences per language
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_CELL_FILES = 5  # of a scored cell: texts, status, scores and two with artifacts
 _CELL_BYTES, _TEXT_BYTES = 38_000, 370  # on disk, with scores: least squares over 784 cells of mini and tiny-real
 _MOST_TOKENS_PER_LETTER = 1.0
 """A language is written in bytes where its letters take more tokens than this.
@@ -43,12 +40,15 @@ class Preflight:
     """What a run will take: ``facts`` by name, as printed, and ``warnings``. The numbers are of the open cells.
 
     ``texts``: texts that the model writes, ``most``: tokens of each at most. ``read``: tokens of prompts, ``fit``:
-    tokens of texts that are read to fit methods; both estimated. ``parameters``: None where the files do not say.
+    tokens of texts that are read to fit methods; both estimated. ``parameters`` and ``memory``: None where the files do
+    not say. ``longest``: tokens of the longest prompt that was looked at.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     parameters: int | None = None
+    memory: Footprint | None = None
+    longest: int = 0
     texts: int = 0
     most: int = 0
     read: int = 0
@@ -57,8 +57,12 @@ class Preflight:
     @property
     def large(self) -> bool:
         """Whether the model has work for minutes or more."""
-        tokens = self.read + self.fit + self.texts * self.most
-        return 2.0 * (self.parameters or 0) * tokens > _LARGE
+        return 2.0 * (self.parameters or 0) * self.tokens > _LARGE
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads and writes, at most."""
+        return self.read + self.fit + self.texts * self.most
 
     def print(self, console: Console) -> None:
         """Print the facts that were not printed yet, then the warnings."""
@@ -78,11 +82,18 @@ class Preflight:
         self.warnings.clear()
 
 
-def inspect_plan(plan: RunPlan, cells: Sequence[Cell], asked: str | None) -> Preflight:
+def inspect_plan(
+    plan: RunPlan,
+    cells: Sequence[Cell],
+    asked: str | None,
+    batch_size: int | None = None,
+    throughput: float | None = None,
+) -> Preflight:
     """Return what the open ``cells`` of a plan will take, from its text, the tokenizer and the size of the weights.
 
-    ``asked``: the device that was asked for. No weights are loaded. Raises ``UserError`` for text that is not there
-    and a tokenizer that cannot be loaded.
+    ``asked``: the device that was asked for; ``batch_size``: texts at once, if that was asked for; ``throughput``:
+    tokens a second, from which hours of GPUs are computed. No weights are loaded. Raises ``UserError`` for text that is
+    not there and a tokenizer that cannot be loaded.
     """
     found = Preflight()
     prompted = [cell for cell in cells if cell.key.model]
@@ -102,33 +113,16 @@ def inspect_plan(plan: RunPlan, cells: Sequence[Cell], asked: str | None) -> Pre
     if missing:
         found.warnings.append(missing)
     found.parameters = count_parameters(plan.checkpoint, config)
+    if found.parameters:
+        found.memory = measure(plan.checkpoint, config, found.parameters, plan.model.dtype)
     _add_model(found, plan, choose_device(asked))
     _add_cells(found, plan, cells)
     _add_prompts(found, plan, prompted, tokenizer, length)
     _add_fits(found, plan, prompted, tokenizer)
+    _add_needs(found, batch_size, throughput)
     _add_languages(found, plan, prompted, tokenizer)
     _add_disk(found, plan, cells)
     return found
-
-
-def count_parameters(checkpoint: Checkpoint, config: Any) -> int | None:
-    """Return the number of parameters by the heads of safetensors files, else by the config, None if that fails."""
-    count = 0
-    for path in [] if checkpoint.gguf else (checkpoint.base or checkpoint).folder.glob("*.safetensors"):
-        with path.open("rb") as handle:
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-        count += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    if count:
-        return count
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):  # shapes alone
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        return sum(int(part.numel()) for part in model.parameters())
-    except (ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, NotImplementedError):
-        return None
 
 
 def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
@@ -137,8 +131,10 @@ def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
     assert plan.checkpoint is not None
     assert plan.model is not None
     words = f"{plan.checkpoint.name} in {plan.model.dtype} on {device}"
-    if found.parameters:
-        size = found.parameters * _BYTES[plan.model.dtype]
+    if plan.checkpoint.quantised:
+        words += f", quantised by {plan.checkpoint.quantised}"
+    if found.parameters and found.memory:
+        size = found.memory.weights
         words += f": {_count(found.parameters)} parameters, {format_size(size)}"
         import torch
 
@@ -187,6 +183,7 @@ def _add_prompts(
             continue
         found.read += round(fmean(sizes) * sum(_n_labels(plan, cell) for cell in group))
         found.texts += sum(_n_labels(plan, cell) * cell.key.texts_per_label for cell in group)
+        found.longest = max(found.longest, *sizes)
         words.append(f"{round(fmean(sizes)):,} ({setting})")
         if context_length is not None and max(sizes) + sampling.max_new_tokens > context_length:
             found.warnings.append(
@@ -229,6 +226,25 @@ def _add_fits(found: Preflight, plan: RunPlan, cells: Sequence[Cell], tokenizer:
     )
 
 
+def _add_needs(found: Preflight, batch_size: int | None, throughput: float | None) -> None:
+    """Say what memory the weights and the texts that are written at once take, how many GPUs, and for how long."""
+    if found.memory is None or found.parameters is None:
+        return
+    length = found.longest + found.most
+    gpus, texts, size = gpus_for(found.memory, length, batch_size)
+    found.facts["memory"] = (
+        f"{format_size(found.memory.total(texts, length))}: the weights, and {format_size(found.memory.text(length))} "
+        f"for each of {texts} texts of {length:,} tokens at once"
+    )
+    if found.memory.weights > _SMALL:
+        found.facts["memory"] += f"; {gpus} GPU{'s' if gpus > 1 else ''} of {format_size(size)}"
+    work = 2.0 * found.parameters * found.tokens
+    found.facts["work"] = f"at most {_count(found.tokens)} tokens, {work:.2g} floating-point operations"
+    if throughput:
+        hours = gpu_hours(found.tokens, throughput, gpus)
+        found.facts["work"] += f"; {hours:,.1f} GPU hours at {throughput:,.0f} tokens/s of {gpus} together"
+
+
 def _add_languages(found: Preflight, plan: RunPlan, cells: Sequence[Cell], tokenizer: Any) -> None:
     """Warn of languages that the tokenizer writes in bytes or as unknown tokens, by their parallel text."""
     missing = []
@@ -251,7 +267,8 @@ def _add_disk(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
     while not folder.is_dir():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    found.facts["disk"] = f"about {format_size(need)} in {plan.run.path}; {format_size(free)} are free"
+    files = len(cells) * _CELL_FILES
+    found.facts["disk"] = f"about {format_size(need)} in {plan.run.path}, {files:,} files; {format_size(free)} are free"
     if need > free:
         found.warnings.append(
             f"the disk of {plan.run.path} has {format_size(free)} left, the run takes about {format_size(need)}."

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import pty
+import re
 import sys
+import time
 from dataclasses import replace
 from unittest import mock
 
@@ -48,6 +50,7 @@ def test_a_plan_counts_what_a_run_would_do_and_loads_no_weights(tmp_path, monkey
     assert found["tokens"].startswith("at most 20,480 to write; ")
     # parallel text: 12 languages x 100; degraded: 2 x 100; learned: 2 x 3 x 4 steps x 16 texts
     assert found["fitting"].startswith("1,200 sentences in 12 languages to read, then 584 texts in 4 fits;")
+    assert ", 240 files; " in found["disk"]  # 48 cells of 5
     assert "warning" not in found
     assert not list(tmp_path.iterdir())
 
@@ -87,6 +90,47 @@ def test_a_model_of_the_hub_is_planned_with_from_its_config_and_tokenizer_alone(
     shown = steerboard("plan", *words)
     assert shown.code == 0, shown.err
     assert "owner/tiny in float32 on cpu: 13,488 parameters, 54 kB" in facts(shown.out)["model"]
+    assert "no *.safetensors file" in steerboard("run", *words).one_line()
+
+
+def test_a_plan_of_a_model_of_70_billion_needs_its_config_and_tokenizer_alone(tmp_path):
+    """Llama 3's shape. Weights: 2 embeddings, 80 layers of attention (8 groups of 8 heads), MLP and norms.
+
+    A token takes 2 x 80 layers x 8 heads x 128 numbers of 2 bytes in the cache, which is counted twice.
+    """
+    model = toy_llm(tmp_path / "large")
+    (model / "model.safetensors").unlink()
+    shape = {
+        "vocab_size": 128256,
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    }
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **shape}))
+    words = ["--suite", small_suite(tmp_path, model), "--dtype", "bfloat16", "--run", tmp_path / "run"]
+    started = time.process_time()
+    shown = steerboard("plan", *words, "--batch-size", "128", "--throughput", "2")
+    assert time.process_time() - started < 5
+    assert shown.code == 0, shown.err
+    found = facts(shown.out)
+    layer = 2 * 8192 * 8192 + 2 * 8192 * 1024 + 3 * 8192 * 28672 + 2 * 8192
+    parameters = 2 * 128256 * 8192 + 80 * layer + 8192
+    assert parameters == 70_553_706_496
+    assert "large in bfloat16 on cpu: 70.6 billion parameters, 141 GB" in found["model"]
+    (length,) = re.findall(r"128 texts of (\d+) tokens", found["memory"])
+    text = 2 * 2 * 80 * 8 * 128 * 2 * int(length) + 24 * 128256
+    total = 2 * parameters + 128 * text
+    assert found["memory"].startswith(
+        f"{total / 1e9:.0f} GB: the weights, and {text / 1e6:.0f} MB for each of 128 texts"
+    )
+    assert found["memory"].endswith("tokens at once; 4 GPUs of 80 GB")  # 222 GB in four times 72
+    (tokens,) = re.findall(r"at most ([\d,]+) tokens", found["work"])
+    hours = 4 * int(tokens.replace(",", "")) / 2 / 3600
+    assert found["work"].endswith(f"{hours:,.1f} GPU hours at 2 tokens/s of 4 together")
     assert "no *.safetensors file" in steerboard("run", *words).one_line()
 
 
