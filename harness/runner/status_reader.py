@@ -6,6 +6,7 @@ import datetime
 import os
 import re
 import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from harness.core.cells import entry_id, entry_of
 from harness.core.errors import UserError
 from harness.core.files import is_locked
 from harness.core.reading import read_bytes
-from harness.core.records import Manifest, State
+from harness.core.records import Manifest, State, parse_record
 from harness.core.store import Run, StatusRow, Version
 from harness.runner.run_status import MethodProgress, Reason, RunStage, RunState, RunStatus, Speed, WorkerState
 
@@ -28,6 +29,7 @@ _SKEW = 60.0  # seconds that the clocks of two machines may differ by
 _SILENT = 120.0  # seconds without a heartbeat after which a worker is taken for dead
 _WORKER, _SCORE = ".worker", "score-"  # of the files in claims
 _DIGITS, _LONGEST_NAME = 18, 1000  # of a claim's number; bytes of a worker's name
+_SIZED = 1000  # cells whose files are looked at for the size of a run
 _PATTERN = 300  # characters of a reason by which it is told from others
 
 
@@ -92,16 +94,16 @@ class StatusReader:
         """Return the cells with a status, when it and when scores were written, and what is damaged."""
         found, damaged = [], []
         for name in self.run.cell_dirs():
+            path = f"cells/{name}/status.json"
             try:
-                version = self.run.files.version(f"cells/{name}/status.json")
+                version = self.run.files.version(path)
             except OSError:
                 continue
             try:
                 known = self._known.get(name)
                 if known is None or known[0] != version:
-                    row = self.run.read_status_fast(name)
-                    if row is None:
-                        continue
+                    label, data = self.run.files.label(path), self.run.files.read(path)
+                    row = parse_record(data, label, StatusRow)  # no second look whether it is there
                     known = self._known[name] = (version, self._cell_state(name, row))
             except UserError as error:
                 damaged.append(str(error))
@@ -270,18 +272,26 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def folder_size(folder: Path) -> int:
-    """Return the bytes of all files in a directory and below it; links are not followed."""
-    return sum(_sizes(os.fspath(folder)))
+    """Return the bytes of all files in a run's directory and below it; links are not followed.
+
+    Of more than 1,000 cells, some are looked at, spread evenly, and the others taken to be as large.
+    """
+    cells = sorted(_names_in(folder / "cells"))
+    some = cells[:: 1 + len(cells) // _SIZED]
+    rest = (name for name in _names_in(folder) if name != "cells")
+    size = sum(sum(_sizes(f"{folder}/cells/{name}")) for name in some) * len(cells) / max(len(some), 1)
+    return round(size) + sum(sum(_sizes(f"{folder}/{name}")) for name in rest)
 
 
 def _sizes(folder: str) -> Iterator[int]:
-    with suppress(OSError), os.scandir(folder) as found:
-        for entry in found:
-            with suppress(OSError):  # a temporary file that is gone
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _sizes(entry.path)
-                else:
-                    yield entry.stat(follow_symlinks=False).st_size
+    """Yield the sizes of a file, or of all files below a directory."""
+    with suppress(OSError):  # a temporary file that is gone
+        state = os.lstat(folder)
+        if not stat.S_ISDIR(state.st_mode):
+            yield state.st_size
+            return
+        for name in os.listdir(folder):  # noqa: PTH208 (names alone)
+            yield from _sizes(f"{folder}/{name}")
 
 
 def _free(folder: Path) -> int | None:
