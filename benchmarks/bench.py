@@ -15,7 +15,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
 SHARED = HERE.parent.parent / "shared"  # stand-ins of real models and human text, where they are
-MADE = {"resume", "board"}  # their files are made up first
+MADE = {"resume", "board", "cells"}  # their files are made up first
 
 # name -> script and its options; {device} is filled in
 BENCHMARKS: dict[str, list[str]] = {
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "scoring": ["metrics.py", "--alone"],
     "workers": ["workers.py"],
     "resume": ["resume.py", "measure", "{scratch}/resume"],
+    "cells": ["many_cells.py", "measure", "{scratch}/cells"],
     "board": ["board.py", "measure", "{scratch}/board"],
     "scale": ["scale.py"],
 }
@@ -43,7 +44,7 @@ REAL: dict[str, list[str]] = {
     "frozen": ["--model", "{shared}/models/devenc", "--data", "{shared}/data"],
     "finetuning": ["--model", "{shared}/models/devenc", "--data", "{shared}/data"],
 }
-CPU_ONLY = {"packed", "frozen", "scoring", "workers", "resume", "board", "scale"}
+CPU_ONLY = {"packed", "frozen", "scoring", "workers", "resume", "cells", "board", "scale"}
 
 
 def main() -> int:

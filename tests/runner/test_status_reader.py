@@ -310,3 +310,14 @@ def test_the_json_has_every_number_of_the_table(tmp_path):
     assert body["rate"] == {"cells": 11, "tokens": 550, "seconds": 120.0}
     assert body["last_finished"] == iso(NOW - 10)
     assert sum(row["expected"] for row in body["methods"]) == 18
+
+
+def test_the_size_of_many_cells_is_that_of_some_of_them(tmp_path, monkeypatch):
+    """Every third of nine cells is looked at: of 1, 4 and 7 bytes; the nine have 45."""
+    monkeypatch.setattr("harness.runner.status_reader._SIZED", 4)
+    for size in range(1, 10):
+        cell = tmp_path / "cells" / f"{size}"
+        cell.mkdir(parents=True)
+        (cell / "status.json").write_bytes(b"x" * size)
+    (tmp_path / "manifest.json").write_bytes(b"x" * 100)
+    assert folder_size(tmp_path) == 3 * (1 + 4 + 7) + 100
