@@ -269,11 +269,15 @@ class Run:
     def load(self, cell_id: str, name: str, kind: type[Kind]) -> Kind | None:
         """Return a record of a cell, None if there is no such file."""
         path = f"cells/{cell_id}/{name}"
-        if not self.files.exists(path):
-            return None
+        try:  # not first a look whether it is there: there are tens of thousands
+            data = self.files.read(path)
+        except UserError:
+            if not self.files.exists(path):
+                return None
+            raise
         # Scores are large and hold no free JSON, such as a method's config, that could be nested without end.
         depth = None if name == "scores.json" else MAX_DEPTH
-        return parse_record(self.files.read(path), self.files.label(path), kind, depth)
+        return parse_record(data, self.files.label(path), kind, depth)
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None if it never did; a file that has not changed is read once."""

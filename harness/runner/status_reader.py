@@ -19,7 +19,7 @@ from harness.core.cells import entry_id, entry_of
 from harness.core.errors import UserError
 from harness.core.files import is_locked
 from harness.core.reading import read_bytes
-from harness.core.records import Manifest, State, parse_record
+from harness.core.records import Manifest, State
 from harness.core.store import Run, StatusRow, Version
 from harness.runner.run_status import MethodProgress, Reason, RunStage, RunState, RunStatus, Speed, WorkerState
 
@@ -94,16 +94,16 @@ class StatusReader:
         """Return the cells with a status, when it and when scores were written, and what is damaged."""
         found, damaged = [], []
         for name in self.run.cell_dirs():
-            path = f"cells/{name}/status.json"
             try:
-                version = self.run.files.version(path)
+                version = self.run.files.version(f"cells/{name}/status.json")
             except OSError:
                 continue
             try:
                 known = self._known.get(name)
                 if known is None or known[0] != version:
-                    label, data = self.run.files.label(path), self.run.files.read(path)
-                    row = parse_record(data, label, StatusRow)  # no second look whether it is there
+                    row = self.run.read_status_fast(name)
+                    if row is None:
+                        continue
                     known = self._known[name] = (version, self._cell_state(name, row))
             except UserError as error:
                 damaged.append(str(error))
