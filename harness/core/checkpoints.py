@@ -152,7 +152,7 @@ def require_packages(checkpoint: Checkpoint, device_map: str | None = None) -> N
 
 
 def missing_packages(checkpoint: Checkpoint, device_map: str | None = None) -> str:
-    """Return in words which packages a quantised or spread model lacks here, empty where it lacks none."""
+    """Return in words which packages are missing here for a quantised or spread model, empty where none is."""
     method = checkpoint.quantised
     wanted = [*(["accelerate"] if method or device_map else []), *_QUANTISERS.get(method, [])]
     missing = [name for name in wanted if not _is_installed(_MODULES.get(name, name))]
