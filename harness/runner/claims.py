@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from harness.core.errors import MachineError, UserError
+from harness.core.errors import MachineError, UserError, remedy
 
 FOLDER = "claims"
 POLL = 1.0
@@ -50,6 +50,7 @@ class Claims:
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
         self._counted = (0.0, 1)
+        self._seen: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> Self:
         self._register()
@@ -142,17 +143,19 @@ class Claims:
         path = self.folder / f"{name}.{number}"
         try:
             worker = path.read_text(encoding="utf-8", errors="replace")
-            return self._lives(worker) if worker else not self._is_old(path.stat())  # about to be written
+            return self._lives(worker) if worker else not self._is_still(path.name, path.stat())  # just being written
         except OSError:
             return True
 
-    def _lives(self, worker: str) -> bool:
+    def _lives(self, worker: str, watched: bool = True) -> bool:
+        """Say whether a worker lives. ``watched``: whether it must have stood still while this process looked."""
         if worker == self.worker:
             return True
         try:
             # Opened and not only looked at: on a network file system the time is then a fresh one.
             with (self.folder / f"{worker}{_WORKER}").open("rb") as file:
-                if self._is_old(os.fstat(file.fileno())):
+                state = os.fstat(file.fileno())
+                if self._is_still(worker, state) if watched else self._is_old(state):
                     return False
                 if file.read() != _machine():
                     return True
@@ -163,8 +166,21 @@ class Claims:
         except (OSError, ValueError):  # ValueError: NUL characters, as a crash of the machine leaves them
             return False
 
+    def _is_still(self, name: str, state: os.stat_result) -> bool:
+        """Say whether a file has not changed for longer than the expiry.
+
+        Its time is believed after two beats without a change: where a file system takes the time of the machine that
+        writes, that of a living worker may be hours ago, or that of a dead one in the future.
+        """
+        now = time.monotonic()
+        changed, since = self._seen.get(name, (0, now))
+        if changed != state.st_mtime_ns:
+            since = now
+        self._seen[name] = (state.st_mtime_ns, since)
+        return now - since > self.expiry or (now - since > self.expiry / 3 and self._is_old(state))
+
     def _is_old(self, state: os.stat_result) -> bool:
-        """Compare with the time of a file that is changed now: clocks of machines differ."""
+        """Compare with the time of a file that is changed now: it is that of the file system, perhaps."""
         with suppress(OSError):
             os.utime(self._handle)
             return os.fstat(self._handle).st_mtime - state.st_mtime > self.expiry
@@ -184,7 +200,11 @@ class Claims:
                 if os.fstat(handle).st_nlink:
                     break
                 os.close(handle)  # removed as that of a dead worker, before it was locked
-            os.write(handle, _machine())
+            try:
+                os.write(handle, _machine())
+            except OSError:  # an empty file would look like a living worker of another machine
+                self._file.unlink()
+                raise
         before, self._handle = self._handle, handle
         if before >= 0:
             os.close(before)
@@ -202,7 +222,7 @@ class Claims:
     def _remove_dead(self) -> None:
         """Remove what dead workers left, if none lives that could be about to take it over."""
         names = self._names()
-        if any(self._lives(name.removesuffix(_WORKER)) for name in names if name.endswith(_WORKER)):
+        if any(self._lives(name.removesuffix(_WORKER), watched=False) for name in names if name.endswith(_WORKER)):
             return
         for name in names:
             (self.folder / name).unlink(missing_ok=True)
@@ -243,4 +263,5 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MachineError(f"cannot write {folder}: {error.strerror or error}. Choose another --run folder.") from None
+        hint = remedy(error, "Choose another --run folder.")
+        raise MachineError(f"cannot write {folder}: {error.strerror or error}. {hint}") from None
