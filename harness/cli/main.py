@@ -14,7 +14,7 @@ try:
     import signal
     from typing import Any
 
-    from harness.core.errors import UserError, in_words, is_infrastructure, not_installed
+    from harness.core.errors import UserError, in_words, is_infrastructure, not_installed, remedy
     from harness.core.redaction import hide_secrets
     from harness.core.signals import noting_stops
 except KeyboardInterrupt:  # nothing has begun
@@ -119,5 +119,5 @@ def _in_words(error: BaseException) -> str | None:
         shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
         return f"cannot use {shown!r}: {error.strerror}." if name else f"{error.strerror}."
     if is_infrastructure(error):
-        return f"the machine failed ({in_words(error)}). What is finished is kept: run the same command again."
+        return f"the machine failed ({in_words(error)}). {remedy(error)}"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib.util
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,12 +78,19 @@ class UnsupportedError(UserError):
     """A method cannot run on this model or language: the cell is skipped with this reason."""
 
 
-_MACHINE_NAMES = {"OutOfMemoryError", "AcceleratorError", "BrokenProcessPool", "TerminatedWorkerError"}
-_MACHINE_WORDS = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "out of memory", "can't allocate memory")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MACHINE_NUMBERS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG),
+    *(*_FULL, errno.EIO, errno.EROFS, errno.EFBIG),
     *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
 }
+_MACHINE_NAMES = {"OutOfMemoryError", "AcceleratorError", "BrokenProcessPool", "TerminatedWorkerError"}
+# Writers in C++ and Rust raise errors of their own, which hold the system's words at most.
+_FULL_WORDS = (*map(os.strerror, _FULL), "disk is full", "enforce fail at inline_container.cc")  # SQLite, torch.save
+_MACHINE_WORDS = (
+    *("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "out of memory", "can't allocate memory"),
+    *map(os.strerror, sorted(_MACHINE_NUMBERS)),
+    *_FULL_WORDS,
+)
 
 
 def is_infrastructure(error: BaseException) -> bool:
@@ -91,20 +99,31 @@ def is_infrastructure(error: BaseException) -> bool:
     Any uncaught ``OSError`` counts; as a cause of another error only one that a program cannot have caused itself, such
     as a full disk: a missing file may be the method's own mistake.
     """
-    if isinstance(error, OSError):
-        return True
+    return isinstance(error, OSError) or any(
+        isinstance(link, MemoryError | MachineError)
+        or type(link).__name__ in _MACHINE_NAMES
+        or (isinstance(link, OSError) and link.errno in _MACHINE_NUMBERS)
+        or any(words in str(link) for words in _MACHINE_WORDS)
+        for link in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
     link: BaseException | None = error
     seen: set[int] = set()
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        if isinstance(link, MemoryError | MachineError) or type(link).__name__ in _MACHINE_NAMES:
-            return True
-        if isinstance(link, OSError) and link.errno in _MACHINE_NUMBERS:
-            return True
-        if any(words in str(link) for words in _MACHINE_WORDS):
-            return True
+        yield link
         link = link.__cause__ or link.__context__
-    return False
+
+
+def remedy(error: BaseException, other: str = "") -> str:
+    """Return the next step after a failure of the machine: to free space where a disk is full, else ``other``."""
+    again = "run the same command again; what is finished is kept."
+    if any(words in str(link) for link in _chain(error) for words in _FULL_WORDS):
+        return f"Free space and {again}"
+    return other or f"{again[0].upper()}{again[1:]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -132,10 +151,7 @@ def machine_failures(what: str) -> Iterator[None]:
     except Exception as error:
         if not is_infrastructure(error):
             raise
-        raise MachineError(
-            f"{what} failed because of the machine ({in_words(error):.200}). Finished work is kept: run the same "
-            "command again."
-        ) from error
+        raise MachineError(f"{what} failed because of the machine ({in_words(error):.200}). {remedy(error)}") from error
 
 
 def warn(words: str) -> None:

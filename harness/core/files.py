@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.core.errors import MachineError, UserError
+from harness.core.errors import MachineError, UserError, remedy, warn
 
 JsonValue = Any  # what json.loads returns
 
@@ -26,6 +26,7 @@ _STRAY_FILE = re.compile(
     r"\.[a-z0-9_]{8}"  # the pattern of earlier versions
 )
 _STRAY_FOLDER = re.compile(r"\.pack-[a-z0-9_]{8}")
+_HELD = {errno.EWOULDBLOCK, errno.EACCES}  # why a file cannot be locked that another process has locked
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -70,7 +71,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         if not isinstance(error, OSError):
             raise
         raise MachineError(
-            f"cannot write {path}: {error.strerror or error}. Choose a folder that can be written, or make room."
+            f"cannot write {path}: {error.strerror or error}. {remedy(error, 'Choose a folder that can be written.')}"
         ) from error
 
 
@@ -102,9 +103,10 @@ def sweep(folder: Path, deep: bool = True) -> None:
 
 
 def _remove_if_free(path: str, is_folder: bool) -> None:
-    """Remove a file or directory that no living process has locked."""
+    """Remove a file or directory that no living process has locked; where there are no locks, it stays."""
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.O_RDONLY if is_folder else os.O_RDWR  # on a network file system, to lock a file takes writing
+        handle = os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path) if is_folder else Path(path).unlink()
@@ -152,10 +154,18 @@ def write_json_gz(path: Path, value: JsonValue) -> int:
 
 @contextlib.contextmanager
 def waiting(folder: Path) -> Iterator[None]:
-    """Lock a directory, waiting for its holder, in order to read, change and write a file in it."""
+    """Lock a directory, waiting for its holder, in order to read, change and write a file in it.
+
+    Raises ``MachineError`` where the file system has no locks.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise MachineError(
+                f"{folder} cannot be locked: {error.strerror}. Choose a folder on a local disk."
+            ) from None
         yield
     finally:
         os.close(handle)
@@ -166,18 +176,25 @@ def run_lock(folder: Path, option: str, shared: bool = False) -> Iterator[None]:
     """Lock a directory, made if missing, for one writing process, and sweep it; freed when that process dies.
 
     ``shared``: for one of several that claim what they write. Raises ``UserError`` if it cannot be written or is
-    locked; ``option`` is the command line option that chose it.
+    locked; ``option`` is the command line option that chose it. Where the file system has no locks there is a warning.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
-        raise MachineError(f"cannot write {folder}: {error.strerror}. Choose another {option} folder.") from None
+        hint = remedy(error, f"Choose another {option} folder.")
+        raise MachineError(f"cannot write {folder}: {error.strerror}. {hint}") from None
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise UserError(f"{folder} is in use by another steerboard. Wait for it, or use another {option}.") from None
+    except OSError as error:
+        if error.errno in _HELD:
+            os.close(handle)
+            again = f"Wait for it, or use another {option}."
+            raise UserError(f"{folder} is in use by another steerboard. {again}") from None
+        warn(
+            f"the file system of {folder} has no locks ({error.strerror}): start one command on it at a time, "
+            "'steerboard work' excepted"
+        )
     try:
         sweep(folder)
         yield
@@ -196,7 +213,7 @@ def is_locked(path: Path) -> bool:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError as error:
-            return error.errno in {errno.EWOULDBLOCK, errno.EACCES}
+            return error.errno in _HELD
         finally:
             os.close(handle)
         return False

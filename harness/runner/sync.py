@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.core.cells import cell_id
-from harness.core.errors import InvalidFileError, UserError, pasted, warn
+from harness.core.errors import InvalidFileError, MachineError, UserError, pasted, warn
 from harness.core.files import run_lock, write_bytes
 from harness.core.reading import parse_json, read_bytes
 from harness.core.records import CellScores, CellStatus, Kind, Manifest, Selection, parse_record
@@ -118,7 +118,10 @@ def pull_run(url: str, folder: Path, console: Console, dry_run: bool = False) ->
             return copied
         free = shutil.disk_usage(folder).free
         if copied.bytes > free:
-            raise UserError(f"{folder} has room for {free:,} bytes, and {copied.bytes:,} are to come. Make room.")
+            raise MachineError(
+                f"{folder} has room for {free:,} bytes, and {copied.bytes:,} are to come. Free space and run the same "
+                "command again."
+            )
         if packages:
             with progress_bar(console, "pull", copied.files, "files", announced=False) as tracker:
                 _fetch(Run(folder), storage, packages, tracker, copied.bytes)
