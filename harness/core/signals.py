@@ -37,6 +37,19 @@ def noting_stops() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def hold_back(*numbers: int) -> Iterator[None]:
+    """Keep signals from this thread until the end of the block, and from processes started in it until they let them.
+
+    Ctrl-C reaches all processes of a terminal: one that has not come to ignore it yet would print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _noting(came: list[int], before: Any) -> Callable[[int, Any], None]:
     def stop(number: int, frame: Any) -> None:
         came.append(number)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from harness.core.signals import STOPS, hold_back
 from harness.core.threads import allowed_threads
 
 Item = TypeVar("Item")
@@ -63,7 +64,8 @@ def _fork(work: Callable[[Item], Result], items: Sequence[Item], queue: int) -> 
     with warnings.catch_warnings():
         # Python counts the threads of linear algebra, which ends them before a fork and starts them again.
         warnings.simplefilter("ignore", DeprecationWarning)
-        process.start()
+        with hold_back(*STOPS):
+            process.start()
     writer.close()
     return process, reader
 
@@ -75,6 +77,7 @@ def _send(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this process
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     with suppress(BrokenPipeError):
         writer.send(_take(work, items, queue))
 

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from os import _exit
 
 from harness.core.errors import BrokenFileError, DamagedFileError, MachineError, UserError
 from harness.core.redaction import hide_secrets
-from harness.core.signals import STOPS
+from harness.core.signals import STOPS, hold_back
 
 Setup = Callable[[], Callable[[str], None]]
 """Makes what an item is worked on with; it is sent to the workers, so it must be picklable."""
@@ -82,7 +82,9 @@ class _Worker:
 def start_server() -> None:
     """Start the process that workers are forked from, so that it loads libraries while this one does other work."""
     _context()
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # here, since it lets Ctrl-C through again
+    with hold_back(signal.SIGINT):
+        forkserver.ensure_running()
 
 
 def _context() -> ForkServerContext:
@@ -98,6 +100,7 @@ def run_in_workers(setup: Setup, chunks: Iterable[Sequence[str]], number: int) -
     once more, in another one; the second time it has failed with a ``MachineError``. Close the iterator to stop all
     workers at once; they also end when this process does.
     """
+    start_server()
     context = _context()
     waiting, again = iter(chunks), set[str]()
     workers: dict[Connection, _Worker] = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
-from support.helpers import python, second_process, steerboard
+from support.helpers import environment, python, second_process, steerboard
 
 from harness.core.signals import STOPS
 
@@ -115,6 +116,41 @@ def test_ctrl_c_in_the_first_import_is_one_line():
     )
     outcome = second_process(code=code)
     assert (outcome.code, outcome.err) == (130, "steerboard: stopped\n")
+
+
+PRELOADING = """
+import os, signal, sys, time
+from pathlib import Path
+from harness.runner import workers
+from support.working import Script
+Path("loaded_late.py").write_text("import os, signal, sys; os.kill(os.getpid(), signal.SIGINT); print('loaded')")
+sys.path.insert(0, os.getcwd())
+workers._PRELOADED[:] = ["loaded_late"]
+workers.start_server()
+held = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+assert signal.SIGINT not in held, held
+for outcome in workers.run_in_workers(Script(Path()), [["a"]], 1):
+    print(outcome)
+"""
+FORKED = """
+import os, signal
+from harness.core import workers
+from harness.core.signals import noting_stops
+workers.cores = lambda: 4
+with noting_stops():
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGINT))
+    print(workers.map_forked(abs, [-1, -2, -3, -4]))
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+
+
+def test_ctrl_c_at_the_terminal_while_worker_processes_start_is_no_traceback(tmp_path):
+    """It reaches all processes of the terminal, also those that have not come to ignore it yet."""
+    tests = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([tests, *filter(None, sys.path)])
+    for program, said in ((PRELOADING, "loaded\n('a', None)\n"), (FORKED, "[1, 2, 3, 4]\n")):
+        outcome = second_process(code=program, cwd=tmp_path, env=environment(PYTHONPATH=paths))
+        assert (outcome.code, outcome.out, outcome.err) == (0, said, "")
 
 
 # Arguments
