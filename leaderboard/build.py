@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -104,15 +105,16 @@ def build_board(runs: Sequence[Input | Run], out: Path, date: str = "", refused:
     index = index_page(views, info, refused, citations(published), methods_bib(published))
     _check_addresses([address for address, _ in pages])
     files.update(pages)
+    _list(out, old.union(files))  # should this build be killed, the next one removes what it has written
     with ThreadPoolExecutor(_WRITERS) as pool:  # each waits for the disk
         list(pool.map(lambda name: write_bytes(out / name, files[name]), files))
     written = [*files]
     write_text(out / index[0], index[1])  # last: a reader never finds a link before its page
     written.append(index[0])
-    write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(written)})
-    _remove(out, old - set(written))
-    for folder in {(out / name).parent for name in written}:
+    for folder in _folders(out):  # first, so that what is then empty can be removed
         sweep(folder, deep=False)
+    _remove(out, old - set(written))
+    _list(out, written)
     return out / "index.html"
 
 
@@ -141,7 +143,19 @@ def _listed(out: Path) -> set[str]:
         files = read_json(out / LISTING)["files"]
     except (UserError, KeyError):
         return set()
-    return {name for name in files if isinstance(name, str)} if isinstance(files, list) else set()
+    listed = files if isinstance(files, list) else []
+    return {name for name in listed if isinstance(name, str) and name.isprintable()}
+
+
+def _list(out: Path, names: Iterable[str]) -> None:
+    write_json(out / LISTING, {"schema": SCHEMA, "files": sorted(names)})
+
+
+def _folders(out: Path) -> Iterator[Path]:
+    """Yield a site's directory, and those in it."""
+    yield out
+    with os.scandir(out) as found:
+        yield from (out / entry.name for entry in found if entry.is_dir(follow_symlinks=False))
 
 
 def _remove(out: Path, names: set[str]) -> None:

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.core.errors import DamagedFileError, InvalidFileError, MachineError, UserError, in_words
-from harness.core.files import write_bytes
+from harness.core.files import sweep, write_bytes
 from harness.core.reading import MAX_BYTES, MAX_TEXT_BYTES, read_bytes
 from harness.core.records import Record, Versioned, parse_record
 from harness.core.store import KEPT, TEXTS
@@ -141,6 +141,8 @@ class Storage:
         body = Push(created=created, files=dict(files)).model_dump(mode="json", by_alias=True, exclude_defaults=True)
         data = json.dumps({"schema": 1, **body}, ensure_ascii=False).encode()
         self._write({f"index/{hashlib.sha256(data).hexdigest()}.json": data})
+        if self._is_local:
+            sweep(Path(self._root))
 
     def objects(self) -> dict[str, int]:
         """Return SHA-256 -> size of the objects that are there, named by an index or not."""

@@ -347,6 +347,25 @@ def test_what_is_no_longer_made_goes_and_what_others_put_there_stays(full: Path,
     assert set(names_below(out)) == {*names_below(full), "CNAME"}
 
 
+def test_what_a_killed_build_wrote_goes_with_the_next(full: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    runs = [write_run(tmp_path / "a", FULL, []), write_run(tmp_path / "b", FULL, ["1 of 3 seeds (1)"])]
+
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt  # before the first page, after all others
+
+    with monkeypatch.context() as patch:
+        patch.setattr("leaderboard.build.write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_site([run.path for run in runs], out)
+    boards = [path for path in out.iterdir() if path.is_dir()]
+    assert len(boards) > len([path for path in full.iterdir() if path.is_dir()])
+    for folder in boards:
+        (folder / ".index.html.abcdefgh.tmp").write_text("half", encoding="utf-8")
+    build_site([runs[0].path], out)
+    assert set(names_below(out)) == set(names_below(full))
+
+
 def test_a_listing_from_elsewhere_removes_nothing_outside(tmp_path: Path) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept.txt"
     kept.write_text("x", encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 from support.helpers import contents, key, names_below
-from support.syncing import cell_of, pull, push, stored, write_run
+from support.syncing import cell_of, pull, push, stored, write_run, write_scores
 
 from harness.core import storage
 from harness.core.storage import Push, Storage, StoredFile
@@ -127,6 +127,15 @@ def test_other_files_in_the_storage_are_not_looked_at(a, url, tmp_path):
     push(a, url)
     assert pull(url, tmp_path / "b").code == 0
     assert "README" not in names_below(tmp_path / "b")
+
+
+def test_what_a_killed_push_left_goes_with_the_next(a, tmp_path):
+    push(a, f"file://{tmp_path}/storage")
+    half = tmp_path / "storage" / "objects" / f".{'0' * 60}.abcdefgh.tmp"
+    half.write_text("half")
+    write_scores(a, "am", "validity", "classifier/tfidf", "lexical")
+    assert push(a, f"file://{tmp_path}/storage").code == 0
+    assert not half.exists()
 
 
 def test_a_pipe_in_the_storage_is_not_waited_for(a, tmp_path):
