@@ -146,6 +146,7 @@ class CellStage(ABC):
         stage.check()
         with Claims(plan.run.path) as claims, claims.exclusive("manifest"):  # others may have added to it since
             plan.run.write_manifest(stage.with_chat(plan.manifest(options)))
+            plan.run.date_start(cell.id for cell in stage.open_cells)
         return stage
 
     def with_chat(self, manifest: Manifest) -> Manifest:

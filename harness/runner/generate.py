@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -220,6 +221,9 @@ class GenerationStage(CellStage):
         """Write what became of a claimed cell, unless another worker has, and give it back."""
         if not self.is_settled(cell):
             write_cell(self.plan.run, cell, done, seconds)
+            path = self.plan.run.cell(cell.id) / "status.json"
+            if path.stat().st_mtime_ns < self._since:  # by the clock of a machine that is behind
+                os.utime(path, ns=(self._since, self._since))
         claims.release(cell.id)
 
     def _prepare(self, cell: Cell, tracker: Tracker) -> Skip | Texts | CellRequest:
