@@ -20,6 +20,7 @@ from harness.core.errors import EXTRAS, in_words, pasted
 CheckStatus = Literal["ok", "warning", "missing"]
 
 _ALSO = ("numpy", "pandas", "pydantic", "safetensors", "scipy")  # of the packages that are always installed
+_NO_LOCKS = "is on a file system without locks"
 _LITTLE = 2e9  # bytes of disk: a run of some languages and a small model no longer fit
 _PATIENCE = 3.0  # seconds for an answer of the hub
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
@@ -204,6 +205,9 @@ def _run_folder() -> list[MachineCheck]:
     folder = Path("runs")
     where = f"{folder}/ in {Path.cwd()}"
     problem, free = _probe(folder)
+    if problem == _NO_LOCKS:
+        hint = "start one command on a run at a time, 'steerboard work' excepted"
+        return [MachineCheck("runs", "warning", f"{where} {problem}", hint)]
     if problem:
         hint = "go to a folder on a local disk that can be written, or give --run FOLDER"
         return [MachineCheck("runs", "missing", f"{where} {problem}", hint)]
@@ -249,7 +253,7 @@ def _probe(folder: Path) -> tuple[str, int]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                return "is on a file system without locks, which a run needs", 0
+                return _NO_LOCKS, 0
         return "", shutil.disk_usage(above).free
     except OSError as error:
         return f"cannot be written ({error.strerror})", 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from support.helpers import generations, jsonl, python
 
 from harness.core import files
-from harness.core.errors import UserError
+from harness.core.errors import MachineError, UserError
 
 
 def names(folder: Path) -> list[str]:
@@ -196,6 +197,32 @@ def test_strays_of_a_site_are_removed_by_the_next_build(tmp_path):
     build_board([run], tmp_path / "site")
     assert not left.exists()
     assert other.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_locks_a_folder_is_used_with_a_warning_and_strays_stay(tmp_path, monkeypatch, capsys, number):
+    def flock(handle, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    left = stray(tmp_path, ".a.json.abcdefgh.tmp")  # perhaps of a living writer
+    with files.run_lock(tmp_path, "--run"):
+        files.write_text(tmp_path / "a.json", "new")
+    said = capsys.readouterr().err
+    assert f"has no locks ({os.strerror(number)}): start one command on it at a time" in said
+    assert (tmp_path / "a.json").read_text() == "new"
+    assert left.exists()
+    with pytest.raises(MachineError, match=r"cannot be locked: .*Choose a folder on a local disk"):
+        files.waiting(tmp_path).__enter__()
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path):
+    with (
+        files.run_lock(tmp_path, "--run"),
+        pytest.raises(UserError, match=r"is in use by another steerboard\. Wait"),
+        files.run_lock(tmp_path, "--run"),
+    ):
+        pass
 
 
 def test_a_lock_is_seen_and_looking_takes_none(tmp_path):
