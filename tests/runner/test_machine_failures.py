@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import resource
-from collections.abc import Iterator
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from support.helpers import jsonl, key, small_suite, steerboard, toy_llm
 
-from harness.core.errors import BrokenFileError, MachineError, UserError, is_infrastructure, machine_failures
+from harness.core.errors import BrokenFileError, MachineError, UserError, is_infrastructure, machine_failures, remedy
 from harness.core.files import write_bytes
 from harness.core.records import CellStatus
 from harness.core.store import Run
@@ -90,6 +93,90 @@ def test_a_disk_that_is_full_while_a_method_is_fitted_is_not_the_methods_error(s
     assert run.scores(cell) is None
     assert steerboard("score", run.path).code == 0
     assert (run.cell(cell) / "scores.json").read_bytes() == before
+
+
+# A disk that is full
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Callable[[int], Path]]:
+    """Mount a small disk, or make it larger: kilobytes -> its folder."""
+    folder = tmp_path / "disk"
+
+    def mount(size: int) -> Path:
+        how = f"remount,size={size}k" if folder.exists() else f"size={size}k"
+        folder.mkdir(exist_ok=True)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", how, "tmpfs", folder], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip(f"NOT CHECKED: a small disk cannot be mounted ({done.stderr.decode().strip()})")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", "-l", folder], capture_output=True, check=False)
+
+
+def fill(writer: str, folder: Path) -> None:
+    """Write 4 MB as a method might."""
+    import torch
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer, models
+
+    path, large = str(folder / writer), np.zeros(10**6, dtype=np.float32)
+    if writer == "sqlite":
+        with contextlib.closing(sqlite3.connect(path)) as base:
+            base.execute("create table rows (data blob)")
+            base.execute("insert into rows values (?)", (large.tobytes(),))
+            base.commit()
+    elif writer == "tokenizers":
+        Tokenizer(models.BPE(vocab={str(i): i for i in range(100_000)}, merges=[])).save(path)
+    elif writer == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pytest.importorskip("pyarrow").table({"x": np.arange(10**6)}), path)
+    else:
+        {
+            "numpy": lambda: np.save(path, large),
+            "torch": lambda: torch.save(torch.from_numpy(large), path),
+            "old torch": lambda: torch.save(torch.from_numpy(large), path, _use_new_zipfile_serialization=False),
+            "safetensors": lambda: save_file({"a": large}, path),
+        }[writer]()
+
+
+@pytest.mark.parametrize("writer", ["sqlite", "tokenizers", "parquet", "numpy", "torch", "old torch", "safetensors"])
+def test_a_full_disk_is_the_machines_fault_whatever_writes(disk, writer):
+    with pytest.raises(Exception) as found:
+        fill(writer, disk(256))
+    assert is_infrastructure(found.value)
+    if writer != "numpy":  # which says how much it has written, and not why no more
+        assert is_infrastructure(chained(found.value, ValueError("my fit failed")))
+        assert remedy(found.value).startswith("Free space and run the same command again")
+
+
+def test_whatever_does_not_fit_on_the_disk_a_command_ends_in_one_line_and_then_goes_on(suite, disk, monkeypatch):
+    """Each time the disk is a little larger: the next file is the one that does not fit."""
+    size = 8
+    folder = disk(size)
+    monkeypatch.setenv("STEERBOARD_CACHE", str(folder / "cache"))
+    narrow = ("--languages", "am", "--tasks", "sentiment", "--seeds", 1, "--limit", 2)
+    run, ends = Run(folder / "run"), set()
+    for words in (
+        ("run", "--suite", suite, "--methods", "human,language", *narrow, "--run", run.path),
+        ("board", "build", run.path, "--out", folder / "site"),
+        ("push", run.path, (folder / "storage").as_uri()),
+        ("pull", (folder / "storage").as_uri(), folder / "copy"),
+    ):
+        while True:
+            outcome = steerboard(*words)
+            if not outcome.code:
+                break
+            last = outcome.err.splitlines()[-1] if outcome.code == 2 else outcome.out
+            assert "Free space and run the same command again" in last or "infra_error" in last, outcome
+            ends.add(last.partition(": No space left")[0].rpartition("/")[2])
+            assert {status.state for status in map(run.status, run.cell_ids()) if status} <= {"ok", "infra_error"}
+            assert list(folder.rglob(".*.tmp")) == []
+            size = size * 5 // 4 + 4
+            assert size < 10_000
+            disk(size)
+    assert len(ends) > 5, ends
 
 
 def chained(first: BaseException, second: BaseException, hidden: bool = False) -> BaseException:
