@@ -132,7 +132,7 @@ def set_back(path: Path, seconds: float) -> None:
 
 
 def taken_after(claims: Claims, name: str, least: float, most: float) -> None:
-    """Claim a name of a dead worker as soon as possible, which takes so many seconds (and a slow machine a few more)."""
+    """Claim a name of a dead worker, which takes so many seconds (and on a slow machine a few more)."""
     started = time.monotonic()
     while not claims.take(name):
         time.sleep(0.02)
