@@ -53,7 +53,7 @@ def words(suite: Path, methods: str, *more: object) -> list[object]:
 
 
 def test_ten_kills_leave_the_files_of_a_run_that_nobody_killed(commands, suite, tmp_path):
-    narrow = words(suite, "human,zero-shot,language", "--tasks", "sentiment", "--seeds", 1)
+    narrow = words(suite, "human,language", "--tasks", "sentiment", "--seeds", 1)
     storm = Storm(commands, narrow, tmp_path / "storm", tmp_path / "alone", random.Random(17))
     storm.measure()
     storm.blow(run=2, work=3, score=1, push=1, pull=1, board=1)
@@ -80,6 +80,7 @@ def test_of_eight_workers_one_computes_each_cell(commands, suite, tmp_path):
     """One is killed with cells in its hands, one is told to stop, one comes later."""
     (tmp_path / "counted.py").write_text(PLUGIN, encoding="utf-8")
     counted = words(suite, "human,counted", "--plugin", tmp_path / "counted.py", "--tasks", "sentiment")
+    counted += ["--seeds", "1,2"]
     storm = Storm(commands, counted, tmp_path / "storm", tmp_path / "alone", random.Random(8))
     assert commands.wait(commands.start("run", *counted, "--run", tmp_path / "alone/run")) == 0, commands.said()
     counts, folder = commands.log.with_name("counts"), tmp_path / "run"
@@ -103,7 +104,7 @@ def test_of_eight_workers_one_computes_each_cell(commands, suite, tmp_path):
     for line in counts.read_text(encoding="utf-8").splitlines():
         pid, cell = line.split()
         by_cell[cell].add(int(pid))
-    assert len(by_cell) == 2 * 2 * 2 * 3  # labels, languages, settings, seeds
+    assert len(by_cell) == 2 * 2 * 2 * 2  # labels, languages, settings, seeds
     twice = {cell: pids for cell, pids in by_cell.items() if len(pids) > 1}
     assert all(len(pids - {killed, stopped}) == 1 for pids in twice.values()), twice  # by the heir of one who left
     assert commands.wait(commands.start("run", *counted, "--run", folder)) == 0, commands.said()
@@ -126,13 +127,15 @@ def test_sigterm_ends_every_command_in_one_line(commands, suite, tmp_path):
     ):
         before = commands.log.stat().st_size
         pid = commands.start(*command)
-        time.sleep(0.03 * part)
+        time.sleep(0.1 + 0.03 * part)
         code = commands.end(pid, signal.SIGTERM)
-        said = commands.log.read_text(encoding="utf-8", errors="replace")[before:]
-        assert code in {143, 0}, (command, said)  # it may have been quicker
+        said = commands.log.read_bytes()[before:].decode("utf-8", "replace")
         assert "Traceback" not in said
-        if code:
+        if code == 143:
             assert said.splitlines()[-1].startswith("steerboard: stopped by SIGTERM; finished cells are kept")
+        else:  # it was done, or had not begun
+            assert code == 0 or (code, said) == (-signal.SIGTERM, ""), (command, code, said)
+        if code and command[0] in {"run", "push", "pull"}:  # what the next ones need
             assert commands.wait(commands.start(*command)) == 0, commands.said()
 
 

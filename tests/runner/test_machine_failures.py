@@ -173,7 +173,7 @@ def test_whatever_does_not_fit_on_the_disk_a_command_ends_in_one_line_and_then_g
             ends.add(last.partition(": No space left")[0].rpartition("/")[2])
             assert {status.state for status in map(run.status, run.cell_ids()) if status} <= {"ok", "infra_error"}
             assert list(folder.rglob(".*.tmp")) == []
-            size = size * 5 // 4 + 4
+            size = size * 3 // 2
             assert size < 10_000
             disk(size)
     assert len(ends) > 5, ends
