@@ -37,6 +37,7 @@ class GenerationStage(CellStage):
     """Writes the texts of the cells of a run, beside any other workers of it."""
 
     _own: set[str] = field(default_factory=set)
+    _reading: tuple[float, bool] = (0.0, False)
     _claims: Claims | None = None
 
     @override
@@ -161,17 +162,11 @@ class GenerationStage(CellStage):
                     continue
                 name = self._fit_of(cell)
                 fit = "" if not name or self.plan.run.steering_path(name).is_file() else fit_claim(name)
-                taken = claims.taken() if fit else taken  # others may have begun it since
-                if fit in taken or (fit and busy and any(other.startswith(READING) for other in taken)):
+                if fit in taken or (fit and busy and self._others_read(claims)):
                     continue
                 while not self._has_room(claims, len(left) - position):
                     yield None
-                if (fit and not claims.take(fit)) or not claims.take(cell.id):
-                    claims.release(fit)
-                elif self.is_settled(cell):  # by the worker that had it before
-                    claims.release(fit)
-                    claims.release(cell.id)
-                else:
+                if self._take(claims, cell, fit):
                     found = True
                     self._own.add(cell.id)
                     yield cell
@@ -185,6 +180,25 @@ class GenerationStage(CellStage):
                     yield None
                 else:
                     time.sleep(POLL / 10)
+
+    def _take(self, claims: Claims, cell: Cell, fit: str) -> bool:
+        """Claim a cell, and its fit where that is still to be made; return whether this worker has both."""
+        if fit and not claims.take(fit):
+            self._reading = time.monotonic() + POLL, True  # whoever has it has just begun, by reading text
+            return False
+        if claims.take(cell.id) and not self.is_settled(cell):  # by the worker that had it before
+            return True
+        claims.release(fit)
+        claims.release(cell.id)
+        return False
+
+    def _others_read(self, claims: Claims) -> bool:
+        """Say whether another worker reads text to fit a method, as it was at most ``POLL`` seconds ago."""
+        until, found = self._reading
+        if time.monotonic() >= until:
+            found = any(name.startswith(READING) for name in claims.taken())
+            self._reading = time.monotonic() + POLL, found
+        return found
 
     def _has_room(self, claims: Claims, left: int) -> bool:
         """Say whether this worker may claim a cell: not more than its share of those that may be ``left``."""

@@ -240,6 +240,18 @@ def test_a_run_with_workers_is_that_of_one_process_also_where_one_is_killed(word
 
 
 @slow
+def test_two_run_commands_and_a_score_command_share_the_cells_of_a_folder(words, start, tmp_path):
+    folder = tmp_path / "run"
+    runs = [start(*words(folder, "human,constant")) for _ in range(2)]
+    until(lambda: finished_cells(folder) > 0)
+    scores = start("score", folder)
+    assert [process.end().code for process in (*runs, scores)] == [0, 0, 0]
+    assert [status.attempts for status in statuses(folder)] == [1] * 16  # of two methods, tasks, languages and seeds
+    assert len(list(folder.glob("cells/*/scores.json"))) == 16
+    assert not (folder / "claims").exists()
+
+
+@slow
 def test_a_cell_that_fails_is_tried_once_a_run(words, tmp_path):
     run = words(tmp_path / "run", "failing,human")
     for attempts, workers in ((1, "1"), (2, "2")):
