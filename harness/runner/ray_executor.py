@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError, in_words, require, warn
-from harness.core.files import file_digest
+from harness.core.store import Run
 from harness.core.threads import allowed_threads, set_threads
 from harness.runner.claims import EXPIRY_VARIABLE, POLL
 from harness.runner.event_log import LOGS
@@ -32,9 +32,6 @@ from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.score import LIGHT, ScoringStage, ScoringWorker
 from harness.runner.work import WorkOptions, join_work
 from harness.runner.workers import Outcome
-
-if TYPE_CHECKING:
-    from harness.core.store import Run
 
 Stage = TypeVar("Stage")
 
@@ -126,10 +123,10 @@ class Share:
 class RayWorker:
     """A worker of a run in a process of Ray; its model is loaded once."""
 
-    def __init__(self, run: Path, manifest: str, variables: dict[str, str], threads: int) -> None:
+    def __init__(self, run: Path, created: str, variables: dict[str, str], threads: int) -> None:
         os.environ.update(variables)
         set_threads(threads)
-        self.run, self.manifest = run, manifest
+        self.run, self.created = run, created
 
     def work(self, log: Path, options: WorkOptions, orders: dict[str, Any]) -> None:
         """Write texts until every cell is settled; ``log``: the file for what it says.
@@ -137,7 +134,7 @@ class RayWorker:
         Raises errors with words alone, which can be sent; the process ends where it is told to by SIGTERM.
         """
         try:
-            check_folder(self.run, self.manifest)
+            check_folder(self.run, self.created)
             with (
                 log.open("a", encoding="utf-8", buffering=1) as said,
                 redirect_stdout(said),
@@ -156,12 +153,12 @@ class RayWorker:
             raise _sendable(error) from None
 
 
-def check_folder(run: Path, manifest: str) -> None:
-    """Raise ``UserError`` where this machine does not see the run folder that the driver writes."""
-    path = run / "manifest.json"
-    if not path.is_file() or file_digest(path) != manifest:
+def check_folder(path: Path, created: str) -> None:
+    """Raise ``UserError`` where this machine does not see the run folder that the driver writes, of this creation."""
+    run = Run(path)
+    if not run.exists() or run.manifest().created != created:
         raise UserError(
-            f"the node {socket.gethostname()} does not see the run folder {run} as the machine that started the run "
+            f"the node {socket.gethostname()} does not see the run folder {path} as the machine that started the run "
             "does. Choose a --run folder that all nodes share, or move cells with 'steerboard push' and 'pull'."
         )
 
@@ -307,7 +304,7 @@ class RayWorkers(LocalWorkers):
 def _task(run: Run, threads: int) -> tuple[Path, str, dict[str, str], int]:
     """Return what a process of Ray is told at its start."""
     passed = {name: os.environ[name] for name in (EXPIRY_VARIABLE,) if name in os.environ}
-    return run.path.absolute(), file_digest(run.path / "manifest.json"), passed, threads
+    return run.path.absolute(), run.manifest().created, passed, threads
 
 
 def _cancel(refs: list[Any]) -> None:
@@ -366,10 +363,10 @@ def _needs(light: bool) -> tuple[dict[str, float], int]:
 
 def _score(told: tuple[Path, str, dict[str, str], int], worker: ScoringWorker, ids: list[str]) -> list[Outcome]:
     """Score cells in a process of Ray. Raises ``MachineError`` for a failure of the machine, so that it is repeated."""
-    run, manifest, variables, threads = told
+    run, created, variables, threads = told
     os.environ.update(variables)
     set_threads(threads)
-    check_folder(run, manifest)
+    check_folder(run, created)
     score = worker()
     found: list[Outcome] = []
     for name in ids:

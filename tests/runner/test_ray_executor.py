@@ -27,6 +27,7 @@ from support.helpers import (
 )
 
 from harness.core.errors import UserError
+from harness.core.store import Run
 from harness.runner import score
 from harness.runner.claims import claims_by_process
 from harness.runner.prepare import open_run
@@ -187,7 +188,7 @@ def test_a_local_run_takes_over_from_a_driver_that_is_killed_with_its_ray(words,
 
 
 def test_a_node_that_does_not_see_the_folder_is_one_clear_error(cluster, tmp_path):
-    worker = ray.remote(RayWorker).remote(tmp_path / "elsewhere", "0" * 64, {}, 1)
+    worker = ray.remote(RayWorker).remote(tmp_path / "elsewhere", "now", {}, 1)
     with pytest.raises(ray.exceptions.RayTaskError) as raised:
         ray.get(worker.work.remote(tmp_path / "log", WorkOptions(), {}))
     assert isinstance(raised.value.cause, UserError)
@@ -195,10 +196,10 @@ def test_a_node_that_does_not_see_the_folder_is_one_clear_error(cluster, tmp_pat
     assert "\n" not in str(raised.value.cause)
 
 
-def test_another_folder_of_the_same_name_is_noticed(tmp_path):
-    (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
+def test_another_folder_of_the_same_name_is_noticed(alone):
+    check_folder(alone, Run(alone).manifest().created)
     with pytest.raises(UserError, match="does not see the run folder"):
-        check_folder(tmp_path, "0" * 64)
+        check_folder(alone, "2001-01-01T00:00:00+00:00")
 
 
 # Shares
