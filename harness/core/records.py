@@ -458,9 +458,9 @@ class Manifest(Versioned):
     commands: list[list[str]] = []
     stages: dict[str, StageCost] = {}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; ``stages`` only where they are known."""
-        body = super().to_json()
+    @model_serializer(mode="wrap")
+    def _without_no_stages(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
         return body if self.stages else {name: value for name, value in body.items() if name != "stages"}
 
     def require_generation_track(self, where: object) -> Manifest:

@@ -384,6 +384,7 @@ def anonymous(manifest: Manifest) -> Manifest:
             "data_source": source if source == "hub" else PurePath(source).name,
             "contrast": manifest.contrast and PurePath(manifest.contrast).name,
             "plugins": [PurePath(path).name for path in manifest.plugins],
+            "stages": {},  # of all methods of the run, on that machine
             "commands": [[name_alone(hide_secrets(word)) for word in words] for words in manifest.commands],
         }
     )
