@@ -117,11 +117,12 @@ def test_rows_that_fit_are_those_of_the_fullest_device(plain, monkeypatch):
     """A position takes 8 bytes, so 100 of them twice 1,600 for half of the layers each; logits take 24 x 10."""
     from harness.engine import generate
 
+    queue = generate.GenerationQueue(plain)  # which tries the model's cache
     monkeypatch.setattr(SteerableModel, "layer_shares", {torch.device("cuda:0"): 0.5, torch.device("cuda:1"): 0.5})
     monkeypatch.setattr(generate, "free_memory", lambda device: 30_000 if device.index else 15_000)
     monkeypatch.setattr(plain, "row_bytes", (8, 0))
     monkeypatch.setattr(plain.model.config, "vocab_size", 10)
-    assert generate.GenerationQueue(plain)._rows_that_fit(100) == 10_000 // (800 + 240)
+    assert queue._rows_that_fit(100) == 9  # 15,000 / 1.5 / (800 + 240)
 
 
 def test_a_run_whose_model_is_spread_has_the_files_of_one_that_is_not(folder, tmp_path, capsys):
