@@ -70,7 +70,7 @@ def wait(model: SteerableModel) -> None:
 
 def ours(model: SteerableModel, texts: Texts) -> dict[str, Any]:
     """Return the mean states of every language: [layers, hidden size]."""
-    neurons = has_gated_projections(model)
+    neurons: Any = "last" if has_gated_projections(model) else None
     return {code: read_means(model, rows, neurons=neurons)[0] for code, rows in texts.items()}
 
 

@@ -16,6 +16,8 @@ Site = Literal["layer_output", "mlp_neurons"]
 Operation = Literal["add", "scale"]
 Unit = Literal["residual", "raw"]
 Positions = Literal["all", "prompt", "generated"]
+ReadAt = Literal["last", "mean"]
+"""Which tokens of a text are read: the last one, or the mean over all but special tokens."""
 
 _WORDS = {"site": Site, "operation": Operation, "unit": Unit, "positions": Positions}
 SCHEMA = 1

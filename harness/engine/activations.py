@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.core.errors import UserError
-from harness.core.interventions import Steering
+from harness.core.interventions import ReadAt, Steering
 from harness.engine.hooks import down_projection
 from harness.engine.model import SteerableModel
 from harness.engine.sinks import AttentionSinkFilter
@@ -57,10 +57,15 @@ class MeanStates:
 
 @dataclass(frozen=True)
 class MlpActivationMeans:
-    """Mean input of every layer's ``down_proj`` at the last token of a text: float64, [layers, neurons]."""
+    """Mean input of every layer's ``down_proj``: float64, [layers, neurons].
+
+    At the last token of every text, ``open`` is then None; or over all content tokens, and ``open`` is the share
+    of them at which the neuron's gate, act(gate(h)), is above 0.
+    """
 
     mean: NDArray[np.float64]
     n_texts: int
+    open: NDArray[np.float64] | None = None
 
     def over_all(self, n_texts: int) -> MlpActivationMeans:
         """Return the means if they are of so many texts; ``UserError`` where some held no token."""
@@ -76,17 +81,15 @@ def read_means(
     side: str = "right",
     *,
     states: bool = True,
-    neurons: bool = False,
+    neurons: ReadAt | None = None,
     exclude_sinks: bool = False,
     progress: Progress = None,
 ) -> tuple[MeanStates | None, MlpActivationMeans | None]:
     """Return the means of hidden states and of neurons over ``texts``, all layers in one pass.
 
-    A batch holds texts of similar length, the longest first, and at most ``budget`` tokens with its padding, but at
-    least one text; where a device has too little memory, the budget is halved. Texts are cut to the model's context
-    length. With ``exclude_sinks``, tokens that ``AttentionSinkFilter`` names are left out of the states, layer by
-    layer. Raises ``UserError`` where there is no text or no token, and ``UnsupportedError`` for neurons of a layer
-    without a gated MLP.
+    Batches are those of ``for_batches``. Texts are cut to the model's context length. With ``exclude_sinks``,
+    tokens that ``AttentionSinkFilter`` names are left out of the states, layer by layer. Raises ``UserError`` where
+    there is no text or no token, and ``UnsupportedError`` for neurons of a layer without a gated MLP.
     """
     if not texts:
         raise UserError("no text to average over.")
@@ -97,23 +100,47 @@ def read_means(
     done = ReadingState(n_texts=len(texts), n_tokens=sum(map(len, items)))
     if not done.n_tokens:
         raise UserError("the texts hold no token to average over.")
+    done.texts = len(texts) - sum(map(bool, items))
+    for_batches(model, items, lambda rows: sums.read([items[i] for i in rows], side), done, budget, progress)
+    return sums.states(done), sums.neurons()
+
+
+def for_batches(
+    model: SteerableModel,
+    items: Sequence[Sequence[int]],
+    read: Callable[[list[int]], None],
+    done: ReadingState,
+    budget: int | None = None,
+    progress: Progress = None,
+) -> None:
+    """Call ``read`` with the indices of every batch of texts that hold a token.
+
+    A batch holds texts of similar length, the longest first, and at most ``budget`` tokens with its padding, but at
+    least one text; where a device has too little memory, the budget is halved and the batch read again.
+    """
     order = sorted((i for i, item in enumerate(items) if item), key=lambda i: (-len(items[i]), i))
-    budget, done.texts = budget or _budget(model), len(texts) - len(order)
+    budget = budget or _budget(model)
     while order:
-        batch = [items[i] for i in order[: max(budget // len(items[order[0]]), 1)]]
+        longest = len(items[order[0]])
+        batch = order[: max(budget // longest, 1)]
         try:
-            sums.read(batch, side)
+            read(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-            budget = len(batch) * len(batch[0]) // 2
+            budget = len(batch) * longest // 2
             torch.cuda.empty_cache()
             continue
         order = order[len(batch) :]
-        done.texts, done.tokens = done.texts + len(batch), done.tokens + sum(map(len, batch))
+        done.texts, done.tokens = done.texts + len(batch), done.tokens + sum(len(items[i]) for i in batch)
         if progress is not None:
             progress(done)
-    return sums.states(done), sums.neurons()
+
+
+def content_mask(model: SteerableModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return ``mask`` without special tokens: [texts, positions]. A token for what is unknown is content."""
+    special = set(model.tokenizer.all_special_ids) - {model.tokenizer.unk_token_id}
+    return mask & ~torch.isin(ids, torch.tensor(sorted(special), dtype=torch.int64))
 
 
 def mean_states(
@@ -134,7 +161,7 @@ def mean_mlp_activations(model: SteerableModel, texts: Sequence[str], budget: in
 
     Raises ``UserError`` also for a text without a token.
     """
-    _, found = read_means(model, texts, budget, states=False, neurons=True)
+    _, found = read_means(model, texts, budget, states=False, neurons="last")
     assert found is not None
     return found.over_all(len(texts))
 
@@ -145,26 +172,33 @@ class _Sums:
     Nothing here waits for the device: numbers of tokens are known before, and sums leave it at the end.
     """
 
-    def __init__(self, model: SteerableModel, states: bool, neurons: bool, sinks: AttentionSinkFilter | None) -> None:
-        self._model, self._sinks = model, sinks
+    def __init__(
+        self, model: SteerableModel, states: bool, neurons: ReadAt | None, sinks: AttentionSinkFilter | None
+    ) -> None:
+        self._model, self._sinks, self._at = model, sinks, neurons
         self._taps: list[Tap] = []
         if states:
             self._taps.append((model.layers, "output", self._add_states))
         if neurons:
             self._taps.append((gated_projections(model), "input", self._add_neurons))
+        if neurons == "mean":
+            self._taps.append((_gates(model), "output", self._add_gates))
         self._total: dict[tuple[str, int], tuple[Tensor, ...]] = {}
         self._batch: dict[tuple[str, int], tuple[Tensor, ...]] = {}
-        self._n_texts = 0
+        self._n_texts = self._n_content = 0
 
     def read(self, items: list[list[int]], side: str) -> None:
         """Add the texts of a batch, as token ids."""
         ids, mask = self._model.padded(items, side)
         # Selected by position, not multiplied by the mask: a pad may hold NaN.
         real = mask.flatten().nonzero().squeeze(1)
-        last = mask.shape[1] * torch.arange(len(items)) + (mask.shape[1] if side == "left" else mask.sum(dim=1)) - 1
+        if self._at == "mean":
+            read = content_mask(self._model, ids, mask).flatten().nonzero().squeeze(1)
+        else:  # the last tokens
+            read = mask.shape[1] * torch.arange(len(items)) + (mask.shape[1] if side == "left" else mask.sum(dim=1)) - 1
         device = self._model.device
         self._ids, self._mask = ids.to(device), mask.to(device)
-        self._real, self._last = _OnDevices(real), _OnDevices(last)
+        self._real, self._chosen = _OnDevices(real), _OnDevices(read)
         self._batch = {}
         try:
             forward(self._model, {"input_ids": self._ids, "attention_mask": self._mask.long()}, *self._taps)
@@ -175,7 +209,7 @@ class _Sums:
         for key, new in self._batch.items():
             old = self._total.get(key)
             self._total[key] = new if old is None else tuple(x + y for x, y in zip(old, new, strict=True))
-        self._n_texts += len(items)
+        self._n_texts, self._n_content = self._n_texts + len(items), self._n_content + len(read)
 
     def _add_states(self, layer: int, hidden: Tensor) -> None:
         here = self._real.on(hidden.device)
@@ -190,8 +224,14 @@ class _Sums:
         self._batch["states", layer] = (total, norms.sum(), *count)
 
     def _add_neurons(self, layer: int, inputs: Tensor) -> None:
-        last = inputs.flatten(0, 1).index_select(0, self._last.on(inputs.device))
-        self._batch["neurons", layer] = (last.to(torch.float64).sum(0),)
+        chosen = inputs.flatten(0, 1).index_select(0, self._chosen.on(inputs.device))
+        self._batch["neurons", layer] = (chosen.sum(0, dtype=torch.float64),)
+
+    def _add_gates(self, layer: int, output: Tensor) -> None:
+        mlp: Any = self._model.layers[layer].mlp
+        gate = output if hasattr(mlp, "gate_proj") else output.chunk(2, dim=-1)[0]  # of gate and up in one matrix
+        chosen = gate.flatten(0, 1).index_select(0, self._chosen.on(gate.device))
+        self._batch["gates", layer] = ((chosen > 0).sum(0, dtype=torch.float64),)  # the sign of act(gate)
 
     def _arrays(self, kind: str) -> list[list[NDArray[np.float64]]]:
         layers = range(len(self._model.layers))
@@ -211,18 +251,26 @@ class _Sums:
         return MeanStates(mean, norm, done.n_tokens, done.n_texts, report)
 
     def neurons(self) -> MlpActivationMeans | None:
-        """Return the mean neurons; None where they were not asked for."""
+        """Return the mean neurons; None where they were not asked for, ``UserError`` where no token was read."""
         found = self._arrays("neurons")
-        return (
-            MlpActivationMeans(np.stack([total for (total,) in found]) / self._n_texts, self._n_texts)
-            if found
-            else None
-        )
+        if not found:
+            return None
+        if not self._n_content:
+            raise UserError("the texts hold no token but special ones to average over.")
+        mean = np.stack([total for (total,) in found]) / self._n_content
+        opened = [total for (total,) in self._arrays("gates")]
+        return MlpActivationMeans(mean, self._n_texts, np.stack(opened) / self._n_content if opened else None)
 
 
 def gated_projections(model: SteerableModel) -> nn.ModuleList:
     """Return the ``down_proj`` of every layer; ``UnsupportedError`` names the first that has none."""
     return nn.ModuleList([down_projection(layer, required=i) for i, layer in enumerate(model.layers)])  # type: ignore[misc]
+
+
+def _gates(model: SteerableModel) -> nn.ModuleList:
+    """Return the module of every layer whose output is the gate before its activation, or begins with it."""
+    mlps: list[Any] = [layer.mlp for layer in model.layers]
+    return nn.ModuleList([mlp.gate_proj if hasattr(mlp, "gate_proj") else mlp.gate_up_proj for mlp in mlps])
 
 
 def has_gated_projections(model: SteerableModel) -> bool:

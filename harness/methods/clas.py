@@ -12,10 +12,12 @@ from pydantic import Field
 from harness.core.errors import UnsupportedError, UserError
 from harness.core.interventions import Intervention, Positions, Steering
 from harness.methods.contract import FitContext, MethodConfig, SteeringMethod, register
+from harness.methods.difference import Strength
 
 _BRIDGE_DEPTH = 0.7
 _LAST_EXCLUDED = 2
 _NEAR_BEST = 0.1  # a layer of the run may fall short of the best score by this share
+_QUESTION = "What is this text about?"  # the paper's are those of XQuAD, which no suite has
 _CHECKED_TEXTS = 32  # sentences over which the change of the residual stream is measured
 
 
@@ -76,7 +78,10 @@ class Clas(SteeringMethod):
     A neuron is a coordinate of the input of ``mlp.down_proj``. It is active in a language if its mean over
     the language's parallel sentences, at their last token, is above 0. On the bridge layers partial-shared
     neurons become x (1 + alpha beta) and specific ones x (1 - alpha gamma), at every position: the blend
-    (1 - alpha) h + alpha h2 of the paper. The sign of alpha is a free knob; the paper's example is -5.
+    (1 - alpha) h + alpha h2 of the paper. The sign of alpha is a free knob; the paper's example is -5. The default
+    of -1 damps shared neurons (x 0.6) and boosts specific ones (x 1.2), the opposite of what the paper's words say;
+    -5 flips the shared ones (x -1) and doubles the specific ones. "Specific to Amharic" is partly "active at its
+    full stop", the last token of most sentences; ``clas-published`` reads all tokens.
     """
 
     known_limitations: ClassVar = (
@@ -86,6 +91,7 @@ class Clas(SteeringMethod):
     )
     strength_field: ClassVar = "alpha"
     search_space: ClassVar = {"alpha": [-5.0, -3.0, -1.0, -0.5, 0.5, 1.0]}
+    reads: ClassVar = "last token of every sentence"
 
     class Config(MethodConfig):
         """Strength ``alpha`` of the blend; ``beta`` for shared, ``gamma`` for specific neurons.
@@ -102,16 +108,17 @@ class Clas(SteeringMethod):
         positions: Positions = "all"
 
     def fit(self, ctx: FitContext) -> Steering:
-        """Return one scaling per bridge layer. It is the same in every language."""
+        """Return one scaling per bridge layer. But for ``alpha`` it is the same in every language."""
         texts = {code: self._texts(ctx, code) for code in ctx.languages}
-        active = np.stack([ctx.neuron_means(rows).mean > 0 for rows in texts.values()])
+        active = np.stack([self._means(ctx, rows) > 0 for rows in texts.values()])
         categories = categorise(active)
         layers = self._layers(ctx, categories)
-        steering = Steering(tuple(self._scaling(categories, layer) for layer in layers))
+        config = self.config.for_language(ctx.language)
+        steering = Steering(tuple(_scaling(config, categories, layer) for layer in layers))
         checked = texts[ctx.language][:_CHECKED_TEXTS]
         details: dict[str, Any] = {
             "rule": "partial-shared x (1 + alpha beta), specific x (1 - alpha gamma)",
-            "token_rule": "last token of every sentence",
+            "token_rule": self.reads,
             "counts": {code: {"texts": len(rows)} for code, rows in texts.items()},
             "categories": categories.counts(),
             "bridge": layers,
@@ -137,16 +144,44 @@ class Clas(SteeringMethod):
             raise UserError(f"clas: layers {self.config.layers}: valid are 0 to {ctx.n_layers - 1}.")
         return sorted(set(self.config.layers))
 
-    def _scaling(self, categories: Categories, layer: int) -> Intervention:
-        config = self.config
-        gain = config.beta * categories.partial[layer] - config.gamma * categories.specific[layer]
-        return Intervention(
-            site="mlp_neurons",
-            layer=layer,
-            operation="scale",
-            vector=gain.astype(np.float32),
-            strength=config.alpha,
-            unit="raw",
-            residual_norm=1.0,
-            positions=config.positions,
-        )
+    def _means(self, ctx: FitContext, texts: list[str]) -> NDArray[np.float64]:
+        return ctx.neuron_means(texts).mean
+
+
+@register("clas-published")
+class ClasPublished(Clas):
+    """As clas, read by the paper's protocol: question prompts, all tokens, an alpha per language. Source: 2601.16390.
+
+    Neurons are read in "Context: ... Question: ... Answer:" around ``texts`` parallel sentences, as the mean over all
+    tokens but special ones. ``alpha`` may be a mapping, ``{da: -1, he: 0.5}``: the paper tunes it per language.
+    """
+
+    reads: ClassVar = "mean over all tokens of every prompt but special ones"
+
+    class Config(Clas.Config):
+        """As ``clas``; ``texts``: how many sentences are read, the paper has 100."""
+
+        by_language: ClassVar = ("alpha",)
+        alpha: Strength | dict[str, Strength] = -1.0  # type: ignore[assignment]
+        texts: int = Field(default=100, gt=0)
+
+    def _texts(self, ctx: FitContext, code: str) -> list[str]:
+        return super()._texts(ctx, code)[: self.config.texts]
+
+    def _means(self, ctx: FitContext, texts: list[str]) -> NDArray[np.float64]:
+        prompts = [f"Context: {text}\nQuestion: {_QUESTION}\nAnswer:" for text in texts]
+        return ctx.neuron_means(prompts, at="mean").mean
+
+
+def _scaling(config: Any, categories: Categories, layer: int) -> Intervention:
+    gain = config.beta * categories.partial[layer] - config.gamma * categories.specific[layer]
+    return Intervention(
+        site="mlp_neurons",
+        layer=layer,
+        operation="scale",
+        vector=gain.astype(np.float32),
+        strength=config.alpha,
+        unit="raw",
+        residual_norm=1.0,
+        positions=config.positions,
+    )

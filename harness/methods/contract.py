@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from harness.core.errors import UserError
-from harness.core.interventions import Steering
+from harness.core.interventions import ReadAt, Site, Steering
 from harness.core.records import MethodIdentity, Setting, refuse_flags
 from harness.data.corpus import Contrast, Corpus
 from harness.data.prompts import Prompt, suite_prompt
@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 class MethodConfig(BaseModel):
     """Typed, validated config of a method. Unknown fields are refused.
 
-    In a suite file any field may be a list of values: that is the sweep.
+    In a suite file any field may be a list of values: that is the sweep. ``by_language``: fields that may also
+    be a mapping from language codes to values.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _no_flags = field_validator("*", mode="before")(refuse_flags)
+    by_language: ClassVar[tuple[str, ...]] = ()
+
+    def for_language(self, code: str) -> Self:
+        """Return the config with a single value for every field; ``UserError`` for a mapping without the language."""
+        values = {name: value for name in self.by_language if isinstance(value := getattr(self, name), dict)}
+        for name, value in values.items():
+            if code not in value:
+                raise UserError(f"option {name!r} has no value for {code!r}; it has {', '.join(value) or 'none'}.")
+        return self.model_copy(update={name: value[code] for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,11 @@ class _Engine(Protocol):
 
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates: ...
 
-    def neuron_means(self, texts: list[str]) -> MlpActivationMeans: ...
+    def neuron_means(self, texts: list[str], at: ReadAt = "last") -> MlpActivationMeans: ...
+
+    def states(
+        self, texts: list[str], at: ReadAt = "last", layers: Sequence[int] | None = None, site: Site = "layer_output"
+    ) -> NDArray[np.float32]: ...
 
     def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]: ...
 
@@ -152,9 +166,22 @@ class FitContext:
         """
         return self.engine.mean_states(texts, exclude_sinks)
 
-    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
-        """Return the mean input of every ``mlp.down_proj`` at the last token of ``texts``."""
-        return self.engine.neuron_means(texts)
+    def states(
+        self, texts: list[str], at: ReadAt = "last", layers: Sequence[int] | None = None, site: Site = "layer_output"
+    ) -> NDArray[np.float32]:
+        """Return the state of every text: float32, [texts, layers, size], by default of all layers.
+
+        ``last``: at the last token; ``mean``: the mean over all tokens but special ones. It takes 4 bytes x texts x
+        layers x size of memory and is read anew by every call: ask for the layers that are needed.
+        """
+        return self.engine.states(texts, at, layers, site)
+
+    def neuron_means(self, texts: list[str], at: ReadAt = "last") -> MlpActivationMeans:
+        """Return the mean input of every ``mlp.down_proj`` over the last tokens of ``texts``.
+
+        With ``mean`` over all tokens but special ones; then ``open`` says how often each neuron's gate is open.
+        """
+        return self.engine.neuron_means(texts, at)
 
     def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
         """Return mean ||h' - h|| / ||h|| over ``texts`` for every layer: what a steering really does."""

@@ -18,23 +18,30 @@ if TYPE_CHECKING:
 Depth = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 """A layer index, or a depth below 1 as a fraction of the layers."""
 
+Strength = Annotated[float, Field(allow_inf_nan=False)]
+
 DEPTHS = [0.21, 0.48, 0.74]  # of arXiv 2606.18389
-_SEARCH_SPACE = {"layer": DEPTHS, "strength": [0.05, 0.1, 0.2, 0.4]}
+SEARCH_SPACE = {"layer": DEPTHS, "strength": [0.05, 0.1, 0.2, 0.4]}
 
 
-class VectorConfig(MethodConfig):
+class AddedVectorConfig(MethodConfig):
     """Where and how strongly a unit vector is added.
 
     ``layer``: a layer index, or a depth below 1 as a fraction of the layers. ``strength``: in units of
     the mean residual norm at that layer (``residual``), or a plain factor as in the paper (``raw``).
-    ``positions``: all, prompt or generated. ``exclude_sinks``: leave special tokens and norm outliers
-    out of the means; the paper takes all tokens.
+    Both may be mappings: ``{da: 0.4, he: 0.1}``. ``positions``: all, prompt or generated.
     """
 
-    layer: Depth = 0.21
-    strength: float = Field(default=0.2, allow_inf_nan=False)
+    by_language: ClassVar = ("layer", "strength")
+    layer: Depth | dict[str, Depth] = 0.21
+    strength: Strength | dict[str, Strength] = 0.2
     unit: Literal["residual", "raw"] = "residual"
     positions: Positions = "all"
+
+
+class VectorConfig(AddedVectorConfig):
+    """``exclude_sinks``: leave special tokens and norm outliers out of the means; the paper takes all tokens."""
+
     exclude_sinks: bool = False
 
 
@@ -46,7 +53,7 @@ class LanguageSteering(SteeringMethod):
     them), m[L] the mean hidden state over all tokens of the parallel text of language L.
     """
 
-    search_space: ClassVar = _SEARCH_SPACE
+    search_space: ClassVar = SEARCH_SPACE
     known_limitations: ClassVar = (
         "Needs parallel text in every language of the suite. A difference of means may carry topic, script "
         "and length along with the language; the controls random and negated show what remains."
@@ -57,15 +64,17 @@ class LanguageSteering(SteeringMethod):
 
     def fit(self, ctx: FitContext) -> Steering:
         """Return one vector for the cell's language."""
-        means = {code: ctx.mean_states(ctx.parallel(code), self.config.exclude_sinks) for code in ctx.languages}
+        sinks = self.config.exclude_sinks
+        means = {code: ctx.mean_states(ctx.parallel(code), sinks) for code in ctx.languages}
         own = means[ctx.language]
         others = np.mean([m.mean for code, m in means.items() if code != ctx.language], axis=0)
         details = {
             "rule": "own mean - unweighted mean of the others",
-            **_report(means),
+            **_report(means, sinks),
             "dropped_held_out": {code: ctx.dropped(code) for code in means},
         }
-        return add_direction(ctx, self.config, own.mean - others, own.norm, details)
+        config = self.config.for_language(ctx.language)
+        return add_direction(ctx, config, (own.mean - others)[ctx.layer(config.layer)], own.norm, details)
 
 
 @register("quality")
@@ -76,7 +85,7 @@ class QualitySteering(SteeringMethod):
     over all tokens, within one language.
     """
 
-    search_space: ClassVar = _SEARCH_SPACE
+    search_space: ClassVar = SEARCH_SPACE
     known_limitations: ClassVar = (
         "As good as its contrast: it points away from how the degraded text is bad (translationese, or word "
         "noise where no translations are available), which need not be what makes training data bad."
@@ -100,39 +109,39 @@ class QualitySteering(SteeringMethod):
         details = {
             "rule": "mean of human text - mean of degraded text",
             "contrast": contrast.source,
-            **_report({"good": good, "bad": bad}),
+            **_report({"good": good, "bad": bad}, sinks),
         }
-        return add_direction(ctx, self.config, good.mean - bad.mean, good.norm, details)
+        config = self.config.for_language(ctx.language)
+        return add_direction(ctx, config, (good.mean - bad.mean)[ctx.layer(config.layer)], good.norm, details)
 
 
 def add_direction(
     ctx: FitContext,
-    config: VectorConfig,
-    direction: NDArray[np.float64],
+    config: AddedVectorConfig,
+    direction: NDArray[Any],
     residual_norm: NDArray[np.float64],
     provenance: dict[str, Any],
 ) -> Steering:
-    """Return the steering that adds unit(direction[layer]) at the output of the config's layer.
+    """Return the steering that adds unit(direction) at the output of the config's layer.
 
-    ``direction`` has shape [layers, hidden size], ``residual_norm`` [layers].
+    ``config``: of the language, ``direction``: of its layer, [hidden size]; ``residual_norm``: of all, [layers].
     Raises ``UserError`` where the direction is zero or not finite.
     """
-    layer = ctx.layer(config.layer)
-    norm = float(np.linalg.norm(direction[layer]))
+    layer = ctx.layer(config.layer)  # type: ignore[arg-type]  # a single one: see for_language
+    norm = float(np.linalg.norm(direction))
     if not np.isfinite(norm) or norm == 0.0:
         raise UserError(f"the two means are equal at layer {layer}: there is no direction to add.")
     intervention = Intervention(
         site="layer_output",
         layer=layer,
         operation="add",
-        vector=(direction[layer] / norm).astype(np.float32),
-        strength=config.strength,
+        vector=(direction / norm).astype(np.float32),
+        strength=config.strength,  # type: ignore[arg-type]
         unit=config.unit,
         residual_norm=float(residual_norm[layer]),
         positions=config.positions,
     )
     details = {
-        "token_rule": "all tokens but padding" + (" and sinks" if config.exclude_sinks else ""),
         "residual_norm": [float(value) for value in residual_norm],
         "norm_before_unit": norm,
         **provenance,
@@ -140,9 +149,10 @@ def add_direction(
     return Steering((intervention,), details)
 
 
-def _report(means: dict[str, MeanStates]) -> dict[str, Any]:
+def _report(means: dict[str, MeanStates], sinks: bool) -> dict[str, Any]:
     """Return texts and tokens of every mean and its excluded sink tokens, as JSON."""
     return {
+        "token_rule": "all tokens but padding" + (" and sinks" if sinks else ""),
         "counts": {name: {"texts": m.n_texts, "tokens": m.n_tokens} for name, m in means.items()},
         "excluded": {name: m.excluded for name, m in means.items() if m.excluded},
     }

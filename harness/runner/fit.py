@@ -8,7 +8,7 @@ counts in full in every fit that uses it, as if that fit were alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.core.cache import cache_folder
 from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, DamagedFileError, UserError, warn
 from harness.core.files import digest, file_digest, write_json
-from harness.core.interventions import Steering, check_model
+from harness.core.interventions import ReadAt, Site, Steering, check_model
 from harness.core.records import FitCost, Usage, UsageByStep, read_record
 from harness.core.terminal import clock
 from harness.methods.contract import FitContext, SteeringMethod
@@ -293,14 +293,22 @@ class Fitter:
         """Return the mean hidden states of the model over ``texts``, read at most once."""
         return self._reading(texts, exclude_sinks).states
 
-    def neuron_means(self, texts: list[str]) -> MlpActivationMeans:
+    def neuron_means(self, texts: list[str], at: ReadAt = "last") -> MlpActivationMeans:
         """Return the mean MLP activations of the model over ``texts``, read at most once."""
         from harness.engine.activations import gated_projections
 
         gated_projections(self.model)  # says which layer has none
-        found = self._reading(texts).neurons
+        found = self._reading(texts, at=at).neurons
         assert found is not None
-        return found.over_all(len(texts))
+        return found.over_all(len(texts)) if at == "last" else found
+
+    def states(
+        self, texts: list[str], at: ReadAt = "last", layers: Sequence[int] | None = None, site: Site = "layer_output"
+    ) -> NDArray[np.float32]:
+        """Return the state of every text, read anew each time: they are too large to be kept."""
+        from harness.engine.states import text_states
+
+        return text_states(self.model, texts, at, layers, site, progress=self._telling(texts))
 
     def residual_change(self, steering: Steering, texts: list[str]) -> NDArray[np.float64]:
         """Return how far a steering moves the residual stream over ``texts``, per layer."""
@@ -308,26 +316,26 @@ class Fitter:
 
         return relative_residual_shift(self.model, steering, texts)
 
-    def _reading(self, texts: list[str], exclude_sinks: bool = False) -> Reading:
+    def _reading(self, texts: list[str], exclude_sinks: bool = False, at: ReadAt = "last") -> Reading:
         """Return a reading from memory or the cache, else read; a model that is not as loaded is always read."""
-        key = self._cache.key(texts, exclude_sinks)
+        key = self._cache.key(texts, exclude_sinks, at)
         if not self._cache.usable:
-            return self._read_now(key, texts, exclude_sinks)
+            return self._read_now(key, texts, exclude_sinks, at)
         if key not in self._read:
             with self._alone(f"{READING}{key}"):
                 found = self._cache.load(key)
                 if found is None:
-                    found = self._read_now(key, texts, exclude_sinks)
+                    found = self._read_now(key, texts, exclude_sinks, at)
                     self._cache.save(key, found)
             self._read[key] = found
         self._meter.use({f"{FOLDER}/{key}": self._read[key].usage})
         return self._read[key]
 
-    def _read_now(self, key: str, texts: list[str], exclude_sinks: bool) -> Reading:
+    def _read_now(self, key: str, texts: list[str], exclude_sinks: bool, at: ReadAt) -> Reading:
         from harness.engine.activations import has_gated_projections, read_means
 
         name = f"{FOLDER}/{key}"
-        neurons = not exclude_sinks and has_gated_projections(self.model)
+        neurons = at if not exclude_sinks and has_gated_projections(self.model) else None
         with self._meter.part(name, self.model) as measured:
             states, means = read_means(
                 self.model, texts, neurons=neurons, exclude_sinks=exclude_sinks, progress=self._telling(texts)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from harness.core.errors import MachineError, UserError, warn
 from harness.core.files import digest, sweep
+from harness.core.interventions import ReadAt
 from harness.core.records import ModelIdentity, SafeInt, Usage, Versioned
 from harness.core.tensors import load_tensors, save_tensors
 
@@ -63,13 +64,14 @@ class ReadingCache:
         self._loaded = self._state()
         self._writable = True
 
-    def key(self, texts: Sequence[str], exclude_sinks: bool) -> str:
+    def key(self, texts: Sequence[str], exclude_sinks: bool, at: ReadAt = "last") -> str:
         """Return the name of a reading: a hash of everything that determines it."""
         import torch
         import transformers
 
         model, versions = self._model, [torch.__version__, transformers.__version__]
-        pooling = {"states": "all tokens but padding", "neurons": "last token", "exclude_sinks": exclude_sinks}
+        neurons = "last token" if at == "last" else "content tokens, gates"
+        pooling = {"states": "all tokens but padding", "neurons": neurons, "exclude_sinks": exclude_sinks}
         return digest([self._identity, model.tokenizer_hash, model.device.type, versions, pooling, list(texts)], 16)
 
     @property
@@ -95,6 +97,8 @@ class ReadingCache:
         """Cache a reading; where the folder cannot be written, say so once and go on without."""
         states, neurons = reading.states, reading.neurons
         arrays = {"mean": states.mean, "norm": states.norm, **({"neurons": neurons.mean} if neurons else {})}
+        if neurons and neurons.open is not None:
+            arrays["open"] = neurons.open
         record = ReadingRecord(
             key=key,
             n_texts=states.n_texts,
@@ -121,14 +125,15 @@ class ReadingCache:
 
         n_layers = len(self._model.layers)
         shapes = {"mean": (n_layers, self._model.hidden_size), "norm": (n_layers,)}
-        neurons = arrays.get("neurons")
-        fits = record.key == key and arrays.keys() - {"neurons"} == shapes.keys()
+        neurons, opened = arrays.get("neurons"), arrays.get("open")
+        fits = record.key == key and arrays.keys() - {"neurons", "open"} == shapes.keys()
         fits = fits and all(arrays[name].shape == shape for name, shape in shapes.items())
         fits = fits and (neurons is None or (neurons.ndim == 2 and len(neurons) == n_layers))
+        fits = fits and (opened is None or (neurons is not None and opened.shape == neurons.shape))
         if not fits or any(array.dtype != np.float64 for array in arrays.values()):
             raise ValueError(key)
         states = MeanStates(arrays["mean"], arrays["norm"], record.n_tokens, record.n_texts, record.excluded)
-        means = None if neurons is None else MlpActivationMeans(neurons, record.n_last)
+        means = None if neurons is None else MlpActivationMeans(neurons, record.n_last, opened)
         return Reading(states, means, record.usage)
 
     def _state(self) -> list[tuple[Any, ...]]:

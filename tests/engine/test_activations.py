@@ -193,7 +193,7 @@ def test_means_of_a_trained_model_over_real_text_do_not_depend_on_batching(share
 def test_states_and_neurons_of_one_pass_are_those_of_two(tiny_models, family):
     model, passes = tiny_models[family], []
     handle = model.decoder.register_forward_pre_hook(lambda *_: passes.append(1))
-    states, neurons = read_means(model, TEXTS, 60, neurons=True)
+    states, neurons = read_means(model, TEXTS, 60, neurons="last")
     handle.remove()
     assert np.array_equal(states.mean, mean_states(model, TEXTS, 60).mean)
     assert np.array_equal(neurons.mean, mean_mlp_activations(model, TEXTS, 60).mean)

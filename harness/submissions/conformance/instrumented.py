@@ -70,6 +70,7 @@ class InstrumentedFitter(Fitter):
 
     mean_states = _counted(Fitter.mean_states)
     neuron_means = _counted(Fitter.neuron_means)
+    states = _counted(Fitter.states)
     residual_change = _counted(Fitter.residual_change)
     progress = _counted(Fitter.progress)
 
