@@ -83,7 +83,8 @@ def strict_numbers(schema: Any) -> Any:
 
 def refuse_flags(cls: Any, value: Any, info: ValidationInfo) -> Any:
     """Refuse true and false, also in a list, for a field of numbers; text that YAML gives for a number may stay."""
-    items = value if isinstance(value, list) else [value]
+    inner = list(value.values()) if isinstance(value, dict) else value
+    items = inner if isinstance(inner, list) else [inner]
     if any(isinstance(item, bool) for item in items):
         words = str(cls.model_fields[info.field_name or ""].annotation)
         if "bool" not in words and "Any" not in words:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.core.errors import UnsupportedError
+from harness.core.errors import UnsupportedError, UserError
 from harness.core.interventions import ReadAt, Steering
 from harness.methods.contract import CellContext, FitContext, SteeringMethod, register
 from harness.methods.difference import SEARCH_SPACE, AddedVectorConfig, add_direction
@@ -56,7 +56,7 @@ class ContrastVector(SteeringMethod):
     def fit(self, ctx: FitContext) -> Steering:
         """Return one vector for the cell's language; all strengths share the fit of strength 1.
 
-        Raises ``UnsupportedError`` for too few pairs.
+        Raises ``UnsupportedError`` for too few pairs, ``UserError`` where their states give no direction.
         """
         config = self.config.for_language(ctx.language)
         if config.strength != 1.0:
@@ -71,6 +71,8 @@ class ContrastVector(SteeringMethod):
         layer = ctx.layer(config.layer)
         sides = [list(side) for side in zip(*pairs, strict=True)]
         wanted, other = (ctx.states(side, config.at, [layer])[:, 0].astype(np.float64) for side in sides)
+        if not np.isfinite(wanted - other).all() or np.array_equal(wanted, other):
+            raise UserError(f"states at layer {layer} are equal on both sides, or not finite: no direction to add.")
         details = {
             "rule": self.rule,
             "contrast": source,
@@ -169,8 +171,6 @@ class Probe(ContrastVector):
         states, sides = _labelled(wanted, other)
         states = states - states.mean(axis=0)
         scale = np.linalg.norm(states, axis=1).mean()
-        if not scale:
-            return np.zeros(states.shape[1])
         model = LogisticRegression(C=self.config.C, max_iter=1000).fit(states / scale, sides)
         return np.asarray(model.coef_[0])
 

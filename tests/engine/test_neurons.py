@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, GATED_FAMILIES, HIDDEN, LAYERS, MIXTURES, NEURONS
-from support.model_probes import NOTHING, bits, forward, states, watch
+from support.model_probes import NOTHING, bits, forward, gates_and_neurons, states, watch
 
 from harness.core.errors import UserError
 from harness.core.interventions import Steering
@@ -26,24 +25,7 @@ half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str
 
 def neurons_by_hand(model: SteerableModel, text: str) -> np.ndarray:
     """Return act(gate) x up of one text alone, from the weights: [layers, tokens, neurons]."""
-    found: list[np.ndarray] = []
-
-    def note(mlp: Any, args: Any, output: Any) -> None:
-        x, weight = args[0][0].double(), lambda m: m.weight.double()
-        if hasattr(mlp, "gate_up_proj"):
-            gate, up = (x @ weight(mlp.gate_up_proj).T).chunk(2, dim=-1)
-        else:
-            gate, up = x @ weight(mlp.gate_proj).T, x @ weight(mlp.up_proj).T
-        act = getattr(mlp, "act_fn", None) or mlp.activation_fn
-        found.append((act(gate) * up).numpy())
-
-    handles = [layer.mlp.register_forward_hook(note) for layer in model.layers]
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    with torch.inference_mode():
-        model.model(torch.tensor([ids]))
-    for handle in handles:
-        handle.remove()
-    return np.stack(found)
+    return gates_and_neurons(model, text)[1]
 
 
 def test_the_neurons_of_all_gated_families_are_found_and_of_no_other(tiny_models):

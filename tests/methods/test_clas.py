@@ -24,7 +24,7 @@ from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.core.store import Run
 from harness.engine.model import SteerableModel
-from harness.methods.clas import Categories, Clas, bridge_layers, categorise
+from harness.methods.clas import Categories, Clas, ClasPublished, bridge_layers, categorise
 
 LANGUAGES = ["am", "he", "en"]
 WORDS = {"am": ["ምግቡ", "በጣም", "ጥሩ"], "he": ["האוכל", "היה", "טעים"], "en": ["food", "was", "good"]}
@@ -223,6 +223,38 @@ def test_the_header_says_where_the_figures_are_from(fitted):
 def test_a_config_with_a_bad_value_is_refused(options):
     with pytest.raises(ValidationError):
         Clas.Config(**options)
+
+
+# As published
+
+
+def test_as_published_neurons_are_read_at_all_tokens_of_question_prompts(new_fitter, toy, corpus):
+    config = ClasPublished.Config(min_texts=3, texts=2, alpha={"am": -5.0, "he": 0.5})
+    fitter = new_fitter(toy, corpus)
+    steerings = {code: fit(fitter, ClasPublished(config), code) for code in ("am", "he")}
+    active = []
+    for texts in TEXTS.values():
+        prompts = [f"Context: {text}\nQuestion: What is this text about?\nAnswer:" for text in texts[:2]]
+        tokens = np.concatenate([numpy_states(toy, prompt, {})[1] for prompt in prompts], axis=1)
+        active.append(tokens.mean(axis=1) > 0)
+    header = steerings["am"].provenance
+    assert header["fit"]["categories"] == categorise(np.stack(active)).counts()
+    assert header["token_rule"] == "mean over all tokens of every prompt but special ones"
+    assert header["counts"] == {code: {"texts": 2} for code in LANGUAGES}
+    assert {item.strength for item in steerings["am"].interventions} == {-5.0}
+    assert {item.strength for item in steerings["he"].interventions} == {0.5}
+
+
+def test_the_published_variant_leaves_the_identity_of_clas_as_it_is():
+    assert Clas().identity.config == {
+        "alpha": -1.0,
+        "beta": 0.4,
+        "gamma": 0.2,
+        "layers": "bridge",
+        "min_texts": 100,
+        "positions": "all",
+    }
+    assert (Clas().identity.version, ClasPublished().identity.name) == ("1", "clas-published")
 
 
 # Families

@@ -384,10 +384,11 @@ def test_the_watch_sees_nothing_of_what_happens_outside_of_it(tmp_path, monkeypa
 
 
 QUICK = {"clas": {"min_texts": 30}, "learned": {"steps": 2}}
+NIGHTLY = {"pca", "probe", "lda", "clas-published"}  # they share all but a formula with caa and clas
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", [name for name in BUILT_IN if name not in NIGHTLY])
 def test_every_built_in_method_keeps_the_contract(suite, name):
     registry, _, _ = find(name, [])
     results = run_checks(suite, registry, name, QUICK.get(name, {}))

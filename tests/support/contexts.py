@@ -28,20 +28,21 @@ def sentences(texts: list[str], prefix: str = "s") -> list[Sentence]:
 
 @dataclass
 class HandMade:
-    """An engine whose mean states the test writes down."""
+    """An engine whose mean states, and states of texts, the test writes down."""
 
     n_layers: int
     means: Any
+    states: Any = None
 
     def mean_states(self, texts: list[str], exclude_sinks: bool = False) -> MeanStates:
         return self.means(texts)
 
 
-def context(corpus: Any, means: Any, language: str = "am", n_layers: int = LAYERS) -> FitContext:
+def context(corpus: Any, means: Any, language: str = "am", n_layers: int = LAYERS, states: Any = None) -> FitContext:
     return FitContext(
         suite=corpus.suite,
         task=corpus.suite.task("sentiment", language),
-        engine=HandMade(n_layers, means),
+        engine=HandMade(n_layers, means, states),
         rng=np.random.default_rng(0),
         _corpus=corpus,
     )

@@ -90,6 +90,34 @@ def by_hand(model: SteerableModel, text: str) -> np.ndarray:
     return np.stack([state[0].double().numpy() for state in seen])
 
 
+def gates_and_neurons(model: SteerableModel, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return act(gate) and act(gate) x up at every token of one text, from the weights."""
+    gates: list[np.ndarray] = []
+    neurons: list[np.ndarray] = []
+
+    def note(mlp: Any, args: Any, output: Any) -> None:
+        x, weight = args[0][0].double(), lambda m: m.weight.double()
+        if hasattr(mlp, "gate_up_proj"):
+            gate, up = (x @ weight(mlp.gate_up_proj).T).chunk(2, dim=-1)
+        else:
+            gate, up = x @ weight(mlp.gate_proj).T, x @ weight(mlp.up_proj).T
+        act = (getattr(mlp, "act_fn", None) or mlp.activation_fn)(gate)
+        gates.append(act.numpy())
+        neurons.append((act * up).numpy())
+
+    handles = [layer.mlp.register_forward_hook(note) for layer in model.layers]
+    with torch.inference_mode():
+        model.model(torch.tensor([token_ids(model, text)]))
+    for handle in handles:
+        handle.remove()
+    return np.stack(gates), np.stack(neurons)
+
+
+def content(model: SteerableModel, text: str) -> list[int]:
+    """Return the positions of the tokens that no list of special tokens has."""
+    return [i for i, token in enumerate(token_ids(model, text)) if token not in model.tokenizer.all_special_ids]
+
+
 def answer_with(model: SteerableModel, value: float) -> None:
     """Make every layer give ``value`` everywhere."""
     for layer in model.layers:
