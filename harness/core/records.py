@@ -82,13 +82,12 @@ def strict_numbers(schema: Any) -> Any:
 
 
 def refuse_flags(cls: Any, value: Any, info: ValidationInfo) -> Any:
-    """Refuse true and false, also in a list, for a field of numbers; text that YAML gives for a number may stay."""
-    inner = list(value.values()) if isinstance(value, dict) else value
+    """Refuse true and false, in lists and mappings, too, for a field of numbers; a number as YAML text may stay."""
+    words = str(cls.model_fields[info.field_name or ""].annotation)
+    inner = list(value.values()) if isinstance(value, dict) and "dict[" in words else value
     items = inner if isinstance(inner, list) else [inner]
-    if any(isinstance(item, bool) for item in items):
-        words = str(cls.model_fields[info.field_name or ""].annotation)
-        if "bool" not in words and "Any" not in words:
-            raise ValueError("true and false are not numbers")
+    if any(isinstance(item, bool) for item in items) and "bool" not in words and "Any" not in words:
+        raise ValueError("true and false are not numbers")
     return value
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.core.cells import entry_id, entry_of
 from harness.core.files import canonical_json, digest
+from harness.core.languages import LANGUAGES
 from harness.core.records import Entry, Manifest, Track, Usage, UsageByStep
 from harness.core.store import Run, StatusRow
 from harness.core.types import FloatArray, IntArray
@@ -371,14 +372,26 @@ def _names(entries: dict[str, Entry]) -> dict[str, str]:
     titles = {}
     for name, entry in entries.items():
         method = entry.method
-        options = [(option, value) for option, value in method.options.items() if option in varying[method.title]]
-        differing = [f"{option}={value}" for option, value in options]
+        shown = varying[method.title]
+        options = [(option, value) for option, value in method.options.items() if option in shown]
+        differing = [f"{option}={_words(value)}" for option, value in options]
+        differing += [f"{o} by language" for o, v in method.options.items() if o not in shown and _by_language(v)]
         if any(peer.method.version != method.version for peer in by_method[method.title]):
             differing.append(f"v{method.version}")
         title = method.title + (f" [{', '.join(differing)}]" if differing else "")
         title = f"{title} + few-shot" if entry.setting == "few-shot" and method.name != "few-shot" else title
         titles[name] = f"{title}, {entry.model.title}" if several and entry.model else title
     return titles
+
+
+def _by_language(value: object) -> bool:
+    """Say whether an option has a value for every language by itself."""
+    return isinstance(value, Mapping) and bool(value) and set(value) <= set(LANGUAGES)
+
+
+def _words(value: object) -> str:
+    """Return an option's value for a title."""
+    return " ".join(f"{code}:{one}" for code, one in value.items()) if _by_language(value) else str(value)
 
 
 def _varying(options: Sequence[Mapping[str, Any]]) -> set[str]:

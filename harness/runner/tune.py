@@ -7,7 +7,7 @@ generation seed that no score uses. It resumes, skips and records as any run doe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ RULE = (
     f"highest mean macro-F1 ({CLASSIFIER}) on the validation split among configurations whose valid share "
     f"is at least {GATE} x that of the unsteered texts; one configuration per method, over all its cells"
 )
+BY_LANGUAGE = "; then, for the options that allow it, one value per language, over the method's cells there"
 _UNSTEERED = ("zero-shot", "few-shot")  # methods, each named as the setting that it runs in
 _ROUNDING = 1e-9  # 0.9 x 0.1 is a little more than 0.09 in floating point
 
@@ -91,8 +92,10 @@ def _sweep(
     return {**fixed, **{field: unique.get(field, given.get(field, grid[field])) for field in grid}}
 
 
-def evaluate_grid(plan: RunPlan, base: Suite) -> Tuned:
+def evaluate_grid(plan: RunPlan, base: Suite, by_language: bool = False) -> Tuned:
     """Return the grid of results and the choice from the finished cells of a sweep; ``base`` is the run's suite.
+
+    ``by_language``: choose the options of which a method's Config says so in every language by itself.
 
     Raises ``UserError`` where the unsteered cells, which everything is compared with, are missing, and where no method
     has a cell; ``MachineError`` where the machine failed in a cell: a choice among what is left would be an accident.
@@ -117,11 +120,14 @@ def evaluate_grid(plan: RunPlan, base: Suite) -> Tuned:
         fields = _fields(method, list(configs))
         points = [cells.point(name, config, fields) for config in configs]
         best = select_best(points)
+        options = best.options if best else None
+        if best and by_language:
+            options = cells.options_by_language(best, method.config.by_language)
         points = [p.model_copy(update={"chosen": p is best}) for p in points]
         surface += points
         methods[name] = TunedMethod(
             version=method.version,
-            options=best.options if best else None,
+            options=options,
             configurations=len(points),
             texts=sum(p.texts for p in points),
             tokens=sum_or_none(p.tokens for p in points),
@@ -144,7 +150,7 @@ def evaluate_grid(plan: RunPlan, base: Suite) -> Tuned:
             [key.setting for key in keys],
             limit=max(key.texts_per_label for key in keys),
         ),
-        rule=RULE,
+        rule=RULE + (BY_LANGUAGE if by_language else ""),
         methods=methods,
         surface=surface,
     )
@@ -170,9 +176,25 @@ class _SweepCells:
             if method.name in _UNSTEERED:
                 self._unsteered[key.setting, key.task, key.language] = cell
 
-    def point(self, method: str, config: str, fields: Sequence[str]) -> GridPoint:
-        """Return the means of one configuration; not eligible where a cell is missing."""
-        cells = self.by_config[method][config]
+    def options_by_language(self, best: GridPoint, fields: Collection[str]) -> dict[str, Any]:
+        """Return the options of ``best`` with a mapping for ``fields``: for every language the value of its best point.
+
+        The other options stay those of ``best``; so does a language in which no point is eligible.
+        """
+        configs, shared = self.by_config[best.method], best.options.keys() - set(fields)
+        chosen: dict[str, GridPoint] = {}
+        for code in sorted({cell.key.language for cells in configs.values() for cell in cells}):
+            points = [self.point(best.method, config, list(best.options), code) for config in configs]
+            alike = (p for p in points if all(p.options[field] == best.options[field] for field in shared))
+            chosen[code] = select_best(alike) or best
+        return {
+            field: value if field in shared else {code: point.options[field] for code, point in chosen.items()}
+            for field, value in best.options.items()
+        }
+
+    def point(self, method: str, config: str, fields: Sequence[str], language: str | None = None) -> GridPoint:
+        """Return the means of one configuration, in one language if given; not eligible where a cell is missing."""
+        cells = [c for c in self.by_config[method][config] if language in (None, c.key.language)]
         done = {cell.id: (cell, status) for cell in cells if (status := self.finished(cell))}
         expected = len({cell.id for cell in cells})
         mine = [self._value(cell, status) for cell, status in done.values()]

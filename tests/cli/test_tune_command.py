@@ -74,6 +74,33 @@ def test_the_command_chooses_the_best_configuration_that_passes_the_gate(swept):
     assert tuned["methods"]["language"]["tokens"] == 6 * 4 * 18 * 15
 
 
+def test_by_language_a_run_uses_a_value_for_each_and_its_title_says_so(suite, copy):
+    outcome = tune(suite, copy, "--by-language")
+    assert outcome.code == 0, outcome.err
+    assert "language: layer=am:0 he:0, strength=am:0.2 he:0.2 (6 configurations" in outcome.out
+    assert "the choice is the best of several in each" in outcome.out
+    words = [
+        "run",
+        "--suite",
+        suite,
+        "--run",
+        copy,
+        "--tuned",
+        "--methods",
+        "zero-shot,language",
+        "--tasks",
+        "sentiment",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.engine.generate.GenerationQueue.write", writer(0.2))
+        done = steerboard(*words, "--limit", "9")
+    assert done.code == 0, done.err
+    (results,) = collect([Run(copy)])
+    (row,) = [row for row in results.entries.values() if row.name.startswith("language") and "few" not in row.name]
+    assert row.name == "language [layer by language, strength by language]"
+    assert row.entry.method.config["strength"] == {"am": 0.2, "he": 0.2}
+
+
 def test_the_command_says_what_it_chose_and_how_to_go_on(swept, suite):
     out = (swept.parent / "out.txt").read_text(encoding="utf-8")
     assert "language: layer=0, strength=0.2 (6 configurations, 432 texts, 0 s)" in out
@@ -357,7 +384,7 @@ SPOILS = {
         r"made on other data or contrast text of sentiment/he",
     ),
     "no option": (lambda old: old.replace(b'"strength": 0.2', b'"strenght": 0.2'), r"unknown option of method"),
-    "no number": (lambda old: old.replace(b'"strength": 0.2', b'"strength": "\\u001b"'), r"strength: Input"),
+    "no number": (lambda old: old.replace(b'"strength": 0.2', b'"strength": "\\u001b"'), r"strength\.float: Input"),
     "other version": (lambda old: old.replace(b'"version": "1"', b'"version": "0"'), r"tuned as version 0"),
 }
 

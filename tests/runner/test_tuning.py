@@ -175,7 +175,8 @@ class Mine(SteeringMethod):
     search_space: ClassVar = {"strength": [1, 2, 3]}
 
     class Config(MethodConfig):
-        strength: int = 0
+        by_language: ClassVar = ("strength",)
+        strength: int | dict[str, int] = 0
         positions: str = "all"
 
 
@@ -209,7 +210,10 @@ def finish(run: Run, cell: Cell, values: Values | str) -> None:
 
 
 def surveyed(
-    folder: Path, unsteered: dict[tuple[str, str], Values], steered: dict[int, dict[tuple[str, str], Any]]
+    folder: Path,
+    unsteered: dict[tuple[str, str], Values],
+    steered: dict[int, dict[tuple[str, str], Any]],
+    by_language: bool = False,
 ) -> Tuned:
     """Survey a folder of (setting, language) -> values, for the unsteered methods and for each strength.
 
@@ -230,7 +234,14 @@ def surveyed(
     suite = suite_of("zero-shot", "few-shot", sweep, seeds=[0], scored_split="validation")
     by_identity = {m.identity.model_dump_json(): m for m in methods}
     prepared = RunPlan(run, suite, None, None, by_identity, cells, [], MODEL)  # type: ignore[arg-type]
-    return evaluate_grid(prepared, suite_of("mine"))
+    return evaluate_grid(prepared, suite_of("mine"), by_language)
+
+
+class FakeRegistry:
+    """A registry that knows one method."""
+
+    def get(self, name: str) -> type[SteeringMethod]:
+        return {"mine": Mine}[name]
 
 
 AM, HE, FEW = ("zero-shot", "am"), ("zero-shot", "he"), ("few-shot", "am")
@@ -253,6 +264,29 @@ def test_the_highest_macro_f1_among_the_eligible_is_chosen(tmp_path):
     assert [p.valid for p in tuned.surface] == pytest.approx([0.75, 0.2, 1.0])
     assert [p.eligible for p in tuned.surface] == [True, False, True]
     assert [p.chosen for p in tuned.surface] == [False, False, True]
+
+
+def test_by_language_each_has_the_best_of_its_own_eligible_values(tmp_path):
+    base: dict[tuple[str, str], Values] = {AM: (0.5, 1.0, 0), HE: (0.3, 1.0, 0)}
+    steered = {
+        1: {AM: (0.6, 1.0, 0), HE: (0.4, 0.5, 0)},
+        2: {AM: (0.5, 1.0, 0), HE: (0.9, 0.2, 0)},  # best in Hebrew, but its texts are not valid
+        3: {AM: (0.4, 1.0, 0), HE: (0.8, 1.0, 0)},
+    }
+    tuned = surveyed(tmp_path, base, steered, by_language=True)
+    assert tuned.methods["mine"].options == {"strength": {"am": 1, "he": 3}}
+    assert "one value per language" in tuned.rule
+    assert [p.chosen for p in tuned.surface] == [False, False, True]  # over all languages
+    assert apply_tuning(["mine"], tuned.methods, FakeRegistry()) == [{"mine": {"strength": {"am": 1, "he": 3}}}]
+    whole = surveyed(tmp_path / "whole", base, steered)
+    assert (whole.methods["mine"].options, "language" in whole.rule) == ({"strength": 3}, False)
+
+
+def test_a_language_in_which_nothing_is_eligible_has_the_best_of_all(tmp_path):
+    base: dict[tuple[str, str], Values] = {AM: (0.5, 1.0, 0), HE: (0.3, 0.1, 0)}
+    steered = {1: {AM: (0.6, 1.0, 0), HE: (0.4, 0.05, 0)}, 2: {AM: (0.5, 1.0, 0), HE: (0.45, 0.05, 0)}}
+    tuned = surveyed(tmp_path, base, steered, by_language=True)
+    assert tuned.methods["mine"].options == {"strength": {"am": 1, "he": 1}}
 
 
 @pytest.mark.parametrize(
