@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from harness.core.errors import UserError
+from harness.core.errors import UserError, warn
 from harness.core.files import digest
 from harness.data.contrast import ContrastFolder
 from harness.data.sources import DataSource, Example, Sentence
@@ -26,6 +26,11 @@ class Contrast:
     source: str
 
 
+def contrast_kind(source: str) -> str:
+    """Return the part of a contrast's source that languages share where they were degraded alike."""
+    return ":".join(source.partition(" (")[0].split(":")[:2])
+
+
 @dataclass
 class Corpus:
     """All text of a run, read once, with the roles of the splits enforced.
@@ -41,6 +46,7 @@ class Corpus:
     _splits: dict[tuple[str, str, Split], list[Example]] = field(default_factory=dict)
     _parallel: dict[str, list[Sentence]] = field(default_factory=dict)
     _contrast_fingerprint: str | None = None
+    _kinds: dict[str, str] = field(default_factory=dict)
 
     def split(self, task: str, language: str, split: Split) -> list[Example]:
         """Return the human-written texts of a split."""
@@ -146,6 +152,17 @@ class Corpus:
         p = self.suite.vectors.word_noise
         noisy = [word_noise(s.text, p, f"{language}/{s.id}") for s in human]
         return Contrast([s.text for s in human], noisy, f"word-noise:{p}")
+
+    def contrast_for_fit(self, language: str) -> Contrast:
+        """Return the contrast of a language that a vector is made of; warns where it is of another kind than before."""
+        found = self.contrast(language)
+        kind = contrast_kind(found.source)
+        if kind not in self._kinds:
+            self._kinds[kind] = language
+            if len(self._kinds) > 1:
+                words = ", ".join(f"{name} (such as {code})" for name, code in self._kinds.items())
+                warn(f"contrast text is not of one kind: {words}. Means over these languages mix them.")
+        return found
 
     def _from_folder(self, folder: ContrastFolder, language: str, recipe: str) -> Contrast:
         ids, texts = self._held_out(language)

@@ -202,7 +202,7 @@ class FitContext:
 
     def contrast(self) -> Contrast:
         """Return human and degraded versions of sentences of the cell's language."""
-        return self._corpus.contrast(self.language)
+        return self._corpus.contrast_for_fit(self.language)
 
     def train(self) -> dict[str, list[str]]:
         """Return the human train texts of the task by label."""

@@ -63,7 +63,7 @@ class ContrastVector(SteeringMethod):
             fitted = ctx.fit(type(self)(config.model_copy(update={"strength": 1.0})), ctx.language)
             items = tuple(replace(item, strength=config.strength) for item in fitted.interventions)
             return Steering(items, {**fitted.provenance, "fitted_at_strength": 1.0})
-        pairs, source = contrast_pairs(ctx, config.contrast)
+        pairs, details = contrast_pairs(ctx, config.contrast)
         if len(pairs) < _MIN_PAIRS:
             raise UnsupportedError(
                 f"{self.name} needs {_MIN_PAIRS} contrast pairs of {ctx.language!r}, there are {len(pairs)}."
@@ -74,8 +74,8 @@ class ContrastVector(SteeringMethod):
         if not np.isfinite(wanted - other).all() or np.array_equal(wanted, other):
             raise UserError(f"states at layer {layer} are equal on both sides, or not finite: no direction to add.")
         details = {
-            "rule": self.rule,
-            "contrast": source,
+            "rule": f"{self.rule}; pairs by {config.contrast}",
+            **details,
             "token_rule": _TOKENS[config.at],
             "counts": {"wanted": {"texts": len(pairs)}, "other": {"texts": len(pairs)}},
         }
@@ -83,18 +83,20 @@ class ContrastVector(SteeringMethod):
         return add_direction(ctx, config, self.direction(wanted, other), norms, details)
 
 
-def contrast_pairs(ctx: FitContext, contrast: Literal["language", "quality"]) -> tuple[list[tuple[str, str]], str]:
-    """Return the pairs of the cell's language, and where they come from.
+def contrast_pairs(
+    ctx: FitContext, contrast: Literal["language", "quality"]
+) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Return the pairs of the cell's language, and for the record where they come from.
 
     For language, sentence i is paired with its translation into the i-th other language, round and round, the
     reference language among them: every language weighs the same, and no sentence is read twice.
     """
     if contrast == "quality":
         found = ctx.contrast()
-        return list(zip(found.good, found.bad, strict=True)), found.source
+        return list(zip(found.good, found.bad, strict=True)), {"contrast": found.source}
     others = [code for code in ctx.languages if code != ctx.language]
     turns = [ctx.pairs(ctx.language, code)[i :: len(others)] for i, code in enumerate(others)]
-    return [pair for turn in turns for pair in turn], f"translations into {', '.join(others)}, in turns"
+    return [pair for turn in turns for pair in turn], {"translated_into": others}
 
 
 @register("caa")
@@ -114,7 +116,7 @@ class MeanDifference(ContrastVector):
 
     def direction(self, wanted: States, other: States) -> NDArray[Any]:
         """Return the mean difference."""
-        return np.mean(wanted - other, axis=0)
+        return np.asarray(np.mean(wanted - other, axis=0))
 
 
 @register("pca")

@@ -389,7 +389,7 @@ def _by_language(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and set(value) <= set(LANGUAGES)
 
 
-def _words(value: object) -> str:
+def _words(value: Any) -> str:
     """Return an option's value for a title."""
     return " ".join(f"{code}:{one}" for code, one in value.items()) if _by_language(value) else str(value)
 

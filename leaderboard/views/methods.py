@@ -12,6 +12,7 @@ from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.core.languages import language
 from harness.core.records import IMPORTED
+from harness.data.corpus import contrast_kind
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
@@ -153,7 +154,7 @@ def steering_files(board: Board, entries: set[str]) -> dict[str, Any] | None:
     files = dict(sorted(used, key=lambda file: file[0]))
     if not files:
         return None
-    lines, rules, broken = [], set(), []
+    lines, rules, kinds, broken = [], set(), set(), []
     for name, run in list(files.items())[:_FILES]:
         if not _ID.fullmatch(name):  # it becomes part of a path
             broken.append(f"{name_of(name)}: not a name of a steering file")
@@ -166,6 +167,10 @@ def steering_files(board: Board, entries: set[str]) -> dict[str, Any] | None:
         if steering is not None:
             lines.append({"file": name_of(name), **_steering(steering)})
             rules.add(_rule(steering.provenance))
+            kinds.add(_contrast(steering.provenance))
+    if len(kinds - {""}) > 1:
+        names = ", ".join(sorted(kinds - {""}))
+        rules.add(f"The contrast text is not of one kind ({clean(names)}): means over languages mix them.")
     lines.sort(key=lambda line: (line["task"], line["language"], line["file"]))
     return {
         "lines": lines,
@@ -204,6 +209,12 @@ def _read_text(counts: object) -> str:
     parts = [part for part in counts.values() if isinstance(part, Mapping)]
     texts, tokens = (sum(n for part in parts if type(n := part.get(key)) is int) for key in ("texts", "tokens"))
     return f"{texts:,} texts" + (f", {tokens:,} tokens" if tokens else "")
+
+
+def _contrast(provenance: Mapping[str, Any]) -> str:
+    """Return the kind of a vector's contrast text, empty where it has none."""
+    fit = provenance.get("fit")
+    return contrast_kind(str(fit.get("contrast") or "")) if isinstance(fit, Mapping) else ""
 
 
 def _rule(provenance: Mapping[str, Any]) -> str:

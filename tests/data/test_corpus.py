@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import UserError
-from harness.data.corpus import Corpus, normalise, word_noise
+from harness.data.corpus import Corpus, contrast_kind, normalise, word_noise
 from harness.data.sources import Example, LocalData, Sentence
 from harness.data.suite import load_suite
 
@@ -82,6 +82,33 @@ def test_contrast_pairs_go_by_id_in_the_order_of_the_human_text(corpus_of):
     contrast = corpus_of(parallel, degraded=degraded).contrast("am")
     assert (contrast.good, contrast.bad) == (["one", "three"], ["ONE", "THREE"])
     assert contrast.source == "translations:noise"
+
+
+def test_contrast_text_of_two_kinds_for_vectors_is_said_once(corpus_of, capsys):
+    parallel = {code: sentences(("s1", "ሰላም ነው"), ("s2", "שלום")) for code in ("am", "he", "en")}
+    corpus = corpus_of(parallel, degraded={("noise", "am"): sentences(("s1", "ነው ሰላም"))})
+    for code in ("he", "en", "he"):
+        corpus.contrast_for_fit(code)
+    corpus.contrast("am")  # for scores
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        corpus.contrast_for_fit("am")
+    assert capsys.readouterr().err == (
+        "warning: contrast text is not of one kind: word-noise:0.3 (such as he), translations:noise (such as am). "
+        "Means over these languages mix them.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("translations:nllb", "translations:nllb"),
+        ("word-noise:0.3", "word-noise:0.3"),
+        ("contrast:nib:0123abcd (7 held out)", "contrast:nib"),  # the recipe's hash is of the language, too
+    ],
+)
+def test_the_kind_of_a_contrast_is_what_its_languages_share(source, kind):
+    assert contrast_kind(source) == kind
 
 
 def test_the_first_translation_system_that_has_the_language_is_taken(corpus_of, small_suite):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.helpers import ROOT, steerboard
@@ -12,9 +14,12 @@ from support.submitting import edit_card
 from support.toyruns import F1, flat, selection, toy, write_run
 
 from harness.core.errors import UserError
+from harness.core.interventions import Steering
+from harness.core.store import Run
 from harness.submissions.lockfile import FILE, LockFile
 from leaderboard.build import build_site
 from leaderboard.inputs import inputs
+from leaderboard.views.methods import steering_files
 
 PUBLISHED = ROOT / "submissions"
 NAMES = ("zero-shot", "learned", "human")
@@ -112,3 +117,30 @@ def test_a_submission_that_cannot_be_read_is_refused_in_one_line(handed_in: Path
 def test_a_folder_without_any_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not contain a run"):
         inputs([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("sources", "mixed"),
+    [
+        (["translations:nllb", "translations:nllb"], False),
+        (["contrast:mine:aa11", "contrast:mine:bb22 (3 held out)"], False),
+        (["translations:nllb", "word-noise:0.3"], True),
+        ([None, "word-noise:0.3"], False),
+    ],
+)
+def test_a_method_whose_contrast_text_is_not_of_one_kind_says_so(tmp_path, sources, mixed):
+    run, cells, work = Run(tmp_path), {}, {}
+    for i, source in enumerate(sources):
+        fit = {"rule": "r", **({"contrast": source} if source else {})}
+        run.write_steering(f"s{i}", Steering((), {"fit": fit, "language": ("am", "he")[i]}))
+        index = ("entry", "topic", ("am", "he")[i], 1)
+        cells[index], work[index] = (run, f"c{i}"), SimpleNamespace(steering=f"s{i}")
+    board: Any = SimpleNamespace(result_set=SimpleNamespace(cells=cells, work=work))
+    found = steering_files(board, {"entry"})
+    assert found is not None
+    said = [rule for rule in found["rules"] if "not of one kind" in rule]
+    assert bool(said) is mixed
+    if mixed:
+        assert said == [
+            "The contrast text is not of one kind (translations:nllb, word-noise:0.3): means over languages mix them."
+        ]

@@ -62,14 +62,14 @@ def made_up(states: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def test_a_sentence_is_paired_with_its_translation_into_each_other_language_in_turn(corpus):
-    found, source = contrast_pairs(context(corpus, None), "language")
+    found, details = contrast_pairs(context(corpus, None), "language")
     assert found == [
         (TEXTS["am"][0], TEXTS["he"][0]),
         (TEXTS["am"][2], TEXTS["he"][2]),
         (TEXTS["am"][1], TEXTS["en"][1]),
         (TEXTS["am"][3], TEXTS["en"][3]),
     ]
-    assert source == "translations into he, en, in turns"
+    assert details == {"translated_into": ["he", "en"]}
 
 
 @each
