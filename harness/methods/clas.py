@@ -150,7 +150,7 @@ class Clas(SteeringMethod):
 
 @register("clas-published")
 class ClasPublished(Clas):
-    """As clas, read by the paper's protocol: question prompts, all tokens, an alpha per language. Source: 2601.16390.
+    """As clas, by the paper's protocol: question prompts, all tokens, alpha per language. Source: arXiv 2601.16390.
 
     Neurons are read in "Context: ... Question: ... Answer:" around ``texts`` parallel sentences, as the mean over all
     tokens but special ones. ``alpha`` may be a mapping, ``{da: -1, he: 0.5}``: the paper tunes it per language.

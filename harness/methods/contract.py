@@ -38,7 +38,8 @@ class MethodConfig(BaseModel):
         values = {name: value for name in self.by_language if isinstance(value := getattr(self, name), dict)}
         for name, value in values.items():
             if code not in value:
-                raise UserError(f"option {name!r} has no value for {code!r}; it has {', '.join(value) or 'none'}.")
+                has = ", ".join(value) or "none"
+                raise UserError(f"option {name!r} has no value for {code!r}; it has {has}. Give it one for {code!r}.")
         return self.model_copy(update={name: value[code] for name, value in values.items()})
 
 

@@ -384,7 +384,7 @@ def test_the_watch_sees_nothing_of_what_happens_outside_of_it(tmp_path, monkeypa
 
 
 QUICK = {"clas": {"min_texts": 30}, "learned": {"steps": 2}}
-NIGHTLY = {"pca", "probe", "lda", "clas-published"}  # they share all but a formula with caa and clas
+NIGHTLY = {"pca", "probe", "lda", "clas-published", "instruction"}  # they share all but a formula with others
 
 
 @pytest.mark.slow
