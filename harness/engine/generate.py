@@ -6,8 +6,9 @@ its steering and its noise key alone, so neither the batch nor the order changes
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,9 @@ from harness.core.errors import UserError, is_out_of_memory
 from harness.core.interventions import Steering
 from harness.core.records import FinishReason, Generation
 from harness.data.corpus import normalise
-from harness.data.prompts import Prompt
+from harness.data.prompts import Prompt, Question
 from harness.data.suite import SamplingParams
+from harness.engine.answers import AnswerRounds
 from harness.engine.chat import render
 from harness.engine.decoding import DecodingBatch, Row, ServedModel, open_batch
 from harness.engine.model import LanguageModel, SteerableModel
@@ -32,6 +34,8 @@ _Name = tuple[str, int]  # label and index
 _MOST_ROWS = 256  # where memory allows; more rows gain little speed
 _LOOK_AHEAD = 4  # batches of texts that wait, sorted by the length of their prompts
 _SHRINK = 1.5  # where nothing waits, rows are dropped when there are so many times as many as texts
+_VERDICT_TOKENS = 4  # of an answer to a yes-or-no question
+_LIKELIEST = 1e-9  # top-p that leaves the likeliest token alone
 _ENTER = 8  # new texts enter when an eighth of the rows is free: one pass reads all their prompts
 
 
@@ -47,48 +51,60 @@ class TokenUsage:
 class CellRequest:
     """The texts that one cell asks for: ``texts_per_label`` for every label of ``prompts``.
 
-    ``name`` is the caller's. ``usage`` counts the tokens of all draws, those that were drawn again included;
-    ``seconds``: its part of the time that its rows shared with others.
+    A label has one prompt for all of its texts, or one for each. ``name`` is the caller's. ``usage`` counts the tokens
+    of all draws, those that were drawn again included; ``seconds``: its part of the time that its rows shared with
+    others. ``question``: what the model, unsteered, is asked about each text that is an answer of its own. A draw
+    without a yes is ``rejected`` and drawn again; ``kept``: texts that were rejected at the last attempt, too.
     """
 
     name: Any
-    prompts: Mapping[str, Prompt]
+    prompts: Mapping[str, Prompt | Sequence[Prompt]]
     texts_per_label: int
     steering: Steering
     sampling: SamplingParams
     noise_key: NoiseKey
     usage: TokenUsage = field(default_factory=TokenUsage)
     seconds: float = 0.0
+    question: Question | None = None
+    rejected: int = 0
+    kept: int = 0
 
 
 class _Draws:
     """The draws of one cell.
 
-    A text that is empty or equals an earlier one of the cell is drawn again, in rounds over the whole cell: round r
-    compares the texts as they are after r draws. A round need not wait for the one before to end: that a text
+    A text that is empty, rejected or equals an earlier one of the cell is drawn again, in rounds over the whole cell:
+    round r compares the texts as they are after r draws. A round need not wait for the one before to end: that a text
     equals an earlier one of its round is known as soon as both are.
     """
 
     def __init__(self, cell: CellRequest, model: LanguageModel) -> None:
         self.cell = cell
         self._model = model
-        inputs = {
-            label: render(model.tokenizer, prompt, cell.sampling.template, cell.sampling.date)
-            for label, prompt in cell.prompts.items()
+        self._prompts = {
+            label: [given] if isinstance(given, Prompt) else list(given) for label, given in cell.prompts.items()
         }
-        ids = model.token_ids(list(inputs.values()))
-        self._prompts = {label: tuple(tokens) for label, tokens in zip(inputs, ids, strict=True)}
-        self._budget = _token_budget(model, max(map(len, self._prompts.values())), cell.sampling.max_new_tokens)
+        distinct = {(p.user, p.system): p for prompts in self._prompts.values() for p in prompts}
+        inputs = [render(model.tokenizer, p, cell.sampling.template, cell.sampling.date) for p in distinct.values()]
+        self._tokens = dict(zip(distinct, map(tuple, model.token_ids(inputs)), strict=True))
+        self._longest = max(map(len, self._tokens.values()))
+        self._answers = self._answer_rounds()
         self._names = [(label, i) for label in cell.prompts for i in range(cell.texts_per_label)]
         self._rounds: list[dict[_Name, Generation]] = [{} for _ in range(cell.sampling.max_attempts)]
         self._asked: set[tuple[_Name, int]] = set()
+        self._rejected: set[tuple[_Name, int]] = set()
 
     def first(self) -> list[Draw]:
         """Return the first draw of every text."""
-        return [self._draw(name, 0) for name in self._names]
+        names = self._answers.ask() if self._answers else [(name, 0) for name in self._names]
+        return [self._draw(*name) for name in names]
 
     def add(self, draw: Draw) -> list[Draw]:
         """Take up a finished draw; return the draws that it shows to be needed."""
+        self.cell.usage.prompt_tokens += len(draw.row.prompt)
+        self.cell.usage.new_tokens += len(draw.row.tokens)
+        if draw.about:
+            return self._judge(draw, draw.about)
         row, (label, index) = draw.row, draw.name
         text, ended = self._read(row.tokens)
         reason: FinishReason = "stop" if row.ended or ended else "length"
@@ -101,17 +117,39 @@ class _Draws:
             n_new_tokens=len(row.tokens),
             finish_reason=reason,
         )
-        self.cell.usage.prompt_tokens += generation.n_prompt_tokens
-        self.cell.usage.new_tokens += generation.n_new_tokens
-        self._rounds[draw.attempt][draw.name] = generation
+        if self._answers:
+            return [self._draw(*name) for name in self._answers.add(generation, self._parse(draw, text))]
+        question = self.cell.question(label, index, text) if self.cell.question and text else None
+        return [self._ask(draw, generation, question)] if question else self._take(draw, generation)
+
+    def _ask(self, draw: Draw, text: Generation, question: Prompt) -> Draw:
+        """Return the draw of the answer to a question about a text: the likeliest tokens, unsteered."""
+        sampling = self.cell.sampling
+        (ids,) = self._model.token_ids([render(self._model.tokenizer, question, sampling.template, sampling.date)])
+        budget = _token_budget(self._model, len(ids), _VERDICT_TOKENS)
+        row = Row(tuple(ids), Steering(), draw.row.key, budget, sampling.temperature, _LIKELIEST)
+        return Draw(self, draw.name, draw.attempt, row, about=text)
+
+    def _judge(self, draw: Draw, text: Generation) -> list[Draw]:
+        said = self._model.tokenizer.decode(draw.row.tokens, skip_special_tokens=True)
+        if not re.search(r"\byes\b", said, re.IGNORECASE):
+            self._rejected.add((draw.name, draw.attempt))
+            self.cell.rejected += 1
+        return self._take(draw, text)
+
+    def _take(self, draw: Draw, text: Generation) -> list[Draw]:
+        self._rounds[draw.attempt][draw.name] = text
         return [self._draw(*name) for name in self._settle()]
 
     def texts(self) -> list[Generation] | None:
         """Return all texts in order, those that still repeat an earlier one marked; None while draws are under way."""
+        if self._answers:
+            return self._answers.texts()
         last = self._rounds[-1]
         if len(last) < len(self._names):
             return None
         repeated = {name for name, _ in self._repeats(last)}
+        self.cell.kept = sum((name, text.attempts - 1) in self._rejected for name, text in last.items())
         return [last[name].model_copy(update={"duplicate": name in repeated}) for name in self._names]
 
     def _settle(self) -> list[tuple[_Name, int]]:
@@ -119,6 +157,7 @@ class _Draws:
         new = []
         for number, (texts, following) in enumerate(zip(self._rounds, self._rounds[1:], strict=False), start=1):
             repeats = dict(self._repeats(texts))
+            repeats |= {n: text for n, text in texts.items() if (n, text.attempts - 1) in self._rejected}
             for name in self._names:
                 if name not in texts:
                     break  # what comes later may still turn out to equal this one
@@ -142,17 +181,40 @@ class _Draws:
 
     def _draw(self, name: _Name, attempt: int) -> Draw:
         label, index = name
-        sampling = self.cell.sampling
+        prompt = self._prompt(name)
+        sampling = self.cell.sampling.model_copy(update=prompt.sampling)
         row = Row(
-            self._prompts[label],
+            self._tokens[prompt.user, prompt.system],
             self.cell.steering,
             self.cell.noise_key(label, index, attempt),
-            self._budget,
+            _token_budget(self._model, self._longest, sampling.max_new_tokens),
             sampling.temperature,
             sampling.top_p,
-            self._enough if sampling.keep == "first-line" else None,
+            self._enough if sampling.keep == "first-line" and prompt.parse is None else None,
         )
         return Draw(self, name, attempt, row)
+
+    def _prompt(self, name: _Name) -> Prompt:
+        label, index = name
+        prompts = self._prompts[label]
+        return prompts[index % len(prompts)]
+
+    def _answer_rounds(self) -> AnswerRounds | None:
+        """Return the count of texts where answers may hold several; None where each is one text."""
+        if all(prompt.parse is None for prompts in self._prompts.values() for prompt in prompts):
+            return None
+        per_answer = {label: prompts[0].texts_per_answer for label, prompts in self._prompts.items()}
+        return AnswerRounds(per_answer, self.cell.texts_per_label, self.cell.sampling.max_attempts)
+
+    def _parse(self, draw: Draw, text: str) -> list[str]:
+        """Return the texts in an answer, cleaned like any other; ``text``: the answer as one text."""
+        parse = self._prompt(draw.name).parse
+        if parse is None:
+            return [text]
+        written = self._model.tokenizer.decode(draw.row.tokens, skip_special_tokens=True)
+        sampling = self.cell.sampling.model_copy(update={"keep": "all"})
+        parts = [part.encode("utf-8", "replace").decode() for part in parse(written)]  # JSON can hold half a character
+        return [answer(part, sampling)[0] for part in parts]
 
     def _read(self, tokens: list[int]) -> tuple[str, bool]:
         return answer(self._model.tokenizer.decode(tokens, skip_special_tokens=True), self.cell.sampling)
@@ -163,13 +225,17 @@ class _Draws:
 
 @dataclass(eq=False)
 class Draw:
-    """One draw of one text of a cell, in the queue or in a row. ``clock``: the shared time when it entered."""
+    """One draw of one text of a cell, in the queue or in a row; with ``about``, of the verdict on that text.
+
+    ``clock``: the shared time when it entered.
+    """
 
     draws: _Draws
     name: _Name
     attempt: int
     row: Row
     clock: float = 0.0
+    about: Generation | None = None
 
     @property
     def cell(self) -> CellRequest:
@@ -322,17 +388,23 @@ class GenerationQueue:
             torch.cuda.empty_cache()
 
     def _finish(self, rows: list[Row]) -> None:
+        texts_done = 0
         for row in rows:
             draw = self._active.pop(row)
+            texts_done += draw.about is None
             draw.cell.seconds += self._clock - draw.clock
             if draw.cell in self._failed:
                 continue
-            self._waiting += draw.draws.add(draw)
+            try:
+                self._waiting += draw.draws.add(draw)
+            except Exception as error:  # a method's parser or check
+                self._fail(draw.cell, error)
+                continue
             texts = draw.draws.texts()
             if texts is not None:
                 self._ended.append((draw.cell, texts))
-        if rows:
-            self._progress(len(rows))
+        if texts_done:
+            self._progress(texts_done)
 
     def _fail(self, cell: CellRequest, error: Exception) -> None:
         if cell not in self._failed:
@@ -355,7 +427,7 @@ class GenerationQueue:
 
 def generate_cell(
     model: SteerableModel | ServedModel,
-    prompts: Mapping[str, Prompt],
+    prompts: Mapping[str, Prompt | Sequence[Prompt]],
     texts_per_label: int,
     steering: Steering,
     sampling: SamplingParams,
