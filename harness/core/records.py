@@ -178,18 +178,28 @@ class MethodIdentity(Record):
 
     @property
     def title(self) -> str:
-        """The name; a control's with the method that it controls, and a mark where texts were imported."""
-        of = self.config.get("of")
+        """The name, with the method that it controls or is steered by, and a mark where texts were imported."""
+        of, steering = self.config.get("of"), self.config.get("steering")
         if isinstance(of, str):
             return f"{self.name} of {of}"
+        if isinstance(steering, str) and "steering_version" in self.config:
+            return f"{self.name} + {steering}"
         return f"{self.name} ({IMPORTED})" if self.version == IMPORTED else self.name
 
     @property
     def options(self) -> dict[str, Any]:
         """The config as one level; a control's with the options that it shares with its method."""
-        flat = {k: v for k, v in self.config.items() if k not in {"of", "options"}}
+        flat = {k: v for k, v in self.config.items() if k not in {"of", "options", "steering", "steering_version"}}
         shared = self.config.get("options")
         return {**flat, **shared} if isinstance(shared, dict) else self.config
+
+    @property
+    def fitted(self) -> tuple[str, str]:
+        """Name and version of the method whose fit is used: that which is controlled or which steers, else its own."""
+        for key in ("of", "steering"):
+            if isinstance(name := self.config.get(key), str) and f"{key}_version" in self.config:
+                return name, str(self.config[f"{key}_version"])
+        return self.name, self.version
 
 
 class Entry(Record):
@@ -236,13 +246,28 @@ class FitCost(Versioned):
     parts: UsageByStep
 
 
+class PromptRecord(Record):
+    """What the prompts of a method add to the protocol of the suite.
+
+    ``sampling``: the options that replace the suite's, for each kind of prompt. ``texts_per_answer``: more than 1 where
+    answers were taken apart. ``rejected``: draws that the model itself turned down; ``kept``: texts that it turned down
+    at the last attempt, too; None where it was not asked. ``edited``: texts that were changed after they were written.
+    """
+
+    sampling: list[dict[str, SafeFloat]] = []
+    texts_per_answer: SafeInt = 1
+    rejected: SafeInt | None = None
+    kept: SafeInt | None = None
+    edited: SafeInt = 0
+
+
 class CellStatus(Versioned):
     """How a cell ended. ``reason`` is for people; ``seconds`` is generation alone, on ``device``.
 
     ``prompt_tokens``: tokens of the prompt, once per draw of a text; ``new_tokens``: tokens written without the
     end token; both include redraws. ``fit``: steps of the fit (see ``FitCost``), empty if nothing was fitted.
     ``generations_sha256``, ``steering_sha256``: of the files as they were written and applied. All of these are
-    None if not recorded.
+    None if not recorded. ``prompts``: None, and left out of the file, where a method keeps to the suite's protocol.
     """
 
     cell: CellKey
@@ -261,6 +286,12 @@ class CellStatus(Versioned):
     fit: UsageByStep | None = None
     generations_sha256: str | None = None
     steering_sha256: str | None = None
+    prompts: PromptRecord | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, without what is not there."""
+        body = super().to_json()
+        return {name: value for name, value in body.items() if name != "prompts" or value is not None}
 
 
 def fit_of(statuses: Iterable[CellStatus]) -> Usage | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
@@ -14,7 +14,7 @@ from harness.core.errors import UserError
 from harness.core.interventions import ReadAt, Site, Steering
 from harness.core.records import MethodIdentity, Setting, refuse_flags
 from harness.data.corpus import Contrast, Corpus
-from harness.data.prompts import Prompt, suite_prompt
+from harness.data.prompts import Prompt, Question, suite_prompt
 from harness.data.suite import Suite, Task
 
 if TYPE_CHECKING:
@@ -68,10 +68,15 @@ class CellContext:
 
 @dataclass(frozen=True)
 class PromptContext(CellContext):
-    """A cell and the label that a prompt is written for; ``demonstrations`` in few-shot only."""
+    """A cell, and the label and the index of the text that a prompt is written for.
+
+    ``demonstrations``: in few-shot only. ``index``: counts within the label, from 0; where answers hold several texts
+    it counts answers.
+    """
 
     label: str = ""
     demonstrations: tuple[str, ...] = ()
+    index: int = 0
 
     def suite_prompt(self) -> Prompt:
         """Return the suite's own prompt for this setting and label."""
@@ -290,8 +295,19 @@ class SteeringMethod:
         return Steering()
 
     def prompt(self, ctx: PromptContext) -> Prompt:
-        """Return the prompt of one label; by default the suite's for the setting."""
+        """Return the prompt of one text; by default the suite's for setting and label."""
         return ctx.suite_prompt()
+
+    def check(self, ctx: PromptContext, text: str) -> Prompt | None:
+        """Return a yes-or-no question about a text that was written; None to take it as it is, the default.
+
+        The unsteered model answers with its likeliest tokens. Without a yes the text is drawn again, as a duplicate is.
+        """
+        return None
+
+    def edit(self, ctx: CellContext, texts: list[str]) -> list[str]:
+        """Return what is kept of the texts of a cell, one for each; by default the texts themselves."""
+        return texts
 
 
 RENAMED = {"grid": "search_space", "quick": "test_config", "limits": "known_limitations", "steers": "has_fit"}
@@ -307,6 +323,24 @@ class Reference(SteeringMethod):
     def texts(self, ctx: ReferenceContext) -> dict[str, list[str]]:
         """Return ``ctx.texts_per_label`` texts for every label of the task."""
         raise NotImplementedError(f"reference {self.name!r} writes no texts")
+
+
+def cell_prompts(
+    method: SteeringMethod, context: CellContext, demonstrations: Mapping[str, list[str]]
+) -> tuple[dict[str, list[Prompt]], Question | None]:
+    """Return the prompts of all texts of a cell by label, and the method's ``check``, None where it has none."""
+
+    def of(label: str, index: int) -> PromptContext:
+        shots = tuple(demonstrations.get(label, ()))
+        return PromptContext(**vars(context), label=label, demonstrations=shots, index=index)
+
+    prompts = {
+        label: [method.prompt(of(label, index)) for index in range(context.texts_per_label)]
+        for label in context.task.labels
+    }
+    if type(method).check is SteeringMethod.check:
+        return prompts, None
+    return prompts, lambda label, index, text: method.check(of(label, index), text)
 
 
 Method = TypeVar("Method", bound=type[SteeringMethod])

@@ -78,6 +78,14 @@ class Control(SteeringMethod):
         """Return the controlled method's prompt."""
         return self.target.prompt(ctx)
 
+    def check(self, ctx: PromptContext, text: str) -> Prompt | None:
+        """Return what the controlled method asks about a text."""
+        return self.target.check(ctx, text)
+
+    def edit(self, ctx: CellContext, texts: list[str]) -> list[str]:
+        """Return what the controlled method keeps of texts."""
+        return self.target.edit(ctx, texts)
+
     def _changed(self, fitted: Steering, rule: str, vector: Any = lambda item: item.vector, **more: Any) -> Steering:
         """Return ``fitted`` with vectors replaced by ``vector(item)`` and the control in its provenance."""
         items = tuple(replace(item, vector=vector(item)) for item in fitted.interventions)

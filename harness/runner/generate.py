@@ -15,9 +15,12 @@ from rich.console import Console
 from typing_extensions import override
 
 from harness.core.cells import Cell, sampling_key, steering_id
-from harness.core.records import OWN_ENGINE, Generation, State
+from harness.core.errors import UserError
+from harness.core.records import OWN_ENGINE, Generation, PromptRecord, State
+from harness.data.corpus import normalise
+from harness.data.prompts import Prompt
 from harness.engine.chat import chat_record
-from harness.methods.contract import Reference, Skip, SteeringMethod
+from harness.methods.contract import CellContext, Reference, Skip, SteeringMethod
 from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write_cell
 from harness.runner.claims import POLL, Claims
 from harness.runner.event_log import record_stages
@@ -126,7 +129,7 @@ class GenerationStage(CellStage):
                 queue = GenerationQueue(model, self.batch_size, tracker.add_texts)
                 for request, found in queue.write(chain([first], requests)):
                     cell, record = request.name
-                    done = attempt(partial(_complete, request, found, record))
+                    done = attempt(partial(self._complete, request, found, record))
                     self._write(self._claims, cell, done, request.seconds)
                     tracker.finish_cell(f"{cell.title}; {queue.active} texts at once")
 
@@ -272,20 +275,63 @@ class GenerationStage(CellStage):
         if self._claims:
             self.fitter.exclusive = self._claims.exclusive
         steering, record = self.fit(cell, method, tracker)
-        prompts, shots = self.plan.prompts(cell)
-        name, key, sampling = (cell, {**record, "demonstrations": shots}), cell.key, self.plan.suite.sampling
-        return CellRequest(name, prompts, key.texts_per_label, steering, sampling, partial(sampling_key, key))
+        prompts, question = self.plan.prompts(cell)
+        record = {**record, "demonstrations": self.plan.demonstrations(cell)}
+        key, sampling = cell.key, self.plan.suite.sampling
+        return CellRequest(
+            (cell, record),
+            prompts,
+            key.texts_per_label,
+            steering,
+            sampling,
+            partial(sampling_key, key),
+            question=question,
+        )
+
+    def _complete(self, request: CellRequest, found: list[Generation] | Exception, record: dict[str, Any]) -> Texts:
+        """Return the texts of a cell, edited by its method, with the fields of its status; raise what ended it."""
+        if isinstance(found, Exception):
+            raise found
+        cell, started = request.name[0], time.monotonic()
+        texts = _edit(self.plan.method(cell), self.plan.context(cell), found)
+        request.seconds += time.monotonic() - started
+        edited = sum(new.text != old.text for new, old in zip(texts, found, strict=True))
+        fields = {
+            "redraws": sum(text.attempts - 1 for text in texts),
+            "duplicates": sum(text.duplicate for text in texts),
+            "prompts": _prompt_record(request, edited),
+        }
+        return texts, {**record, **fields, **vars(request.usage)}
 
 
-def _complete(request: CellRequest, found: list[Generation] | Exception, record: dict[str, Any]) -> Texts:
-    """Return the texts of a cell with the fields of its status; raise the error that ended it."""
-    if isinstance(found, Exception):
-        raise found
-    counts = {
-        "redraws": sum(text.attempts - 1 for text in found),
-        "duplicates": sum(text.duplicate for text in found),
-    }
-    return found, {**record, **counts, **vars(request.usage)}
+def _edit(method: SteeringMethod, context: CellContext, found: list[Generation]) -> list[Generation]:
+    """Return texts as their method edits them; those that are empty or equal an earlier one then are marked."""
+    own = [text.text for text in found]
+    edited = method.edit(context, own)
+    if edited == own:
+        return found
+    if len(edited) != len(own):
+        raise UserError(f"edit gave {len(edited)} texts for {len(own)}; return one for each.")
+    texts, seen = [], {""}
+    for text, words in zip(found, edited, strict=True):
+        new = " ".join(words.split())
+        form = normalise(new)
+        texts.append(text.model_copy(update={"text": new, "duplicate": form in seen}))
+        seen.add(form)
+    return texts
+
+
+def _prompt_record(request: CellRequest, edited: int) -> PromptRecord | None:
+    """Return what the prompts of a cell add to the suite's protocol, None for nothing."""
+    every = [p for given in request.prompts.values() for p in ([given] if isinstance(given, Prompt) else given)]
+    record = PromptRecord(
+        sampling=list({tuple(p.sampling.items()): p.sampling for p in every if p.sampling}.values()),
+        texts_per_answer=max(prompt.texts_per_answer for prompt in every),
+        rejected=request.rejected if request.question else None,
+        kept=request.kept if request.question else None,
+        edited=edited,
+    )
+    return None if record == PromptRecord() else record
 
 
 def run_stages(

@@ -278,7 +278,7 @@ def _add_disk(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
 def _first_prompt(plan: RunPlan, cell: Cell, tokenizer: Any) -> list[int]:
     """Return the tokens of a cell's first prompt; none where its method fails, which the cell itself records."""
     try:
-        return encode_prompt(tokenizer, plan, next(iter(plan.prompts(cell)[0].values())))
+        return encode_prompt(tokenizer, plan, next(iter(plan.prompts(cell)[0].values()))[0])
     except (Exception, SystemExit):
         return []
 

@@ -24,7 +24,7 @@ from harness.core.redaction import command_line
 from harness.core.store import Run
 from harness.data.contrast import open_contrast
 from harness.data.corpus import Corpus
-from harness.data.prompts import Prompt
+from harness.data.prompts import Prompt, Question
 from harness.data.sources import LocalData, open_data
 from harness.data.suite import (
     FORMATS,
@@ -36,7 +36,7 @@ from harness.data.suite import (
     restore_suite,
 )
 from harness.engine.architectures import check_config
-from harness.methods.contract import CellContext, PromptContext, SteeringMethod
+from harness.methods.contract import CellContext, SteeringMethod, cell_prompts
 from harness.methods.registry import Registry, load_registry, parse_methods, pick_methods
 from harness.runner.plan import merge_selections, plan_cells, select_cells
 from harness.runner.tuned import apply_tuning, check_tuned, read_tuned
@@ -125,17 +125,14 @@ class RunPlan:
         task = self.suite.task(key.task, key.language)
         return CellContext(self.suite, task, key.setting, key.seed, key.texts_per_label)
 
-    def prompts(self, cell: Cell) -> tuple[dict[str, Prompt], dict[str, list[str]]]:
-        """Return the prompts of a cell by label, and the demonstrations in them."""
-        key, context, method = cell.key, self.context(cell), self.method(cell)
-        shots = self.corpus.demonstrations(key.task, key.language) if key.setting == "few-shot" else {}
-        prompts = {
-            label: method.prompt(
-                PromptContext(**vars(context), label=label, demonstrations=tuple(shots.get(label, ())))
-            )
-            for label in context.task.labels
-        }
-        return prompts, shots
+    def demonstrations(self, cell: Cell) -> dict[str, list[str]]:
+        """Return the demonstrations of a cell by label, none in zero-shot."""
+        key = cell.key
+        return self.corpus.demonstrations(key.task, key.language) if key.setting == "few-shot" else {}
+
+    def prompts(self, cell: Cell) -> tuple[dict[str, list[Prompt]], Question | None]:
+        """Return the prompts of the texts of a cell by label, and what is asked about each text."""
+        return cell_prompts(self.method(cell), self.context(cell), self.demonstrations(cell))
 
     def fit_cell(self, cell: Cell) -> Cell:
         """Return the cell whose fit steers a cell: itself, in another track one of ``base``."""

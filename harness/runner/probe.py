@@ -76,8 +76,8 @@ def _probe_rows(model: SteerableModel, plan: RunPlan, cells: Sequence[Cell]) -> 
         except (Exception, SystemExit):  # noqa: S112  # of a plug-in; its cells record it
             continue
         for i in range(_PROBED):
-            label, prompt = prompts[i % len(prompts)]
-            tokens = tuple(encode_prompt(model.tokenizer, plan, prompt))
+            label, of_label = prompts[i % len(prompts)]
+            tokens = tuple(encode_prompt(model.tokenizer, plan, of_label[0]))
             most = min(sampling.max_new_tokens, (limit or 10**9) - len(tokens))
             if most < 1:  # the run says so in its cells
                 continue

@@ -98,7 +98,7 @@ def _check_texts(texts: Sequence[Generation], status: CellStatus, suite: Suite, 
         problem = f"does not hold {key.texts_per_label} texts for each of {n_labels} labels, in the suite's order"
         raise InvalidSubmissionError(path, problem)
     for number, text in enumerate(texts, 1):
-        for problem in _text_problems(text, key, suite):
+        for problem in _text_problems(text, status, suite):
             raise InvalidSubmissionError(f"{path}, line {number}", problem)
     redraws = sum(text.attempts - 1 for text in texts)
     if (redraws, sum(text.duplicate for text in texts)) != (status.redraws, status.duplicates):
@@ -107,17 +107,20 @@ def _check_texts(texts: Sequence[Generation], status: CellStatus, suite: Suite, 
         (status.new_tokens, sum(text.n_new_tokens for text in texts)),
         (status.prompt_tokens, sum(text.n_prompt_tokens for text in texts)),
     ):
-        if used is not None and (used < counted or (used > counted and not redraws)):
+        if used is not None and (used < counted or (used > counted and not (redraws or status.prompts))):
             raise InvalidSubmissionError(path, "its tokens are not as many as status.json says")
 
 
-def _text_problems(text: Generation, key: CellKey, suite: Suite) -> Iterator[str]:
+def _text_problems(text: Generation, status: CellStatus, suite: Suite) -> Iterator[str]:
+    key, longest = status.cell, suite.sampling.max_new_tokens
+    for options in status.prompts.sampling if status.prompts else ():
+        longest = max(longest, int(min(options.get("max_new_tokens", 0), _MAX_TOKENS)))
     if len(text.text) > MAX_TEXT_LENGTH:
         yield f"the text has {len(text.text):,} characters, above the bound of {MAX_TEXT_LENGTH:,}"
     if (text.finish_reason == "reference") != (key.model is None):
         who = "no model" if key.model is None else "a model"
         yield f"finish_reason {text.finish_reason!r} does not fit, for {who} wrote it"
-    counts = 0 <= text.n_prompt_tokens <= _MAX_TOKENS and 0 <= text.n_new_tokens <= suite.sampling.max_new_tokens
+    counts = 0 <= text.n_prompt_tokens <= _MAX_TOKENS and 0 <= text.n_new_tokens <= longest
     if not counts or not 1 <= text.attempts <= suite.sampling.max_attempts:
         yield "a number of tokens or attempts is beyond what the suite allows"
 

@@ -19,6 +19,9 @@ from harness.methods.plugins import in_words
 from harness.methods.registry import search_space
 from harness.submissions.conformance.kit import MethodUnderTest
 
+_ANSWERS = ("", "1. ሰላም\n2. שלום", '[{"text": "a', "{}", "0.5", "\x00\ufeff")
+"""What a model may write, whatever it was asked for."""
+
 _FIELD = re.compile(r"\{\w*\}")
 _SOURCE = re.compile(r"Source: \S|arXiv[: ]\d{4}\.\d{4,5}|https?://\S|doi[:.]\S", re.IGNORECASE)
 
@@ -119,7 +122,7 @@ def check_supports(subject: MethodUnderTest) -> str:
 
 
 def model_check_prompt(subject: MethodUnderTest) -> str:
-    """Every label of every supported cell has a complete prompt, the same one every time."""
+    """Every text of every supported cell has a complete prompt, the same one every time."""
     method, prompts = subject.configured(), {}
     for cell in subject.cells():
         try:
@@ -127,14 +130,16 @@ def model_check_prompt(subject: MethodUnderTest) -> str:
         except Exception as error:  # the method's code
             pytest.fail(f"prompt raised for {cell.title}: {in_words(error)}")
         for label, given in prompts[cell.id].items():
-            _check_prompt(given, f"{cell.title}, label {label!r}")
+            for prompt in given:
+                _check_prompt(prompt, f"{cell.title}, label {label!r}")
             if again[label] != given:
                 pytest.fail(
                     f"two calls for {cell.title}, label {label!r}, give two prompts. Let a prompt depend on "
                     "its context alone: no randomness, no counter, no clock."
                 )
     subject.prompts = prompts
-    return f"{sum(map(len, prompts.values()))} prompts of {len(prompts)} cells, the same twice"
+    number = sum(len(dict.fromkeys(given)) for by_label in prompts.values() for given in by_label.values())
+    return f"{number} prompts of {len(prompts)} cells, the same twice"
 
 
 def _check_prompt(given: Any, where: str) -> None:
@@ -150,3 +155,15 @@ def _check_prompt(given: Any, where: str) -> None:
             f"the prompt for {where} holds the unfilled field {open_field.group()}. Fill it from ctx, or "
             "start from ctx.suite_prompt()."
         )
+    if given.parse:
+        _check_parser(given.parse, where)
+
+
+def _check_parser(parse: Any, where: str) -> None:
+    for text in _ANSWERS:
+        try:
+            found: object = parse(text)
+        except Exception as error:  # the method's code
+            pytest.fail(f"parse of the prompt for {where} raised for the answer {text!r}: {in_words(error)}")
+        if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
+            pytest.fail(f"parse of the prompt for {where} gave {found!r:.40} for {text!r}; return a list of strings.")

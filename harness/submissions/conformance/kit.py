@@ -27,7 +27,7 @@ from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError, is_infrastructure
 from harness.core.interventions import Steering
 from harness.data.prompts import Prompt
-from harness.methods.contract import PromptContext, Reference, SteeringMethod
+from harness.methods.contract import Reference, SteeringMethod, cell_prompts
 from harness.methods.plugins import in_words, load_file
 from harness.methods.registry import Registry, load_registry
 from harness.submissions.conformance.instrumented import InstrumentedFitter
@@ -60,7 +60,7 @@ class MethodUnderTest:
     options: dict[str, Any]
     method: SteeringMethod | None = None
     supported: list[Cell] = field(default_factory=list)
-    prompts: dict[str, dict[str, Prompt]] = field(default_factory=dict)
+    prompts: dict[str, dict[str, list[Prompt]]] = field(default_factory=dict)
     fits: list[Fit] = field(default_factory=list)
     fitter: InstrumentedFitter | None = None
     deterministic: bool = False
@@ -110,21 +110,16 @@ class MethodUnderTest:
                 return fit.steering
         pytest.skip(f"there is no valid fit for {cell.key.language!r}; see fit")
 
-    def prompts_of(self, cell: Cell) -> dict[str, Prompt]:
+    def prompts_of(self, cell: Cell) -> dict[str, list[Prompt]]:
         """Return the prompts of a cell by label; skip the check where they did not pass."""
         return self.prompts.get(cell.id) or pytest.skip("there are no valid prompts; see prompt")
 
     def ask(self, method: SteeringMethod, cell: Cell) -> dict[str, Any]:
-        """Return what the method's ``prompt`` gives for every label of a cell."""
+        """Return what the method's ``prompt`` gives for every text of a cell, by label."""
         key, context = cell.key, self.suite.context(cell)
         shots = self.suite.corpus.demonstrations(key.task, key.language) if key.setting == "few-shot" else {}
         with self.suite.sandbox.record():
-            return {
-                label: method.prompt(
-                    PromptContext(**vars(context), label=label, demonstrations=tuple(shots.get(label, ())))
-                )
-                for label in context.task.labels
-            }
+            return cell_prompts(method, context, shots)[0]
 
 
 class KitPlugin:

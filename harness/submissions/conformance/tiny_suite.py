@@ -175,7 +175,7 @@ class TinySuite:
         seconds = time.monotonic() - started
         return replace(fit, changed=changed, calls=calls, seconds=seconds, problem=problems[-1])
 
-    def texts(self, cell: Cell, prompts: dict[str, Prompt], steering: Steering, batch_size: int) -> list[str]:
+    def texts(self, cell: Cell, prompts: dict[str, list[Prompt]], steering: Steering, batch_size: int) -> list[str]:
         """Return the texts of a cell."""
         from harness.engine.generate import generate_cell
 
