@@ -101,10 +101,10 @@ def _tuning(results: ResultSet, entry: Entry) -> Usage | None:
 def _tuned(results: ResultSet, entry: Entry) -> TunedMethod | None:
     """Return the search that an entry's options come from, None without one.
 
-    A control has the search of the method that it controls, as it has its options and its fit.
+    A control has the search of the method that it controls, as it has its options and its fit; so has a prompting
+    method that is steered by another.
     """
-    method, of = entry.method, entry.method.config.get("of")
-    name, version = (of, method.config.get("of_version")) if isinstance(of, str) else (method.name, method.version)
+    method, (name, version) = entry.method, entry.method.fitted
     for manifest in results.manifests:
         tuned = manifest.tuning.get(name)
         if tuned is None or tuned.version != version or entry not in manifest.entries:

@@ -11,6 +11,7 @@ from harness.core.files import write_json
 from harness.core.records import ModelIdentity, Tuned, TunedMethod, read_record
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.controls import Control
+from harness.methods.prompt_method import PromptMethod
 from harness.methods.registry import Registry, named_options
 
 FILE = "tuned.json"
@@ -45,18 +46,19 @@ def check_tuned(tuned: Tuned, run: Path, suite: Suite, model: ModelIdentity | No
 
 
 def apply_tuning(specs: Iterable[MethodSpec], chosen: dict[str, TunedMethod], registry: Registry) -> list[MethodSpec]:
-    """Return a suite's list of methods with the chosen options put in; controls follow their method.
+    """Return a suite's list of methods with the chosen options put in; what uses another method's fit follows that.
 
-    A control is listed once per method that it controls. Raises ``UserError`` where a method is of another
-    version than the one that was tuned.
+    A control is listed once per method that it controls, a prompting method once per method that steers it. Raises
+    ``UserError`` where a method is of another version than the one that was tuned.
     """
     tuned: list[MethodSpec] = []
     for name, options in named_options(specs):
         cls = registry.get(name)
-        if issubclass(cls, Control):
-            of = options.get("of", cls.Config.model_fields["of"].default)
-            controlled = of if isinstance(of, list) else [of]
-            new = [{name: _control_options(options, one, chosen, registry)} for one in controlled]
+        key = "of" if issubclass(cls, Control) else "steering" if issubclass(cls, PromptMethod) else ""
+        if key:
+            of = options.get(key, cls.Config.model_fields[key].default)
+            fitted = of if isinstance(of, list) else [of]
+            new = [{name: _options_with(options, key, one, chosen, registry)} for one in fitted]
         else:
             new = [{name: {**options, **_choice(name, chosen, registry)}}]
         tuned += [item for item in new if item not in tuned]  # a sweep written as several items is one row now
@@ -76,10 +78,10 @@ def _choice(name: object, chosen: dict[str, TunedMethod], registry: Registry) ->
     return found.options or {}
 
 
-def _control_options(
-    options: dict[str, Any], of: Any, chosen: dict[str, TunedMethod], registry: Registry
+def _options_with(
+    options: dict[str, Any], key: str, of: Any, chosen: dict[str, TunedMethod], registry: Registry
 ) -> dict[str, Any]:
     shared, found = options.get("options") or {}, _choice(of, chosen, registry)
     if found and isinstance(shared, dict):  # else the control's config says what is wrong with it
         shared = {**shared, **found}
-    return {**options, "of": of, **({"options": shared} if shared else {})}
+    return {**options, key: of, **({"options": shared} if shared else {})}
