@@ -254,7 +254,7 @@ class PromptRecord(Record):
     at the last attempt, too; None where it was not asked. ``edited``: texts that were changed after they were written.
     """
 
-    sampling: list[dict[str, SafeFloat]] = []
+    sampling: list[dict[str, SafeInt | SafeFloat]] = []
     texts_per_answer: SafeInt = 1
     rejected: SafeInt | None = None
     kept: SafeInt | None = None
@@ -289,9 +289,11 @@ class CellStatus(Versioned):
     prompts: PromptRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, without what is not there."""
+        """Return plain JSON values; of ``prompts`` without defaults."""
         body = super().to_json()
-        return {name: value for name, value in body.items() if name != "prompts" or value is not None}
+        del body["prompts"]
+        own = self.prompts.model_dump(mode="json", exclude_defaults=True) if self.prompts else None
+        return {**body, "prompts": own} if own else body
 
 
 def fit_of(statuses: Iterable[CellStatus]) -> Usage | None:

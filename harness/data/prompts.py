@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.data.suite import Task
+
+_FIELD = re.compile(r"\{(label|language|examples|items)\}")
 
 ITEM_END = '"\n'
 """What follows a text in the list of a base prompt, ``{items}``."""
@@ -62,11 +65,9 @@ def suite_prompt(task: Task, setting: str, label: str, demonstrations: tuple[str
 def fill_template(template: str, label: str, language: str, demonstrations: tuple[str, ...] = ()) -> str:
     """Return a template with its fields replaced, see ``Task``."""
     values = {
-        "{label}": label,
-        "{language}": language,
-        "{examples}": "\n".join(demonstrations),
-        "{items}": "\n".join(f'{i}. "{text}"' for i, text in enumerate((*demonstrations, ""), 1)).removesuffix('"'),
+        "label": label,
+        "language": language,
+        "examples": "\n".join(demonstrations),
+        "items": "\n".join(f'{i}. "{text}"' for i, text in enumerate((*demonstrations, ""), 1)).removesuffix('"'),
     }
-    for field_name, value in values.items():
-        template = template.replace(field_name, value)
-    return template
+    return _FIELD.sub(lambda match: values[match[1]], template)  # in one pass: demonstrations may hold anything

@@ -271,6 +271,11 @@ class SteeringMethod:
         """Whether the method defines ``fit``."""
         return type(self).fit is not SteeringMethod.fit
 
+    @property
+    def has_check(self) -> bool:
+        """Whether the method defines ``check``."""
+        return type(self).check is not SteeringMethod.check
+
     def supports(self, ctx: CellContext) -> Skip | None:
         """Return why the method cannot do this cell, or None."""
         return None
@@ -338,7 +343,7 @@ def cell_prompts(
         label: [method.prompt(of(label, index)) for index in range(context.texts_per_label)]
         for label in context.task.labels
     }
-    if type(method).check is SteeringMethod.check:
+    if not method.has_check:
         return prompts, None
     return prompts, lambda label, index, text: method.check(of(label, index), text)
 

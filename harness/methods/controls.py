@@ -66,6 +66,11 @@ class Control(SteeringMethod):
         config = {"of": target.name, "of_version": target.version, "options": target.config, **own}
         return MethodIdentity(name=self.name, version=self.version, config=config)
 
+    @property
+    def has_check(self) -> bool:
+        """Whether the controlled method asks about its texts."""
+        return self.target.has_check
+
     def supports(self, ctx: CellContext) -> Skip | None:
         """Return what the controlled method returns."""
         return self.target.supports(ctx)

@@ -19,10 +19,10 @@ class Translate(SteeringMethod):
     """Writes in English, then translates with a translation model. Source: translate-train of arXiv 2003.11080.
 
     The suite's zero-shot prompt with its reference language, English, for the language; the texts go through the
-    translator of ``contrast build``: NLLB, M2M100, MADLAD-400 or Marian, greedy or by beams as its files say. It is what
-    practitioners do who need text in a language that their model writes badly. It takes no steering: the vectors of
-    a language would turn the English. Cost: the seconds of both models and the tokens of the language model count; the
-    memory of the translator comes on top.
+    translator of ``contrast build``: NLLB, M2M100, MADLAD-400 or Marian, greedy or by beams as its files say. It is
+    what practitioners do whose model writes a language badly. It takes no steering: the vectors of a language would
+    turn the English. Cost: the seconds of both models and the tokens of the language model count; the memory of the
+    translator comes on top.
     """
 
     settings: ClassVar[tuple[Setting, ...]] = ("zero-shot",)  # demonstrations are in the target language

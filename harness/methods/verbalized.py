@@ -20,11 +20,12 @@ included. Give each text with its probability. Answer with a JSON list and nothi
 [{{"text": "...", "probability": 0.12}}, ...]"""
 
 _PAIR = re.compile(r'"(?!probability")[^"\\\n]{1,30}"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)  # some translate "text"
-_TAG = re.compile(r"<text>(.*?)</text>", re.DOTALL)
-_ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+(.*\S)", re.MULTILINE)
+_TAG = re.compile(r"<text>([^<]*)</text>")
+_ITEM = re.compile(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+(.*\S)", re.MULTILINE)
 _PROBABILITY = re.compile(
     r"[\s(\[,;:–—-]+(?:probability|p)?\s*[:=]?\s*(?:0?[.,]\d+|1[.,]0+|\d{1,2} ?%)[)\]]?\s*$", re.IGNORECASE
 )
+_TAIL = 40  # characters of a line in which its probability is looked for
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -71,7 +72,8 @@ def read_candidates(answer: str) -> list[str]:
     """
     texts = [_unquoted(match) for match in _PAIR.findall(answer)] or _TAG.findall(answer)
     if not texts:
-        texts = [_PROBABILITY.sub("", line).strip().strip('"“”„') for line in _ITEM.findall(answer)]
+        lines = [line[:-_TAIL] + _PROBABILITY.sub("", line[-_TAIL:]) for line in _ITEM.findall(answer)]
+        texts = [line.strip().strip('"“”„') for line in lines]
     return [text.strip() for text in texts if _LETTER.search(text)]
 
 
