@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.core.errors import UserError
 from harness.core.records import Setting
 from harness.data.prompts import Prompt
 from harness.methods.contract import CellContext, MethodConfig, PromptContext, Skip, SteeringMethod, register
@@ -39,9 +40,17 @@ class Translate(SteeringMethod):
         revision: str | None = None
 
     def supports(self, ctx: CellContext) -> Skip | None:
-        """Return that the reference language needs no translation."""
+        """Return that a language needs no translation, or that the translator does not know it.
+
+        It opens the translator, so that one that is not there ends a cell before anything is written.
+        """
         if ctx.language == ctx.suite.reference_language:
             return Skip("texts in the reference language need no translation")
+        translator = self._translator
+        try:
+            translator.code(ctx.language)
+        except UserError as error:
+            return Skip(str(error))
         return None
 
     def prompt(self, ctx: PromptContext) -> Prompt:

@@ -178,10 +178,12 @@ def _add_prompts(
     words = []
     for setting in dict.fromkeys(cell.key.setting for cell in cells):
         group = [cell for cell in cells if cell.key.setting == setting]
-        sizes = [len(tokens) for cell in spread(group) if (tokens := _first_prompt(plan, cell, tokenizer))]
-        if not sizes:
+        prompts = [first for cell in spread(group) if (first := _first_prompt(plan, cell, tokenizer))[0]]
+        if not prompts:
             continue
-        found.read += round(fmean(sizes) * sum(_n_labels(plan, cell) for cell in group))
+        sizes = [size for size, _ in prompts]
+        of_label = fmean(size * different for size, different in prompts)
+        found.read += round(of_label * sum(_n_labels(plan, cell) for cell in group))
         found.texts += sum(_n_labels(plan, cell) * cell.key.texts_per_label for cell in group)
         found.longest = max(found.longest, *sizes)
         words.append(f"{round(fmean(sizes)):,} ({setting})")
@@ -275,12 +277,16 @@ def _add_disk(found: Preflight, plan: RunPlan, cells: Sequence[Cell]) -> None:
         )
 
 
-def _first_prompt(plan: RunPlan, cell: Cell, tokenizer: Any) -> list[int]:
-    """Return the tokens of a cell's first prompt; none where its method fails, which the cell itself records."""
+def _first_prompt(plan: RunPlan, cell: Cell, tokenizer: Any) -> tuple[int, int]:
+    """Return the number of tokens of a cell's first prompt, and of different prompts of its label.
+
+    Zeros where its method fails, which the cell itself records.
+    """
     try:
-        return encode_prompt(tokenizer, plan, next(iter(plan.prompts(cell)[0].values()))[0])
+        prompts = next(iter(plan.prompts(cell)[0].values()))
+        return len(encode_prompt(tokenizer, plan, prompts[0])), len({*prompts})
     except (Exception, SystemExit):
-        return []
+        return 0, 0
 
 
 def encode_prompt(tokenizer: Any, plan: RunPlan, prompt: Prompt) -> list[int]:

@@ -222,6 +222,12 @@ def test_translate_writes_in_english_and_gives_what_the_translation_model_gives(
     expected = open_translator(str(nllb)).translate(["gut", "schlecht"], "deu_Latn", "amh_Ethi")
     assert method.edit(cell, ["gut", "", "schlecht"]) == [expected[0], "", expected[1]]
     assert method.edit(cell, [""]) == [""]
+    assert method.supports(cell) is None
+    skip = method.supports(replace(cell, task=suite.task("sentiment", "mt")))
+    assert skip is not None
+    assert "unknown language 'mt'" in skip.reason
+    with pytest.raises(UserError, match="nothing-here"):
+        build("translate", translator="./nothing-here").supports(cell)
 
 
 # Steered by another method

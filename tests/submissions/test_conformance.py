@@ -87,6 +87,18 @@ BROKEN = {
         "prompt",
         {"# method": "def prompt(self, ctx): return Prompt({'am': 'ጻፍ'}[ctx.language])"},
     ),
+    "a prompt that breaks for the second text": (
+        "prompt",
+        {"# method": "def prompt(self, ctx): return Prompt(['ጻፍ'][ctx.index])"},
+    ),
+    "a parser that breaks on an empty answer": (
+        "prompt",
+        {"# method": "def prompt(self, ctx): return Prompt('ጻፍ', parse=lambda text: [text[0]])"},
+    ),
+    "a parser that returns one string": (
+        "prompt",
+        {"# method": "def prompt(self, ctx): return Prompt('ጻፍ', parse=lambda text: text)"},
+    ),
     "a layer that the model does not have": ("fit", {"# fit": "layer, norm = 30, means.norm[1]"}),
     "a vector with NaN": ("fit", {"# fit": "vector[3] = np.nan"}),
     "a vector of another size": ("fit", {"# fit": "vector = vector[:7]"}),
@@ -201,10 +213,11 @@ class Remembering(TinySuite):
         self.written: dict[tuple[Any, ...], list[str]] = {}
         self.first_state = lasting_state(self)
 
-    def texts(self, cell: Cell, prompts: dict[str, Prompt], steering: Steering, batch_size: int) -> list[str]:
+    def texts(self, cell: Cell, prompts: dict[str, list[Prompt]], steering: Steering, batch_size: int) -> list[str]:
         """Return the texts of a cell; all that decides them is compared, byte by byte."""
         key = cell.key
-        named = (key.task, key.language, key.seed, key.texts_per_label, *prompts.items(), batch_size)
+        asked = [(label, *of_label) for label, of_label in prompts.items()]
+        named = (key.task, key.language, key.seed, key.texts_per_label, *asked, batch_size)
         what = (*named, *_bytes(steering))
         if what not in self.written:
             self.written[what] = super().texts(cell, prompts, steering, batch_size)
