@@ -193,14 +193,6 @@ class MethodIdentity(Record):
         shared = self.config.get("options")
         return {**flat, **shared} if isinstance(shared, dict) else self.config
 
-    @property
-    def fitted(self) -> tuple[str, str]:
-        """Name and version of the method whose fit is used: that which is controlled or which steers, else its own."""
-        for key in ("of", "steering"):
-            if isinstance(name := self.config.get(key), str) and f"{key}_version" in self.config:
-                return name, str(self.config[f"{key}_version"])
-        return self.name, self.version
-
 
 class Entry(Record):
     """A row of the board: a method config on a model in one setting, over all its cells."""

@@ -104,7 +104,9 @@ def _tuned(results: ResultSet, entry: Entry) -> TunedMethod | None:
     A control has the search of the method that it controls, as it has its options and its fit; so has a prompting
     method that is steered by another.
     """
-    method, (name, version) = entry.method, entry.method.fitted
+    method = entry.method
+    key = next((key for key in ("of", "steering") if isinstance(method.config.get(key), str)), "")
+    name, version = (method.config[key], method.config.get(f"{key}_version")) if key else (method.name, method.version)
     for manifest in results.manifests:
         tuned = manifest.tuning.get(name)
         if tuned is None or tuned.version != version or entry not in manifest.entries:

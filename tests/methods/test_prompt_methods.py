@@ -243,11 +243,9 @@ def test_a_rival_takes_the_very_fit_of_another_method(build, corpus_of, tiny_mod
     assert method.has_fit
     assert method.identity.title == f"{name} + language"
     assert method.identity.options["layer"] == 1
-    assert method.identity.fitted == ("language", "1")
     plain = build(name)
     assert not plain.has_fit
     assert not {"steering", "options"} & set(plain.identity.config)
-    assert plain.identity.fitted == (name, "1")
     assert plain.fit(ctx).interventions == ()
     assert plain.vector_languages(prompt_context(corpus.suite, "zero-shot")) == []
     assert set(method.vector_languages(prompt_context(corpus.suite, "zero-shot"))) == {"am", "he", "en"}

@@ -105,6 +105,14 @@ def test_a_control_has_the_search_of_its_method(run):
     assert cost_of(NEGATED, run).tuning_seconds == 12.0
 
 
+def test_a_prompting_method_has_the_search_of_the_method_that_steers_it(tmp_path):
+    steered = method("persona", steering="language", steering_version="1", options=OPTIONS)
+    for name, seconds in ((steered, 12.0), (method("persona"), 0.0)):
+        run = start(tmp_path / f"run{seconds}", name, tuning={"language": SEARCH})
+        finish(run, cell_of(name))
+        assert cost_of(name, run).tuning_seconds == seconds
+
+
 @pytest.mark.parametrize(
     "identity",
     [method("language", layer=0, strength=0.2), method("language", "2", **OPTIONS), method("quality", **OPTIONS)],
