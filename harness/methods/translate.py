@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness.core.errors import UserError
+from harness.core.checkpoints import NotDownloadedError
+from harness.core.errors import MachineError, UserError
 from harness.core.records import Setting
 from harness.data.prompts import Prompt
 from harness.methods.contract import CellContext, MethodConfig, PromptContext, Skip, SteeringMethod, register
@@ -69,4 +70,7 @@ class Translate(SteeringMethod):
     def _translator(self) -> Translator:
         from harness.data.translators import open_translator
 
-        return open_translator(self.config.translator, self.config.revision)
+        try:
+            return open_translator(self.config.translator, self.config.revision)
+        except NotDownloadedError as error:  # no fault of the method
+            raise MachineError(str(error)) from None

@@ -13,7 +13,7 @@ import pytest
 from support.contexts import PARALLEL, context, prompt_context, sentences
 from support.translation_models import nllb  # noqa: F401  # a fixture
 
-from harness.core.errors import UserError
+from harness.core.errors import MachineError, UserError
 from harness.data.prompts import Prompt
 from harness.data.suite import Suite, load_suite
 from harness.engine.activations import mean_states
@@ -228,6 +228,13 @@ def test_translate_writes_in_english_and_gives_what_the_translation_model_gives(
     assert "unknown language 'mt'" in skip.reason
     with pytest.raises(UserError, match="nothing-here"):
         build("translate", translator="./nothing-here").supports(cell)
+
+
+def test_a_translator_that_cannot_be_downloaded_is_the_machines_failure(build, small_suite, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cell = CellContext(small_suite, small_suite.task("sentiment", "am"), "zero-shot", 1, 2)
+    with pytest.raises(MachineError, match="nothing/here"):
+        build("translate", translator="nothing/here").supports(cell)
 
 
 # Steered by another method

@@ -95,6 +95,8 @@ BROKEN = {
         "prompt",
         {"# method": "def prompt(self, ctx): return Prompt('ጻፍ', parse=lambda text: [text[0]])"},
     ),
+    "a question that is a string": ("prompt", {"# method": "def check(self, ctx, text): return f'{text}?'"}),
+    "an edit that loses a text": ("prompt", {"# method": "def edit(self, ctx, texts): return texts[1:]"}),
     "a parser that returns one string": (
         "prompt",
         {"# method": "def prompt(self, ctx): return Prompt('ጻፍ', parse=lambda text: text)"},

@@ -137,12 +137,13 @@ def model_check_prompt(subject: MethodUnderTest) -> str:
                     f"two calls for {cell.title}, label {label!r}, give two prompts. Let a prompt depend on "
                     "its context alone: no randomness, no counter, no clock."
                 )
+    _check_review(subject, method)
     subject.prompts = prompts
     number = sum(len(dict.fromkeys(given)) for by_label in prompts.values() for given in by_label.values())
     return f"{number} prompts of {len(prompts)} cells, the same twice"
 
 
-def _check_prompt(given: Any, where: str) -> None:
+def _check_prompt(given: Any, where: str, *, asks: bool = False) -> None:
     if not isinstance(given, Prompt):
         pytest.fail(f"prompt gave {type(given).__name__} for {where}; return a Prompt.")
     if not isinstance(given.user, str) or not given.user.strip():
@@ -150,13 +151,27 @@ def _check_prompt(given: Any, where: str) -> None:
     if given.system is not None and not isinstance(given.system, str):
         pytest.fail(f"the system turn for {where} is {given.system!r:.40}; give a string or None.")
     open_field = _FIELD.search(f"{given.user}\n{given.system or ''}")
-    if open_field:
+    if open_field and not asks:  # a question holds the text
         pytest.fail(
             f"the prompt for {where} holds the unfilled field {open_field.group()}. Fill it from ctx, or "
             "start from ctx.suite_prompt()."
         )
     if given.parse:
         _check_parser(given.parse, where)
+
+
+def _check_review(subject: MethodUnderTest, method: SteeringMethod) -> None:
+    """Let the method look at texts as it does after they were written."""
+    texts, cell = [text for text in _ANSWERS if text], subject.cells()[0]
+    try:
+        questions, edited = subject.review(method, cell, texts)
+    except Exception as error:  # the method's code
+        pytest.fail(f"check or edit raised for {cell.title}: {in_words(error)}")
+    for question in questions:
+        if question is not None:
+            _check_prompt(question, f"a text of {cell.title} that check asks about", asks=True)
+    if not isinstance(edited, list) or len(edited) != len(texts) or not all(isinstance(t, str) for t in edited):
+        pytest.fail(f"edit gave {edited!r:.60} for {len(texts)} texts; return a list with one string for each.")
 
 
 def _check_parser(parse: Any, where: str) -> None:

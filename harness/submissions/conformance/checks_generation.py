@@ -11,7 +11,6 @@ from harness.core.cells import Cell
 from harness.core.interventions import Steering
 from harness.data.corpus import normalise
 from harness.methods.contract import Reference, ReferenceContext, SteeringMethod
-from harness.methods.controls import Control
 from harness.methods.plugins import in_words
 from harness.submissions.conformance.instrumented import HELD_OUT
 from harness.submissions.conformance.kit import MethodUnderTest
@@ -71,14 +70,14 @@ def model_check_strength_0(subject: MethodUnderTest) -> str:
 
 
 def _at_zero(subject: MethodUnderTest) -> tuple[str, SteeringMethod]:
-    """Return the name of the strength and the method with a strength of 0; a control's is its target's."""
+    """Return the name of the strength and the method with a strength of 0; it may be that of a method inside it."""
     method = subject.configured()
-    owner = method.target if isinstance(method, Control) else method
+    owner = getattr(method, "target", None) or method  # what a control or a prompting method is steered by
     name = owner.strength_field
     value: Any = getattr(owner.config, name, None) if name else None
     if name is None or isinstance(value, bool) or not isinstance(value, int | float):
         pytest.skip("not declared: Config has no number called 'strength', or as strength_field says")
-    if isinstance(method, Control):
+    if owner is not method:
         return name, subject.build(options={**method.config.options, name: 0})
     return name, subject.build(**{name: 0})
 

@@ -114,6 +114,13 @@ class MethodUnderTest:
         """Return the prompts of a cell by label; skip the check where they did not pass."""
         return self.prompts.get(cell.id) or pytest.skip("there are no valid prompts; see prompt")
 
+    def review(self, method: SteeringMethod, cell: Cell, texts: list[str]) -> tuple[list[Any], Any]:
+        """Return what the method's ``check`` gives for texts of the first label of a cell, and ``edit`` for all."""
+        context = self.suite.context(cell)
+        with self.suite.sandbox.record():
+            question = cell_prompts(method, context, {})[1] or (lambda *text: None)
+            return [question(context.task.labels[0], i, t) for i, t in enumerate(texts)], method.edit(context, texts)
+
     def ask(self, method: SteeringMethod, cell: Cell) -> dict[str, Any]:
         """Return what the method's ``prompt`` gives for every text of a cell, by label."""
         key, context = cell.key, self.suite.context(cell)
