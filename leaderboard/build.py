@@ -18,7 +18,8 @@ from harness.core.errors import UserError
 from harness.core.files import sweep, write_bytes, write_json, write_text
 from harness.core.languages import language
 from harness.core.reading import read_json
-from harness.core.records import SCHEMA, GridPoint, Tuned
+from harness.core.records import GridPoint, Tuned
+from harness.core.schema import SCHEMA
 from harness.core.store import Run
 from harness.core.version import __version__
 from harness.core.workers import map_forked

@@ -20,7 +20,8 @@ from pydantic import BaseModel, StringConstraints, ValidationError
 
 from harness.core.errors import UserError
 from harness.core.reading import MAX_BYTES
-from harness.core.records import Manifest, format_validation_error
+from harness.core.records import Manifest
+from harness.core.schema import format_validation_error
 from harness.core.store import Run
 from harness.ranking.results import ResultSet
 from harness.tracks.separation import FOLDER as SEPARATIONS

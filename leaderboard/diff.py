@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harness.core.errors import UserError
 from harness.core.files import canonical_json
 from harness.core.reading import read_json
-from harness.core.records import SCHEMA, format_validation_error
+from harness.core.schema import SCHEMA, format_validation_error
 from leaderboard.downloads.records import (
     RESULTS_SCHEMA,
     BoardFacts,

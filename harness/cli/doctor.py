@@ -48,7 +48,7 @@ def doctor(
 
         steerboard doctor
     """
-    from harness.core.records import SCHEMA
+    from harness.core.schema import SCHEMA
     from harness.core.terminal import format_json, output
 
     found = [_without_home(check) for check in check_machine()]

@@ -28,7 +28,7 @@ from pydantic import Field
 from harness.core.errors import DamagedFileError, InvalidFileError, MachineError, UserError, in_words
 from harness.core.files import sweep, write_bytes
 from harness.core.reading import MAX_BYTES, MAX_TEXT_BYTES, read_bytes
-from harness.core.records import Record, Versioned, parse_record
+from harness.core.schema import Record, Versioned, parse_record
 from harness.core.store import KEPT, TEXTS
 
 MAX_INDEXES = 100_000

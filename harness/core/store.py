@@ -26,19 +26,8 @@ from harness.core.reading import (
     parse_json_lines,
     read_bytes,
 )
-from harness.core.records import (
-    CellScores,
-    CellStatus,
-    Generation,
-    Kind,
-    Manifest,
-    SafeFloat,
-    SafeInt,
-    Setting,
-    State,
-    format_validation_error,
-    parse_record,
-)
+from harness.core.records import CellScores, CellStatus, Generation, Manifest, Setting, State
+from harness.core.schema import Kind, SafeFloat, SafeInt, format_validation_error, parse_record
 
 _MARK = "\0"  # begins the string that replaces a list of digits; no string of a file that is read here has it
 

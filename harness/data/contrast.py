@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from harness.core.errors import BrokenFileError, InvalidFileError, UserError
 from harness.core.files import digest, file_digest, run_lock, write_json, write_jsonl
 from harness.core.reading import parse_json, read_bytes, read_jsonl
-from harness.core.records import Record, Versioned, format_validation_error, read_record
+from harness.core.schema import Record, Versioned, format_validation_error, read_record
 from harness.data.sources import check_unique
 
 _MAX_IMPORT = 200 * 2**20  # bytes; the published files have 0.8 million

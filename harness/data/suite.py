@@ -23,7 +23,7 @@ from harness.core.errors import UserError, unknown
 from harness.core.files import digest
 from harness.core.languages import unknown_language
 from harness.core.reading import read_yaml
-from harness.core.records import format_validation_error, refuse_flags
+from harness.core.schema import format_validation_error, refuse_flags
 
 Split = Literal["train", "validation", "test"]
 Prompting = Literal["zero-shot", "few-shot"]

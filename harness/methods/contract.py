@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from harness.core.errors import UserError
 from harness.core.interventions import ReadAt, Site, Steering
-from harness.core.records import MethodIdentity, Setting, refuse_flags
+from harness.core.records import MethodIdentity, Setting
+from harness.core.schema import refuse_flags
 from harness.data.corpus import Contrast, Corpus
 from harness.data.prompts import Prompt, Question, suite_prompt
 from harness.data.suite import Suite, Task

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 
 from harness.core.errors import UserError, unknown
-from harness.core.records import format_validation_error
+from harness.core.schema import format_validation_error
 from harness.data.suite import MethodSpec
 from harness.methods.contract import MethodConfig, SteeringMethod, check_name
 from harness.methods.plugins import (

@@ -22,7 +22,8 @@ from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, DamagedFileError, UserError, warn
 from harness.core.files import digest, file_digest, write_json
 from harness.core.interventions import ReadAt, Site, Steering, check_model
-from harness.core.records import FitCost, Usage, UsageByStep, read_record
+from harness.core.records import FitCost, Usage, UsageByStep
+from harness.core.schema import read_record
 from harness.core.terminal import clock
 from harness.methods.contract import FitContext, SteeringMethod
 from harness.runner.event_log import log_event

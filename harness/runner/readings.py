@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from harness.core.errors import MachineError, UserError, warn
 from harness.core.files import digest, sweep
 from harness.core.interventions import ReadAt
-from harness.core.records import ModelIdentity, SafeInt, Usage, Versioned
+from harness.core.records import ModelIdentity, Usage
+from harness.core.schema import SafeInt, Versioned
 from harness.core.tensors import load_tensors, save_tensors
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.core.records import SCHEMA, Manifest, Setting, State
+from harness.core.records import Manifest, Setting, State
+from harness.core.schema import SCHEMA
 from harness.data.suite import prompt_format_of
 
 RunState = Literal["empty", "starting", "running", "stopped", "failed", "finished"]

@@ -20,7 +20,8 @@ from harness.core.cells import cell_id
 from harness.core.errors import InvalidFileError, MachineError, UserError, pasted, warn
 from harness.core.files import run_lock, write_bytes
 from harness.core.reading import parse_json, read_bytes
-from harness.core.records import CellScores, CellStatus, Kind, Manifest, Selection, parse_record
+from harness.core.records import CellScores, CellStatus, Manifest, Selection
+from harness.core.schema import Kind, parse_record
 from harness.core.storage import CELL_FILES, NAMES, SWEEP, Push, Storage, StoredFile
 from harness.core.store import KEPT, TEXTS, Run
 from harness.data.suite import restore_suite

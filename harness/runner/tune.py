@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
 from harness.core.files import canonical_json
-from harness.core.records import (
-    CellStatus,
-    GridPoint,
-    Tuned,
-    TunedMethod,
-    fit_of,
-    sum_or_none,
-)
+from harness.core.records import CellStatus, GridPoint, Tuned, TunedMethod, fit_of, sum_or_none
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control

@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.files import write_json
-from harness.core.records import ModelIdentity, Tuned, TunedMethod, read_record
+from harness.core.records import ModelIdentity, Tuned, TunedMethod
+from harness.core.schema import read_record
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.controls import Control
 from harness.methods.prompt_method import PromptMethod

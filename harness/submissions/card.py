@@ -21,7 +21,8 @@ from pydantic import (
 
 from harness.core.files import canonical_json, digest, write_text
 from harness.core.lookalikes import check_lookalikes, unseen
-from harness.core.records import MethodIdentity, ModelIdentity, Record, Versioned, format_validation_error
+from harness.core.records import MethodIdentity, ModelIdentity
+from harness.core.schema import Record, Versioned, format_validation_error
 from harness.data.suite import PromptFormat
 from harness.submissions.files import CARD, CODE, MAX_CELLS, MAX_MODELS, SLUG, InvalidSubmissionError, StrictReader
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.core import reading
 from harness.core.errors import InvalidFileError
-from harness.core.records import REMOVE, SCHEMA
 from harness.core.redaction import hide_secrets
+from harness.core.schema import REMOVE, SCHEMA
 from harness.methods.registry import SUBMISSIONS
 
 CARD = "submission.yaml"

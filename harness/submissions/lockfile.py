@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from harness.core.errors import InvalidFileError, UserError, unknown
 from harness.core.files import waiting, write_text
 from harness.core.reading import read_json
-from harness.core.records import Record, Versioned, format_validation_error
+from harness.core.schema import Record, Versioned, format_validation_error
 from harness.methods.registry import checkout
 from harness.submissions.card import OLD_TYPES, Name, Sha256, rename_keys
 from harness.submissions.files import SCORED_FILES, SLUG

@@ -16,16 +16,9 @@ from pydantic import ValidationError
 from harness.core.cells import entry_of
 from harness.core.errors import UserError, pasted
 from harness.core.files import canonical_json, staging, sweep
-from harness.core.records import (
-    CellStatus,
-    Entry,
-    Manifest,
-    MethodIdentity,
-    ModelIdentity,
-    fit_of,
-    format_validation_error,
-)
+from harness.core.records import CellStatus, Entry, Manifest, MethodIdentity, ModelIdentity, fit_of
 from harness.core.redaction import hide_secrets
+from harness.core.schema import format_validation_error
 from harness.core.store import CLASSIFIER, Run
 from harness.data.suite import load_suite, prompt_format_of, restore_suite, suite_files
 from harness.methods.registry import BUILT_IN

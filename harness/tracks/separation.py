@@ -21,7 +21,8 @@ from harness.core.cells import Cell, steering_id
 from harness.core.errors import BrokenFileError, UnsupportedError, UserError, is_infrastructure
 from harness.core.files import digest, write_json
 from harness.core.interventions import Steering
-from harness.core.records import MethodIdentity, ModelIdentity, SafeInt, Versioned, read_record
+from harness.core.records import MethodIdentity, ModelIdentity
+from harness.core.schema import SafeInt, Versioned, read_record
 from harness.core.store import Run
 from harness.data.corpus import Corpus
 from harness.ranking.stats.ranks import RankCorrelation, rank_correlation

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from harness.core.records import Direction, MethodIdentity, ModelIdentity, Record, Selection, Setting
+from harness.core.records import Direction, MethodIdentity, ModelIdentity, Selection, Setting
+from harness.core.schema import Record
 from harness.ranking.flags import is_floor
 from harness.scoring.metrics import Group
 from leaderboard.boards import RowKind

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from support.helpers import TASKS, key, steerboard
 from support.toyruns import F1, flat, selection, toy, write_run
 
-from harness.core.records import CellStatus, Generation, GridPoint, Record, Score, Usage
+from harness.core.records import CellStatus, Generation, GridPoint, Score, Usage
+from harness.core.schema import Record
 from harness.data.suite import ClassifierProtocol, TaskSize, load_suite
 from harness.methods.contract import MethodConfig
 

@@ -24,7 +24,8 @@ from support.steering_files import added
 from harness.core.errors import UserError
 from harness.core.interventions import Steering, load_steering, save_steering
 from harness.core.reading import parse_json, parse_json_lines, parse_yaml, read_bytes
-from harness.core.records import CellScores, CellStatus, Manifest, Tuned, read_record
+from harness.core.records import CellScores, CellStatus, Manifest, Tuned
+from harness.core.schema import read_record
 from harness.data.contrast import read_published
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite, restore_suite
@@ -104,7 +105,7 @@ def restore(data: bytes) -> None:
 
 
 def read_push(data: bytes) -> None:
-    from harness.core.records import parse_record
+    from harness.core.schema import parse_record
     from harness.core.storage import Push
 
     parse_record(data, "x", Push)

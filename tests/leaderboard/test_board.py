@@ -18,7 +18,8 @@ from harness.core import workers
 from harness.core.cells import cell_id, entry_of
 from harness.core.errors import UserError
 from harness.core.reading import read_json
-from harness.core.records import SCHEMA, CellScores, CellStatus, Generation, Manifest, Selection
+from harness.core.records import CellScores, CellStatus, Generation, Manifest, Selection
+from harness.core.schema import SCHEMA
 from harness.core.store import Run
 from harness.data.suite import load_suite
 from harness.ranking import cost, results, values

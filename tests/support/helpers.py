@@ -21,15 +21,7 @@ from unittest import mock
 import typer
 from typer.main import get_command
 
-from harness.core.records import (
-    CellKey,
-    Entry,
-    Generation,
-    Manifest,
-    MethodIdentity,
-    ModelIdentity,
-    Selection,
-)
+from harness.core.records import CellKey, Entry, Generation, Manifest, MethodIdentity, ModelIdentity, Selection
 from harness.core.store import Run
 from harness.data.suite import load_suite
 from harness.scoring.scorer import Rows, ScoringContext

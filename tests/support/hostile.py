@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from harness.core import records
+from harness.core import records, schema
 from harness.core.files import write_json_gz
 from harness.core.interventions import Intervention, Steering, load_steering
 from harness.core.records import Generation, GridPoint, Selection
@@ -342,7 +342,7 @@ AXES = {"am", "he", "sentiment", "odd"}
 FIELDS = {
     name
     for kind in vars(records).values()
-    if isinstance(kind, type) and issubclass(kind, records.Record)
+    if isinstance(kind, type) and issubclass(kind, schema.Record)
     for key, info in kind.model_fields.items()
     for name in (key, info.alias or key)
 } | {"description", "classifiers", "name", "version"}

@@ -12,15 +12,7 @@ import numpy as np
 
 from harness.core.cells import cell_id, entry_of
 from harness.core.files import digest
-from harness.core.records import (
-    CellScores,
-    CellStatus,
-    Entry,
-    MethodIdentity,
-    ModelIdentity,
-    Score,
-    Selection,
-)
+from harness.core.records import CellScores, CellStatus, Entry, MethodIdentity, ModelIdentity, Score, Selection
 from harness.core.store import Run
 from harness.ranking.results import ResultSet, collect
 from harness.scoring.metrics import Metric, macro_f1

@@ -8,15 +8,7 @@ import numpy as np
 
 from harness.core.files import write_json, write_json_gz
 from harness.core.interventions import Intervention, Steering
-from harness.core.records import (
-    CellStatus,
-    Generation,
-    GridPoint,
-    ModelIdentity,
-    Selection,
-    Tuned,
-    TunedMethod,
-)
+from harness.core.records import CellStatus, Generation, GridPoint, ModelIdentity, Selection, Tuned, TunedMethod
 from harness.core.store import Run
 from harness.scoring.metrics import COPIED, LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI
 from support.helpers import jsonl

@@ -21,7 +21,8 @@ from harness.core.cells import entry_id
 from harness.core.errors import InvalidFileError, UserError
 from harness.core.files import JsonValue, canonical_json, digest, write_bytes
 from harness.core.reading import check_schema, gunzip, parse_json, read_bytes
-from harness.core.records import CellScores, Manifest, Record, Selection, format_validation_error
+from harness.core.records import CellScores, Manifest, Selection
+from harness.core.schema import Record, format_validation_error
 from harness.core.store import Run
 from harness.ranking.results import CELL, CellIndex, ResultSet, build_result_set
 from harness.scoring.metrics import metric
