@@ -104,7 +104,8 @@ def rows_of(model, prompts, steering, sampling, length=24, copies=2):
 def nearness(model, row, candidates):
     """Return how near two candidates are after the tokens of ``row``, by the own engine's logits.
 
-    The difference of their perturbed logits, or the distance of either from the end of the nucleus if that is less.
+    Of two in the nucleus, or out of it, by their perturbed logits; of one in it and one out of it by their logits, whose
+    order decides that. Less where one of them is nearer to the end of the nucleus: the likeliest token is always inside.
     """
     batch = UncachedBatch(model)
     with torch.inference_mode():
@@ -114,10 +115,11 @@ def nearness(model, row, candidates):
     before = (mass.cumsum(-1) - mass)[0]
     key, step = torch.tensor([signed(row.key)]), torch.tensor([len(row.tokens)])
     noise = -torch.log(-torch.log(uniform(key, step, order)))[0]
-    found = [int((order[0] == token).nonzero()) for token in candidates]
-    scores = [float(values[0, i] + noise[i]) for i in found]
-    edges = [abs(float(before[i]) - row.top_p) if row.top_p < 1 else math.inf for i in found]
-    return min(abs(scores[0] - scores[1]), *edges)
+    one, other = (int((order[0] == token).nonzero()) for token in candidates)
+    together = bool(before[one] < row.top_p) == bool(before[other] < row.top_p)
+    scores = values[0] + noise if together else values[0]
+    edges = [abs(float(before[i]) - row.top_p) for i in (one, other) if i > 0 and row.top_p < 1]
+    return min(abs(float(scores[one] - scores[other])), *edges, math.inf)
 
 
 def check_equal(model, own, other):
@@ -145,10 +147,10 @@ def test_texts_are_those_of_the_own_engine_in_batches_of_mixed_steering(engines,
     assert sum(len(row.tokens) for row in second) > 5 * len(second), "hardly any text: nothing is tested"
     texts = {name: [tuple(r.tokens) for r in second[i :: len(steering)]] for i, name in enumerate(steering)}
     assert texts["zero"] == texts["none"]
-    assert sampling != "keyed" or all(
+    assert sampling != "whole vocabulary" or all(
         texts[name] != texts["none"] for name in ("all", "other vector", "two layers", "two vectors")
     )
-    assert sampling != "keyed" or texts["all"] != texts["other vector"]
+    assert sampling != "whole vocabulary" or texts["all"] != texts["other vector"]
 
 
 def test_prompts_that_are_read_in_parts_or_again_from_the_cache(engines):
