@@ -104,8 +104,8 @@ def rows_of(model, prompts, steering, sampling, length=24, copies=2):
 def nearness(model, row, candidates):
     """Return how near two candidates are after the tokens of ``row``, by the own engine's logits.
 
-    Of two in the nucleus, or out of it, by their perturbed logits; of one in it and one out of it by their logits, whose
-    order decides that. Less where one of them is nearer to the end of the nucleus: the likeliest token is always inside.
+    Both in the nucleus: by their perturbed logits. One in it: by their logits, whose order decides which. Less where
+    one of them is nearer to the end of the nucleus; the likeliest token is always in it.
     """
     batch = UncachedBatch(model)
     with torch.inference_mode():
