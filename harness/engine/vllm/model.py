@@ -61,10 +61,11 @@ class VllmModel(ServedModel):
 
     @override
     def open_batch(self) -> VllmBatch:
+        engine = self.engine  # now, so that what keeps it from loading is not taken for a failure of the proof
         if not self._proven:
             self._proven = True
             self._prove(self)
-        self.engine.abort_request(list(self._asked))
+        engine.abort_request(list(self._asked))
         self._asked.clear()
         return VllmBatch(self)
 
