@@ -42,7 +42,7 @@ test-all: $(STAMP) ## run all tests, simulations with their full samples (as in 
 	$(BIN)/python -m pytest -m "" $(SPREAD) $(ARGS)
 
 test-vllm: $(VLLM_STAMP) ## compare the texts of vLLM with those of the own engine, on the CPU
-	$(VLLM_VENV)/bin/python -m pytest tests/vllm $(ARGS)
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm_engine $(ARGS)
 
 fast: $(STAMP) ## run the tests that take at most a few seconds each
 	$(BIN)/python -m pytest -m "not slow and not nightly" $(SPREAD) $(ARGS)

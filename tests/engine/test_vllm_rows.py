@@ -1,4 +1,4 @@
-"""Which rows of vLLM's batch a steering is added to. Needs no vLLM: tests/vllm compares whole texts."""
+"""Which rows of vLLM's batch a steering is added to. Needs no vLLM: tests/vllm_engine compares whole texts."""
 
 from __future__ import annotations
 
