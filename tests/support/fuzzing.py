@@ -1,16 +1,34 @@
-"""Random input for parsers: values, and valid files with something wrong in them."""
+"""Random input for parsers: values, and valid files with something wrong in them.
+
+A test gets few inputs, the same in every run; the environment variable FUZZ_EXAMPLES asks for more, and other ones.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import UserError
+
+_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+
+settings.register_profile(
+    "steerboard",
+    max_examples=_EXAMPLES or 20,
+    derandomize=not _EXAMPLES,
+    database=None,
+    deadline=30_000,  # ms: no input may keep a parser busy, on a busy machine neither
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+settings.load_profile("steerboard")
 
 ODD = [
     "",
