@@ -35,7 +35,7 @@ def writer(best: float) -> Any:
 
     def texts_of(prompts: Any, n: int, steering: Any) -> list[Generation]:
         strength = steering.interventions[0].strength if steering.interventions else 0.0
-        code = next(c for c, name in NAMES.items() if name in next(iter(prompts.values())).user)
+        code = next(c for c, name in NAMES.items() if name in next(iter(prompts.values()))[0].user)
         texts: dict[str, list[str]] = {label: [] for label in prompts}
         for row in human(code, "train"):
             texts[row["label"]].append(row["text"])
