@@ -244,7 +244,7 @@ class Storm:
         assert [name for name in found if found[name] != wanted[name]] == []
         assert statuses(run) == statuses(expected)
         assert {status["attempts"] for status in statuses(run).values()} == {1}
-        assert {p.name for p in run.iterdir()} - {"logs", ".lock"} == {p.name for p in expected.iterdir()} - {".lock"}
+        assert _names(run) == _names(expected)
 
     def _places(self, folder: Path) -> tuple[Path, Path, Path, str]:
         """Return where the run, its copy and its site are, and the URL of what is pushed."""
@@ -306,3 +306,7 @@ def statuses(folder: Path) -> dict[str, dict[str, Any]]:
         assert isinstance(status, CellStatus), cell
         found[cell] = {name: value for name, value in status.to_json().items() if name not in _TIMED}
     return found
+
+
+def _names(run: Path) -> set[str]:
+    return {path.name for path in run.iterdir()} - {"logs", ".lock"}
