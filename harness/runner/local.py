@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError, warn
+from harness.core.files import sweep
 from harness.core.records import Manifest
 from harness.core.threads import allowed_threads
 from harness.runner.claims import POLL, claims_by_process
@@ -121,6 +122,8 @@ class Team:
             if code is None:
                 worker.note(claims.get(worker.process.pid, set()) & self._cells)
                 continue
+            if code < 0:
+                sweep(self._run)  # what it was writing
             again = code < 0 and worker.kills < _STARTS
             if again:
                 warn(f"{worker.how()}; started again")
