@@ -174,7 +174,7 @@ def unknown(
     names = sorted(valid)
     near = near or difflib.get_close_matches(value, names, n=1)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    listed = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
     tail = f" {hint}" if hint else ""
     return UserError(f"unknown {kind} {value!r}; valid: {listed or '(none)'}.{suggestion}{tail}")
 

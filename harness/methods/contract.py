@@ -179,7 +179,7 @@ class FitContext:
         """Return the state of every text: float32, [texts, layers, size], by default of all layers.
 
         ``last``: at the last token; ``mean``: the mean over all tokens but special ones. It takes 4 bytes x texts x
-        layers x size of memory and is read anew by every call: ask for the layers that are needed.
+        layers x size of memory and is read again by every call: ask for the layers that are needed.
         """
         return self.engine.states(texts, at, layers, site)
 

@@ -49,7 +49,7 @@ class ContrastVector(SteeringMethod):
         return ctx.suite.vector_languages if self.config.contrast == "language" else [ctx.language]
 
     def texts_to_read(self, ctx: CellContext, parallel: int) -> dict[str, int]:
-        """Return the number of texts in the pairs: states are read anew for every method, layer and language."""
+        """Return the number of texts in the pairs: states are read again for every method, layer and language."""
         config = self.config.for_language(ctx.language)
         return {f"pairs {self.name} {config.contrast} {config.layer} {config.at} {ctx.language}": 2 * parallel}
 

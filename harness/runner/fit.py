@@ -306,7 +306,7 @@ class Fitter:
     def states(
         self, texts: list[str], at: ReadAt = "last", layers: Sequence[int] | None = None, site: Site = "layer_output"
     ) -> NDArray[np.float32]:
-        """Return the state of every text, read anew each time: they are too large to be kept."""
+        """Return the state of every text, read again each time: they are too large to be kept."""
         from harness.engine.states import text_states
 
         return text_states(self.model, texts, at, layers, site, progress=self._telling(texts))

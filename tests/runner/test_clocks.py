@@ -79,4 +79,4 @@ def test_a_run_needs_no_locks(words, tmp_path, monkeypatch):
     assert outcome.code == 1
     assert outcome.err.count("has no locks (No locks available)") == 1
     assert attempts(Run(tmp_path / "run")) == {"ok": [1, 1], "method_error": [1, 1]}
-    assert sorted(path.name for path in Path(tmp_path / "run").iterdir()) == [".lock", "cells", "manifest.json"]
+    assert sorted(path.name for path in Path(tmp_path / "run").iterdir()) == [".lock", "cells", "logs", "manifest.json"]
