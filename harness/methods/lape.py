@@ -49,7 +49,7 @@ class Lape(SteeringMethod):
     """
 
     known_limitations: ClassVar = (
-        "P is estimated on the suite's parallel text alone. The dose is no length in the residual stream: see "
+        "P is estimated on the suite's parallel text alone. The dose is not a length in the residual stream: see "
         "residual_change; a norm after the MLP (Gemma 2 and 3) lets only relative changes through. Languages that "
         "share script and words share neurons, and a language may have none of its own."
     )
