@@ -282,8 +282,10 @@ class Run:
         """Return how a cell ended, None if it never did; a file that has not changed is read once."""
         try:
             version = self.files.version(f"cells/{cell_id}/status.json")
+        except FileNotFoundError:
+            return None
         except OSError:
-            return self.load(cell_id, "status.json", CellStatus)  # None, or it says what is wrong
+            return self.load(cell_id, "status.json", CellStatus)  # it says what is wrong
         known = self._statuses.get(cell_id)
         if known is None or known[0] != version:
             status = self.load(cell_id, "status.json", CellStatus)
