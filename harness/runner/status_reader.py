@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from harness.core.files import is_locked
 from harness.core.reading import read_bytes
 from harness.core.records import Manifest, State
 from harness.core.store import Run, StatusRow, Version
+from harness.core.workers import map_forked
 from harness.runner.run_status import MethodProgress, Reason, RunStage, RunState, RunStatus, Speed, WorkerState
 
 _WINDOWS = (600.0, 3600.0, float("inf"))  # seconds: the rate is that of the first one with enough cells
@@ -30,6 +32,7 @@ _SILENT = 120.0  # seconds without a heartbeat after which a worker is taken for
 _WORKER, _SCORE = ".worker", "score-"  # of the files in claims
 _DIGITS, _LONGEST_NAME = 18, 1000  # of a claim's number; bytes of a worker's name
 _SIZED = 1000  # cells whose files are looked at for the size of a run
+_PART = 1000  # cells that a process reads at a time
 _PATTERN = 300  # characters of a reason by which it is told from others
 
 
@@ -44,6 +47,15 @@ class CellState(NamedTuple):
     tokens: int
     seconds: float
     fit: dict[str, float]
+
+
+class _Read(NamedTuple):
+    """A cell with a status, the file that said so, and the Unix time of its scores, None where there are none."""
+
+    name: str
+    version: Version
+    state: CellState
+    scored: float | None
 
 
 class StatusReader:
@@ -66,8 +78,8 @@ class StatusReader:
         manifest, started = run.manifest(), run.files.version("manifest.json")[0] / 1e9
         cells, damaged = self._read_cells()
         board = _Tally(manifest)
-        for name, cell, changed, scored in cells:
-            board.add(name, cell, scored, again=changed < started)
+        for cell in cells:
+            board.add(cell.name, cell.state, cell.scored, again=cell.version[0] / 1e9 < started)
         found = RunStatus(
             path=run.path,
             state="running",
@@ -90,10 +102,25 @@ class StatusReader:
             return replace(found, state=_state_at_rest(found))
         return _with_speed(found, board, started, now)
 
-    def _read_cells(self) -> tuple[list[tuple[str, CellState, float, float | None]], list[str]]:
-        """Return the cells with a status, when it and when scores were written, and what is damaged."""
+    def _read_cells(self) -> tuple[list[_Read], list[str]]:
+        """Return the cells with a status, and what is damaged."""
+        names = self.run.cell_dirs()
+        parts = [names[i : i + _PART] for i in range(0, len(names), _PART)]
+        found, damaged = list[_Read](), list[str]()
+        gc.disable()  # it looks through all rows again and again, a quarter of the time
+        try:
+            for read, broken in map_forked(self._read_part, parts, worth=len(parts) > 2):
+                found += read
+                damaged += broken
+        finally:
+            gc.freeze()
+            gc.enable()
+        self._known = {cell.name: (cell.version, cell.state) for cell in found}
+        return found, damaged
+
+    def _read_part(self, names: Sequence[str]) -> tuple[list[_Read], list[str]]:
         found, damaged = [], []
-        for name in self.run.cell_dirs():
+        for name in names:
             try:
                 version = self.run.files.version(f"cells/{name}/status.json")
             except OSError:
@@ -104,7 +131,7 @@ class StatusReader:
                     row = self.run.read_status_fast(name)
                     if row is None:
                         continue
-                    known = self._known[name] = (version, self._cell_state(name, row))
+                    known = version, self._cell_state(name, row)
             except UserError as error:
                 damaged.append(str(error))
                 continue
@@ -114,7 +141,7 @@ class StatusReader:
             # Scores of texts that were written again since are not theirs.
             if scored is not None and scored < (known[1].finished or 0.0) - _SKEW:
                 scored = None
-            found.append((name, known[1], version[0] / 1e9, scored))
+            found.append(_Read(name, *known, scored))
         return found, damaged
 
     def _cell_state(self, name: str, row: StatusRow) -> CellState:
