@@ -280,12 +280,11 @@ class Run:
 
     def status(self, cell_id: str) -> CellStatus | None:
         """Return how a cell ended, None if it never did; a file that has not changed is read once."""
+        name = f"cells/{cell_id}/status.json"
         try:
-            version = self.files.version(f"cells/{cell_id}/status.json")
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return self.load(cell_id, "status.json", CellStatus)  # it says what is wrong
+            version = self.files.version(name)
+        except OSError:  # it is missing, or in other files than those of a folder, or ``load`` says what is wrong
+            return self.load(cell_id, "status.json", CellStatus) if self.files.exists(name) else None
         known = self._statuses.get(cell_id)
         if known is None or known[0] != version:
             status = self.load(cell_id, "status.json", CellStatus)
