@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 
 from harness.core.records import Generation
+from harness.data.suite import Suite, load_suite
 from support.helpers import MINI, Outcome, steerboard
 
 NAMES = {"am": "Amharic", "he": "Hebrew"}
+
+
+def suite_of(*methods: Any, **changes: Any) -> Suite:
+    return load_suite("mini").model_copy(update={"methods": list(methods), **changes})
 
 
 def human(language: str, split: str) -> list[dict[str, str]]:
