@@ -46,7 +46,7 @@ def test_a_worker_that_is_killed_is_started_again_three_times(team, tmp_path, ca
     warnings = capsys.readouterr().err.splitlines()
     assert sum(line.endswith("; started again") for line in warnings) == 6
     assert sum("was killed by signal 9" in line for line in warnings) == len(warnings) == 7
-    assert warnings[-1].endswith("; the others go on")
+    assert sum(line.endswith("; the others go on") for line in warnings) == 1  # of the first that is given up
     assert ended.last is not None
     assert "was killed by signal 9" in ended.last.how()
 

@@ -214,7 +214,11 @@ def test_cells_of_a_worker_that_is_killed_or_stands_still_go_to_others(begun, al
     before = {path: path.stat().st_mtime_ns for path in begun.glob("cells/*/*")}
     stopped.process.send_signal(signal.SIGCONT)
     assert stopped.end().code == 0
-    assert before == {path: path.stat().st_mtime_ns for path in begun.glob("cells/*/*")}  # what is there is left alone
+    after = {path: path.stat().st_mtime_ns for path in begun.glob("cells/*/*")}
+    assert before.keys() == after.keys()
+    # What is there is left alone, but for a cell that it had begun to write when it stood still.
+    assert len({path.parent for path in after if after[path] != before[path]}) <= 1
+    assert texts(begun) == texts(alone)
     assert {status.attempts for status in statuses(begun)} == {1}
     assert not (begun / "claims").exists()
 
