@@ -37,7 +37,6 @@ Stage = TypeVar("Stage")
 
 _RESTARTS = 3  # of an actor, and trials of a task, after their process or machine failed
 _ENCODER_GPU = 0.5  # of a GPU, for scorers that load an encoder
-_TOKEN = Path("~/.ray/auth_token")
 _STORE = 100 * 2**20  # bytes of Ray's object store: only cell ids and outcomes travel
 
 
@@ -50,8 +49,6 @@ def ray_session(address: str | None, stage: Stage) -> Iterator[Stage]:
     require("ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # what Ray says of workers that die; we say it ourselves
-    if address and _TOKEN.expanduser().is_file():  # 'ray start' made it and asks for it, 'ray.init' has to be told
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     _check_address(address)
