@@ -19,8 +19,8 @@ import torch
 import transformers
 from typing_extensions import override
 
-from harness.core.checkpoints import Checkpoint, is_path, resolve_checkpoint, why_not_loaded
-from harness.core.devices import DTYPES, choose_device
+from harness.core.checkpoints import DTYPES, Checkpoint, is_path, resolve_checkpoint, why_not_loaded
+from harness.core.devices import choose_device, torch_dtype
 from harness.core.errors import UserError, unknown
 from harness.core.languages import code_forms
 from harness.data.backtranslation import Translator
@@ -89,7 +89,7 @@ class Seq2Seq:
         with self._in_words():
             network, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
                 self.checkpoint.folder,
-                dtype=DTYPES[self.dtype],
+                dtype=torch_dtype(self.dtype),
                 use_safetensors=True,
                 output_loading_info=True,
                 trust_remote_code=False,

@@ -60,7 +60,9 @@ def _why_not_by_config(config: Mapping[str, Any]) -> str:
         return translator
     if not config.get("is_decoder") and any(str(kind).endswith("ForMaskedLM") for kind in _architectures(config)):
         return encoder
-    from transformers import CONFIG_MAPPING  # takes seconds
+    if "num_key_value_heads" in config and any(str(kind).endswith("ForCausalLM") for kind in _architectures(config)):
+        return ""  # no family of encoders has both, which saves seconds of imports
+    from transformers import CONFIG_MAPPING
     from transformers.models.auto import modeling_auto as auto
 
     if family not in CONFIG_MAPPING:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.core.checkpoints import Checkpoint, require_packages, why_not_loaded
-from harness.core.devices import DTYPES
+from harness.core.checkpoints import DTYPES, Checkpoint, require_packages, why_not_loaded
+from harness.core.devices import torch_dtype
 from harness.core.errors import UserError, warn
 from harness.core.files import digest
 from harness.engine.hooks import SteeringHooks
@@ -240,14 +240,14 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str, device_map: str 
     placed = device_map or (device if checkpoint.quantised else None)  # what is quantised is not moved afterwards
     try:
         tokenizer = load_tokenizer(checkpoint)  # first: it fails sooner
-        model: Any = load_network(checkpoint, DTYPES[dtype], placed)
+        model: Any = load_network(checkpoint, torch_dtype(dtype), placed)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
     if stops := end_tokens(checkpoint, tokenizer):
         model.generation_config.eos_token_id = stops
     if not placed:
         model.to(device)
-    if model.dtype != DTYPES[dtype]:
+    if model.dtype != torch_dtype(dtype):
         computes = str(model.dtype).removeprefix("torch.")
         raise UserError(
             f"{checkpoint.name} ({checkpoint.quantised}) computes in {computes}, not {dtype}. Give --dtype."

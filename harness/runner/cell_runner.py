@@ -15,6 +15,7 @@ from rich.console import Console
 
 from harness.core.cells import Cell
 from harness.core.checkpoints import require_packages
+from harness.core.devices import choose_device
 from harness.core.errors import (
     BrokenFileError,
     DamagedFileError,
@@ -216,7 +217,6 @@ class CellStage(ABC):
 
     def open_fitter(self) -> Fitter:
         """Load the model."""
-        from harness.core.devices import choose_device
         from harness.engine.architectures import check_model
         from harness.engine.model import load_model
         from harness.runner.fit import Fitter

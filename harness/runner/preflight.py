@@ -14,12 +14,21 @@ from rich.text import Text
 
 from harness.core.cells import Cell, steering_id
 from harness.core.checkpoints import missing_packages, why_not_loaded
+from harness.core.devices import choose_device, free_memory
 from harness.core.errors import UserError
 from harness.core.languages import language
 from harness.core.terminal import format_size
 from harness.data.prompts import Prompt
 from harness.runner.prepare import RunPlan
-from harness.runner.resources import Footprint, count_parameters, gpu_hours, gpus_for, measure
+from harness.runner.resources import (
+    Footprint,
+    count_parameters,
+    gpu_hours,
+    gpus_for,
+    load_counter,
+    measure,
+    read_shape,
+)
 
 _LARGE = 2e13  # floating-point operations; two cores take minutes for them
 _SMALL = 10**9  # bytes of weights that need no word about GPUs
@@ -100,21 +109,18 @@ def inspect_plan(
     if plan.checkpoint is None or plan.model is None or not prompted:
         found.facts["cells"] = f"{len(cells):,} of {len(plan.cells):,} to do; no model is needed"
         return found
-    from harness.core.devices import choose_device
-    from harness.engine.weights import load_config, load_tokenizer
-
     try:
-        config = load_config(plan.checkpoint)
-        tokenizer = load_tokenizer(plan.checkpoint)
+        shape = read_shape(plan.checkpoint)
+        tokenizer = load_counter(plan.checkpoint)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise UserError(f"{plan.checkpoint.path} cannot be loaded as a causal LM: {why_not_loaded(error)}") from None
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    length = getattr(shape, "max_position_embeddings", None)
     missing = missing_packages(plan.checkpoint)
     if missing:
         found.warnings.append(missing)
-    found.parameters = count_parameters(plan.checkpoint, config)
+    found.parameters = count_parameters(plan.checkpoint, shape)
     if found.parameters:
-        found.memory = measure(plan.checkpoint, config, found.parameters, plan.model.dtype)
+        found.memory = measure(plan.checkpoint, shape, found.parameters, plan.model.dtype)
     _add_model(found, plan, choose_device(asked))
     _add_cells(found, plan, cells)
     _add_prompts(found, plan, prompted, tokenizer, length)
@@ -126,8 +132,6 @@ def inspect_plan(
 
 
 def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
-    from harness.core.devices import free_memory
-
     assert plan.checkpoint is not None
     assert plan.model is not None
     words = f"{plan.checkpoint.name} in {plan.model.dtype} on {device}"
@@ -136,9 +140,7 @@ def _add_model(found: Preflight, plan: RunPlan, device: str) -> None:
     if found.parameters and found.memory:
         size = found.memory.weights
         words += f": {_count(found.parameters)} parameters, {format_size(size)}"
-        import torch
-
-        free = free_memory(torch.device(device))
+        free = free_memory(device)
         if free is not None and size > free:
             found.warnings.append(
                 f"the model takes {format_size(size)} of memory, {format_size(free)} are free on {device}."

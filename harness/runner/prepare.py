@@ -17,6 +17,7 @@ from typing import ClassVar, cast, get_args
 
 from harness.core.cells import Cell, entry_id, entry_of
 from harness.core.checkpoints import DTYPES, Checkpoint, resolve_checkpoint
+from harness.core.devices import choose_device, choose_dtype
 from harness.core.errors import UserError, require, warn
 from harness.core.languages import check_known
 from harness.core.records import OWN_ENGINE, Engine, Manifest, ModelIdentity, Selection, Track, Tuned
@@ -337,8 +338,6 @@ def _identity(checkpoint: Checkpoint | None, options: RunOptions, run: Run) -> M
     dtype = options.dtype if options.dtype != "auto" else None
     dtype = dtype or (old.model.dtype if old and old.model else None)
     if dtype is None:
-        from harness.core.devices import choose_device, choose_dtype
-
         dtype = choose_dtype(choose_device(options.device), checkpoint)
     check_known("engine", [options.engine] if options.engine is not None else None, get_args(Engine))
     engine = options.engine or (old.model.engine if old and old.model else OWN_ENGINE)

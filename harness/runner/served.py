@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from harness.core.cells import Cell, steering_id
+from harness.core.devices import free_cache
 from harness.core.errors import BrokenFileError, UserError, require
 from harness.core.interventions import Steering
 from harness.methods.contract import SteeringMethod
@@ -79,8 +80,6 @@ def make_fits(
         except (Exception, SystemExit) as error:  # its cells record it
             stored.failed[name] = error
     if own is not None:
-        from harness.core.devices import free_cache
-
         del own
         gc.collect()  # hooks and layers refer to each other
         free_cache()

@@ -17,7 +17,6 @@ import steerboard
 RANK = {package: (floor, i) for floor, packages in enumerate(FLOORS) for i, package in enumerate(packages)}
 MODULES = modules()
 HEAVY = (  # what may import torch, transformers or scikit-learn at its top
-    "harness.core.devices",
     "harness.engine.",
     "harness.scoring.",
     "harness.data.translators",

@@ -13,12 +13,13 @@ from dataclasses import replace
 from unittest import mock
 
 import pytest
+import torch
 from rich.console import Console
 from support.helpers import environment, second_process, small_suite, steerboard, toy_llm
 
 from harness.core.interventions import Steering
 from harness.engine.decoding import Row
-from harness.runner import preflight, probe
+from harness.runner import preflight, probe, resources
 from harness.runner.generate import GenerationStage
 from harness.runner.prepare import RunOptions, plan_run
 
@@ -65,7 +66,7 @@ def test_a_model_that_cannot_do_the_task_is_warned_of_before_the_run(tmp_path):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 200}))
     (model / "chat_template.jinja").unlink()
-    with mock.patch("harness.core.devices.free_memory", return_value=1000):
+    with mock.patch("harness.runner.preflight.free_memory", return_value=1000):
         shown = steerboard("plan", "--suite", small_suite(tmp_path, model), "--settings", "few-shot")
     assert shown.code == 0
     warned = facts(shown.out)["warning"]
@@ -132,6 +133,19 @@ def test_a_plan_of_a_model_of_70_billion_needs_its_config_and_tokenizer_alone(tm
     hours = 4 * int(tokens.replace(",", "")) / 2 / 3600
     assert found["work"].endswith(f"{hours:,.1f} GPU hours at 2 tokens/s of 4 together")
     assert "no *.safetensors file" in steerboard("run", *words).one_line()
+
+
+@pytest.mark.parametrize("family", resources._GATED)
+def test_the_parameters_of_usual_families_are_counted_by_their_shape(family):
+    """To a thousandth of those of the model that transformers makes: biases and small norms are left out."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 256, "intermediate_size": 700, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = CONFIG_MAPPING[family](**sizes, num_hidden_layers=3, vocab_size=1000, head_dim=64)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    parameters = sum(part.numel() for part in model.parameters())
+    assert resources._count_by_shape(config) == pytest.approx(parameters, rel=1e-3)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from harness.core.checkpoints import Checkpoint, resolve_checkpoint
+from harness.core.devices import choose_device, choose_dtype
 from harness.core.errors import unknown
 from harness.core.interventions import Steering
 from harness.data.corpus import normalise
@@ -169,7 +170,6 @@ class Judge:
 
     @cached_property
     def _model(self) -> SteerableModel:
-        from harness.core.devices import choose_device, choose_dtype
         from harness.engine.model import load_model
 
         device = choose_device(self._device)
