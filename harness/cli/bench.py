@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import argument, option
-from harness.core.devices import choose_device
 from harness.core.errors import UserError
 
 BENCH = Path(__file__).resolve().parents[2] / "benchmarks" / "bench.py"
@@ -29,6 +28,8 @@ def bench(
     """
     if not BENCH.is_file():
         raise UserError("the benchmarks are not part of the installed package. Run this command in a checkout.")
+    from harness.core.devices import choose_device
+
     choose_device(device)
     command = [sys.executable, str(BENCH), *(names or []), "--device", device]
     raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603  # our own script

@@ -75,6 +75,13 @@ def read_bytes(
 
     Raises ``InvalidFileError`` for anything else, and its kind ``UnreadableFileError`` where the machine fails.
     """
+    return read_with_state(path, limit, name=name, follow_links=follow_links)[0]
+
+
+def read_with_state(
+    path: str | Path, limit: int = MAX_TEXT_BYTES, *, name: object = None, follow_links: bool = True
+) -> tuple[bytes, os.stat_result]:
+    """Return the bytes of a file and its state when it was opened; see ``read_bytes``."""
     name = path if name is None else name
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     try:
@@ -90,7 +97,7 @@ def read_bytes(
             while len(data) != state.st_size and (more := os.read(handle, _CHUNK)):  # it grows, or comes in parts
                 data += more
                 _check_size(name, len(data), limit)
-            return data
+            return data, state
         finally:
             os.close(handle)
     except (FileNotFoundError, ValueError):  # ValueError: a path with a NUL character

@@ -25,6 +25,7 @@ from harness.core.reading import (
     parse_json,
     parse_json_lines,
     read_bytes,
+    read_with_state,
 )
 from harness.core.records import CellScores, CellStatus, Generation, Manifest, Setting, State
 from harness.core.schema import Kind, SafeFloat, SafeInt, format_validation_error, parse_record
@@ -154,6 +155,11 @@ class ScoresRow(TypedDict):
 Version = tuple[int, int, int]
 
 
+def version_of(state: os.stat_result) -> Version:
+    """Return what changes with a file that is written again: time, size and number."""
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
 class RunFiles:
     """The files of a run directory by their names in it, such as ``cells/ID/scores.json``.
 
@@ -203,9 +209,13 @@ class RunFiles:
         return known[1]
 
     def version(self, name: str) -> Version:
-        """Return what changes with a file that is written again: time, size and number; raises ``OSError``."""
-        state = os.stat(self._above + name)  # noqa: PTH116 (see ``exists``)
-        return state.st_mtime_ns, state.st_size, state.st_ino
+        """Return the version of a file; raises ``OSError``."""
+        return version_of(os.stat(self._above + name))  # noqa: PTH116 (see ``exists``)
+
+    def read_with_version(self, name: str, limit: int = MAX_BYTES) -> tuple[bytes, Version]:
+        """Return what a file holds that is not compressed, and its version; see ``read``."""
+        data, state = read_with_state(self._above + name, limit)
+        return data, version_of(state)
 
 
 class Run:

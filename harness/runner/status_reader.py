@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import marshal
 import os
 import re
 import shutil
@@ -14,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from harness.core.cells import entry_id, entry_of
 from harness.core.errors import UserError
 from harness.core.files import is_locked
 from harness.core.reading import read_bytes
 from harness.core.records import Manifest, State
+from harness.core.schema import parse_record
 from harness.core.store import Run, StatusRow, Version
 from harness.core.workers import map_forked
 from harness.runner.run_status import MethodProgress, Reason, RunStage, RunState, RunStatus, Speed, WorkerState
@@ -31,31 +32,19 @@ _SKEW = 60.0  # seconds that the clocks of two machines may differ by
 _SILENT = 120.0  # seconds without a heartbeat after which a worker is taken for dead
 _WORKER, _SCORE = ".worker", "score-"  # of the files in claims
 _DIGITS, _LONGEST_NAME = 18, 1000  # of a claim's number; bytes of a worker's name
-_SIZED = 1000  # cells whose files are looked at for the size of a run
+_SIZED = 300  # cells whose files are looked at for the size of a run
 _PART = 1000  # cells that a process reads at a time
 _PATTERN = 300  # characters of a reason by which it is told from others
 
 
-class CellState(NamedTuple):
-    """What a status says. ``finished``: Unix time, None if not recorded; ``tokens``: that were written."""
+CellState = tuple[str, tuple[str, str, int], State, str, float | None, int, float, dict[str, float] | None]
+"""What a status says: entry, place, state, reason, Unix time when it ended, tokens written, seconds, those of fits.
 
-    entry: str
-    place: tuple[str, str, int]
-    state: State
-    reason: str
-    finished: float | None
-    tokens: int
-    seconds: float
-    fit: dict[str, float]
+Plain, since a hundred thousand are sent between processes. The time is None if not recorded.
+"""
 
-
-class _Read(NamedTuple):
-    """A cell with a status, the file that said so, and the Unix time of its scores, None where there are none."""
-
-    name: str
-    version: Version
-    state: CellState
-    scored: float | None
+_Read = tuple[str, Version, CellState, float | None]
+"""A cell with a status, the version of the file, what it says, and the Unix time of its scores, None without any."""
 
 
 class StatusReader:
@@ -64,7 +53,7 @@ class StatusReader:
     def __init__(self, path: Path) -> None:
         self.run = Run(path)
         self._known: dict[str, tuple[Version, CellState]] = {}
-        self._entries: dict[str, str] = {}  # of a status, as text -> entry id; a hash of each would take long
+        self._entries: dict[bytes, str] = {}  # of a status, as bytes -> entry id; a hash of each would take long
 
     def read(self, now: float | None = None) -> RunStatus:
         """Return where the run stands; nothing is locked or written. ``now``: Unix time, by default the clock's.
@@ -78,8 +67,8 @@ class StatusReader:
         manifest, started = run.manifest(), run.files.version("manifest.json")[0] / 1e9
         cells, damaged = self._read_cells()
         board = _Tally(manifest)
-        for cell in cells:
-            board.add(cell.name, cell.state, cell.scored, again=cell.version[0] / 1e9 < started)
+        for name, version, state, scored in cells:
+            board.add(name, state, scored, again=version[0] / 1e9 < started)
         found = RunStatus(
             path=run.path,
             state="running",
@@ -115,52 +104,59 @@ class StatusReader:
         finally:
             gc.freeze()
             gc.enable()
-        self._known = {cell.name: (cell.version, cell.state) for cell in found}
+        self._known = {name: (version, state) for name, version, state, _ in found}
         return found, damaged
 
     def _read_part(self, names: Sequence[str]) -> tuple[list[_Read], list[str]]:
         found, damaged = [], []
         for name in names:
             try:
-                version = self.run.files.version(f"cells/{name}/status.json")
-            except OSError:
-                continue
-            try:
-                known = self._known.get(name)
-                if known is None or known[0] != version:
-                    row = self.run.read_status_fast(name)
-                    if row is None:
-                        continue
-                    known = version, self._cell_state(name, row)
+                known = self._read_cell(name)
             except UserError as error:
                 damaged.append(str(error))
+                continue
+            if known is None:
                 continue
             scored = None
             with suppress(OSError):
                 scored = self.run.files.version(f"cells/{name}/scores.json")[0] / 1e9
             # Scores of texts that were written again since are not theirs.
-            if scored is not None and scored < (known[1].finished or 0.0) - _SKEW:
+            if scored is not None and scored < (known[1][4] or 0.0) - _SKEW:  # ended
                 scored = None
-            found.append(_Read(name, *known, scored))
+            found.append((name, *known, scored))
         return found, damaged
+
+    def _read_cell(self, name: str) -> tuple[Version, CellState] | None:
+        """Return what a cell's status says with its version, None where there is none; raises ``UserError``."""
+        path = f"cells/{name}/status.json"
+        known = self._known.get(name)
+        try:
+            if known is not None and known[0] == self.run.files.version(path):
+                return known
+            data, version = self.run.files.read_with_version(path)
+        except (OSError, UserError):
+            if self.run.files.exists(path):
+                raise
+            return None
+        return version, self._cell_state(name, parse_record(data, self.run.files.label(path), StatusRow))
 
     def _cell_state(self, name: str, row: StatusRow) -> CellState:
         key = row["cell"]
-        entry = repr((key["method"], key["model"], key["setting"]))
+        entry = marshal.dumps((key["method"], key["model"], key["setting"]), 2)  # equal for equal JSON, and fast
         if entry not in self._entries:
             record = self.run.status(name)  # with all that the quick reader does not check
             assert record is not None
             self._entries[entry] = entry_id(entry_of(record.cell))
-        fit = row.get("fit") or {}
-        return CellState(
-            entry=self._entries[entry],
-            place=(key["task"], key["language"], key["seed"]),
-            state=row["state"],
-            reason=row.get("reason", ""),
-            finished=_unix(row.get("finished", "")),
-            tokens=row.get("new_tokens") or 0,
-            seconds=row.get("seconds", 0.0),
-            fit={step: usage["seconds"] for step, usage in fit.items() if usage},
+        fit = row.get("fit")
+        return (
+            self._entries[entry],
+            (key["task"], key["language"], key["seed"]),
+            row["state"],
+            row.get("reason", ""),
+            _unix(row.get("finished", "")),
+            row.get("new_tokens") or 0,
+            row.get("seconds", 0.0),
+            {step: usage["seconds"] for step, usage in fit.items() if usage} if fit else None,
         )
 
 
@@ -184,30 +180,31 @@ class _Tally:
 
     def add(self, name: str, cell: CellState, scored: float | None, again: bool) -> None:
         """Count a cell; ``again``: whether it ended before the run was last started."""
-        index, (task, language, seed) = (cell.entry, cell.place), cell.place
-        known = cell.entry in self._names and (task, language) in self._strata and seed in self._seeds
-        if not known or index in self._seen:
+        entry, place, state, reason, finished, tokens, seconds, fit = cell
+        row, index = self._names.get(entry), (entry, place)
+        if row is None or place[:2] not in self._strata or place[2] not in self._seeds or index in self._seen:
             self.unexpected += 1
             return
         self._seen.add(index)
-        counts, state = self._counts[self._names[cell.entry]], cell.state
+        counts = self._counts[row]
         self.states[state] += 1
         counts["failed" if state.endswith("error") else state] += 1
-        if cell.finished is not None:
-            self.written.append((cell.finished, cell.tokens))
+        if finished is not None:
+            self.written.append((finished, tokens))
         if state == "ok":
-            self.seconds += cell.seconds
-            self.fits |= cell.fit
+            self.seconds += seconds
+            if fit:
+                self.fits |= fit
             if scored is not None:
                 self.scored += 1
                 counts["scored"] += 1
                 self.rated.append((scored, 0))
             return
         self.again += again and state != "skipped"
-        pattern = (state, re.sub(r"\d+", "", cell.reason[:_PATTERN]))
-        method, setting = self._names[cell.entry]
-        example = f"{method}/{setting}/{task}/{language}/seed {seed}"
-        before = self._reasons.get(pattern) or Reason(state, cell.reason, 0, name, example)
+        pattern = (state, re.sub(r"\d+", "", reason[:_PATTERN]))
+        method, setting = row
+        example = f"{method}/{setting}/{'/'.join(place[:2])}/seed {place[2]}"
+        before = self._reasons.get(pattern) or Reason(state, reason, 0, name, example)
         self._reasons[pattern] = replace(before, cells=before.cells + 1)
 
     @property
@@ -301,7 +298,7 @@ def _read_bytes(path: Path) -> bytes:
 def folder_size(folder: Path) -> int:
     """Return the bytes of all files in a run's directory and below it; links are not followed.
 
-    Of more than 1,000 cells, some are looked at, spread evenly, and the others taken to be as large.
+    Of more than 300 cells, some are looked at, spread evenly, and the others taken to be as large.
     """
     cells = sorted(_names_in(folder / "cells"))
     some = cells[:: 1 + len(cells) // _SIZED]
