@@ -13,7 +13,7 @@ from support.helpers import MODEL, method
 from support.toyruns import F1, flat, plain, selection, toy, write_run
 
 from harness.core.records import Entry
-from harness.core.store import Run
+from harness.core.store import Run, RunFiles
 from harness.runner.run_status import MethodProgress, RunStatus, Speed, WorkerState
 from harness.runner.status_reader import StatusReader, folder_size, measure_speed
 
@@ -172,13 +172,13 @@ def test_a_time_that_cannot_be_is_not_counted_with(tmp_path, when):
 def test_a_status_is_read_again_only_after_a_change(tmp_path, monkeypatch):
     run = made(tmp_path / "run")
     seen: list[str] = []
-    whole = Run.read_status_fast
-    monkeypatch.setattr(Run, "read_status_fast", lambda self, cell: seen.append(cell) or whole(self, cell))
+    whole = RunFiles.read_with_version
+    monkeypatch.setattr(RunFiles, "read_with_version", lambda self, name: seen.append(name) or whole(self, name))
     reader = StatusReader(run.path)
     assert counted(reader.read(NOW))["ok"] == len(seen) == 18
     change(run, run.cell_ids()[3], NOW, state="skipped", reason="no")
     assert counted(reader.read(NOW))["ok"] == 17
-    assert seen[18:] == [run.cell_ids()[3]]
+    assert seen[18:] == [f"cells/{run.cell_ids()[3]}/status.json"]
 
 
 # A run that is worked on
