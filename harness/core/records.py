@@ -317,26 +317,39 @@ class Selection(Record):
         ]
 
 
-class GridPoint(Record):
-    """A configuration of the search grid: its means over cells of validation text.
+class DoseScores(Record):
+    """Means over cells of validation text, of one configuration: all of its cells, or those of a language.
 
-    ``options``: the values of the searched fields. ``gain``: macro-F1 minus the unsteered one of the same cells.
-    ``valid``: share of texts that pass all checks, times the share of unique ones. ``tokens`` (None if not
-    recorded) and ``seconds`` are those of generation.
+    ``gain``: macro-F1 minus the unsteered one of the same cells. ``valid``: share of texts that pass all checks,
+    times the share of unique ones. ``distinct_2``: None also where a cell has fewer word pairs than the suite's
+    budget. The last three are None in files of versions that did not record them.
     """
 
-    method: str
-    options: Options
     macro_f1: SafeFloat | None
     gain: SafeFloat | None
     valid: SafeFloat | None
     eligible: bool
     chosen: bool = False
+    language_fidelity: SafeFloat | None = None
+    label_fidelity: SafeFloat | None = None
+    distinct_2: SafeFloat | None = None
+
+
+class GridPoint(DoseScores):
+    """A configuration of the search grid and its scores.
+
+    ``options``: the values of the searched fields. ``tokens`` (None if not recorded) and ``seconds`` are those of
+    generation. ``languages``: the scores in every language, where each had its own choice.
+    """
+
+    method: str
+    options: Options
     cells: SafeInt
     cells_expected: SafeInt
     texts: SafeInt
     tokens: SafeInt | None
     seconds: SafeFloat
+    languages: dict[str, DoseScores] = {}
 
 
 class TunedMethod(Record):

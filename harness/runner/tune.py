@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.core.cells import Cell
 from harness.core.errors import MachineError, UserError
 from harness.core.files import canonical_json
-from harness.core.records import CellStatus, GridPoint, Tuned, TunedMethod, fit_of, sum_or_none
+from harness.core.records import CellStatus, DoseScores, GridPoint, Tuned, TunedMethod, fit_of, sum_or_none
 from harness.data.suite import MethodSpec, Suite
 from harness.methods.contract import Reference, SteeringMethod
 from harness.methods.controls import Control
 from harness.methods.registry import Registry, named_options, pick_methods, search_space
 from harness.runner.plan import select_cells
-from harness.scoring.metrics import VALID_SHARE, macro_f1
+from harness.scoring.lexical import distinct
+from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, VALID_SHARE, macro_f1
+from harness.scoring.text import words
 
 if TYPE_CHECKING:
     from harness.runner.prepare import RunPlan
@@ -114,9 +116,9 @@ def evaluate_grid(plan: RunPlan, base: Suite, by_language: bool = False) -> Tune
         points = [cells.point(name, config, fields) for config in configs]
         best = select_best(points)
         options = best.options if best else None
-        if best and by_language:
-            options = cells.options_by_language(best, method.config.by_language)
         points = [p.model_copy(update={"chosen": p is best}) for p in points]
+        if by_language:
+            options, points = cells.choose_by_language(points, options, method.config.by_language)
         surface += points
         methods[name] = TunedMethod(
             version=method.version,
@@ -155,11 +157,24 @@ def select_best(points: Iterable[GridPoint]) -> GridPoint | None:
     return max(eligible, key=lambda point: point.macro_f1 or 0.0, default=None)
 
 
+class _CellValues(NamedTuple):
+    """What a sweep knows of a cell. ``distinct_2`` is not a score of its run: it would cost all lexical ones."""
+
+    macro_f1: float | None
+    valid: float
+    language_fidelity: float | None
+    label_fidelity: float | None
+    distinct_2: float | None
+    texts: int
+
+
 class _SweepCells:
     """The scored cells of a sweep. ``by_config``: method -> config as JSON -> its cells."""
 
     def __init__(self, plan: RunPlan) -> None:
         self._run = plan.run
+        self._budgets = plan.suite.metrics.budgets
+        self._values: dict[str, _CellValues] = {}
         self.by_config: dict[str, dict[str, list[Cell]]] = {}
         self._unsteered: dict[tuple[str, str, str], Cell] = {}
         for cell in plan.cells:
@@ -169,21 +184,36 @@ class _SweepCells:
             if method.name in _UNSTEERED:
                 self._unsteered[key.setting, key.task, key.language] = cell
 
-    def options_by_language(self, best: GridPoint, fields: Collection[str]) -> dict[str, Any]:
-        """Return the options of ``best`` with a mapping for ``fields``: for every language the value of its best point.
+    def choose_by_language(
+        self, points: Sequence[GridPoint], best: Mapping[str, Any] | None, fields: Collection[str]
+    ) -> tuple[dict[str, Any] | None, list[GridPoint]]:
+        """Return the options ``best`` with a mapping for ``fields``, and all points with the scores by language.
 
-        The other options stay those of ``best``; so does a language in which no point is eligible.
+        A language gets the value of its best point; the other options stay those of ``best``, and so does a language
+        in which no point is eligible.
         """
-        configs, shared = self.by_config[best.method], best.options.keys() - set(fields)
-        chosen: dict[str, GridPoint] = {}
+        method, names = points[0].method, list(points[0].options)
+        configs = self.by_config[method]
+        by_language: list[dict[str, DoseScores]] = [{} for _ in points]
+        chosen: dict[str, Mapping[str, Any]] = {}
         for code in sorted({cell.key.language for cells in configs.values() for cell in cells}):
-            points = [self.point(best.method, config, list(best.options), code) for config in configs]
-            alike = (p for p in points if all(p.options[field] == best.options[field] for field in shared))
-            chosen[code] = select_best(alike) or best
+            own = [self.point(method, config, names, code) for config in configs]
+            found = None
+            if best is not None:
+                found = select_best(p for p in own if all(p.options[f] == best[f] for f in best.keys() - set(fields)))
+                chosen[code] = found.options if found else best
+            for scores, point in zip(by_language, own, strict=True):
+                values = {name: getattr(point, name) for name in DoseScores.model_fields}
+                scores[code] = DoseScores(**{**values, "chosen": point is found})
+        with_languages = [
+            point.model_copy(update={"languages": scores}) for point, scores in zip(points, by_language, strict=True)
+        ]
+        if best is None:
+            return None, with_languages
         return {
-            field: value if field in shared else {code: point.options[field] for code, point in chosen.items()}
-            for field, value in best.options.items()
-        }
+            field: {code: options[field] for code, options in chosen.items()} if field in fields else value
+            for field, value in best.items()
+        }, with_languages
 
     def point(self, method: str, config: str, fields: Sequence[str], language: str | None = None) -> GridPoint:
         """Return the means of one configuration, in one language if given; not eligible where a cell is missing."""
@@ -192,10 +222,10 @@ class _SweepCells:
         expected = len({cell.id for cell in cells})
         mine = [self._value(cell, status) for cell, status in done.values()]
         base = [self._unsteered_value(cell) for cell, _ in done.values()]
-        whole = len(done) == expected and all(f1 is not None for f1, _ in mine)
-        f1 = _mean([f1 for f1, _ in mine]) if whole else None
-        base_f1 = _mean([f1 for f1, _ in base])
-        valid, base_valid = (_mean([share for _, share in pairs]) for pairs in (mine, base))
+        whole = len(done) == expected and all(values.macro_f1 is not None for values in mine)
+        f1 = _mean([values.macro_f1 for values in mine]) if whole else None
+        base_f1 = _mean([values.macro_f1 for values in base])
+        valid, base_valid = (_mean([values.valid for values in group]) for group in (mine, base))
         options = json.loads(config)
         statuses = [status for _, status in done.values()]
         return GridPoint(
@@ -205,9 +235,12 @@ class _SweepCells:
             gain=None if f1 is None or base_f1 is None else f1 - base_f1,
             valid=valid,
             eligible=whole and (valid or 0.0) >= GATE * (base_valid or 0.0) - _ROUNDING,
+            language_fidelity=_mean([values.language_fidelity for values in mine]),
+            label_fidelity=_mean([values.label_fidelity for values in mine]),
+            distinct_2=_mean([values.distinct_2 for values in mine]),
             cells=len(done),
             cells_expected=expected,
-            texts=sum(len(self._run.generations(name)) for name in done),
+            texts=sum(values.texts for values in mine),
             tokens=sum_or_none(n for status in statuses for n in (status.prompt_tokens, status.new_tokens)),
             seconds=round(sum(status.seconds for status in statuses), 3),
         )
@@ -217,7 +250,7 @@ class _SweepCells:
         status = self._run.status(cell.id)
         return status if status is not None and status.state == "ok" else None
 
-    def _unsteered_value(self, steered: Cell) -> tuple[float | None, float]:
+    def _unsteered_value(self, steered: Cell) -> _CellValues:
         """Return the values of the unsteered cell with the setting, task and language of another."""
         axes = (steered.key.setting, steered.key.task, steered.key.language)
         cell = self._unsteered.get(axes)
@@ -226,12 +259,21 @@ class _SweepCells:
             raise UserError(f"the unsteered cell of {'/'.join(axes)} is missing. Run the same command again.")
         return self._value(cell, status)
 
-    def _value(self, cell: Cell, status: CellStatus) -> tuple[float | None, float]:
-        """Return macro-F1 and valid share of a cell."""
-        scores = self._run.scores(cell.id)
-        found = {s.metric: s.value for s in scores.scores} if scores else {}
-        once = 1 - status.duplicates / max(len(self._run.generations(cell.id)), 1)
-        return found.get(macro_f1(CLASSIFIER).name), (found.get(VALID_SHARE.name) or 0.0) * once
+    def _value(self, cell: Cell, status: CellStatus) -> _CellValues:
+        """Return the values of a cell; its files are read once."""
+        if cell.id not in self._values:
+            scores, rows = self._run.scores(cell.id), self._run.generations(cell.id)
+            found = {s.metric: s.value for s in scores.scores} if scores else {}
+            once = 1 - status.duplicates / max(len(rows), 1)
+            self._values[cell.id] = _CellValues(
+                macro_f1=found.get(macro_f1(CLASSIFIER).name),
+                valid=(found.get(VALID_SHARE.name) or 0.0) * once,
+                language_fidelity=found.get(LANGUAGE_FIDELITY.name),
+                label_fidelity=found.get(LABEL_FIDELITY.name),
+                distinct_2=distinct(2, [words(row.text) for row in rows], self._budgets).value,
+                texts=len(rows),
+            )
+        return self._values[cell.id]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
