@@ -36,6 +36,7 @@ from leaderboard.rendering import render
 from leaderboard.text import WORDS, day_of, name_of, slug
 from leaderboard.views import plots
 from leaderboard.views.compare import head_to_head
+from leaderboard.views.doses import doses
 from leaderboard.views.methods import method_page
 from leaderboard.views.origins import entry_origins, run_groups
 from leaderboard.views.ranking import overview
@@ -201,6 +202,7 @@ def view_of(
         "diversity": plots.diversity(board),
         "cost": plots.cost(board),
         "sweeps": plots.sweeps(surfaces),
+        "doses": doses(board, surfaces),
         "languages": [language(code) for code in manifest.selection.languages],
         "checked": [name_of(language(code).name) for code in board.checks],
         "methods": [(name_of(name), method_file(name)) for name in methods],
@@ -252,10 +254,12 @@ def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Call
     def of_metric(metric: Metric, file: str) -> PageFile:
         return _page(view, file, "metric.html.j2", page=metric_page(board, metric))
 
+    dosage = partial(_page, view, "doses.html", "doses.html.j2", doses=view["doses"])
     pairs = partial(_page, view, "compare.html", "compare.html.j2", "compare.js", comparison=view["comparison"])
     names = dict.fromkeys(row.row.entry.method.name for row in board.standings.rows)
     return [
         *([pairs] if view["comparison"] else []),
+        *([dosage] if view["doses"] else []),
         *(partial(of_language, code) for code in board.axes["language"]),
         *(partial(of_method, name) for name in names),
         *(partial(of_metric, metric, file) for metric, file in view["metrics"]),

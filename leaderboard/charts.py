@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -20,11 +20,13 @@ WIDTH = 168
 """Pixels of an interval bar; the script of the page draws with the same number."""
 
 LINES_WIDTH, LINES_HEIGHT = 440, 280
+PANEL_WIDTH, PANEL_HEIGHT = 240, 210
 
 _FEW = 6  # values, of which none is called an outlier
 _MARGIN = 8
 _NOTHING = 0.01  # half the range of an axis without any estimate
 _LINES_LEFT, _LINES_RIGHT, _LINES_TOP, _LINES_BOTTOM = 52, 12, 36, 46
+_PANEL_LEFT, _PANEL_TOP = 40, 28
 _LAYER_TICKS = 10  # at most
 _DOTTED = 60  # layers of which every one gets a dot
 
@@ -174,6 +176,41 @@ def lines(before: Sequence[float], after: Sequence[float], marked: Iterable[int]
         "width": LINES_WIDTH,
         "height": LINES_HEIGHT,
     }
+
+
+Line = Sequence[tuple[float, float]]
+"""Points of a line, from left to right."""
+
+
+def multiples(
+    panels: Sequence[tuple[str, Mapping[str, Line]]], marked: Sequence[tuple[str, float]], x_title: str
+) -> dict[str, Any]:
+    """Lay out small charts next to each other: lines by name over one x axis, y from 0 to 1; values beyond are cut.
+
+    ``marked``: names of lines and their x with a ring; a line with one is drawn in front. At least one point.
+    """
+    xs = [x for _, lines in panels for line in lines.values() for x, _ in line]
+    x = scale(xs, _PANEL_LEFT, PANEL_WIDTH - _LINES_RIGHT, ticks=2)
+    y = Scale(0.0, 1.0, 0.25, PANEL_HEIGHT - _LINES_BOTTOM, _PANEL_TOP)
+    front = {name for name, _ in marked}
+    drawn = []
+    for title, lines in panels:
+        ordered = sorted((name for name, line in lines.items() if line), key=lambda name: name in front)
+        drawn.append(
+            {
+                "title": title,
+                "lines": [
+                    {
+                        "name": name,
+                        "front": name in front,
+                        "points": " ".join(f"{x.at(at)},{y.at(value)}" for at, value in lines[name]),
+                        "dots": [(x.at(at), y.at(value), (name, at) in marked) for at, value in lines[name]],
+                    }
+                    for name in ordered
+                ],
+            }
+        )
+    return {"panels": drawn, "x": x, "y": y, "x_title": x_title, "width": PANEL_WIDTH, "height": PANEL_HEIGHT}
 
 
 # Heat maps

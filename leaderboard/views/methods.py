@@ -18,6 +18,7 @@ from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board, row_kind
 from leaderboard.text import LONGEST, clean, name_of
+from leaderboard.views.doses import of_method
 from leaderboard.views.origins import EntryOrigin
 from leaderboard.views.tables import metric_file
 
@@ -58,6 +59,7 @@ def method_page(board: Board, method: str, view: Mapping[str, Any]) -> dict[str,
         "grid": grid if any(cell.words for row in grid for cell in row["cells"]) else [],
         "vectors": steering_files(board, names),
         "sweeps": [sweep for sweep in view["sweeps"] if sweep.method == method],
+        "doses": of_method(view["doses"], method),
     }
 
 

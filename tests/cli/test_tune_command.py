@@ -74,11 +74,27 @@ def test_the_command_chooses_the_best_configuration_that_passes_the_gate(swept):
     assert tuned["methods"]["language"]["tokens"] == 6 * 4 * 18 * 15
 
 
+def test_a_sweep_knows_the_fidelity_and_diversity_of_every_configuration(swept):
+    points = {tuple(p["options"].values()): p for p in tuned_file(swept)["surface"]}
+    best, weak = points[0, 0.2], points[0, 0.1]
+    assert best["language_fidelity"] > 0.9  # human-written text of the language
+    assert best["label_fidelity"] > weak["label_fidelity"]  # there one label in three is wrong
+    assert all(0.5 < p["distinct_2"] <= 1.0 for p in points.values())
+    assert best["languages"] == {}
+
+
 def test_by_language_a_run_uses_a_value_for_each_and_its_title_says_so(suite, copy):
     outcome = tune(suite, copy, "--by-language")
     assert outcome.code == 0, outcome.err
     assert "language: layer=am:0 he:0, strength=am:0.2 he:0.2 (6 configurations" in outcome.out
     assert "the choice is the best of several in each" in outcome.out
+    points = tuned_file(copy)["surface"]
+    for p in points:
+        assert list(p["languages"]) == ["am", "he"]
+        for field in ("macro_f1", "language_fidelity", "label_fidelity", "distinct_2"):
+            both = [p["languages"][code][field] for code in ("am", "he")]
+            assert p[field] == pytest.approx(sum(both) / 2), field
+    assert [p["options"]["strength"] for p in points if p["languages"]["am"]["chosen"]] == [0.2]
     words = [
         "run",
         "--suite",
