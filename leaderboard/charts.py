@@ -191,7 +191,7 @@ def multiples(
     """
     xs = [x for _, lines in panels for line in lines.values() for x, _ in line]
     x = scale(xs, _PANEL_LEFT, PANEL_WIDTH - _LINES_RIGHT, ticks=2)
-    y = Scale(0.0, 1.0, 0.25, PANEL_HEIGHT - _LINES_BOTTOM, _PANEL_TOP)
+    y = Scale(0.0, 1.0, 0.5, PANEL_HEIGHT - _LINES_BOTTOM, _PANEL_TOP)
     front = {name for name, _ in marked}
     drawn = []
     for title, lines in panels:

@@ -12,19 +12,17 @@ from harness.core.errors import UserError
 from harness.core.interventions import Steering
 from harness.core.languages import language
 from harness.core.records import IMPORTED
-from harness.data.corpus import contrast_kind
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board, row_kind
 from leaderboard.text import LONGEST, clean, name_of
 from leaderboard.views.doses import of_method
-from leaderboard.views.origins import EntryOrigin
+from leaderboard.views.origins import STEERING_ID, EntryOrigin, kind_of_contrast
 from leaderboard.views.tables import metric_file
 
 _ARXIV = re.compile(r"arXiv[: ]\s?(\d{4}\.\d{4,5})")
 _WEB = re.compile(r"https://[!#$%&*+,./0-9:;=?@A-Z_a-z~-]{4,200}")
-_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _COUNTS = ("texts", "valid_texts", "prompt_tokens", "new_tokens")  # of a cost
 _OPTIONS = 60  # of a config
 _ENTRIES = 24  # whose metrics are shown next to each other, the best ones
@@ -158,7 +156,7 @@ def steering_files(board: Board, entries: set[str]) -> dict[str, Any] | None:
         return None
     lines, rules, kinds, broken = [], set(), set(), []
     for name, run in list(files.items())[:_FILES]:
-        if not _ID.fullmatch(name):  # it becomes part of a path
+        if not STEERING_ID.fullmatch(name):  # it becomes part of a path
             broken.append(f"{name_of(name)}: not a name of a steering file")
             continue
         try:
@@ -169,7 +167,7 @@ def steering_files(board: Board, entries: set[str]) -> dict[str, Any] | None:
         if steering is not None:
             lines.append({"file": name_of(name), **_steering(steering)})
             rules.add(_rule(steering.provenance))
-            kinds.add(_contrast(steering.provenance))
+            kinds.add(kind_of_contrast(steering.provenance))
     if len(kinds - {""}) > 1:
         names = ", ".join(sorted(kinds - {""}))
         rules.add(f"The contrast text is not of one kind ({clean(names)}): means over languages mix them.")
@@ -211,12 +209,6 @@ def _read_text(counts: object) -> str:
     parts = [part for part in counts.values() if isinstance(part, Mapping)]
     texts, tokens = (sum(n for part in parts if type(n := part.get(key)) is int) for key in ("texts", "tokens"))
     return f"{texts:,} texts" + (f", {tokens:,} tokens" if tokens else "")
-
-
-def _contrast(provenance: Mapping[str, Any]) -> str:
-    """Return the kind of a vector's contrast text, empty where it has none."""
-    fit = provenance.get("fit")
-    return contrast_kind(str(fit.get("contrast") or "")) if isinstance(fit, Mapping) else ""
 
 
 def _rule(provenance: Mapping[str, Any]) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from harness.core.errors import UserError
 from harness.core.records import IMPORTED, OWN_ENGINE, Entry, Manifest
 from harness.core.redaction import hide_secrets
+from harness.core.store import Run
+from harness.data.corpus import contrast_kind
 from harness.data.suite import prompt_format_of
 from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
@@ -22,12 +26,17 @@ _COMMAND = 60  # words of a command
 _GROUPS = 40
 _LISTED = 40  # versions and data sets of a run
 _DATES = 6  # of a group, named one by one
+_VECTORS = 400  # steering files of an entry that are looked into
+
+STEERING_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""A name of a steering file that may become part of a path."""
 
 
 class EntryOrigin(NamedTuple):
     """The origin of an entry: its badge, and in words what was checked.
 
-    ``people``: who submitted it. ``commands``: how its run was made, ready to be copied into a shell.
+    ``people``: who submitted it. ``commands``: how its run was made, ready to be copied into a shell. ``contrast``:
+    what the degraded text of its vectors is, where they have one, and whether it is of several kinds.
     """
 
     badge: str
@@ -35,6 +44,7 @@ class EntryOrigin(NamedTuple):
     people: str
     date: str
     commands: list[str]
+    contrast: str = ""
 
 
 def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigin]:
@@ -44,7 +54,7 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
     for index, (run, _) in board.result_set.cells.items():  # an entry of several runs has the weakest of their badges
         item = by_path.get(run.path, Input(run))
         origin[index[0]] = min(origin.get(index[0], item), item, key=lambda item: _WEAKEST.index(item.badge))
-    found = {}
+    found, contrasts = {}, contrasts(board)
     for name, row in board.result_set.entries.items():
         own = [manifest for manifest in board.result_set.manifests if row.entry in manifest.entries]
         known = origin.get(name)
@@ -59,8 +69,44 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
             people=f"{people}; texts under {name_of(card.licence)}" if card else "",
             date=max((day_of(manifest.created) for manifest in own), default=""),
             commands=list(dict.fromkeys(filter(None, (command(row.entry, manifest) for manifest in own)))),
+            contrast=contrasts.get(name, ""),
         )
     return found
+
+
+def contrasts(board: Board) -> dict[str, str]:
+    """Return entry id -> what the contrast text of its vectors is, in words; unreadable files are left out."""
+    files: dict[str, dict[tuple[Path, str], Run]] = {}
+    for index, (run, _) in board.result_set.cells.items():
+        file = board.result_set.work[index].steering
+        if file and STEERING_ID.fullmatch(file):
+            files.setdefault(index[0], {})[run.path, file] = run
+    found: dict[str, str] = {}
+    read: dict[tuple[Path, str], str] = {}
+    for name, own in files.items():
+        for key in sorted(own)[:_VECTORS]:
+            if key not in read:
+                read[key] = _contrast_in(own[key], key[1])
+        kinds = sorted({read[key] for key in sorted(own)[:_VECTORS]} - {""})
+        if kinds:
+            mixed = "" if len(kinds) == 1 else ", not of one kind: means over languages mix them"
+            found[name] = f"Contrast text: {', '.join(kinds)}{mixed}."
+    return found
+
+
+def _contrast_in(run: Run, steering: str) -> str:
+    """Return the kind of contrast text of a steering file; empty where it has none or cannot be read."""
+    try:
+        found = run.steering(steering)
+    except (UserError, OSError, ValueError):  # the page of the method names it
+        return ""
+    return kind_of_contrast(found.provenance) if found else ""
+
+
+def kind_of_contrast(provenance: Mapping[str, Any]) -> str:
+    """Return the kind of a vector's contrast text, empty where it has none."""
+    fit = provenance.get("fit")
+    return contrast_kind(str(fit.get("contrast") or "")) if isinstance(fit, Mapping) else ""
 
 
 def _checked(board: Board, entry: str, item: Input) -> str:

@@ -135,7 +135,7 @@ def _row(board: Board, standing: RankedEntry, origin: EntryOrigin, axis: Scale) 
             "badge": TableCell(origin.badge, origin.badge, title=origin.checked),
             "date": TableCell(origin.date, origin.date),
         },
-        "notes": [name_of(standing.note, 400)] if standing.note else [],
+        "notes": [name_of(note, 400) for note in (standing.note, origin.contrast) if note],
     }
 
 

@@ -20,6 +20,7 @@ from harness.submissions.lockfile import FILE, LockFile
 from leaderboard.build import build_site
 from leaderboard.inputs import inputs
 from leaderboard.views.methods import steering_files
+from leaderboard.views.origins import contrasts
 
 PUBLISHED = ROOT / "submissions"
 NAMES = ("zero-shot", "learned", "human")
@@ -136,6 +137,9 @@ def test_a_method_whose_contrast_text_is_not_of_one_kind_says_so(tmp_path, sourc
         index = ("entry", "topic", ("am", "he")[i], 1)
         cells[index], work[index] = (run, f"c{i}"), SimpleNamespace(steering=f"s{i}")
     board: Any = SimpleNamespace(result_set=SimpleNamespace(cells=cells, work=work))
+    note = contrasts(board)["entry"]  # of its row in the ranking
+    assert note.startswith("Contrast text: ")
+    assert note.endswith(", not of one kind: means over languages mix them.") is mixed
     found = steering_files(board, {"entry"})
     assert found is not None
     said = [rule for rule in found["rules"] if "not of one kind" in rule]
