@@ -54,7 +54,7 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
     for index, (run, _) in board.result_set.cells.items():  # an entry of several runs has the weakest of their badges
         item = by_path.get(run.path, Input(run))
         origin[index[0]] = min(origin.get(index[0], item), item, key=lambda item: _WEAKEST.index(item.badge))
-    found, contrasts = {}, contrasts(board)
+    found, kinds = {}, contrasts(board)
     for name, row in board.result_set.entries.items():
         own = [manifest for manifest in board.result_set.manifests if row.entry in manifest.entries]
         known = origin.get(name)
@@ -69,7 +69,7 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
             people=f"{people}; texts under {name_of(card.licence)}" if card else "",
             date=max((day_of(manifest.created) for manifest in own), default=""),
             commands=list(dict.fromkeys(filter(None, (command(row.entry, manifest) for manifest in own)))),
-            contrast=contrasts.get(name, ""),
+            contrast=kinds.get(name, ""),
         )
     return found
 
