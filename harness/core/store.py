@@ -37,6 +37,9 @@ _TICK = 3_000_000_000  # nanoseconds; times of FAT are even seconds
 CLASSIFIER = "classifier/"
 """Prefix of the scorers that train a classifier."""
 
+CURVE = "curve/"
+"""Prefix of the scorers that train a classifier on more and more texts."""
+
 ANSWERS = "answers"
 """The scorer of a model that answers tasks itself."""
 
@@ -49,7 +52,7 @@ TEXTS = "generations.jsonl"
 
 def kept_in(part: str) -> str:
     """Return the file that holds the artifacts of a scorer."""
-    return KEPT[0] if part.startswith((CLASSIFIER, ANSWERS)) else KEPT[1]
+    return KEPT[0] if part.startswith((CLASSIFIER, CURVE, ANSWERS)) else KEPT[1]
 
 
 # Rows hold what tables need of tens of thousands of files. Pydantic reads them from the bytes in a third of the time

@@ -144,12 +144,40 @@ class FidelitySettings(SuiteModel):
     texts_per_language: int = Field(gt=0)
 
 
+class CurveSettings(SuiteModel):
+    """The data-size curve: training on the first ``sizes`` texts of every label.
+
+    ``human``: human texts per label that the mixed curve adds the same texts to; 0 for no mixed curve.
+    ``classifiers``: which of the suite's, by name.
+    """
+
+    sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
+    human: int = Field(default=10, ge=0)
+    classifiers: list[str] = Field(default=["tfidf"], min_length=1)
+
+    @field_validator("sizes")
+    @classmethod
+    def _increasing(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"sizes have to increase: {sizes}")
+        return sizes
+
+
 class Metrics(SuiteModel):
-    """Settings of the metrics. ``embeddings``: encoders for Vendi score and pairwise distance."""
+    """Settings of the metrics. ``embeddings``: encoders for Vendi score and pairwise distance.
+
+    ``curve``: None, left out of hashes, for none.
+    """
 
     budgets: Budgets
     language_fidelity: FidelitySettings
     embeddings: list[str] = ["tfidf"]
+    curve: CurveSettings | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_curve(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        return {name: value for name, value in body.items() if name != "curve" or value is not None}
 
 
 class Task(SuiteModel):
@@ -239,6 +267,13 @@ class Suite(SuiteModel):
             for model_type in family.model_types:
                 if seen.setdefault(model_type, name) != name:
                     raise ValueError(f"model type {model_type!r} is in two families")
+        return self
+
+    @model_validator(mode="after")
+    def _curve_fits(self) -> Suite:
+        for spec in self.metrics.curve.classifiers if self.metrics.curve else ():
+            if spec not in self.classifiers:
+                raise ValueError(f"metrics.curve.classifiers: {unknown('classifier', spec, self.classifiers)}")
         return self
 
     def _sampling_of(self, family: ModelFamily) -> SamplingParams:

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from harness.core.errors import BrokenFileError, DamagedFileError, MachineError,
 from harness.core.files import digest
 from harness.core.reading import has_lone_surrogate
 from harness.core.records import CellKey, CellScores, PartRecord, Score
-from harness.core.store import CLASSIFIER, KEPT, Run, kept_in
+from harness.core.store import CLASSIFIER, CURVE, KEPT, Run, kept_in
 from harness.core.threads import allowed_threads, limit_blas_threads
 from harness.data.contrast import ContrastFolder
 from harness.data.corpus import Corpus
@@ -78,6 +78,7 @@ class ReferenceTexts:
     suite: Suite
     corpus: Corpus
     _last: ScoringContext | None = None
+    _curve: tuple[tuple[str, str, int], TextSample | None] | None = None
 
     def context(self, task: str, language: str) -> ScoringContext:
         """Return the human text of a task and language."""
@@ -95,6 +96,21 @@ class ReferenceTexts:
             return None
         rows = [(text, label) for label, group in drawn.items() for text in group]
         return TextSample([t for t, _ in rows], [label for _, label in rows], np.ones(len(rows), dtype=bool))
+
+    def curve(self, key: CellKey) -> TextSample | None:
+        """Return the human texts for the curves of cells of a task, language and seed; None where there are too few.
+
+        They are drawn as the row ``human`` draws them, of the largest number in the curve that the train split has.
+        Cells with fewer texts have the same ones.
+        """
+        settings, place = self.suite.metrics.curve, (key.task, key.language, key.seed)
+        if settings is None:
+            return None
+        if self._curve is None or self._curve[0] != place:
+            numbers = sorted({*settings.sizes, settings.human} - {0}, reverse=True)
+            drawn = (self.human(key.model_copy(update={"texts_per_label": number})) for number in numbers)
+            self._curve = place, next((sample for sample in drawn if sample), None)
+        return self._curve[1]
 
     def demonstrations(self, task: str, language: str) -> dict[str, list[str]]:
         """Return label -> the texts that few-shot prompts show; none where the train split is too small for that."""
@@ -146,7 +162,9 @@ def score_claim(cell: str) -> str:
     return f"score-{cell}"
 
 
-LIGHT = frozenset({VALIDITY, "lexical", "embedding/tfidf", "leakage", "membership", "hidden", f"{CLASSIFIER}tfidf"})
+LIGHT = frozenset(
+    {VALIDITY, "lexical", "embedding/tfidf", "leakage", "membership", "hidden", f"{CLASSIFIER}tfidf", f"{CURVE}tfidf"}
+)
 """Scorers that load no model, so that several processes can run them in little memory."""
 
 LEAST_CHUNK, WORTH_WORKERS = 16, 2000
@@ -366,7 +384,7 @@ class ScoringStage:
             data = self.plan.corpus.scoring_fingerprint(task, language)
             suite = self.plan.suite
             shown = [suite.scored_split, suite.few_shot.model_dump(), suite.task(task, language).prompts]
-            settings = suite.metrics.model_dump(exclude={"embeddings"})
+            settings = suite.metrics.model_dump(exclude={"embeddings", "curve"})
             self._protocols[task, language] = digest([VERSION, settings, shown, data], 16)
         return self._protocols[task, language]
 
@@ -385,8 +403,8 @@ class ScoringStage:
             )
         texts, labels = [g.text for g in generations], [g.label for g in generations]
         if valid is None:
-            return self._checked(texts, labels, context)
-        return TextSample(texts, labels, np.array(valid, dtype=bool))
+            return replace(self._checked(texts, labels, context), human=self._reference.curve(key))
+        return TextSample(texts, labels, np.array(valid, dtype=bool), human=self._reference.curve(key))
 
     def _missing(self, cell: Cell) -> tuple[CellScores | None, list[Scorer]]:
         """Return the stored scores that still count, and the scorers that have to run.

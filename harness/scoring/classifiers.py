@@ -134,12 +134,32 @@ def training_rows(sample: TextSample) -> Rows:
 
 
 @dataclass(frozen=True)
-class _TestResult:
+class TestResult:
     """Predictions (label indices) and values of metrics by classifier seed, after training on ``rows``."""
 
     rows: Rows
     predictions: dict[str, list[int]]
     values: dict[str, dict[str, float]]
+
+
+def train_and_test(classifier: Classifier, rows: Rows, context: ScoringContext, gold: list[int]) -> TestResult:
+    """Train on ``rows`` and test with every seed; return no results if there are no texts."""
+    predictions: dict[str, list[int]] = {}
+    values: dict[str, dict[str, float]] = {}
+    seeds = classifier.seeds if rows else []
+    # All at once: what they share is read once.
+    for seed, found in zip(seeds, classifier.probabilities(rows, context, seeds) if rows else (), strict=True):
+        predicted = found.argmax(axis=1)
+        measured = {
+            MACRO_F1.name: macro_f1_of(gold, predicted, len(context.labels)),
+            ACCURACY.name: float(np.mean(predicted == gold)),
+            CALIBRATION_ERROR.name: calibration_error(found, gold),
+            BRIER.name: brier_score(found, gold),
+        }
+        predictions[str(seed)] = predicted.tolist()
+        for name, value in measured.items():
+            values.setdefault(name, {})[str(seed)] = value
+    return TestResult(rows, predictions, values)
 
 
 class ClassifierScorer:
@@ -166,8 +186,8 @@ class ClassifierScorer:
         """
         gold = [context.labels.index(label) for _, label in context.test]
         rows, valid = training_rows(sample), training_rows(sample.subset(sample.valid))
-        every = self._test(rows, context, gold)
-        of_valid = every if valid == rows else self._test(valid, context, gold)
+        every = train_and_test(self._classifier, rows, context, gold)
+        of_valid = every if valid == rows else train_and_test(self._classifier, valid, context, gold)
         scores = [
             *(self._score(m, m, every, context) for m in (MACRO_F1, ACCURACY, CALIBRATION_ERROR, BRIER)),
             *(self._score(m, m.on_valid_texts, of_valid, context) for m in (MACRO_F1, ACCURACY)),
@@ -179,28 +199,7 @@ class ClassifierScorer:
         kept = {"examples": context.examples, "labels": list(context.labels), "gold": gold}
         return ScorerOutput(scores, {**kept, "predictions": predictions})
 
-    def _test(self, rows: Rows, context: ScoringContext, gold: list[int]) -> _TestResult:
-        """Train on ``rows`` and test with every seed; return no results if there are no texts."""
-        predictions: dict[str, list[int]] = {}
-        values: dict[str, dict[str, float]] = {}
-        seeds = self._classifier.seeds if rows else []
-        # All at once: what they share is read once.
-        for seed, found in zip(
-            seeds, self._classifier.probabilities(rows, context, seeds) if rows else (), strict=True
-        ):
-            predicted = found.argmax(axis=1)
-            measured = {
-                MACRO_F1.name: macro_f1_of(gold, predicted, len(context.labels)),
-                ACCURACY.name: float(np.mean(predicted == gold)),
-                CALIBRATION_ERROR.name: calibration_error(found, gold),
-                BRIER.name: brier_score(found, gold),
-            }
-            predictions[str(seed)] = predicted.tolist()
-            for name, value in measured.items():
-                values.setdefault(name, {})[str(seed)] = value
-        return _TestResult(rows, predictions, values)
-
-    def _score(self, base: Metric, metric: Metric, tested: _TestResult, context: ScoringContext) -> Score:
+    def _score(self, base: Metric, metric: Metric, tested: TestResult, context: ScoringContext) -> Score:
         """Return the score of ``metric``, whose values are those of ``base``."""
         named = metric.for_provider(self._classifier.name)
         if not tested.rows:

@@ -1,7 +1,8 @@
 """The metrics by name: title, direction, unit, definition. A new column of the board starts here.
 
 A name is ``BASE[.valid][/PROVIDER]``: ``.valid`` for the metric on valid texts only, ``PROVIDER`` for the classifier,
-embedding or corpus that it is measured with, such as ``macro_f1.valid/tfidf``.
+embedding or corpus that it is measured with, such as ``macro_f1.valid/tfidf``. A point of a curve names its number of
+texts as well: ``curve_f1/tfidf,n=20``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 
 from harness.core.records import Direction, Score
 
-Group = Literal["downstream", "understanding", "diversity", "validity", "leakage", "forcing", "other"]
+Group = Literal["downstream", "understanding", "diversity", "validity", "leakage", "forcing", "curve", "other"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,22 @@ HIDDEN = _metric("leakage", "hidden_characters", "hidden characters", "down", SH
     "Share of texts with invisible characters, stray marks, or letters of another script that look like those of the "
     "word.")
 
+# The data-size curve, for several classifiers
+CURVE_F1, CURVE_MIXED_F1 = (
+    _metric("curve", name, title, "up", F1,
+        f"Macro-F1 on human-written test text after training on the first n texts of every label{more}.")
+    for name, title, more in (
+        ("curve_f1", "macro-F1 by size", ""),
+        ("curve_mixed_f1", "macro-F1 by size, with human text", " and a few human-written train texts"),
+    )
+)
+CURVE_AREA = _metric("curve", "curve_area", "area under the curve", "up", F1,
+    "Area under macro-F1 over the logarithm of the number of training texts per label, divided by the width: a mean "
+    "macro-F1.")
+HUMAN_EQUIVALENT = _metric("curve", "human_equivalent", "human-equivalent n", "up", "human texts per label",
+    "Number of human-written train texts per label that give the same macro-F1 as the texts of the cell, by monotone "
+    "interpolation on the curve of human text; where that does not reach so far, its nearer end.")
+
 # Forcing: answers in a language that was not asked for; the last two for several relevance scorers
 FORCING = _metric("forcing", "forcing", "forcing", "up", "0 to 1",
     "Harmonic mean of the share in the target language and of relevance, each averaged over all answers first; 0 if "
@@ -184,6 +201,19 @@ RELEVANCE = _metric("forcing", "relevance", "relevance", "up", "0 unrelated, 1 a
 def macro_f1(classifier: str) -> Metric:
     """Return the downstream metric of one classifier, such as ``tfidf`` or ``hf:devenc``."""
     return MACRO_F1.for_provider(classifier)
+
+
+def curve_point(base: Metric, classifier: str, n: int) -> Metric:
+    """Return a point of the curve of one classifier, such as ``curve_f1/tfidf,n=20``."""
+    return base.for_provider(f"{classifier}{_POINT}{n}")
+
+
+def curve_classifier(name: str) -> str:
+    """Return the classifier of the name of a point of a curve."""
+    return name.partition("/")[2].rpartition(_POINT)[0]
+
+
+_POINT = ",n="  # classifiers with options have commas in their names, too: it is the last that counts
 
 
 def metric(name: str) -> Metric:

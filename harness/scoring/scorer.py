@@ -54,11 +54,15 @@ class PerContext(Generic[Value]):
 
 @dataclass(frozen=True)
 class TextSample:
-    """The texts of a cell and their labels. ``valid``: which of them pass every validity check."""
+    """The texts of a cell and their labels. ``valid``: which of them pass every validity check.
+
+    ``human``: human train texts of the same task, language and seed, as many as a curve needs or as there are.
+    """
 
     texts: Sequence[str]
     labels: Sequence[str]
     valid: NDArray[np.bool_]
+    human: TextSample | None = field(default=None, kw_only=True)
 
     def subset(self, mask: NDArray[np.bool_]) -> TextSample:
         """Return the texts where ``mask`` is true."""

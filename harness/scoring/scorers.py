@@ -10,6 +10,7 @@ from harness.core.records import Manifest
 from harness.data.corpus import Corpus
 from harness.data.suite import Suite
 from harness.scoring.classifiers import ClassifierScorer, open_classifier
+from harness.scoring.curve import CurveScorer
 from harness.scoring.embeddings import open_embedding
 from harness.scoring.fasttext_identifier import open_identifier
 from harness.scoring.identification import suite_identifier
@@ -34,7 +35,8 @@ def build_scorers(
     ``UserError`` for a bad specification.
     """
     specs = classifiers or suite.classifiers
-    trained = [ClassifierScorer(open_classifier(spec, suite.classifier_protocol)) for spec in dict.fromkeys(specs)]
+    opened = [open_classifier(spec, suite.classifier_protocol) for spec in dict.fromkeys(specs)]
+    trained = [ClassifierScorer(classifier) for classifier in opened]
     repeated = [name for name, number in Counter(scorer.name for scorer in trained).items() if number > 1]
     if repeated:
         name = repeated[0].partition("/")[2]
@@ -42,7 +44,7 @@ def build_scorers(
     validity = ValidityScorer(lambda: suite_identifier(suite, corpus))
     if suite.scored_split == "validation":
         return [validity, *trained]
-    budgets = suite.metrics.budgets
+    budgets, curve = suite.metrics.budgets, suite.metrics.curve
     return [
         validity,
         LexicalScorer(budgets),
@@ -52,6 +54,7 @@ def build_scorers(
         HiddenTextScorer(),
         *(IdentifierScorer(open_identifier(spec), validity) for spec in identifiers or ()),
         *trained,
+        *(CurveScorer(one, curve) for one in opened if curve and one.name in curve.classifiers),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.core.cells import cell_id, steering_id
 from harness.core.errors import DamagedFileError
 from harness.core.records import CellKey, CellScores, CellStatus, Generation, Score
-from harness.core.store import CLASSIFIER, Run
+from harness.core.store import CLASSIFIER, CURVE, Run
 from harness.data.suite import Suite
 from harness.data.tables import MAX_TEXT_LENGTH
 from harness.scoring.metrics import METRICS, metric
@@ -159,12 +159,12 @@ def _kept_problems(kept: dict[str, Any], scores: CellScores, labels: Sequence[st
     for part, found in kept.items():
         if not isinstance(found, dict):
             yield f"{part:.60} is not an object"
-        elif part.startswith(CLASSIFIER):
+        elif part.startswith((CLASSIFIER, CURVE)):
             yield from _prediction_problems(part, found, values, labels)
         elif any(not isinstance(column, list) or len(column) != n for column in found.values()):
             yield f"{part:.60} is not of {n} texts"
     for part in scores.parts:
-        if part.startswith(CLASSIFIER) and part not in kept:
+        if part.startswith((CLASSIFIER, CURVE)) and part not in kept:
             yield f"the predictions of {part:.60} are missing"
 
 

@@ -9,8 +9,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.store import ANSWERS, CLASSIFIER
-from harness.scoring.metrics import ACCURACY, MACRO_F1, TASK_MACRO_F1, TASK_SCORE, Metric
+from harness.core.store import ANSWERS, CLASSIFIER, CURVE
+from harness.scoring.metrics import (
+    ACCURACY,
+    CURVE_F1,
+    CURVE_MIXED_F1,
+    MACRO_F1,
+    TASK_MACRO_F1,
+    TASK_SCORE,
+    Metric,
+    curve_classifier,
+)
 from harness.scoring.subsampling import generator
 
 Indices = NDArray[np.int64] | NDArray[np.uint8]
@@ -19,6 +28,8 @@ Measure = Literal["macro_f1", "accuracy", "mean"]
 _MEASURES: dict[str, Measure] = {
     MACRO_F1.name: "macro_f1",
     ACCURACY.name: "accuracy",
+    CURVE_F1.name: "macro_f1",
+    CURVE_MIXED_F1.name: "macro_f1",
     TASK_MACRO_F1.name: "macro_f1",
     TASK_SCORE.name: "mean",
 }
@@ -50,10 +61,13 @@ def measure_of(metric: Metric) -> Measure | None:
     return _MEASURES.get(metric.name.partition("/")[0].partition(".")[0])
 
 
-def load_predictions(metric: Metric, kept: dict[str, Any]) -> Predictions | None:
+def load_predictions(
+    metric: Metric, kept: dict[str, Any], of: Literal["predictions", "human"] = "predictions"
+) -> Predictions | None:
     """Return the predictions behind a metric from those stored with a cell; None without valid ones.
 
     A classifier that was trained on valid text alone has its own predictions only where that is another text.
+    ``of``: for a point of a curve, whether the cell's texts were trained on or the human ones beside them.
     """
     try:
         if metric.name == TASK_SCORE.name:
@@ -61,6 +75,10 @@ def load_predictions(metric: Metric, kept: dict[str, Any]) -> Predictions | None
         if metric.group == "understanding":
             part = kept[ANSWERS]
             rows = [part["predictions"]]
+        elif metric.group == "curve":
+            part = kept[f"{CURVE}{curve_classifier(metric.name)}"]
+            by_seed = part[of][metric.name]
+            rows = [by_seed[seed] for seed in sorted(by_seed)]
         else:
             base, _, provider = metric.name.partition("/")
             part = kept[f"{CLASSIFIER}{provider}"]
