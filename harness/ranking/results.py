@@ -161,15 +161,16 @@ def by_stratum(
     metrics: Sequence[str],
     task_languages: Sequence[tuple[str, str]],
     seeds: Sequence[int],
+    column: str = "value",
 ) -> FloatArray:
-    """Return values by entry, metric, stratum and seed; ``task_languages``: of every stratum."""
+    """Return a column by entry, metric, stratum and seed; ``task_languages``: of every stratum."""
     tasks, languages = (list(dict.fromkeys(names)) for names in zip(*task_languages, strict=True))
     axes = {"entry": entries, "metric": metrics, "task": tasks, "language": languages, "seed": seeds}
     rows, columns = (
         [tasks.index(task) for task, _ in task_languages],
         [languages.index(code) for _, code in task_languages],
     )
-    return np.asarray(to_array(scores, axes)[:, :, rows, columns])
+    return np.asarray(to_array(scores, axes, column)[:, :, rows, columns])
 
 
 def collect(runs: Iterable[Run]) -> list[ResultSet]:

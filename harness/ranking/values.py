@@ -277,13 +277,13 @@ def _resampled(
             found = [_predictions(results, metric, (entries[i], *part.task_language, seeds[g])) for i, g in cells]
         except UserError as error:
             return replace(part, problem=str(error))
-        return _with_draws(measure, found, part)
+        return with_draws(measure, found, part)
 
     return map_forked(resample, parts, sum(np.isfinite(part.values).sum() for part in parts) >= _MANY)
 
 
-def _with_draws(measure: Measure, cells: Sequence[Predictions], part: StratumValues) -> StratumValues:
-    """Return a stratum with draws; ``cells``: the predictions behind its values, in their order."""
+def with_draws(measure: Measure, cells: Sequence[Predictions], part: StratumValues) -> StratumValues:
+    """Return a stratum with draws; ``cells``: the predictions behind its values, in the order of ``numpy.argwhere``."""
     if not cells:
         return part
     first, n = cells[0], len(cells[0].gold)
