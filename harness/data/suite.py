@@ -392,7 +392,7 @@ def tasks_root() -> Path:
 
 def suite_files() -> dict[str, Path]:
     """Return the shipped suites, by name."""
-    return {path.stem: path for path in sorted(tasks_root().glob("*.yaml"))}
+    return {path.stem: path for path in sorted(tasks_root().glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def data_note(suite: Mapping[str, Any], suite_hash: str, data_source: str) -> str:

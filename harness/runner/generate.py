@@ -25,10 +25,11 @@ from harness.runner.cell_runner import CellStage, Failure, Texts, attempt, write
 from harness.runner.claims import POLL, Claims
 from harness.runner.event_log import record_stages
 from harness.runner.fit import READING, Fitter, fit_claim
+from harness.runner.human_text import reference_texts
 from harness.runner.preflight import Preflight, inspect_plan
 from harness.runner.prepare import RunOptions, RunPlan
 from harness.runner.progress import Tracker
-from harness.runner.score import ScoringStage, reference_texts
+from harness.runner.score import ScoringStage
 from harness.runner.served import make_fits, open_served
 
 if TYPE_CHECKING:

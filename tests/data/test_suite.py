@@ -75,12 +75,43 @@ def test_a_shipped_suite_covers_both_tasks_in_eleven_languages(name):
 
 
 def test_the_shipped_suites_are_found_by_name():
-    assert list(suite_files()) == ["mini", "published", "steer11", "tiny-real"]
+    assert list(suite_files()) == ["mini", "published", "steer11", "steer11-curve", "tiny-real"]
 
 
 def test_steer11_writes_fifty_texts_per_sentiment_label_and_twenty_per_topic_label():
     sizes = load_suite("steer11").tasks
     assert {task: size.texts_per_label for task, size in sizes.items()} == {"sentiment": 50, "topic": 20}
+
+
+def test_steer11_curve_is_steer11_with_a_hundred_texts_and_a_curve():
+    curve, plain = load_suite("steer11-curve").dump(), load_suite("steer11").dump()
+    assert {size["texts_per_label"] for size in curve["tasks"].values()} == {100}
+    assert curve["metrics"].pop("curve") == {"sizes": [10, 20, 50, 100], "human": 10, "classifiers": ["tfidf"]}
+    assert curve == {**plain, **{name: curve[name] for name in ("name", "description", "tasks")}}
+
+
+def test_a_suite_without_a_curve_has_the_hash_from_before_there_were_any():
+    assert load_suite("steer11").hash == "182f7c638f889a4b"
+    assert load_suite("mini").hash == "d26deab9e15d598f"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[10, 20, 50, 100]", "[10, 50, 20]", r"sizes have to increase: \[10, 50, 20\]"),
+        ("[10, 20, 50, 100]", "[0, 10]", r"greater than 0"),
+        (
+            "classifiers: [tfidf]}",
+            "classifiers: [tfdif]}",
+            r"unknown classifier 'tfdif'; valid: hf:FacebookAI/xlm-roberta-base, tfidf",
+        ),
+    ],
+)
+def test_a_mistake_in_the_settings_of_a_curve_is_one_line(tasks, old, new, words):
+    path = edit(tasks / "steer11-curve.yaml", old, new)
+    with pytest.raises(UserError, match=words) as caught:
+        load_suite(str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_steer11_samples_and_shows_examples_as_published():

@@ -24,7 +24,7 @@ from harness.data.sources import LocalData
 from harness.data.suite import load_suite
 from harness.ranking.flags import flags
 from harness.ranking.results import EntryRow, ResultSet
-from harness.runner.score import ReferenceTexts
+from harness.runner.human_text import ReferenceTexts
 from harness.scoring.leakage import HiddenTextScorer, LeakageScorer
 from harness.scoring.lexical import length
 from harness.scoring.membership import MembershipScorer

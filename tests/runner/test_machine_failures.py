@@ -20,7 +20,7 @@ from harness.core.files import write_bytes
 from harness.core.records import CellStatus
 from harness.core.store import Run
 from harness.data.sources import LocalData
-from harness.runner.score import ReferenceTexts
+from harness.runner.human_text import ReferenceTexts
 from harness.runner.tune import evaluate_grid
 from harness.submissions.conformance.kit import KitPlugin
 from harness.submissions.reproduce import _compare

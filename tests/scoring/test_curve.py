@@ -105,8 +105,10 @@ def test_human_text_scored_as_a_cell_is_the_human_curve():
     assert [score.detail["texts"] for score in values] == [2, 4, 8]
     assert kept["predictions"]["curve_f1/tfidf,n=4"] == kept["human"]["curve_f1/tfidf,n=4"]
     assert values[-1].value == 1  # the words of the test texts are in the four texts of their label
-    assert found["curve_area"].value == found["curve_area"].human == pytest.approx(
-        area_weights([1, 2, 4]) @ [score.value for score in values]
+    assert (
+        found["curve_area"].value
+        == found["curve_area"].human
+        == pytest.approx(area_weights([1, 2, 4]) @ [score.value for score in values])
     )
 
 
@@ -123,7 +125,9 @@ def test_a_few_human_texts_are_added_for_the_mixed_curve():
     assert (alone.detail["texts"], mixed.detail["texts"]) == (2, 4)
     assert mixed.value > alone.value
     assert mixed.human is None
-    assert set(kept["predictions"]) == {f"{base}/tfidf,n={n}" for base in ("curve_f1", "curve_mixed_f1") for n in (1, 2, 4)}
+    assert set(kept["predictions"]) == {
+        f"{base}/tfidf,n={n}" for base in ("curve_f1", "curve_mixed_f1") for n in (1, 2, 4)
+    }
 
 
 def test_without_human_texts_to_add_there_is_no_mixed_curve():

@@ -12,7 +12,7 @@ import pytest
 from harness.data.corpus import Corpus, word_noise
 from harness.data.sources import LocalData
 from harness.data.suite import load_suite
-from harness.runner.score import ReferenceTexts
+from harness.runner.human_text import ReferenceTexts
 from harness.scoring.bounds import COPIED_BOUND, flagged, share_interval
 from harness.scoring.folding import normalise_for_matching
 from harness.scoring.leakage import CORPORA, CopyDetector, LeakageScorer, QueryNgrams
