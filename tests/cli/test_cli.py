@@ -276,7 +276,8 @@ def test_the_command_is_kept_in_the_manifest(finished):
 def test_a_missing_suite_lists_those_there_are():
     for words in (["run"], ["tune"]):
         line = steerboard(*words).one_line()
-        assert "Missing option '--suite'. Valid: mini, published, steer11, steer11-curve, tiny-real, or the path" in line
+        names = "mini, published, steer11, steer11-curve, tiny-real"
+        assert f"Missing option '--suite'. Valid: {names}, or the path of a suite's .yaml" in line
     assert "Valid" not in steerboard("score").one_line()
 
 
