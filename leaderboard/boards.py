@@ -15,7 +15,9 @@ from harness.core.files import digest
 from harness.core.records import IMPORTED, Entry, Track
 from harness.core.store import Run
 from harness.core.types import FloatArray
+from harness.core.workers import map_forked
 from harness.ranking.cost import Cost, costs
+from harness.ranking.curves import CurveSet, curves_of
 from harness.ranking.eligibility import Eligibility
 from harness.ranking.gains import FEW_SHOT, baselines, gains
 from harness.ranking.leaderboard_rows import Ranking, rank_entries
@@ -91,6 +93,33 @@ class Board:
                 for code in {ranking.scope.language, *(languages if len(languages) == 1 else [])}:
                     found.setdefault(Slice(task, code), ranking)
         return found
+
+    def curves(self, task: str | None = None, language: str | None = None) -> CurveSet | None:
+        """Return the data-size curves of one task or language, or of all; None where the suite has none."""
+        chosen = self.result_set.manifest.selection
+        one = len(chosen.tasks) == 1, len(chosen.languages) == 1  # the only one is all
+        return self._curves.get(Slice(None if one[0] else task, None if one[1] else language))
+
+    @cached_property
+    def curve_settings(self) -> dict[str, Any]:
+        """What the suite says about its data-size curves; empty where it has none."""
+        metrics = self.result_set.manifest.suite.get("metrics")
+        found = metrics.get("curve") if isinstance(metrics, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def _curves(self) -> dict[Slice, CurveSet]:
+        named: list[str] = self.curve_settings.get("classifiers") or [""]
+        own = self.headline.name.partition("/")[2]
+        classifier = own if own in named else named[0]
+        whole = curves_of(self.result_set, classifier) if classifier else None
+        if whole is None:
+            return {}
+        chosen = self.result_set.manifest.selection
+        parts = [*(Slice(task, None) for task in chosen.tasks), *(Slice(None, code) for code in chosen.languages)]
+        made = map_forked(lambda part: curves_of(self.result_set, classifier, part.task, part.language), parts)
+        found = {part: curves for part, curves in zip(parts, made, strict=True) if curves is not None}
+        return {Slice(None, None): whole, **found}
 
     @cached_property
     def zero_shot(self) -> dict[str, str]:

@@ -36,6 +36,7 @@ from leaderboard.rendering import render
 from leaderboard.text import WORDS, day_of, name_of, slug
 from leaderboard.views import plots
 from leaderboard.views.compare import head_to_head
+from leaderboard.views.curves import index_curves, language_curves, method_curves
 from leaderboard.views.doses import doses
 from leaderboard.views.methods import method_page
 from leaderboard.views.origins import entry_origins, run_groups
@@ -201,6 +202,7 @@ def view_of(
         "comparison": head_to_head(board),
         "diversity": plots.diversity(board),
         "cost": plots.cost(board),
+        "curves": index_curves(board),
         "sweeps": plots.sweeps(surfaces),
         "doses": doses(board, surfaces),
         "languages": [language(code) for code in manifest.selection.languages],
@@ -245,10 +247,13 @@ def board_pages(view: dict[str, Any], citations: Mapping[str, str]) -> list[Call
     measured = stored(board)
 
     def of_language(code: str) -> PageFile:
-        return _page(view, f"language-{slug(code)}.html", "language.html.j2", page=language_page(board, code))
+        page = language_page(board, code)
+        page["curves"] = language_curves(board, code, [row["id"] for row in page["rows"]])
+        return _page(view, f"language-{slug(code)}.html", "language.html.j2", page=page)
 
     def of_method(name: str) -> PageFile:
         own = {**method_page(board, name, view), "separation": separations(board, name, measured)}
+        own["curves"] = method_curves(board, name)
         return _page(view, method_file(name), "method.html.j2", page=own, citation=citations.get(name, ""))
 
     def of_metric(metric: Metric, file: str) -> PageFile:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
@@ -21,6 +21,15 @@ from leaderboard.text import ASSETS, clean, counted, direction_of, name_of, slug
 BETTER = {"up": "higher is better", "down": "lower is better", "none": "describes, ranks nobody"}
 _OFF = Markup(' class="off"')
 ARROWS = {"up": "↑", "down": "↓", "none": ""}
+
+
+class TableCell(NamedTuple):
+    """The text of a cell, and what it is sorted by (empty for unknown: always last)."""
+
+    text: str
+    sort: str = ""
+    small: str = ""
+    title: str = ""
 
 
 @functools.cache

@@ -13,21 +13,13 @@ from harness.ranking.summary import digits_of, format_interval, format_number, f
 from harness.scoring.metrics import RELEVANCE, SELF_CHRF, TARGET_SHARE, Metric, harmonic
 from leaderboard.boards import Board, row_kind
 from leaderboard.charts import Scale, interval_axis, interval_bar
-from leaderboard.rendering import BETTER, sort_value
+from leaderboard.rendering import BETTER, TableCell, sort_value
 from leaderboard.text import WORDS, name_of
+from leaderboard.views.curves import curve_cells
 from leaderboard.views.origins import EntryOrigin
 from leaderboard.views.slices import headline, shapes_axis
 
 _ALWAYS = ("tier", "entry", "gain", "cells")
-
-
-class TableCell(NamedTuple):
-    """The text of a cell, and what it is sorted by (empty for unknown: always last)."""
-
-    text: str
-    sort: str = ""
-    small: str = ""
-    title: str = ""
 
 
 class RankingColumn(NamedTuple):
@@ -132,6 +124,7 @@ def _row(board: Board, standing: RankedEntry, origin: EntryOrigin, axis: Scale) 
             **{metric.name: _of_level(board, metric, standing.row.id) for metric in board.secondary},
             "together": number(_together(board, standing.row.id)),
             **_of_cost(board, standing),
+            **curve_cells(board, standing.row.id),
             "badge": TableCell(origin.badge, origin.badge, title=origin.checked),
             "date": TableCell(origin.date, origin.date),
         },

@@ -12,8 +12,9 @@ from harness.ranking.summary import digits_of, format_interval, format_number, f
 from harness.scoring.metrics import Metric
 from leaderboard.boards import Board
 from leaderboard.charts import interval_axis, interval_bar
+from leaderboard.rendering import TableCell
 from leaderboard.text import clean, slug
-from leaderboard.views.ranking import TableCell, interval, number
+from leaderboard.views.ranking import interval, number
 from leaderboard.views.slices import shapes_axis
 
 _SIGNATURES = 4

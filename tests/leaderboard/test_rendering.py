@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from leaderboard.charts import template_environment
-from leaderboard.rendering import table_cells, text_marks
-from leaderboard.views.ranking import TableCell
+from leaderboard.rendering import TableCell, table_cells, text_marks
 from leaderboard.views.samples import Mark
 
 CELLS = [TableCell("0.512", "0.512345"), TableCell("–"), TableCell('<b>ሰላም</b> & "שלום"', "'x'", "small")]
