@@ -6,49 +6,29 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from harness.core.errors import UserError
 from harness.core.files import digest
-from harness.core.records import IMPORTED, Entry, Track
+from harness.core.records import Track
 from harness.core.store import Run
 from harness.core.types import FloatArray
 from harness.core.workers import map_forked
 from harness.ranking.cost import Cost, costs
 from harness.ranking.curves import CurveSet, curves_of
 from harness.ranking.eligibility import Eligibility
-from harness.ranking.gains import FEW_SHOT, baselines, gains
+from harness.ranking.gains import baselines, gains
 from harness.ranking.leaderboard_rows import Ranking, rank_entries
 from harness.ranking.results import BASELINE, ResultSet, collect, to_array
+from harness.ranking.rivals import Rivalry, RowKind, find_rivalry, row_kind
 from harness.ranking.slices import Slice, SliceRanking, rank_slices
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.values import collect_metric
 from harness.scoring.metrics import LABEL_FIDELITY, LANGUAGE_FIDELITY, SELF_CHRF, VALID_SHARE, VENDI, Metric
 from leaderboard.checks import check_manifest, drop_invalid
 from leaderboard.text import name_of, slug
-
-RowKind = Literal["steering", "imported", "baseline", "control", "reference"]
-
-FAMILIES: tuple[RowKind, ...] = get_args(RowKind)
-"""All kinds of rows, in the order in which they are listed."""
-
-
-def row_kind(entry: Entry) -> RowKind:
-    """Return what an entry is on the board for; pages colour and filter by it.
-
-    ``reference``: no model wrote the texts. ``baseline``: zero-shot and few-shot, unsteered. ``control``: a
-    method that shows what remains without another method's claim. ``imported``: texts that were made elsewhere.
-    ``steering``: everything else.
-    """
-    if entry.setting == "none":
-        return "reference"
-    if entry.method.version == IMPORTED:
-        return "imported"
-    if entry.method.name in {BASELINE, FEW_SHOT}:
-        return "baseline"
-    return "control" if "of" in entry.method.config else "steering"
 
 
 def method_file(method: str) -> str:
@@ -63,7 +43,8 @@ class Board:
     ``id`` is stable over builds: it names the directory of the board's pages and depends on suite, selection
     and data alone. ``headline`` is what entries are ranked by. ``costs``: entry id -> its cost. ``slices``:
     the ranking of every task and language. ``checks``: language that is excluded from averages, such as
-    English -> entry id -> its gain over zero-shot there.
+    English -> entry id -> its gain over zero-shot there. ``rivalry``: the best steering against the best entry without
+    access to activations.
     """
 
     id: str
@@ -73,6 +54,7 @@ class Board:
     costs: dict[str, Cost]
     slices: list[SliceRanking] = field(default_factory=list)
     checks: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    rivalry: Rivalry | None = None
     _means: dict[tuple[str, str | None, str | None], list[list[float | None]]] = field(default_factory=dict)
 
     @property
@@ -133,6 +115,10 @@ class Board:
         if self.track == "generation":
             return [VENDI.for_provider("tfidf"), SELF_CHRF, VALID_SHARE, LANGUAGE_FIDELITY, LABEL_FIDELITY]
         return [m for m in self.result_set.metrics if m.group == self.track and m.primary and m != self.headline]
+
+    def kind(self, entry: str) -> RowKind:
+        """Return what an entry is on the board for."""
+        return row_kind(self.result_set.entries[entry].entry, self.result_set.steered.get(entry))
 
     def page(self, entry: str) -> str:
         """Return the address of the page of an entry's method, in the directory of the board."""
@@ -246,6 +232,7 @@ def board(result_set: ResultSet) -> Board:
         costs(result_set),
         rank_slices(result_set, headline, array, rules),
         {code: gains(collect_metric(result_set, headline, languages=[code]), bases) for code in checked},
+        find_rivalry(array, rules) if result_set.track == "generation" else None,
     )
 
 

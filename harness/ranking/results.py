@@ -128,6 +128,14 @@ class ResultSet:
         found = map_forked(lambda own: sharing_p(own, tasks), list(values), len(entries) >= _MANY)
         return frozenset(name for name, p in zip(entries, found, strict=True) if p <= LEVEL)
 
+    @cached_property
+    def steered(self) -> dict[str, bool]:
+        """Entry -> whether any of its texts were written with a steering; without entries of which no cell is there."""
+        found: dict[str, bool] = {}
+        for (name, *_), cost in self.work.items() if self.track == "generation" else ():
+            found[name] = found.get(name, False) or cost.steering is not None
+        return found
+
     @property
     def headline(self) -> Metric | None:
         """The metric that orders the board: for texts, macro-F1 of the suite's first classifier that ran."""

@@ -13,9 +13,11 @@ from rich.text import Text
 
 from harness.core.records import Direction
 from harness.core.terminal import TerminalColumn, print_table, strip_control
+from harness.ranking.eligibility import Eligibility
 from harness.ranking.gains import LEVEL
 from harness.ranking.leaderboard_rows import RankedEntry, Ranking, rank_entries
 from harness.ranking.results import BASELINE, ResultSet
+from harness.ranking.rivals import Rivalry, find_rivalry
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION, holm
 from harness.ranking.values import collect_metric
@@ -82,8 +84,8 @@ def print_summary(console: Console, results: ResultSet) -> None:
     if headline is None:
         console.print("nothing is scored yet")
         return
-    ranked = rank_entries(results, headline)
-    texts = results.track == "generation"
+    array, rules, texts = collect_metric(results, headline), Eligibility(results), results.track == "generation"
+    ranked = rank_entries(results, headline, array=array, eligibility=rules)
     others = [m for m in results.metrics if m.group == results.track and m.primary and m != headline]
     per_task = [_means(results, headline, [task]) for task in ranked.tasks]
     sides = [(metric, _means(results, metric)) for metric in (_SIDE if texts else others)]
@@ -114,6 +116,9 @@ def print_summary(console: Console, results: ResultSet) -> None:
     for line in [mark(results), *remarks(ranked), *gaps(ranked)]:
         if line:
             console.print(Text(strip_control(line)), style="dim")
+    names = {name: row.name for name, row in results.entries.items()}
+    if words := describe_rivalry(find_rivalry(array, rules) if texts else None, names, headline):
+        console.print(Text(strip_control(words)))
     console.print(Text(strip_control(conclusion(ranked))))
 
 
@@ -197,6 +202,23 @@ def gaps(ranked: Ranking) -> list[str]:
             reasons = [*row.missing_reasons[:_REASONS], *([f"and {more} more reasons"] if more > 0 else [])]
             lines.append(f"no mean: {row.row.name}: {row.present}/{row.expected} cells; {'; '.join(reasons)}")
     return lines
+
+
+def describe_rivalry(found: Rivalry | None, names: Mapping[str, str], metric: Metric) -> str:
+    """Return who wins, steering or what needs no access to activations, in a sentence or two; empty for None."""
+    if found is None:
+        return ""
+    gap, better = found.difference, -1.0 if metric.direction == "down" else 1.0
+    pair = f"{names[found.steering]}, the best steering, against {names[found.rival]}, the best without access to "
+    pair += f"activations: {format_interval(gap)} in {metric.title}"
+    if found.p is None:
+        return f"Not decided, as no interval is available: {pair}."
+    many = f", corrected for {found.pairs} pairs" if found.pairs > 1 else ""
+    pair += f" ({p_equals(found.p)}{many})."
+    if found.decided:
+        return f"{'Steering wins' if better * gap.mean > 0 else 'Steering loses'}: {pair}"
+    effect = f" A difference from {format_number(gap.mde)} on is found in four of five such runs." if gap.mde else ""
+    return f"Not decided between steering and prompting: {pair}{effect}"
 
 
 AnswerVerdict = Literal["yes", "no", "unknown"]

@@ -5,6 +5,7 @@ const Plots = {
   ways: [[1, 0], [-1, 0], [0.7, -1], [0.7, 1], [-0.7, -1], [-0.7, 1], [0, -1.2], [0, 1.2]],
   shapes: {
     control: (x, y) => ["path", { d: `M${x} ${y - 6}l5.5 10h-11z` }],
+    prompting: (x, y) => ["path", { d: `M${x} ${y + 6}l5.5 -10h-11z` }],
     baseline: (x, y) => ["rect", { x: x - 4.5, y: y - 4.5, width: 9, height: 9 }],
     reference: (x, y) => ["path", { d: `M${x} ${y - 6}l6 6-6 6-6-6z` }],
   },

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field
 from harness.core.records import Direction, MethodIdentity, ModelIdentity, Selection, Setting
 from harness.core.schema import Record
 from harness.ranking.flags import is_floor
+from harness.ranking.rivals import RowKind
 from harness.scoring.metrics import Group
-from leaderboard.boards import RowKind
 
 RESULTS_SCHEMA: Literal[1] = 1
 """Version of the published result file; raised when a field is added, removed or means something else."""

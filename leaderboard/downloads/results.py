@@ -16,7 +16,7 @@ from harness.core.types import FloatArray
 from harness.core.version import __version__
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.stats.estimates import Estimate
-from leaderboard.boards import Board, row_kind
+from leaderboard.boards import Board
 from leaderboard.downloads.records import (
     DATE,
     RESULTS_SCHEMA,
@@ -99,7 +99,7 @@ def _entry(board: Board, standing: RankedEntry, note: str) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": strip_control(row.name),
-        "family": row_kind(row.entry),
+        "family": board.kind(row.id),
         "method": _finite(row.entry.method.model_dump()),
         "model": row.entry.model,
         "setting": row.entry.setting,

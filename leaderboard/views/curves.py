@@ -104,7 +104,7 @@ def _panel(board: Board, row: RankedEntry, curves: CurveSet, axes: CurveAxes, fe
         "id": row.row.id,
         "name": name,
         "page": board.page(row.row.id),
-        "kind": kind_of(row),
+        "kind": kind_of(board, row),
         "title": f"{name}{f', {where}' if where else ''}: macro-F1 by texts per label",
         "equivalent": found.sentence if found else "",
         **curve_chart(curve, curves.human, axes, few),
@@ -201,7 +201,7 @@ def _table(board: Board, rows: Sequence[RankedEntry], curves: CurveSet, few: str
                 "id": row.row.id,
                 "name": board.names[row.row.id],
                 "page": board.page(row.row.id),
-                "kind": kind_of(row),
+                "kind": kind_of(board, row),
                 "cells": [line[i] for i in kept],
             }
             for row, line in zip(rows, lines, strict=True)

@@ -12,7 +12,7 @@ from harness.core.records import DoseScores, Entry, GridPoint
 from harness.core.schema import Options
 from harness.ranking.summary import format_number
 from harness.scoring.metrics import DISTINCT_2, LABEL_FIDELITY, LANGUAGE_FIDELITY, VALID_SHARE, macro_f1
-from leaderboard.boards import Board, row_kind
+from leaderboard.boards import Board
 from leaderboard.charts import multiples
 from leaderboard.text import name_of
 
@@ -65,7 +65,7 @@ def doses(board: Board, surfaces: Iterable[tuple[str, list[GridPoint]]]) -> dict
     ``rows``: the dose of every steering entry that has a strength or was tuned. ``along``: per method and model what
     was measured at every dose, on validation text or, where it was not swept, by entries that differ in strength only.
     """
-    entries = {row.row.id: row.row.entry for row in board.standings.rows if row_kind(row.row.entry) == "steering"}
+    entries = {row.row.id: row.row.entry for row in board.standings.rows if board.kind(row.row.id) == "steering"}
     rows = [line for name, entry in entries.items() for line in _rows(board, name, entry)]
     along, swept = [], set()
     for of, points in surfaces:

@@ -15,7 +15,7 @@ from harness.core.records import IMPORTED
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.summary import digits_of, format_number
 from harness.scoring.metrics import Metric
-from leaderboard.boards import Board, row_kind
+from leaderboard.boards import Board
 from leaderboard.text import LONGEST, clean, name_of
 from leaderboard.views.doses import of_method
 from leaderboard.views.origins import STEERING_ID, EntryOrigin, kind_of_contrast
@@ -46,7 +46,7 @@ def method_page(board: Board, method: str, view: Mapping[str, Any]) -> dict[str,
     scores = [_scores(board, metric, own[:_ENTRIES]) for metric in board.result_set.metrics]
     return {
         "name": name_of(method),
-        "family": row_kind(own[0].row.entry),
+        "family": board.kind(own[0].row.id),
         "note": clean(note),
         "links": links(note),
         "limits": _limits(board, own, limits),
@@ -115,7 +115,7 @@ def _card(board: Board, standing: RankedEntry, row: dict[str, Any], origin: Entr
             ("seconds of tuning", format_number(cost.tuning_seconds, 1)),
             ("device", name_of(", ".join(cost.devices)) or "–"),
         ]
-    if row_kind(standing.row.entry) == IMPORTED:  # nobody knows what they cost
+    if board.kind(standing.row.id) == IMPORTED:  # nobody knows what they cost
         figures = figures[:2]
     if board.track != "generation":  # figures that are recorded for texts only are left out
         figures = [(title.replace("texts", "answers"), value) for title, value in figures if value != "–"]

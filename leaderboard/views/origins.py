@@ -16,7 +16,7 @@ from harness.data.corpus import contrast_kind
 from harness.data.suite import prompt_format_of
 from harness.ranking.summary import format_number
 from harness.submissions.submission import Submission
-from leaderboard.boards import Board, row_kind
+from leaderboard.boards import Board
 from leaderboard.inputs import OWN, Input
 from leaderboard.text import WORDS, clean, counted, day_of, name_of
 
@@ -60,7 +60,7 @@ def entry_origins(board: Board, inputs: Sequence[Input]) -> dict[str, EntryOrigi
         known = origin.get(name)
         card = known.submission.card if known and known.submission else None
         badge, checked = (known.badge, _checked(board, name, known)) if known else (OWN, "there are no cells yet")
-        if known and card is None and row_kind(row.entry) == IMPORTED:
+        if known and card is None and board.kind(row.id) == IMPORTED:
             badge, checked = IMPORTED, WORDS["badges"][IMPORTED]
         people = ", ".join(name_of(author.name) for author in card.authors) if card else ""
         found[name] = EntryOrigin(

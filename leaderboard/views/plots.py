@@ -74,7 +74,7 @@ def _against_gain(
         name = name_of(row.name)
         words = f"{name}: {shown[row.id]}, gain {format_interval(gain) if gain else '0 by definition'}"
         low, high = (gain.low, gain.high) if gain else (None, None)
-        items.append(ScatterItem(name, x, y, kind_of(standing), words, board.page(row.id), low, high))
+        items.append(ScatterItem(name, x, y, kind_of(board, standing), words, board.page(row.id), low, high))
     gains = f"gain over zero-shot in {board.headline.title}"
     return scatter(items, title, gains, better, "down" if board.headline.direction == "down" else "up")
 
@@ -168,8 +168,8 @@ def scatter(
     ]
     corners = " ".join(f"{x.at(item.x)},{y.at(item.y)}" for item in front)
     axes = {"x": x, "y": y, "x_title": x_title, "y_title": y_title, "width": WIDTH, "height": HEIGHT}
-    imported = any(item.kind == IMPORTED for item in drawn)  # the key names it only where it is
-    return {**axes, "points": points, "front": corners, "imported": imported}
+    rare = {kind: any(item.kind == kind for item in drawn) for kind in ("prompting", IMPORTED)}  # named where it is
+    return {**axes, "points": points, "front": corners, **rare}
 
 
 def pareto(items: Sequence[ScatterItem], x_better: Way = "up", y_better: Way = "up") -> list[ScatterItem]:

@@ -9,9 +9,9 @@ from harness.core.languages import language
 from harness.ranking.leaderboard_rows import RankedEntry
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.stats.multiplicity import CORRECTION
-from harness.ranking.summary import digits_of, format_interval, format_number, format_signed, tier_of
+from harness.ranking.summary import describe_rivalry, digits_of, format_interval, format_number, format_signed, tier_of
 from harness.scoring.metrics import RELEVANCE, SELF_CHRF, TARGET_SHARE, Metric, harmonic
-from leaderboard.boards import Board, row_kind
+from leaderboard.boards import Board
 from leaderboard.charts import Scale, interval_axis, interval_bar
 from leaderboard.rendering import BETTER, TableCell, sort_value
 from leaderboard.text import WORDS, name_of
@@ -89,6 +89,7 @@ def overview(board: Board, origins: dict[str, EntryOrigin]) -> dict[str, Any]:
     flagged = (row for row in ranked.rows if row.flagged)
     return {
         "headline": headline(board, whole),
+        "rivalry": describe_rivalry(board.rivalry, board.names, board.headline),
         "remarks": [*ranked.notes, *(f"flag: {r.row.name}: {flag.words}" for r in flagged for flag in r.flags)],
         "columns": shown,
         "rows": rows,
@@ -110,7 +111,7 @@ def _row(board: Board, standing: RankedEntry, origin: EntryOrigin, axis: Scale) 
         "name": board.names[standing.row.id],
         "short": name_of(standing.row.name.removesuffix(f", {model.name}") if model else standing.row.name, 160),
         "page": board.page(standing.row.id),
-        "family": row_kind(entry),
+        "family": board.kind(standing.row.id),
         "setting": entry.setting,
         "model": name_of(model.name) if model else "",
         "badge": origin.badge,

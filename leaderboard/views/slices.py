@@ -11,7 +11,7 @@ from harness.ranking.results import BASELINE
 from harness.ranking.slices import SliceRanking
 from harness.ranking.stats.estimates import Estimate
 from harness.ranking.summary import answer, digits_of, format_number, in_words
-from leaderboard.boards import Board, row_kind
+from leaderboard.boards import Board
 from leaderboard.charts import interval_axis
 from leaderboard.text import counted, name_of
 
@@ -41,7 +41,7 @@ def headline(board: Board, ranking: SliceRanking) -> Headline:
     steering = {  # baselines, controls, references and flagged entries are not compared
         row.row.id: ranking.gains[row.row.id]
         for row in rows
-        if row.row.id in ranking.gains and not row.flags and row_kind(row.row.entry) == "steering"
+        if row.row.id in ranking.gains and not row.flags and board.kind(row.row.id) == "steering"
     }
     found = answer(steering, board.headline.direction)
     verdict, words = in_words(found, board.names, name_of(board.headline.title))
@@ -104,9 +104,9 @@ def _order(board: Board, ranking: SliceRanking, row: RankedEntry) -> tuple[bool,
     return (ranking.tiers.get(name) != 1, sign * value)
 
 
-def kind_of(standing: RankedEntry) -> str:
+def kind_of(board: Board, standing: RankedEntry) -> str:
     """Return the kind of point that an entry is drawn as."""
-    return "flagged" if standing.flagged else row_kind(standing.row.entry)
+    return "flagged" if standing.flagged else board.kind(standing.row.id)
 
 
 def shapes_axis(standing: RankedEntry) -> bool:
@@ -127,7 +127,7 @@ def slice_data(board: Board) -> dict[str, Any]:
     return {
         "entries": board.axes["entry"],
         "names": [name_of(row.row.name) for row in rows],
-        "kinds": [kind_of(row) for row in rows],
+        "kinds": [kind_of(board, row) for row in rows],
         "pages": [board.page(row.row.id) for row in rows],
         "zero": [row.row.entry.method.name == BASELINE for row in rows],
         "seconds": [_rounded(cost.seconds_per_1000_valid if cost else None, 3) for cost in costs],

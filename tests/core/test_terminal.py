@@ -85,7 +85,7 @@ def test_where_not_even_the_numbers_that_stay_fit_rows_are_stacked():
 def test_the_summary_fits_80_columns_with_numbers_whole(tmp_path):
     long = entry("a-method-with-a-rather-long-name", 0.8, (0.01, -0.01, 0.0), layer=0.21, strength=2.0)
     text = summary(tmp_path, entry("zero-shot", 0.5), long, entry("human", 0.9))
-    [line] = [line for line in text.splitlines() if "+0.300 [" in line]
+    [line] = [line for line in text.splitlines() if "+0.300 [" in line and "0.800" in line]
     assert re.search(r"0\.800 +0\.800 +0\.800 +\+0\.300 \[\+0\.\d{3}, \+0\.\d{3}\]", line)
     gone = "gap %, Vendi, self-chrF, valid, label"
     assert re.search(rf"not shown at 80 columns: {gone}; COLUMNS=\d+ shows all", in_one_line(text))

@@ -21,8 +21,9 @@ import harness
 from harness.core.errors import UserError
 from harness.core.records import Entry, ModelIdentity
 from harness.core.store import Run
+from harness.ranking.rivals import FAMILIES, row_kind
 from harness.scoring.metrics import LENGTH, REFUSALS, SELF_CHRF, VALID_SHARE, VENDI
-from leaderboard.boards import FAMILIES, Board, boards, row_kind
+from leaderboard.boards import Board, boards
 from leaderboard.build import build_board
 from leaderboard.downloads.bibtex import key_of, methods_bib, tex
 from leaderboard.downloads.files import COLUMNS, downloads, ranking_tex, results_csv, results_parquet, schema_json
@@ -211,7 +212,7 @@ def test_several_models_share_a_board(tmp_path):
 
 
 def test_families():
-    assert FAMILIES == ("steering", "imported", "baseline", "control", "reference")
+    assert FAMILIES == ("steering", "prompting", "imported", "baseline", "control", "reference")
     kinds = {
         "zero-shot": "baseline",
         "few-shot": "baseline",

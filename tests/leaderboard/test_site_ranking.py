@@ -25,9 +25,9 @@ from support.toyruns import F1
 from support.toysite import FORMULA, LANGUAGES, TASKS, small_run
 
 from harness.ranking.leaderboard_rows import rank_entries
+from harness.ranking.rivals import row_kind
 from harness.ranking.slices import Slice
 from harness.ranking.summary import format_interval, format_number, format_signed, tier_of
-from leaderboard.boards import row_kind
 from leaderboard.build import build_site
 
 pytest_plugins = ["support.windows"]

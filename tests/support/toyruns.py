@@ -28,7 +28,8 @@ Values = Mapping[tuple[str, str, int], float | None]
 class ToyEntry:
     """An entry to write: values per metric and cell, and what is kept of the classifier.
 
-    ``texts``: stands for its texts; by default other values are of other texts.
+    ``texts``: stands for its texts; by default other values are of other texts. ``steered``: whether its cells name a
+    steering, which is not in the run.
     """
 
     method: MethodIdentity
@@ -38,6 +39,7 @@ class ToyEntry:
     human: dict[Metric, float] = field(default_factory=dict)
     kept: dict[tuple[str, str, int], dict[str, object]] = field(default_factory=dict)
     texts: str = ""
+    steered: bool = True
 
     @property
     def entry(self) -> Entry:
@@ -114,7 +116,9 @@ def write_cell(
     folder = run.cell(name)
     folder.mkdir(parents=True)
     state, reason = ("method_error", "ValueError: no") if failed else ("ok", "")
-    status = CellStatus(cell=cell_key, state=state, reason=reason)
+    unsteered = {"zero-shot", "few-shot", *REFERENCES}
+    applied = "toy" if toy_entry.steered and toy_entry.method.name not in unsteered and not failed else None
+    status = CellStatus(cell=cell_key, state=state, reason=reason, steering=applied)
     plain(folder / "status.json", status.to_json())
     if failed:
         return
