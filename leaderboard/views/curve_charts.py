@@ -52,6 +52,7 @@ def curve_axes(curves: Sequence[Curve]) -> CurveAxes:
     x = Scale(start, stop, 1.0, LEFT, WIDTH - RIGHT)
     found = [estimate for curve in curves for _, estimate in (*_value(curve), *mixed(curve)) if estimate]
     ends = [end for item in found for end in (item.mean, item.low, item.high) if end is not None]
+    ends = [min(max(end, 0.0), 1.0) for end in ends]  # an interval may leave the range of macro-F1, the axis does not
     ticks: list[tuple[float, str]] = []
     for n in numbers:
         at = x.at(math.log10(n))

@@ -75,6 +75,13 @@ def test_a_band_goes_along_its_upper_and_back_along_its_lower_ends():
     assert found["bands"]["own"] == "M36.0 22.0L210.0 55.0L210.0 121.0L36.0 154.0Z"
 
 
+def test_the_axis_stays_within_macro_f1_where_an_interval_does_not():
+    own = line({10: Estimate(0.5, low=-0.2, high=1.2), 100: Estimate(0.5, low=0.5, high=0.5)})
+    axes = curve_axes([own])
+    assert (axes.y.start, axes.y.stop) == (0.0, 1.0)
+    assert curve_chart(own, None, axes, "")["bands"]["own"] == "M36.0 22.0L210.0 88.0L210.0 88.0L36.0 154.0Z"
+
+
 def test_one_seed_has_a_line_without_a_band():
     own = line({10: Estimate(0.0), 100: Estimate(1.0)})
     found = curve_chart(own, None, curve_axes([own]), "")
