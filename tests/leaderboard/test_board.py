@@ -119,7 +119,8 @@ def write_run(
 def write_cell(run: Run, cell: Any, text: str, value: float) -> None:
     name = cell_id(cell)
     rows = [Generation(index=0, label=label, text=text, finish_reason="stop") for label in ("negative", "positive")]
-    run.write_cell(name, CellStatus(cell=cell, state="ok"), rows)
+    steering = "toy" if cell.method.name == "language" else None
+    run.write_cell(name, CellStatus(cell=cell, state="ok", steering=steering), rows)
     score = macro_f1("tfidf").score(value, "recipe")
     scores = CellScores(cell_id=name, generations_sha256="0", protocol="p", scores=[score])
     run.write_scores(scores, {})
