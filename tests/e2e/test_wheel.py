@@ -107,7 +107,8 @@ def test_the_installed_package_is_not_the_checkout(installed, tmp_path):
 
 def test_the_installed_command_finds_its_suites_anywhere(installed, tmp_path):
     listed = do(installed / "steerboard", "list", "suites", cwd=tmp_path)
-    assert [line.split()[0] for line in listed.splitlines()] == ["mini", "published", "steer11", "steer11-curve", "tiny-real"]
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names == ["mini", "published", "steer11", "steer11-curve", "tiny-real"]
 
 
 def test_the_installed_command_runs_scores_and_builds_a_page(installed, tmp_path):
