@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from support.helpers import (
     steerboard,
     untimed_files,
 )
+from support.killing import statuses, warm_commands
 
 from harness.core.errors import UserError
 from harness.core.store import Run
@@ -141,6 +144,41 @@ def test_two_actors_of_which_one_is_killed_write_what_one_process_does(cluster, 
     assert unlogged(folder) == unlogged(alone)
     logs = [(folder / f"logs/worker-{i}.log").read_text() for i in (1, 2)]
     assert sorted(log.count("loading deep") for log in logs) == [1, 2]
+
+
+@pytest.mark.nightly
+def test_kills_of_drivers_and_actors_leave_the_files_of_a_run_that_nobody_killed(cluster, words, alone, tmp_path):
+    """A driver takes its actors with it, wherever they are; the next one goes on with the cells that are left."""
+    chance, kills, folder = random.Random(60), Counter[str](), tmp_path / "run"
+    ray_words = [*words(folder), "--executor", "ray", "--address", cluster, "--workers", "2"]
+    with warm_commands(tmp_path / "log") as commands:
+        while kills.total() < 60:
+            left = chance.randint(4, 12)  # kills until this run may come to its end
+            while left:
+                driver, began = commands.start(*ray_words), time.monotonic()
+                code = None
+                while left and code is None and Path(f"/proc/{driver}").exists():
+                    if not claims_by_process(folder) and time.monotonic() - began < chance.uniform(2, 20):
+                        time.sleep(0.02)  # the actors are not at work yet; some drivers are killed before they are
+                        continue
+                    time.sleep(chance.uniform(0, 1))
+                    actors = sorted(claims_by_process(folder))
+                    if actors and chance.random() < 0.6:
+                        with suppress(ProcessLookupError):
+                            os.kill(chance.choice(actors), signal.SIGKILL)
+                            kills["actor"] += 1
+                            left -= 1
+                    else:
+                        code = commands.end(driver)
+                        kills["driver"] += code == -signal.SIGKILL
+                        left -= 1
+                if code is None:
+                    commands.wait(driver)  # 1 where a worker has died four times and no other one is left
+            assert commands.wait(commands.start(*ray_words)) == 0, commands.said()
+            assert unlogged(folder) == unlogged(alone)
+            assert statuses(folder) == statuses(alone)
+            shutil.rmtree(folder)
+    assert kills.keys() == {"driver", "actor"}
 
 
 @pytest.mark.slow
