@@ -28,7 +28,7 @@ from harness.scoring.scorer import Rows, ScorerOutput, ScoringContext, TextSampl
 Censored = Literal["", "below", "above"]
 """On which side of the human curve a macro-F1 lies; empty where it is on it."""
 
-_ROUNDING = 1e-12  # of means: what is no further beyond the end of a curve is at its end
+_ROUNDING = 1e-12  # of means: so close to the end of a curve is at its end
 
 
 def area_weights(sizes: Sequence[int]) -> FloatArray:

@@ -122,7 +122,8 @@ def test_the_light_commands_import_nothing_that_generates_or_scores(runs, tmp_pa
     )
     for outcome in (listed, methods, compared, built, new, checked, board, status):
         assert (outcome.code, outcome.err) == (0, "")
-    assert [line.split()[0] for line in listed.out.splitlines()] == ["mini", "published", "steer11", "tiny-real"]
+    names = [line.split()[0] for line in listed.out.splitlines()]
+    assert names == ["mini", "published", "steer11", "steer11-curve", "tiny-real"]
     assert "language" in methods.out
     assert "24 of 24 cells" in status.out
     assert doctor.code == 1  # it can say what is missing all the same

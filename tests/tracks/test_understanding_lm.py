@@ -380,7 +380,7 @@ METHODS = {
     "unknown suite": (
         "language",
         {"suite": "maxi"},
-        r"unknown suite 'maxi'; valid: mini, published, steer11, tiny-real",
+        r"unknown suite 'maxi'; valid: mini, published, steer11, steer11-curve, tiny-real",
     ),
     "unknown option": (
         "language",
