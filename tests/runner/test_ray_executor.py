@@ -155,11 +155,11 @@ def test_kills_of_drivers_and_actors_leave_the_files_of_a_run_that_nobody_killed
         while kills.total() < 60:
             left = chance.randint(4, 12)  # kills until this run may come to its end
             while left:
-                driver, began = commands.start(*ray_words), time.monotonic()
-                code = None
+                driver, code = commands.start(*ray_words), None
+                patience = time.monotonic() + chance.uniform(2, 40)  # some drivers are killed before actors are at work
                 while left and code is None and Path(f"/proc/{driver}").exists():
-                    if not claims_by_process(folder) and time.monotonic() - began < chance.uniform(2, 20):
-                        time.sleep(0.02)  # the actors are not at work yet; some drivers are killed before they are
+                    if not claims_by_process(folder) and time.monotonic() < patience:
+                        time.sleep(0.02)
                         continue
                     time.sleep(chance.uniform(0, 1))
                     actors = sorted(claims_by_process(folder))
