@@ -15,7 +15,10 @@ from harness.core.reading import read_bytes, read_json
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FLOATS = {"F64", "F32", "F16", "BF16"}  # of safetensors; other types are quantised and stay as they are
-_SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
+_SHAPE = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("vocab_size", "max_position_embeddings"),
+)
 _GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 _LOGITS = 6 * 4  # bytes of a token of the vocabulary, in float32, with what sampling needs
 _USABLE = 0.9  # of a GPU's memory
@@ -96,7 +99,7 @@ def _count_by_shape(text: Any) -> int:
 
     Without biases and the norms of queries and keys, less than a thousandth.
     """
-    if getattr(text, "model_type", "") not in _GATED:
+    if getattr(text, "model_type", "") not in _GATED or not text.num_attention_heads:
         return 0
     size, heads = text.hidden_size, text.num_attention_heads
     width = getattr(text, "head_dim", None) or size // heads

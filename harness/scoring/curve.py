@@ -146,7 +146,7 @@ class CurveScorer:
     ) -> tuple[list[Score], dict[str, dict[str, list[int]]]]:
         """Return a score for every number of texts, and the predictions of those with a value by its name.
 
-        ``note``: why there are no values, if there are texts but no values.
+        ``note``: why there are no values although there are texts.
         """
         scores, kept = [], {}
         for n, found in rows.items():
